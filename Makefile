@@ -1,0 +1,55 @@
+# `make run`: from a fresh clone to a published model, on this machine.  `make test`: the tests.  `make help`: all of it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv/bin/python
+REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
+MODELS := .cache/models/smollm2-135m .cache/models/tiny
+
+.PHONY: help setup run test test-system smoke check clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/installed $(MODELS) ## the virtual environment and the two small models
+
+.venv/installed: $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(VENV) || $(PYTHON) -m venv .venv
+	@# Plain torch on Linux brings gigabytes of CUDA, which a machine without a GPU has no use for.
+	@$(VENV) -c 'import torch' 2>/dev/null || { \
+	  torch=$$(grep '^torch==' trainer/requirements.txt); \
+	  if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
+	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=3)' 2>/dev/null; \
+	  then echo "installing $$torch for CPUs, about 200 MB"; $(VENV) -m pip install --quiet "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
+	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(VENV) -m pip install --quiet "$$torch"; fi; }
+	@echo "installing the rest, about 900 MB"
+	@$(VENV) -m pip install --quiet $(REQUIREMENTS:%=-r %)
+	@touch $@
+
+.cache/models/smollm2-135m: | .venv/installed
+	@echo "getting SmolLM2-135M-Instruct, about 90 MB, and converting it: a minute, once"
+	@$(VENV) -m twin.models smollm2 $@
+
+.cache/models/tiny: | .venv/installed
+	@$(VENV) -m twin.models tiny $@
+
+run: setup ## the main job: a small model fine-tuned, scored and published on the twin
+	@$(VENV) -m invoke twin.start up deploy train publish down report -- cloud=twin experiment=quickstart
+
+smoke: setup ## the same chain on a tiny model, in under a minute
+	@$(VENV) -m invoke smoke -- cloud=twin
+
+test: setup ## the tests that any machine can run
+	@$(VENV) -m pytest -m "not system and not gpu and not aws"
+
+test-system: setup ## the tests that need root, docker, loop devices or sshd
+	@$(VENV) -m pytest -m system || [ $$? -eq 5 ]
+
+check: setup ## formatting and lint
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m ruff check .
+
+clean: ## stop the twin and remove what it kept; the environment and the models stay
+	@test ! -x $(VENV) || $(VENV) -m invoke twin.stop -- cloud=twin
+	@rm -rf .twin

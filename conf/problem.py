@@ -1,0 +1,33 @@
+"""The one error a user sees, and the closed list of reasons for it."""
+
+# Why a run can fail: the closed list that `state.json` and `inv status` use, with what each means.
+REASONS = {
+    "bad_config": "the settings cannot work",
+    "bad_data": "a row or a file of the data cannot be used",
+    "model_unavailable": "the base model could not be had from the Hub",
+    "out_of_memory": "the device or the machine ran out of memory",
+    "disk_full": "the volume has no room left",
+    "non_finite_loss": "the loss or a gradient became NaN or infinite",
+    "damaged_run": "a file of the run does not match its record",
+    "killed": "the trainer was ended from outside",
+    "crashed": "the trainer ended with an error of its own",
+    "unreachable": "a service or the box did not answer",
+    "refused": "it is not allowed, or not now",
+}
+
+class Problem(Exception):
+    """What went wrong, with the values that matter, and a hint that can be pasted.
+
+    `reason` is a word of the closed list of failure reasons (`REASONS`), for programs.
+    """
+
+    def __init__(self, what: str, hint: str, reason: str = "bad_config"):
+        super().__init__(what)
+        if reason not in REASONS:
+            raise ValueError(f"{reason} is no failure reason; use one of {', '.join(REASONS)}")
+        self.what = what
+        self.hint = hint
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what}\n\nhint: {self.hint}"

@@ -1,0 +1,197 @@
+"""The typed settings of a run: names, types and rules. Values live in the YAML files beside this one."""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Kind(Enum):
+    full = "full"
+    smoke = "smoke"  # proves the whole chain; published to `<repository>-smoke` only
+
+
+class Quantisation(Enum):
+    none = "none"
+    nf4 = "nf4"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class TooLong(Enum):
+    """What becomes of a row that has more tokens than `data.max_length`."""
+
+    refuse = "refuse"
+    drop = "drop"
+
+
+def positive(path: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{path} is {value}; use more than 0")
+
+
+def fraction(path: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{path} is {value}; use 0 or more and less than 1")
+
+
+@dataclass
+class Model:
+    id: str = MISSING  # repository on the Hub
+    revision: str = MISSING  # branch, tag or commit
+    note: str = MISSING  # a fact about the weights that the card must repeat; empty when there is none
+    gated: bool = MISSING  # its owner must grant access to the token's account first
+
+
+@dataclass
+class Lora:
+    r: int = MISSING  # rank
+    alpha: float = MISSING
+    dropout: float = MISSING
+    targets: Any = MISSING  # "all-linear" or a list of module names, as PEFT's target_modules
+    rslora: bool = MISSING  # scale by alpha / sqrt(r) in place of alpha / r
+
+    def __post_init__(self):
+        positive("lora.r", self.r)
+        positive("lora.alpha", self.alpha)
+        fraction("lora.dropout", self.dropout)
+        if not (self.targets == "all-linear" or (isinstance(self.targets, list) and self.targets)):
+            raise ValueError(f"lora.targets is {self.targets!r}; use all-linear or a list such as [q_proj,v_proj]")
+
+
+@dataclass
+class Quant:
+    kind: Quantisation = MISSING  # how the frozen base weights are stored
+    double: bool = MISSING  # quantise the quantisation constants too
+
+
+@dataclass
+class Data:
+    train: str = MISSING  # a JSONL, CSV or Parquet file, or `hub:<dataset id>:<split>`
+    validation: str = MISSING  # held-out rows; scored, never trained on
+    fields: list[str] | None = MISSING  # keys of the JSON answer that are scored; null for free text
+    max_length: int = MISSING  # tokens of prompt and completion together
+    too_long: TooLong = MISSING
+    eval_rows: int = MISSING  # rows of `validation` that are scored, from the top
+    max_new_tokens: int = MISSING  # limit of one generated answer
+    train_sha256: str | None = None  # filled in when a run is made; the run's inputs are found by it
+    validation_sha256: str | None = None
+
+    def __post_init__(self):
+        for name in ("max_length", "eval_rows", "max_new_tokens"):
+            positive(f"data.{name}", getattr(self, name))
+
+
+@dataclass
+class Train:
+    steps: int | None = MISSING  # optimizer steps; null means `epochs` decides
+    epochs: float = MISSING
+    rows_per_step: int = MISSING  # rows whose gradients make one optimizer step
+    pack_tokens: int = MISSING  # tokens of one packed forward pass; the step's rows fill as few packs as they fit in
+    recompute: bool = MISSING  # compute activations again in the backward pass: a third slower, far less memory
+    lr: float = MISSING
+    schedule: Schedule = MISSING
+    warmup: float = MISSING  # share of all steps
+    weight_decay: float = MISSING
+    clip: float = MISSING  # largest gradient norm
+    eval_every: int = MISSING  # steps between two measurements of the completion loss on held-out rows
+    save_every: int = MISSING  # steps between two checkpoints; the best step is always saved
+    keep: int = MISSING  # checkpoints kept besides the best
+    eval_batch: int = MISSING  # rows generated at once
+
+    def __post_init__(self):
+        if self.steps is not None:
+            positive("train.steps", self.steps)
+        for name in ("epochs", "rows_per_step", "pack_tokens", "lr", "clip", "eval_every", "save_every", "keep", "eval_batch"):
+            positive(f"train.{name}", getattr(self, name))
+        if not math.isfinite(self.lr) or self.lr > 1:
+            raise ValueError(f"train.lr is {self.lr}; 1e-5 to 1e-2 is usual")
+        fraction("train.warmup", self.warmup)
+        if self.weight_decay < 0:
+            raise ValueError(f"train.weight_decay is {self.weight_decay}; use 0 or more")
+
+
+@dataclass
+class Publish:
+    repository: str | None = MISSING  # null means `<whoami>/<name>`
+    private: bool = MISSING
+
+
+@dataclass
+class Provenance:
+    """Where a run came from; filled in when it is made, copied into its manifest. None means unknown."""
+
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    image: str | None = None  # name@digest
+    instance_type: str | None = None
+    price_per_hour: float | None = None  # USD
+    price_source: str | None = None
+
+
+@dataclass
+class Recipe:
+    """All that the trainer needs; a run's `config.yaml` alone reproduces it."""
+
+    name: str = MISSING  # of the experiment; part of the run's id and of the default repository
+    kind: Kind = MISSING
+    seed: int = MISSING
+    run_id: str | None = None  # filled in when the run is made
+    runs: str = MISSING  # folder of run folders, for a run that was started without one
+    model: Model = MISSING
+    lora: Lora = MISSING
+    quant: Quant = MISSING
+    data: Data = MISSING
+    train: Train = MISSING
+    publish: Publish = MISSING
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self):
+        if not self.name or set(self.name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_."):
+            raise ValueError(f"name is {self.name!r}; use small letters, digits, '-', '_' and '.'")
+
+
+@dataclass
+class Cloud:
+    name: str = MISSING
+    loopback: bool = MISSING  # every endpoint must be on 127.0.0.1, or none may be
+    state: str | None = MISSING  # folder of the emulated cloud
+    region: str = MISSING
+    bucket: str = MISSING
+    prefix: str = MISSING  # of every key of ours in the bucket
+    repository: str = MISSING  # in ECR
+    instance_profile: str = MISSING  # what the box may do
+    hub_secret: str = MISSING  # name of the secret that holds the Hub token; never the token
+    log_group: str = MISSING
+
+
+@dataclass
+class Box:
+    name: str = MISSING  # found by the tag fine-tune-slm:box
+    instance_type: str = MISSING
+    ami: str = MISSING  # public parameter that names the image
+    root_gb: int = MISSING
+    disk_gb: int = MISSING  # the volume that keeps runs and the model cache
+    disk_type: str = MISSING
+    mount: str = MISSING
+    gpu: bool = MISSING  # refuse to train when the driver shows no GPU
+
+    def __post_init__(self):
+        positive("box.root_gb", self.root_gb)
+        positive("box.disk_gb", self.disk_gb)
+        if not self.mount.startswith("/") or self.mount.rstrip("/") == "":
+            raise ValueError(f"box.mount is {self.mount!r}; use an absolute path such as /mnt/training")
+
+
+@dataclass
+class Run(Recipe):
+    """A recipe with the cloud and the box it runs on: what the laptop composes."""
+
+    cloud: Cloud = MISSING
+    box: Box = MISSING

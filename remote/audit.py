@@ -1,0 +1,24 @@
+"""One line in S3 for each verb that ran: what, when, how long, how it ended."""
+
+import json
+import secrets
+from datetime import UTC, datetime
+
+from remote.store import Store
+
+
+def write(store: Store, verb: str, seconds: float, outcome: str) -> None:
+    line = {"verb": verb, "ended": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "seconds": round(seconds, 2), "outcome": outcome}
+    store.put(f"audit/{line['ended']}-{verb}-{secrets.token_hex(2)}.json", json.dumps(line).encode())
+
+
+def latest(store: Store, verbs: list[str]) -> dict[str, dict]:
+    """The newest successful line of each of `verbs`."""
+    found = {}
+    for name in sorted(store.names("audit/")):
+        verb = name.rsplit("-", 2)[1]
+        if verb in verbs:
+            line = json.loads(store.get(name))
+            if line["outcome"] == "ok":
+                found[verb] = line
+    return found

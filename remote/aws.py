@@ -1,0 +1,97 @@
+"""One account: its clients, who is asking, and what its errors mean in words."""
+
+import os
+from urllib.parse import urlparse
+
+from conf import schema
+from conf.problem import Problem
+
+LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
+MEANING = {
+    "ExpiredToken": ("the AWS credentials have expired", LOGIN),
+    "ExpiredTokenException": ("the AWS credentials have expired", LOGIN),
+    "RequestExpired": ("the AWS credentials have expired", LOGIN),
+    "InvalidClientTokenId": ("AWS does not know these credentials", LOGIN),
+    "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
+    "AuthFailure": ("AWS does not accept these credentials", LOGIN),
+}
+
+
+class Aws:
+    """Clients for the services of `cloud`, made when first asked for. boto3 is imported then, not before."""
+
+    def __init__(self, cloud: schema.Cloud):
+        self.cloud = cloud
+        self._clients = {}
+
+    def client(self, service: str):
+        if service not in self._clients:
+            self._clients[service] = self._guarded(service)
+        return self._clients[service]
+
+    def _guarded(self, service: str):
+        import boto3
+        from botocore.config import Config
+
+        # Prices are served from a few regions only, whatever the box's own is.
+        region = "us-east-1" if service == "pricing" else self.cloud.region
+        config = Config(retries={"mode": "adaptive", "max_attempts": 8}, connect_timeout=5, read_timeout=60)
+        client = boto3.client(service, region_name=region, config=config)
+        loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
+        if loopback and not self.cloud.loopback:
+            raise Problem(
+                f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL, or say `cloud=twin`"
+            )
+        if self.cloud.loopback and not loopback:
+            raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
+        return client
+
+    @property
+    def caller(self) -> str:
+        """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
+        arn = self.client("sts").get_caller_identity()["Arn"]
+        return arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
+
+    def secret(self, name: str) -> str:
+        """The value of a secret, for immediate use: it is never kept, printed or passed on."""
+        found = self.client("secretsmanager").get_secret_value(SecretId=name)
+        return found["SecretString"].strip()
+
+
+def fetch(names: list[str]) -> dict[str, str]:
+    """Values of Parameter Store for those of `names` that exist, in calls of ten."""
+    import boto3
+
+    client = boto3.client("ssm", region_name=os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1")
+    values = {}
+    for start in range(0, len(names), 10):
+        answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)
+        values |= {entry["Name"]: entry["Value"] for entry in answer["Parameters"]}
+    return values
+
+
+def explain(error: Exception) -> Problem | None:
+    """A botocore error as a Problem, or None when it is something else."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError | exceptions.ProfileNotFound):
+        return Problem(f"no usable AWS credentials: {error}", LOGIN, reason="refused")
+    if isinstance(error, exceptions.TokenRetrievalError | exceptions.UnauthorizedSSOTokenError | exceptions.CredentialRetrievalError):
+        return Problem(*MEANING["ExpiredToken"], reason="refused")
+    if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
+        return Problem(f"AWS does not answer: {error}", "check the network, then run the same command again", reason="unreachable")
+    if isinstance(error, exceptions.ClientError):
+        return _refusal(error)
+    if isinstance(error, exceptions.BotoCoreError):
+        return Problem(f"AWS call failed: {error}", "`aws sts get-caller-identity` shows whether the account answers", reason="refused")
+    return None
+
+
+def _refusal(error) -> Problem:
+    code, message = error.response["Error"].get("Code", "?"), error.response["Error"].get("Message", "")
+    if code in MEANING:
+        return Problem(*MEANING[code], reason="refused")
+    hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
+    if code == "NoSuchBucket":
+        hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"
+    return Problem(f"AWS refused {error.operation_name}: {message} ({code})", hint, reason="refused")

@@ -1,0 +1,140 @@
+"""The box: one EC2 instance, found by its tag. The only file with boto3's ec2 instances."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws import Aws
+
+BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
+ALIVE = ["pending", "running", "stopping", "stopped"]
+
+
+@dataclass(frozen=True)
+class Found:
+    id: str
+    state: str
+    zone: str
+    instance_type: str
+    launched: datetime  # its latest start
+    owner: str
+
+
+def find(aws: Aws, name: str) -> Found | None:
+    """The box of this name, or None; a Problem when it belongs to somebody else."""
+    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ALIVE}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    found = [_found(entry) for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]]
+    if len(found) > 1:
+        ids = ", ".join(box.id for box in found)
+        raise Problem(
+            f"{len(found)} boxes are named `{name}`: {ids}",
+            f"terminate all but one: `aws ec2 terminate-instances --instance-ids {found[-1].id}`",
+            reason="refused",
+        )
+    if found and found[0].owner != aws.caller:
+        owner = found[0].owner or "nobody we know"
+        raise Problem(f"box `{name}` ({found[0].id}) belongs to {owner}", "take a name of your own: `box.name=...`", reason="refused")
+    return found[0] if found else None
+
+
+def _found(entry: dict) -> Found:
+    tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+    return Found(
+        entry["InstanceId"],
+        entry["State"]["Name"],
+        entry["Placement"]["AvailabilityZone"],
+        entry["InstanceType"],
+        entry["LaunchTime"],
+        tags.get(OWNER, ""),
+    )
+
+
+def ensure(aws: Aws, box: schema.Box) -> dict:
+    """Find the box by its tag; start it when it is stopped, launch it when there is none."""
+    found = find(aws, box.name)
+    if found and found.state == "stopping":
+        _wait(aws, "instance_stopped", found.id)
+    if found is None:
+        instance_id, changed = _launch(aws, box), "launched"
+    elif found.state in ("stopped", "stopping"):
+        aws.client("ec2").start_instances(InstanceIds=[found.id])
+        instance_id, changed = found.id, "started"
+    else:
+        instance_id, changed = found.id, "no"
+    _wait(aws, "instance_running", instance_id)
+    found = find(aws, box.name)
+    return {"instance_id": instance_id, "zone": found.zone, "instance_type": found.instance_type, "changed": changed}
+
+
+def _launch(aws: Aws, box: schema.Box) -> str:
+    ec2 = aws.client("ec2")
+    tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.caller}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
+    image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
+    root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
+    answer = ec2.run_instances(
+        ImageId=image,
+        InstanceType=box.instance_type,
+        MinCount=1,
+        MaxCount=1,
+        IamInstanceProfile={"Name": aws.cloud.instance_profile},
+        # A box that shuts itself down must stop, not vanish.
+        InstanceInitiatedShutdownBehavior="stop",
+        # A container is one hop further from the metadata service than the box.
+        MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
+        BlockDeviceMappings=[{"DeviceName": root, "Ebs": {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True}}],
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        # Sent twice within a minute (a lost answer), it is one launch.
+        ClientToken=f"{box.name}-{int(time.time() // 60)}",
+    )
+    return answer["Instances"][0]["InstanceId"]
+
+
+def require(aws: Aws, name: str) -> dict:
+    """Find the running box by its tag."""
+    found = find(aws, name)
+    if found is None:
+        raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
+    if found.state != "running":
+        raise Problem(f"box `{name}` is {found.state}", "start it with `inv up`", reason="refused")
+    return {"instance_id": found.id, "zone": found.zone, "instance_type": found.instance_type}
+
+
+def wait_for_agent(aws: Aws, instance_id: str, seconds: int = 600) -> dict:
+    """Wait until the box's agent takes commands."""
+    ssm, ec2 = aws.client("ssm"), aws.client("ec2")
+    entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    deadline, pause = time.monotonic() + seconds, 0.1
+    while time.monotonic() < deadline:
+        known = ssm.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
+        # After a stop and a start the record can still say Online from before.
+        if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
+            return {"agent": known[0].get("AgentVersion", "?")}
+        time.sleep(pause)
+        pause = min(pause * 1.5, 5)
+    raise Problem(
+        f"the agent on {instance_id} did not register within {seconds} s",
+        f"`aws ec2 get-console-output --instance-id {instance_id}` shows its boot; "
+        "its role needs AmazonSSMManagedInstanceCore, its subnet a way to the ssm endpoints",
+        reason="unreachable",
+    )
+
+
+def stop(aws: Aws, instance_id: str) -> dict:
+    """Stop the box and wait until AWS says that it is stopped."""
+    aws.client("ec2").stop_instances(InstanceIds=[instance_id])
+    _wait(aws, "instance_stopped", instance_id)
+    return {"state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def _wait(aws: Aws, state: str, instance_id: str) -> None:
+    from botocore.exceptions import WaiterError
+
+    try:
+        aws.client("ec2").get_waiter(state).wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 3, "MaxAttempts": 200})
+    except WaiterError as error:
+        raise Problem(
+            f"{instance_id}: {error}", f"`aws ec2 describe-instances --instance-ids {instance_id}`", reason="unreachable"
+        ) from error

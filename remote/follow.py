@@ -1,0 +1,113 @@
+"""Watching a run from afar: its log without a gap, its progress on one line, its end."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from conf.problem import Problem
+from remote import box, runs
+from remote.aws import Aws
+from remote.store import Store
+
+PAUSE = 1.0  # seconds between two looks
+PLAIN_EVERY = 15  # seconds between two plain lines when nobody watches a terminal
+QUIET = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
+ENDED = {"done", "failed", "cancelled", "lost"}
+
+
+def log(store: Store, run_id: str, offset: int = 0) -> Iterator[bytes]:
+    """The run's log from byte `offset` to what is there now, in order, each byte once."""
+    size = len(f"runs/{run_id}/log/")
+    chunks = sorted((int(name[size:]), length) for name, length in store.names(f"runs/{run_id}/log/").items())
+    for start, length in chunks:
+        if start + length > offset and start <= offset:
+            body = store.get(f"runs/{run_id}/log/{start:012d}")
+            yield body[offset - start :]
+            offset = start + len(body)
+
+
+def attach(aws: Aws, run_id: str, box_name: str) -> dict:
+    """Follow the run until it ends; Ctrl-C leaves it going."""
+    store = Store(aws)
+    seen = _Progress()
+    with seen:
+        try:
+            while True:
+                current = runs.state(store, run_id)
+                seen.update(current.phase, store.get(f"runs/{run_id}/events.jsonl") or b"")
+                if current.phase in ENDED:
+                    break
+                if current.age > QUIET:
+                    _check_box(aws, run_id, box_name)
+                time.sleep(PAUSE)
+        except KeyboardInterrupt:
+            raise Problem(
+                f"stopped watching; {run_id} goes on",
+                "`inv train` or `inv logs` attaches again, `inv down` stops the box",
+                reason="refused",
+            ) from None
+    return _outcome(store, current)
+
+
+def _outcome(store: Store, current: runs.State) -> dict:
+    if current.phase != "done":
+        what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
+        raise Problem(what, current.hint or "`inv logs` shows what it printed", reason=current.reason or "crashed")
+    manifest = runs.manifest(store, current.run_id)
+    return {"run_id": current.run_id, "seconds": manifest["seconds"]}
+
+
+def _check_box(aws: Aws, run_id: str, box_name: str) -> None:
+    found = box.find(aws, box_name)
+    if found is None or found.state in ("stopped", "stopping"):
+        raise Problem(
+            f"the box is {found.state if found else 'gone'} and {run_id} is not finished",
+            "`inv up deploy train` goes on from its newest checkpoint",
+            reason="unreachable",
+        )
+
+
+class _Progress:
+    """One live line on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self):
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live("", console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
+        self.last = ""
+        self.printed = -PLAIN_EVERY
+
+    def __enter__(self):
+        if self.live:
+            self.live.start()
+
+    def __exit__(self, *error):
+        if self.live:
+            self.live.stop()
+
+    def update(self, phase: str, events: bytes) -> None:
+        line = sentence(phase, [json.loads(line) for line in events.splitlines() if line.endswith(b"}")])
+        if self.live:
+            self.live.update(Text(line))
+        elif line != self.last and time.monotonic() - self.printed >= PLAIN_EVERY:
+            print(line, file=sys.stderr, flush=True)
+            self.printed = time.monotonic()
+        self.last = line
+
+
+def sentence(phase: str, events: list[dict]) -> str:
+    """Where a run stands, in one line."""
+    latest = next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
+    if latest is None or phase in ("created", "starting", "uploading", "done"):
+        return phase
+    if latest["event"] == "progress":
+        return f"{phase}: {latest['what']} {latest['done']}/{latest['of']}"
+    loss = "-" if latest.get("loss") is None else f"{latest['loss']:.3f}"
+    minutes, seconds = divmod(int(latest.get("eta") or 0), 60)
+    pace = f"{latest.get('tok_s') or 0:.0f} tokens/s"
+    return f"{phase}: step {latest['step']}/{latest['steps']}  loss {loss}  {pace}  {minutes}:{seconds:02d} left"

@@ -1,0 +1,23 @@
+"""Publishing from the laptop: S3 to the Hub, with a token that is read when it is needed and kept nowhere."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from conf import schema
+from remote.aws import Aws
+from remote.store import Store
+
+
+def token(aws: Aws) -> str:
+    """The Hub token, from the secret that `cloud.hub_secret` names."""
+    return aws.secret(aws.cloud.hub_secret)
+
+
+def publish(
+    aws: Aws, upload: Callable[..., dict], run_id: str, folder: Path, settings: schema.Publish, endpoint: str | None, say: Callable
+) -> dict:
+    """Upload the adapter and its card to the Hub, download it again, compare every hash."""
+    record = upload(folder, settings.repository, settings.private, endpoint, token(aws), say)
+    Store(aws).put(f"runs/{run_id}/published.json", json.dumps(record, indent=2).encode())
+    return record

@@ -1,0 +1,183 @@
+"""Runs, as S3 tells of them: which run a verb means, its state, its files."""
+
+import hashlib
+import json
+import secrets
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from conf import load, schema
+from conf.problem import Problem
+from remote import price
+from remote.aws import Aws
+from remote.store import Store
+
+ACTIVE = {"created", "starting", "running", "evaluating", "uploading"}
+# A run that has not been heard of for so long is no longer in the way of another.
+SILENT = timedelta(minutes=10)
+EXTENSIONS = {".jsonl", ".csv", ".parquet"}
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's state.json, with the run's id."""
+
+    run_id: str
+    phase: str
+    since: str = ""
+    reason: str = ""
+    evidence: str = ""
+    hint: str = ""
+    heartbeat: str = ""
+
+    @property
+    def age(self) -> timedelta:
+        """Since the last sign of life."""
+        last = max(self.heartbeat or "", self.since or "")
+        return datetime.now(UTC) - datetime.fromisoformat(last) if last else timedelta.max
+
+    @property
+    def active(self) -> bool:
+        return self.phase in ACTIVE and self.age < SILENT
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_id(name: str) -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
+
+
+def listing(store: Store) -> dict[str, set[str]]:
+    """Every run, oldest first, with the names of its files."""
+    found: dict[str, set[str]] = {}
+    for name in store.names("runs/"):
+        _, run_id, rest = name.split("/", 2)
+        found.setdefault(run_id, set()).add(rest)
+    return dict(sorted(found.items()))
+
+
+def state(store: Store, run_id: str) -> State:
+    body = store.get(f"runs/{run_id}/state.json")
+    values = json.loads(body) if body else {"phase": "created"}
+    known = {key: values.get(key) or "" for key in State.__dataclass_fields__ if key != "run_id"}
+    return State(run_id, **known)
+
+
+def configuration(store: Store, run_id: str) -> schema.Run:
+    body = store.get(f"runs/{run_id}/config.yaml")
+    if body is None:
+        raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
+    return load.read(body.decode())
+
+
+def sealed(store: Store, run_id: str | None, kind: str) -> str:
+    """The id of the sealed run that a verb means: the one named, or the newest of this kind."""
+    found = listing(store)
+    if run_id is not None:
+        if run_id not in found:
+            raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
+        if "manifest.json" not in found[run_id]:
+            raise Problem(f"run `{run_id}` is not finished", "`inv train` finishes it; `inv status` shows it", reason="refused")
+        return run_id
+    for candidate in reversed(found):
+        if "manifest.json" in found[candidate] and manifest(store, candidate)["kind"] == kind:
+            return candidate
+    raise Problem(f"there is no finished {kind} run", "make one with `inv train`", reason="refused")
+
+
+def newest(store: Store, run_id: str | None = None) -> str:
+    """The id of the run that a verb means: the one named, or the newest of all."""
+    found = listing(store)
+    if run_id is not None and run_id not in found:
+        raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
+    if not found:
+        raise Problem("there is no run yet", "start one with `inv train`", reason="refused")
+    return run_id or list(found)[-1]
+
+
+def manifest(store: Store, run_id: str) -> dict:
+    return json.loads(store.get(f"runs/{run_id}/manifest.json"))
+
+
+def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -> dict:
+    """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
+    store = Store(aws)
+    store.check()
+    inputs = {}
+    for name in ("train", "validation"):
+        path = root / getattr(run.data, name)
+        if path.suffix in EXTENSIONS:
+            inputs[name], _ = store.put_input(path)
+            setattr(run.data, f"{name}_sha256", inputs[name])
+    run_id = _unfinished(store, run)
+    if run_id is None:
+        run_id = _create(store, aws, run, image, root)
+    return {"run_id": run_id, "inputs": " ".join(sorted(set(inputs.values())))}
+
+
+def _unfinished(store: Store, run: schema.Run) -> str | None:
+    """The unfinished run with these settings, if any; a Problem while a run with other settings goes on."""
+    found = None
+    for run_id, files in listing(store).items():
+        if "config.yaml" not in files or "manifest.json" in files:
+            continue
+        current = state(store, run_id)
+        if load.fingerprint(configuration(store, run_id)) == load.fingerprint(run):
+            found = run_id if current.phase != "cancelled" else found
+        elif current.active:
+            raise Problem(
+                f"run `{run_id}` with other settings is still {current.phase}",
+                "`inv logs` follows it; `inv down --force` ends it",
+                reason="refused",
+            )
+    return found
+
+
+def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> str:
+    run.run_id = new_id(run.name)
+    sha, dirty = _git(root)
+    rate, source = price.per_hour(aws, run.box.instance_type)
+    run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source)
+    store.put(f"runs/{run.run_id}/config.yaml", load.dump(run).encode())
+    store.put(f"runs/{run.run_id}/state.json", json.dumps({"phase": "created", "since": now(), "heartbeat": now()}).encode())
+    return run.run_id
+
+
+def _git(root: Path) -> tuple[str | None, bool | None]:
+    """The commit of this tree and whether it has changes; (None, None) outside a repository."""
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True)
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None, None
+    if sha.returncode:
+        return None, None
+    return sha.stdout.strip(), bool(changes.stdout.strip())
+
+
+def download(aws: Aws, run_id: str | None, kind: str, into: Path) -> dict:
+    """Fetch the finished run's files from S3 and check each against its manifest."""
+    store = Store(aws)
+    run_id = sealed(store, run_id, kind)
+    folder = into / run_id
+    for name, entry in manifest(store, run_id)["files"].items():
+        target = folder / name
+        if not target.exists() or _sha256(target) != entry["sha256"]:
+            store.download(f"runs/{run_id}/{name}", target)
+        if _sha256(target) != entry["sha256"]:
+            raise Problem(
+                f"{store.url(f'runs/{run_id}/{name}')} does not match the run's manifest",
+                f"the run cannot be published; look at it with `aws s3 ls {store.url(f'runs/{run_id}/')}`",
+                reason="damaged_run",
+            )
+    store.download(f"runs/{run_id}/manifest.json", folder / "manifest.json")
+    return {"run_id": run_id, "folder": folder}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

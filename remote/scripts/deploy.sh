@@ -1,0 +1,27 @@
+#!/bin/bash
+# Make the trainer's image ready on the box.
+#   in:   IMAGE (registry/name@digest)
+#   out:  facts image, changed
+: "${IMAGE:?deploy.sh needs IMAGE}"
+
+have_image() { docker image inspect "$IMAGE" >/dev/null 2>&1; }
+
+# The token lasts 12 hours and is asked for with the box's own role.
+log_in() {
+  aws ecr get-login-password | docker login --username AWS --password-stdin "${IMAGE%%/*}" >/dev/null
+}
+
+main() {
+  need docker
+  if have_image; then
+    fact changed no
+  else
+    log "pulling $IMAGE"
+    log_in
+    docker pull --quiet "$IMAGE" >&2
+    fact changed yes
+  fi
+  fact image "$IMAGE"
+}
+
+main "$@" </dev/null

@@ -1,0 +1,51 @@
+#!/bin/bash
+# What every script has: strict mode, a place to stand, and words for the two ends of a script.
+#   in:   MOUNT_PATH, REGION; BOX_ROOT comes from the agent's environment and is empty on a real box
+set -Eeuo pipefail
+umask 077
+: "${MOUNT_PATH:?a script needs MOUNT_PATH}" "${REGION:?a script needs REGION}"
+
+BOX_ROOT="${BOX_ROOT:-}"
+MOUNT="$BOX_ROOT$MOUNT_PATH"
+STATE="$BOX_ROOT/run/fine-tune-slm" # tmpfs: gone at every boot
+PROGRAMS="$BOX_ROOT/opt/fine-tune-slm"
+# The agent sets neither HOME nor a locale.
+export HOME="${HOME:-$BOX_ROOT/root}" LC_ALL=C.UTF-8
+export AWS_DEFAULT_REGION="$REGION" AWS_PAGER="" AWS_MAX_ATTEMPTS=6 AWS_RETRY_MODE=standard
+export PATH="$PATH:/usr/local/bin:/usr/bin:/bin:/snap/bin"
+
+# stdout carries facts only: Run Command keeps its first 24,000 characters.
+fact() { printf '@@ %s=%s\n' "$1" "$2"; }
+log() { printf '%s\n' "$*" >&2; }
+
+# fail REASON SENTENCE HINT
+fail() {
+  trap - ERR
+  fact reason "$1"
+  fact problem "$2"
+  fact hint "$3"
+  log "error: $2"
+  exit 1
+}
+
+need() { command -v "$1" >/dev/null || fail bad_config "the box has no \`$1\`" "choose an image that has it: \`box.ami=...\`"; }
+
+utc() { date -u +%Y-%m-%dT%H:%M:%SZ; }
+
+mounted() { mountpoint -q "$MOUNT"; }
+
+container() { printf 'fine-tune-slm-%s' "$1"; }
+
+# State.Status of a run's container, or "absent".
+container_state() { docker inspect --format '{{.State.Status}}' "$(container "$1")" 2>/dev/null || echo absent; }
+
+# write_state FOLDER PHASE [REASON EVIDENCE HINT]
+write_state() {
+  local evidence
+  evidence=$(printf '%s' "${4:-}" | tr -d '\000-\037"\\' | cut -c 1-500)
+  printf '{"phase": "%s", "since": "%s", "reason": "%s", "evidence": "%s", "hint": "%s", "heartbeat": "%s"}\n' \
+    "$2" "$(utc)" "${3:-}" "$evidence" "${5:-}" "$(utc)" >"$1/state.part"
+  mv "$1/state.part" "$1/state.json"
+}
+
+trap 'code=$?; log "line $LINENO: $BASH_COMMAND exited with $code"; exit "$code"' ERR

@@ -1,0 +1,79 @@
+#!/bin/bash
+# Start a run, detached; started already is no error.
+#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no)
+#   out:  facts container (state), changed
+: "${RUN_ID:?train.sh needs RUN_ID}" "${IMAGE:?train.sh needs IMAGE}" "${BUCKET:?train.sh needs BUCKET}" "${PREFIX:?train.sh needs PREFIX}"
+: "${INPUTS?train.sh needs INPUTS}" "${HUB_SECRET:?train.sh needs HUB_SECRET}" "${GPU:?train.sh needs GPU}"
+
+run="$MOUNT/runs/$RUN_ID"
+name=$(container "$RUN_ID")
+
+refuse_second_run() {
+  local others
+  others=$(docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | grep -vFx "$name" | head -n 1 || true)
+  [ -z "$others" ] || fail refused "${others#fine-tune-slm-} is still running on this box" "\`inv train\` with its settings attaches to it; \`inv status\` shows it"
+}
+
+fetch_input() {
+  local target="$MOUNT/inputs/$1"
+  [ ! -f "$target" ] || return 0
+  aws s3 cp --quiet "s3://$BUCKET/$PREFIX/inputs/$1" "$target.part"
+  echo "$1  $target.part" | sha256sum --check --quiet >&2
+  mv "$target.part" "$target"
+}
+
+fetch_files() {
+  local sha
+  mkdir -p "$run"
+  if [ ! -f "$run/config.yaml" ]; then
+    aws s3 cp --quiet "s3://$BUCKET/$PREFIX/runs/$RUN_ID/config.yaml" "$run/config.part"
+    mv "$run/config.part" "$run/config.yaml"
+  fi
+  for sha in $INPUTS; do fetch_input "$sha"; done
+}
+
+# Into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`.
+fetch_token() {
+  mkdir -p "$STATE"
+  aws secretsmanager get-secret-value --secret-id "$HUB_SECRET" --query SecretString --output text >"$STATE/hub-token.part"
+  mv "$STATE/hub-token.part" "$STATE/hub-token"
+}
+
+start() {
+  local gpus=()
+  [ "$GPU" = no ] || gpus=(--gpus all)
+  write_state "$run" starting
+  docker rm --force "$name" >/dev/null 2>&1 || true
+  # A path means the same inside and outside, so that no file of a run depends on where it is read.
+  docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \
+    "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
+    --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET --env HF_HUB_DISABLE_TELEMETRY=1 \
+    "$IMAGE" --config-dir "$run" --config-name config >/dev/null
+}
+
+supervise() {
+  printf '%s\n' "$RUN_ID" >"$MOUNT/current.part"
+  mv "$MOUNT/current.part" "$MOUNT/current"
+  # A session of its own, and none of our files: a child that kept stdout would keep the command open.
+  setsid "$PROGRAMS/supervise.sh" </dev/null >>"$MOUNT/supervisor.log" 2>&1 &
+}
+
+main() {
+  local state changed=no
+  mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
+  [ -x "$PROGRAMS/supervise.sh" ] || fail refused "the box is not set up" "\`inv up\` sets it up"
+  docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
+  refuse_second_run
+  state=$(container_state "$RUN_ID")
+  if [ "$state" != running ]; then
+    fetch_files
+    fetch_token
+    start
+    changed=yes
+  fi
+  supervise
+  fact container "$(container_state "$RUN_ID")"
+  fact changed "$changed"
+}
+
+main "$@" </dev/null

@@ -1,0 +1,116 @@
+"""What the reading verbs print: S3 and tags are all they need, so they work with the box off."""
+
+import json
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from conf import schema
+from conf.problem import Problem
+from remote import audit, box, follow, runs
+from remote.aws import Aws
+from remote.store import Store
+
+
+def status(aws: Aws, run: schema.Run) -> None:
+    """Print the box and the newest runs."""
+    found, store = box.find(aws, run.box.name), Store(aws)
+    where = f"{found.id} {found.instance_type} {found.zone} {found.state}" if found else "none; `inv up` starts one"
+    print(f"box {run.box.name}: {where}")
+    listing = runs.listing(store)
+    if not listing:
+        print("runs: none; `inv train` starts one")
+        return
+    table = Table("run", "phase", "since", "last sign of life", "published", box=None, pad_edge=False)
+    for run_id in list(listing)[-10:]:
+        state = runs.state(store, run_id)
+        reason = f" ({state.reason})" if state.reason else ""
+        table.add_row(run_id, state.phase + reason, state.since, state.heartbeat, "yes" if "published.json" in listing[run_id] else "")
+    Console(width=140, highlight=False).print(table)
+
+
+def logs(aws: Aws, run_id: str | None, to_the_end: bool) -> None:
+    """Print a run's log from its first byte; with `to_the_end`, until the run ends."""
+    store = Store(aws)
+    run_id = runs.newest(store, run_id)
+    offset = 0
+    while True:
+        # Asked before the log is read: what was written until the end is then surely read.
+        ended = runs.state(store, run_id).phase in follow.ENDED
+        for chunk in follow.log(store, run_id, offset):
+            sys.stdout.buffer.write(chunk)
+            offset += len(chunk)
+        sys.stdout.flush()
+        if ended or not to_the_end:
+            return
+        time.sleep(follow.PAUSE)
+
+
+def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: list[str], summary: Callable) -> None:
+    """Print scores, Hub URL, report page, time and price of a finished run."""
+    store = Store(aws)
+    found = runs.download(aws, run_id, run.kind.value, root / run.runs)
+    run_id, folder = found["run_id"], found["folder"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    console = Console(width=100, highlight=False)
+    console.print(_scores(summary(folder), run_id))
+    published = store.get(f"runs/{run_id}/published.json")
+    page = folder / "report.html"
+    print(f"published  {json.loads(published)['url'] if published else 'not yet; `inv publish`'}")
+    print(f"report     {page}")
+    for line in _times(audit.latest(store, chain), manifest):
+        print(line)
+    print(f"next       {_next(run)}")
+    if sys.stdout.isatty() and sys.platform == "darwin":
+        webbrowser.open(page.as_uri())
+
+
+def _scores(rows: list[tuple[str, str, str]], run_id: str) -> Table:
+    table = Table("score", "base", "tuned", title=run_id, title_justify="left", box=None, pad_edge=False)
+    for name, base, tuned in rows:
+        table.add_row(name, base, tuned)
+    return table
+
+
+def _times(verbs: dict[str, dict], manifest: dict) -> list[str]:
+    spent = {verb: line["seconds"] for verb, line in verbs.items()}
+    total = sum(spent.values())
+    work = sum(manifest["seconds"].get(part, 0) for part in ("load", "train", "evaluate"))
+    each = "  ".join(f"{verb} {seconds:.0f} s" for verb, seconds in spent.items())
+    parts = "  ".join(f"{part} {manifest['seconds'].get(part, 0):.0f} s" for part in ("load", "train", "evaluate"))
+    lines = [f"time       {total:.0f} s: {each}", f"           of which {parts}; everything else {total - work:.0f} s"]
+    provenance = manifest["provenance"]
+    rate = provenance.get("price_per_hour")
+    if rate is None:
+        return [*lines, f"price      unknown: nobody told the price of {provenance.get('instance_type')}"]
+    cost = f"${total / 3600 * rate:.2f} for this time on a real {provenance['instance_type']}"
+    return [*lines, f"price      {cost} at ${rate:.4f} an hour ({provenance['price_source']})"]
+
+
+def _next(run: schema.Run) -> str:
+    own = "on your own rows: `inv up deploy train publish down -- data.train=my.jsonl data.validation=held_out.jsonl`"
+    if run.cloud.loopback:
+        return f"on AWS: `inv up deploy train publish down -- cloud=aws experiment=medical_ie_8b`\n           {own}"
+    return own
+
+
+def predict(aws: Aws, run: schema.Run, run_id: str | None, text: str, root: Path) -> None:
+    """Print what a finished run's adapter answers to a text, computed on this machine."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise Problem("answering here needs the trainer's packages", "`pip install -r trainer/requirements.txt`", reason="refused")
+    folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
+    body = sys.stdin.read() if text == "-" else text
+    print(f"answering with {folder.name}", file=sys.stderr)
+    command = [sys.executable, "-m", "trainer.predict", str(folder)]
+    done = subprocess.run(command, input=json.dumps({"input": body}) + "\n", text=True, stdout=subprocess.PIPE, cwd=root)
+    if done.returncode:
+        raise Problem(f"the trainer could not answer with {folder.name}", "its own words are above", reason="crashed")
+    print(json.loads(done.stdout.splitlines()[-1])["output"])

@@ -1,0 +1,95 @@
+"""The transport over SSM Run Command: send, poll, collect."""
+
+import base64
+import gzip
+import secrets
+import time
+
+from conf.problem import Problem
+from remote.aws import Aws
+from remote.transport import Result
+
+WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
+# "InvocationDoesNotExist" is documented for the first moments after a send.
+GRACE = 30  # seconds
+LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
+
+
+class Ssm:
+    """Runs scripts on one instance. Nothing is ever sent twice blindly: each send is findable by its title."""
+
+    def __init__(self, aws: Aws, instance_id: str):
+        self.aws = aws
+        self.instance_id = instance_id
+
+    def run(self, script: str, timeout: int, title: str = "") -> Result:
+        command_id = self._send(packed(script), timeout, f"{title} {secrets.token_hex(4)}".strip())
+        found = self._collect(command_id, timeout)
+        # ResponseCode is -1 when the script never ran to its end.
+        return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
+
+    def _send(self, text: str, timeout: int, title: str) -> str:
+        from botocore.exceptions import HTTPClientError
+
+        client = self.aws.client("ssm")
+        request = {
+            "InstanceIds": [self.instance_id],
+            "DocumentName": "AWS-RunShellScript",
+            "Comment": title[:100],
+            "TimeoutSeconds": 60,  # to be delivered in
+            "Parameters": {"commands": [text], "executionTimeout": [str(timeout)]},
+        }
+        try:
+            return client.send_command(**request)["Command"]["CommandId"]
+        except HTTPClientError:
+            # The answer was lost, perhaps not the request: SendCommand has no client token, so look before sending again.
+            recent = client.list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
+            sent = [command["CommandId"] for command in recent if command.get("Comment") == title[:100]]
+            return sent[0] if sent else client.send_command(**request)["Command"]["CommandId"]
+        except client.exceptions.InvalidInstanceId as error:
+            raise Problem(
+                f"the agent on {self.instance_id} does not take commands", "`inv up` starts the box and waits for it", reason="unreachable"
+            ) from error
+
+    def _collect(self, command_id: str, timeout: int) -> dict:
+        client = self.aws.client("ssm")
+        started, pause = time.monotonic(), 0.1
+        while True:
+            try:
+                found = client.get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
+                if found["Status"] not in WAITING:
+                    return self._finished(found, timeout)
+            except client.exceptions.InvocationDoesNotExist:
+                if time.monotonic() - started > GRACE:
+                    raise
+            if time.monotonic() - started > timeout + 120:
+                raise Problem(
+                    f"command {command_id} has not answered for {timeout + 120} s", "`inv status` shows the box", reason="unreachable"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 5)
+
+    def _finished(self, found: dict, timeout: int) -> dict:
+        # Documents spell it with and without spaces: "Delivery Timed Out", "DeliveryTimedOut".
+        details = found["StatusDetails"].replace(" ", "")
+        if details in ("DeliveryTimedOut", "Undeliverable", "Terminated"):
+            raise Problem(
+                f"the box did not take the command ({found['StatusDetails']})", "`inv up` waits for its agent", reason="unreachable"
+            )
+        if details == "ExecutionTimedOut":
+            raise Problem(
+                f"a script took longer than its {timeout} s", "`inv status`, then run the same command again", reason="unreachable"
+            )
+        if details == "Cancelled":
+            raise Problem("somebody cancelled the command on the box", "run the same command again", reason="refused")
+        return found
+
+
+def packed(script: str) -> str:
+    """`script` as a short bash text. Compressed and encoded: `{{ }}`, quotes, CR LF and non-ASCII survive the document's own syntax."""
+    body = base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
+    if len(body) > LIMIT:
+        raise Problem(
+            f"a script of {len(body)} bytes is too long for Run Command", "this is a fault of ours: please report it", reason="crashed"
+        )
+    return f"#!/bin/bash\nset -o pipefail\nbase64 -d <<'END' | gzip -dc | bash\n{body}\nEND\n"

@@ -1,0 +1,301 @@
+"""The verbs: `inv up deploy train publish down`. Settings are overridden behind `--`: inv train -- lora.r=32
+
+`--dry` rehearses: it prints every call and every script of the chain, and touches nothing.
+"""
+
+import contextlib
+import functools
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from invoke import Collection, Exit, task
+
+ROOT = Path(__file__).resolve().parent
+CHAIN = ["up", "deploy", "train", "publish", "down"]
+
+
+def friendly(body):
+    """A task that ends in a sentence and a hint where the user, AWS or the Hub is at fault, never in a traceback."""
+
+    @functools.wraps(body)
+    def wrapped(*args, **kwargs):
+        from conf.problem import Problem
+
+        try:
+            return body(*args, **kwargs)
+        except Problem as problem:
+            raise Exit(f"error: {problem}", 1) from None
+        except KeyboardInterrupt:
+            raise Exit("\nstopped; what runs on the box goes on. `inv status` shows it", 130) from None
+        except Exception as error:
+            from remote import aws
+
+            meaning = aws.explain(error)
+            if meaning is None:
+                raise
+            raise Exit(f"error: {meaning}", 1) from None
+
+    return wrapped
+
+
+@task
+@friendly
+def up(c):
+    """Start the box, or make it, with its volume attached and its agent answering."""
+    run = settings(c)
+    perform(c, run, "up", planned().up(run), "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`")
+
+
+@task
+@friendly
+def deploy(c):
+    """Mount the volume and make the trainer's image ready on the box."""
+    run = settings(c)
+    register_image(c, run)
+    perform(c, run, "deploy", planned().deploy(run, ROOT), "{image} is ready (changed: {changed}). Next: `inv train`")
+
+
+@task(help={"detach": "return as soon as the run has started"})
+@friendly
+def train(c, detach=False):
+    """Start a run, or attach to the one with these settings, and follow it to its end."""
+    run = settings(c)
+    done = "{run_id} has started. Next: `inv logs`" if detach else "{run_id} is done. Next: `inv publish`, `inv report`"
+    perform(c, run, "train", planned().train(run, ROOT, check_inputs, detach), done)
+
+
+@task(help={"run": "id of a finished run; the newest when left out"})
+@friendly
+def publish(c, run=None):
+    """Publish a finished run on the Hugging Face Hub, and verify what arrived."""
+    from trainer.publish import publish as upload
+
+    config = settings(c)
+    parts = planned().publish(config, run, upload, ROOT, os.environ.get("HF_ENDPOINT"))
+    perform(c, config, "publish", parts, "{url} is published and verified. Next: `inv down`")
+
+
+@task(help={"force": "end a run that is still going on"})
+@friendly
+def down(c, force=False):
+    """Stop the box, once everything is delivered."""
+    run = settings(c)
+    perform(c, run, "down", planned().down(run, force), "{instance_id} is stopped. Next: `inv report`")
+
+
+@task
+@friendly
+def status(c):
+    """Show the box and the runs, as AWS and S3 know them."""
+    from remote import show
+
+    run = settings(c)
+    rehearsed(c, "call   Look up the box by its tag, and the runs in S3") or show.status(account(run), run)
+
+
+@task(help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends"})
+@friendly
+def logs(c, run=None, follow=False):
+    """Print a run's log, with the box on or off."""
+    from remote import show
+
+    config = settings(c)
+    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow)
+
+
+@task(help={"run": "id of a finished run; the newest when left out"})
+@friendly
+def report(c, run=None):
+    """Show what a finished run came to: scores, Hub URL, report page, time and price."""
+    from remote import show
+    from trainer.report import summary
+
+    config = settings(c)
+    rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3") or show.report(
+        account(config), config, run, ROOT, CHAIN, summary
+    )
+
+
+@task(help={"text": "the note to read; `-` reads standard input", "run": "id of a finished run; the newest when left out"})
+@friendly
+def predict(c, text, run=None):
+    """Answer a text with a finished run's adapter, on this machine's CPU."""
+    from remote import show
+
+    config = settings(c)
+    rehearsed(c, f"call   Fetch {run or 'the newest finished run'} from S3, load it here and answer") or show.predict(
+        account(config), config, run, text, ROOT
+    )
+
+
+@task
+@friendly
+def smoke(c):
+    """Run the whole chain on a tiny model in under a minute."""
+    words = [word for word in overrides() if not word.startswith("experiment=")] + ["experiment=smoke"]
+    verbs = ["twin.start", *CHAIN] if settings(c, words, world_needed=False).cloud.loopback else CHAIN
+    command = [sys.executable, "-m", "invoke", *(["--dry"] if c.config.run.dry else []), *verbs, "--", *words]
+    os.execv(sys.executable, command)
+
+
+@task
+@friendly
+def twin_start(c):
+    """Start the emulated AWS and Hub on 127.0.0.1."""
+    from twin import world
+
+    run = settings(c, world_needed=False)
+    models = {
+        "HuggingFaceTB/SmolLM2-135M-Instruct": ROOT / ".cache/models/smollm2-135m",
+        "fine-tune-slm/tiny-random-llama": ROOT / ".cache/models/tiny",
+    }
+    if rehearsed(c, f"call   Start the twin in {run.cloud.state}, serving {', '.join(models)}"):
+        return
+    from dataclasses import asdict
+
+    names = asdict(run.cloud)
+    account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "log_group")}
+    account |= {"secret": {run.cloud.hub_secret: None}, "parameters": {}}
+    world.start(state_folder(run), {name: folder for name, folder in models.items() if folder.exists()}, account)
+    found = world.status(state_folder(run))
+    print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv up`")
+
+
+@task
+@friendly
+def twin_stop(c):
+    """Stop the emulated AWS and Hub, and every box in it."""
+    from twin import world
+
+    run = settings(c, world_needed=False)
+    if not rehearsed(c, f"call   Stop the twin in {run.cloud.state}"):
+        world.stop(state_folder(run))
+        print("the twin is stopped")
+
+
+@task
+@friendly
+def twin_status(c):
+    """Show whether the emulated AWS runs, and where."""
+    from twin import world
+
+    run = settings(c, world_needed=False)
+    found = world.status(state_folder(run))
+    print(
+        "\n".join(f"{key}: {value}" for key, value in found.items()) if found else "the twin does not run; start it with `inv twin.start`"
+    )
+
+
+@task
+@friendly
+def twin_env(c):
+    """Print the exports that point any AWS or Hub client at the twin: eval "$(inv twin.env)"."""
+    for name, value in environment(settings(c, world_needed=False)).items():
+        print(f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}")
+
+
+def overrides() -> list[str]:
+    from conf import load
+
+    return load.overrides(sys.argv)
+
+
+def settings(c, words=None, world_needed=True):
+    """The checked settings of this command; for the twin, with this process pointed at it and at nothing else."""
+    from conf import load
+    from remote import aws
+
+    dry = c.config.run.dry
+    run = load.load(overrides() if words is None else words, fetch=None if dry else aws.fetch)
+    if run.cloud.loopback and world_needed and not dry:
+        for name, value in environment(run).items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    return run
+
+
+def state_folder(run) -> Path:
+    from conf.problem import Problem
+
+    if not run.cloud.loopback:
+        raise Problem(f"cloud={run.cloud.name} is no twin", "say `cloud=twin`: inv twin.start -- cloud=twin")
+    return ROOT / run.cloud.state
+
+
+def environment(run) -> dict:
+    from conf.problem import Problem
+    from twin import world
+
+    if world.status(state_folder(run)) is None:
+        raise Problem("the twin does not run", "start it with `inv twin.start`", reason="unreachable")
+    return world.environment(state_folder(run))
+
+
+def account(run):
+    from remote.aws import Aws
+
+    return Aws(run.cloud)
+
+
+def planned():
+    from remote import plan
+
+    return plan
+
+
+def rehearsed(c, intent: str) -> bool:
+    """Whether this is a rehearsal; the intent is printed then, and nothing else may happen."""
+    if c.config.run.dry:
+        print(intent)
+    return c.config.run.dry
+
+
+def perform(c, run, verb, parts, done) -> None:
+    """Carry out or rehearse a plan, say what it came to, and leave a line in the audit."""
+    from remote import audit
+    from remote.ssm import Ssm
+    from remote.store import Store
+
+    if rehearsed(c, f"# {verb}"):
+        print(planned().rehearse(parts))
+        return
+    started, aws = time.monotonic(), account(run)
+    try:
+        facts = planned().perform(parts, aws, Ssm)
+    except BaseException:
+        # What went wrong is what the user must read, whether or not the audit can be written.
+        with contextlib.suppress(Exception):
+            audit.write(Store(aws), verb, time.monotonic() - started, "failed")
+        raise
+    audit.write(Store(aws), verb, time.monotonic() - started, "ok")
+    print(done.format(**facts))
+
+
+def check_inputs(aws, settings) -> dict:
+    """Check the rows and the base model before anything is paid for."""
+    from remote import hub
+    from trainer import preflight
+
+    return preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
+
+
+def register_image(c, run) -> None:
+    """On the twin, where no docker is needed, the image is this tree's own trainer."""
+    if not run.cloud.loopback or rehearsed(c, "call   Register this tree's trainer as the twin's image"):
+        return
+    from remote import image
+    from twin import world
+
+    command = [sys.executable, "-m", "trainer"]
+    world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, {"PYTHONPATH": str(ROOT)})
+
+
+namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, smoke)
+twin = Collection("twin")
+for body, name in ((twin_start, "start"), (twin_stop, "stop"), (twin_status, "status"), (twin_env, "env")):
+    twin.add_task(body, name)
+namespace.add_collection(twin)

@@ -1,0 +1,146 @@
+"""Settings: every file composes, every rule refuses with a sentence and a hint, what is saved is what is loaded."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf import load, schema
+from conf.problem import REASONS, Problem
+
+CONF = Path(load.FOLDER)
+NOWHERE = Path("no-such-local.yaml")
+FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+
+
+def loaded(*words, fetch=None, local=NOWHERE):
+    return load.load(list(words), fetch=fetch, local=local)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_of_every_group_composes(file):
+    run = loaded(f"{file.parent}={file.stem}")
+    assert isinstance(run, schema.Run)
+
+
+def test_there_are_files_to_walk():
+    assert {str(file.parent) for file in FILES} == {"cloud", "box", "model", "lora", "quant", "data", "train", "publish", "experiment"}
+
+
+def test_no_experiment_chooses_a_cloud():
+    for path in (CONF / "experiment").glob("*.yaml"):
+        assert "cloud" not in path.read_text().split("\n", 2)[2], path
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        (["train.lrr=3"], "there is no setting `train.lrr`", "`train.lr`"),
+        (["+new=1"], "there is no setting `new`", "conf/"),
+        (["clod=aws"], "there is no setting `clod`", "`cloud`"),
+        (["model=gpt5"], "there is no model `gpt5`", "model.id="),
+        (["experiment=nope"], "there is no experiment `nope`", "quickstart"),
+        (["train.steps=many"], "`train.steps`", "train"),
+        (["quant.kind=int3"], "`quant.kind`", "quant"),
+        (["lora.r=0"], "lora.r is 0", "more than 0"),
+        (["lora.targets=[]"], "lora.targets is []", "all-linear"),
+        (["train.lr=nan"], "train.lr is nan", "more than 0"),
+        (["train.lr=20"], "train.lr is 20", "1e-5"),
+        (["train.warmup=1.0"], "train.warmup is 1.0", "less than 1"),
+        (["lora.r=???"], "`lora.r` has no value", "lora.r="),
+        (["lora.r=8,16"], "lora.r", "python -m trainer -m"),
+        (["data.train=s3://a/b=c"], "cannot read the override", "quote"),
+        (["name=A B"], "name is 'A B'", "small letters"),
+        (["box.mount=data"], "box.mount is 'data'", "absolute"),
+        (["train=null"], "train=null", "KEY=VALUE"),
+    ],
+)
+def test_bad_settings_end_in_a_sentence_and_a_hint(words, what, hint):
+    with pytest.raises(Problem) as caught:
+        loaded(*words)
+    assert what in caught.value.what
+    assert hint in caught.value.hint
+    assert "\n" not in caught.value.what
+
+
+def test_overrides_keep_their_tokens_and_quotes():
+    argv = ["inv", "up", "train", "--", "lora.targets=[q_proj,v_proj]", "publish.repository='me/my model'", "--dry"]
+    assert load.overrides(argv) == argv[4:]
+    run = loaded("lora.targets=[q_proj,v_proj]", "publish.repository='me/my model'")
+    assert run.lora.targets == ["q_proj", "v_proj"]
+    assert run.publish.repository == "me/my model"
+
+
+def test_what_is_saved_is_what_is_loaded():
+    run = loaded("experiment=medical_ie_8b", "lora.targets=[q_proj]", "data.fields=null")
+    assert load.read(load.dump(run)) == run
+
+
+def test_the_saved_file_is_a_hydra_config_of_its_own(tmp_path):
+    from hydra import compose, initialize_config_dir
+
+    run = loaded("experiment=smoke", "train.lr=0.005")
+    (tmp_path / "config.yaml").write_text(load.dump(run))
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        recipe = load.recipe(compose("config"))
+    assert recipe.train.lr == 0.005
+    assert recipe.model == run.model
+    assert type(recipe) is schema.Recipe
+
+
+def test_the_fingerprint_is_of_what_decides_the_result():
+    same, other = loaded(), loaded("box.name=other", "publish.private=false", "cloud.bucket=b")
+    assert load.fingerprint(same) == load.fingerprint(other)
+    for change in ("train.lr=1e-3", "seed=18", "model.revision=v1", "kind=smoke"):
+        assert load.fingerprint(loaded(change)) != load.fingerprint(same), change
+    other.data.train_sha256 = "abc"
+    assert load.fingerprint(other) != load.fingerprint(same)
+
+
+def test_parameters_are_fetched_once_and_defaults_stand_in():
+    asked = []
+
+    def fetch(names):
+        asked.append(names)
+        return {"/fine-tune-slm/s3/bucket": "mine", "/my/type": "g5.xlarge"}
+
+    run = loaded("cloud=aws", "box.instance_type='${ssm:/my/type}'", fetch=fetch)
+    assert (run.cloud.bucket, run.box.instance_type, run.cloud.prefix) == ("mine", "g5.xlarge", "fine-tune-slm")
+    assert len(asked) == 1
+    assert "/my/type" in asked[0]
+
+
+def test_all_missing_parameters_are_named_in_one_error():
+    with pytest.raises(Problem) as caught:
+        loaded("cloud=aws", "box.ami='${ssm:/no/ami}'", fetch=lambda names: {})
+    assert "/fine-tune-slm/s3/bucket" in caught.value.what
+    assert "/no/ami" in caught.value.what
+    assert "aws ssm put-parameter" in caught.value.hint
+
+
+def test_without_parameters_in_use_nothing_is_fetched():
+    def fetch(names):
+        raise AssertionError(names)
+
+    loaded("cloud=twin", fetch=fetch)
+
+
+def test_local_settings_are_defaults_that_the_command_line_overrides(tmp_path):
+    local = tmp_path / "local.yaml"
+    local.write_text(yaml.safe_dump({"cloud": "aws", "lora": {"r": 8}, "publish": {"repository": "me/mine"}}))
+    run = loaded("lora.r=4", local=local)
+    assert (run.cloud.name, run.lora.r, run.publish.repository) == ("aws", 4, "me/mine")
+
+
+def test_an_explicit_twin_ignores_local_settings(tmp_path):
+    local = tmp_path / "local.yaml"
+    local.write_text("cloud: aws\nbox: {name: theirs}\n")
+    run = loaded("cloud=twin", local=local)
+    assert run.cloud.name == "twin"
+    assert run.box.name != "theirs"
+
+
+def test_a_reason_outside_the_closed_list_is_refused():
+    assert "disk_full" in REASONS
+    with pytest.raises(ValueError, match="no_such_reason"):
+        Problem("what", "hint", reason="no_such_reason")
