@@ -40,7 +40,7 @@ class Aws:
         loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
         if loopback and not self.cloud.loopback:
             raise Problem(
-                f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL, or say `cloud=twin`"
+                f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL"
             )
         if self.cloud.loopback and not loopback:
             raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
@@ -72,7 +72,7 @@ def fetch(names: list[str]) -> dict[str, str]:
 
 def explain(error: Exception) -> Problem | None:
     """A botocore error as a Problem, or None when it is something else."""
-    from botocore import exceptions
+    from botocore import exceptions, parsers
 
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError | exceptions.ProfileNotFound):
         return Problem(f"no usable AWS credentials: {error}", LOGIN, reason="refused")
@@ -80,6 +80,8 @@ def explain(error: Exception) -> Problem | None:
         return Problem(*MEANING["ExpiredToken"], reason="refused")
     if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
         return Problem(f"AWS does not answer: {error}", "check the network, then run the same command again", reason="unreachable")
+    if isinstance(error, parsers.ResponseParserError):
+        return Problem("what answers is not AWS", "is a proxy in between? See AWS_ENDPOINT_URL and HTTPS_PROXY", reason="unreachable")
     if isinstance(error, exceptions.ClientError):
         return _refusal(error)
     if isinstance(error, exceptions.BotoCoreError):

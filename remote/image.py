@@ -27,7 +27,7 @@ def find(aws: Aws, tag: str) -> dict:
     """Find the image of this tree in ECR."""
     ecr = aws.client("ecr")
     name = aws.cloud.repository
-    hint = "push it: see `docker/`, then `inv deploy` again"
+    hint = "`inv deploy` makes it ready, and again after each change of the trainer"
     try:
         registry = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]["repositoryUri"]
         digest = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"][0]["imageDigest"]

@@ -42,10 +42,11 @@ container_state() { docker inspect --format '{{.State.Status}}' "$(container "$1
 # write_state FOLDER PHASE [REASON EVIDENCE HINT]
 write_state() {
   local evidence
-  evidence=$(printf '%s' "${4:-}" | tr -d '\000-\037"\\' | cut -c 1-500)
+  evidence=$(printf '%s' "${4:-}" | tr -d '\000-\037"\134' | cut -c 1-500)
   printf '{"phase": "%s", "since": "%s", "reason": "%s", "evidence": "%s", "hint": "%s", "heartbeat": "%s"}\n' \
     "$2" "$(utc)" "${3:-}" "$evidence" "${5:-}" "$(utc)" >"$1/state.part"
   mv "$1/state.part" "$1/state.json"
 }
 
+code=0
 trap 'code=$?; log "line $LINENO: $BASH_COMMAND exited with $code"; exit "$code"' ERR

@@ -1,0 +1,96 @@
+"""What the tests share: a world of their own (never the user's), and the `inv` command as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY, SMALL = ROOT / ".cache/models/tiny", ROOT / ".cache/models/smollm2-135m"
+# As on a laptop that is logged in to a real account: none of it may ever be used.
+HOSTILE = {
+    "AWS_PROFILE": "company",
+    "AWS_ACCESS_KEY_ID": "AKIAREALACCOUNT00000",
+    "AWS_SECRET_ACCESS_KEY": "real-secret",
+    "AWS_SESSION_TOKEN": "real-session",
+    "AWS_ENDPOINT_URL_S3": "https://s3.example.invalid",
+    "HF_TOKEN": "hf_real_token_of_the_user",
+    "HF_ENDPOINT": "https://hub.example.invalid",
+}
+
+
+class Laptop:
+    """Runs `inv` in a world of its own, in an environment full of real credentials."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.state = folder / "world"
+
+    def words(self, *overrides: str, experiment: str = "smoke") -> list[str]:
+        return ["--", "cloud=twin", f"cloud.state='{self.state}'", f"runs='{self.folder / 'runs'}'", f"experiment={experiment}", *overrides]
+
+    def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 180) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *verbs, *self.words(*overrides)],
+            cwd=ROOT,
+            env=os.environ | HOSTILE,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+        )
+        if ok:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def popen(self, *verbs: str, overrides: tuple[str, ...] = ()) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "invoke", *verbs, *self.words(*overrides)],
+            cwd=ROOT,
+            env=os.environ | HOSTILE,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def journal(self) -> list[dict]:
+        return [json.loads(line) for line in (self.state / "journal.jsonl").read_text().splitlines()]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that `inv twin.env` prints, on top of this process's own."""
+        from twin import world
+
+        merged = os.environ | world.environment(self.state)
+        return {name: value for name, value in merged.items() if value is not None}
+
+    def client(self, service: str):
+        from twin import world
+
+        return world.client(self.state, service)
+
+    def aws(self, *words: str) -> str:
+        """What the unmodified AWS CLI answers with the exports of `inv twin.env`."""
+        command = [str(Path(sys.executable).parent / "aws"), *words]
+        return subprocess.run(command, env=self.environment, text=True, capture_output=True, check=True).stdout
+
+    def objects(self) -> list[str]:
+        pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket="fine-tune-slm")
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def object(self, key: str) -> bytes:
+        return self.client("s3").get_object(Bucket="fine-tune-slm", Key=key)["Body"].read()
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory):
+    """A laptop whose world runs; it ends with the module."""
+    from twin import world
+
+    made = Laptop(tmp_path_factory.mktemp("a laptop"))  # with a space in its path
+    made.inv("twin.start")
+    yield made
+    world.stop(made.state)

@@ -1,0 +1,69 @@
+"""Plans are data; performing one stops at the first failure and says what to try."""
+
+from pathlib import Path
+
+import pytest
+
+from conf import load
+from conf.problem import Problem
+from remote import plan
+from remote.step import Call, Fact, Step
+from remote.transport import Result
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_ACCOUNT = None
+
+
+class Recorder:
+    """A transport that answers what it is told and keeps what it was given."""
+
+    def __init__(self, *results: Result):
+        self.results = list(results)
+        self.scripts = []
+
+    def __call__(self, aws, instance_id):
+        return self
+
+    def run(self, script, timeout, title=""):
+        self.scripts.append(script)
+        return self.results.pop(0)
+
+
+def found(aws) -> dict:
+    """Find a box."""
+    return {"instance_id": "i-1", "image": "reg/name@sha256:1"}
+
+
+def two_steps():
+    settings = {"REGION": "r", "MOUNT_PATH": "/m", "IMAGE": Fact("image")}
+    return [Call(found), Step("deploy", settings), Step("stop", {"REGION": "r", "MOUNT_PATH": "/m", "FORCE": "no"})]
+
+
+def test_stops_at_the_first_failing_step_and_says_what_to_try():
+    box = Recorder(Result(7, stderr="no space left\n"))
+    with pytest.raises(Problem, match=r"deploy\.sh failed with exit code 7\nno space left\n\nhint: "):
+        plan.perform(two_steps(), NO_ACCOUNT, box)
+    assert len(box.scripts) == 1
+
+
+def test_a_scripts_own_sentence_is_what_the_user_reads():
+    box = Recorder(Result(1, "@@ reason=disk_full\n@@ problem=the volume is full\n@@ hint=raise `box.disk_gb`\n"))
+    with pytest.raises(Problem) as caught:
+        plan.perform(two_steps(), NO_ACCOUNT, box)
+    assert (caught.value.what, caught.value.hint, caught.value.reason) == ("the volume is full", "raise `box.disk_gb`", "disk_full")
+
+
+def test_what_one_part_finds_out_reaches_the_next():
+    box = Recorder(Result(0, "@@ changed=no\n"), Result(0))
+    facts = plan.perform(two_steps(), NO_ACCOUNT, box)
+    assert facts["changed"] == "no"
+    assert "IMAGE=reg/name@sha256:1" in box.scripts[0]
+
+
+def test_a_plan_is_the_same_twice_and_can_be_rehearsed_without_an_account():
+    run = load.load(["cloud=aws", "experiment=medical_ie_8b"])
+    assert plan.deploy(run, ROOT) == plan.deploy(run, ROOT)
+    text = plan.rehearse(plan.up(run)) + plan.rehearse(plan.down(run, False))
+    assert "call   Find the box by its tag" in text
+    assert "MOUNT_PATH=/mnt/training" in text
+    assert "FORCE=no" in text

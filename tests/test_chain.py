@@ -1,0 +1,217 @@
+"""The main job, as a user runs it: real scripts, real agent protocol, real S3 and Hub protocols, the real trainer on a tiny model."""
+
+import base64
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def chain(laptop):
+    """The whole chain has run once."""
+    laptop.first = laptop.inv("up", "deploy", "train", "publish", "down")
+    return laptop
+
+
+def runs(laptop) -> dict[str, set[str]]:
+    found = {}
+    for key in laptop.objects():
+        parts = key.split("/", 3)
+        if parts[1] == "runs":
+            found.setdefault(parts[2], set()).add(parts[3])
+    return dict(sorted(found.items()))
+
+
+def only_run(laptop) -> str:
+    return next(iter(runs(laptop)))
+
+
+def test_every_verb_names_the_next_command(chain):
+    for words in ("Next: `inv deploy`", "Next: `inv train`", "`inv publish`", "Next: `inv down`", "Next: `inv report`"):
+        assert words in chain.first.stdout
+
+
+def test_the_run_folder_in_s3_is_complete_and_sealed(chain):
+    names = runs(chain)[only_run(chain)]
+    wanted = {
+        "config.yaml",
+        "state.json",
+        "log.txt",
+        "events.jsonl",
+        "metrics.json",
+        "report.html",
+        "card.md",
+        "manifest.json",
+        "published.json",
+    }
+    assert wanted <= names
+    assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"} <= names
+    assert json.loads(chain.object(f"fine-tune-slm/runs/{only_run(chain)}/state.json"))["phase"] == "done"
+
+
+def test_the_log_chunks_are_the_log(chain):
+    prefix = f"fine-tune-slm/runs/{only_run(chain)}"
+    chunks = sorted(name for name in runs(chain)[only_run(chain)] if name.startswith("log/"))
+    joined, expected = b"", 0
+    for name in chunks:
+        assert int(name.removeprefix("log/")) == expected
+        joined += chain.object(f"{prefix}/{name}")
+        expected = len(joined)
+    assert joined == chain.object(f"{prefix}/log.txt")
+    assert chain.inv("logs").stdout.encode() == joined
+
+
+def test_the_box_is_stopped_and_nothing_of_it_runs(chain):
+    from twin import world
+
+    states = [entry["State"]["Name"] for group in chain.client("ec2").describe_instances()["Reservations"] for entry in group["Instances"]]
+    assert states == ["stopped"]
+    assert [box["processes"] for box in world.status(chain.state)["boxes"]] == [0]
+
+
+def test_the_plain_aws_client_sees_the_run(chain):
+    assert only_run(chain) in chain.aws("s3", "ls", "s3://fine-tune-slm/fine-tune-slm/runs/")
+    invocations = json.loads(chain.aws("ssm", "list-command-invocations"))["CommandInvocations"]
+    assert {"fine-tune-slm setup", "fine-tune-slm train"} <= {" ".join(entry["Comment"].split()[:2]) for entry in invocations}
+    assert only_run(chain) in chain.aws("logs", "describe-log-streams", "--log-group-name", "/fine-tune-slm")
+    assert "stopped" in chain.aws("ec2", "describe-instances")
+
+
+def test_the_log_is_mirrored_to_cloudwatch(chain):
+    events = json.loads(
+        chain.aws("logs", "get-log-events", "--log-group-name", "/fine-tune-slm", "--log-stream-name", only_run(chain), "--start-from-head")
+    )
+    mirrored = [event["message"] for event in events["events"]]
+    log = chain.object(f"fine-tune-slm/runs/{only_run(chain)}/log.txt").decode()
+    assert mirrored == [line for line in log.splitlines() if line.strip()]
+
+
+def test_plain_peft_gives_the_outputs_that_were_scored(chain, tmp_path):
+    """In a process that has none of our code: download with huggingface_hub, load with peft, generate greedily."""
+    run = only_run(chain)
+    record = json.loads(chain.object(f"fine-tune-slm/runs/{run}/published.json"))
+    lines = chain.object(f"fine-tune-slm/runs/{run}/predictions.jsonl").splitlines()
+    rows = [json.loads(line) for line in lines][:2]
+    program = tmp_path / "plain.py"
+    program.write_text(PLAIN)
+    request = json.dumps({"repository": record["repository"], "revision": record["tag"], "prompts": [row["prompt"] for row in rows]})
+    done = subprocess.run(
+        [sys.executable, "-I", str(program)], input=request, env=chain.environment, cwd=tmp_path, text=True, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [row["tuned"] for row in rows]
+
+
+PLAIN = """
+import json, sys
+import torch
+from huggingface_hub import snapshot_download
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+request = json.load(sys.stdin)
+folder = snapshot_download(request["repository"], revision=request["revision"])
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+answers = []
+for prompt in request["prompts"]:
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    out = model.generate(**ids, do_sample=False, max_new_tokens=24)
+    answers.append(tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))
+print(json.dumps(answers))
+"""
+
+
+def decoded(text: str) -> str:
+    """The text with everything in it that base64 or gzip could hide, unpacked once."""
+    found = [text]
+    for word in re.findall(r"[A-Za-z0-9+/]{40,}={0,2}", text.replace("\\n", "")):
+        raw = base64.b64decode(word + "=" * (-len(word) % 4))
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        found.append(raw.decode(errors="replace"))
+    return "\n".join(found)
+
+
+def test_no_secret_is_anywhere(chain):
+    from twin import world
+
+    token = world.environment(chain.state)["HF_TOKEN"]
+    places = {"journal": (chain.state / "journal.jsonl").read_text(), "server log": (chain.state / "twin.log").read_text(errors="replace")}
+    places["command history"] = chain.aws("ssm", "list-commands")
+    for key in chain.objects():
+        places[key] = chain.object(key).decode(errors="replace")
+    for path in (chain.state / "boxes").rglob("*"):
+        if path.is_file() and path.name != "hub-token":
+            places[str(path)] = path.read_bytes().decode(errors="replace")
+    places["laptop"] = chain.first.stdout + chain.first.stderr
+    leaks = [name for name, text in places.items() if token in decoded(text)]
+    assert leaks == []
+    assert any("#!/bin/bash" in decoded(text) and "RUN_ID=" in decoded(text) for text in [places["journal"]]), (
+        "the scripts were not unpacked"
+    )
+
+
+def test_twice_in_a_row_changes_nothing_that_was_done(chain):
+    before = {
+        name: chain.object(f"fine-tune-slm/runs/{only_run(chain)}/{name}")
+        for name in ("manifest.json", "adapter/adapter_model.safetensors")
+    }
+    first = only_run(chain)
+    second = chain.inv("up", "up", "deploy", "train", "publish", "down")
+    assert "(changed: no)" in second.stdout
+    assert len(runs(chain)) == 2
+    for name, body in before.items():
+        assert chain.object(f"fine-tune-slm/runs/{first}/{name}") == body
+
+
+def test_a_second_deploy_sends_two_commands_and_uploads_nothing(chain):
+    chain.inv("up", "deploy")
+    before = len(chain.journal())
+    done = chain.inv("deploy")
+    calls = [(entry["service"], entry["operation"]) for entry in chain.journal()[before:]]
+    assert calls.count(("ssm", "SendCommand")) == 2
+    uploads = [entry for entry in chain.journal()[before:] if entry["service"] == "s3" and entry["operation"].startswith("Put")]
+    assert all("/audit/" in entry["target"] for entry in uploads)
+    assert "(changed: no)" in done.stdout
+
+
+def test_publishing_again_makes_no_second_commit(chain):
+    first = json.loads(chain.object(f"fine-tune-slm/runs/{list(runs(chain))[-1]}/published.json"))
+    chain.inv("publish")
+    again = json.loads(chain.object(f"fine-tune-slm/runs/{list(runs(chain))[-1]}/published.json"))
+    assert again["revision"] == first["revision"]
+    assert again["repository"].endswith("-smoke")
+
+
+def test_the_report_tells_scores_page_price_and_what_is_next(chain):
+    out = chain.inv("report").stdout
+    for words in ("base", "tuned", "published  http://127.0.0.1", "report.html", "time ", "price ", "cloud=aws"):
+        assert words in out
+    page = Path(re.search(r"report +(.*report\.html)", out).group(1))
+    assert page.exists()
+
+
+def test_predict_answers_on_this_machine(chain):
+    done = chain.inv("predict", "A 60-year-old with stage II melanoma.")
+    assert done.stdout.strip()
+    assert "answering with" in done.stderr
+
+
+def test_a_rehearsal_prints_the_chain_and_touches_nothing(chain):
+    before = len(chain.journal())
+    for verbs in (["--dry", "up", "deploy", "train", "publish", "down"], ["up", "deploy", "train", "publish", "down", "--dry"]):
+        out = chain.inv(*verbs).stdout
+        for words in ("# up", "setup.sh", "volume.sh", "deploy.sh", "train.sh", "# publish", "stop.sh", "MOUNT_PATH=/mnt/training"):
+            assert words in out
+    assert len(chain.journal()) == before
+
+
+def test_the_tree_is_as_it_was(chain):
+    done = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no git repository here")
+    assert "runs/" not in done.stdout
