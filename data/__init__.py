@@ -1,0 +1,4 @@
+"""The task: its rows, its labelling guide and schema, its score, and the generator that wrote the shipped set.
+
+Standard library only: laptop, box and image all import this room.
+"""

@@ -1,0 +1,184 @@
+"""One row of training or held-out data, whatever way its author wrote it down.
+
+Three kinds of row are read, told apart by their keys:
+
+    {"instruction": "...", "input": "...", "output": {...} or "..."}     `input` may be missing or empty
+    {"prompt": "...", "completion": "..."}
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+
+Any kind may also carry `id` (else the row is named after its file and line) and `meta` (an object that no model sees).
+A row that cannot be used raises `RowError`: where it is, what is wrong with which value, how to mend it.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROLES = ("system", "user", "assistant")
+
+
+class RowError(ValueError):
+    """A row that cannot be used: "train.jsonl:17: `output` is a number (3); make it an object or a string"."""
+
+    def __init__(self, where: str, what: str, mend: str):
+        super().__init__(f"{where}: {what}; {mend}")
+        self.where = where
+        self.what = what
+        self.mend = mend
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    messages: list[dict[str, str]]  # the prompt's turns; the last one is the user's
+    completion: str  # the text to learn
+    output: dict | None  # the completion as an object, where it is one
+    meta: dict = field(default_factory=dict)
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The rows of a JSON Lines file, in its order."""
+    rows, lines = [], {}
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        row = normalise(_parse(line, where), where)
+        if row.id in lines:
+            raise RowError(where, f"`id` {row.id!r} is also the id of line {lines[row.id]}", "give each row its own id, or none")
+        lines[row.id] = number
+        rows.append(row)
+    if not rows:
+        raise RowError(str(path), "the file holds no rows", "put one JSON object on each line")
+    return rows
+
+
+def normalise(raw: dict, where: str) -> Row:
+    """The row that `raw`, one decoded line, stands for. `where` is its "file:line"."""
+    if not isinstance(raw, dict):
+        raise RowError(where, f"the row is {_describe(raw)}", "make it an object, such as " + '{"prompt": "...", "completion": "..."}')
+    messages, completion = _kind(raw, where)(raw, where)
+    name, meta = raw.get("id"), raw.get("meta")
+    if isinstance(name, (bool, float, list, dict)):
+        raise RowError(where, f"`id` is {_describe(name)}", "make it a string or a whole number")
+    if not isinstance(meta, (dict, type(None))):
+        raise RowError(where, f"`meta` is {_describe(meta)}", "make it an object, or leave it out")
+    return Row(where if name is None else str(name), messages, completion, _object(completion), meta or {})
+
+
+def _kind(raw: dict, where: str) -> Callable[[dict, str], tuple[list[dict[str, str]], str]]:
+    # A table that mixes kinds (CSV, Parquet) fills the other kinds' columns with nulls: null means absent.
+    present = {key for key, value in raw.items() if value is not None}
+    kinds = [keys for keys in KINDS if present.issuperset(keys)]
+    if len(kinds) == 1:
+        return KINDS[kinds[0]]
+    what = "is of more than one kind" if kinds else "is of no known kind"
+    keys = ", ".join(sorted(present)) or "none"
+    raise RowError(where, f"the row {what} (its keys: {keys})", "use instruction/input/output, or prompt/completion, or messages")
+
+
+def _instruction(raw: dict, where: str) -> tuple[list[dict[str, str]], str]:
+    parts = [_text(raw, "instruction", where)]
+    if raw.get("input") not in (None, ""):
+        parts.append(_text(raw, "input", where))
+    output = raw["output"]
+    if not isinstance(output, dict):
+        return _user("\n\n".join(parts)), _text(raw, "output", where, "an object or a string")
+    try:
+        completion = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RowError(
+            where, f"`output` cannot be written as JSON ({error})", "use strings, numbers, lists, objects and null only"
+        ) from error
+    return _user("\n\n".join(parts)), completion
+
+
+def _prompt(raw: dict, where: str) -> tuple[list[dict[str, str]], str]:
+    return _user(_text(raw, "prompt", where)), _text(raw, "completion", where)
+
+
+def _messages(raw: dict, where: str) -> tuple[list[dict[str, str]], str]:
+    turns = raw["messages"]
+    if not isinstance(turns, list):
+        raise RowError(where, f"`messages` is {_describe(turns)}", "make it a list of objects with role and content")
+    turns = [_turn(turn, f"messages[{index}]", where) for index, turn in enumerate(turns)]
+    roles = [turn["role"] for turn in turns]
+    if roles[-2:] != ["user", "assistant"]:
+        raise RowError(
+            where, f"`messages` has the roles {', '.join(roles) or 'of nobody'}", "end it with a user turn and the assistant's answer"
+        )
+    if "system" in roles[1:]:
+        raise RowError(where, "`messages` has a system turn that is not the first", "move it to the front, or make it a user turn")
+    return turns[:-1], turns[-1]["content"]
+
+
+def _turn(turn: object, name: str, where: str) -> dict[str, str]:
+    if not isinstance(turn, dict):
+        raise RowError(where, f"`{name}` is {_describe(turn)}", "make it an object with role and content")
+    if turn.get("role") not in ROLES:
+        raise RowError(where, f"`{name}.role` is {_describe(turn.get('role'))}", f"use one of {', '.join(ROLES)}")
+    return {"role": turn["role"], "content": _text(turn, "content", where, name=f"{name}.content")}
+
+
+KINDS = {
+    ("instruction", "output"): _instruction,
+    ("prompt", "completion"): _prompt,
+    ("messages",): _messages,
+}
+
+
+def _user(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def _text(raw: dict, key: str, where: str, wanted: str = "a string", name: str = "") -> str:
+    value = raw.get(key)
+    if not isinstance(value, str):
+        raise RowError(where, f"`{name or key}` is {_describe(value)}", f"make it {wanted}")
+    if not value.strip():
+        raise RowError(where, f"`{name or key}` is empty", "give it text, or drop the row")
+    return value
+
+
+def _object(completion: str) -> dict | None:
+    try:
+        value = json.loads(completion)
+    except (ValueError, RecursionError):  # plain text, as good a completion as any
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path) -> list[str]:
+    data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        # Not splitlines(): U+2028 and others may stand inside a JSON string, where they end no line.
+        return data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        byte = data[error.start]
+        raise RowError(f"{path}:{number}", f"byte 0x{byte:02x} is not UTF-8", "save the file as UTF-8") from error
+
+
+def _parse(line: str, where: str) -> dict:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RowError(where, f"the line is not JSON ({error})", "put one whole JSON object on each line") from error
+
+
+def _describe(value: object) -> str:
+    kinds = {
+        type(None): "missing or null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    kind = kinds.get(type(value), f"a {type(value).__name__}")
+    if value is None or isinstance(value, dict):
+        return kind
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    return f"{kind} ({shown if len(shown) <= 40 else shown[:37] + '...'})"
