@@ -28,6 +28,9 @@ def friendly(body):
             return body(*args, **kwargs)
         except Problem as problem:
             raise Exit(f"error: {problem}", 1) from None
+        except BrokenPipeError:
+            # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
             raise Exit("\nstopped; what runs on the box goes on. `inv status` shows it", 130) from None
         except Exception as error:
@@ -71,9 +74,9 @@ def train(c, detach=False):
 @friendly
 def publish(c, run=None):
     """Publish a finished run on the Hugging Face Hub, and verify what arrived."""
-    from trainer.publish import publish as upload
-
     config = settings(c)
+    from trainer.publish import publish as upload  # after settings: huggingface_hub reads the environment once
+
     parts = planned().publish(config, run, upload, ROOT, os.environ.get("HF_ENDPOINT"))
     perform(c, config, "publish", parts, "{url} is published and verified. Next: `inv down`")
 
@@ -197,6 +200,12 @@ def twin_env(c):
         print(f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}")
 
 
+@task
+def bench_cli(c):
+    """Time `inv --list` beside a trivial tasks.py."""
+    c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
+
+
 def overrides() -> list[str]:
     from conf import load
 
@@ -210,6 +219,8 @@ def settings(c, words=None, world_needed=True):
 
     dry = c.config.run.dry
     run = load.load(overrides() if words is None else words, fetch=None if dry else aws.fetch)
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if run.cloud.loopback and world_needed and not dry:
         for name, value in environment(run).items():
             os.environ.pop(name, None)
@@ -272,7 +283,7 @@ def perform(c, run, verb, parts, done) -> None:
             audit.write(Store(aws), verb, time.monotonic() - started, "failed")
         raise
     audit.write(Store(aws), verb, time.monotonic() - started, "ok")
-    print(done.format(**facts))
+    print(done.format(**facts), flush=True)
 
 
 def check_inputs(aws, settings) -> dict:
@@ -298,4 +309,7 @@ namespace = Collection(up, deploy, train, publish, down, status, logs, report, p
 twin = Collection("twin")
 for body, name in ((twin_start, "start"), (twin_stop, "stop"), (twin_status, "status"), (twin_env, "env")):
     twin.add_task(body, name)
+bench = Collection("bench")
+bench.add_task(bench_cli, "cli")
 namespace.add_collection(twin)
+namespace.add_collection(bench)

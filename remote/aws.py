@@ -39,9 +39,7 @@ class Aws:
         client = boto3.client(service, region_name=region, config=config)
         loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
         if loopback and not self.cloud.loopback:
-            raise Problem(
-                f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL"
-            )
+            raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL")
         if self.cloud.loopback and not loopback:
             raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
         return client

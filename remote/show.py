@@ -58,8 +58,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
     found = runs.download(aws, run_id, run.kind.value, root / run.runs)
     run_id, folder = found["run_id"], found["folder"]
     manifest = json.loads((folder / "manifest.json").read_text())
-    console = Console(width=100, highlight=False)
-    console.print(_scores(summary(folder), run_id))
+    Console(width=120, highlight=False).print(_scores(summary(json.loads((folder / "metrics.json").read_text())), run_id))
     published = store.get(f"runs/{run_id}/published.json")
     page = folder / "report.html"
     print(f"published  {json.loads(published)['url'] if published else 'not yet; `inv publish`'}")
@@ -71,10 +70,10 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
         webbrowser.open(page.as_uri())
 
 
-def _scores(rows: list[tuple[str, str, str]], run_id: str) -> Table:
-    table = Table("score", "base", "tuned", title=run_id, title_justify="left", box=None, pad_edge=False)
-    for name, base, tuned in rows:
-        table.add_row(name, base, tuned)
+def _scores(rows: list[tuple[str, ...]], run_id: str) -> Table:
+    table = Table("score", "base", "tuned", "", title=run_id, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -40,7 +40,7 @@ def test_a_verb_out_of_order_says_what_is_missing(laptop, verb, what, hint):
         (("train.lrr=3",), "there is no setting `train.lrr`", "`train.lr`"),
         (("train.steps=many",), "train.steps", "train"),
         (("data.train=nowhere.jsonl",), "nowhere.jsonl", "data.train="),
-        (("model.id=nobody/nothing",), "nobody/nothing", "model.id="),
+        (("model.id=nobody/nothing",), "nobody/nothing", "check the name"),
     ],
 )
 def test_wrong_settings(laptop, overrides, what, hint):
@@ -72,7 +72,7 @@ def test_everything_stays_on_loopback_though_the_environment_is_a_real_account(l
     before = len(laptop.journal())
     laptop.inv("status")
     services = {entry["service"] for entry in laptop.journal()[before:]}
-    assert {"sts", "ec2", "s3"} <= services
+    assert {"ec2", "s3"} <= services
 
 
 def test_a_foreign_box_is_refused_and_never_stopped(laptop):

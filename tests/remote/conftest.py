@@ -1,0 +1,53 @@
+"""An account for the tests of remote/: the emulated one, reached through the real protocols."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conf import load
+from remote.aws import Aws
+from remote.store import Store
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory):
+    from twin import world
+
+    state = tmp_path_factory.mktemp("world")
+    run = load.load(["cloud=twin"], local=Path("none"))
+    cloud = run.cloud
+    names = {key: getattr(cloud, key) for key in ("region", "bucket", "repository", "instance_profile", "log_group")}
+    world.start(state, {}, names | {"secret": {cloud.hub_secret: None}, "parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in world.environment(state).items():
+            patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+        yield Aws(cloud)
+    world.stop(state)
+
+
+@pytest.fixture
+def store(aws):
+    """The account's bucket, with no run in it."""
+    made = Store(aws)
+    for name in made.names(""):
+        made.client.delete_object(Bucket=made.bucket, Key=made.key(name))
+    return made
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Settings whose two data files exist, with the folder that they are relative to."""
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{name}", "completion": "c"}}\n')
+
+    def make(*words):
+        return load.load(["cloud=twin", "data.train=train.jsonl", "data.validation=validation.jsonl", *words], local=Path("none"))
+
+    make.root = tmp_path
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_colour(monkeypatch):
+    monkeypatch.setitem(os.environ, "NO_COLOR", "1")
