@@ -1,0 +1,22 @@
+#!/bin/sh
+# Stands for `mount DEVICE DIRECTORY`: the directory becomes a link to the volume's files, /etc/mtab of the box remembers it.
+# Exit codes and messages are those of util-linux.
+fail() { echo "mount: $2" >&2; exit "$1"; }
+
+while [ $# -gt 2 ]; do
+  case $1 in
+    -o | -t) shift 2 ;;
+    *) fail 1 "$1: this emulated mount knows -o and -t only" ;;
+  esac
+done
+[ $# -eq 2 ] || fail 1 "bad usage: this emulated mount takes DEVICE and DIRECTORY"
+device=$1 directory=${2%/} table=$BOX_ROOT/etc/mtab
+
+[ -d "$directory" ] || fail 32 "$directory: mount point does not exist."
+[ -e "$device" ] || fail 32 "$directory: special device $device does not exist."
+[ -s "$device/filesystem" ] || fail 32 "$directory: wrong fs type, bad option, bad superblock on $device, missing codepage or helper program, or other error."
+[ ! -L "$directory" ] || fail 32 "$directory: $device already mounted on $directory."
+# a real mount would hide what is there; here that cannot be, and it is a mistake anyway
+rmdir "$directory" 2>/dev/null || fail 32 "$directory: this emulated mount needs an empty directory."
+ln -s "$(readlink -f "$device")/data" "$directory"
+printf '%s\t%s\n' "$device" "$directory" >>"$table"

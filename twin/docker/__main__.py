@@ -1,0 +1,185 @@
+"""Stands for docker in a box of the process grade: same commands, exit codes and messages, no isolation.
+
+An image is a command that its config names, a container is a process in a session of its own with the environment that
+docker would give it. Whatever real docker has and this has not is refused, so that no script relies on it unnoticed.
+The box's launcher runs this folder with the standard library alone; its modules therefore import each other by plain names.
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+from containers import CONTAINERS, Container, create, erase, foreground, shim, start_detached
+from images import ROOT, image, login, pull, ready
+from words import Failure, fill, one, parse, show
+
+ABOUT = {
+    "ServerVersion": "28.3.3",
+    "OSType": "linux",
+    "Architecture": "x86_64",
+    "Driver": "overlay2",
+    "Runtimes": {"nvidia": {}, "runc": {}},
+}
+RUN_FLAGS = "--detach --rm --interactive"
+RUN_VALUES = "--name --gpus --network --ipc --shm-size --restart --label --user --workdir --env --volume --tmpfs --stop-timeout"
+RUN_VALUES += " --log-driver --log-opt"
+ONLY = {"--gpus": ["all"], "--network": ["host"], "--ipc": ["host"], "--restart": ["no"], "--log-driver": ["json-file", "local"]}
+
+
+def run(arguments: list[str]) -> None:
+    options, rest = parse(arguments, RUN_FLAGS, RUN_VALUES)
+    for name, allowed in ONLY.items():
+        if set(options.get(name, [])) - set(allowed):
+            raise Failure(f"docker: this emulated docker knows {name} {' or '.join(allowed)} only", 125)
+    if not rest:
+        raise Failure("docker: 'docker run' requires at least 1 argument", 125)
+    reference, *words = rest
+    check_volumes(options)
+    container = create(options, ready(reference), reference, words)
+    if "--detach" not in options:
+        sys.exit(foreground(container, "--interactive" in options))
+    start_detached(container, Path(__file__).parent)
+    print(container.config["Id"])
+
+
+def check_volumes(options: dict) -> None:
+    for volume in options.get("--volume", []):
+        here, _, there = volume.partition(":")
+        if there.removesuffix(":ro").removesuffix(":rw") != here:
+            raise Failure(f"docker: this emulated docker has no files of its own: both sides of --volume must be equal, not {volume}", 125)
+        Path(here).mkdir(parents=True, exist_ok=True)  # as docker does
+    for path in options.get("--tmpfs", []):
+        if not Path(path).is_dir() and not path.startswith(f"{ROOT}/"):
+            raise Failure(f"docker: this emulated docker cannot make a tmpfs at {path}; use a folder of the box", 125)
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def ps(arguments: list[str]) -> None:
+    options, _ = parse(arguments, "--all --quiet --no-trunc", "--filter --format")
+    for condition in options.get("--filter", []):
+        if condition.partition("=")[0] not in ("name", "label", "status"):
+            raise Failure(f"Error response from daemon: invalid filter '{condition}'")
+    plain = "{{.ID}}\t{{.Image}}\t{{.Status}}\t{{.Names}}"
+    template = "{{.ID}}" if "--quiet" in options else options.get("--format", [plain])[-1]
+    if template == plain:
+        print("CONTAINER ID\tIMAGE\tSTATUS\tNAMES")
+    for path in sorted(CONTAINERS.glob("*/config.json")):
+        container = Container(path.parent.name)
+        state = container.state
+        if ("--all" in options or state["Running"]) and all(matches(container, state, one) for one in options.get("--filter", [])):
+            print(fill(template, row(container, state, "--no-trunc" in options)))
+
+
+def row(container: Container, state: dict, whole: bool) -> dict:
+    status = "Up" if state["Running"] else f"Exited ({state['ExitCode']})"
+    identifier = container.config["Id"] if whole else container.config["Id"][:12]
+    image = container.config["Config"]["Image"]
+    return {"ID": identifier, "Image": image, "Names": container.name, "State": state["Status"], "Status": status}
+
+
+def matches(container: Container, state: dict, condition: str) -> bool:
+    kind, _, wanted = condition.partition("=")
+    if kind == "name":
+        return any(re.search(wanted, name) for name in (container.name, f"/{container.name}"))
+    if kind == "label":
+        key, equals, value = wanted.partition("=")
+        labels = container.config["Config"]["Labels"]
+        return key in labels and (not equals or labels[key] == value)
+    return state["Status"] == wanted
+
+
+def inspect(arguments: list[str]) -> None:
+    options, rest = parse(arguments, "", "--format")
+    name = one(rest)
+    if not (CONTAINERS / name / "config.json").exists():
+        raise Failure(f"[]\nError: No such object: {name}")
+    show(Container(name).document(), options)
+
+
+def logs(arguments: list[str]) -> None:
+    """Both streams come on stdout, in the order they were written."""
+    follow = [word for word in arguments if word in ("--follow", "-f")]
+    _, rest = parse([word for word in arguments if word not in follow])
+    container = Container(one(rest))
+    with (container.folder / "log").open("rb") as log:
+        while True:
+            running = container.state["Running"]
+            while piece := log.read(65536):
+                os.write(1, piece)
+            if not follow or not running:
+                return
+            time.sleep(0.1)
+
+
+def stop(arguments: list[str]) -> None:
+    options, rest = parse(arguments, "", "--time --timeout")
+    container = Container(one(rest))
+    chosen = options.get("--time", options.get("--timeout", [container.config["HostConfig"]["StopTimeout"]]))
+    if container.state["Running"]:
+        container.send(signal.SIGTERM)
+        if not container.wait(float(chosen[-1])):
+            container.send(signal.SIGKILL)
+            container.wait()
+    print(container.name)
+
+
+def kill(arguments: list[str]) -> None:
+    options, rest = parse(arguments, "", "--signal")
+    container = Container(one(rest))
+    if not container.state["Running"]:
+        raise Failure(f"Error response from daemon: cannot kill container: {container.name}: container is not running")
+    wanted = options.get("--signal", ["KILL"])[-1]
+    container.send(int(wanted) if wanted.isdigit() else signal.Signals["SIG" + wanted.removeprefix("SIG")])
+    print(container.name)
+
+
+def rm(arguments: list[str]) -> None:
+    options, rest = parse(arguments, "--force")
+    if "--force" in options and not (CONTAINERS / one(rest)).exists():
+        print(f"Error response from daemon: No such container: {rest[0]}", file=sys.stderr)
+        return  # with --force that is no failure
+    container = Container(one(rest))
+    if container.state["Running"]:
+        if "--force" not in options:
+            what = "container is running: stop the container before removing or force remove"
+            raise Failure(f'Error response from daemon: cannot remove container "/{container.name}": {what}')
+        container.send(signal.SIGKILL)
+        container.wait()
+    erase(container)
+    print(container.name)
+
+
+def wait(arguments: list[str]) -> None:
+    container = Container(one(parse(arguments)[1]))
+    container.wait()
+    print(container.state["ExitCode"])
+
+
+def info(arguments: list[str]) -> None:
+    options, _ = parse(arguments, "", "--format")
+    print(fill(options["--format"][-1], ABOUT) if "--format" in options else f"Server:\n Server Version: {ABOUT['ServerVersion']}")
+
+
+VERBS = {"login": login, "pull": pull, "image": image, "run": run, "ps": ps, "inspect": inspect, "logs": logs, "stop": stop, "kill": kill}
+VERBS |= {"rm": rm, "wait": wait, "info": info}
+
+
+def main() -> None:
+    verb, *arguments = sys.argv[1:] or [""]
+    if verb == "--shim":
+        shim(*arguments)
+    elif verb in VERBS:
+        VERBS[verb](arguments)
+    else:
+        raise Failure(f"docker: '{verb}' is not a docker command.\nthis emulated docker knows: {' '.join(VERBS)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(failure.code)

@@ -1,0 +1,105 @@
+"""ECR's registry side: a login that works, repository URIs on this machine, and the read half of the registry protocol.
+
+Moto keeps the repositories and manifests. The images of the process grade have no layers: their config stands inside the
+manifest, in the descriptor's `data` field that the OCI image specification has for this.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+import time
+from dataclasses import replace
+
+from twin import wire
+
+AMAZON_HOST = re.compile(rb"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com")
+REQUEST = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+TOKEN_LIFE = 12 * 3600  # seconds
+
+
+class Registry:
+    def __init__(self, region: str):
+        self.region = region
+        self.token = secrets.token_urlsafe(32)
+        self.operations: dict[str, wire.Handler] = {
+            "ecr.GetAuthorizationToken": self.authorize,
+            "ecr.PutImage": put_image,
+            "ecr.CreateRepository": with_local_uri,
+            "ecr.DescribeRepositories": with_local_uri,
+            "registry.GET": self.serve,
+            "registry.HEAD": self.serve,
+        }
+
+    @property
+    def credentials(self) -> str:
+        return base64.b64encode(f"AWS:{self.token}".encode()).decode()
+
+    def authorize(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        endpoint = f"http://{request.environ['HTTP_HOST']}"
+        data = {"authorizationToken": self.credentials, "expiresAt": time.time() + TOKEN_LIFE, "proxyEndpoint": endpoint}
+        return wire.answer({"authorizationData": [data]})
+
+    def serve(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """GET or HEAD of /v2/, of a manifest or of a config blob, for whoever has logged in."""
+        if request.environ.get("HTTP_AUTHORIZATION") != f"Basic {self.credentials}":
+            return problem(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="ecr"'})
+        if request.path == "/v2/":
+            return wire.Response("{}", content_type="application/json")
+        asked = REQUEST.fullmatch(request.path)
+        found = asked and self.find(**asked.groupdict())
+        if not found:
+            return problem(404, "MANIFEST_UNKNOWN" if asked and asked["kind"] == "manifests" else "BLOB_UNKNOWN")
+        content, media_type = found
+        return wire.Response(content, content_type=media_type, headers={"Docker-Content-Digest": digest(content)})
+
+    def find(self, name: str, kind: str, reference: str) -> tuple[bytes, str] | None:
+        from moto.ecr.models import ecr_backends
+
+        repository = ecr_backends[wire.ACCOUNT][self.region].repositories.get(name)
+        for image in repository.images if repository else []:
+            if kind == "manifests" and reference in (image.get_image_digest(), *image.image_tags):
+                return image.image_manifest.encode(), image.image_manifest_media_type
+            config = json.loads(image.image_manifest)["config"]
+            if kind == "blobs" and config["digest"] == reference and "data" in config:
+                return base64.b64decode(config["data"]), config["mediaType"]
+        return None
+
+
+def put_image(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    """An image's digest is that of its manifest; moto would make one up."""
+    content = request.parameters
+    own = digest(content["imageManifest"].encode())
+    if content.get("imageDigest", own) != own:
+        raise wire.Refusal("ImageDigestDoesNotMatchException", f"The digest of the manifest is {own}.")
+    return forward(replace(request, body=json.dumps(content | {"imageDigest": own}).encode()))
+
+
+def with_local_uri(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    response = forward(request)
+    response.set_data(AMAZON_HOST.sub(request.environ["HTTP_HOST"].encode(), response.get_data()))
+    return response
+
+
+def digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def manifest(command: list[str], directory: str, environment: dict[str, str]) -> str:
+    """An image that is nothing but a command: what docker would read from its config."""
+    settings = {"Entrypoint": command, "WorkingDir": directory, "Env": [f"{name}={value}" for name, value in environment.items()]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": settings, "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": digest(config),
+        "size": len(config),
+        "data": base64.b64encode(config).decode(),
+    }
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    return json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": descriptor, "layers": []})
+
+
+def problem(status: int, code: str, headers: dict | None = None) -> wire.Response:
+    errors = {"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}
+    return wire.Response(json.dumps(errors), status, headers=headers, content_type="application/json")

@@ -1,0 +1,41 @@
+"""The front door of the emulated AWS: journal, then vetoes, own services and boxes, then moto for all the rest."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.wrappers import Response
+
+from twin import wire
+from twin.journal import Journal
+
+moto = DomainDispatcherApplication(create_backend_app)
+
+
+class Gateway:
+    """A WSGI application made of layers; each maps operations to handlers, which answer or forward to the layers below.
+
+    A layer that injects faults belongs in front of the others: it sees every request first.
+    """
+
+    def __init__(self, journal: Journal, layers: list[dict[str, wire.Handler]]):
+        self.journal = journal
+        self.layers = layers
+
+    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        request, status = wire.read(environ), 500
+        try:
+            response = self.answer(request)
+            status = response.status_code
+        except wire.Refusal as refusal:
+            response = refusal.reply(request)
+            status = refusal.status
+        finally:
+            self.journal.record(request.service, request.operation, environ, status, request.body)
+        return response(environ, start_response)
+
+    def answer(self, request: wire.Request, depth: int = 0) -> Response:
+        for position, layer in enumerate(self.layers[depth:], depth):
+            if handler := layer.get(request.name):
+                return handler(request, partial(self.answer, depth=position + 1))
+        return Response.from_app(moto, request.replayed(), buffered=True)

@@ -1,0 +1,62 @@
+"""What moto knows about instances and volumes, read in its own process: the emulated hardware follows it."""
+
+import json
+from fnmatch import fnmatchcase
+from functools import cache
+
+from twin import wire
+
+
+@cache
+def backend(region: str):
+    from moto.ec2.models import ec2_backends  # costs a second, and a world without instances never needs it
+
+    return ec2_backends[wire.ACCOUNT][region]
+
+
+def find(region: str, instance: str):
+    """Moto's record of an instance, or None."""
+    return backend(region).get_instance_by_id(instance)
+
+
+def volume(region: str, volume_id: str):
+    return backend(region).volumes.get(volume_id)
+
+
+def running(region: str, instance: str) -> bool:
+    found = find(region, instance)
+    return bool(found and found._state.name == "running")
+
+
+def set_state(region: str, instance: str, name: str) -> None:
+    """Moto changes states at once; a real instance passes through `stopping` and `shutting-down`."""
+    state = find(region, instance)._state
+    state.name = name
+    state.code = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}[name]
+
+
+def may_register(region: str, instance: str) -> bool:
+    """Whether a role of the instance's profile lets its agent talk to SSM."""
+    from moto.iam.models import iam_backends
+
+    association = backend(region).iam_instance_profile_associations.get(instance)
+    if not association:
+        return False
+    profiles = iam_backends[wire.ACCOUNT]["aws"].instance_profiles.values()
+    roles = [role for profile in profiles if profile.arn == association.iam_instance_profile.arn for role in profile.roles]
+    return any(allows(document, "ssm:UpdateInstanceInformation") for role in roles for document in documents(role))
+
+
+def documents(role) -> list[dict]:
+    attached = [version.document for policy in role.managed_policies.values() for version in policy.versions if version.is_default]
+    return [json.loads(document) for document in [*attached, *role.policies.values()]]
+
+
+def allows(document: dict, action: str) -> bool:
+    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    for statement in statements:
+        actions = statement.get("Action", [])
+        actions = [actions] if isinstance(actions, str) else actions
+        if statement["Effect"] == "Allow" and any(fnmatchcase(action.lower(), pattern.lower()) for pattern in actions):
+            return True
+    return False

@@ -1,0 +1,89 @@
+"""Refusals that AWS would give and moto does not, with AWS's own codes; each is one that a user of this emulation could meet."""
+
+import threading
+
+from twin import instances, wire
+
+LARGEST_PARAMETER = 4096  # characters of a standard-tier parameter
+
+
+class Vetoes:
+    def __init__(self):
+        self.launched: dict[str, tuple[dict, wire.Response]] = {}
+        self.lock = threading.Lock()
+        self.operations: dict[str, wire.Handler] = {
+            "ec2.RunInstances": self.run_once,
+            "ec2.StartInstances": startable,
+            "ec2.StopInstances": stoppable,
+            "ec2.RebootInstances": stoppable,
+            "ec2.AttachVolume": attachable,
+            "ec2.DetachVolume": detachable,
+            "ssm.PutParameter": small_parameter,
+        }
+
+    def run_once(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """The same client token gives the same instances: a repeated request must not cost a second box."""
+        token = request.parameters.get("ClientToken")
+        if not token:
+            return forward(request)
+        with self.lock:
+            asked, response = self.launched.get(token, (request.parameters, None))
+            if asked != request.parameters:
+                raise wire.Refusal("IdempotentParameterMismatch", f"The client token {token} was used with other parameters.")
+            if response is None:
+                response = forward(request)
+            if response.status_code == 200:
+                self.launched[token] = (asked, response)
+        return response
+
+
+def startable(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    refuse_in(request, ("stopping", "shutting-down", "terminated"), "started")
+    return forward(request)
+
+
+def stoppable(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    refuse_in(request, ("shutting-down", "terminated"), "stopped")
+    return forward(request)
+
+
+def refuse_in(request: wire.Request, states: tuple[str, ...], verb: str) -> None:
+    for instance in request.listed("InstanceId"):
+        found = instances.find(request.region, instance)
+        if found and found._state.name in states:
+            message = f"The instance '{instance}' is not in a state from which it can be {verb}."
+            raise wire.Refusal("IncorrectInstanceState", message)
+
+
+def attachable(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    volume = instances.volume(request.region, request.parameters["VolumeId"])
+    instance = instances.find(request.region, request.parameters["InstanceId"])
+    if not volume or not instance:
+        return forward(request)  # moto names what is missing
+    if instance._state.name not in ("running", "stopped"):
+        raise wire.Refusal("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
+    if volume.attachment:
+        raise wire.Refusal("VolumeInUse", f"{volume.id} is already attached to an instance")
+    if volume.zone.name != instance.availability_zone:
+        message = f"The volume '{volume.id}' is not in the same availability zone as instance '{instance.id}'"
+        raise wire.Refusal("InvalidVolume.ZoneMismatch", message)
+    return forward(request)
+
+
+def detachable(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    volume = instances.volume(request.region, request.parameters["VolumeId"])
+    if not volume:
+        raise wire.Refusal("InvalidVolume.NotFound", f"The volume '{request.parameters['VolumeId']}' does not exist.")
+    if not volume.attachment:
+        raise wire.Refusal("IncorrectState", f"Volume '{volume.id}' is in the 'available' state.")
+    if "InstanceId" not in request.parameters:
+        request = request.adding(InstanceId=volume.attachment.instance.id)
+    return forward(request)
+
+
+def small_parameter(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    standard = request.parameters.get("Tier", "Standard") == "Standard"
+    if standard and len(request.parameters.get("Value", "")) > LARGEST_PARAMETER:
+        message = f"Standard tier parameters support a maximum parameter value of {LARGEST_PARAMETER} characters."
+        raise wire.Refusal("ValidationException", message)
+    return forward(request)

@@ -1,0 +1,199 @@
+"""Starts, asks and stops an emulated world: one background process, one state folder, nothing outside of it.
+
+`python -m twin` is that process; it writes `state.json` when all is ready. Several worlds can run side by side.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from twin import ecr, processes
+
+PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
+MOTO = {
+    "MOTO_AMIS_PATH": str(Path(__file__).with_name("amis.json")),  # its own 44 take a second to load, and none has a GPU driver
+    "MOTO_ENABLE_AMI_VALIDATION": "true",
+    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+}
+
+
+class WorldError(Exception):
+    """One sentence about why the world cannot be had."""
+
+
+def start(state: Path, models: dict[str, Path], account: dict) -> None:
+    """The world runs and answers; does nothing when it does already."""
+    state = state.resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    with alone(state):
+        if read(state):
+            return
+        clear(state)
+        plan = {"models": {name: str(Path(folder).resolve()) for name, folder in models.items()}, "account": account}
+        (state / "start.json").touch(mode=0o600)
+        (state / "start.json").write_text(json.dumps(plan))
+        wait(state, launch(state))
+
+
+def stop(state: Path) -> None:
+    """Nothing of the world runs any more; the Hub's repositories, the journal and the log stay."""
+    state = state.resolve()
+    if state.is_dir():
+        with alone(state):
+            clear(state)
+
+
+def status(state: Path) -> dict | None:
+    """Process id, addresses and boxes of the world, or None when it does not run."""
+    found = read(state.resolve())
+    if not found:
+        return None
+    boxes = [{"instance": root.parent.name, "processes": len(processes.of(root))} for root in roots(state.resolve())]
+    return {"pid": found["pid"], "aws": found["aws"], "hub": found["hub"], "boxes": boxes}
+
+
+def environment(state: Path) -> dict[str, str | None]:
+    """What points any AWS or Hub client at this world and at nothing else; None means: unset this variable."""
+    state = state.resolve()
+    found = running(state)
+    nowhere = {name: None for name in os.environ if name.startswith(("AWS_", "HF_", "HUGGING_FACE_"))}
+    return nowhere | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
+
+
+def register_image(state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict) -> str:
+    """The digest of an image in ECR that consists of a command; registering it again changes nothing."""
+    manifest = ecr.manifest(command, str(directory), environment)
+    registry = client(state, "ecr")
+    with suppress(registry.exceptions.ImageAlreadyExistsException):  # the same manifest under the same tag
+        registry.put_image(repositoryName=repository, imageManifest=manifest, imageTag=tag)
+    return ecr.digest(manifest.encode())
+
+
+def client(state: Path, service: str):
+    """A boto3 client of this world, whatever profile or endpoint this process's environment names."""
+    import boto3
+    import botocore.session
+
+    found = running(state)
+    fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
+    deaf = {name: (None, None, value, None) for name, value in fixed.items()}  # read neither from files nor from the environment
+    session = boto3.Session("twin", "twin", region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
+    return session.client(service, endpoint_url=found["aws"])
+
+
+def aws_environment(state: Path, address: str, region: str) -> dict[str, str | None]:
+    empty = str(state / "no-aws-configuration")
+    return {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "twin",
+        "AWS_SECRET_ACCESS_KEY": "twin",
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_CONFIG_FILE": empty,
+        "AWS_SHARED_CREDENTIALS_FILE": empty,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_PROFILE": None,
+        "AWS_SESSION_TOKEN": None,
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": None,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+
+
+def hub_environment(state: Path, address: str, token: str) -> dict[str, str | None]:
+    return {
+        "HF_ENDPOINT": address,
+        "HF_TOKEN": token,
+        "HF_TOKEN_PATH": None,
+        "HF_HOME": str(state / "hf-home"),
+        "HF_HUB_DISABLE_XET": "1",  # with Xet the client insists on a storage service that no emulation has
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": None,
+        "TRANSFORMERS_OFFLINE": None,
+    }
+
+
+def read(state: Path) -> dict | None:
+    """What the running world wrote about itself; None when there is none, or only the file of one that died."""
+    try:
+        found = json.loads((state / "state.json").read_text())
+    except FileNotFoundError:
+        return None
+    return found if processes.alive(found["pid"], found["started"]) else None
+
+
+def running(state: Path) -> dict:
+    found = read(state.resolve())
+    if not found:
+        raise WorldError(f"no emulated world runs in {state}.")
+    return found
+
+
+def launch(state: Path) -> subprocess.Popen:
+    with (state / "twin.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "twin", "--state", str(state)],
+            cwd=Path(__file__).parents[1],
+            env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_", "HF_"))} | MOTO,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wait(state: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not read(state):
+        late = time.monotonic() > deadline
+        if late or process.poll() is not None:
+            end(process.pid, processes.started(process.pid))
+            words = f"did not answer within {PATIENCE:.0f} s" if late else f"ended with exit code {process.returncode}"
+            last = (state / "twin.log").read_text(errors="replace").strip()[-2000:]
+            raise WorldError(f"the emulated world {words}; the end of {state / 'twin.log'}:\n{last}")
+        time.sleep(0.02)
+
+
+def clear(state: Path) -> None:
+    """Ends the boxes first, then the server that they talk to, and forgets what lived in the server's memory only."""
+    for root in roots(state):
+        processes.end(root)
+    if found := read(state):
+        end(found["pid"], found["started"])
+    for volatile in ("boxes", "volumes"):
+        shutil.rmtree(state / volatile, ignore_errors=True)
+    for volatile in ("state.json", "start.json"):
+        (state / volatile).unlink(missing_ok=True)
+
+
+def end(pid: int, started: float | None) -> None:
+    if started is None or not processes.alive(pid, started):
+        return
+    process = psutil.Process(pid)
+    process.terminate()
+    try:
+        process.wait(5)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+
+
+def roots(state: Path) -> list[Path]:
+    return sorted((state / "boxes").glob("*/root"))
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """One start or stop at a time in a state folder."""
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
