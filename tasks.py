@@ -302,7 +302,9 @@ def register_image(c, run) -> None:
     from twin import world
 
     command = [sys.executable, "-m", "trainer"]
-    world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, {"PYTHONPATH": str(ROOT)})
+    world.register_image(
+        state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    )
 
 
 namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, smoke)

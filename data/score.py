@@ -18,7 +18,7 @@ empty is an answer: both empty is right. With sums over all rows:
     stopped       share of predictions that ended by themselves (not cut off at the length limit)
 
 A quotient 0/0 is 1 for precision, recall and f1 when nothing was expected and nothing predicted, else 0; hallucination
-without predicted values is 0.
+without predicted values is None: who says nothing is not thereby careful.
 
 Text (`fields` is None): `exact` is the share of predictions equal to the completion after normalisation; `token_f1` is the
 mean over rows of 2 |P & E| / (|P| + |E|) over the multisets of words.
@@ -82,11 +82,11 @@ def _extraction_score(predictions: list[str], rows: list[Row], stopped: list[boo
         shares = [answer is not None, answer is not None and fits(answer), exact, ended]
         counts.append(shares + [len(part) for found, expected in pairs for part in (found & expected, found, expected)])
 
-    def figures(totals: list[int]) -> dict[str, float]:
+    def figures(totals: list[int]) -> dict[str, float | None]:
         named = dict(zip(("json_valid", "schema_valid", "row_exact", "stopped"), (total / len(rows) for total in totals), strict=False))
         both, found, expected = totals[4::3], totals[5::3], totals[6::3]
         f1 = [_ratio(2 * b, f + e, void=1.0) for b, f, e in zip(both, found, expected, strict=True)]
-        return named | {"macro_f1": sum(f1) / len(f1), "hallucination": _ratio(sum(found) - sum(both), sum(found), void=0.0)}
+        return named | {"macro_f1": sum(f1) / len(f1), "hallucination": _ratio(sum(found) - sum(both), sum(found), void=None)}
 
     totals = [sum(column) for column in zip(*counts, strict=True)]
     return {
@@ -114,7 +114,7 @@ def _text_score(predictions: list[str], rows: list[Row], stopped: list[bool], se
         found, expected = normalise(prediction), normalise(row.completion)
         counts.append([found == expected, ended, round(PARTS * _token_f1(found, expected))])
 
-    def figures(totals: list[int]) -> dict[str, float]:
+    def figures(totals: list[int]) -> dict[str, float | None]:
         exact, ended, overlap = (total / len(rows) for total in totals)
         return {"exact": exact, "token_f1": overlap / PARTS, "stopped": ended}
 
@@ -169,7 +169,7 @@ def _check(predictions: list[str], rows: list[Row], stopped: list[bool], fields:
         raise ValueError(f"no row's answer has the field {absent[0]!r}; the first row has {', '.join(rows[0].output)}")
 
 
-def _ratio(part: float, whole: float, void: float) -> float:
+def _ratio(part: float, whole: float, void: float | None) -> float | None:
     return part / whole if whole else void
 
 

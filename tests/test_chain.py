@@ -118,7 +118,8 @@ folder = snapshot_download(request["repository"], revision=request["revision"])
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 answers = []
-for prompt in request["prompts"]:
+for messages in request["prompts"]:
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
     out = model.generate(**ids, do_sample=False, max_new_tokens=24)
     answers.append(tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))

@@ -47,7 +47,8 @@ start() {
   # A path means the same inside and outside, so that no file of a run depends on where it is read.
   docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \
     "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
-    --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET --env HF_HUB_DISABLE_TELEMETRY=1 \
+    --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET \
+    --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 --env TOKENIZERS_PARALLELISM=false \
     "$IMAGE" --config-dir "$run" --config-name config >/dev/null
 }
 

@@ -127,3 +127,8 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(arguments, sentence):
     with pytest.raises(ValueError) as caught:
         score(predictions, rows(*outputs), stopped, fields)
     assert sentence in str(caught.value)
+
+
+def test_made_up_values_are_not_counted_where_nothing_was_said():
+    result = run(["no idea"], [{"a": "x", "b": []}])
+    assert result["hallucination"] is None

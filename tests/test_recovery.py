@@ -1,0 +1,122 @@
+"""Whatever is interrupted, the same verb goes on where it stopped: nothing is lost, nothing runs twice."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+# Long enough to be caught in the middle, short enough to be waited for.
+LONG = ("train.steps=60", "train.save_every=5", "train.eval_every=30", "train.rows_per_step=2")
+
+
+@pytest.fixture(scope="module")
+def box(laptop):
+    laptop.inv("up", "deploy")
+    return laptop
+
+
+def run_ids(laptop) -> list[str]:
+    return sorted({key.split("/")[2] for key in laptop.objects() if "/runs/" in key})
+
+
+def state(laptop, run_id: str) -> dict:
+    return json.loads(laptop.object(f"fine-tune-slm/runs/{run_id}/state.json"))
+
+
+def steps(laptop, run_id: str) -> list[int]:
+    lines = laptop.object(f"fine-tune-slm/runs/{run_id}/events.jsonl").splitlines()
+    return [event["step"] for event in map(json.loads, lines) if event["event"] == "step"]
+
+
+def wait_until(what, seconds: float = 90):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.2)
+    raise AssertionError("it did not happen")
+
+
+def trainers(laptop) -> list[psutil.Process]:
+    """The trainer's processes in this world's boxes."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "trainer" in words and "--config-dir" in words and any(str(laptop.state) in word for word in words):
+            found.append(process)
+    return found
+
+
+def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
+    """One story: Ctrl-C on the laptop, kill -9 of the trainer, the box stopped by someone; the run's steps are each done once."""
+    watching = box.popen("train", overrides=LONG)
+    wait_until(lambda: trainers(box) and run_ids(box))
+    (run_id,) = run_ids(box)
+    wait_until(lambda: state(box, run_id)["phase"] == "running")
+    os.killpg(watching.pid, signal.SIGINT)
+    said, _ = watching.communicate(timeout=30)
+    assert watching.returncode != 0
+    assert f"{run_id} goes on" in said or "what runs on the box goes on" in said
+    assert "Traceback" not in said
+    assert trainers(box), "Ctrl-C ended the run"
+
+    refused = box.inv("down", ok=False)
+    assert refused.returncode == 1
+    assert f"{run_id} is still running" in refused.stderr
+
+    other = box.inv("train", overrides=(*LONG, "lora.r=4"), ok=False)
+    assert f"run `{run_id}` with other settings is still running" in other.stderr
+
+    wait_until(lambda: any((box.state / "volumes").rglob("COMPLETE")))
+    for process in trainers(box):
+        process.kill()
+    wait_until(lambda: state(box, run_id)["phase"] == "failed")
+    assert state(box, run_id)["reason"] == "killed"
+
+    box.inv("train", "--detach", overrides=LONG)
+    assert run_ids(box) == [run_id]
+    wait_until(lambda: trainers(box))
+    instance = box.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
+    box.client("ec2").stop_instances(InstanceIds=[instance])
+    wait_until(lambda: not trainers(box))
+    stranded = box.inv("train", overrides=LONG, ok=False)
+    assert "`inv up`" in stranded.stderr
+
+    done = box.inv("up", "deploy", "train", overrides=LONG)
+    assert f"{run_id} is done" in done.stdout
+    assert run_ids(box) == [run_id]
+    assert sorted(set(steps(box, run_id))) == list(range(1, 61))
+    log = box.object(f"fine-tune-slm/runs/{run_id}/log.txt").decode()
+    assert "going on after step" in log
+    assert box.inv("logs").stdout.splitlines() == log.splitlines()
+
+
+def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
+    settings = (*LONG, "seed=3")
+    box.inv("up", "deploy")
+    box.inv("train", "--detach", overrides=settings)
+    run_id = run_ids(box)[-1]
+    wait_until(lambda: state(box, run_id)["phase"] == "running")
+    box.inv("down", "--force")
+    assert not trainers(box)
+    assert state(box, run_id)["phase"] == "failed"
+    done = box.inv("up", "deploy", "train", "down", overrides=settings)
+    assert f"{run_id} is done" in done.stdout
+
+
+def test_the_twins_end_leaves_no_process(box):
+    before = [box.state / "boxes" / name / "root" for name in os.listdir(box.state / "boxes")]
+    assert before
+    from twin import world
+
+    world.stop(box.state)
+    left = []
+    for process in psutil.process_iter():
+        try:
+            left += [process] if str(box.state) in process.environ().get("BOX_ROOT", "") else []
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    assert left == []

@@ -1,0 +1,77 @@
+"""A tiny random Llama on the CPU, rows of the shipped task, and models with an adapter that already does something."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order: equal means equal
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from conf import load, schema
+from data.rows import read_jsonl
+from trainer import model, prompt
+
+ROOT = Path(__file__).parents[2]
+TRAIN, VALIDATION = ROOT / "data/smoke_train.jsonl", ROOT / "data/smoke_validation.jsonl"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The folder of the tiny model."""
+    from twin import models
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    models.tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings_for(tiny):
+    """Makes a recipe for the tiny model from overrides."""
+
+    def make(runs: Path, *words: str) -> schema.Recipe:
+        own = [f"model.id={tiny}", f"data.train={TRAIN}", f"data.validation={VALIDATION}", f"runs={runs}"]
+        run = load.load(["cloud=twin", "experiment=smoke", *own, *words])
+        return schema.Recipe(**{name: getattr(run, name) for name in schema.Recipe.__dataclass_fields__})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base_for(tiny):
+    """Loads the tiny model anew: an adapter changes the model it is put on."""
+
+    def make(kind: schema.Quantisation = schema.Quantisation.none) -> model.Base:
+        return model.load(schema.Model(str(tiny), "main", "", False), schema.Quant(kind, True))
+
+    return make
+
+
+@pytest.fixture
+def base(base_for):
+    return base_for()
+
+
+@pytest.fixture
+def template(base):
+    return prompt.Prompt(base.tokenizer, base.stops)
+
+
+@pytest.fixture
+def tuned(base):
+    """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
+    torch.manual_seed(5)
+    adapted = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", False), recompute=False)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+    return adapted
+
+
+@pytest.fixture
+def examples(template):
+    return [template.example(row) for row in read_jsonl(TRAIN)[:6]]

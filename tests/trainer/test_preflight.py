@@ -1,0 +1,139 @@
+"""What is sure to fail fails on the laptop, with the file and the line."""
+
+import json
+import threading
+
+import pytest
+from werkzeug.serving import make_server
+
+from conf import load
+from conf.problem import Problem
+from trainer.files import digest
+from trainer.preflight import check
+from twin.hub.app import Hub
+
+TOKEN = "hf_write"
+MODEL, GATED, DATASET = "owner/base", "meta-llama/gated", "owner/notes"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub with an open model, a gated one of somebody else and a dataset of the caller."""
+    place = tmp_path_factory.mktemp("hub")
+    (place / "model").mkdir()
+    (place / "model" / "config.json").write_text("{}")
+    served = Hub(place / "root", TOKEN, {MODEL: place / "model", GATED: place / "model"}, owner="owner", gated=[GATED])
+    server = make_server("127.0.0.1", 0, served, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def row(number, **output):
+    return json.dumps({"instruction": "Give the facts.", "input": f"Note {number}.", "output": output or {"stage": "IV", "gene": None}})
+
+
+def run(folder, *words, train=None, validation=None):
+    (folder / "train.jsonl").write_text("\n".join(train or [row(1), row(2)]) + "\n")
+    (folder / "validation.jsonl").write_text("\n".join(validation or [row(3)]) + "\n")
+    data = [f"data.train={folder}/train.jsonl", f"data.validation={folder}/validation.jsonl", "data.fields=[stage,gene]"]
+    return load.load(["cloud=twin", f"model.id={MODEL}", *data, *words])
+
+
+def refusal(settings, hub, token=TOKEN):
+    with pytest.raises(Problem) as problem:
+        check(settings, hub, token)
+    return problem.value
+
+
+def test_good_settings_become_facts(tmp_path, hub):
+    facts = check(run(tmp_path), hub, TOKEN)
+    assert (facts["train_rows"], facts["validation_rows"]) == (2, 1)
+    assert facts["train_sha256"] == digest(tmp_path / "train.jsonl")
+    assert facts["validation_sha256"] == digest(tmp_path / "validation.jsonl")
+    assert len(facts["model_revision"]) == 40
+
+
+def test_a_broken_row_is_named_by_file_and_line(tmp_path, hub):
+    problem = refusal(run(tmp_path, train=[row(1), '{"instruction": "a", "output"']), hub)
+    assert f"{tmp_path}/train.jsonl:2: the line is not JSON" in problem.what and problem.reason == "bad_data"
+
+
+def test_a_file_without_rows_is_refused(tmp_path, hub):
+    assert "holds no rows" in refusal(run(tmp_path, validation=[""]), hub).what
+
+
+def test_a_missing_file_is_named_with_its_setting(tmp_path, hub):
+    problem = refusal(run(tmp_path, "data.validation=nowhere.jsonl"), hub)
+    assert problem.what == "data.validation names nowhere.jsonl, and there is no such file"
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path, hub):
+    (tmp_path / "rows.txt").write_text("a")
+    assert "none of .jsonl, .csv, .parquet" in refusal(run(tmp_path, f"data.train={tmp_path}/rows.txt"), hub).what
+
+
+def test_tables_are_left_to_the_trainer(tmp_path, hub):
+    (tmp_path / "rows.csv").write_text("prompt,completion\na,b\n")
+    facts = check(run(tmp_path, f"data.train={tmp_path}/rows.csv"), hub, TOKEN)
+    assert facts["train_rows"] is None and len(facts["train_sha256"]) == 64
+
+
+def test_the_same_rows_twice_are_refused_even_under_two_names(tmp_path, hub):
+    assert "same rows" in refusal(run(tmp_path, train=[row(1)], validation=[row(1)]), hub).what
+
+
+def test_a_field_that_no_row_has_is_named_with_those_there_are(tmp_path, hub):
+    problem = refusal(run(tmp_path, "data.fields=[stage,gen]"), hub)
+    assert "has the field 'gen'" in problem.what and "data.fields=[gene,stage]" in problem.hint
+
+
+def test_an_answer_in_plain_text_cannot_have_fields(tmp_path, hub):
+    text = json.dumps({"prompt": "Why?", "completion": "Because."})
+    problem = refusal(run(tmp_path, train=[row(1), text]), hub)
+    assert "train.jsonl:2 answers with plain text" in problem.what and "data.fields=null" in problem.hint
+    assert check(run(tmp_path, "data.fields=null", train=[row(1), text]), hub, TOKEN)["train_rows"] == 2
+
+
+def test_an_unknown_model_is_one_sentence(tmp_path, hub):
+    problem = refusal(run(tmp_path, "model.id=owner/nothing"), hub)
+    assert "no repository owner/nothing" in problem.what and problem.reason == "model_unavailable"
+
+
+def test_an_unknown_revision_is_one_sentence(tmp_path, hub):
+    assert "no such revision" in refusal(run(tmp_path, "model.revision=elsewhere"), hub).what
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_a_gated_model_says_where_to_accept_its_terms(tmp_path, hub, token):
+    problem = refusal(run(tmp_path, f"model.id={GATED}"), hub, token)
+    assert "is gated" in problem.what and f"{hub}/{GATED}" in problem.hint
+
+
+def test_a_bad_token_is_one_sentence(tmp_path, hub):
+    assert "does not accept the token (401)" in refusal(run(tmp_path), hub, "hf_wrong").what
+
+
+def test_an_open_model_needs_no_token(tmp_path, hub):
+    assert check(run(tmp_path), hub, None)["train_rows"] == 2
+
+
+def test_a_hub_that_is_down_is_one_sentence(tmp_path):
+    problem = refusal(run(tmp_path), "http://127.0.0.1:9")
+    assert "did not answer" in problem.what and problem.reason == "unreachable"
+
+
+def test_a_dataset_of_the_hub_must_exist_and_be_named_whole(tmp_path, hub):
+    assert "no repository owner/notes" in refusal(run(tmp_path, "data.train='hub:owner/notes:train'"), hub).what
+    assert "cannot read the dataset" in refusal(run(tmp_path, "data.train='hub:owner/notes'"), hub).what
+
+
+def test_a_dataset_of_the_hub_is_found(tmp_path, hub):
+    from huggingface_hub import HfApi
+
+    HfApi(endpoint=hub, token=TOKEN).create_repo(DATASET, repo_type="dataset", exist_ok=True)
+    facts = check(run(tmp_path, f"data.train='hub:{DATASET}:train'"), hub, TOKEN)
+    assert facts["train_rows"] is None and facts["train_sha256"] is None

@@ -1,0 +1,106 @@
+"""python -m trainer: train one model as its settings say, into one run folder.
+
+    python -m trainer model=tiny train.lr=1e-3                   makes a run folder of its own
+    python -m trainer --config-dir RUN --config-name config      works in RUN, and goes on where an attempt before it stopped
+    python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          one run after the other
+
+A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
+"""
+
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from conf import load
+from conf.problem import Problem
+from conf.schema import Recipe
+from trainer.record import Record, sealed
+
+FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may tell more than the sentence
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="trainer")
+def main(composed: DictConfig) -> None:
+    try:
+        settings = load.recipe(composed)
+        given = _given_folder()
+        folder = given or _own_folder(settings)
+        train(settings, folder)
+        Record(folder).phase("uploading" if given else "done")
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        if HydraConfig.get().mode.name == "MULTIRUN":
+            raise  # the sweep goes on with its next job, and fails at its end
+        sys.exit(1)
+
+
+def train(settings: Recipe, folder: Path) -> None:
+    """Make the run in `folder`, or leave in its state why that was not possible."""
+    if sealed(folder):
+        raise Problem(f"run {folder.name} is finished and sealed: it is never trained again", "start a new run", "refused")
+    begun, record = time.monotonic(), Record(folder)
+    signal.signal(signal.SIGTERM, _ended)
+    try:
+        record.phase("running")
+        from trainer import recipe  # torch and transformers take seconds to import: only for settings that are right
+
+        recipe.run(settings, folder, record, begun)
+    except BaseException as error:
+        from trainer.failure import diagnose
+
+        problem = diagnose(error)
+        if problem.reason in FOR_THE_LOG and problem is not error:
+            traceback.print_exc()
+        with suppress(OSError):  # a full disk may have no room for this either; the sentence is printed all the same
+            record.phase("failed", problem.reason, problem.what, problem.hint)
+        raise problem from None
+
+
+def _given_folder() -> Path | None:
+    """The run folder that `--config-dir` and `--config-name config` name."""
+    running = HydraConfig.get()
+    places = [source.path for source in running.runtime.config_sources if source.provider == "command-line"]
+    return Path(places[0]).resolve() if places and running.job.config_name == "config" else None
+
+
+def _own_folder(settings: Recipe) -> Path:
+    begun = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    settings.run_id = settings.run_id or f"{begun}-{settings.name}-{secrets.token_hex(2)}"
+    folder = Path(settings.runs).resolve() / settings.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(load.dump(settings))
+    print(f"run folder: {folder}", flush=True)
+    return folder
+
+
+def _ended(number: int, _frame) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _log_in(folder: Path) -> None:
+    """From here on all output, that of libraries in C too, goes to the run's log: one file, only ever appended to, across attempts."""
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+if __name__ == "__main__":
+    if "--config-dir" in sys.argv:
+        _log_in(Path(sys.argv[sys.argv.index("--config-dir") + 1]))
+    # Nobody sees a progress bar in a log, and nobody is told which model this is.
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
+    sys.stdout.reconfigure(line_buffering=True)
+    main()

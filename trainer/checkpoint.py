@@ -1,0 +1,139 @@
+"""Checkpoints that are whole or not there, and that only the run they belong to goes on from.
+
+A checkpoint is a folder `step-000008`: the adapter, the optimizer, the random state, the progress, and last `COMPLETE`, which
+holds the sha256 of the others. It is written beside its place and renamed; whatever lacks or contradicts `COMPLETE` is ignored.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import torch as tensors
+
+from conf.problem import Problem
+
+
+@dataclass
+class Progress:
+    """How far the run is. The order of rows and the learning rate follow from the step."""
+
+    step: int = 0
+    tokens: int = 0  # trained on so far
+    base_loss: float = float("nan")  # on held-out rows, before the first step
+    best_step: int = 0
+    best_loss: float = float("inf")
+    seconds: float = 0.0  # of training, in this and all earlier attempts
+
+
+class Store:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, identity: str, keep: int):
+        self.folder = folder
+        self.identity = hashlib.sha256(identity.encode()).hexdigest()
+        self.keep = keep
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put the state after `progress.step` on the disk, then remove what is no longer kept."""
+        files = {
+            "adapter.safetensors": tensors.save(_weights(model)),
+            "optimizer.safetensors": tensors.save(_moments(optimizer) | _random()),
+            "progress.json": json.dumps({"identity": self.identity} | asdict(progress)).encode(),
+        }
+        part = self.folder / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        for name, content in files.items():
+            _write(part / name, content)
+        _write(part / "COMPLETE", json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in files.items()}).encode())
+        place = self._place(progress.step)
+        shutil.rmtree(place, ignore_errors=True)  # left incomplete by an attempt before
+        part.rename(place)
+        _sync(self.folder)
+        self._prune(progress.best_step)
+
+    def resume(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Bring back the newest whole checkpoint; a run without one starts at step 0."""
+        for step in sorted(self._steps(), reverse=True):
+            place = self._place(step)
+            found = json.loads((place / "progress.json").read_text())
+            if found.pop("identity") != self.identity:
+                what = f"the checkpoint {place.name} was made with other settings, other rows or another base model"
+                raise Problem(what, f"start a new run, or remove {self.folder}", "refused")
+            _load_weights(model, tensors.load_file(place / "adapter.safetensors"))
+            _load_moments(optimizer, tensors.load_file(place / "optimizer.safetensors"))
+            return Progress(**found)
+        return Progress()
+
+    def restore(self, step: int, model: torch.nn.Module) -> None:
+        """Give `model` the adapter of a saved step."""
+        _load_weights(model, tensors.load_file(self._place(step) / "adapter.safetensors"))
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def _steps(self) -> list[int]:
+        return [int(place.name.removeprefix("step-")) for place in self.folder.glob("step-*") if _whole(place)]
+
+    def _prune(self, best: int) -> None:
+        for step in sorted(self._steps())[: -self.keep]:
+            if step != best:
+                shutil.rmtree(self._place(step))
+
+
+def _whole(place: Path) -> bool:
+    if not (place / "COMPLETE").is_file():
+        return False
+    stated = json.loads((place / "COMPLETE").read_text())
+    return all((place / name).is_file() and hashlib.sha256((place / name).read_bytes()).hexdigest() == sha for name, sha in stated.items())
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@torch.no_grad()
+def _load_weights(model: torch.nn.Module, saved: dict[str, torch.Tensor]) -> None:
+    for name, weight in _weights(model).items():
+        weight.copy_(saved[name])
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"moment.{index}.{name}": value.contiguous() for index, values in state.items() for name, value in values.items()}
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(saved.pop("random.cpu"))
+    if "random.cuda" in saved:
+        torch.cuda.set_rng_state(saved.pop("random.cuda"))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in saved.items():
+        _, index, name = key.split(".", 2)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def _random() -> dict[str, torch.Tensor]:
+    states = {"random.cpu": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

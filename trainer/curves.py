@@ -1,0 +1,69 @@
+"""The curves of a run as SVG, coloured by the page that shows them: light or dark is the reader's choice, not the plot's."""
+
+import io
+import re
+
+from markupsafe import Markup
+
+# matplotlib wants colours; the page's own stand in their place afterwards.
+COLOURS = {"#010101": "var(--text)", "#020202": "var(--grid)", "#030303": "var(--tuned)", "#040404": "var(--base)"}
+TEXT, GRID, TUNED, BASE = COLOURS
+
+
+def draw(events: list[dict]) -> list[tuple[str, Markup]]:
+    """A title and an SVG for each curve that the events can fill; none where they hold no step."""
+    steps = [event for event in events if event["event"] == "step"]
+    held_out = [event for event in events if event["event"] == "eval"]
+    if not steps:
+        return []
+    losses = [("training", TUNED, _points(steps, "loss")), ("held-out", BASE, _points(held_out, "loss"))]
+    curves = [
+        ("Loss per answer token", "loss", losses),
+        ("Learning rate", "learning rate", [("learning rate", TUNED, _points(steps, "lr"))]),
+        ("Speed", "tokens a second", [("tokens a second", TUNED, _points(steps, "tok_s"))]),
+    ]
+    return [(title, _plot(label, series)) for title, label, series in curves if any(points for _, _, points in series)]
+
+
+def _points(events: list[dict], key: str) -> list[tuple[int, float]]:
+    """The values by step; of a step that was done again after an interruption, the last."""
+    return sorted({event["step"]: event[key] for event in events if event.get(key) is not None}.items())
+
+
+def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]]) -> Markup:
+    import matplotlib  # 60 MB that the laptop does without: only who seals a run draws
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 9, "text.color": TEXT, "axes.labelcolor": TEXT}
+    with matplotlib.rc_context(style | {"xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "grid.color": GRID}):
+        figure, axes = pyplot.subplots(figsize=(4.6, 2.7), layout="constrained")
+        shown = [entry for entry in series if entry[2]]
+        for name, colour, points in shown:
+            marker = "o" if len(points) <= 40 else None
+            axes.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.8, marker=marker, markersize=3.5)
+        axes.set(xlabel="step", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        highest = max(value for _, _, points in shown for _, value in points)
+        axes.set_ylim(0, highest * 1.08 or 1)
+        axes.grid(linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(shown) > 1:
+            axes.legend(frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        pyplot.close(figure)
+    return Markup(_inline(text.getvalue(), label))
+
+
+def _inline(svg: str, label: str) -> str:
+    """The drawing without what only a file of its own needs, in the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label} by step">', svg, count=1)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
+    for stand_in, colour in COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    return svg

@@ -1,0 +1,101 @@
+"""How good the tuned model is, beside its base: both answer the held-out rows greedily, and one scorer judges them."""
+
+import hashlib
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from conf.problem import Problem
+from conf.schema import Recipe
+from data.score import score
+from trainer import files
+from trainer import model as models
+from trainer.model import Base
+from trainer.prompt import Example, Prompt
+from trainer.record import Record
+
+Answer = tuple[str, bool]  # the text, and whether it ended by itself
+
+
+def compare(
+    tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str, folder: Path, record: Record
+) -> dict:
+    """The scores of both models; every answer goes to `predictions.jsonl`. The base model's are kept for the next run."""
+    models.greedy(base, prompt.stops)
+    after = generate(tuned, prompt, examples, settings, record, "scoring tuned")
+    cache = folder.resolve().parent.parent / "base-scores" / f"{_identity(base, prompt, examples, settings, sha256)}.json"
+    before = _kept(cache)
+    if before is None:
+        with tuned.disable_adapter():
+            before = generate(tuned, prompt, examples, settings, record, "scoring base")
+        if base.revision:  # a local folder may hold other weights tomorrow
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            files.write(cache, files.page({"answers": before}))
+    rows = [example.row for example in examples]
+    record.predictions(
+        [
+            {"id": row.id, "prompt": row.messages, "expected": row.completion, "base": old, "tuned": new}
+            for row, (old, _), (new, _) in zip(rows, before, after, strict=True)
+        ]
+    )
+    kind = "text" if settings.data.fields is None else "extraction"
+    return {"task": kind, "rows": len(rows), "base": _judged(before, rows, settings), "tuned": _judged(after, rows, settings)}
+
+
+@torch.inference_mode()
+def generate(model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str) -> list[Answer]:
+    """The model's own answer to every row, in the rows' order. Rows of like length share a batch."""
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt))
+    answers: dict[int, Answer] = {}
+    record.event("progress", what=what, done=0, of=len(order))
+    for start in range(0, len(order), settings.train.eval_batch):
+        batch = order[start : start + settings.train.eval_batch]
+        outputs = answer(model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
+        answers |= dict(zip(batch, outputs, strict=True))
+        record.event("progress", what=what, done=len(answers), of=len(order))
+        print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)
+    return [answers[index] for index in range(len(examples))]
+
+
+def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+    """Greedy answers to prompts in tokens, padded on the left."""
+    longest = max(map(len, prompts))
+    pad = prompt.tokenizer.pad_token_id
+    tokens = torch.tensor([[pad] * (longest - len(each)) + each for each in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=model.device)
+    low = model.get_base_model().dtype is torch.bfloat16
+    with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
+        outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens)
+    return [prompt.answer(output) for output in outputs[:, longest:].tolist()]
+
+
+def _judged(answers: list[Answer], rows: list, settings: Recipe) -> dict:
+    texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
+    try:
+        return score(texts, rows, stopped, settings.data.fields, settings.seed)
+    except ValueError as error:
+        what, _, hint = str(error).partition("; ")
+        raise Problem(what, hint or "see data.fields", "bad_data") from error
+
+
+def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str) -> str:
+    """Equal for two runs whose base models must give the same answers."""
+    decisive = {
+        "model": [settings.model.id, base.revision, base.precision],
+        "quant": [settings.quant.kind.value, settings.quant.double],
+        "rows": sha256,
+        "prompts": [example.prompt for example in examples],
+        "generation": [settings.data.max_new_tokens, settings.train.eval_batch, prompt.stops, prompt.tokenizer.pad_token_id],
+    }
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def _kept(cache: Path) -> list[Answer] | None:
+    if not cache.exists():
+        return None
+    print("the base model's answers are known from an earlier run", flush=True)
+    return [(text, stopped) for text, stopped in json.loads(cache.read_text())["answers"]]

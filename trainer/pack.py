@@ -1,0 +1,55 @@
+"""Rows of one optimizer step laid end to end, in as few packs as fit, so that nothing is computed twice and no padding at all.
+
+A pack begins with what all its rows begin with, the task's instruction, once; then comes the rest of each row. Positions and
+attention (see `attention`) go from the shared beginning straight into each rest, so a row gives what it gives alone, and
+autograd adds up the gradients that all rows send into the beginning they share.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from trainer.prompt import Example
+
+
+@dataclass(frozen=True)
+class Pack:
+    tokens: torch.Tensor  # 1 x length
+    positions: torch.Tensor  # 1 x length
+    lengths: list[int]  # of the shared beginning (may be 0), then of each rest; on the host: attention must not ask the device
+    supervised: torch.Tensor  # indices whose next token is learned
+    labels: torch.Tensor  # those next tokens
+
+
+def packs(examples: list[Example], limit: int) -> list[Pack]:
+    """All rows, in packs that stand for at most `limit` tokens (a longer row is a pack alone). Longest rows find their place first."""
+    bins: list[list[Example]] = []
+    for example in sorted(examples, key=len, reverse=True):
+        room = next((rows for rows in bins if sum(map(len, rows)) + len(example) <= limit), None)
+        if room is None:
+            bins.append([example])
+        else:
+            room.append(example)
+    return [_pack(rows) for rows in bins]
+
+
+def _pack(rows: list[Example]) -> Pack:
+    shared = _shared(rows)
+    tokens, positions, supervised, lengths = rows[0].prompt[:shared], list(range(shared)), [], [shared]
+    for row in rows:
+        rest = (row.prompt + row.completion)[shared:]
+        end = len(tokens) + len(rest)
+        supervised += range(end - len(row.completion) - 1, end - 1)  # a position predicts the token behind it
+        tokens = tokens + rest
+        positions += range(shared, len(row))
+        lengths.append(len(rest))
+    labels = [token for row in rows for token in row.completion]
+    return Pack(torch.tensor([tokens]), torch.tensor([positions]), lengths, torch.tensor(supervised), torch.tensor(labels))
+
+
+def _shared(rows: list[Example]) -> int:
+    """How many tokens all prompts begin with; each row keeps its last prompt token, which predicts its answer."""
+    if len(rows) == 1:
+        return 0
+    return min(len(os.path.commonprefix([row.prompt for row in rows])), min(len(row.prompt) for row in rows) - 1)  # noqa: RUF071 (of tokens, not of paths)

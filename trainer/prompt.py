@@ -1,0 +1,125 @@
+"""The one place where a row becomes text and tokens: training, evaluation, prediction and the card all render here.
+
+The tokenizer's own chat template renders the prompt. What a template leaves open is closed once, in `settle`, and saved with
+the adapter, so whoever loads the adapter's tokenizer renders the same bytes:
+
+  - a base model without a template gets a plain one: paragraphs, no roles, and it stops with the end token it was trained with
+  - one BOS at the start if the tokenizer would put one there itself, never two
+  - a template that writes today's date gets a fixed one
+
+Prompt and completion are tokenised apart and concatenated, so no token straddles the border where the loss begins.
+"""
+
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+
+from conf.problem import Problem
+from conf.schema import Data, TooLong
+from data.rows import Row
+
+PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
+# Llama's templates take `date_string` or ask `strftime_now`: a prompt must be the same tomorrow.
+DATE = "{% set date_string = '26 Jul 2024' %}{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+ANSWER = "an answer"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row in tokens. The completion ends with the stop token."""
+
+    row: Row
+    prompt: list[int]
+    completion: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+class Prompt:
+    """Renders rows for one model."""
+
+    def __init__(self, tokenizer, stops: list[int]):
+        settle(tokenizer)
+        self.tokenizer = tokenizer
+        self.stop = _stop(tokenizer, stops)
+        self.stops = sorted({self.stop, *stops})
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.stop)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    def text(self, messages: list[dict[str, str]]) -> str:
+        """The prompt as the model reads it."""
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            what = f"the model's chat template refuses a prompt with the roles {roles}: {error}"
+            raise Problem(what, "put a system turn's text into the first user turn", "bad_data") from error
+
+    def tokens(self, messages: list[dict[str, str]]) -> list[int]:
+        return self._encode(self.text(messages))
+
+    def example(self, row: Row) -> Example:
+        return Example(row, self.tokens(row.messages), [*self._encode(row.completion), self.stop])
+
+    def examples(self, rows: list[Row], data: Data) -> list[Example]:
+        """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
+        made = [self.example(row) for row in rows]
+        long = [example for example in made if len(example) > data.max_length]
+        if long and data.too_long is TooLong.refuse:
+            what = f"row {long[0].row.id} has {len(long[0])} tokens, more than data.max_length={data.max_length} ({len(long)} such rows)"
+            raise Problem(what, f"set `data.max_length={max(map(len, long))}`, or leave such rows out: `data.too_long=drop`", "bad_data")
+        if len(long) == len(made):
+            raise Problem(f"every row has more than data.max_length={data.max_length} tokens", "raise `data.max_length`", "bad_data")
+        for example in long:
+            print(f"left out: row {example.row.id} has {len(example)} tokens", flush=True)
+        return [example for example in made if len(example) <= data.max_length]
+
+    def answer(self, tokens: list[int]) -> tuple[str, bool]:
+        """The text of a generated answer, and whether it ended by itself."""
+        end = next((index for index, token in enumerate(tokens) if token in self.stops), None)
+        return self.tokenizer.decode(tokens[:end], skip_special_tokens=True), end is not None
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def settle(tokenizer) -> None:
+    """Close what the tokenizer's chat template leaves open; a settled one stays as it is."""
+    template = tokenizer.chat_template or PLAIN
+    if ("strftime_now" in template or "date_string" in template) and not template.startswith(DATE):
+        template = DATE + template
+    tokenizer.chat_template = template
+    if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] and not _starts_with_bos(tokenizer):
+        tokenizer.chat_template = "{{ bos_token }}" + template
+
+
+def show(prompt: Prompt, examples: list[Example]) -> str:
+    """The first row as the model sees it, and the size of all: a glance at this finds most mistakes in data."""
+    first, lengths = examples[0], sorted(map(len, examples))
+    supervised = sum(len(example.completion) for example in examples)
+    return (
+        f"--- the first training row, {first.row.id}; the loss is on what stands between [[ and ]] ---\n"
+        f"{prompt.text(first.row.messages)}[[{prompt.tokenizer.decode(first.completion)}]]\n"
+        f"--- {len(lengths)} rows, {sum(lengths)} tokens ({supervised} with loss); a row has {lengths[0]} to {lengths[-1]}, "
+        f"half have {lengths[len(lengths) // 2]} or fewer ---"
+    )
+
+
+def _starts_with_bos(tokenizer) -> bool:
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    return text.startswith(tokenizer.bos_token)
+
+
+def _stop(tokenizer, stops: list[int]) -> int:
+    """The token that ends an answer: the one the template puts behind it if the model stops there, else the tokenizer's."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}]
+    behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(ANSWER)[2]
+    candidates = [*tokenizer(behind, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, *stops]
+    for token in candidates:
+        if token in stops:
+            return token
+    if tokenizer.eos_token_id is not None:
+        return tokenizer.eos_token_id
+    raise Problem("the model names no token at which it stops", "choose another model: `model.id=owner/name`", "model_unavailable")

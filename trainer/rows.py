@@ -1,0 +1,104 @@
+"""The rows of a run: read from where its settings say, checked, and known by their sha256."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from conf.problem import Problem
+from conf.schema import Data
+from data.rows import Row, RowError, normalise, read_jsonl
+from trainer.files import digest
+
+ROOT = Path(__file__).parents[1]
+TABLES = {".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Table:
+    rows: list[Row]
+    sha256: str
+
+
+def read(data: Data, folder: Path) -> tuple[Table, Table]:
+    """The training rows and the held-out rows. A file that the run knows by its hash is taken from the inputs beside the runs."""
+    inputs = folder.resolve().parent.parent / "inputs"
+    training = _table("data.train", data.train, data.train_sha256, inputs)
+    held_out = _table("data.validation", data.validation, data.validation_sha256, inputs)
+    if training.sha256 == held_out.sha256:
+        hint = "hold rows out of training: `data.validation=OTHER.jsonl`"
+        raise Problem("data.train and data.validation are the same rows: the scores would tell nothing", hint, "bad_data")
+    return training, held_out
+
+
+def instruction(rows: list[Row]) -> str:
+    """What the task says without any row's own text: the paragraphs that all prompts begin with, else the first one most often seen."""
+    prompts = [row.messages[-1]["content"] for row in rows]
+    shared = os.path.commonprefix(prompts).rpartition("\n\n")[0]  # noqa: RUF071 (of texts, not of paths)
+    openings = Counter(prompt.partition("\n\n")[0] for prompt in prompts if "\n\n" in prompt)
+    return shared or next((text for text, times in openings.most_common(1) if times > 1), "")
+
+
+def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table:
+    if source.startswith("hub:"):
+        rows = _from_hub(source)
+        return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True).encode()).hexdigest())
+    path = _file(setting, source, sha256, inputs)
+    try:
+        return Table(_from_file(path, source), _verified(path, source, sha256))
+    except RowError as error:
+        # The file may lie under its hash; its owner knows it by its name.
+        raise Problem(f"{error.where.replace(str(path), source)}: {error.what}", error.mend, "bad_data") from error
+
+
+def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:
+    places = [inputs / sha256] if sha256 else []
+    for path in [*places, Path(source), ROOT / source]:
+        if path.is_file():
+            return path
+    raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+
+
+def _verified(path: Path, source: str, sha256: str | None) -> str:
+    found = digest(path)
+    if sha256 and found != sha256:
+        what = f"{source} has the sha256 {found[:12]}..., and the run was made for {sha256[:12]}..."
+        raise Problem(what, "put the file back as it was, or start a new run with `inv train`", "damaged_run")
+    return found
+
+
+def _from_file(path: Path, source: str) -> list[Row]:
+    kind = Path(source).suffix
+    if kind in TABLES:
+        from datasets import load_dataset
+
+        return _normalised(load_dataset(TABLES[kind], data_files=str(path), split="train"), source)
+    if kind == ".jsonl":
+        return read_jsonl(path)
+    raise Problem(f"{source} is none of .jsonl, .csv and .parquet", "write the rows as JSON Lines, one object a line", "bad_data")
+
+
+def _from_hub(source: str) -> list[Row]:
+    _, name, *split = source.split(":")
+    if not name or len(split) != 1:
+        raise Problem(f"cannot read the dataset `{source}`", "write `hub:OWNER/NAME:SPLIT`, such as `hub:owner/notes:train`", "bad_data")
+    from datasets import load_dataset
+
+    from trainer.hub import explained
+
+    with explained(name, os.environ.get("HF_ENDPOINT"), "datasets/"):
+        try:
+            return _normalised(load_dataset(name, split=split[0]), source)
+        except RowError as error:
+            raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
+        except (ValueError, FileNotFoundError) as error:  # an unknown split; a repository without data
+            raise Problem(f"{source}: {str(error).splitlines()[0]}", "see the dataset's page for its splits", "bad_data") from error
+
+
+def _normalised(table, source: str) -> list[Row]:
+    rows = [normalise(raw, f"{source} row {number}") for number, raw in enumerate(table, start=1)]
+    if not rows:
+        raise RowError(source, "it holds no rows", "give at least one")
+    return rows
