@@ -102,7 +102,8 @@ def _compose(words: list[str]) -> DictConfig:
         raise _no_such_choice(error) from error
     except OverrideParseException as error:
         raise Problem(
-            f"cannot read the override `{error.override}`", "quote values that hold '=', ',' or spaces: inv train -- 'data.train=\"a=b.jsonl\"'"
+            f"cannot read the override `{error.override}`",
+            "quote values that hold '=', ',' or spaces: inv train -- 'data.train=\"a=b.jsonl\"'",
         ) from error
     except (ConfigCompositionException, HydraException, ValueError) as error:
         raise _bad_override(error, words) from error

@@ -15,6 +15,7 @@ REASONS = {
     "refused": "it is not allowed, or not now",
 }
 
+
 class Problem(Exception):
     """What went wrong, with the values that matter, and a hint that can be pasted.
 

@@ -94,7 +94,7 @@ class Train:
     epochs: float = MISSING
     rows_per_step: int = MISSING  # rows whose gradients make one optimizer step
     pack_tokens: int = MISSING  # tokens of one packed forward pass; the step's rows fill as few packs as they fit in
-    recompute: bool = MISSING  # compute activations again in the backward pass: a third slower, far less memory
+    recompute: bool = MISSING  # compute activations again in the backward pass: half as much computing more, far less memory
     lr: float = MISSING
     schedule: Schedule = MISSING
     warmup: float = MISSING  # share of all steps

@@ -133,7 +133,7 @@ def _wait(aws: Aws, state: str, instance_id: str) -> None:
     from botocore.exceptions import WaiterError
 
     try:
-        aws.client("ec2").get_waiter(state).wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 3, "MaxAttempts": 200})
+        aws.client("ec2").get_waiter(state).wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 1, "MaxAttempts": 900})
     except WaiterError as error:
         raise Problem(
             f"{instance_id}: {error}", f"`aws ec2 describe-instances --instance-ids {instance_id}`", reason="unreachable"

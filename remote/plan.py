@@ -14,7 +14,7 @@ from remote.transport import Transport
 
 Plan = list[Call | Step]
 
-PERIOD = 5  # seconds between two shipments of the log
+PERIOD = 10  # seconds between two shipments of the log: each costs a second of one core
 
 
 def up(run: schema.Run) -> Plan:

@@ -52,7 +52,13 @@ class Store:
     def download(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
-        self.client.download_file(self.bucket, self.key(name), str(part))
+        try:
+            self.client.download_file(self.bucket, self.key(name), str(part))
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "404":
+                raise
+            hint = f"`aws s3 ls {self.url(name.rsplit('/', 1)[0])}/` shows what is there"
+            raise Problem(f"{self.url(name)} is missing", hint, reason="damaged_run") from error
         part.replace(target)
 
     def check(self) -> None:

@@ -97,7 +97,7 @@ def _log_in(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if "--config-dir" in sys.argv:
+    if "--config-dir" in sys.argv:  # as the box starts it
         _log_in(Path(sys.argv[sys.argv.index("--config-dir") + 1]))
     # Nobody sees a progress bar in a log, and nobody is told which model this is.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}

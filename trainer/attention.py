@@ -1,7 +1,7 @@
 """Attention within a pack: each row sees the beginning that all rows share, and itself.
 
 transformers can build a block-diagonal mask from the positions, and then computes every pair of tokens of the pack to throw
-most away. Row by row, a step of 8 rows of 220 tokens took half the time on a CPU (measured with SmolLM2-135M).
+most away. Row by row, a step of 8 rows of 220 tokens took about half the time on a busy 2-core CPU (SmolLM2-135M's shapes).
 """
 
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ class Progress:
     base_loss: float = float("nan")  # on held-out rows, before the first step
     best_step: int = 0
     best_loss: float = float("inf")
-    seconds: float = 0.0  # of training, in this and all earlier attempts
+    seconds: float = field(default=0.0, compare=False)  # of training, in this and all earlier attempts
 
 
 class Store:

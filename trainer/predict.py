@@ -9,6 +9,7 @@ decoding is greedy.
 
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class Answerer:
 
 
 def main() -> None:
+    warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
     try:
         if len(sys.argv) != 2:
             raise Problem("which run?", "python -m trainer.predict RUN_FOLDER")

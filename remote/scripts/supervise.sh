@@ -14,7 +14,7 @@ phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$run/state.json" 2>/dev/nu
 # A chunk is named by the offset of its first byte: shipped twice, it is the same chunk.
 ship() {
   local offset end box="$STATE/outbox"
-  offset=$(cat "$run/.shipped" 2>/dev/null || echo 0)
+  offset=$(cat "$shipped" 2>/dev/null || echo 0)
   end=$(size "$run/log.txt")
   rm -rf "$box"
   mkdir -p "$box/log"
@@ -25,7 +25,7 @@ ship() {
   quietly s3 cp --quiet --recursive "$box" "$target" || return 1 # the next round ships it all again
   if [ "$end" -gt "$offset" ]; then
     mirror "$box/log/$(printf '%012d' "$offset")" || log "CloudWatch did not take a chunk; S3 has it"
-    echo "$end" >"$run/.shipped"
+    echo "$end" >"$shipped"
   fi
 }
 
@@ -35,16 +35,25 @@ mirror() {
   now=$(date +%s%3N)
   grep -v '^ *$' "$1" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
     -e "s/.*/{\"timestamp\": $now, \"message\": \"&\"}/" | paste -sd, | sed -e 's/^/[/' -e 's/$/]/' >"$STATE/mirror.json"
-  quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" 2>/dev/null || true
+  if [ "$1" = "$STATE/outbox/log/000000000000" ]; then
+    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" 2>/dev/null || true
+  fi
   quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
 }
 
 # Everything first, the manifest last: whoever sees the manifest sees a whole run.
 deliver() {
-  quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude ".*" --exclude "*.part" \
+  quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
     --exclude manifest.json --exclude state.json
   ship
   quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
+}
+
+# PERIOD seconds, or until the container ends.
+rest() {
+  local code=0
+  timeout "$PERIOD" docker wait "$(container "$run_id")" >/dev/null 2>&1 || code=$?
+  [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || sleep "$PERIOD"
 }
 
 retry() { # COMMAND...
@@ -93,9 +102,10 @@ main() {
     run_id=$(cat "$MOUNT/current")
     run="$MOUNT/runs/$run_id"
     target="s3://$BUCKET/$PREFIX/runs/$run_id"
+    shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
     if [ "$(container_state "$run_id")" = running ]; then
       ship || log "S3 does not take the log; trying again in $PERIOD s"
-      sleep "$PERIOD"
+      rest
     else
       finish
     fi

@@ -47,7 +47,7 @@ main() {
     changed=yes
   fi
   mounted || fail unreachable "$MOUNT_PATH is not mounted" "\`inv deploy\` mounts it"
-  mkdir -p "$MOUNT/runs" "$MOUNT/inputs" "$MOUNT/hub-cache"
+  mkdir -p "$MOUNT/runs" "$MOUNT/inputs" "$MOUNT/hub-cache" "$MOUNT/shipped"
   fact mount "$MOUNT_PATH"
   fact free_gb "$(df -Pk "$MOUNT/" | awk 'NR == 2 { printf "%d", $4 / 1048576 }')"
   fact formatted "$formatted"

@@ -1,6 +1,7 @@
 """Which run a verb means, and that a run is never lost, doubled or trained twice."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -95,8 +96,8 @@ def test_runs_that_are_not_there_or_not_finished_are_named(aws, store):
 
 
 def test_a_listing_of_more_than_a_thousand_objects_is_whole(aws, store):
-    for number in range(1003):
-        store.put(f"runs/20260101-000000-x-0000/log/{number:012d}", b"x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put(f"runs/20260101-000000-x-0000/log/{number:012d}", b"x"), range(1003)))
     assert len(store.names("runs/")) == 1003
 
 
@@ -107,6 +108,15 @@ def test_a_damaged_file_is_never_handed_on(aws, store, tmp_path):
         f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": {"adapter/a.bin": {"size": 7, "sha256": "0" * 64}}}).encode()
     )
     with pytest.raises(Problem, match=r"adapter/a\.bin does not match"):
+        runs.download(aws, run_id, "full", tmp_path)
+
+
+def test_a_missing_file_is_named(aws, store, tmp_path):
+    run_id = "20260101-000000-x-0000"
+    store.put(
+        f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": {"adapter/a.bin": {"size": 7, "sha256": "0" * 64}}}).encode()
+    )
+    with pytest.raises(Problem, match=r"adapter/a\.bin is missing"):
         runs.download(aws, run_id, "full", tmp_path)
 
 
