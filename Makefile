@@ -41,7 +41,7 @@ smoke: setup ## the same chain on a tiny model, in under a minute
 	@$(VENV) -m invoke smoke -- cloud=twin
 
 test: setup ## the tests that any machine can run
-	@$(VENV) -m pytest -m "not system and not gpu and not aws"
+	@$(VENV) -m pytest -n 2 --dist loadfile -m "not system and not gpu and not aws"
 
 test-system: setup ## the tests that need root, docker, loop devices or sshd
 	@$(VENV) -m pytest -m system || [ $$? -eq 5 ]

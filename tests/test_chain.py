@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,11 @@ def decoded(text: str) -> str:
     """The text with everything in it that base64 or gzip could hide, unpacked once."""
     found = [text]
     for word in re.findall(r"[A-Za-z0-9+/]{40,}={0,2}", text.replace("\\n", "")):
-        raw = base64.b64decode(word + "=" * (-len(word) % 4))
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        try:
+            raw = base64.b64decode(word[: len(word) // 4 * 4])
+            raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        except (ValueError, EOFError, OSError, zlib.error):
+            continue  # a long word that is neither
         found.append(raw.decode(errors="replace"))
     return "\n".join(found)
 
@@ -203,12 +207,16 @@ def test_predict_answers_on_this_machine(chain):
 
 
 def test_a_rehearsal_prints_the_chain_and_touches_nothing(chain):
-    before = len(chain.journal())
+    def asked():
+        """All requests but the agent's own: the box of the test before may still be up."""
+        return len([entry for entry in chain.journal() if entry["service"] != "ec2messages"])
+
+    before = asked()
     for verbs in (["--dry", "up", "deploy", "train", "publish", "down"], ["up", "deploy", "train", "publish", "down", "--dry"]):
         out = chain.inv(*verbs).stdout
         for words in ("# up", "setup.sh", "volume.sh", "deploy.sh", "train.sh", "# publish", "stop.sh", "MOUNT_PATH=/mnt/training"):
             assert words in out
-    assert len(chain.journal()) == before
+    assert asked() == before
 
 
 def test_the_tree_is_as_it_was(chain):

@@ -16,7 +16,7 @@ COMMIT = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 
 
 def settings(*words: str) -> schema.Recipe:
-    run = load.load(["cloud=twin", *words])
+    run = load.load(["cloud=twin", "quant=nf4", *words])
     run.run_id = RUN_ID
     run.data.fields = FIELDS
     return run
