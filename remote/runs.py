@@ -116,6 +116,9 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -
     run_id = _unfinished(store, run)
     if run_id is None:
         run_id = _create(store, aws, run, image, root)
+    elif state(store, run_id).phase not in ACTIVE:
+        # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
+        _enter(store, run_id, "created")
     return {"run_id": run_id, "inputs": " ".join(sorted(set(inputs.values())))}
 
 
@@ -143,8 +146,12 @@ def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> 
     rate, source = price.per_hour(aws, run.box.instance_type)
     run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source)
     store.put(f"runs/{run.run_id}/config.yaml", load.dump(run).encode())
-    store.put(f"runs/{run.run_id}/state.json", json.dumps({"phase": "created", "since": now(), "heartbeat": now()}).encode())
+    _enter(store, run.run_id, "created")
     return run.run_id
+
+
+def _enter(store: Store, run_id: str, phase: str) -> None:
+    store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": now(), "heartbeat": now()}).encode())
 
 
 def _git(root: Path) -> tuple[str | None, bool | None]:
