@@ -14,12 +14,17 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from twin import account, instances, provided, world
 from twin.boxes import Boxes
+from twin.clock import Clock
+from twin.control import Control
 from twin.ecr import Registry
 from twin.gateway import Gateway
 from twin.hub.app import Hub
 from twin.journal import Journal
+from twin.metadata import Metadata
+from twin.permissions import Permissions
 from twin.pricing import Pricing
 from twin.run_command import RunCommand
+from twin.scheduler import Scheduler
 from twin.vetoes import Vetoes
 
 
@@ -35,10 +40,11 @@ def main() -> None:
     plan = json.loads((state / "start.json").read_text())
     (state / "start.json").unlink()  # an account's secrets may stand in it
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
-    boxes = Boxes(state, region)
     journal = Journal(state / "journal.jsonl")
+    clock = Clock()
+    boxes = Boxes(state, region, clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
-    aws = address(serve(gateway(journal, boxes, region)))
+    aws = address(serve(gateway(journal, clock, boxes, region)))
     found = {"aws": aws, "hub": address(serve(journal.watching(hub, "hub"))), "region": region, "token": token}
     boxes.environment = box_environment(state, found)
     os.environ |= {name: value for name, value in world.aws_environment(state, aws, region).items() if value is not None}
@@ -50,10 +56,24 @@ def main() -> None:
     stopped.wait()
 
 
-def gateway(journal: Journal, boxes: Boxes, region: str) -> Gateway:
-    commands = RunCommand(lambda one: instances.running(region, one), lambda one: instances.may_register(region, one))
-    own = [Vetoes(), commands, Registry(region), Pricing(), boxes]
-    return Gateway(journal, [*(part.operations for part in own), provided.operations])
+def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gateway:
+    commands = RunCommand(lambda one: instances.running(region, one), lambda one: instances.may_register(region, one), clock.now)
+    metadata = Metadata(region, clock.now)
+    permissions = Permissions(region, metadata.callers.get)
+    made = Gateway(journal, permissions, [])
+    clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
+    control = Control({"forward": lambda seconds: moved(clock, seconds)})
+    own = [control, Vetoes(), commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), boxes]
+    made.layers = [*(part.operations for part in own), provided.operations]
+    clock.start()
+    return made
+
+
+def moved(clock: Clock, seconds: float) -> dict:
+    if not seconds >= 0:
+        raise ValueError("the clock goes forward only")
+    clock.forward(seconds)
+    return {"now": clock.now(), "offset": clock.offset}
 
 
 def serve(application) -> BaseWSGIServer:
@@ -67,8 +87,10 @@ def address(server: BaseWSGIServer) -> str:
 
 
 def box_environment(state: Path, found: dict) -> dict[str, str]:
-    """What a real box has from its network and its role; the Hub token is not among it."""
-    aws = {name: value for name, value in world.aws_environment(state, found["aws"], found["region"]).items() if value is not None}
+    """What a real box has from its network; its credentials come from the metadata service, and the Hub token is not among it."""
+    laptop = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
+    named = world.aws_environment(state, found["aws"], found["region"]).items()
+    aws = {name: value for name, value in named if value is not None and name not in laptop}
     return aws | {"HF_ENDPOINT": found["hub"], "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 

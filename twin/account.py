@@ -4,10 +4,15 @@ import json
 
 import boto3
 
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-}
+# What the scripts of a box do with its role: its own stop is among it.
+BOX_ACTIONS = [
+    *("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:AbortMultipartUpload"),
+    *("secretsmanager:GetSecretValue", "ssm:GetParameter", "ssm:GetParameters"),
+    *("ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"),
+    *("ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage", "ecr:DescribeImages"),
+    *("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams", "logs:DescribeLogGroups"),
+    *("ec2:StopInstances", "ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:DescribeTags", "ec2:CreateTags"),
+]
 AGENT_POLICY = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 
 
@@ -19,6 +24,8 @@ def create(account: dict, hub_token: str) -> None:
     session.client("ecr").create_repository(repositoryName=account["repository"])
     session.client("logs").create_log_group(logGroupName=account["log_group"])
     create_profile(session.client("iam"), account["instance_profile"])
+    scheduler = account.get("scheduler_role") or f"{account['instance_profile']}-scheduler"
+    create_role(session.client("iam"), scheduler, "scheduler.amazonaws.com", ["ec2:StopInstances"])
     for name, value in account["secret"].items():
         session.client("secretsmanager").create_secret(Name=name, SecretString=hub_token if value is None else value)
     for name, value in account["parameters"].items():
@@ -26,8 +33,21 @@ def create(account: dict, hub_token: str) -> None:
 
 
 def create_profile(iam, name: str) -> None:
-    """The profile of a box: its agent may talk to SSM."""
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+    """The profile of a box: its agent may talk to SSM, its scripts may do what they do."""
+    create_role(iam, name, "ec2.amazonaws.com", BOX_ACTIONS)
     iam.attach_role_policy(RoleName=name, PolicyArn=AGENT_POLICY)
     iam.create_instance_profile(InstanceProfileName=name)
     iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+
+def create_role(iam, name: str, service: str, actions: list[str]) -> None:
+    """A role that one service may assume and that may do these actions."""
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(trust))
+    iam.put_role_policy(
+        RoleName=name, PolicyName="actions", PolicyDocument=document({"Effect": "Allow", "Action": actions, "Resource": "*"})
+    )
+
+
+def document(statement: dict) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

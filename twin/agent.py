@@ -26,15 +26,15 @@ HEALTH = 300  # seconds between two reports that the agent lives
 
 
 class Service:
-    """Two AWS services over plain HTTP; requests name their signer, and the emulated AWS checks no signatures."""
+    """AWS services over plain HTTP; requests name their signer, the instance, and the emulated AWS checks no signatures."""
 
-    def __init__(self, region: str):
-        self.region = region
+    def __init__(self, region: str, instance: str):
+        self.region, self.instance = region, instance
         self.address = urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc
 
     def call(self, service: str, target: str, content: dict) -> dict:
         day = time.strftime("%Y%m%d", time.gmtime())
-        scope = f"{os.environ['AWS_ACCESS_KEY_ID']}/{day}/{self.region}/{service}/aws4_request"
+        scope = f"{self.instance}/{day}/{self.region}/{service}/aws4_request"
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
             "X-Amz-Target": target,
@@ -223,7 +223,7 @@ def stamp() -> str:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # threads wait on pipes; the box's shutdown does not wait for them
-    service = Service(os.environ["AWS_DEFAULT_REGION"])
+    service = Service(os.environ["AWS_DEFAULT_REGION"], sys.argv[1])
     Agent(sys.argv[1], Path(os.environ["BOX_ROOT"]), service).serve()
 
 

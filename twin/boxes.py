@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from twin import instances, processes, wire
@@ -23,8 +25,10 @@ REFUSED = ("shutdown", "reboot", "poweroff", "halt", "systemctl", "systemd-run",
 
 
 class Boxes:
-    def __init__(self, state: Path, region: str):
+    def __init__(self, state: Path, region: str, today: Callable[[], datetime]):
         self.state, self.region = state, region
+        self.today = today  # the world's clock
+        self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
         self.lock = threading.RLock()
@@ -46,6 +50,7 @@ class Boxes:
         response = forward(request)
         if response.status_code == 200:
             for instance in re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", response.get_data(as_text=True)):
+                instances.find(self.region, instance).launch_time = self.today()
                 self.switch_on(instance)
         return response
 
@@ -53,6 +58,7 @@ class Boxes:
         response = forward(request)
         if response.status_code == 200:
             for instance in request.listed("InstanceId"):
+                instances.find(self.region, instance).launch_time = self.today()
                 self.switch_on(instance)
         return response
 
@@ -127,16 +133,39 @@ class Boxes:
             if processes.of(root):
                 return
             furnish(root)
-            with (root / "var/log/amazon-ssm-agent.log").open("ab") as log:
-                self.agents[instance] = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(HERE / "agent.py"), instance],
-                    env=self.environment | {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"},
-                    cwd=root,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self.set_clock(root)
+            self.start_agent(instance)
+
+    def start_agent(self, instance: str) -> None:
+        root = self.root(instance)
+        own = {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"}
+        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
+        with (root / "var/log/amazon-ssm-agent.log").open("ab") as log:
+            self.agents[instance] = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(HERE / "agent.py"), instance],
+                env=self.environment | own,
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def move_clocks(self, offset: float) -> None:
+        """Every box's `date` goes with the world's clock."""
+        self.offset = offset
+        for root in self.state.glob("boxes/*/root"):
+            self.set_clock(root)
+
+    def living_agents(self) -> list[str]:
+        """The instances whose agent runs, and is not held."""
+        return [one for one, agent in list(self.agents.items()) if agent.poll() is None and processes.runs(agent.pid)]
+
+    def set_clock(self, root: Path) -> None:
+        path = root.parent / "clock"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(f"{self.offset:.0f}\n")
+        temporary.rename(path)
 
     def shut_down(self, instance: str) -> None:
         with self.lock:

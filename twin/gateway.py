@@ -1,4 +1,4 @@
-"""The front door of the emulated AWS: journal, then vetoes, own services and boxes, then moto for all the rest."""
+"""The front door of the emulated AWS: journal and the box's rights, then vetoes, own services and boxes, then moto for all the rest."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 
 from twin import wire
 from twin.journal import Journal
+from twin.permissions import Permissions
 
 moto = DomainDispatcherApplication(create_backend_app)
 
@@ -18,20 +19,23 @@ class Gateway:
     A layer that injects faults belongs in front of the others: it sees every request first.
     """
 
-    def __init__(self, journal: Journal, layers: list[dict[str, wire.Handler]]):
+    def __init__(self, journal: Journal, permissions: Permissions, layers: list[dict[str, wire.Handler]]):
         self.journal = journal
+        self.permissions = permissions
         self.layers = layers
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         request, status = wire.read(environ), 500
         try:
+            self.permissions.check(request)
             response = self.answer(request)
             status = response.status_code
         except wire.Refusal as refusal:
             response = refusal.reply(request)
             status = refusal.status
         finally:
-            self.journal.record(request.service, request.operation, environ, status, request.body)
+            by = self.permissions.instance_of(request.key) or request.key
+            self.journal.record(request.service, request.operation, environ, status, request.body, by)
         return response(environ, start_response)
 
     def answer(self, request: wire.Request, depth: int = 0) -> Response:

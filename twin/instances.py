@@ -35,16 +35,27 @@ def set_state(region: str, instance: str, name: str) -> None:
     state.code = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}[name]
 
 
-def may_register(region: str, instance: str) -> bool:
-    """Whether a role of the instance's profile lets its agent talk to SSM."""
+def profile(region: str, instance: str):
+    """The instance profile of an instance, or None."""
     from moto.iam.models import iam_backends
 
     association = backend(region).iam_instance_profile_associations.get(instance)
     if not association:
-        return False
+        return None
     profiles = iam_backends[wire.ACCOUNT]["aws"].instance_profiles.values()
-    roles = [role for profile in profiles if profile.arn == association.iam_instance_profile.arn for role in profile.roles]
-    return any(allows(document, "ssm:UpdateInstanceInformation") for role in roles for document in documents(role))
+    return next((one for one in profiles if one.arn == association.iam_instance_profile.arn), None)
+
+
+def role(region: str, instance: str):
+    """The role that an instance acts by, or None; an instance profile holds one."""
+    found = profile(region, instance)
+    return found.roles[0] if found and found.roles else None
+
+
+def may_register(region: str, instance: str) -> bool:
+    """Whether the instance's role lets its agent talk to SSM."""
+    found = role(region, instance)
+    return bool(found) and any(allows(document, "ssm:UpdateInstanceInformation") for document in documents(found))
 
 
 def documents(role) -> list[dict]:
@@ -53,10 +64,21 @@ def documents(role) -> list[dict]:
 
 
 def allows(document: dict, action: str) -> bool:
+    return mentions(document, action, "Allow")
+
+
+def denies(document: dict, action: str) -> bool:
+    """Whether it denies the action for every resource and always; what depends on these is not looked at."""
+    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    whole = [one for one in statements if "Condition" not in one and one.get("Resource") in ("*", ["*"])]
+    return mentions({"Statement": whole}, action, "Deny")
+
+
+def mentions(document: dict, action: str, effect: str) -> bool:
     statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     for statement in statements:
         actions = statement.get("Action", [])
         actions = [actions] if isinstance(actions, str) else actions
-        if statement["Effect"] == "Allow" and any(fnmatchcase(action.lower(), pattern.lower()) for pattern in actions):
+        if statement["Effect"] == effect and any(fnmatchcase(action.lower(), pattern.lower()) for pattern in actions):
             return True
     return False

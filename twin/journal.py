@@ -23,10 +23,11 @@ class Journal:
         self.path = path
         self.lock = threading.Lock()
 
-    def record(self, service: str, operation: str, environ: dict, status: int, body: bytes) -> None:
+    def record(self, service: str, operation: str, environ: dict, status: int, body: bytes, by: str = "") -> None:
         query = SIGNATURES.sub("", environ.get("QUERY_STRING", ""))
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "by": by,
             "service": service,
             "operation": operation,
             "target": environ.get("HTTP_X_AMZ_TARGET") or environ.get("PATH_INFO", "/") + (f"?{query}" if query else ""),

@@ -55,3 +55,11 @@ def started(pid: int) -> float | None:
         return psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return None
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there and nobody holds it with SIGSTOP."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

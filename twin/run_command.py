@@ -135,6 +135,12 @@ class RunCommand:
                 invocation.status, invocation.details = "InProgress", "In Progress"
                 invocation.started = stamp(self.now())
 
+    def pinged(self, instances: list[str]) -> None:
+        """These agents live: the clock was moved, and they had no time to say so themselves."""
+        with self.lock:
+            for instance in set(instances) & set(self.agents):
+                self.agents[instance]["LastPingDateTime"] = self.now()
+
     # What is true of commands
 
     def expire(self) -> None:

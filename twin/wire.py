@@ -12,6 +12,10 @@ from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
 ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
+REST_JSON = ("scheduler", "twin")  # services that name an operation by method and path, and answer JSON
+# Docker sends Basic authorization, or none at first; the metadata service has tokens of its own.
+UNSIGNED = {"/v2/": "registry", "/imds/": "imds", "/_twin/": "twin"}
+QUERY = ("iam", "sts", "cloudformation")  # services whose errors are XML of the older kind
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Request:
     operation: str
     region: str
     body: bytes
+    key: str = ""  # the access key id that signed it
 
     @property
     def name(self) -> str:
@@ -36,10 +41,14 @@ class Request:
     def is_json(self) -> bool:
         return "HTTP_X_AMZ_TARGET" in self.environ
 
+    @property
+    def json(self) -> dict:
+        return json.loads(self.body or b"{}")
+
     @cached_property
     def parameters(self) -> dict:
         if self.is_json:
-            return json.loads(self.body or b"{}")
+            return self.json
         return {key: values[0] for key, values in parse_qs(self.body.decode(), keep_blank_values=True).items()}
 
     def listed(self, prefix: str) -> list[str]:
@@ -69,15 +78,28 @@ class Refusal(Exception):
         self.code, self.message, self.status = code, message, status
 
     def reply(self, request: Request) -> Response:
-        if request.is_json:
-            return answer({"__type": self.code, "message": self.message}, self.status)
+        if request.is_json or request.service in REST_JSON:
+            headers = {"x-amzn-ErrorType": self.code}
+            return answer({"__type": self.code, "message": self.message, "Message": self.message}, self.status, headers)
         error = f"<Code>{escape(self.code)}</Code><Message>{escape(self.message)}</Message>"
         text = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>twin</RequestID></Response>"
+        if request.service == "s3":
+            text = f"<Error>{error}<RequestId>twin</RequestId></Error>"
+        elif request.service in QUERY:
+            text = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>twin</RequestId></ErrorResponse>"
         return Response(text, self.status, content_type="text/xml")
 
 
-def answer(content: dict, status: int = 200) -> Response:
-    return Response(json.dumps(content), status, content_type="application/x-amz-json-1.1")
+def answer(content: dict, status: int = 200, headers: dict | None = None) -> Response:
+    return Response(json.dumps(content), status, headers=headers, content_type="application/x-amz-json-1.1")
+
+
+def xml(operation: str, content: str) -> Response:
+    """An answer of EC2 around its inner elements."""
+    space = "http://ec2.amazonaws.com/doc/2016-11-15/"
+    return Response(
+        f'<{operation}Response xmlns="{space}"><requestId>twin</requestId>{content}</{operation}Response>', content_type="text/xml"
+    )
 
 
 def read(environ: dict) -> Request:
@@ -87,13 +109,14 @@ def read(environ: dict) -> Request:
     target = http.headers.get("X-Amz-Target", "")
     _, _, scope = http.headers.get("Authorization", "").partition("Credential=")
     scope = (scope.split(",")[0] or http.args.get("X-Amz-Credential", "")).split("/")
-    region, service = (scope[2], scope[3]) if len(scope) == 5 else ("us-east-1", "")
-    if not service and http.path.startswith("/v2/"):
-        service = "registry"  # docker signs nothing: it sends Basic authorization, or none at first
+    key, region, service = (scope[0], scope[2], scope[3]) if len(scope) == 5 else ("", "us-east-1", "")
+    for prefix, unsigned in UNSIGNED.items():
+        if not service and http.path.startswith(prefix):
+            service = unsigned
     if target:
         operation = target.rpartition(".")[2]
     elif http.mimetype == "application/x-www-form-urlencoded":
         operation = parse_qs(body.decode()).get("Action", [http.method])[0]
     else:
         operation = http.method
-    return Request(environ, service or "s3", operation, region, body)
+    return Request(environ, service or "s3", operation, region, body, key)

@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import http.client
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -61,6 +63,26 @@ def status(state: Path) -> dict | None:
     return {"pid": found["pid"], "aws": found["aws"], "hub": found["hub"], "boxes": boxes}
 
 
+def forward(state: Path, seconds: float) -> float:
+    """The world's clock after it was moved forward; schedules, timeouts and prices go with it, and the `date` of every box."""
+    return ask(state, "forward", seconds=seconds)["now"]
+
+
+def ask(state: Path, verb: str, **content) -> dict:
+    """What the world itself answers, beside AWS."""
+    address = urlsplit(running(state)["aws"]).netloc
+    connection = http.client.HTTPConnection(address, timeout=60)
+    try:
+        connection.request("POST", f"/_twin/{verb}", json.dumps(content), {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        answer = json.loads(reply.read())
+    finally:
+        connection.close()
+    if reply.status != 200:
+        raise WorldError(answer["message"])
+    return answer
+
+
 def environment(state: Path) -> dict[str, str | None]:
     """What points any AWS or Hub client at this world and at nothing else; None means: unset this variable."""
     state = state.resolve()
@@ -69,10 +91,14 @@ def environment(state: Path) -> dict[str, str | None]:
     return nowhere | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
 
 
-def register_image(state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict) -> str:
-    """The digest of an image in ECR that consists of a command; registering it again changes nothing."""
+def register_image(
+    state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict, replace: bool = True
+) -> str:
+    """The digest of an image in ECR that consists of a command; without `replace`, what has the tag already stays."""
     manifest = ecr.manifest(command, str(directory), environment)
     registry = client(state, "ecr")
+    if not replace and (found := registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]):
+        return found[0]["imageId"]["imageDigest"]
     with suppress(registry.exceptions.ImageAlreadyExistsException):  # the same manifest under the same tag
         registry.put_image(repositoryName=repository, imageManifest=manifest, imageTag=tag)
     return ecr.digest(manifest.encode())

@@ -63,8 +63,8 @@ class Cloud:
     def agents(self) -> dict[str, dict]:
         return {agent["InstanceId"]: agent for agent in self.ssm.describe_instance_information()["InstanceInformationList"]}
 
-    def box(self) -> "Box":
-        instance = self.launch()
+    def box(self, **more) -> "Box":
+        instance = self.launch(**more)
         until(lambda: instance in self.agents())
         return Box(self, instance)
 

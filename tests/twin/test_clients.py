@@ -92,7 +92,7 @@ def test_journal_names_every_call_and_hides_secrets(cloud):
     assert subprocess.run(["curl", "-sf", "--noproxy", "*", "-o", "/dev/null", url]).returncode == 0
     journal = cloud.journal()
     lines = [json.loads(line) for line in journal.splitlines()]
-    assert {"time", "service", "operation", "target", "status", "request"} == set(lines[0])
+    assert {"time", "by", "service", "operation", "target", "status", "request"} == set(lines[0])
     assert {"secretsmanager.PutSecretValue", "ssm.PutParameter", "s3.PUT", "iam.CreateRole"} <= {
         f"{one['service']}.{one['operation']}" for one in lines
     }

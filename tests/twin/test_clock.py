@@ -1,0 +1,106 @@
+"""The world's clock, and what falls due on it."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import pytest
+from botocore.exceptions import ClientError
+
+from twin import clock, world
+
+ROLE = "arn:aws:iam::123456789012:role/box-scheduler"
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory, account, another):
+    """A world whose clock may be moved."""
+    state = tmp_path_factory.mktemp("a later world")
+    world.start(state, {}, account)
+    yield another(state)
+    world.stop(state)
+
+
+def schedule(cloud, name: str, expression: str, instance: str, **more) -> None:
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": ROLE, "Input": json.dumps({"InstanceIds": [instance]})}
+    request = {"Name": name, "ScheduleExpression": expression, "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": target} | more
+    cloud.scheduler.create_schedule(**request)
+
+
+def at(cloud, seconds: float) -> str:
+    return f"at({datetime.fromtimestamp(world.forward(cloud.state, 0) + seconds, UTC):%Y-%m-%dT%H:%M:%S})"
+
+
+def test_a_schedule_stops_its_instance_when_the_clock_reaches_it(cloud, until):
+    box = cloud.box()
+    schedule(cloud, "stop-it", at(cloud, 3600), box.instance, ActionAfterCompletion="DELETE")
+    world.forward(cloud.state, 3500)
+    assert cloud.instance_state(box.instance) == "running"
+    world.forward(cloud.state, 200)
+    until(lambda: cloud.instance_state(box.instance) == "stopped")
+    calls = [json.loads(line) for line in cloud.journal().splitlines()]
+    assert [one["by"] for one in calls if one["operation"] == "StopInstances"] == ["SCHEDULER"]
+    assert cloud.scheduler.list_schedules()["Schedules"] == []
+
+
+def test_a_schedule_fires_on_the_real_clock_too_and_a_deleted_one_never(cloud, until):
+    kept, spared = cloud.box(), cloud.box()
+    schedule(cloud, "kept", at(cloud, 2), kept.instance)
+    schedule(cloud, "deleted", at(cloud, 1), spared.instance)
+    cloud.scheduler.delete_schedule(Name="deleted")
+    until(lambda: cloud.instance_state(kept.instance) in ("stopping", "stopped"), 6)
+    assert cloud.instance_state(spared.instance) == "running"
+    assert cloud.scheduler.get_schedule(Name="kept")["State"] == "ENABLED"
+
+
+def test_a_schedule_whose_role_may_not_is_refused_or_does_nothing(cloud):
+    box = cloud.box()
+    with pytest.raises(ClientError, match="must allow AWS EventBridge Scheduler to assume the role"):
+        schedule(
+            cloud,
+            "wrong",
+            at(cloud, 60),
+            box.instance,
+            Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": ROLE[:-10]},
+        )
+    with pytest.raises(ClientError, match="Invalid Schedule Expression"):
+        schedule(cloud, "when", "at(tomorrow)", box.instance)
+    cloud.iam.delete_role_policy(RoleName="box-scheduler", PolicyName="actions")
+    schedule(cloud, "powerless", at(cloud, 60), box.instance)
+    world.forward(cloud.state, 61)
+    assert cloud.instance_state(box.instance) == "running"
+
+
+def test_the_box_and_its_agent_go_with_the_clock(cloud, until):
+    box = cloud.box()
+    before = time.time()
+    now = world.forward(cloud.state, 7200)
+    assert now - before > 7200
+    assert abs(int(box.run("date +%s")["StandardOutputContent"]) - world.forward(cloud.state, 0)) < 5
+    assert box.run("date -u -d @0 +%Y")["StandardOutputContent"] == "1970\n"
+    agent = cloud.agents()[box.instance]
+    assert agent["PingStatus"] == "Online" and agent["LastPingDateTime"].timestamp() > before + 7000
+    cloud.ec2.stop_instances(InstanceIds=[box.instance])
+    until(lambda: cloud.instance_state(box.instance) == "stopped")
+    world.forward(cloud.state, 3600)
+    assert cloud.agents()[box.instance]["PingStatus"] == "ConnectionLost"
+    cloud.ec2.start_instances(InstanceIds=[box.instance])
+    launched = cloud.ec2.describe_instances(InstanceIds=[box.instance])["Reservations"][0]["Instances"][0]["LaunchTime"]
+    assert launched.timestamp() > now + 3500
+
+
+def test_the_clock_goes_forward_only(cloud):
+    with pytest.raises(world.WorldError, match="forward only"):
+        world.forward(cloud.state, -1)
+
+
+def test_alarms_go_off_in_order_each_at_its_own_moment():
+    made, seen = clock.Clock(), []
+    start = made.now()
+    for seconds in (30, 10, 20):
+        made.at(start + seconds, lambda seconds=seconds: seen.append((seconds, round(made.now() - start))))
+    made.at(start + 15, lambda: 1 / 0)
+    made.forward(25)
+    assert seen == [(10, 10), (20, 20)]
+    made.forward(10)
+    assert seen[-1] == (30, 30)
