@@ -302,9 +302,9 @@ def register_image(c, run) -> None:
     from twin import world
 
     command = [sys.executable, "-m", "trainer"]
-    world.register_image(
-        state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    )
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    # The tag is the tree's content: an image that has it already is this tree's, or one that somebody chose to put there.
+    world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
 
 
 namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, smoke)

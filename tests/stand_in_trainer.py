@@ -1,0 +1,121 @@
+"""A trainer that learns nothing: the real one's entry, record and seal around steps that only pass the time.
+
+It is the image of tests about what may happen to a run: a valid run folder in about a second, without torch. `register` puts
+it into a world's ECR; `inv deploy` then keeps it, because an image with this tree's tag is there already.
+
+    digest = stand_in_trainer.register(laptop.state, step_seconds=0.1)      # paced by its image's environment
+    laptop.inv("up", "deploy", "train", overrides=("train.steps=50", "train.save_every=5"))
+
+It logs one numbered line a step, saves a checkpoint every `train.save_every` steps and goes on from the newest whole one; it
+obeys SIGTERM like the real one. `crash_at` raises at that step, `hang_at` stops making steps (and heartbeats) there, `full_at`
+meets a full disk; each on the first attempt only.
+"""
+
+import errno
+import importlib.util
+import json
+import os
+import runpy
+import sys
+import time
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "STAND_IN_"
+
+
+def register(state: Path, repository: str = "fine-tune-slm", step_seconds: float = 0.02, **at: int) -> str:
+    """The digest of the image in a world's ECR, under the tag that this tree's own image would have."""
+    from remote import image
+    from twin import world
+
+    environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in {"step_seconds": step_seconds, **at}.items()}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return world.register_image(state, repository, image.tag(ROOT), [sys.executable, str(Path(__file__))], ROOT, environment)
+
+
+def run(settings, folder: Path, record, begun: float) -> None:
+    """In the place of the trainer's recipe: steps, checkpoints, an adapter, scores and the seal."""
+    from trainer import rows
+
+    usual = finished_run()
+    training, held_out = rows.read(settings.data, folder)
+    steps, first = settings.train.steps or 10, newest(folder)
+    if first:
+        print(f"going on after step {first}", flush=True)
+    for step in range(first + 1, steps + 1):
+        misfortune(step, first)
+        time.sleep(option("step_seconds"))
+        print(f"step {step} of {steps}", flush=True)
+        record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
+        if step % settings.train.save_every == 0 or step == steps:
+            save(folder, step)
+    record.phase("evaluating")
+    adapter(folder, settings)
+    record.metrics(usual.METRICS | {"step": steps})
+    record.predictions(usual.PREDICTIONS)
+    data = {"train": training.sha256, "validation": held_out.sha256, "train_rows": 1, "validation_rows": 1}
+    seconds = {"load": 0.0, "train": round(time.monotonic() - begun, 2), "evaluate": 0.0}
+    record.seal(settings, usual.FACTS | {"model": {"id": settings.model.id, "revision": "0" * 40}, "data": data, "seconds": seconds})
+
+
+def misfortune(step: int, first: int) -> None:
+    """What the image's environment has in store for this step of a first attempt."""
+    if first:
+        return
+    if step == option("crash_at"):
+        raise RuntimeError(f"told to crash at step {step}")
+    if step == option("full_at"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    while step == option("hang_at"):
+        time.sleep(1)
+
+
+def option(name: str) -> float:
+    return float(os.environ.get(f"{PREFIX}{name.upper()}", 0))
+
+
+def save(folder: Path, step: int) -> None:
+    """A checkpoint as the trainer leaves them: beside its place, then renamed, with COMPLETE as its last file."""
+    part, place = folder / "checkpoints/part", folder / f"checkpoints/step-{step:06d}"
+    part.mkdir(parents=True, exist_ok=True)
+    (part / "progress.json").write_text(json.dumps({"step": step}))
+    (part / "COMPLETE").write_text("{}")
+    part.rename(place)
+
+
+def newest(folder: Path) -> int:
+    found = [int(path.parent.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*/COMPLETE")]
+    return max(found, default=0)
+
+
+def adapter(folder: Path, settings) -> None:
+    target = folder / "adapter"
+    target.mkdir(exist_ok=True)
+    (target / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": settings.model.id, "r": settings.lora.r}))
+    (target / "adapter_model.safetensors").write_bytes(b"weights" * 1000)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (target / name).write_text("{}")
+
+
+def finished_run():
+    """The scores of a finished run that the trainer's own tests use."""
+    spec = importlib.util.spec_from_file_location("finished_run", ROOT / "tests/trainer/finished_run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main() -> None:
+    """`python -m trainer` with `run` above in the place of its recipe."""
+    import trainer
+
+    trainer.recipe = sys.modules["trainer.recipe"] = types.ModuleType("trainer.recipe")
+    trainer.recipe.run = run
+    sys.argv[0] = str(ROOT / "trainer/__main__.py")
+    runpy.run_module("trainer", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
