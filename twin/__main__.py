@@ -13,9 +13,11 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from twin import account, instances, provided, world
+from twin.access import Access
 from twin.boxes import Boxes
 from twin.clock import Clock
 from twin.control import Control
+from twin.disks import Disks
 from twin.ecr import Registry
 from twin.gateway import Gateway
 from twin.hub.app import Hub
@@ -23,8 +25,10 @@ from twin.journal import Journal
 from twin.metadata import Metadata
 from twin.permissions import Permissions
 from twin.pricing import Pricing
+from twin.quotas import Quotas
 from twin.run_command import RunCommand
 from twin.scheduler import Scheduler
+from twin.spot import Spot
 from twin.vetoes import Vetoes
 
 
@@ -42,7 +46,7 @@ def main() -> None:
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
     journal = Journal(state / "journal.jsonl")
     clock = Clock()
-    boxes = Boxes(state, region, clock.today)
+    boxes = Boxes(state, region, Disks(state, region), clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
     aws = address(serve(gateway(journal, clock, boxes, region)))
     found = {"aws": aws, "hub": address(serve(journal.watching(hub, "hub"))), "region": region, "token": token}
@@ -62,8 +66,11 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     permissions = Permissions(region, metadata.callers.get)
     made = Gateway(journal, permissions, [])
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
-    control = Control({"forward": lambda seconds: moved(clock, seconds)})
-    own = [control, Vetoes(), commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), boxes]
+    spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
+    services = [commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), Access(boxes.state, region, clock)]
+    verbs = {"forward": lambda seconds: moved(clock, seconds), "quota": quotas.set}
+    control = Control(verbs | {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back})
+    own = [control, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
     made.layers = [*(part.operations for part in own), provided.operations]
     clock.start()
     return made

@@ -1,10 +1,9 @@
-"""The machines and disks behind EC2's answers, in the process grade: folders and processes, no root needed.
+"""The machines behind EC2's answers, in the process grade: folders and processes, no root needed.
 
 A box is an SSM agent in its own root folder with small stand-ins for hardware and daemons first on its PATH.
-A volume is a folder; attaching it makes a link in the box's /dev/disk/by-id. Moto answers first, then the hardware follows.
+Moto answers first, then the hardware follows.
 """
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -15,18 +14,19 @@ from datetime import datetime
 from pathlib import Path
 
 from twin import instances, processes, wire
+from twin.disks import Disks
 
 HERE = Path(__file__).parent
 STAND_INS = HERE / "bin"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the agent's own service
-BY_ID = "dev/disk/by-id"
 # A script of a box must never meet the real ones of the machine that emulates it.
 REFUSED = ("shutdown", "reboot", "poweroff", "halt", "systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
 class Boxes:
-    def __init__(self, state: Path, region: str, today: Callable[[], datetime]):
+    def __init__(self, state: Path, region: str, disks: Disks, today: Callable[[], datetime]):
         self.state, self.region = state, region
+        self.disks = disks
         self.today = today  # the world's clock
         self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
@@ -38,20 +38,15 @@ class Boxes:
             "ec2.StopInstances": self.stop,
             "ec2.RebootInstances": self.reboot,
             "ec2.TerminateInstances": self.terminate,
-            "ec2.CreateVolume": self.create_volume,
-            "ec2.DeleteVolume": self.delete_volume,
-            "ec2.AttachVolume": self.attach,
-            "ec2.DetachVolume": self.detach,
         }
 
     # What follows EC2's answers
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
-        if response.status_code == 200:
-            for instance in re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", response.get_data(as_text=True)):
-                instances.find(self.region, instance).launch_time = self.today()
-                self.switch_on(instance)
+        for instance in instances.named(response):
+            instances.find(self.region, instance).launch_time = self.today()
+            self.switch_on(instance)
         return response
 
     def start(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -84,55 +79,18 @@ class Boxes:
                 threading.Thread(target=self.restart, args=(instance,)).start()
         return response
 
-    def create_volume(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        response = forward(request)
-        if response.status_code == 200:
-            self.volume(re.search(r"<volumeId>(vol-[0-9a-f]+)</volumeId>", response.get_data(as_text=True))[1]).mkdir(parents=True)
-        return response
-
-    def delete_volume(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        response = forward(request)
-        if response.status_code == 200:
-            shutil.rmtree(self.volume(request.parameters["VolumeId"]))
-        return response
-
-    def attach(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        response = forward(request)
-        if response.status_code == 200:
-            self.device(request).symlink_to(self.volume(request.parameters["VolumeId"]))
-        return response
-
-    def detach(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        """A mounted volume stays: AWS shows it as `busy` until it is unmounted."""
-        device = self.device(request)
-        if str(device) in mounts(self.root(request.parameters["InstanceId"])):
-            attachment = instances.volume(self.region, request.parameters["VolumeId"]).attachment
-            attachment.status = "busy"
-            return wire.Response(BUSY.format(**request.parameters, device=attachment.device), content_type="text/xml")
-        response = forward(request)
-        if response.status_code == 200:
-            device.unlink()
-        return response
-
     # Hardware
 
     def root(self, instance: str) -> Path:
         return self.state / "boxes" / instance / "root"
 
-    def volume(self, volume: str) -> Path:
-        return self.state / "volumes" / volume
-
-    def device(self, request: wire.Request) -> Path:
-        """Where udev links a volume: its serial is its id without the dash."""
-        serial = request.parameters["VolumeId"].replace("-", "")
-        return self.root(request.parameters["InstanceId"]) / BY_ID / f"nvme-Amazon_Elastic_Block_Store_{serial}"
-
-    def switch_on(self, instance: str) -> None:
+    def switch_on(self, instance: str, cold: bool = True) -> None:
         with self.lock:
             root = self.root(instance)
             if processes.of(root):
                 return
             furnish(root)
+            self.disks.boot(instance, cold)
             self.set_clock(root)
             self.start_agent(instance)
 
@@ -173,9 +131,7 @@ class Boxes:
             processes.end(root)
             if agent := self.agents.pop(instance, None):
                 agent.wait()
-            for directory in mounts(root).values():
-                directory.unlink()
-                directory.mkdir()
+            self.disks.unmount_all(instance)
             for volatile in ("run", "tmp", "etc/mtab"):
                 remove(root / volatile)
 
@@ -190,20 +146,7 @@ class Boxes:
 
     def restart(self, instance: str) -> None:
         self.shut_down(instance)
-        self.switch_on(instance)
-
-
-BUSY = (
-    '<DetachVolumeResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><volumeId>{VolumeId}</volumeId>'
-    "<instanceId>{InstanceId}</instanceId><device>{device}</device><status>busy</status></DetachVolumeResponse>"
-)
-
-
-def mounts(root: Path) -> dict[str, Path]:
-    """Device to directory, as the stand-in `mount` writes them down."""
-    table = root / "etc/mtab"
-    lines = table.read_text().splitlines() if table.exists() else []
-    return {device: Path(directory) for device, directory in (line.split("\t") for line in lines)}
+        self.switch_on(instance, cold=False)
 
 
 def furnish(root: Path) -> None:

@@ -1,6 +1,7 @@
 """What moto knows about instances and volumes, read in its own process: the emulated hardware follows it."""
 
 import json
+import re
 from fnmatch import fnmatchcase
 from functools import cache
 
@@ -26,6 +27,17 @@ def volume(region: str, volume_id: str):
 def running(region: str, instance: str) -> bool:
     found = find(region, instance)
     return bool(found and found._state.name == "running")
+
+
+def all_running(region: str) -> list:
+    """Every instance that is paid for."""
+    found = [one for reservation in backend(region).reservations.values() for one in reservation.instances]
+    return [one for one in found if one._state.name in ("pending", "running")]
+
+
+def named(response: wire.Response) -> list[str]:
+    """The instances that an answer of RunInstances names; none when it is a refusal."""
+    return re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", response.get_data(as_text=True)) if response.status_code == 200 else []
 
 
 def set_state(region: str, instance: str, name: str) -> None:

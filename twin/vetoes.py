@@ -1,14 +1,18 @@
 """Refusals that AWS would give and moto does not, with AWS's own codes; each is one that a user of this emulation could meet."""
 
 import threading
+from collections.abc import Callable
 
 from twin import instances, wire
 
+MODIFICATIONS = 4  # of one volume within 24 hours
 LARGEST_PARAMETER = 4096  # characters of a standard-tier parameter
 
 
 class Vetoes:
-    def __init__(self):
+    def __init__(self, now: Callable[[], float]):
+        self.now = now
+        self.modified: dict[str, list[float]] = {}  # volume to the moments of its changes
         self.launched: dict[str, tuple[dict, wire.Response]] = {}
         self.lock = threading.Lock()
         self.operations: dict[str, wire.Handler] = {
@@ -18,6 +22,7 @@ class Vetoes:
             "ec2.RebootInstances": stoppable,
             "ec2.AttachVolume": attachable,
             "ec2.DetachVolume": detachable,
+            "ec2.ModifyVolume": self.modifiable,
             "ssm.PutParameter": small_parameter,
         }
 
@@ -34,6 +39,21 @@ class Vetoes:
                 response = forward(request)
             if response.status_code == 200:
                 self.launched[token] = (asked, response)
+        return response
+
+    def modifiable(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """A volume grows only, and four times a day at most."""
+        volume = instances.volume(request.region, request.parameters["VolumeId"])
+        if not volume:
+            return forward(request)  # moto says that it does not exist
+        if int(request.parameters.get("Size", volume.size)) < volume.size:
+            raise wire.Refusal("InvalidParameterValue", "New size cannot be smaller than existing size")
+        recent = [moment for moment in self.modified.get(volume.id, []) if moment > self.now() - 86_400]
+        if len(recent) >= MODIFICATIONS:
+            raise wire.Refusal("VolumeModificationRateExceeded", "You've reached the maximum modification rate per volume limit.")
+        response = forward(request)
+        if response.status_code == 200:
+            self.modified[volume.id] = [*recent, self.now()]
         return response
 
 

@@ -195,7 +195,7 @@ def clear(state: Path) -> None:
         processes.end(root)
     if found := read(state):
         end(found["pid"], found["started"])
-    for volatile in ("boxes", "volumes"):
+    for volatile in ("boxes", "volumes", "snapshots"):
         shutil.rmtree(state / volatile, ignore_errors=True)
     for volatile in ("state.json", "start.json"):
         (state / volatile).unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""Volumes, snapshots and the disks that a box sees, in the process grade: a disk is a folder, a device node a link to it.
+
+Like on the real machines, node names follow the order in which disks are found, which may change from boot to boot, and only
+the links in /dev/disk/by-id tell which is which. A blank disk of the instance itself lies among them and is lost at each stop.
+"""
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from twin import instances, wire
+
+BY_ID = "dev/disk/by-id"
+STORE_GB = 450  # of a g6.2xlarge's own disk
+BUSY = (
+    '<DetachVolumeResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><volumeId>{VolumeId}</volumeId>'
+    "<instanceId>{InstanceId}</instanceId><device>{device}</device><status>busy</status></DetachVolumeResponse>"
+)
+
+
+class Disks:
+    def __init__(self, state: Path, region: str):
+        self.state, self.region = state, region
+        self.late: Callable[[], float] = lambda: 0.0  # seconds until the kernel shows a disk that was attached
+        self.born: Callable[[Path], None] = lambda folder: None  # may do something to a new volume
+        self.swapped: set[str] = set()  # instances whose disks are found in the other order
+        self.operations: dict[str, wire.Handler] = {
+            "ec2.CreateVolume": self.create,
+            "ec2.DeleteVolume": self.delete,
+            "ec2.AttachVolume": self.attach,
+            "ec2.DetachVolume": self.detach,
+            "ec2.ModifyVolume": self.modify,
+            "ec2.CreateSnapshot": self.snapshot,
+            "ec2.DeleteSnapshot": self.forget,
+        }
+
+    # What follows EC2's answers
+
+    def create(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        if response.status_code == 200:
+            volume = re.search(r"<volumeId>(vol-[0-9a-f]+)</volumeId>", response.get_data(as_text=True))[1]
+            source = request.parameters.get("SnapshotId")
+            if source:
+                shutil.copytree(self.state / "snapshots" / source, self.volume(volume), symlinks=True)
+            else:
+                self.volume(volume).mkdir(parents=True)
+                self.born(self.volume(volume))
+            self.resize(volume)
+        return response
+
+    def delete(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        if response.status_code == 200:
+            shutil.rmtree(self.volume(request.parameters["VolumeId"]))
+        return response
+
+    def attach(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        if response.status_code == 200:
+            instance, delay = request.parameters["InstanceId"], self.late()
+            if delay:
+                threading.Thread(target=lambda: (time.sleep(delay), self.show(instance)), daemon=True).start()
+            else:
+                self.show(instance)
+        return response
+
+    def detach(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """A mounted volume stays: AWS shows it as `busy` until it is unmounted."""
+        instance, volume = request.parameters["InstanceId"], request.parameters["VolumeId"]
+        if self.volume(volume) in [mounted for mounted, _ in mounts(self.root(instance))]:
+            attachment = instances.volume(self.region, volume).attachment
+            attachment.status = "busy"
+            return wire.Response(BUSY.format(**request.parameters, device=attachment.device), content_type="text/xml")
+        response = forward(request)
+        if response.status_code == 200:
+            for name in self.names(instance):
+                if name.resolve() == self.volume(volume):
+                    name.unlink()
+        return response
+
+    def modify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        if response.status_code == 200:
+            self.resize(request.parameters["VolumeId"])
+        return response
+
+    def snapshot(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        if response.status_code == 200:
+            snapshot = re.search(r"<snapshotId>(snap-[0-9a-f]+)</snapshotId>", response.get_data(as_text=True))[1]
+            shutil.copytree(self.volume(request.parameters["VolumeId"]), self.state / "snapshots" / snapshot, symlinks=True)
+        return response
+
+    def forget(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        if response.status_code == 200:
+            shutil.rmtree(self.state / "snapshots" / request.parameters["SnapshotId"], ignore_errors=True)
+        return response
+
+    # Hardware
+
+    def root(self, instance: str) -> Path:
+        return self.state / "boxes" / instance / "root"
+
+    def volume(self, volume: str) -> Path:
+        return self.state / "volumes" / volume
+
+    def resize(self, volume: str) -> None:
+        """The disk has the size that EC2 says; a file system on it grows only when it is told to."""
+        (self.volume(volume) / "size").write_text(f"{instances.volume(self.region, volume).size}\n")
+
+    def found(self, instance: str) -> list[tuple[str, Path]]:
+        """The box's disks in the order in which its kernel finds them, each with its serial: its own first, or last."""
+        store = self.root(instance).parent / "instance-store"
+        own = (f"nvme-Amazon_EC2_NVMe_Instance_Storage_AWS{instance.removeprefix('i-').upper()}", store)
+        volumes = sorted(instances.backend(self.region).volumes.values(), key=lambda one: one.id)
+        attached = [one.id for one in volumes if one.attachment and one.attachment.instance.id == instance and self.volume(one.id).is_dir()]
+        ours = [(f"nvme-Amazon_Elastic_Block_Store_{one.replace('-', '')}", self.volume(one)) for one in attached]
+        return [*ours, own] if instance in self.swapped else [own, *ours]
+
+    def show(self, instance: str) -> None:
+        """Device nodes and links for all disks that the box has now; those that are there keep their names."""
+        root = self.root(instance)
+        if not root.exists():
+            return
+        known = {name.resolve() for name in self.names(instance)}
+        taken = {name.name for name in (root / "dev").glob("nvme*n1")}
+        free = (f"nvme{number}n1" for number in range(1, 100) if f"nvme{number}n1" not in taken)
+        for serial, folder in self.found(instance):
+            if folder not in known:
+                node = root / "dev" / next(free)
+                node.symlink_to(folder)
+                link = root / BY_ID / serial
+                link.unlink(missing_ok=True)
+                link.symlink_to(Path("../..") / node.name)
+
+    def boot(self, instance: str, cold: bool) -> None:
+        """All disks are looked for again; the instance's own outlives a reboot, but no stop."""
+        store = self.root(instance).parent / "instance-store"
+        if cold:
+            shutil.rmtree(store, ignore_errors=True)
+            store.mkdir(parents=True)
+        (store / "size").write_text(f"{STORE_GB}\n")
+        for name in self.names(instance):
+            name.unlink()
+        self.show(instance)
+
+    def names(self, instance: str) -> list[Path]:
+        """Links first: once its node is gone, a link resolves to nothing."""
+        root = self.root(instance)
+        return [*(root / BY_ID).glob("nvme-*"), *(root / "dev").glob("nvme*n1")]
+
+    def unmount_all(self, instance: str) -> None:
+        for _, directory in mounts(self.root(instance)):
+            directory.unlink()
+            directory.mkdir()
+
+
+def mounts(root: Path) -> list[tuple[Path, Path]]:
+    """Volume folder and directory of every mount, as the stand-in `mount` writes them down."""
+    table = root / "etc/mtab"
+    lines = table.read_text().splitlines() if table.exists() else []
+    rows = [line.split("\t") for line in lines]
+    return [(Path(os.path.realpath(device)), Path(directory)) for device, directory in rows]
