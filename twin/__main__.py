@@ -27,7 +27,7 @@ from twin.permissions import Permissions
 from twin.pricing import Pricing
 from twin.quotas import Quotas
 from twin.run_command import RunCommand
-from twin.scheduler import Scheduler
+from twin.scheduler import Scheduler, send
 from twin.spot import Spot
 from twin.vetoes import Vetoes
 
@@ -63,8 +63,9 @@ def main() -> None:
 def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gateway:
     commands = RunCommand(lambda one: instances.running(region, one), lambda one: instances.may_register(region, one), clock.now)
     metadata = Metadata(region, clock.now)
-    permissions = Permissions(region, metadata.callers.get)
+    permissions = Permissions(region, lambda key: key if key.startswith("i-") else metadata.callers.get(key))
     made = Gateway(journal, permissions, [])
+    boxes.power_off = lambda instance: shut_down(made, region, instance)
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     services = [commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), Access(boxes.state, region, clock)]
@@ -74,6 +75,12 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     made.layers = [*(part.operations for part in own), provided.operations]
     clock.start()
     return made
+
+
+def shut_down(gateway: Gateway, region: str, instance: str) -> None:
+    """A box that shut itself down is stopped or terminated, as its launch said."""
+    behaviour = instances.find(region, instance).instance_initiated_shutdown_behavior
+    send(gateway, region, "TerminateInstances" if behaviour == "terminate" else "StopInstances", {"InstanceId.1": instance}, "SHUTDOWN")
 
 
 def moved(clock: Clock, seconds: float) -> dict:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ HERE = Path(__file__).parent
 STAND_INS = HERE / "bin"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the agent's own service
 # A script of a box must never meet the real ones of the machine that emulates it.
-REFUSED = ("shutdown", "reboot", "poweroff", "halt", "systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
+REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
 class Boxes:
@@ -31,7 +32,9 @@ class Boxes:
         self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
+        self.power_off: Callable[[str], None] = lambda instance: None  # what EC2 makes of a box that shut itself down
         self.lock = threading.RLock()
+        threading.Thread(target=self.watch, daemon=True).start()
         self.operations: dict[str, wire.Handler] = {
             "ec2.RunInstances": self.run,
             "ec2.StartInstances": self.start,
@@ -100,7 +103,7 @@ class Boxes:
         own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
         with (root / "var/log/amazon-ssm-agent.log").open("ab") as log:
             self.agents[instance] = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(HERE / "agent.py"), instance],
+                [sys.executable, "-E", "-s", "-S", str(HERE / "agent"), instance],
                 env=self.environment | own,
                 cwd=root,
                 stdin=subprocess.DEVNULL,
@@ -144,6 +147,18 @@ class Boxes:
                 shutil.rmtree(self.root(instance).parent, ignore_errors=True)
             instances.set_state(self.region, instance, final)
 
+    def watch(self) -> None:
+        """Does what a box asked of its own power: `shutdown` and its like leave a word beside its root."""
+        while True:
+            for path in self.state.glob("boxes/*/power"):
+                instance, word = path.parent.name, path.read_text().strip()
+                path.unlink()
+                if word == "reboot":
+                    self.restart(instance)
+                else:
+                    self.power_off(instance)
+            time.sleep(0.1)
+
     def restart(self, instance: str) -> None:
         self.shut_down(instance)
         self.switch_on(instance, cold=False)
@@ -156,6 +171,7 @@ def furnish(root: Path) -> None:
     python = shlex.quote(sys.executable)
     launchers = {path.stem: f"sh {shlex.quote(str(path))}" for path in STAND_INS.glob("*.sh")}
     launchers |= {name: f"{launchers['refused']} {name}" for name in REFUSED}
+    launchers |= {name: f"{launchers['shutdown']} --as {name}" for name in ("reboot", "poweroff", "halt")}
     launchers |= {"docker": f"{python} -E -s -S {shlex.quote(str(HERE / 'docker'))}", "aws": f"{python} -I -m awscli"}
     for name, command in launchers.items():
         path = root / "usr/bin" / name

@@ -10,8 +10,9 @@ from botocore.exceptions import ClientError
 from twin import world
 
 PERSISTENT = {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}}
-NOTICE = """T=$(curl -sS --noproxy '*' -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest/api/token")
-curl -sf --noproxy '*' -H "X-aws-ec2-metadata-token: $T" "$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest/meta-data/spot/instance-action" """
+NOTICE = """E=$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest
+T=$(curl -sS --noproxy '*' -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$E/api/token")
+curl -sf --noproxy '*' -H "X-aws-ec2-metadata-token: $T" "$E/meta-data/spot/instance-action" """
 
 
 @pytest.fixture(scope="module")

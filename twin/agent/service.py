@@ -1,0 +1,39 @@
+"""The AWS services that an agent speaks to, over plain HTTP."""
+
+import http.client
+import json
+import os
+import time
+from urllib.parse import urlsplit
+
+
+class Service:
+    """AWS services over plain HTTP; requests name their signer, the instance, and the emulated AWS checks no signatures."""
+
+    def __init__(self, region: str, instance: str):
+        self.region, self.instance = region, instance
+        self.address = urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc
+
+    def call(self, service: str, target: str, content: dict) -> dict:
+        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target}
+        return json.loads(self.ask(service, "POST", "/", json.dumps(content).encode(), headers) or b"{}")
+
+    def put_object(self, path: str, body: bytes) -> None:
+        self.ask("s3", "PUT", path, body, {})
+
+    def ask(self, service: str, method: str, path: str, body: bytes, headers: dict) -> bytes:
+        scope = f"{self.instance}/{time.strftime('%Y%m%d', time.gmtime())}/{self.region}/{service}/aws4_request"
+        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        try:
+            connection.request(method, path, body, headers | signed)
+            reply = connection.getresponse()
+            text = reply.read()
+        finally:
+            connection.close()
+        if reply.status != 200:
+            raise ConnectionError(f"{headers.get('X-Amz-Target', path)}: {reply.status} {text.decode(errors='replace')}")
+        return text
+
+    def message(self, operation: str, content: dict) -> dict:
+        return self.call("ec2messages", f"EC2WindowsMessageDeliveryService.{operation}", content)
