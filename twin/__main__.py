@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -61,7 +62,8 @@ def main() -> None:
 
 
 def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gateway:
-    commands = RunCommand(lambda one: instances.running(region, one), lambda one: instances.may_register(region, one), clock.now)
+    about = (instances.running, instances.may_register, instances.tags)
+    commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
     metadata = Metadata(region, clock.now)
     permissions = Permissions(region, lambda key: key if key.startswith("i-") else metadata.callers.get(key))
     made = Gateway(journal, permissions, [])
@@ -69,7 +71,7 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     services = [commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), Access(boxes.state, region, clock)]
-    verbs = {"forward": lambda seconds: moved(clock, seconds), "quota": quotas.set}
+    verbs = {"forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     control = Control(verbs | {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back})
     own = [control, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
     made.layers = [*(part.operations for part in own), provided.operations]

@@ -97,7 +97,8 @@ class Boxes:
             self.set_clock(root)
             self.start_agent(instance)
 
-    def start_agent(self, instance: str) -> None:
+    def start_agent(self, instance: str) -> dict:
+        """As systemd does for an agent that ended; what its predecessor started runs on."""
         root = self.root(instance)
         own = {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"}
         own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
@@ -111,6 +112,7 @@ class Boxes:
                 stderr=log,
                 start_new_session=True,
             )
+        return {"pid": self.agents[instance].pid}
 
     def move_clocks(self, offset: float) -> None:
         """Every box's `date` goes with the world's clock."""

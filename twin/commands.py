@@ -31,6 +31,7 @@ class Invocation:
 class Command:
     request: dict
     requested: float
+    region: str
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     invocations: dict[str, Invocation] = field(default_factory=dict)
 
@@ -42,9 +43,31 @@ class Command:
 
     @property
     def status(self) -> str:
-        statuses = {invocation.status for invocation in self.invocations.values()}
+        """Of all invocations together; a command has no status Delayed, and none that found no instance has failed."""
+        statuses = {"Pending" if one.status == "Delayed" else one.status for one in self.invocations.values()} or {"Success"}
         order = ("InProgress", "Cancelling", "Pending", "Failed", "TimedOut", "Cancelled", "Success")
         return next(status for status in order if status in statuses)
+
+    @property
+    def details(self) -> str:
+        if not self.invocations:
+            return "NoInstancesInTag"
+        return next((one.details for one in self.invocations.values() if one.status == self.status), self.status)
+
+    @property
+    def log_group(self) -> str:
+        """Where CloudWatch has its output; empty when it was not asked for."""
+        wanted = self.request.get("CloudWatchOutputConfig", {})
+        if not wanted.get("CloudWatchOutputEnabled"):
+            return ""
+        return wanted.get("CloudWatchLogGroupName") or f"/aws/ssm/{DOCUMENT}"
+
+    def output_url(self, instance: str, name: str) -> str:
+        bucket, prefix = self.request.get("OutputS3BucketName", ""), self.request.get("OutputS3KeyPrefix", "").strip("/")
+        if not bucket:
+            return ""
+        place = f"{self.id}/{instance}/awsrunShellScript/0.awsrunShellScript/{name}"
+        return f"https://s3.{self.region}.amazonaws.com/{bucket}/{prefix + '/' if prefix else ''}{place}"
 
 
 def finish(invocation: Invocation, status: str, plugin: dict) -> None:
@@ -66,17 +89,16 @@ def payload(command: Command) -> dict:
         "DocumentName": DOCUMENT,
         "Parameters": DEFAULTS | parameters | {"commands": command.request["Parameters"]["commands"]},
         "DocumentContent": {"schemaVersion": "1.2", "runtimeConfig": {"aws:runShellScript": {"properties": properties}}},
-        "OutputS3BucketName": "",
-        "OutputS3KeyPrefix": "",
-        "CloudWatchLogGroupName": "",
-        "CloudWatchOutputEnabled": "false",
+        "OutputS3BucketName": command.request.get("OutputS3BucketName", ""),
+        "OutputS3KeyPrefix": command.request.get("OutputS3KeyPrefix", ""),
+        "CloudWatchLogGroupName": command.log_group,
+        "CloudWatchOutputEnabled": "true" if command.log_group else "false",
     }
 
 
 def described(command: Command) -> dict:
     """The command as SendCommand and ListCommands show it."""
     ended = [invocation for invocation in command.invocations.values() if invocation.status in ENDED]
-    details = next(one.details for one in command.invocations.values() if one.status == command.status)
     return {
         "CommandId": command.id,
         "DocumentName": DOCUMENT,
@@ -84,11 +106,11 @@ def described(command: Command) -> dict:
         "Comment": command.request.get("Comment", ""),
         "ExpiresAfter": command.expires,
         "Parameters": command.request["Parameters"],
-        "InstanceIds": list(command.invocations),
-        "Targets": [],
+        "InstanceIds": command.request.get("InstanceIds", []),
+        "Targets": command.request.get("Targets", []),
         "RequestedDateTime": command.requested,
         "Status": command.status,
-        "StatusDetails": details,
+        "StatusDetails": command.details,
         "MaxConcurrency": "50",
         "MaxErrors": "0",
         "TargetCount": len(command.invocations),
@@ -131,9 +153,9 @@ def common(command: Command, invocation: Invocation) -> dict:
         "DocumentVersion": "$DEFAULT",
         "Status": invocation.status,
         "StatusDetails": invocation.details,
-        "StandardOutputUrl": "",
-        "StandardErrorUrl": "",
-        "CloudWatchOutputConfig": {"CloudWatchLogGroupName": "", "CloudWatchOutputEnabled": False},
+        "StandardOutputUrl": command.output_url(invocation.instance, "stdout"),
+        "StandardErrorUrl": command.output_url(invocation.instance, "stderr"),
+        "CloudWatchOutputConfig": {"CloudWatchLogGroupName": command.log_group, "CloudWatchOutputEnabled": bool(command.log_group)},
     }
 
 

@@ -40,6 +40,10 @@ def named(response: wire.Response) -> list[str]:
     return re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", response.get_data(as_text=True)) if response.status_code == 200 else []
 
 
+def tags(region: str, instance: str) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in find(region, instance).get_tags()}
+
+
 def set_state(region: str, instance: str, name: str) -> None:
     """Moto changes states at once; a real instance passes through `stopping` and `shutting-down`."""
     state = find(region, instance)._state

@@ -56,6 +56,9 @@ class Messages:
         with self.arrived:
             self.waiting.pop(message_id, None)
 
+    def is_waiting(self, message_id: str) -> bool:
+        return message_id in self.waiting
+
     def agent_started(self, instance: str) -> None:
         """What its predecessor was given and did not acknowledge comes again, and no old connection takes anything more."""
         with self.arrived:

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 
 from twin import wire
 from twin.commands import DEFAULTS, DOCUMENT, ENDED, Command, Invocation, described, detailed, finish, listed, payload, stamp
@@ -16,14 +17,26 @@ from twin.messages import Message, Messages, message_id
 
 LARGEST_DOCUMENT = 64 * 1024
 SOONEST_SEEN = 0.3  # seconds until a new command shows: the real service is eventually consistent
+DELAYED = 30.0  # seconds after which a command that no agent has fetched shows as Delayed; the real service names no figure
+LONGEST_COMMENT = 100  # characters
 PING_STALE = 330.0  # seconds; an agent reports every five minutes
 EXECUTION_TIMEOUT = re.compile(r"[1-9]\d{0,4}|1[0-6]\d{4}|17[01]\d{3}|172[0-7]\d{2}|172800")  # the document's allowedPattern
 
 
 class RunCommand:
-    def __init__(self, running: Callable[[str], bool], may_register: Callable[[str], bool], now: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        region: str,
+        running: Callable[[str], bool],
+        may_register: Callable[[str], bool],
+        tags: Callable[[str], dict[str, str]],
+        now: Callable[[], float] = time.time,
+    ):
+        self.region = region
         self.running = running  # asks EC2 whether an instance runs
         self.may_register = may_register  # asks IAM whether its profile lets it talk to SSM
+        self.tags = tags  # asks EC2 for an instance's tags
+        self.soonest_seen = SOONEST_SEEN
         self.now = now
         self.lock = threading.RLock()
         self.commands: dict[str, Command] = {}
@@ -54,15 +67,30 @@ class RunCommand:
 
     def send(self, content: dict) -> dict:
         check(content)
-        instances = content["InstanceIds"]
+        instances = content.get("InstanceIds") or self.targeted(content["Targets"])
         invalid = [instance for instance in instances if instance not in self.agents or not self.running(instance)]
         if invalid:
             raise wire.Refusal("InvalidInstanceId", f"Instances [[{', '.join(invalid)}]] not in a valid state for account {wire.ACCOUNT}")
-        command = Command(content, self.now(), invocations={instance: Invocation(instance) for instance in instances})
+        command = Command(content, self.now(), self.region, invocations={instance: Invocation(instance) for instance in instances})
         self.commands[command.id] = command
         for instance in instances:
             self.messages.put(Message(message_id(command.id, instance), instance, "aws.ssm.sendCommand.", payload(command), self.now()))
         return {"Command": described(command)}
+
+    def targeted(self, targets: list[dict]) -> list[str]:
+        """The managed instances that run and match every target; possibly none, which is no error."""
+        found = [one for one in self.agents if self.running(one)]
+        for target in targets:
+            key, values = target["Key"], target["Values"]
+            if key.lower() == "instanceids":
+                found = [one for one in found if one in values]
+            elif key.startswith("tag:"):
+                found = [one for one in found if self.tags(one).get(key.removeprefix("tag:")) in values]
+            elif key == "tag-key":
+                found = [one for one in found if set(values) & set(self.tags(one))]
+            else:
+                raise wire.Refusal("InvalidTarget", f"this emulation knows targets InstanceIds, tag:NAME and tag-key, not {key}")
+        return found
 
     def get_invocation(self, content: dict) -> dict:
         command = self.commands.get(content["CommandId"])
@@ -88,7 +116,7 @@ class RunCommand:
         for instance in content.get("InstanceIds") or command.invocations:
             invocation = command.invocations[instance]
             sent = message_id(command.id, instance)
-            if invocation.status == "Pending":
+            if invocation.status in ("Pending", "Delayed"):
                 self.messages.withdraw(sent)
                 invocation.end("Cancelled", "Cancelled")
             elif invocation.status == "InProgress":
@@ -131,7 +159,7 @@ class RunCommand:
             status = reply["documentStatus"]
             if status in ENDED:
                 finish(invocation, status, reply.get("runtimeStatus", {}).get("aws:runShellScript", {}))
-            elif invocation.status == "Pending":
+            elif invocation.status in ("Pending", "Delayed"):
                 invocation.status, invocation.details = "InProgress", "In Progress"
                 invocation.started = stamp(self.now())
 
@@ -145,35 +173,53 @@ class RunCommand:
 
     def expire(self) -> None:
         for command in self.commands.values():
+            for invocation in command.invocations.values():
+                late = invocation.status == "Pending" and self.now() - command.requested > DELAYED
+                if late and self.messages.is_waiting(message_id(command.id, invocation.instance)):
+                    invocation.status, invocation.details = "Delayed", "Delayed"
             if self.now() < command.expires:
                 continue
             for invocation in command.invocations.values():
-                if invocation.status == "Pending":
+                if invocation.status in ("Pending", "Delayed"):
                     self.messages.withdraw(message_id(command.id, invocation.instance))
                     invocation.end("TimedOut", "Delivery Timed Out")
                 elif invocation.status not in ENDED:
                     invocation.end("TimedOut", "Execution Timed Out")
 
     def visible(self, command: Command) -> bool:
-        return self.now() - command.requested >= SOONEST_SEEN
+        return self.now() - command.requested >= self.soonest_seen
 
     def matching(self, content: dict) -> list[Command]:
         """Commands that a list call asks for, newest first."""
-        if content.get("Filters"):
-            raise wire.Refusal("InvalidFilterKey", "this emulation lists by CommandId and InstanceId only")
         commands = [command for command in self.commands.values() if self.visible(command)]
+        for one in content.get("Filters", []):
+            commands = [command for command in commands if passes(command, one["key"], one["value"])]
         commands = [command for command in commands if content.get("CommandId") in (None, command.id)]
         commands = [command for command in commands if content.get("InstanceId") is None or content["InstanceId"] in command.invocations]
         return sorted(commands, key=lambda command: command.requested, reverse=True)
+
+
+def passes(command: Command, key: str, value: str) -> bool:
+    """Whether a command is among those that a filter of the list calls asks for."""
+    if key == "Status":
+        return command.status == value
+    if key == "DocumentName":
+        return value == DOCUMENT
+    if key in ("InvokedAfter", "InvokedBefore"):
+        moment = datetime.fromisoformat(value).timestamp()
+        return command.requested > moment if key == "InvokedAfter" else command.requested < moment
+    raise wire.Refusal("InvalidFilterKey", f"this emulation filters by Status, DocumentName, InvokedAfter and InvokedBefore, not {key}")
 
 
 def check(content: dict) -> None:
     """Refuses what the real service refuses before it looks for instances."""
     if content["DocumentName"] != DOCUMENT:
         raise wire.Refusal("InvalidDocument", f"Document with name {content['DocumentName']} does not exist.")
-    if "Targets" in content or not content.get("InstanceIds"):
-        raise wire.Refusal("ValidationException", "this emulation sends to InstanceIds only")
-    if len(content["InstanceIds"]) > 50:
+    if bool(content.get("Targets")) == bool(content.get("InstanceIds")):
+        raise wire.Refusal("ValidationException", "Either InstanceIds or Targets must be given, and not both")
+    if len(content.get("Comment", "")) > LONGEST_COMMENT:
+        raise wire.Refusal("ValidationException", f"comment: Member must have length less than or equal to {LONGEST_COMMENT}")
+    if len(content.get("InstanceIds", [])) > 50:
         raise wire.Refusal("ValidationException", "InstanceIds: Member must have length less than or equal to 50")
     parameters = content.get("Parameters", {})
     unknown = set(parameters) - {"commands", "workingDirectory", "executionTimeout"}

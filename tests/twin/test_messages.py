@@ -15,7 +15,7 @@ class Service:
 
     def __init__(self):
         self.time = 1_000_000.0
-        self.service = run_command.RunCommand(lambda instance: True, lambda instance: True, lambda: self.time)
+        self.service = run_command.RunCommand("us-east-1", lambda _: True, lambda _: True, lambda _: {"role": "gpu"}, lambda: self.time)
         self.call("ssm.UpdateInstanceInformation", InstanceId=BOX)
 
     def call(self, name, **content):
@@ -49,8 +49,9 @@ def service(monkeypatch):
 
 def test_an_undelivered_command_times_out_after_both_timeouts_together(service):
     command = service.send(TimeoutSeconds=30)
-    service.time += 30 + 100 - 2
     assert service.invocation(command)["Status"] == "Pending"
+    service.time += 30 + 100 - 2
+    assert service.invocation(command)["Status"] == "Delayed"
     service.time += 2
     assert service.invocation(command)["StatusDetails"] == "Delivery Timed Out"
     assert service.poll() == []
@@ -118,3 +119,68 @@ def test_a_silent_agent_is_shown_as_lost(service):
     assert service.call("ssm.DescribeInstanceInformation")["InstanceInformationList"][0]["PingStatus"] == "Online"
     service.time += 60
     assert service.call("ssm.DescribeInstanceInformation")["InstanceInformationList"][0]["PingStatus"] == "ConnectionLost"
+
+
+def test_a_command_that_no_agent_fetches_is_delayed_and_runs_when_one_does(service):
+    command = service.send(TimeoutSeconds=600)
+    service.time += 40
+    assert (service.invocation(command)["Status"], service.invocation(command)["ResponseCode"]) == ("Delayed", -1)
+    assert service.call("ssm.ListCommands", CommandId=command)["Commands"][0]["Status"] == "Pending"  # a command is never Delayed
+    (message,) = service.poll()
+    service.reply(message, "InProgress")
+    assert service.invocation(command)["Status"] == "InProgress"
+    service.reply(message, "Success", code=0)
+    assert service.invocation(command)["Status"] == "Success"
+
+
+def test_the_delivery_timeout_has_bounds(service):
+    for seconds in (29, 2_592_001):
+        with pytest.raises(wire.Refusal, match="2592000"):
+            service.send(TimeoutSeconds=seconds)
+
+
+def test_a_cancel_shows_as_cancelling_until_the_agent_answers(service):
+    command = service.send()
+    (message,) = service.poll()
+    service.reply(message, "InProgress")
+    service.call("ssm.CancelCommand", CommandId=command)
+    assert service.invocation(command)["Status"] == "Cancelling"
+    assert service.call("ssm.ListCommands", CommandId=command)["Commands"][0]["Status"] == "Cancelling"
+    service.reply(message, "Success", code=0)  # no guarantee that it is ended
+    assert service.invocation(command)["Status"] == "Success"
+
+
+def test_a_command_goes_to_the_instances_that_a_tag_names(service):
+    def sent(**target):
+        parameters = {"commands": ["true"]}
+        answer = service.call("ssm.SendCommand", Targets=[target], DocumentName="AWS-RunShellScript", Parameters=parameters)["Command"]
+        service.time += 1
+        return answer
+
+    found = sent(Key="tag:role", Values=["gpu"])
+    assert (found["TargetCount"], found["InstanceIds"]) == (1, [])
+    assert len(service.call("ssm.ListCommandInvocations", CommandId=found["CommandId"])["CommandInvocations"]) == 1
+    nobody = sent(Key="tag:role", Values=["cpu"])
+    assert (nobody["TargetCount"], nobody["StatusDetails"]) == (0, "NoInstancesInTag")
+    assert service.call("ssm.ListCommandInvocations", CommandId=nobody["CommandId"])["CommandInvocations"] == []
+
+
+def test_sending_twice_runs_twice_and_only_the_comment_tells(service):
+    first, second = service.send(Comment="run-1"), service.send(Comment="run-1")
+    assert first != second and len(service.poll()) == 2
+    listed = service.call("ssm.ListCommands", InstanceId=BOX)["Commands"]
+    assert [one["CommandId"] for one in listed if one["Comment"] == "run-1"] == [second, first]
+    with pytest.raises(wire.Refusal, match="comment"):
+        service.send(Comment="c" * 101)
+
+
+def test_lists_by_status_and_by_time(service):
+    first = service.send()
+    service.time += 100
+    second = service.send()
+    after = "1970-01-12T13:47:00+00:00"  # between the two
+    filters = [{"key": "InvokedAfter", "value": after}]
+    assert [one["CommandId"] for one in service.call("ssm.ListCommands", Filters=filters)["Commands"]] == [second]
+    service.reply(service.poll()[0], "Success", code=0)
+    filters = [{"key": "Status", "value": "Success"}]
+    assert [one["CommandId"] for one in service.call("ssm.ListCommands", Filters=filters)["Commands"]] == [first]

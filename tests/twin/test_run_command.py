@@ -1,11 +1,14 @@
 """Run Command through a real agent process: what the open source agent does is what is promised here."""
 
+import ast
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from twin import processes
+from twin import processes, world
 
 
 def running(box) -> list[str]:
@@ -127,3 +130,123 @@ def test_refuses_as_the_service_does(box, change, code):
 def test_a_working_directory_is_used_and_a_missing_one_fails(box):
     assert box.run("pwd", workingDirectory=str(box.root / "mnt"))["StandardOutputContent"] == f"{box.root}/mnt\n"
     assert box.run("pwd", workingDirectory="/no/such/place")["Status"] == "Failed"
+
+
+@pytest.fixture
+def machine(cloud):
+    """A box that the test may break."""
+    made = cloud.box()
+    yield made
+    cloud.ec2.terminate_instances(InstanceIds=[made.instance])
+
+
+def agent_of(box) -> psutil.Process:
+    return next(one for one in processes.of(box.root) if box.instance in one.cmdline())
+
+
+def test_an_execution_timeout_below_five_seconds_silently_becomes_an_hour(box):
+    assert box.run("sleep 2.2; echo whole", executionTimeout="1")["StandardOutputContent"] == "whole\n"
+
+
+def test_starts_in_the_directory_of_the_agents_unit(box):
+    assert box.run("pwd")["StandardOutputContent"] == f"{box.root}/usr/bin\n"
+
+
+def test_a_cancelled_command_that_still_waits_for_its_turn_never_runs(box, until):
+    held = [box.send("sleep 60.5") for _ in range(5)]
+    until(lambda: all(box.status(command) == "InProgress" for command in held))
+    sixth = box.send('touch "$BOX_ROOT/tmp/sixth"')
+    time.sleep(0.5)
+    box.cloud.ssm.cancel_command(CommandId=sixth)
+    until(lambda: box.status(sixth) == "Cancelled")
+    for command in held:
+        box.cloud.ssm.cancel_command(CommandId=command)
+    assert all(box.ended(command)["Status"] == "Cancelled" for command in held)
+    assert box.run('ls "$BOX_ROOT/tmp"')["StandardOutputContent"] == ""
+
+
+def test_the_script_stays_on_the_box(box):
+    """So a secret in a command would outlive it there, as well as in the command's history."""
+    command = box.ended(box.send("echo planted-in-a-script"))["CommandId"]
+    folder = box.root / f"var/lib/amazon/ssm/{box.instance}/document/orchestration/{command}/awsrunShellScript/0.awsrunShellScript"
+    assert "planted-in-a-script" in (folder / "_script.sh").read_text()
+
+
+def test_a_script_outlives_its_agent_and_the_next_agent_delivers_its_end(machine, until):
+    command = machine.send('echo begun; sleep 3; echo "$SSM_COMMAND_ID"')
+    until(lambda: machine.status(command) == "InProgress")
+    old = agent_of(machine)
+    old.kill()
+    world.ask(machine.cloud.state, "start_agent", instance=machine.instance)
+    found = machine.ended(command)
+    assert found["StandardOutputContent"] == f"begun\n{command}\n" and found["ResponseCode"] == 0
+    assert agent_of(machine).pid != old.pid
+
+
+def test_a_script_that_a_reboot_cut_off_runs_again(machine, until):
+    command = machine.send('echo run >>"$BOX_ROOT/root/runs"; [ "$(wc -l <"$BOX_ROOT/root/runs")" -gt 1 ] || sleep 60.6')
+    until(lambda: (machine.root / "root/runs").exists())
+    machine.cloud.ec2.reboot_instances(InstanceIds=[machine.instance])
+    assert machine.ended(command)["Status"] == "Success"
+    assert (machine.root / "root/runs").read_text() == "run\nrun\n"
+
+
+def test_exit_194_reboots_the_box_and_runs_the_script_again(machine):
+    script = """echo "$(cat "$BOX_ROOT/run/before" 2>/dev/null)" >>"$BOX_ROOT/root/boots"
+    mkdir -p "$BOX_ROOT/run"; echo same >"$BOX_ROOT/run/before"
+    [ "$(wc -l <"$BOX_ROOT/root/boots")" -gt 1 ] || exit 194
+    echo after the reboot"""
+    found = machine.run(script)
+    assert (found["Status"], found["StandardOutputContent"]) == ("Success", "after the reboot\n")
+    assert (machine.root / "root/boots").read_text() == "\n\n"  # /run was empty each time
+
+
+def test_a_shutdown_on_the_box_stops_the_instance(machine, until):
+    machine.send("shutdown -h now; sleep 60.7")
+    until(lambda: machine.cloud.instance_state(machine.instance) == "stopped")
+
+
+def test_output_goes_to_s3_when_the_command_has_ended(box):
+    arguments = {"DocumentName": "AWS-RunShellScript", "OutputS3BucketName": "things", "OutputS3KeyPrefix": "out/put"}
+    parameters = {"commands": ["printf %030000d 0; echo problem >&2"]}
+    sent = box.cloud.ssm.send_command(InstanceIds=[box.instance], Parameters=parameters, **arguments)["Command"]["CommandId"]
+    found = box.ended(sent)
+    key = f"out/put/{sent}/{box.instance}/awsrunShellScript/0.awsrunShellScript/stdout"
+    assert len(box.cloud.s3.get_object(Bucket="things", Key=key)["Body"].read()) == 30_000  # whole, not cut
+    assert found["StandardOutputUrl"].endswith(f"/things/{key}")
+    assert box.cloud.s3.get_object(Bucket="things", Key=key[:-6] + "stderr")["Body"].read() == b"problem\n"
+
+
+def test_output_streams_to_cloudwatch_while_the_command_runs(box, until):
+    wanted = {"CloudWatchOutputEnabled": True, "CloudWatchLogGroupName": "/commands"}
+    parameters = {"commands": ["echo early; sleep 4; echo late"]}
+    request = {"InstanceIds": [box.instance], "DocumentName": "AWS-RunShellScript", "Parameters": parameters}
+    sent = box.cloud.ssm.send_command(**request, CloudWatchOutputConfig=wanted)["Command"]["CommandId"]
+    stream = {"logGroupName": "/commands", "logStreamName": f"{sent}/{box.instance}/aws-runShellScript/stdout"}
+
+    def messages() -> list[str]:
+        try:
+            return [event["message"] for event in box.cloud.logs.get_log_events(**stream, startFromHead=True)["events"]]
+        except box.cloud.logs.exceptions.ResourceNotFoundException:
+            return []
+
+    until(lambda: messages() == ["early"])
+    assert box.status(sent) == "InProgress" and box.invocation(sent)["StandardOutputContent"] == ""
+    box.ended(sent)
+    assert messages() == ["early", "late"]
+
+
+def test_every_rule_of_the_table_has_its_source_and_a_test_that_exists():
+    here = Path(__file__).parent
+    rows = [line.split("|")[1:-1] for line in (here.parents[1] / "twin/RUN_COMMAND.md").read_text().splitlines() if line.startswith("| ")][
+        2:
+    ]
+    assert len(rows) >= 20
+    known = {name for file in ("test_run_command.py", "test_messages.py", "test_boxes.py", "test_clock.py") for name in tests(here / file)}
+    for _, rule, source, test in rows:
+        assert rule.strip() and source.strip()
+        assert test.strip().strip("`") in known, test
+
+
+def tests(path: Path) -> list[str]:
+    return [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
