@@ -194,6 +194,28 @@ def twin_status(c):
 
 @task
 @friendly
+def twin_costs(c):
+    """Show what the emulated account would have to pay so far, second by second."""
+    from twin import bill, world
+
+    run = settings(c)
+    rehearsed(c, "call   Read the twin's meter") or print(bill.text(world.costs(state_folder(run))))
+
+
+@task(help={"hours": "how far; schedules, leases and prices go with it"})
+@friendly
+def twin_forward(c, hours):
+    """Move the twin's clock forward."""
+    from twin import bill, world
+
+    run = settings(c)
+    rehearsed(c, f"call   Move the twin's clock forward by {hours} h") or print(
+        bill.moment(world.forward(state_folder(run), float(hours) * 3600))
+    )
+
+
+@task
+@friendly
 def twin_env(c):
     """Print the exports that point any AWS or Hub client at the twin: eval "$(inv twin.env)"."""
     for name, value in environment(settings(c, world_needed=False)).items():
@@ -309,7 +331,14 @@ def register_image(c, run) -> None:
 
 namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, smoke)
 twin = Collection("twin")
-for body, name in ((twin_start, "start"), (twin_stop, "stop"), (twin_status, "status"), (twin_env, "env")):
+for body, name in (
+    (twin_start, "start"),
+    (twin_stop, "stop"),
+    (twin_status, "status"),
+    (twin_env, "env"),
+    (twin_costs, "costs"),
+    (twin_forward, "forward"),
+):
     twin.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")

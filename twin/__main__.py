@@ -24,6 +24,7 @@ from twin.gateway import Gateway
 from twin.hub.app import Hub
 from twin.journal import Journal
 from twin.metadata import Metadata
+from twin.meter import Meter
 from twin.permissions import Permissions
 from twin.pricing import Pricing
 from twin.quotas import Quotas
@@ -71,9 +72,10 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     services = [commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), Access(boxes.state, region, clock)]
-    verbs = {"forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
+    meter = Meter(boxes.state, region, clock.now)
+    verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     control = Control(verbs | {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back})
-    own = [control, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
+    own = [control, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
     made.layers = [*(part.operations for part in own), provided.operations]
     clock.start()
     return made

@@ -68,6 +68,11 @@ def forward(state: Path, seconds: float) -> float:
     return ask(state, "forward", seconds=seconds)["now"]
 
 
+def costs(state: Path) -> dict:
+    """What the world's account would have to pay so far: `rows`, one a stretch, `sums` by kind, `total`, and what has no known price."""
+    return ask(state, "costs")
+
+
 def ask(state: Path, verb: str, **content) -> dict:
     """What the world itself answers, beside AWS."""
     address = urlsplit(running(state)["aws"]).netloc

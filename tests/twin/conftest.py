@@ -1,8 +1,10 @@
 """An emulated world of these tests' own, and a box in it; a test that stops or breaks something makes another."""
 
+import json
 import os
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,19 @@ class Cloud:
         instance = self.launch(**more)
         until(lambda: instance in self.agents())
         return Box(self, instance)
+
+    role = "arn:aws:iam::123456789012:role/box-scheduler"
+
+    def schedule(self, name: str, expression: str, instance: str, **more) -> None:
+        """A schedule that stops the instance."""
+        target = {"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": self.role}
+        target["Input"] = json.dumps({"InstanceIds": [instance]})
+        request = {"Name": name, "ScheduleExpression": expression, "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": target} | more
+        self.scheduler.create_schedule(**request)
+
+    def at(self, seconds: float) -> str:
+        """The expression for so many seconds from now on the world's clock."""
+        return f"at({datetime.fromtimestamp(world.forward(self.state, 0) + seconds, UTC):%Y-%m-%dT%H:%M:%S})"
 
     def journal(self) -> str:
         return (self.state / "journal.jsonl").read_text()

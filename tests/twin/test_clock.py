@@ -2,14 +2,11 @@
 
 import json
 import time
-from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
 
 from twin import clock, world
-
-ROLE = "arn:aws:iam::123456789012:role/box-scheduler"
 
 
 @pytest.fixture(scope="module")
@@ -21,19 +18,9 @@ def cloud(tmp_path_factory, account, another):
     world.stop(state)
 
 
-def schedule(cloud, name: str, expression: str, instance: str, **more) -> None:
-    target = {"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": ROLE, "Input": json.dumps({"InstanceIds": [instance]})}
-    request = {"Name": name, "ScheduleExpression": expression, "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": target} | more
-    cloud.scheduler.create_schedule(**request)
-
-
-def at(cloud, seconds: float) -> str:
-    return f"at({datetime.fromtimestamp(world.forward(cloud.state, 0) + seconds, UTC):%Y-%m-%dT%H:%M:%S})"
-
-
 def test_a_schedule_stops_its_instance_when_the_clock_reaches_it(cloud, until):
     box = cloud.box()
-    schedule(cloud, "stop-it", at(cloud, 3600), box.instance, ActionAfterCompletion="DELETE")
+    cloud.schedule("stop-it", cloud.at(3600), box.instance, ActionAfterCompletion="DELETE")
     world.forward(cloud.state, 3500)
     assert cloud.instance_state(box.instance) == "running"
     world.forward(cloud.state, 200)
@@ -45,8 +32,8 @@ def test_a_schedule_stops_its_instance_when_the_clock_reaches_it(cloud, until):
 
 def test_a_schedule_fires_on_the_real_clock_too_and_a_deleted_one_never(cloud, until):
     kept, spared = cloud.box(), cloud.box()
-    schedule(cloud, "kept", at(cloud, 2), kept.instance)
-    schedule(cloud, "deleted", at(cloud, 1), spared.instance)
+    cloud.schedule("kept", cloud.at(2), kept.instance)
+    cloud.schedule("deleted", cloud.at(1), spared.instance)
     cloud.scheduler.delete_schedule(Name="deleted")
     until(lambda: cloud.instance_state(kept.instance) in ("stopping", "stopped"), 6)
     assert cloud.instance_state(spared.instance) == "running"
@@ -59,14 +46,14 @@ def test_a_schedule_whose_role_may_not_is_refused_or_does_nothing(cloud):
         schedule(
             cloud,
             "wrong",
-            at(cloud, 60),
+            cloud.at(60),
             box.instance,
-            Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": ROLE[:-10]},
+            Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": cloud.role[:-10]},
         )
     with pytest.raises(ClientError, match="Invalid Schedule Expression"):
-        schedule(cloud, "when", "at(tomorrow)", box.instance)
+        cloud.schedule("when", "at(tomorrow)", box.instance)
     cloud.iam.delete_role_policy(RoleName="box-scheduler", PolicyName="actions")
-    schedule(cloud, "powerless", at(cloud, 60), box.instance)
+    cloud.schedule("powerless", cloud.at(60), box.instance)
     world.forward(cloud.state, 61)
     assert cloud.instance_state(box.instance) == "running"
 
