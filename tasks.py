@@ -192,26 +192,57 @@ def twin_status(c):
     )
 
 
+@task(
+    iterable=["set"],
+    help={
+        "name": "which fault: `inv twin.faults` lists them",
+        "count": "how many calls it strikes; 0 for all",
+        "after": "calls that pass before, or seconds of the twin's clock for what befalls the box",
+        "seed": "strike by chance, the same calls for the same seed",
+        "only": "which operations, such as ssm.SendCommand or s3.*",
+        "set": "an option of its own, NAME=VALUE",
+    },
+)
+@friendly
+def twin_fault(c, name, count=None, after=None, seed=None, only=None, set=None):
+    """Let something go wrong on the twin."""
+    from twin import show, world
+
+    run = settings(c)
+    options = show.options({"count": count, "after": after, "seed": seed, "only": only}, set or [])
+    if not rehearsed(c, f"call   Arm the fault {name} on the twin"):
+        print(show.fault(told(world.fault, state_folder(run), name, **options)))
+
+
+@task
+@friendly
+def twin_faults(c):
+    """List what can go wrong on the twin, and what has been armed."""
+    from twin import show, world
+
+    run = settings(c)
+    rehearsed(c, "call   Read the twin's faults") or print(show.faults(world.faults(state_folder(run))))
+
+
 @task
 @friendly
 def twin_costs(c):
     """Show what the emulated account would have to pay so far, second by second."""
-    from twin import bill, world
+    from twin import show, world
 
     run = settings(c)
-    rehearsed(c, "call   Read the twin's meter") or print(bill.text(world.costs(state_folder(run))))
+    rehearsed(c, "call   Read the twin's meter") or print(show.bill(world.costs(state_folder(run))))
 
 
 @task(help={"hours": "how far; schedules, leases and prices go with it"})
 @friendly
 def twin_forward(c, hours):
     """Move the twin's clock forward."""
-    from twin import bill, world
+    from twin import show, world
 
     run = settings(c)
-    rehearsed(c, f"call   Move the twin's clock forward by {hours} h") or print(
-        bill.moment(world.forward(state_folder(run), float(hours) * 3600))
-    )
+    if not rehearsed(c, f"call   Move the twin's clock forward by {hours} h"):
+        print(show.moment(told(world.forward, state_folder(run), show.hours(hours))))
 
 
 @task
@@ -257,6 +288,17 @@ def state_folder(run) -> Path:
     if not run.cloud.loopback:
         raise Problem(f"cloud={run.cloud.name} is no twin", "say `cloud=twin`: inv twin.start -- cloud=twin")
     return ROOT / run.cloud.state
+
+
+def told(ask, *arguments, **options):
+    """What the twin answers; what it refuses is the user's mistake."""
+    from conf.problem import Problem
+    from twin.world import WorldError
+
+    try:
+        return ask(*arguments, **options)
+    except WorldError as error:
+        raise Problem(str(error), "`inv twin.faults` and `inv --help twin.fault` show what there is", reason="bad_config") from error
 
 
 def environment(run) -> dict:
@@ -337,6 +379,8 @@ for body, name in (
     (twin_status, "status"),
     (twin_env, "env"),
     (twin_costs, "costs"),
+    (twin_fault, "fault"),
+    (twin_faults, "faults"),
     (twin_forward, "forward"),
 ):
     twin.add_task(body, name)

@@ -7,8 +7,8 @@ it into a world's ECR; `inv deploy` then keeps it, because an image with this tr
     laptop.inv("up", "deploy", "train", overrides=("train.steps=50", "train.save_every=5"))
 
 It logs one numbered line a step, saves a checkpoint every `train.save_every` steps and goes on from the newest whole one; it
-obeys SIGTERM like the real one. `crash_at` raises at that step, `hang_at` stops making steps (and heartbeats) there, `full_at`
-meets a full disk; each on the first attempt only.
+obeys SIGTERM like the real one, and the fault `disk-full`. `crash_at` raises at that step, `hang_at` stops making steps (and
+heartbeats) there, `full_at` meets a full disk; each on the first attempt only.
 """
 
 import errno
@@ -45,7 +45,7 @@ def run(settings, folder: Path, record, begun: float) -> None:
     if first:
         print(f"going on after step {first}", flush=True)
     for step in range(first + 1, steps + 1):
-        misfortune(step, first)
+        misfortune(step, first, folder)
         time.sleep(option("step_seconds"))
         print(f"step {step} of {steps}", flush=True)
         record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
@@ -60,8 +60,10 @@ def run(settings, folder: Path, record, begun: float) -> None:
     record.seal(settings, usual.FACTS | {"model": {"id": settings.model.id, "revision": "0" * 40}, "data": data, "seconds": seconds})
 
 
-def misfortune(step: int, first: int) -> None:
-    """What the image's environment has in store for this step of a first attempt."""
+def misfortune(step: int, first: int, folder: Path) -> None:
+    """What the box's full disk, or the image's environment on a first attempt, has in store for this step."""
+    if any((parent.parent / "full").exists() for parent in [folder.resolve(), *folder.resolve().parents]):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if first:
         return
     if step == option("crash_at"):

@@ -20,11 +20,13 @@ from twin.clock import Clock
 from twin.control import Control
 from twin.disks import Disks
 from twin.ecr import Registry
+from twin.faults import KINDS, Faults
 from twin.gateway import Gateway
 from twin.hub.app import Hub
 from twin.journal import Journal
 from twin.metadata import Metadata
 from twin.meter import Meter
+from twin.mischief import Mischief
 from twin.permissions import Permissions
 from twin.pricing import Pricing
 from twin.quotas import Quotas
@@ -50,8 +52,14 @@ def main() -> None:
     clock = Clock()
     boxes = Boxes(state, region, Disks(state, region), clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
-    aws = address(serve(gateway(journal, clock, boxes, region)))
-    found = {"aws": aws, "hub": address(serve(journal.watching(hub, "hub"))), "region": region, "token": token}
+    front = gateway(journal, clock, boxes, region)
+    aws = address(serve(front))
+    found = {
+        "aws": aws,
+        "hub": address(serve(front.faults.guarding(journal.watching(hub, "hub"), "hub"))),
+        "region": region,
+        "token": token,
+    }
     boxes.environment = box_environment(state, found)
     os.environ |= {name: value for name, value in world.aws_environment(state, aws, region).items() if value is not None}
     account.create(plan["account"], token)
@@ -67,18 +75,36 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
     metadata = Metadata(region, clock.now)
     permissions = Permissions(region, lambda key: key if key.startswith("i-") else metadata.callers.get(key))
-    made = Gateway(journal, permissions, [])
+    faults = Faults(permissions.instance_of, boxes.skews)
+    made = Gateway(journal, permissions, faults, [])
     boxes.power_off = lambda instance: shut_down(made, region, instance)
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
-    services = [commands, Scheduler(clock, region, made), metadata, Registry(region), Pricing(), Access(boxes.state, region, clock)]
+    registry = Registry(region)
+    mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
+    services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock)]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
-    control = Control(verbs | {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back})
+    verbs |= {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back}
+    control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
     made.layers = [*(part.operations for part in own), provided.operations]
     clock.start()
     return made
+
+
+def fault(faults: Faults, mischief: Mischief, name: str, **options) -> dict:
+    if name in KINDS:
+        return faults.arm(name, **options)
+    if name in mischief.deeds:
+        return mischief.arm(name, **options)
+    raise ValueError(f"there is no fault {name}; there are {', '.join(sorted([*KINDS, *mischief.deeds]))}")
+
+
+def known(faults: Faults, mischief: Mischief) -> dict:
+    """Every fault that there is, in a sentence, and what became of those that were armed."""
+    about = {name: kind.about for name, kind in KINDS.items()} | {name: deed.__doc__ for name, deed in mischief.deeds.items()}
+    return {"known": dict(sorted(about.items())), "armed": faults.listing()}
 
 
 def shut_down(gateway: Gateway, region: str, instance: str) -> None:

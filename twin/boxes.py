@@ -29,6 +29,8 @@ class Boxes:
         self.state, self.region = state, region
         self.disks = disks
         self.today = today  # the world's clock
+        self.without_agent = 0  # of the next boxes to start
+        self.skews: dict[str, float] = {}  # seconds that a box's own clock is wrong
         self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
@@ -95,7 +97,10 @@ class Boxes:
             furnish(root)
             self.disks.boot(instance, cold)
             self.set_clock(root)
-            self.start_agent(instance)
+            if self.without_agent:
+                self.without_agent -= 1
+            else:
+                self.start_agent(instance)
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
@@ -127,13 +132,14 @@ class Boxes:
     def set_clock(self, root: Path) -> None:
         path = root.parent / "clock"
         temporary = path.with_suffix(".new")
-        temporary.write_text(f"{self.offset:.0f}\n")
+        temporary.write_text(f"{self.offset + self.skews.get(root.parent.name, 0):.0f}\n")
         temporary.rename(path)
 
     def shut_down(self, instance: str) -> None:
         with self.lock:
             root = self.root(instance)
             processes.end(root)
+            remove(root.parent / "faults")  # the box's own faults end with its power
             if agent := self.agents.pop(instance, None):
                 agent.wait()
             self.disks.unmount_all(instance)

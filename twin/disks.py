@@ -9,7 +9,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from twin import instances, wire
@@ -25,9 +24,10 @@ BUSY = (
 class Disks:
     def __init__(self, state: Path, region: str):
         self.state, self.region = state, region
-        self.late: Callable[[], float] = lambda: 0.0  # seconds until the kernel shows a disk that was attached
-        self.born: Callable[[Path], None] = lambda folder: None  # may do something to a new volume
-        self.swapped: set[str] = set()  # instances whose disks are found in the other order
+        # Faults: seconds until the box sees its next new disks, what stands on the next new volumes, boxes that count the other way
+        self.late: list[float] = []
+        self.foreign: list[str] = []
+        self.swapped: set[str] = set()
         self.operations: dict[str, wire.Handler] = {
             "ec2.CreateVolume": self.create,
             "ec2.DeleteVolume": self.delete,
@@ -49,7 +49,8 @@ class Disks:
                 shutil.copytree(self.state / "snapshots" / source, self.volume(volume), symlinks=True)
             else:
                 self.volume(volume).mkdir(parents=True)
-                self.born(self.volume(volume))
+                if self.foreign:
+                    (self.volume(volume) / "filesystem").write_text(f"{self.foreign.pop(0)}\n")
             self.resize(volume)
         return response
 
@@ -62,7 +63,7 @@ class Disks:
     def attach(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
         if response.status_code == 200:
-            instance, delay = request.parameters["InstanceId"], self.late()
+            instance, delay = request.parameters["InstanceId"], self.late.pop(0) if self.late else 0.0
             if delay:
                 threading.Thread(target=lambda: (time.sleep(delay), self.show(instance)), daemon=True).start()
             else:

@@ -22,7 +22,7 @@ TOKEN_LIFE = 12 * 3600  # seconds
 class Registry:
     def __init__(self, region: str):
         self.region = region
-        self.token = secrets.token_urlsafe(32)
+        self.renew()
         self.operations: dict[str, wire.Handler] = {
             "ecr.GetAuthorizationToken": self.authorize,
             "ecr.PutImage": put_image,
@@ -31,6 +31,10 @@ class Registry:
             "registry.GET": self.serve,
             "registry.HEAD": self.serve,
         }
+
+    def renew(self) -> None:
+        """From now on nobody is logged in."""
+        self.token = secrets.token_urlsafe(32)
 
     @property
     def credentials(self) -> str:

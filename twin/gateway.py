@@ -7,6 +7,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.wrappers import Response
 
 from twin import wire
+from twin.faults import Cut, Faults, gone
 from twin.journal import Journal
 from twin.permissions import Permissions
 
@@ -16,23 +17,30 @@ moto = DomainDispatcherApplication(create_backend_app)
 class Gateway:
     """A WSGI application made of layers; each maps operations to handlers, which answer or forward to the layers below.
 
-    A layer that injects faults belongs in front of the others: it sees every request first.
+    Faults stand in front of all: they see every request first.
     """
 
-    def __init__(self, journal: Journal, permissions: Permissions, layers: list[dict[str, wire.Handler]]):
+    def __init__(self, journal: Journal, permissions: Permissions, faults: Faults, layers: list[dict[str, wire.Handler]]):
         self.journal = journal
+        self.faults = faults
         self.permissions = permissions
         self.layers = layers
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        try:
+            self.faults.take_in(environ, "aws")
+        except Cut:
+            return gone(start_response)
         request, status = wire.read(environ), 500
         try:
             self.permissions.check(request)
-            response = self.answer(request)
+            response = self.faults.answer(request, lambda: self.answer(request))
             status = response.status_code
         except wire.Refusal as refusal:
             response = refusal.reply(request)
             status = refusal.status
+        except Cut:
+            return gone(start_response)
         finally:
             by = self.permissions.instance_of(request.key) or request.key
             self.journal.record(request.service, request.operation, environ, status, request.body, by)

@@ -29,10 +29,13 @@ def running(region: str, instance: str) -> bool:
     return bool(found and found._state.name == "running")
 
 
+def every(region: str) -> list:
+    return [one for reservation in backend(region).reservations.values() for one in reservation.instances]
+
+
 def all_running(region: str) -> list:
     """Every instance that is paid for."""
-    found = [one for reservation in backend(region).reservations.values() for one in reservation.instances]
-    return [one for one in found if one._state.name in ("pending", "running")]
+    return [one for one in every(region) if one._state.name in ("pending", "running")]
 
 
 def named(response: wire.Response) -> list[str]:

@@ -24,12 +24,16 @@ def end(root: Path, patience: float = 2.0) -> None:
     """No process of the box is left: SIGTERM as at a shutdown, then SIGKILL."""
     deadline = time.monotonic() + patience
     send(of(root), signal.SIGTERM)
-    while (left := of(root)) and time.monotonic() < deadline:
+    while of(root) and time.monotonic() < deadline:
         time.sleep(0.05)
-    while left:
+    kill(root)
+
+
+def kill(root: Path) -> None:
+    """As when the power goes: no process of the box is left, and none has heard of it."""
+    while left := of(root):
         send(left, signal.SIGKILL)
         time.sleep(0.02)
-        left = of(root)
 
 
 def send(processes: list[psutil.Process], number: signal.Signals) -> None:

@@ -78,6 +78,10 @@ class Refusal(Exception):
         self.code, self.message, self.status = code, message, status
 
     def reply(self, request: Request) -> Response:
+        if request.service == "hub":
+            return Response(
+                json.dumps({"error": self.message}), self.status, headers={"X-Error-Message": self.message}, mimetype="application/json"
+            )
         if request.is_json or request.service in REST_JSON:
             headers = {"x-amzn-ErrorType": self.code}
             return answer({"__type": self.code, "message": self.message, "Message": self.message}, self.status, headers)
@@ -102,17 +106,20 @@ def xml(operation: str, content: str) -> Response:
     )
 
 
+def outline(environ: dict, service: str | None) -> Request:
+    """The request without its body, of which nothing is read; `service` names one that has a door of its own."""
+    if service and service != "aws":
+        return Request(environ, service, environ["REQUEST_METHOD"], "us-east-1", b"")
+    key, region, named = scope(HttpRequest(environ))
+    return Request(environ, named or "s3", environ["REQUEST_METHOD"], region, b"", key)
+
+
 def read(environ: dict) -> Request:
     """The request as its AWS client meant it; service and region stand in the signature's scope."""
     http = HttpRequest(environ)
     body = http.get_data()
     target = http.headers.get("X-Amz-Target", "")
-    _, _, scope = http.headers.get("Authorization", "").partition("Credential=")
-    scope = (scope.split(",")[0] or http.args.get("X-Amz-Credential", "")).split("/")
-    key, region, service = (scope[0], scope[2], scope[3]) if len(scope) == 5 else ("", "us-east-1", "")
-    for prefix, unsigned in UNSIGNED.items():
-        if not service and http.path.startswith(prefix):
-            service = unsigned
+    key, region, service = scope(http)
     if target:
         operation = target.rpartition(".")[2]
     elif http.mimetype == "application/x-www-form-urlencoded":
@@ -120,3 +127,14 @@ def read(environ: dict) -> Request:
     else:
         operation = http.method
     return Request(environ, service or "s3", operation, region, body, key)
+
+
+def scope(http: HttpRequest) -> tuple[str, str, str]:
+    """Access key id, region and service, as the signature's scope names them."""
+    _, _, found = http.headers.get("Authorization", "").partition("Credential=")
+    parts = (found.split(",")[0] or http.args.get("X-Amz-Credential", "")).split("/")
+    key, region, service = (parts[0], parts[2], parts[3]) if len(parts) == 5 else ("", "us-east-1", "")
+    for prefix, unsigned in UNSIGNED.items():
+        if not service and http.path.startswith(prefix):
+            service = unsigned
+    return key, region, service

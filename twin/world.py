@@ -68,6 +68,34 @@ def forward(state: Path, seconds: float) -> float:
     return ask(state, "forward", seconds=seconds)["now"]
 
 
+def fault(state: Path, name: str, **options) -> dict:
+    """Lets something go wrong, as FAULTS.md lists it: `fault(state, "throttle", only="ssm.*", count=3)`."""
+    return ask(state, "fault", name=name, **options)
+
+
+def faults(state: Path) -> dict:
+    """Every fault that there is (`known`), and how often those that were armed have struck (`armed`)."""
+    return ask(state, "faults")
+
+
+def heal(state: Path) -> None:
+    """No call is struck any more; what befell a box stays."""
+    ask(state, "heal")
+
+
+def mutations(state: Path) -> list[str]:
+    """The calls so far by which the laptop may have changed something, in their order: where it can be killed."""
+    from twin.faults import mutating
+
+    found = []
+    for line in (state / "journal.jsonl").read_text().splitlines():
+        call = json.loads(line)
+        laptop = call["by"] in ("twin", "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
+        if laptop and mutating(call["service"], call["operation"]):
+            found.append(f"{call['service']}.{call['operation']}")
+    return found
+
+
 def costs(state: Path) -> dict:
     """What the world's account would have to pay so far: `rows`, one a stretch, `sums` by kind, `total`, and what has no known price."""
     return ask(state, "costs")

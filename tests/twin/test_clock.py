@@ -8,6 +8,8 @@ from botocore.exceptions import ClientError
 
 from twin import clock, world
 
+STOP = "arn:aws:scheduler:::aws-sdk:ec2:stopInstances"
+
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory, account, another):
@@ -43,13 +45,7 @@ def test_a_schedule_fires_on_the_real_clock_too_and_a_deleted_one_never(cloud, u
 def test_a_schedule_whose_role_may_not_is_refused_or_does_nothing(cloud):
     box = cloud.box()
     with pytest.raises(ClientError, match="must allow AWS EventBridge Scheduler to assume the role"):
-        schedule(
-            cloud,
-            "wrong",
-            cloud.at(60),
-            box.instance,
-            Target={"Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "RoleArn": cloud.role[:-10]},
-        )
+        cloud.schedule("wrong", cloud.at(60), box.instance, Target={"Arn": STOP, "RoleArn": cloud.role[:-10]})
     with pytest.raises(ClientError, match="Invalid Schedule Expression"):
         cloud.schedule("when", "at(tomorrow)", box.instance)
     cloud.iam.delete_role_policy(RoleName="box-scheduler", PolicyName="actions")

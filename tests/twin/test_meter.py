@@ -2,7 +2,7 @@
 
 import pytest
 
-from twin import bill, meter, world
+from twin import meter, show, world
 
 HOUR = 3600
 
@@ -77,7 +77,7 @@ def test_an_unknown_price_is_said_and_not_guessed(cloud):
     world.forward(cloud.state, HOUR)
     found = world.costs(cloud.state)
     assert "instance p4d.24xlarge on-demand" in found["unknown"]
-    text = bill.text(found)
+    text = show.bill(found)
     assert "unknown" in text and "the price of instance p4d.24xlarge on-demand is unknown" in text
 
 

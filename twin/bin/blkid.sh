@@ -5,5 +5,11 @@ if [ "$#" -ne 6 ] || [ "$1 $2 $3 $4 $5" != "-p -o value -s TYPE" ]; then
   exit 4
 fi
 [ -e "$6" ] || { echo "blkid: error: $6: No such file or directory" >&2; exit 2; }
-[ -s "$6/filesystem" ] || exit 2
+if [ -e "$6/unreadable" ]; then # as with the real one: what cannot be read has no known type
+  echo "blkid: error: $6: Input/output error" >&2
+  exit 2
+fi
+case $(cat "$6/filesystem" 2>/dev/null) in
+  "" | dos | gpt) exit 2 ;; # a partition table is no TYPE
+esac
 cat "$6/filesystem"

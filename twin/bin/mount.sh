@@ -15,6 +15,7 @@ device=$1 directory=${2%/} table=$BOX_ROOT/etc/mtab
 [ -d "$directory" ] || fail 32 "$directory: mount point does not exist."
 [ -e "$device" ] || fail 32 "$directory: special device $device does not exist."
 case $(cat "$device/filesystem" 2>/dev/null) in ext4) ;; *) false ;; esac || fail 32 "$directory: wrong fs type, bad option, bad superblock on $device, missing codepage or helper program, or other error."
+[ ! -e "$device/unreadable" ] || fail 32 "$directory: can't read superblock on $device."
 [ ! -L "$directory" ] || fail 32 "$directory: $device already mounted on $directory."
 # a real mount would hide what is there; here that cannot be, and it is a mistake anyway
 rmdir "$directory" 2>/dev/null || fail 32 "$directory: this emulated mount needs an empty directory."

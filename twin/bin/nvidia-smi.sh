@@ -1,5 +1,10 @@
 #!/bin/sh
 # Stands for nvidia-smi on a g6 instance: one L4.
+if [ -e "$BOX_ROOT/../faults/gpu-missing" ]; then
+  echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running."
+  exit 9
+fi
+
 # It is busy while a container runs.
 busy() { grep -lq '"Running": true' "$BOX_ROOT"/var/lib/docker/containers/*/state.json 2>/dev/null; }
 

@@ -167,8 +167,21 @@ VERBS = {"login": login, "pull": pull, "image": image, "run": run, "ps": ps, "in
 VERBS |= {"rm": rm, "wait": wait, "info": info}
 
 
+def suffer(verb: str, arguments: list[str]) -> None:
+    """What somebody has let befall this box: files beside its root tell of it."""
+    faults = ROOT.parent / "faults"
+    if (faults / "docker-slow").exists():
+        time.sleep(float((faults / "docker-slow").read_text()))
+    if (faults / "docker-dead").exists():
+        raise Failure("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+    if verb == "run" and "--gpus" in arguments and (faults / "gpu-missing").exists():
+        raise Failure('docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]]', 125)
+
+
 def main() -> None:
     verb, *arguments = sys.argv[1:] or [""]
+    if verb != "--shim":
+        suffer(verb, arguments)
     if verb == "--shim":
         shim(*arguments)
     elif verb in VERBS:

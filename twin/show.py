@@ -1,11 +1,11 @@
-"""The meter's ledger as text."""
+"""The meter's ledger and the faults as text, and a fault's options from text."""
 
 from datetime import UTC, datetime
 
 KINDS = {"instance": "instances", "volume": "disks", "snapshot": "snapshots", "objects": "S3"}
 
 
-def text(costs: dict) -> str:
+def bill(costs: dict) -> str:
     """One line a stretch of time, then the sums."""
     lines = [f"{'since':20} {'what':30} {'size':>9} {'time':>11} {'USD':>10}"]
     for row in costs["rows"]:
@@ -32,3 +32,35 @@ def duration(seconds: float) -> str:
 
 def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def fault(armed: dict) -> str:
+    return f"{armed['name']}: {armed['about']}"
+
+
+def faults(found: dict) -> str:
+    """Every fault in a line; those that were armed with how often they have struck."""
+    lines = [f"{name:24} {about}" for name, about in found["known"].items()]
+    lines += [f"armed: {one['name']}, struck {one['struck']} of {one['seen']} calls" for one in found["armed"]]
+    return "\n".join(lines)
+
+
+def hours(text: str) -> float:
+    """As seconds; what is no number is none, and the world refuses it."""
+    found = number(text)
+    return found * 3600 if not isinstance(found, str) else -1
+
+
+def options(named: dict, words: list[str]) -> dict:
+    """What was said of a fault, numbers as numbers; what was not said is left out."""
+    said = {name: value for name, value in named.items() if value is not None} | dict(word.partition("=")[::2] for word in words)
+    return {name: number(value) for name, value in said.items()}
+
+
+def number(value: str) -> str | int | float:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
