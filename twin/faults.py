@@ -66,7 +66,7 @@ class Armed:
         """Whether this request is one of its own, and its turn has come."""
         if not any(fnmatchcase(request.name, one) for one in self.only.split(",")) or not fnmatchcase(request.path, self.key):
             return False
-        if self.by not in ("*", by) or (self.name == "laptop-killed" and not mutating(request.service, request.operation)):
+        if self.by not in ("*", by) or (self.options.get("calls") == "changing" and not mutating(request.service, request.operation)):
             return False
         self.seen += 1
         if self.seen <= self.after or (self.count and self.struck >= self.count):
@@ -289,6 +289,9 @@ KINDS = {
     "hub-slow": Kind("the Hub takes some seconds longer", delay, only="hub.*", options={"seconds": 2.0}),
     "hub-cut": Kind("an upload to the Hub is cut in the middle", lose_request, only="hub.PUT", options={"at": 0.5}, intake=True),
     "laptop-killed": Kind(
-        "the calling process is killed at a call that changes something", kill_caller, by="laptop", options={"moment": "after"}
+        "the calling process is killed at a call that changes something",
+        kill_caller,
+        by="laptop",
+        options={"moment": "after", "calls": "changing"},
     ),
 }

@@ -440,6 +440,12 @@ def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, mome
     assert psutil.pid_exists(world.status(cloud.state)["pid"])
 
 
+def test_the_laptop_is_killed_at_its_first_read_when_any_call_counts(cloud):
+    strike(cloud, "laptop-killed", calls="all")
+    done = subprocess.run([sys.executable, "-c", CALLS, "read"], env=cloud.environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9 and done.stdout == ""
+
+
 def test_mutations_are_the_calls_at_which_the_laptop_can_be_killed(cloud, box):
     before = len(world.mutations(cloud.state))
     cloud.s3.put_object(Bucket="things", Key="k", Body=b"x")

@@ -19,9 +19,9 @@ def state(tmp_path):
 
 
 def test_start_of_a_running_world_changes_nothing(cloud, account):
-    found = world.status(cloud.state)
+    found = world.read(cloud.state)
     world.start(cloud.state, {}, account | {"bucket": "others"})
-    assert world.status(cloud.state) == found
+    assert world.read(cloud.state) == found
     assert [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]] == ["things"]
 
 
