@@ -10,6 +10,7 @@ REASONS = {
     "non_finite_loss": "the loss or a gradient became NaN or infinite",
     "damaged_run": "a file of the run does not match its record",
     "killed": "the trainer was ended from outside",
+    "stopped": "the box was stopped under it, or stopped itself",
     "crashed": "the trainer ended with an error of its own",
     "unreachable": "a service or the box did not answer",
     "refused": "it is not allowed, or not now",

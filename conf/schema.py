@@ -167,6 +167,7 @@ class Cloud:
     prefix: str = MISSING  # of every key of ours in the bucket
     repository: str = MISSING  # in ECR
     instance_profile: str = MISSING  # what the box may do
+    scheduler_role: str = MISSING  # what stops a box from outside when its time is over
     hub_secret: str = MISSING  # name of the secret that holds the Hub token; never the token
     log_group: str = MISSING
 
@@ -181,10 +182,16 @@ class Box:
     disk_type: str = MISSING
     mount: str = MISSING
     gpu: bool = MISSING  # refuse to train when the driver shows no GPU
+    idle_minutes: float = MISSING  # without a run and without a command for so long, the box stops itself
+    max_hours: float = MISSING  # after its start the box is stopped, whatever it is doing
 
     def __post_init__(self):
         positive("box.root_gb", self.root_gb)
         positive("box.disk_gb", self.disk_gb)
+        positive("box.idle_minutes", self.idle_minutes)
+        positive("box.max_hours", self.max_hours)
+        if self.max_hours * 60 < self.idle_minutes:
+            raise ValueError(f"box.max_hours is {self.max_hours}; use at least the {self.idle_minutes} minutes of box.idle_minutes")
         if not self.mount.startswith("/") or self.mount.rstrip("/") == "":
             raise ValueError(f"box.mount is {self.mount!r}; use an absolute path such as /mnt/training")
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
+from remote import switch
 from remote.aws import Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
@@ -60,6 +61,7 @@ def ensure(aws: Aws, box: schema.Box) -> dict:
     if found is None:
         instance_id, changed = _launch(aws, box), "launched"
     elif found.state in ("stopped", "stopping"):
+        switch.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").start_instances(InstanceIds=[found.id])
         instance_id, changed = found.id, "started"
     else:
@@ -90,6 +92,14 @@ def _launch(aws: Aws, box: schema.Box) -> str:
         ClientToken=f"{box.name}-{int(time.time() // 60)}",
     )
     return answer["Instances"][0]["InstanceId"]
+
+
+def look(aws: Aws, name: str) -> dict:
+    """Find the box by its tag, running or not."""
+    found = find(aws, name)
+    if found is None:
+        raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
+    return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"}
 
 
 def require(aws: Aws, name: str) -> dict:
@@ -126,7 +136,7 @@ def stop(aws: Aws, instance_id: str) -> dict:
     """Stop the box and wait until AWS says that it is stopped."""
     aws.client("ec2").stop_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_stopped", instance_id)
-    return {"state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {"instance_id": instance_id, "state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def _wait(aws: Aws, state: str, instance_id: str) -> None:

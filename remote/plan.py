@@ -7,24 +7,27 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, follow, hub, image, runs, volume
+from remote import box, follow, hub, image, runs, switch, volume
 from remote.aws import Aws
 from remote.step import Call, Fact, Step, body, compose, filled, settings_block
 from remote.transport import Transport
 
 Plan = list[Call | Step]
 
-PERIOD = 10  # seconds between two shipments of the log: each costs a second of one core
+PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
 def up(run: schema.Run) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
-    supervisor = compose("supervise", _place(run) | _store(run) | {"LOG_GROUP": run.cloud.log_group, "PERIOD": PERIOD})
+    watch = {"LOG_GROUP": run.cloud.log_group, "PERIOD": PERIOD, "GPU": _word(run.box.gpu)}
+    watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
+    supervisor = compose("supervise", _place(run) | _store(run) | watch, "ship")
     return [
         Call(box.ensure, {"box": run.box}),
+        Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(box.wait_for_agent, {"instance_id": Fact("instance_id")}),
-        Step("setup", _place(run) | {"GPU": _word(run.box.gpu), "SUPERVISOR": supervisor}),
+        Step("setup", _place(run) | {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "SUPERVISOR": supervisor}),
     ]
 
 
@@ -69,9 +72,10 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
 def down(run: schema.Run, force: bool) -> Plan:
     """Everything is delivered, and the box is stopped."""
     return [
-        Call(box.require, {"name": run.box.name}),
-        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900),
+        Call(box.look, {"name": run.box.name}),
+        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running")),
         Call(box.stop, {"instance_id": Fact("instance_id")}),
+        Call(switch.disarm, {"instance_id": Fact("instance_id")}),
     ]
 
 
@@ -80,6 +84,8 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) ->
     facts: dict = {}
     for part in plan:
         started = time.monotonic()
+        if part.when and facts[part.when.name] != "yes":
+            continue
         if isinstance(part, Call):
             facts |= part.action(aws, **filled(part.settings, facts))
         else:

@@ -25,10 +25,11 @@ class Step:
     script: str
     settings: dict = field(default_factory=dict)
     timeout: int = 120  # seconds
+    when: Fact | None = None  # left out unless this fact is "yes"
 
     def text(self, facts: dict) -> str:
         """The self-contained bash text: settings, then lib.sh, then the script."""
-        return compose(self.script, filled(self.settings, facts))
+        return compose(self.script, {"LEASE": self.timeout} | filled(self.settings, facts))
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Call:
 
     action: Callable
     settings: dict = field(default_factory=dict)
+    when: Fact | None = None
 
     @property
     def intent(self) -> str:
@@ -48,9 +50,10 @@ def filled(settings: dict, facts: dict) -> dict:
     return {key: facts.get(value.name, value) if isinstance(value, Fact) else value for key, value in settings.items()}
 
 
-def compose(script: str, settings: dict) -> str:
-    """A script of remote/scripts as one text that needs nothing else on the box."""
-    return f"#!/bin/bash\n{settings_block(settings)}{body('lib')}\n{body(script)}"
+def compose(script: str, settings: dict, *more: str) -> str:
+    """A script of remote/scripts, with lib.sh and `more` above it, as one text that needs nothing else on the box."""
+    parts = "\n".join(body(name) for name in ("lib", *more, script))
+    return f"#!/bin/bash\n{settings_block(settings)}{parts}"
 
 
 def settings_block(settings: dict) -> str:

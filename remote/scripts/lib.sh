@@ -48,5 +48,29 @@ write_state() {
   mv "$1/state.part" "$1/state.json"
 }
 
+# Seconds of a clock that nobody sets.
+seconds() { cut -d . -f 1 /proc/uptime; }
+
+# renew SECONDS: until then somebody is at work on this box, and it is not idle.
+renew() { mkdir -p "$STATE" && echo $(($(seconds) + $1)) >"$STATE/lease"; }
+
+# One supervisor a box, held by the lock; where it runs already it is woken. It has none of our files: a child that kept stdout
+# would keep the command open.
+start_supervisor() {
+  mkdir -p "$STATE" "$BOX_ROOT/var/log"
+  if [ -d "$BOX_ROOT/run/systemd/system" ]; then
+    systemctl start fine-tune-slm.service >&2
+  else
+    setsid flock --nonblock --close "$STATE/supervisor.lock" "$PROGRAMS/supervise.sh" </dev/null >>"$BOX_ROOT/var/log/fine-tune-slm.log" 2>&1 &
+  fi
+  [ ! -p "$STATE/bell" ] || echo 1<>"$STATE/bell"
+}
+
+# Steps have a LEASE, their own timeout; the supervisor has none.
+if [ -n "${LEASE:-}" ]; then
+  renew "$LEASE"
+  trap 'renew 0' EXIT
+fi
+
 code=0
 trap 'code=$?; log "line $LINENO: $BASH_COMMAND exited with $code"; exit "$code"' ERR

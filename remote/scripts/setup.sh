@@ -1,8 +1,8 @@
 #!/bin/bash
-# Look the box over, and put the supervisor where it can be started.
-#   in:   GPU (yes, no), SUPERVISOR (its whole text)
+# Look the box over, and see to it that the supervisor runs: it ships the run's log, and stops a box that nobody needs.
+#   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text)
 #   out:  facts gpu, root_free_gb, changed
-: "${GPU:?setup.sh needs GPU}" "${SUPERVISOR:?setup.sh needs SUPERVISOR}"
+: "${INSTANCE:?setup.sh needs INSTANCE}" "${GPU:?setup.sh needs GPU}" "${SUPERVISOR:?setup.sh needs SUPERVISOR}"
 
 docker_answers() { docker info >/dev/null 2>&1; }
 
@@ -20,26 +20,54 @@ gpu() {
   nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>&2 | head -n 1
 }
 
+# put FILE MODE TEXT: written aside and renamed, so that a running supervisor keeps reading the text it was started with.
+put() {
+  if [ -f "$1" ] && [ "$(cat "$1")" = "$3" ]; then return 0; fi
+  printf '%s\n' "$3" >"$1.new"
+  chmod "$2" "$1.new"
+  mv "$1.new" "$1"
+  changed=yes
+}
+
+unit() {
+  cat <<END
+[Unit]
+Description=fine-tune-slm: ships the run's log, stops the box when nobody needs it
+Wants=network-online.target
+After=network-online.target docker.service local-fs.target
+
+[Service]
+ExecStartPre=mkdir -p -m 700 $STATE
+ExecStart=flock --nonblock --close $STATE/supervisor.lock $PROGRAMS/supervise.sh
+Restart=always
+RestartSec=10
+
+[Install]
+WantedBy=multi-user.target
+END
+}
+
 install_supervisor() {
-  mkdir -p "$PROGRAMS" "$STATE"
-  if [ -f "$PROGRAMS/supervise.sh" ] && [ "$(cat "$PROGRAMS/supervise.sh")" = "$SUPERVISOR" ]; then
-    echo no
-  else
-    # Written aside and renamed, so that a running supervisor keeps reading the text it was started with.
-    printf '%s\n' "$SUPERVISOR" >"$PROGRAMS/supervise.new"
-    chmod 700 "$PROGRAMS/supervise.new"
-    mv "$PROGRAMS/supervise.new" "$PROGRAMS/supervise.sh"
-    echo yes
+  mkdir -p "$PROGRAMS"
+  put "$PROGRAMS/instance" 600 "$INSTANCE"
+  put "$PROGRAMS/supervise.sh" 700 "$SUPERVISOR"
+  if [ -d "$BOX_ROOT/run/systemd/system" ]; then
+    put "$BOX_ROOT/etc/systemd/system/fine-tune-slm.service" 644 "$(unit)"
+    systemctl daemon-reload >&2
+    systemctl enable fine-tune-slm.service >&2
   fi
 }
 
 main() {
-  local seen changed
+  local seen
+  changed=no
   need docker
   need aws
+  need flock
+  install_supervisor
+  start_supervisor # before anything that may fail: from here on the box does not depend on anybody to be stopped
   wait_for_docker
   seen=$(gpu) || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"
-  changed=$(install_supervisor)
   fact gpu "$seen"
   fact root_free_gb "$(df -Pk "$BOX_ROOT/" | awk 'NR == 2 { printf "%d", $4 / 1048576 }')"
   fact changed "$changed"

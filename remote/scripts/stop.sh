@@ -12,7 +12,18 @@ wait_for_supervisor() {
   while [ -f "$MOUNT/current" ]; do
     tries=$((tries + 1))
     [ "$tries" -lt 300 ] || fail unreachable "the run's files are not in S3 yet" "\`inv status\`, then \`inv down\` again"
-    pgrep -f "$PROGRAMS/supervise.sh" >/dev/null || setsid "$PROGRAMS/supervise.sh" </dev/null >>"$MOUNT/supervisor.log" 2>&1 &
+    [ $((tries % 10)) -ne 1 ] || start_supervisor
+    sleep 1
+  done
+}
+
+# The supervisor may be looking at it just now.
+unmount() {
+  local tries=0
+  sync
+  until umount "$MOUNT"; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 10 ] || fail unreachable "something on the box still uses the volume" "\`inv down\` again; \`fuser -vm $MOUNT_PATH\` on the box names it"
     sleep 1
   done
 }
@@ -27,8 +38,7 @@ main() {
   fi
   if mounted; then
     wait_for_supervisor
-    sync
-    umount "$MOUNT"
+    unmount
     fact changed yes
   else
     fact changed no

@@ -1,53 +1,11 @@
 #!/bin/bash
-# Watch the current run: ship its log, events and state to S3 while it goes on, and its files when it ends.
-#   in:   BUCKET, PREFIX, LOG_GROUP, PERIOD (seconds); the run's id is in $MOUNT/current
-# One at a time: it holds a lock on the mount, and a second one leaves at once.
-: "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}" "${PERIOD:?supervise.sh needs PERIOD}"
-
-# Shipping must not slow the training down.
-quietly() { nice -n 19 aws "$@"; }
-
-size() { stat -c %s "$1" 2>/dev/null || echo 0; }
+# The box's one supervisor, from its start to its end: ships the current run (ship.sh, above), and stops a box that nobody needs.
+#   in:   PERIOD (seconds between two looks), IDLE (seconds without use), LIFE (seconds since the start), GPU (yes, no)
+#         the run's id is in $MOUNT/current, the box's in $PROGRAMS/instance, what ends a run early in $STATE/ending
+# It is held by a lock: there is one at a time. `set -e` does not hold here either (see ship.sh): it must outlive every failure.
+: "${PERIOD:?supervise.sh needs PERIOD}" "${IDLE:?supervise.sh needs IDLE}" "${LIFE:?supervise.sh needs LIFE}" "${GPU:?supervise.sh needs GPU}"
 
 phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$run/state.json" 2>/dev/null; }
-
-# A chunk is named by the offset of its first byte: shipped twice, it is the same chunk.
-ship() {
-  local offset end box="$STATE/outbox"
-  offset=$(cat "$shipped" 2>/dev/null || echo 0)
-  end=$(size "$run/log.txt")
-  rm -rf "$box"
-  mkdir -p "$box/log"
-  if [ "$end" -gt "$offset" ]; then
-    tail -c +$((offset + 1)) "$run/log.txt" | head -c $((end - offset)) >"$box/log/$(printf '%012d' "$offset")"
-  fi
-  for file in state.json events.jsonl; do [ ! -f "$run/$file" ] || cp "$run/$file" "$box/$file"; done
-  quietly s3 cp --quiet --recursive "$box" "$target" || return 1 # the next round ships it all again
-  if [ "$end" -gt "$offset" ]; then
-    mirror "$box/log/$(printf '%012d' "$offset")" || log "CloudWatch did not take a chunk; S3 has it"
-    echo "$end" >"$shipped"
-  fi
-}
-
-# CloudWatch wants JSON: {"timestamp": milliseconds, "message": text}; it refuses empty messages.
-mirror() {
-  local now
-  now=$(date +%s%3N)
-  grep -v '^ *$' "$1" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
-    -e "s/.*/{\"timestamp\": $now, \"message\": \"&\"}/" | paste -sd, | sed -e 's/^/[/' -e 's/$/]/' >"$STATE/mirror.json"
-  if [ "$1" = "$STATE/outbox/log/000000000000" ]; then
-    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" 2>/dev/null || true
-  fi
-  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
-}
-
-# Everything first, the manifest last: whoever sees the manifest sees a whole run.
-deliver() {
-  quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
-    --exclude manifest.json --exclude state.json
-  ship
-  quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
-}
 
 # PERIOD seconds, or until the container ends.
 rest() {
@@ -56,21 +14,20 @@ rest() {
   [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || sleep "$PERIOD"
 }
 
-retry() { # COMMAND...
-  local pause=2
-  until "$@"; do
-    [ "$pause" -lt 300 ] || return 1
-    sleep "$pause"
-    pause=$((pause * 2))
-  done
-}
+# PERIOD seconds, or until somebody rings.
+doze() { read -r -t "$PERIOD" -u 8 || true; }
 
 explain_exit() {
-  local name code
+  local name code words
   name=$(container "$run_id")
   code=$(docker inspect --format '{{.State.ExitCode}}' "$name" 2>/dev/null || echo 137)
-  if [ "$(docker inspect --format '{{.State.OOMKilled}}' "$name" 2>/dev/null)" = true ]; then
+  if [ -f "$STATE/ending" ]; then
+    mapfile -t words <"$STATE/ending"
+    write_state "$run" "${words[@]}"
+  elif [ "$(docker inspect --format '{{.State.OOMKilled}}' "$name" 2>/dev/null)" = true ]; then
     write_state "$run" failed out_of_memory "the kernel ended the trainer: the box has no memory left" "lower train.pack_tokens, then inv train"
+  elif [ "$(phase)" = failed ]; then
+    return 0
   elif [ "$code" -gt 128 ]; then
     write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "inv train goes on from the newest checkpoint"
   else
@@ -88,27 +45,115 @@ finish() {
         write_state "$run" failed unreachable "S3 did not take the run's files" "inv train delivers them again"
       fi
       ;;
-    done | failed | cancelled) ;;
+    "done" | cancelled) ;;
     *) explain_exit ;;
   esac
   retry ship
-  rm -f "$MOUNT/current"
+  rm -f "$MOUNT/current" "$STATE/ending"
+}
+
+choose() {
+  run_id=$(cat "$MOUNT/current")
+  run="$MOUNT/runs/$run_id"
+  target="s3://$BUCKET/$PREFIX/runs/$run_id"
+  shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
+}
+
+# One look at the run; it takes PERIOD seconds, less where something ends or somebody rings.
+attend() {
+  if ! mounted || [ ! -f "$MOUNT/current" ]; then
+    doze
+    return
+  fi
+  choose
+  used=$(seconds)
+  if [ "$(container_state "$run_id")" = running ]; then
+    ship || log "S3 does not take the log; trying again in $PERIOD s"
+    rest
+  else
+    finish
+    used=$(seconds)
+  fi
+}
+
+# end_run PHASE REASON EVIDENCE HINT: the trainer may write a checkpoint first (docker's --stop-timeout), then all is shipped.
+end_run() {
+  mounted && [ -f "$MOUNT/current" ] || return 0
+  choose
+  printf '%s\n' "$@" >"$STATE/ending"
+  docker stop "$(container "$run_id")" >/dev/null
+  finish
+}
+
+# A trainer that hangs is no use of the box: nothing written for IDLE seconds, and nothing computed.
+hangs() {
+  local newest
+  mounted && [ -f "$MOUNT/current" ] || return 1
+  choose
+  newest=$(stat -c %Y "$run/state.json" "$run/log.txt" "$run/events.jsonl" 2>/dev/null | sort -n | tail -n 1)
+  [ $(($(date +%s) - ${newest:-0})) -ge "$IDLE" ] || return 1
+  [ "$GPU" = no ] || [ "$(nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits 2>/dev/null | sort -n | tail -n 1)" = 0 ]
+}
+
+minutes() { echo "$((($1 + 30) / 60)) min"; }
+
+judge() {
+  local now lease
+  now=$(seconds)
+  lease=$(cat "$STATE/lease" 2>/dev/null || echo 0)
+  [ "$lease" -le "$now" ] || lease=$now # a command is at work
+  [ "$lease" -le "$used" ] || used=$lease
+  if [ $((now - started)) -ge "$LIFE" ]; then
+    give_up "box.max_hours is over: it started $(minutes $((now - started))) ago"
+  elif [ $((now - used)) -ge "$IDLE" ]; then
+    give_up "idle: no run and no command for $(minutes $((now - used)))"
+  elif hangs; then
+    give_up "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"
+  else
+    report ""
+  fi
+}
+
+# What `inv status` and `inv costs` read of this stretch of the box's life; once a minute, and at its end.
+report() { # WHY IT STOPS
+  local now doing=""
+  now=$(seconds)
+  [ -n "$1" ] || [ $((now - reported)) -ge 60 ] || return 0
+  ! mounted || doing=$(cat "$MOUNT/current" 2>/dev/null)
+  printf '{"instance": "%s", "started": "%s", "seen": "%s", "run": "%s", "idle": %d, "idle_limit": %d, "life_left": %d, "stopped": "%s"}\n' \
+    "$instance" "$since" "$(utc)" "$doing" "$((now - used))" "$IDLE" "$((started + LIFE - now))" "$1" >"$STATE/report.json"
+  quietly s3 cp --quiet "$STATE/report.json" "s3://$BUCKET/$PREFIX/boxes/$instance/${since//:/}.json" || return 1
+  reported=$now
+}
+
+# The box stops itself, with its own role; a shutdown stops it, too, where the role may not.
+give_up() { # WHY
+  log "$(utc) stopping this box: $1"
+  end_run failed stopped "the box stopped itself: $1" "inv up deploy train goes on from the newest checkpoint"
+  quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $1" || log "the tag was not taken"
+  report "$1" || log "S3 did not take the report"
+  sync
+  ! mounted || umount "$MOUNT" || log "the volume is in use"
+  quietly ec2 stop-instances --instance-ids "$instance" >/dev/null || shutdown -h now || log "nothing stops this box; trying again"
+  sleep 60
 }
 
 main() {
-  exec 9>"$MOUNT/supervisor.lock"
-  flock --nonblock 9 || exit 0
-  while [ -f "$MOUNT/current" ]; do
-    run_id=$(cat "$MOUNT/current")
-    run="$MOUNT/runs/$run_id"
-    target="s3://$BUCKET/$PREFIX/runs/$run_id"
-    shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
-    if [ "$(container_state "$run_id")" = running ]; then
-      ship || log "S3 does not take the log; trying again in $PERIOD s"
-      rest
-    else
-      finish
-    fi
+  local own
+  mkdir -p "$STATE"
+  instance=$(cat "$PROGRAMS/instance")
+  [ -f "$STATE/started" ] || { seconds >"$STATE/started" && utc >"$STATE/since"; }
+  started=$(cat "$STATE/started")
+  since=$(cat "$STATE/since")
+  used=$(seconds)
+  reported=-60
+  own=$(cksum <"$0")
+  [ -p "$STATE/bell" ] || mkfifo "$STATE/bell"
+  exec 8<>"$STATE/bell"
+  while true; do
+    [ "$(cksum <"$0")" = "$own" ] || exec "$0" # `up` brought another one
+    judge || log "$(utc) a look at the box failed"
+    attend || log "$(utc) a look at the run failed"
   done
 }
 

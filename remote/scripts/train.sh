@@ -27,11 +27,20 @@ fetch_inputs() {
   done
 }
 
-fetch_config() {
-  mkdir -p "$run"
+# What this volume lacks of the run: all of it on another box's volume, so that its log and its steps go on where they ended.
+fetch_run() {
+  local part="$MOUNT/run.part"
   [ ! -f "$run/config.yaml" ] || return 0
-  aws s3 cp --quiet "s3://$BUCKET/$PREFIX/runs/$RUN_ID/config.yaml" "$run/config.part"
-  mv "$run/config.part" "$run/config.yaml"
+  rm -rf "$part"
+  aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
+    --include config.yaml --include events.jsonl --include "log/*" --include "checkpoints/*"
+  mkdir -p "$part/log" "$part/checkpoints"
+  cat "$part/log"/* >"$part/log.txt" 2>/dev/null || true
+  rm -rf "$part/log"
+  stat -c %s "$part/log.txt" >"$MOUNT/shipped/$RUN_ID"
+  ls "$part/checkpoints" >"$MOUNT/shipped/$RUN_ID.checkpoints"
+  rm -rf "$run"
+  mv "$part" "$run"
 }
 
 # Into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`.
@@ -57,8 +66,7 @@ start() {
 supervise() {
   printf '%s\n' "$RUN_ID" >"$MOUNT/current.part"
   mv "$MOUNT/current.part" "$MOUNT/current"
-  # A session of its own, and none of our files: a child that kept stdout would keep the command open.
-  setsid "$PROGRAMS/supervise.sh" </dev/null >>"$MOUNT/supervisor.log" 2>&1 &
+  start_supervisor
 }
 
 main() {
@@ -68,8 +76,11 @@ main() {
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
   refuse_second_run
   state=$(container_state "$RUN_ID")
-  if [ "$state" != running ]; then
-    fetch_config
+  if [ -f "$run/manifest.json" ]; then
+    write_state "$run" uploading # finished here before, and not delivered
+  elif [ "$state" != running ]; then
+    rm -f "$STATE/ending"
+    fetch_run
     fetch_inputs
     fetch_token
     start

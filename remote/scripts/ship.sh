@@ -1,0 +1,81 @@
+#!/bin/bash
+# What the supervisor sends away: the run's log, events, state and checkpoints while it goes on, its files when it ends.
+#   in:   BUCKET, PREFIX, LOG_GROUP; and of the current run: run_id, run (its folder), target (its place in S3), shipped (how far)
+# All of it runs where `set -e` does not hold (behind `if`, `||`, `until`), so every failure is passed on by hand.
+: "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
+
+# Shipping must not slow the training down.
+quietly() { nice -n 19 aws "$@"; }
+
+size() { stat -c %s "$1" 2>/dev/null || echo 0; }
+
+# A chunk is named by the offset of its first byte: shipped twice, it is the same chunk. All in one call: each start of `aws` costs
+# a second of one core.
+ship() {
+  local offset end chunk file box="$STATE/outbox"
+  offset=$(cat "$shipped" 2>/dev/null || echo 0)
+  end=$(size "$run/log.txt")
+  chunk="$box/log/$(printf '%012d' "$offset")"
+  rm -rf "$box" && mkdir -p "$box/log" "$box/checkpoints" || return 1
+  if [ "$end" -gt "$offset" ]; then
+    tail -c +$((offset + 1)) "$run/log.txt" | head -c $((end - offset)) >"$chunk" || return 1
+  fi
+  for file in state.json events.jsonl; do [ ! -f "$run/$file" ] || cp "$run/$file" "$box/$file" || return 1; done
+  pack_checkpoints "$box/checkpoints"
+  quietly s3 cp --quiet --recursive "$box" "$target" || return 1 # the next round ships it all again
+  if [ "$end" -gt "$offset" ]; then
+    mirror "$chunk" || log "CloudWatch did not take a chunk; S3 has it"
+    echo "$end" >"$shipped" || return 1
+  fi
+  note_checkpoints "$box/checkpoints"
+}
+
+# A checkpoint never changes once it is there: by its link it travels once.
+pack_checkpoints() {
+  local place
+  for place in "$run"/checkpoints/step-*; do
+    [ -f "$place/COMPLETE" ] || continue
+    grep -Fqx "${place##*/}" "$shipped.checkpoints" 2>/dev/null || ln -s "$place" "$1/"
+  done
+}
+
+# What the trainer no longer keeps, S3 need not keep; but never before something newer is there.
+note_checkpoints() {
+  local name gone=() kept=()
+  [ -n "$(ls "$1")" ] || return 0
+  while read -r name; do
+    if [ -d "$run/checkpoints/$name" ]; then kept+=("$name"); else gone+=(--include "$name/*"); fi
+  done < <(cat "$shipped.checkpoints" 2>/dev/null; ls "$1")
+  [ "${#gone[@]}" -eq 0 ] || quietly s3 rm --quiet --recursive "$target/checkpoints" --exclude "*" "${gone[@]}" || return 1
+  printf '%s\n' "${kept[@]}" >"$shipped.checkpoints"
+}
+
+# CloudWatch wants JSON: {"timestamp": milliseconds, "message": text}; it refuses empty messages.
+mirror() {
+  local now
+  now=$(date +%s%3N)
+  grep -v '^ *$' "$1" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
+    -e "s/.*/{\"timestamp\": $now, \"message\": \"&\"}/" | paste -sd, | sed -e 's/^/[/' -e 's/$/]/' >"$STATE/mirror.json"
+  if [ "${1##*/}" = 000000000000 ]; then
+    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" 2>/dev/null || true
+  fi
+  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
+}
+
+# Everything first, the manifest last: whoever sees the manifest sees a whole run, and its checkpoints are needed no more.
+deliver() {
+  quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
+    --exclude manifest.json --exclude state.json &&
+    ship &&
+    quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json" &&
+    quietly s3 rm --quiet --recursive "$target/checkpoints"
+}
+
+retry() { # COMMAND...
+  local pause=2
+  until "$@"; do
+    [ "$pause" -lt 300 ] || return 1
+    sleep "$pause"
+    pause=$((pause * 2))
+  done
+}

@@ -1,0 +1,80 @@
+"""The switch outside the box: one schedule that stops it when its time is over, whatever has become of us, it or its agent.
+
+It is armed when the box starts, never moved, and taken away only when AWS says that the box is stopped.
+The only file with boto3's scheduler.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from conf.problem import Problem
+from remote.aws import Aws
+
+# "Universal target": the scheduler calls the EC2 API itself, with the role that it is given.
+STOP = "arn:{partition}:scheduler:::aws-sdk:ec2:stopInstances"
+WHEN = "%Y-%m-%dT%H:%M:%S"
+
+
+def arm(aws: Aws, instance_id: str, hours: float) -> dict:
+    """Let AWS itself stop the box when `box.max_hours` are over: one schedule, made once for each start."""
+    scheduler = aws.client("scheduler")
+    due = look(aws, instance_id)
+    if due and due <= datetime.now(UTC):
+        disarm(aws, instance_id)  # it has fired, and somebody has started the box again
+        due = None
+    if due is None:
+        due = datetime.now(UTC) + timedelta(hours=hours)
+        try:
+            scheduler.create_schedule(**_schedule(aws, instance_id, due))
+        except scheduler.exceptions.ConflictException:
+            due = look(aws, instance_id)  # the answer to our own request was lost, and botocore has sent it twice
+        except scheduler.exceptions.ClientError as error:
+            raise _not_armed(aws, instance_id, error) from error
+    return {"stops_at": due.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def disarm(aws: Aws, instance_id: str) -> dict:
+    """Take the schedule away; the box is stopped."""
+    scheduler = aws.client("scheduler")
+    try:
+        scheduler.delete_schedule(Name=_name(instance_id))
+    except scheduler.exceptions.ResourceNotFoundException:
+        return {"disarmed": "no"}
+    return {"disarmed": "yes"}
+
+
+def look(aws: Aws, instance_id: str) -> datetime | None:
+    """When the schedule will stop the box, or None when there is no schedule."""
+    scheduler = aws.client("scheduler")
+    try:
+        found = scheduler.get_schedule(Name=_name(instance_id))["ScheduleExpression"]
+    except scheduler.exceptions.ResourceNotFoundException:
+        return None
+    return datetime.strptime(found.removeprefix("at(").removesuffix(")"), WHEN).replace(tzinfo=UTC)
+
+
+def _name(instance_id: str) -> str:
+    return f"fine-tune-slm-{instance_id}"
+
+
+def _schedule(aws: Aws, instance_id: str, due: datetime) -> dict:
+    partition, account = aws.caller.split(":")[1], aws.caller.split(":")[4]
+    role = f"arn:{partition}:iam::{account}:role/{aws.cloud.scheduler_role}"
+    return {
+        "Name": _name(instance_id),
+        "ScheduleExpression": due.strftime(f"at({WHEN})"),
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "Target": {"Arn": STOP.format(partition=partition), "RoleArn": role, "Input": json.dumps({"InstanceIds": [instance_id]})},
+    }
+
+
+def _not_armed(aws: Aws, instance_id: str, error: Exception) -> Problem:
+    role = aws.cloud.scheduler_role
+    return Problem(
+        f"nothing would stop {instance_id} from outside: the scheduler refused ({error})",
+        f"it needs the role `{role}`, which may call ec2:StopInstances and trusts scheduler.amazonaws.com; "
+        "name another with `cloud.scheduler_role=...`. The box runs: `inv down` stops it",
+        reason="refused",
+    )

@@ -1,0 +1,111 @@
+"""No box is forgotten: left alone, hung, or over its time, it stops itself, and says why; where it is dead, AWS stops it."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import pytest
+from test_recovery import LONG, run_ids, state, trainers, wait_until
+
+from twin import processes
+
+IDLE = 0.1  # minutes
+ALLOWED = IDLE * 60 + 120  # seconds of paid time after the last useful one
+
+
+@pytest.fixture
+def off(laptop):
+    """The laptop; the box is stopped afterwards, whatever the test has done."""
+    yield laptop
+    laptop.inv("down", "--force", ok=False)
+
+
+def instance(laptop) -> dict:
+    return laptop.client("ec2").describe_instances()["Reservations"][-1]["Instances"][-1]
+
+
+def stopped(laptop) -> bool:
+    return instance(laptop)["State"]["Name"] == "stopped"
+
+
+def why(laptop) -> str:
+    return {tag["Key"]: tag["Value"] for tag in instance(laptop)["Tags"]}["fine-tune-slm:stopped"]
+
+
+def schedules(laptop) -> list[str]:
+    return [entry["Name"] for entry in laptop.client("scheduler").list_schedules()["Schedules"]]
+
+
+def test_a_box_left_alone_stops_itself_and_says_why(off):
+    off.inv("up", overrides=(f"box.idle_minutes={IDLE}",))
+    left = time.monotonic()
+    wait_until(lambda: stopped(off), ALLOWED)
+    print(f"{time.monotonic() - left:.0f} s after the last command")
+    assert "idle: no run and no command" in why(off)
+    (report,) = [json.loads(off.object(key)) for key in off.objects() if "/boxes/" in key]
+    assert report["stopped"] in why(off)
+    assert instance(off)["InstanceId"] == report["instance"]
+
+
+def test_commands_and_runs_are_use_of_the_box(off):
+    """Each gap is shorter than the idle limit, all of them together are longer."""
+    words = ("box.idle_minutes=0.3",)
+    off.inv("up", "deploy", overrides=words)
+    began = time.monotonic()
+    while time.monotonic() - began < 24:
+        time.sleep(8)
+        off.inv("deploy", overrides=words)
+    assert not stopped(off)
+
+
+def test_a_box_over_its_time_ends_the_run_saves_it_and_stops(off):
+    short = (*LONG, "box.idle_minutes=0.6", "box.max_hours=0.011")
+    off.inv("up", "deploy", overrides=short)
+    off.inv("train", "--detach", overrides=short)
+    run_id = run_ids(off)[-1]
+    wait_until(lambda: stopped(off), 200)
+    assert "box.max_hours is over" in why(off)
+    assert state(off, run_id)["phase"] == "failed"
+    assert state(off, run_id)["reason"] == "stopped"
+    assert "the box stopped itself" in state(off, run_id)["evidence"]
+    assert not trainers(off)
+    stranded = off.inv("train", overrides=LONG, ok=False)
+    assert "`inv up`" in stranded.stderr
+    assert any(f"{run_id}/checkpoints/" in key and key.endswith("COMPLETE") for key in off.objects())
+
+
+def test_the_schedule_is_armed_once_never_moved_and_gone_after_a_verified_stop(off):
+    off.inv("up")
+    (name,) = schedules(off)
+    scheduler = off.client("scheduler")
+    first = scheduler.get_schedule(Name=name)
+    due = datetime.strptime(first["ScheduleExpression"], "at(%Y-%m-%dT%H:%M:%S)").replace(tzinfo=UTC)
+    assert 11.9 < (due - datetime.now(UTC)).total_seconds() / 3600 < 12.1
+    assert json.loads(first["Target"]["Input"]) == {"InstanceIds": [instance(off)["InstanceId"]]}
+    off.inv("up", overrides=("box.max_hours=24",))
+    assert scheduler.get_schedule(Name=name)["ScheduleExpression"] == first["ScheduleExpression"]
+    off.inv("down")
+    assert schedules(off) == []
+
+
+def test_down_of_a_box_that_stopped_itself_verifies_it_and_takes_the_schedule_away(off):
+    off.inv("up")
+    off.client("ec2").stop_instances(InstanceIds=[instance(off)["InstanceId"]])
+    wait_until(lambda: stopped(off))
+    assert schedules(off)
+    assert "is stopped" in off.inv("down").stdout
+    assert schedules(off) == []
+
+
+def test_a_killed_supervisor_is_started_again_by_the_next_up(off):
+    off.inv("up")
+    root = off.state / "boxes" / instance(off)["InstanceId"] / "root"
+
+    def supervisors():
+        return [process for process in processes.of(root) if "supervise.sh" in " ".join(process.cmdline())]
+
+    for process in supervisors():
+        process.kill()
+    wait_until(lambda: not supervisors())
+    off.inv("up")
+    assert wait_until(supervisors)
