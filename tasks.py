@@ -81,22 +81,65 @@ def publish(c, run=None):
     perform(c, config, "publish", parts, "{url} is published and verified. Next: `inv down`")
 
 
-@task(help={"force": "end a run that is still going on"})
+@task(
+    help={
+        "force": "end a run that is still going on",
+        "snapshot": "keep a copy of the volume as it is then",
+        "purge": "remove the box and its volume for good; asks first",
+        "yes": "agree to that beforehand",
+    }
+)
 @friendly
-def down(c, force=False):
+def down(c, force=False, snapshot=False, purge=False, yes=False):
     """Stop the box, once everything is delivered."""
     run = settings(c)
-    perform(c, run, "down", planned().down(run, force), "{instance_id} is stopped. Next: `inv report`")
+    parts = planned().purge(run, force, yes) if purge else planned().down(run, force, snapshot)
+    perform(c, run, "down", parts, "{instance_id} is {state}. Next: `inv report`")
+
+
+@task(name="stop-run")
+@friendly
+def stop_run(c):
+    """End the run that goes on, for good: a checkpoint, its files in S3, its phase `cancelled`."""
+    run = settings(c)
+    perform(
+        c, run, "stop-run", planned().stop_run(run), "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
+    )
+
+
+@task(help={"older_than": "days; takes finished runs that are older, too", "yes": "do not ask"})
+@friendly
+def clean(c, older_than=0, yes=False):
+    """List the runs that came to nothing, and remove them; never a running one."""
+    run = settings(c)
+    perform(c, run, "clean", planned().clean(run, older_than or None, yes), "{count} runs are removed. Next: `inv status`")
+
+
+@task
+@friendly
+def costs(c):
+    """Show what runs, box, disks and S3 have cost, as far as AWS says so."""
+    from remote import costs as ledger
+
+    run = settings(c)
+    rehearsed(c, "call   Read runs and reports from S3, disks from EC2, prices from the Price List") or ledger.show(account(run), run)
 
 
 @task
 @friendly
 def status(c):
     """Show the box and the runs, as AWS and S3 know them."""
-    from remote import show
+    from remote import memory
 
+    if rehearsed(c, "call   Look up the box by its tag, and the runs in S3"):
+        return
+    memory.show(ROOT)  # before anything that takes a while to import
     run = settings(c)
-    rehearsed(c, "call   Look up the box by its tag, and the runs in S3") or show.status(account(run), run)
+    from remote import status as now
+
+    text = now.text(account(run), run)
+    print(text)
+    memory.keep(ROOT, text)
 
 
 @task(help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends"})
@@ -160,7 +203,7 @@ def twin_start(c):
     from dataclasses import asdict
 
     names = asdict(run.cloud)
-    account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "log_group")}
+    account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
     account |= {"secret": {run.cloud.hub_secret: None}, "parameters": {}}
     world.start(state_folder(run), {name: folder for name, folder in models.items() if folder.exists()}, account)
     found = world.status(state_folder(run))
@@ -371,7 +414,7 @@ def register_image(c, run) -> None:
     world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
 
 
-namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, smoke)
+namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, smoke)
 twin = Collection("twin")
 for body, name in (
     (twin_start, "start"),

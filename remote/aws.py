@@ -1,6 +1,8 @@
 """One account: its clients, who is asking, and what its errors mean in words."""
 
+import functools
 import os
+import threading
 from urllib.parse import urlparse
 
 from conf import schema
@@ -23,11 +25,13 @@ class Aws:
     def __init__(self, cloud: schema.Cloud):
         self.cloud = cloud
         self._clients = {}
+        self._lock = threading.RLock()  # boto3's default session makes one client at a time
 
     def client(self, service: str):
-        if service not in self._clients:
-            self._clients[service] = self._guarded(service)
-        return self._clients[service]
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._guarded(service)
+            return self._clients[service]
 
     def _guarded(self, service: str):
         import boto3
@@ -44,7 +48,7 @@ class Aws:
             raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
         return client
 
-    @property
+    @functools.cached_property
     def caller(self) -> str:
         """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
         arn = self.client("sts").get_caller_identity()["Arn"]

@@ -10,6 +10,7 @@ from remote import switch
 from remote.aws import Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
+STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
 ALIVE = ["pending", "running", "stopping", "stopped"]
 
 
@@ -21,6 +22,7 @@ class Found:
     instance_type: str
     launched: datetime  # its latest start
     owner: str
+    stopped_because: str  # what its supervisor said when it stopped the box
 
 
 def find(aws: Aws, name: str) -> Found | None:
@@ -50,6 +52,7 @@ def _found(entry: dict) -> Found:
         entry["InstanceType"],
         entry["LaunchTime"],
         tags.get(OWNER, ""),
+        tags.get(STOPPED, ""),
     )
 
 
@@ -62,6 +65,7 @@ def ensure(aws: Aws, box: schema.Box) -> dict:
         instance_id, changed = _launch(aws, box), "launched"
     elif found.state in ("stopped", "stopping"):
         switch.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
+        aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
         aws.client("ec2").start_instances(InstanceIds=[found.id])
         instance_id, changed = found.id, "started"
     else:
@@ -102,6 +106,12 @@ def look(aws: Aws, name: str) -> dict:
     return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"}
 
 
+def glance(aws: Aws, name: str) -> dict:
+    """Find the box by its tag, if there is one."""
+    found = find(aws, name)
+    return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"} if found else {"running": "no"}
+
+
 def require(aws: Aws, name: str) -> dict:
     """Find the running box by its tag."""
     found = find(aws, name)
@@ -137,6 +147,13 @@ def stop(aws: Aws, instance_id: str) -> dict:
     aws.client("ec2").stop_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_stopped", instance_id)
     return {"instance_id": instance_id, "state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def terminate(aws: Aws, instance_id: str) -> dict:
+    """Terminate the box and wait until it is gone, its root disk with it."""
+    aws.client("ec2").terminate_instances(InstanceIds=[instance_id])
+    _wait(aws, "instance_terminated", instance_id)
+    return {"state": "terminated"}
 
 
 def _wait(aws: Aws, state: str, instance_id: str) -> None:

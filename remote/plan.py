@@ -1,5 +1,6 @@
 """Verb to plan, plan to deeds. A plan can be printed, compared and tested without a box."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, follow, hub, image, runs, switch, volume
+from remote import box, follow, hub, image, lock, runs, switch, volume
+from remote import clean as cleaning
 from remote.aws import Aws
 from remote.step import Call, Fact, Step, body, compose, filled, settings_block
 from remote.transport import Transport
@@ -23,6 +25,7 @@ def up(run: schema.Run) -> Plan:
     watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
     supervisor = compose("supervise", _place(run) | _store(run) | watch, "ship")
     return [
+        _alone(run, "up"),
         Call(box.ensure, {"box": run.box}),
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
@@ -33,10 +36,13 @@ def up(run: schema.Run) -> Plan:
 
 def deploy(run: schema.Run, root: Path) -> Plan:
     """The volume is mounted and this tree's image is on the box."""
+    disk = {"VOLUME": Fact("volume_id"), "OURS": Fact("ours"), "SIZE_GB": Fact("size_gb"), "PATIENCE": 60}
     return [
+        _alone(run, "deploy"),
         Call(box.require, {"name": run.box.name}),
         Call(volume.require, {"name": run.box.name}),
-        Step("volume", _place(run) | {"VOLUME": Fact("volume_id"), "OURS": Fact("ours")}, timeout=300),
+        Step("volume", _place(run) | disk, timeout=600),
+        Call(volume.note_format, {"volume_id": Fact("volume_id")}, when=Fact("ours"), said=False),
         Call(image.find, {"tag": image.tag(root)}),
         Step("deploy", _place(run) | {"IMAGE": Fact("image")}, timeout=1800),
     ]
@@ -48,10 +54,12 @@ def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
     start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
     plan = [
         Call(check, {"settings": run}),
+        _alone(run, "train"),
         Call(box.require, {"name": run.box.name}),
         Call(image.find, {"tag": image.tag(root)}),
         Call(runs.prepare, {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root}),
         Step("train", start, timeout=600),
+        Call(lock.release, {"lock": Fact("lock")}, said=False),
     ]
     return plan if detach else [*plan, Call(follow.attach, {"run_id": Fact("run_id"), "box_name": run.box.name})]
 
@@ -69,12 +77,44 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
     return [Call(runs.download, {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs}), Call(hub.publish, settings)]
 
 
-def down(run: schema.Run, force: bool) -> Plan:
+def stop_run(run: schema.Run) -> Plan:
+    """The run that goes on has written a checkpoint, is in S3, and is cancelled."""
+    return [
+        _alone(run, "stop-run"),
+        Call(box.require, {"name": run.box.name}),
+        Step("cancel", _place(run), timeout=600),
+    ]
+
+
+def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
+    """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs."""
+    return [
+        _alone(run, "clean"),
+        Call(cleaning.choose, {"days": days, "yes": yes}),
+        Call(cleaning.remove, {"removed": Fact("removed")}),
+        Call(box.glance, {"name": run.box.name}),
+        Step("clean", _place(run) | {"KEPT": Fact("kept")}, timeout=300, when=Fact("running")),
+    ]
+
+
+def purge(run: schema.Run, force: bool, yes: bool) -> Plan:
+    """The box and its volume are gone for good; what is in S3 and on the Hub stays."""
+    return [
+        Call(cleaning.sure_to_purge, {"name": run.box.name, "yes": yes}),
+        *down(run, force),
+        Call(box.terminate, {"instance_id": Fact("instance_id")}),
+        Call(volume.delete, {"name": run.box.name}),
+    ]
+
+
+def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
     """Everything is delivered, and the box is stopped."""
     return [
+        _alone(run, "down"),
         Call(box.look, {"name": run.box.name}),
         Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running")),
         Call(box.stop, {"instance_id": Fact("instance_id")}),
+        *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
         Call(switch.disarm, {"instance_id": Fact("instance_id")}),
     ]
 
@@ -82,16 +122,31 @@ def down(run: schema.Run, force: bool) -> Plan:
 def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) -> dict:
     """Carry out a plan, part by part; everything that was found out on the way. It stops at the first part that fails."""
     facts: dict = {}
-    for part in plan:
-        started = time.monotonic()
-        if part.when and facts[part.when.name] != "yes":
-            continue
-        if isinstance(part, Call):
-            facts |= part.action(aws, **filled(part.settings, facts))
-        else:
-            facts |= _run(part, facts, transport(aws, facts["instance_id"]))
-        talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
+    try:
+        for part in plan:
+            if part.when is None or facts[part.when.name] == "yes":
+                _perform(part, facts, aws, transport)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong is what the user must read
+            _unlock(aws, facts)
+        raise
+    _unlock(aws, facts)
     return facts
+
+
+def _unlock(aws: Aws, facts: dict) -> None:
+    if facts.get("lock"):
+        lock.release(aws, facts["lock"])
+
+
+def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
+    started = time.monotonic()
+    if isinstance(part, Call):
+        facts |= part.action(aws, **filled(part.settings, facts))
+    else:
+        facts |= _run(part, facts, transport(aws, facts["instance_id"]))
+    if part.said:
+        talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
 
 
 def _run(step: Step, facts: dict, transport: Transport) -> dict:
@@ -138,6 +193,10 @@ def _place(run: schema.Run) -> dict:
 
 def _store(run: schema.Run) -> dict:
     return {"BUCKET": run.cloud.bucket, "PREFIX": run.cloud.prefix.strip("/")}
+
+
+def _alone(run: schema.Run, verb: str) -> Call:
+    return Call(lock.take, {"name": run.box.name, "verb": verb}, said=False)
 
 
 def _word(yes: bool) -> str:

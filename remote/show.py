@@ -13,26 +13,9 @@ from rich.table import Table
 
 from conf import schema
 from conf.problem import Problem
-from remote import audit, box, follow, runs
+from remote import audit, follow, runs
 from remote.aws import Aws
 from remote.store import Store
-
-
-def status(aws: Aws, run: schema.Run) -> None:
-    """Print the box and the newest runs."""
-    found, store = box.find(aws, run.box.name), Store(aws)
-    where = f"{found.id} {found.instance_type} {found.zone} {found.state}" if found else "none; `inv up` starts one"
-    print(f"box {run.box.name}: {where}")
-    listing = runs.listing(store)
-    if not listing:
-        print("runs: none; `inv train` starts one")
-        return
-    table = Table("run", "phase", "since", "last sign of life", "published", box=None, pad_edge=False)
-    for run_id in list(listing)[-10:]:
-        state = runs.state(store, run_id)
-        reason = f" ({state.reason})" if state.reason else ""
-        table.add_row(run_id, state.phase + reason, state.since, state.heartbeat, "yes" if "published.json" in listing[run_id] else "")
-    Console(width=140, highlight=False).print(table)
 
 
 def logs(aws: Aws, run_id: str | None, to_the_end: bool) -> None:

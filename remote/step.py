@@ -26,6 +26,7 @@ class Step:
     settings: dict = field(default_factory=dict)
     timeout: int = 120  # seconds
     when: Fact | None = None  # left out unless this fact is "yes"
+    said: bool = True
 
     def text(self, facts: dict) -> str:
         """The self-contained bash text: settings, then lib.sh, then the script."""
@@ -39,6 +40,7 @@ class Call:
     action: Callable
     settings: dict = field(default_factory=dict)
     when: Fact | None = None
+    said: bool = True  # whether a line tells that it was done
 
     @property
     def intent(self) -> str:

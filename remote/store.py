@@ -30,6 +30,42 @@ class Store:
     def put(self, name: str, body: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=body)
 
+    def tagged(self, name: str) -> tuple[bytes | None, str | None]:
+        """The object's bytes and its etag; None and None when there is none."""
+        try:
+            found = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
+        except self.client.exceptions.NoSuchKey:
+            return None, None
+        return found["Body"].read(), found["ETag"]
+
+    def create(self, name: str, body: bytes) -> str | None:
+        """The new object's etag, or None when there was one already."""
+        return self._conditional("put_object", name, Body=body, IfNoneMatch="*")
+
+    def replace(self, name: str, body: bytes, etag: str) -> str | None:
+        """The object's new etag, or None when it was no longer the one with `etag`."""
+        return self._conditional("put_object", name, Body=body, IfMatch=etag)
+
+    def remove(self, name: str, etag: str) -> None:
+        """Remove the object if it is still the one with `etag`."""
+        self._conditional("delete_object", name, IfMatch=etag)
+
+    def remove_all(self, names: list[str]) -> None:
+        """Remove the objects, in their order, in calls of a thousand."""
+        for start in range(0, len(names), 1000):
+            keys = [{"Key": self.key(name)} for name in names[start : start + 1000]]
+            answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+            if failed := answer.get("Errors"):
+                raise Problem(f"S3 did not remove {failed[0]['Key']} ({failed[0]['Code']})", "run the same command again", reason="refused")
+
+    def _conditional(self, operation: str, name: str, **more) -> str | None:
+        try:
+            return getattr(self.client, operation)(Bucket=self.bucket, Key=self.key(name), **more).get("ETag")
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
+                return None
+            raise
+
     def names(self, under: str) -> dict[str, int]:
         """Every object below `under`, by name and size: all pages of the listing."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(under))

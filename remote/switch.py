@@ -12,18 +12,19 @@ from remote.aws import Aws
 
 # "Universal target": the scheduler calls the EC2 API itself, with the role that it is given.
 STOP = "arn:{partition}:scheduler:::aws-sdk:ec2:stopInstances"
+GRACE = timedelta(minutes=10)  # for the box to end its run and stop itself first; this is for a box that cannot
 WHEN = "%Y-%m-%dT%H:%M:%S"
 
 
 def arm(aws: Aws, instance_id: str, hours: float) -> dict:
-    """Let AWS itself stop the box when `box.max_hours` are over: one schedule, made once for each start."""
+    """Let AWS itself stop the box soon after `box.max_hours`: one schedule, made once for each start."""
     scheduler = aws.client("scheduler")
     due = look(aws, instance_id)
     if due and due <= datetime.now(UTC):
         disarm(aws, instance_id)  # it has fired, and somebody has started the box again
         due = None
     if due is None:
-        due = datetime.now(UTC) + timedelta(hours=hours)
+        due = datetime.now(UTC) + timedelta(hours=hours) + GRACE
         try:
             scheduler.create_schedule(**_schedule(aws, instance_id, due))
         except scheduler.exceptions.ConflictException:

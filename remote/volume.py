@@ -1,10 +1,14 @@
 """The box's data volume: runs and the model cache. It outlives the box. The only file with boto3's ec2 volumes."""
 
+import time
+
 from conf import schema
+from conf.problem import Problem
 from remote.aws import Aws
 from remote.box import BOX, OWNER
 
 OURS = "fine-tune-slm:created"
+BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it calls blank may ever be formatted
 
 
 def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
@@ -20,22 +24,73 @@ def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
         ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
         changed = "attached" if changed == "no" else changed
     ec2.get_waiter("volume_in_use").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+    if found["Size"] < box.disk_gb:
+        found, changed = _grow(aws, found, box.disk_gb), "grown"
     return facts_of(found) | {"volume_changed": changed}
 
 
 def require(aws: Aws, name: str) -> dict:
     """Find the box's volume by its tag."""
-    from conf.problem import Problem
-
     found = _find(aws, name)
     if found is None:
         raise Problem(f"box `{name}` has no volume", "`inv up` creates and attaches it", reason="refused")
     return facts_of(found)
 
 
+def describe(aws: Aws, name: str) -> str:
+    """The box's volume in words."""
+    found = _find(aws, name)
+    return f"volume {found['VolumeId']}: {found['Size']} GB, {found['State']}" if found else "volume: none; `inv up` creates it"
+
+
+def snapshot(aws: Aws, name: str) -> dict:
+    """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
+    found = _find(aws, name)
+    tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
+    made = aws.client("ec2").create_snapshot(
+        VolumeId=found["VolumeId"],
+        Description=f"fine-tune-slm {name}",
+        TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
+    )
+    return {"snapshot": made["SnapshotId"]}
+
+
+def delete(aws: Aws, name: str) -> dict:
+    """Delete the volume, with all that is on it."""
+    found = _find(aws, name)
+    if found:
+        aws.client("ec2").get_waiter("volume_available").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+        aws.client("ec2").delete_volume(VolumeId=found["VolumeId"])
+    return {"deleted": found["VolumeId"] if found else "none"}
+
+
 def facts_of(found: dict) -> dict:
-    ours = any(tag["Key"] == OURS for tag in found.get("Tags", []))
-    return {"volume_id": found["VolumeId"], "ours": "yes" if ours else "no"}
+    ours = {"Key": OURS, "Value": BLANK} in found.get("Tags", [])
+    return {"volume_id": found["VolumeId"], "ours": "yes" if ours else "no", "size_gb": found["Size"]}
+
+
+def note_format(aws: Aws, volume_id: str) -> dict:
+    """Note that the volume holds data from now on: should it ever look blank again, it is not formatted again."""
+    aws.client("ec2").create_tags(Resources=[volume_id], Tags=[{"Key": OURS, "Value": FORMATTED}])
+    return {}
+
+
+def _grow(aws: Aws, found: dict, size: int) -> dict:
+    """The volume with `size` GB; the file system follows when it is mounted. AWS takes four changes in 24 hours."""
+    ec2, deadline = aws.client("ec2"), time.monotonic() + 300
+    ec2.modify_volume(VolumeId=found["VolumeId"], Size=size)
+    while time.monotonic() < deadline:
+        change = ec2.describe_volumes_modifications(VolumeIds=[found["VolumeId"]])["VolumesModifications"][-1]
+        if change["ModificationState"] in ("optimizing", "completed"):  # it has its new size, at a lower speed at first
+            return found | {"Size": size}
+        if change["ModificationState"] == "failed":
+            break
+        time.sleep(1)
+    raise Problem(
+        f"AWS did not make {found['VolumeId']} {size} GB large: {change.get('StatusMessage') or change['ModificationState']}",
+        f"`aws ec2 describe-volumes-modifications --volume-ids {found['VolumeId']}`",
+        reason="refused",
+    )
 
 
 def _find(aws: Aws, name: str) -> dict | None:
@@ -46,7 +101,7 @@ def _find(aws: Aws, name: str) -> dict | None:
 
 def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
     # OURS says that this volume began blank, from no snapshot: without it nothing is ever formatted.
-    tags = {BOX: box.name, OWNER: aws.caller, OURS: "yes", "Name": f"fine-tune-slm {box.name}"}
+    tags = {BOX: box.name, OWNER: aws.caller, OURS: BLANK, "Name": f"fine-tune-slm {box.name}"}
     return aws.client("ec2").create_volume(
         AvailabilityZone=zone,
         Size=box.disk_gb,

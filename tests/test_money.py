@@ -5,9 +5,10 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from test_recovery import LONG, run_ids, state, trainers, wait_until
+import stand_in_trainer
+from test_recovery import run_ids, state, trainers, wait_until
 
-from twin import processes
+from twin import processes, world
 
 IDLE = 0.1  # minutes
 ALLOWED = IDLE * 60 + 120  # seconds of paid time after the last useful one
@@ -32,6 +33,10 @@ def why(laptop) -> str:
     return {tag["Key"]: tag["Value"] for tag in instance(laptop)["Tags"]}["fine-tune-slm:stopped"]
 
 
+def root(laptop):
+    return laptop.state / "boxes" / instance(laptop)["InstanceId"] / "root"
+
+
 def schedules(laptop) -> list[str]:
     return [entry["Name"] for entry in laptop.client("scheduler").list_schedules()["Schedules"]]
 
@@ -47,7 +52,7 @@ def test_a_box_left_alone_stops_itself_and_says_why(off):
     assert instance(off)["InstanceId"] == report["instance"]
 
 
-def test_commands_and_runs_are_use_of_the_box(off):
+def test_commands_are_use_of_the_box(off):
     """Each gap is shorter than the idle limit, all of them together are longer."""
     words = ("box.idle_minutes=0.3",)
     off.inv("up", "deploy", overrides=words)
@@ -59,19 +64,27 @@ def test_commands_and_runs_are_use_of_the_box(off):
 
 
 def test_a_box_over_its_time_ends_the_run_saves_it_and_stops(off):
-    short = (*LONG, "box.idle_minutes=0.6", "box.max_hours=0.011")
-    off.inv("up", "deploy", overrides=short)
-    off.inv("train", "--detach", overrides=short)
+    stand_in_trainer.register(off.state, step_seconds=1)
+    short = ("train.steps=300", "train.save_every=5", "box.idle_minutes=0.6", "box.max_hours=0.012")
+    off.inv("up", "deploy", "train", "--detach", overrides=short)
     run_id = run_ids(off)[-1]
-    wait_until(lambda: stopped(off), 200)
+    wait_until(lambda: stopped(off), 43 + 120)
     assert "box.max_hours is over" in why(off)
-    assert state(off, run_id)["phase"] == "failed"
-    assert state(off, run_id)["reason"] == "stopped"
+    assert (state(off, run_id)["phase"], state(off, run_id)["reason"]) == ("failed", "stopped")
     assert "the box stopped itself" in state(off, run_id)["evidence"]
     assert not trainers(off)
-    stranded = off.inv("train", overrides=LONG, ok=False)
-    assert "`inv up`" in stranded.stderr
     assert any(f"{run_id}/checkpoints/" in key and key.endswith("COMPLETE") for key in off.objects())
+    stranded = off.inv("train", overrides=short, ok=False)
+    assert "`inv up`" in stranded.stderr
+
+
+def test_a_run_that_hangs_is_no_use_of_the_box(off):
+    stand_in_trainer.register(off.state, hang_at=2)
+    words = ("train.steps=4", "seed=4", "box.idle_minutes=0.4", "box.gpu=false")
+    off.inv("up", "deploy", "train", "--detach", overrides=words)
+    wait_until(lambda: stopped(off), 0.4 * 60 + 120)
+    assert "the trainer has written nothing" in why(off)
+    assert state(off, run_ids(off)[-1])["reason"] == "stopped"
 
 
 def test_the_schedule_is_armed_once_never_moved_and_gone_after_a_verified_stop(off):
@@ -80,7 +93,7 @@ def test_the_schedule_is_armed_once_never_moved_and_gone_after_a_verified_stop(o
     scheduler = off.client("scheduler")
     first = scheduler.get_schedule(Name=name)
     due = datetime.strptime(first["ScheduleExpression"], "at(%Y-%m-%dT%H:%M:%S)").replace(tzinfo=UTC)
-    assert 11.9 < (due - datetime.now(UTC)).total_seconds() / 3600 < 12.1
+    assert 12.0 < (due - datetime.now(UTC)).total_seconds() / 3600 < 12.2
     assert json.loads(first["Target"]["Input"]) == {"InstanceIds": [instance(off)["InstanceId"]]}
     off.inv("up", overrides=("box.max_hours=24",))
     assert scheduler.get_schedule(Name=name)["ScheduleExpression"] == first["ScheduleExpression"]
@@ -99,13 +112,24 @@ def test_down_of_a_box_that_stopped_itself_verifies_it_and_takes_the_schedule_aw
 
 def test_a_killed_supervisor_is_started_again_by_the_next_up(off):
     off.inv("up")
-    root = off.state / "boxes" / instance(off)["InstanceId"] / "root"
 
     def supervisors():
-        return [process for process in processes.of(root) if "supervise.sh" in " ".join(process.cmdline())]
+        return [process for process in processes.of(root(off)) if "supervise.sh" in " ".join(process.cmdline())]
 
     for process in supervisors():
         process.kill()
     wait_until(lambda: not supervisors())
     off.inv("up")
     assert wait_until(supervisors)
+
+
+def test_a_dead_box_is_stopped_by_the_schedule(off):
+    """Agent, supervisor and laptop are gone: nothing of ours can stop it. Last in this file: afterwards it is 12 hours later."""
+    off.inv("up")
+    for process in processes.of(root(off)):
+        process.kill()
+    world.forward(off.state, 11 * 3600)
+    assert not stopped(off)
+    world.forward(off.state, 3600 + 11 * 60)
+    wait_until(lambda: stopped(off))
+    assert schedules(off) == []

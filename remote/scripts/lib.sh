@@ -39,6 +39,8 @@ container() { printf 'fine-tune-slm-%s' "$1"; }
 # State.Status of a run's container, or "absent".
 container_state() { docker inspect --format '{{.State.Status}}' "$(container "$1")" 2>/dev/null || echo absent; }
 
+phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$1/state.json" 2>/dev/null; }
+
 # write_state FOLDER PHASE [REASON EVIDENCE HINT]
 write_state() {
   local evidence

@@ -5,8 +5,6 @@
 # It is held by a lock: there is one at a time. `set -e` does not hold here either (see ship.sh): it must outlive every failure.
 : "${PERIOD:?supervise.sh needs PERIOD}" "${IDLE:?supervise.sh needs IDLE}" "${LIFE:?supervise.sh needs LIFE}" "${GPU:?supervise.sh needs GPU}"
 
-phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$run/state.json" 2>/dev/null; }
-
 # PERIOD seconds, or until the container ends.
 rest() {
   local code=0
@@ -26,7 +24,7 @@ explain_exit() {
     write_state "$run" "${words[@]}"
   elif [ "$(docker inspect --format '{{.State.OOMKilled}}' "$name" 2>/dev/null)" = true ]; then
     write_state "$run" failed out_of_memory "the kernel ended the trainer: the box has no memory left" "lower train.pack_tokens, then inv train"
-  elif [ "$(phase)" = failed ]; then
+  elif [ "$(phase "$run")" = failed ]; then
     return 0
   elif [ "$code" -gt 128 ]; then
     write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "inv train goes on from the newest checkpoint"
@@ -37,7 +35,7 @@ explain_exit() {
 }
 
 finish() {
-  case "$(phase)" in
+  case "$(phase "$run")" in
     uploading)
       if retry deliver; then
         write_state "$run" "done"
@@ -95,10 +93,17 @@ hangs() {
   [ "$GPU" = no ] || [ "$(nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits 2>/dev/null | sort -n | tail -n 1)" = 0 ]
 }
 
+# When AWS will take this spot box back, if it has said so: two minutes before.
+notice() {
+  local token place="${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}/latest"
+  token=$(curl -sf -m 2 -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$place/api/token") || return 1
+  curl -sf -m 2 -H "X-aws-ec2-metadata-token: $token" "$place/meta-data/spot/instance-action" | sed 's/.*"time": *"\([^"]*\)".*/\1/'
+}
+
 minutes() { echo "$((($1 + 30) / 60)) min"; }
 
 judge() {
-  local now lease
+  local now lease taken
   now=$(seconds)
   lease=$(cat "$STATE/lease" 2>/dev/null || echo 0)
   [ "$lease" -le "$now" ] || lease=$now # a command is at work
@@ -107,6 +112,9 @@ judge() {
     give_up "box.max_hours is over: it started $(minutes $((now - started))) ago"
   elif [ $((now - used)) -ge "$IDLE" ]; then
     give_up "idle: no run and no command for $(minutes $((now - used)))"
+  elif taken=$(notice); then
+    end_run failed stopped "AWS takes this spot box back at $taken" "inv up deploy train goes on from the newest checkpoint"
+    report "spot interruption" || log "S3 did not take the report"
   elif hangs; then
     give_up "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"
   else

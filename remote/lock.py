@@ -1,0 +1,78 @@
+"""One command at a time works on a box: a lock in S3 that says whose command it is."""
+
+import getpass
+import json
+import os
+import secrets
+import socket
+import sys
+from datetime import UTC, datetime, timedelta
+
+from conf.problem import Problem
+from remote.aws import Aws
+from remote.store import Store
+
+LONGEST = timedelta(hours=1)  # no verb holds it for longer: what is older was left behind
+
+
+def take(aws: Aws, name: str, verb: str) -> dict:
+    """Take the box's lock in S3, so that two commands never work on it at once."""
+    store, key = Store(aws), f"locks/{name}.json"
+    mine = {"who": f"{getpass.getuser()}@{socket.gethostname()}", "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
+    mine["since"] = datetime.now(UTC).isoformat(timespec="seconds")
+    body = json.dumps(mine).encode()
+    etag = store.create(key, body) or _instead(store, key, body, mine)
+    return {"lock": {"key": key, "etag": etag}}
+
+
+def release(aws: Aws, lock: dict) -> dict:
+    """Give the box's lock back."""
+    Store(aws).remove(lock["key"], lock["etag"])
+    return {"lock": None}
+
+
+def holder(aws: Aws, name: str) -> str | None:
+    """Who works on the box, in words, or None."""
+    body = Store(aws).get(f"locks/{name}.json")
+    return _words(json.loads(body)) if body else None
+
+
+def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
+    """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
+    found, etag = store.tagged(key)
+    if found is None:
+        etag = store.create(key, body)
+    elif json.loads(found)["token"] == mine["token"]:
+        return etag  # the first answer was lost, and botocore has sent the request twice
+    elif _left(json.loads(found), mine["who"]):
+        print(f"  taking over the lock that was left by {_words(json.loads(found))}", file=sys.stderr, flush=True)
+        etag = store.replace(key, body, etag)
+    else:
+        etag = None
+    if etag is None:
+        raise Problem(
+            f"somebody works on this box: {_words(json.loads(found or body))}",
+            f"wait for it; where that command is gone for good: `aws s3 rm {store.url(key)}`",
+            reason="refused",
+        )
+    return etag
+
+
+def _left(found: dict, me: str) -> bool:
+    if datetime.now(UTC) - datetime.fromisoformat(found["since"]) > LONGEST:
+        return True
+    return found["who"] == me and not _alive(found["pid"])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _words(lock: dict) -> str:
+    return f"`inv {lock['verb']}` of {lock['who']} (process {lock['pid']}) since {lock['since']}"
