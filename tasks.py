@@ -100,7 +100,7 @@ def down(c, force=False, snapshot=False, purge=False, yes=False):
 @task(name="stop-run")
 @friendly
 def stop_run(c):
-    """End the run that goes on, for good: a checkpoint, its files in S3, its phase `cancelled`."""
+    """End the run that goes on, for good: its log and newest checkpoint in S3, its phase `cancelled`."""
     run = settings(c)
     perform(
         c, run, "stop-run", planned().stop_run(run), "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
@@ -142,14 +142,16 @@ def status(c):
     memory.keep(ROOT, text)
 
 
-@task(help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends"})
+@task(
+    help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends", "tail": "begin with the last so many lines"}
+)
 @friendly
-def logs(c, run=None, follow=False):
+def logs(c, run=None, follow=False, tail=0):
     """Print a run's log, with the box on or off."""
     from remote import show
 
     config = settings(c)
-    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow)
+    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow, tail or None)
 
 
 @task(help={"run": "id of a finished run; the newest when left out"})

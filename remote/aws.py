@@ -2,7 +2,9 @@
 
 import functools
 import os
+import sys
 import threading
+import time
 from urllib.parse import urlparse
 
 from conf import schema
@@ -48,6 +50,14 @@ class Aws:
             raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
         return client
 
+    def renew(self) -> None:
+        """Forget the credentials: those of the next call are read anew, so that a login in another shell is enough."""
+        import boto3
+
+        with self._lock:
+            boto3.DEFAULT_SESSION = None
+            self._clients = {}
+
     @functools.cached_property
     def caller(self) -> str:
         """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
@@ -70,6 +80,37 @@ def fetch(names: list[str]) -> dict[str, str]:
         answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)
         values |= {entry["Name"]: entry["Value"] for entry in answer["Parameters"]}
     return values
+
+
+def passing(error: Exception) -> str | None:
+    """What to say of an error that waiting or a login mends, or None: a long wait need not end for it."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError | exceptions.ConnectionError):
+        return "AWS does not answer"
+    meaning = explain(error)
+    expired = meaning is not None and meaning.what == MEANING["ExpiredToken"][0]
+    return f"{meaning.what}; log in from another shell" if expired else None
+
+
+class Patience:
+    """Goes on where waiting or a login mends an error: says so once, and reads the credentials anew."""
+
+    def __init__(self, aws: "Aws", goes_on: str):
+        self.aws = aws
+        self.goes_on = goes_on  # what is not harmed meanwhile
+        self.said = None
+
+    def bear(self, error: Exception, pause: float = 5) -> None:
+        """Nothing, after a pause; the error itself where it will not pass."""
+        words = passing(error)
+        if words is None:
+            raise error
+        if words != self.said:
+            print(f"{words}. {self.goes_on}; trying again every {pause:.0f} s", file=sys.stderr, flush=True)
+        self.said = words
+        time.sleep(pause)
+        self.aws.renew()
 
 
 def explain(error: Exception) -> Problem | None:

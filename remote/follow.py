@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from conf.problem import Problem
 from remote import box, runs
-from remote.aws import Aws
+from remote.aws import Aws, Patience
 from remote.store import Store
 
 PAUSE = 1.0  # seconds between two looks
@@ -32,19 +33,24 @@ def log(store: Store, run_id: str, offset: int = 0) -> Iterator[bytes]:
             offset = start + len(body)
 
 
+def tail(store: Store, run_id: str, lines: int) -> int:
+    """The offset at which the log's last `lines` lines begin; only as many chunks are fetched as hold them."""
+    size = len(f"runs/{run_id}/log/")
+    found = b""
+    for start in sorted((int(name[size:]) for name in store.names(f"runs/{run_id}/log/")), reverse=True):
+        found = store.get(f"runs/{run_id}/log/{start:012d}") + found
+        ends = [place for place, byte in enumerate(found[:-1]) if byte == ord("\n")]
+        if len(ends) >= lines:
+            return start + ends[-lines] + 1
+    return 0
+
+
 def attach(aws: Aws, run_id: str, box_name: str) -> dict:
     """Follow the run until it ends; Ctrl-C leaves it going."""
-    store = Store(aws)
-    seen = _Progress()
+    seen, patience = _Progress(), Patience(aws, f"{run_id} goes on")
     with seen:
         try:
-            while True:
-                current = runs.state(store, run_id)
-                seen.update(current.phase, store.get(f"runs/{run_id}/events.jsonl") or b"")
-                if current.phase in ENDED:
-                    break
-                if current.age > QUIET:
-                    _check_box(aws, run_id, box_name)
+            while (current := _look(aws, run_id, box_name, seen, patience)) is None or current.phase not in ENDED:
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
             raise Problem(
@@ -52,7 +58,21 @@ def attach(aws: Aws, run_id: str, box_name: str) -> dict:
                 "`inv train` or `inv logs` attaches again, `inv down` stops the box",
                 reason="refused",
             ) from None
-    return _outcome(store, current)
+    return _outcome(Store(aws), current)
+
+
+def _look(aws: Aws, run_id: str, box_name: str, seen: "_Progress", patience: Patience) -> runs.State | None:
+    """The run's state; None when AWS could not be asked."""
+    try:
+        store = Store(aws)
+        current = runs.state(store, run_id)
+        seen.update(current.phase, store.get(f"runs/{run_id}/events.jsonl") or b"")
+        if current.phase not in ENDED and current.age > QUIET:
+            _check_box(aws, run_id, box_name)
+    except (ClientError, BotoCoreError) as error:
+        patience.bear(error)
+        return None
+    return current
 
 
 def _outcome(store: Store, current: runs.State) -> dict:

@@ -51,6 +51,7 @@ def deploy(run: schema.Run, root: Path) -> Plan:
 def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
     """A run of these settings is going on; followed to its end, unless `detach`."""
     start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
+    start |= {"NEED_GB": Fact("need_gb")}
     start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
     plan = [
         Call(check, {"settings": run}),
@@ -150,7 +151,7 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
 
 
 def _run(step: Step, facts: dict, transport: Transport) -> dict:
-    result = transport.run(step.text(facts), step.timeout, title=f"fine-tune-slm {step.script}")
+    result = transport.run(step.text(facts), step.timeout, title=f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip())
     found = result.facts
     if result.code == 0:
         return found

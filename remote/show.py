@@ -18,11 +18,11 @@ from remote.aws import Aws
 from remote.store import Store
 
 
-def logs(aws: Aws, run_id: str | None, to_the_end: bool) -> None:
-    """Print a run's log from its first byte; with `to_the_end`, until the run ends."""
+def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
+    """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
     store = Store(aws)
     run_id = runs.newest(store, run_id)
-    offset = 0
+    offset = 0 if lines is None else follow.tail(store, run_id, lines)
     while True:
         # Asked before the log is read: what was written until the end is then surely read.
         ended = runs.state(store, run_id).phase in follow.ENDED

@@ -6,7 +6,7 @@ import secrets
 import time
 
 from conf.problem import Problem
-from remote.aws import Aws
+from remote.aws import Aws, Patience
 from remote.transport import Result
 
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
@@ -52,16 +52,20 @@ class Ssm:
             ) from error
 
     def _collect(self, command_id: str, timeout: int) -> dict:
-        client = self.aws.client("ssm")
-        started, pause = time.monotonic(), 0.1
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        started, pause, patience = time.monotonic(), 0.1, Patience(self.aws, "the command on the box goes on")
         while True:
             try:
-                found = client.get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
+                found = self.aws.client("ssm").get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
                 if found["Status"] not in WAITING:
                     return self._finished(found, timeout)
-            except client.exceptions.InvocationDoesNotExist:
-                if time.monotonic() - started > GRACE:
+            except (ClientError, BotoCoreError) as error:
+                unknown = "InvocationDoesNotExist" in str(error)
+                if unknown and time.monotonic() - started > GRACE:
                     raise
+                if not unknown:
+                    patience.bear(error)
             if time.monotonic() - started > timeout + 120:
                 raise Problem(
                     f"command {command_id} has not answered for {timeout + 120} s", "`inv status` shows the box", reason="unreachable"

@@ -80,9 +80,9 @@ def test_a_box_over_its_time_ends_the_run_saves_it_and_stops(off):
 
 def test_a_run_that_hangs_is_no_use_of_the_box(off):
     stand_in_trainer.register(off.state, hang_at=2)
-    words = ("train.steps=4", "seed=4", "box.idle_minutes=0.4", "box.gpu=false")
+    words = ("train.steps=4", "seed=4", "box.idle_minutes=0.5", "box.gpu=false")
     off.inv("up", "deploy", "train", "--detach", overrides=words)
-    wait_until(lambda: stopped(off), 0.4 * 60 + 120)
+    wait_until(lambda: stopped(off), 0.5 * 60 + 120)
     assert "the trainer has written nothing" in why(off)
     assert state(off, run_ids(off)[-1])["reason"] == "stopped"
 

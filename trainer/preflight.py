@@ -1,5 +1,6 @@
 """What can be known to fail before anything is paid for: checked on the laptop, without torch."""
 
+import math
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -10,6 +11,7 @@ from data import rows
 from trainer import files
 from trainer.hub import explained
 
+ROOM = 1.3  # of the weights: themselves, checkpoints and the adapter
 KINDS = (".jsonl", ".csv", ".parquet")
 
 
@@ -27,7 +29,7 @@ def check(settings: Recipe, endpoint: str | None, token: str | None) -> dict:
         else:
             facts |= {f"{name}_rows": _rows(Path(source), f"data.{name}", settings.data), f"{name}_sha256": files.digest(Path(source))}
     _apart(settings.data, facts)
-    return facts | {"model_revision": _model(hub, settings.model.id, settings.model.revision, endpoint)}
+    return facts | _model(hub, settings.model.id, settings.model.revision, endpoint)
 
 
 def _rows(path: Path, setting: str, data: Data) -> int | None:
@@ -78,10 +80,11 @@ def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
         hub.auth_check(name, repo_type="dataset")
 
 
-def _model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> str:
-    """The commit that the base model's revision stands for, once its files may be read."""
+def _model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> dict:
+    """The commit that the base model's revision stands for, once its files may be read; and the room that a run of it takes."""
     with explained(name, endpoint):
-        info = hub.model_info(name, revision=revision)
+        info = hub.model_info(name, revision=revision, files_metadata=True)
         if info.gated:  # anyone may read about a gated model; its files are another matter
             hub.auth_check(name)
-        return info.sha
+        weights = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
+        return {"model_revision": info.sha, "need_gb": math.ceil(weights * ROOM / 1e9 + 1)}

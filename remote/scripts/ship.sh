@@ -62,13 +62,11 @@ mirror() {
   quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
 }
 
-# Everything first, the manifest last: whoever sees the manifest sees a whole run, and its checkpoints are needed no more.
+# Everything first, the manifest last: whoever sees the manifest sees a whole run.
 deliver() {
   quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
     --exclude manifest.json --exclude state.json &&
-    ship &&
-    quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json" &&
-    quietly s3 rm --quiet --recursive "$target/checkpoints"
+    quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
 }
 
 retry() { # COMMAND...

@@ -47,6 +47,8 @@ finish() {
     *) explain_exit ;;
   esac
   retry ship
+  # A finished run's checkpoints are on the volume, and nobody goes on from them.
+  [ "$(phase "$run")" != "done" ] || quietly s3 rm --quiet --recursive "$target/checkpoints" || log "checkpoints are left in S3"
   rm -f "$MOUNT/current" "$STATE/ending"
 }
 
@@ -64,14 +66,13 @@ attend() {
     return
   fi
   choose
-  used=$(seconds)
   if [ "$(container_state "$run_id")" = running ]; then
     ship || log "S3 does not take the log; trying again in $PERIOD s"
     rest
   else
     finish
-    used=$(seconds)
   fi
+  used=$(seconds)
 }
 
 # end_run PHASE REASON EVIDENCE HINT: the trainer may write a checkpoint first (docker's --stop-timeout), then all is shipped.

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Start a run, detached; started already is no error.
-#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no)
+#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no), NEED_GB (room for a model and its run)
 #   out:  facts container (state), changed
 : "${RUN_ID:?train.sh needs RUN_ID}" "${IMAGE:?train.sh needs IMAGE}" "${BUCKET:?train.sh needs BUCKET}" "${PREFIX:?train.sh needs PREFIX}"
-: "${INPUTS?train.sh needs INPUTS}" "${HUB_SECRET:?train.sh needs HUB_SECRET}" "${GPU:?train.sh needs GPU}"
+: "${INPUTS?train.sh needs INPUTS}" "${HUB_SECRET:?train.sh needs HUB_SECRET}" "${GPU:?train.sh needs GPU}" "${NEED_GB:?train.sh needs NEED_GB}"
 
 run="$MOUNT/runs/$RUN_ID"
 name=$(container "$RUN_ID")
@@ -12,6 +12,16 @@ refuse_second_run() {
   local others
   others=$(docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | grep -vFx "$name" | head -n 1 || true)
   [ -z "$others" ] || fail refused "${others#fine-tune-slm-} is still running on this box" "\`inv train\` with its settings attaches to it; \`inv status\` shows it"
+}
+
+# What the volume has left, with the models that it keeps already: they are not fetched again.
+check_room() {
+  local left cached
+  left=$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $4 }')
+  cached=$(du -sk "$MOUNT/hub-cache" | cut -f 1)
+  [ $((left + cached)) -ge $((NEED_GB * 976563)) ] && [ "$left" -ge 976563 ] ||
+    fail disk_full "the run needs about $NEED_GB GB, and the volume has $((left / 976563)) GB left beside $((cached / 976563)) GB of models" \
+      "\`inv clean\` removes old runs; or let the volume grow: \`inv up deploy train -- box.disk_gb=...\`"
 }
 
 # All in one call: each start of `aws` costs a second.
@@ -80,6 +90,7 @@ main() {
     write_state "$run" uploading # finished here before, and not delivered
   elif [ "$state" != running ]; then
     rm -f "$STATE/ending"
+    check_room
     fetch_run
     fetch_inputs
     fetch_token

@@ -17,7 +17,7 @@ SETTINGS = {
     "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me"},
     "volume": {"VOLUME": "vol-0abc", "OURS": "yes", "SIZE_GB": "1", "PATIENCE": "1"},
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},
-    "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no"},
+    "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no", "NEED_GB": "1"},
     "supervise": {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/l", "PERIOD": "5", "IDLE": "60", "LIFE": "600", "GPU": "no"},
     "stop": {"FORCE": "no"},
     "cancel": {},
