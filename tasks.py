@@ -31,8 +31,8 @@ def friendly(body):
         except BrokenPipeError:
             # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except KeyboardInterrupt:
-            raise Exit("\nstopped; what runs on the box goes on. `inv status` shows it", 130) from None
+        except KeyboardInterrupt as stop:
+            raise Exit(f"\n{str(stop) or 'stopped; what runs on the box goes on. `inv status` shows it'}", 130) from None
         except Exception as error:
             from remote import aws
 

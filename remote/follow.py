@@ -53,11 +53,8 @@ def attach(aws: Aws, run_id: str, box_name: str) -> dict:
             while (current := _look(aws, run_id, box_name, seen, patience)) is None or current.phase not in ENDED:
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
-            raise Problem(
-                f"stopped watching; {run_id} goes on",
-                "`inv train` or `inv logs` attaches again, `inv down` stops the box",
-                reason="refused",
-            ) from None
+            words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
+            raise KeyboardInterrupt(words) from None
     return _outcome(Store(aws), current)
 
 

@@ -1,25 +1,36 @@
-"""Python imports this by itself where its folder is on PYTHONPATH: the process is killed after its n-th call that changes something in AWS.
+"""Python imports this by itself where its folder is on PYTHONPATH: the process is killed at the first change in AWS that is not yet in a list.
 
-The call has been carried out and its answer is lost, as when a laptop dies. KILL_AFTER is n; KILLED_AT is a file that gets the call's name.
+The call has been carried out and its answer is lost, as when a laptop dies. KILLED_AT is the file that holds the list, a name a line.
 """
 
-import itertools
+import json
 import os
 import signal
 from pathlib import Path
 
 READS = ("Get", "Describe", "List", "Head", "Lookup", "BatchGet")
 
-if "KILL_AFTER" in os.environ:
+
+def name(operation: str, request: dict) -> str:
+    """The call's name, the same each time: what differs from run to run is left out."""
+    if operation == "SendCommand":
+        return f"SendCommand {json.loads(request['body'])['Comment'].split()[1]}"
+    folder, *rest = request["url_path"].split("/")[3:] or [""]
+    return f"{operation} {folder} {rest[-1] if folder == 'runs' else ''}".strip()
+
+
+if "KILLED_AT" in os.environ:
     from botocore.endpoint import Endpoint
 
-    usual, count, last = Endpoint.make_request, itertools.count(1), int(os.environ["KILL_AFTER"])
+    usual, place = Endpoint.make_request, Path(os.environ["KILLED_AT"])
 
     def make_request(self, operation_model, request_dict):
         answer = usual(self, operation_model, request_dict)
-        if not operation_model.name.startswith(READS) and next(count) == last:
-            Path(os.environ["KILLED_AT"]).write_text(operation_model.name)
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not operation_model.name.startswith(READS):
+            known, this = place.read_text().splitlines(), name(operation_model.name, request_dict)
+            if this not in known:
+                place.write_text("\n".join([*known, this]))
+                os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
     Endpoint.make_request = make_request
