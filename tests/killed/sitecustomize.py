@@ -1,4 +1,4 @@
-"""Python imports this by itself where its folder is on PYTHONPATH: the process is killed at the first change in AWS that is not yet in a list.
+"""Python imports this by itself where its folder is on PYTHONPATH: the process is killed at the first new change that it makes in AWS.
 
 The call has been carried out and its answer is lost, as when a laptop dies. KILLED_AT is the file that holds the list, a name a line.
 """
@@ -15,7 +15,7 @@ def name(operation: str, request: dict) -> str:
     """The call's name, the same each time: what differs from run to run is left out."""
     if operation == "SendCommand":
         return f"SendCommand {json.loads(request['body'])['Comment'].split()[1]}"
-    folder, *rest = request["url_path"].split("/")[3:] or [""]
+    folder, *rest = request["url_path"].split("/")[2:] or [""]
     return f"{operation} {folder} {rest[-1] if folder == 'runs' else ''}".strip()
 
 
