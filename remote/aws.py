@@ -29,19 +29,21 @@ class Aws:
         self._clients = {}
         self._lock = threading.RLock()  # boto3's default session makes one client at a time
 
-    def client(self, service: str):
+    def client(self, service: str, once: bool = False):
+        """A client of the service; with `once` it never sends a request twice by itself."""
         with self._lock:
-            if service not in self._clients:
-                self._clients[service] = self._guarded(service)
-            return self._clients[service]
+            if (service, once) not in self._clients:
+                self._clients[service, once] = self._guarded(service, once)
+            return self._clients[service, once]
 
-    def _guarded(self, service: str):
+    def _guarded(self, service: str, once: bool):
         import boto3
         from botocore.config import Config
 
         # Prices are served from a few regions only, whatever the box's own is.
         region = "us-east-1" if service == "pricing" else self.cloud.region
-        config = Config(retries={"mode": "adaptive", "max_attempts": 8}, connect_timeout=5, read_timeout=60)
+        retries = {"mode": "standard", "total_max_attempts": 1} if once else {"mode": "adaptive", "max_attempts": 8}
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60)
         client = boto3.client(service, region_name=region, config=config)
         loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
         if loopback and not self.cloud.loopback:

@@ -12,6 +12,7 @@ from remote.transport import Result
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 # "InvocationDoesNotExist" is documented for the first moments after a send.
 GRACE = 30  # seconds
+ATTEMPTS = 7  # 16 seconds of pauses
 LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
 
 
@@ -29,9 +30,10 @@ class Ssm:
         return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
 
     def _send(self, text: str, timeout: int, title: str) -> str:
-        from botocore.exceptions import HTTPClientError
+        from botocore.exceptions import ClientError, HTTPClientError
 
-        client = self.aws.client("ssm")
+        # botocore sends again by itself when an answer is lost: here that would be a second run of the script.
+        client = self.aws.client("ssm", once=True)
         request = {
             "InstanceIds": [self.instance_id],
             "DocumentName": "AWS-RunShellScript",
@@ -39,17 +41,24 @@ class Ssm:
             "TimeoutSeconds": 60,  # to be delivered in
             "Parameters": {"commands": [text], "executionTimeout": [str(timeout)]},
         }
-        try:
-            return client.send_command(**request)["Command"]["CommandId"]
-        except HTTPClientError:
-            # The answer was lost, perhaps not the request: SendCommand has no client token, so look before sending again.
-            recent = client.list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
-            sent = [command["CommandId"] for command in recent if command.get("Comment") == title[:100]]
-            return sent[0] if sent else client.send_command(**request)["Command"]["CommandId"]
-        except client.exceptions.InvalidInstanceId as error:
-            raise Problem(
-                f"the agent on {self.instance_id} does not take commands", "`inv up` starts the box and waits for it", reason="unreachable"
-            ) from error
+        for attempt in range(ATTEMPTS):
+            try:
+                return client.send_command(**request)["Command"]["CommandId"]
+            except client.exceptions.InvalidInstanceId as error:
+                what = f"the agent on {self.instance_id} does not take commands"
+                raise Problem(what, "`inv up` starts the box and waits for it", reason="unreachable") from error
+            except (HTTPClientError, ClientError) as error:
+                if attempt == ATTEMPTS - 1 or not _again(error):
+                    raise
+                time.sleep(2**attempt / 4)
+                if sent := self._sent(title[:100]):
+                    return sent
+        raise AssertionError("the last attempt returns or raises")
+
+    def _sent(self, title: str) -> str | None:
+        """The command of this title, if it arrived: SendCommand has no client token, so we look before sending again."""
+        recent = self.aws.client("ssm").list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
+        return next((command["CommandId"] for command in recent if command.get("Comment") == title), None)
 
     def _collect(self, command_id: str, timeout: int) -> dict:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -87,6 +96,14 @@ class Ssm:
         if details == "Cancelled":
             raise Problem("somebody cancelled the command on the box", "run the same command again", reason="refused")
         return found
+
+
+def _again(error: Exception) -> bool:
+    """Whether another attempt may do better: no answer, a throttle, or trouble of the service's own."""
+    answer = getattr(error, "response", None)
+    if answer is None:
+        return True
+    return answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or answer["Error"]["Code"] in ("ThrottlingException", "Throttling")
 
 
 def packed(script: str) -> str:

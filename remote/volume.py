@@ -107,5 +107,6 @@ def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
         Size=box.disk_gb,
         VolumeType=box.disk_type,
         Encrypted=True,
+        ClientToken=f"{box.name}-{int(time.time() // 60)}",  # a lost answer, and botocore asks again: still one volume
         TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}],
     )

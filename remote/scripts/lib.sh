@@ -63,7 +63,7 @@ start_supervisor() {
   if [ -d "$BOX_ROOT/run/systemd/system" ]; then
     systemctl start fine-tune-slm.service >&2
   else
-    setsid flock --nonblock --close "$STATE/supervisor.lock" "$PROGRAMS/supervise.sh" </dev/null >>"$BOX_ROOT/var/log/fine-tune-slm.log" 2>&1 &
+    setsid flock --nonblock --close "$STATE/supervisor.lock" "$PROGRAMS/supervise.sh" </dev/null >>"$BOX_ROOT/var/log/fine-tune-slm.log" 2>&1 7>&- &
   fi
   [ ! -p "$STATE/bell" ] || echo 1<>"$STATE/bell"
 }
@@ -71,6 +71,9 @@ start_supervisor() {
 # Steps have a LEASE, their own timeout; the supervisor has none.
 if [ -n "${LEASE:-}" ]; then
   renew "$LEASE"
+  # One after the other: a command that was sent twice finds its work done.
+  exec 7>"$STATE/step.lock"
+  flock --timeout "$LEASE" 7
   trap 'renew 0' EXIT
 fi
 

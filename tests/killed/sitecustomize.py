@@ -15,6 +15,8 @@ def name(operation: str, request: dict) -> str:
     """The call's name, the same each time: what differs from run to run is left out."""
     if operation == "SendCommand":
         return f"SendCommand {json.loads(request['body'])['Comment'].split()[1]}"
+    if not operation.endswith("Object"):
+        return operation
     folder, *rest = request["url_path"].split("/")[2:] or [""]
     return f"{operation} {folder} {rest[-1] if folder == 'runs' else ''}".strip()
 
