@@ -1,4 +1,4 @@
-"""A made-up patient: what is true, what is not, and whose it is, before any of it is a sentence.
+"""A case: a patient and what a note is to say, before any of it is a sentence.
 
 A case is a list of statements, each a kind of sentence and the facts that it states. A fact's status says whether it holds
 for this patient's disease now (`asserted`); only such facts become labels, so the rules of LABELLING.md live in the statuses.
@@ -9,24 +9,33 @@ from dataclasses import dataclass, field
 from data import schema
 from data.generator import distractors
 from data.generator.draw import Draw
-from data.generator.knowledge import Cancer, cancers, tables
-from data.generator.statement import Fact, Patient, Statement
+from data.generator.knowledge import tables
+from data.generator.patient import draw_patient, is_surgery
+from data.generator.spare import Spare
+from data.generator.statement import Fact, Patient, Statement, facts
 
-# What a share of notes says nothing about, so that empty is an answer in every field.
-STAGE_STATED, GENE_STATED, MARKER_STATED, TREATED, RESPONSE_STATED, DISTANT, BENIGN = 0.80, 0.65, 0.68, 0.86, 0.76, 0.50, 0.04
-
+BENIGN, PLAIN = 0.026, 0.115  # shares of notes: without a cancer; without anything that is hard to read
+RESPONSE_STATED = 0.92  # of the treated
+# How long a note is, and how many distractors come with that.
+LENGTHS = {"short": 15, "middle": 57, "long": 22, "very long": 6}
+DENSITY = {"short": 0.42, "middle": 0.95, "long": 1.6, "very long": 3.0}
+SCALARS = ("cancer_type", "stage", "response")
 
 # How often each response is the latest one, by how far the disease went and whether it was cut out.
 RESPONSES = {
-    "spread": {"partial response": 6, "stable disease": 5, "progressive disease": 4, "mixed response": 3},
-    "resected": {"no evidence of disease": 6, "progressive disease": 1},
+    "spread": {"partial response": 6, "stable disease": 5, "progressive disease": 5, "mixed response": 3, "complete response": 1},
+    "resected": {"no evidence of disease": 4, "progressive disease": 3, "stable disease": 1, "pathologic complete response": 0},
     "local": {"partial response": 3, "complete response": 4, "stable disease": 3, "no evidence of disease": 3, "progressive disease": 2},
 }
 # What may have come before it.
 EARLIER = {
-    "progressive disease": ["partial response", "stable disease"],
-    "partial response": ["stable disease"],
+    "progressive disease": ["partial response", "stable disease", "complete response"],
+    "partial response": ["stable disease", "progressive disease"],
     "complete response": ["partial response"],
+    "stable disease": ["partial response", "progressive disease"],
+    "mixed response": ["partial response", "stable disease"],
+    "no evidence of disease": ["partial response"],
+    "pathologic complete response": ["partial response"],
 }
 
 
@@ -34,143 +43,129 @@ EARLIER = {
 class Case:
     patient: Patient
     statements: list[Statement] = field(default_factory=list)
+    plain: bool = False
 
 
 def label(case: Case) -> dict:
-    """The right answer for the note of `case`: its asserted facts, in the schema's order of fields."""
-    facts = [fact for statement in case.statements for slot in statement.facts.values() for fact in slot if fact.status == "asserted"]
-    found = {name: [fact.value for fact in facts if fact.field == name] for name in schema.fields()}
-    scalars = {"cancer_type", "stage", "response"}
-    return {name: (values[0] if values else None) if name in scalars else values for name, values in found.items()}
+    """The right answer for the note of `case`: its asserted facts, each once, in the schema's order of fields."""
+    said = [fact for statement in case.statements for slot in statement.facts.values() for fact in slot if fact.status == "asserted"]
+    found = {name: list(dict.fromkeys(fact.value for fact in said if fact.field == name)) for name in schema.fields()}
+    return {name: (values[0] if values else None) if name in SCALARS else values for name, values in found.items()}
 
 
-def draw_case(draw: Draw) -> Case:
-    """A patient with a cancer, or, now and then, without one."""
+def draw_case(draw: Draw, entities: str, short: bool = False) -> Case:
+    """A patient with a cancer, or, now and then, without one; `entities` "known" or "all"."""
+    density = DENSITY["short" if short else draw.weighted(LENGTHS)]
     if draw.chance(BENIGN):
-        return _benign(draw)
-    patient = _patient(draw)
-    own = [*_diagnosis(patient, draw), *_molecular(patient, draw), *_spread(patient), *_therapy(patient, draw)]
-    others = distractors.draw_some(patient, 2 if len(own) < 4 else draw.weighted({0: 1, 1: 4, 2: 5}), draw)
-    return Case(patient, own + others)
+        return _benign(density, entities, draw)
+    plain = draw.chance(PLAIN)
+    patient = draw_patient(draw, entities, plain)
+    own = [*_diagnosis(patient, plain, draw), *_molecular(patient, plain, draw), *_spread(patient), *_therapy(patient, plain, draw)]
+    if not plain:
+        own += _lesions(patient, own, draw) + distractors.draw_all(patient, Spare(patient, entities), density, draw)
+    return Case(patient, own + (_filler(draw) if plain else []), plain)
 
 
-def _patient(draw: Draw) -> Patient:
-    cancer = draw.one(list(cancers().values()))
-    distant = bool(cancer.sites) and draw.chance(DISTANT)
-    groups = cancer.distant if distant else cancer.stages
-    patient = Patient(
-        sex=draw.one(cancer.sexes),
-        age=draw.between(*cancer.ages),
-        cancer=cancer,
-        stage=draw.one(groups) if groups and draw.chance(STAGE_STATED) else None,
-        genes=_genes(cancer, draw) if draw.chance(GENE_STATED) else [],
-        markers=_markers(cancer, draw) if draw.chance(MARKER_STATED) else [],
-        sites=draw.some(cancer.sites, draw.weighted({1: 5, 2: 4, 3: 1})) if distant else [],
-    )
-    return patient.with_lines(_lines(patient, draw) if draw.chance(TREATED) else [])
-
-
-def _genes(cancer: Cancer, draw: Draw) -> list[str]:
-    driver = draw.one(cancer.genes)
-    others = [gene for gene in tables()["co_alterations"] if gene.split()[0] != driver.split()[0]]
-    return [driver, *draw.some(others, draw.weighted({0: 5, 1: 1}))]
-
-
-def _markers(cancer: Cancer, draw: Draw) -> list[str]:
-    panel = draw.one(cancer.panels) if cancer.panels else []
-    names = draw.some(cancer.markers, draw.weighted({0: 3, 1: 2}) if panel else draw.weighted({1: 3, 2: 2}))
-    return panel + [_marker_value(name, draw) for name in names]
-
-
-def _marker_value(name: str, draw: Draw) -> str:
-    marker = tables()["marker"][name]
-    if "values" in marker:
-        return draw.one(list(marker["values"]))
-    return f"{name} {draw.between(marker['low'], marker['high'], marker.get('step', 1))}{marker['unit']}"
-
-
-def _lines(patient: Patient, draw: Draw) -> list[list[str]]:
-    """What the patient received, line by line."""
-    if patient.sites:
-        return _lines_for_spread(patient, draw)
-    cancer, drugs = patient.cancer, draw.one(patient.options())
-    orders = []
-    if cancer.local:
-        local = [draw.one(cancer.local)]
-        orders += [[local], [local], [local, drugs]] + [[local, [item]] for item in cancer.adjuvant]
-        orders += [[drugs, [item]] for item in _surgery(cancer) if cancer.neoadjuvant]
-    if not cancer.local or patient.stage is None or patient.stage.startswith("III"):
-        orders += [[drugs]] + [[drugs, [item]] for item in cancer.adjuvant if not cancer.local]
-    return draw.one(orders)
-
-
-def _lines_for_spread(patient: Patient, draw: Draw) -> list[list[str]]:
-    first = draw.one(patient.options())
-    others = [line for line in patient.options() if not set(line) & set(first)]
-    if "brain" in patient.sites and draw.chance(0.4):
-        return [first, ["stereotactic radiosurgery"]]
-    return [first, draw.one(others)] if others and draw.chance(0.35) else [first]
-
-
-def _surgery(cancer: Cancer) -> list[str]:
-    return [item for item in cancer.local if item != "chemoradiotherapy"]
-
-
-def _diagnosis(patient: Patient, draw: Draw) -> list[Statement]:
-    cancer, now = patient.cancer, patient.stage
-    name = {"cancer": (Fact("cancer_type", cancer.name),)}
-    if now is None:
-        return [Statement("diagnosis", name)]
-    stage = {"stage": (Fact("stage", now),)}
-    earlier = cancer.stages if patient.sites else cancer.stages[: cancer.stages.index(now)]
-    if earlier and draw.chance(0.25):
-        old = {"old_stage": (Fact("stage", draw.one(earlier), "superseded"),)}
-        return [Statement("diagnosis", name), Statement("restaged", old | stage)]
-    if draw.chance(0.55):
+def _diagnosis(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
+    name, stage = {"cancer": facts("cancer_type", [patient.cancer.name])}, {"stage": facts("stage", [patient.stage] if patient.stage else [])}
+    first = "diagnosis_later" if draw.chance(0.2) and not plain else "diagnosis"
+    if patient.stage is None:
+        return [Statement(first, name)]
+    old = _stage_before(patient)
+    if old and not plain and draw.chance(0.42):
+        kind = "restaged" if draw.chance(0.6) else "stage_corrected"
+        return [Statement(first, name), Statement(kind, {"old_stage": facts("stage", [draw.one(old)], "superseded")} | stage)]
+    if draw.chance(0.5):
         return [Statement("diagnosis_staged", name | stage)]
-    return [Statement("diagnosis", name), Statement("stage", stage)]
+    return [Statement(first, name), Statement("stage", stage)]
 
 
-def _molecular(patient: Patient, draw: Draw) -> list[Statement]:
-    gene = {"gene": tuple(Fact("gene_mutation", value) for value in patient.genes)}
-    marker = {"marker": tuple(Fact("biomarker", value) for value in patient.markers)}
-    if patient.genes and patient.markers and draw.chance(0.4):
-        return [Statement("molecular", gene | marker)]
-    statements = [Statement("gene", gene)] * bool(patient.genes) + [Statement("marker", marker)] * bool(patient.markers)
-    return draw.some(statements, 2)
+def _stage_before(patient: Patient) -> list[str]:
+    """The groups that may have been right, or been thought right, before the present one."""
+    cancer, now = patient.cancer, patient.stage
+    return cancer.stages[: cancer.stages.index(now)] if now in cancer.stages else cancer.stages
+
+
+def _molecular(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
+    gene, markers = {"gene": facts("gene_mutation", patient.genes)}, list(patient.markers)
+    changed = []
+    for value in patient.markers:
+        before = distractors.marker_before(value, draw) if not changed and not plain and draw.chance(0.45) else None
+        if before:
+            markers.remove(value)
+            old = facts("biomarker", [before], "superseded")
+            changed = [Statement("marker_changed", {"old_marker": old, "marker": facts("biomarker", [value])})]
+    marker = {"marker": facts("biomarker", markers)}
+    if patient.genes and markers and draw.chance(0.4):
+        return [Statement("molecular", gene | marker), *changed]
+    return [*[Statement("gene", gene)] * bool(patient.genes), *[Statement("marker", marker)] * bool(markers), *changed]
 
 
 def _spread(patient: Patient) -> list[Statement]:
-    sites = tuple(Fact("metastasis_site", value) for value in patient.sites)
-    return [Statement("metastasis", {"site": sites})] if sites else []
+    return [Statement("metastasis", {"site": facts("metastasis_site", patient.sites)})] if patient.sites else []
 
 
-def _therapy(patient: Patient, draw: Draw) -> list[Statement]:
-    lines = [tuple(Fact("treatment", item) for item in line) for line in patient.lines]
+def _therapy(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
+    lines = [facts("treatment", line) for line in patient.lines]
     if not lines:
         return [Statement("untreated")] if draw.chance(0.4) else []
-    if len(lines) == 1:
-        given = Statement("treated", {"treatment": lines[0]})
-    else:
-        given = Statement("treated_lines", {"first": lines[0], "treatment": lines[1]})
-    return [given] + (_response(patient, draw) if draw.chance(RESPONSE_STATED) else [])
+    return [_given(patient.lines, lines, draw)] + (_response(patient, plain, draw) if draw.chance(RESPONSE_STATED) else [])
 
 
-def _response(patient: Patient, draw: Draw) -> list[Statement]:
-    surgery = _surgery(patient.cancer)
-    resected = not patient.sites and any(line[0] in surgery for line in patient.lines)
-    if resected and patient.lines[0][0] not in surgery and draw.chance(0.6):  # drugs first, then the operation
-        return [Statement("response_pathologic", {"response": (Fact("response", "pathologic complete response"),)})]
+def _given(names: list[list[str]], lines: list[tuple[Fact, ...]], draw: Draw) -> Statement:
+    if len(lines) == 3:
+        return Statement("treated_three", {"first": lines[0], "second": lines[1], "treatment": lines[2]})
+    if len(lines) == 2:
+        adjuvant = is_surgery(names[0][0]) and draw.chance(0.7)
+        return Statement("treated_adjuvant" if adjuvant else "treated_lines", {"first": lines[0], "treatment": lines[1]})
+    kinds = {tables()["treatment"].get(item, {}).get("type") for item in names[0]}
+    narrow = "treated_drug" if kinds <= {"drug", "regimen"} else "treated_procedure" if kinds == {"surgery"} else "treated"
+    return Statement(draw.one(["treated", narrow]), {"treatment": lines[0]})
+
+
+def _response(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
+    resected = not patient.sites and any(is_surgery(line[0]) for line in patient.lines)
+    last_resected = resected and len(patient.lines) > 1 and is_surgery(patient.lines[-1][0])
+    if last_resected and draw.chance(0.55):  # drugs first, then the operation
+        return [Statement("response_pathologic", {"response": facts("response", ["pathologic complete response"])})]
     now = draw.weighted(RESPONSES["spread" if patient.sites else "resected" if resected else "local"])
-    response = {"response": (Fact("response", now),)}
-    if now in EARLIER and not resected and draw.chance(0.4):
-        old = {"old_response": (Fact("response", draw.one(EARLIER[now]), "superseded"),)}
-        return [Statement("response_changed", old | response)]
-    return [Statement("response", response)]
+    response = {"response": facts("response", [now])}
+    if (not resected or len(patient.lines) > 1) and not plain and draw.chance(0.46):
+        old = {"old_response": facts("response", [draw.one(EARLIER[now])], "superseded")}
+        return [Statement("response_changed", old | response)] if draw.chance(0.6) else [Statement("response_early", old), _told(now, draw)]
+    return [Statement("response", response)] if plain else [_told(now, draw)]
 
 
-def _benign(draw: Draw) -> Case:
-    patient = Patient(sex=draw.one(["woman", "man"]), age=draw.between(45, 79))
+def _told(response: str, draw: Draw) -> Statement:
+    """The response by name, or described."""
+    if tables()["response"][response]["described"] and draw.chance(0.3):
+        return Statement("response_described", {"described": facts("response", [response])})
+    return Statement("response", {"response": facts("response", [response])})
+
+
+def _lesions(patient: Patient, own: list[Statement], draw: Draw) -> list[Statement]:
+    """One of the known lesions on its own, beside the overall response."""
+    overall = any(fact.field == "response" for statement in own for slot in statement.facts.values() for fact in slot)
+    if not patient.sites or not overall or not draw.chance(0.52):
+        return []
+    return [Statement("lesions", {"site": facts("metastasis_site", draw.some(patient.sites, 1))})]
+
+
+def _filler(draw: Draw) -> list[Statement]:
+    return [Statement(kind) for kind in ("opening", "exam", "social", "logistics", "closing") if draw.chance(0.3)]
+
+
+def _benign(density: float, entities: str, draw: Draw) -> Case:
+    patient = Patient(sex=draw.one(["woman", "man"]), age=draw.between(38, 81))
     finding = draw.one(tables()["benign"]["findings"][patient.sex])
     own = [Statement("benign", words={"finding": finding}), Statement("benign_follow_up")]
-    return Case(patient, own + distractors.family(patient, draw) + distractors.comorbidity(patient, draw))
+    spare = Spare(patient, entities)
+    others = [name for name in BESIDE_BENIGN if draw.chance(min(0.9, density * BESIDE_BENIGN[name] / 100))]
+    return Case(patient, own + [said for name in others for said in distractors.MAKERS[name](patient, spare, draw)])
+
+
+BESIDE_BENIGN = {"family": 70, "another_relative": 30, "prior": 30, "comorbidity": 80, "comorbidity_drug": 50, "exam": 50} | {
+    "social": 50,
+    "logistics": 50,
+    "opening": 40,
+}

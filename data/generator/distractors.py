@@ -1,137 +1,237 @@
-"""What a note says that is no label: someone else's, earlier, planned, refused, negative, doubtful or unrelated."""
+"""What a note says that is no label: someone else's, earlier, planned, refused, negative, doubtful, replaced or unrelated."""
 
 from data.generator.draw import Draw
-from data.generator.knowledge import Cancer, cancers, marker_name, tables
-from data.generator.statement import Fact, Patient, Statement
+from data.generator.knowledge import cancers, tables
+from data.generator.patient import draw_marker
+from data.generator.spare import RELATIVES, Spare
+from data.generator.statement import Fact, Patient, Statement, facts
 
-RELATIVES = {
-    "mother": "woman",
-    "sister": "woman",
-    "maternal aunt": "woman",
-    "grandmother": "woman",
-    "father": "man",
-    "brother": "man",
-    "paternal uncle": "man",
+# How often a note of middle length says it, in percent.
+OFTEN = {
+    "metastasis_negative": 46,
+    "gene_negative": 30,
+    "gene_absent": 26,
+    "metastasis_ruled_out": 24,
+    "metastasis_hedged": 26,
+    "gene_uncertain": 12,
+    "gene_vus": 10,
+    "pending": 20,
+    "metastasis_pending": 10,
+    "planned": 24,
+    "declined": 17,
+    "considered": 20,
+    "stopped_before": 14,
+    "response_expected": 14,
+    "family": 32,
+    "another_relative": 10,
+    "prior": 19,
+    "comorbidity": 50,
+    "comorbidity_drug": 28,
+    "tnm": 16,
+    "grade": 16,
+    "regional": 16,
+    "invasion": 12,
+    "performance": 22,
+    "exam": 20,
+    "social": 14,
+    "logistics": 16,
+    "supportive": 16,
+    "toxicity": 14,
+    "goal": 10,
+    "opening": 22,
+    "closing": 16,
 }
 
-BLOOD = {"LDH", "ALP", "CEA", "PSA", "AFP", "CA-125", "CA 19-9", "beta-hCG", "thyroglobulin"}  # no tissue is needed
-NODES_ARE_RARE = {"osteosarcoma", "hepatocellular carcinoma", "gastrointestinal stromal tumor"}
 
-
-def draw_some(patient: Patient, count: int, draw: Draw) -> list[Statement]:
-    """`count` statements on different topics (two on one could contradict each other), as far as the patient allows them."""
+def draw_all(patient: Patient, spare: Spare, density: float, draw: Draw) -> list[Statement]:
+    """What else the note says; `density` 1 gives a note of middle length."""
     statements: list[Statement] = []
-    for topic in draw.some(list(TOPICS), len(TOPICS)):
-        if len(statements) < count:
-            statements += draw.one(TOPICS[topic])(patient, draw)
+    for name, percent in OFTEN.items():
+        if draw.chance(min(0.97, density * percent / 100)):
+            statements += MAKERS[name](patient, spare, draw)
     return statements
 
 
-def _metastasis_negative(patient: Patient, draw: Draw) -> list[Statement]:
-    sites = draw.some([site for site in patient.cancer.sites if site not in patient.sites], draw.weighted({1: 2, 2: 1}))
-    return _statement("metastasis_negative", site=_facts("metastasis_site", sites, "negated"))
+def _metastasis_negative(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return _one("metastasis_negative", site=facts("metastasis_site", spare.sites(draw.weighted({1: 3, 2: 2}), draw), "negated"))
 
 
-def _metastasis_hedged(patient: Patient, draw: Draw) -> list[Statement]:
-    lesions = [
-        site for site in ("liver", "lung", "bone", "brain", "adrenal gland") if site in patient.cancer.sites and site not in patient.sites
-    ]
-    return _statement("metastasis_hedged", site=_facts("metastasis_site", draw.some(lesions, 1), "hedged"))
+def _metastasis_hedged(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return _one("metastasis_hedged", site=facts("metastasis_site", spare.sites(1, draw), "hedged"))
 
 
-def _regional(patient: Patient, draw: Draw) -> list[Statement]:
-    return [Statement("regional")] if patient.sites and patient.cancer.name not in NODES_ARE_RARE else []
+def _metastasis_pending(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return _one("metastasis_pending", site=facts("metastasis_site", spare.sites(1, draw), "pending"))
 
 
-def _gene_negative(patient: Patient, draw: Draw) -> list[Statement]:
-    genes = draw.some(_untested(patient.cancer.tests, patient), draw.weighted({1: 1, 2: 1}))
-    return _statement("gene_negative", gene=_facts("gene_mutation", genes, "negated"))
-
-
-def _pending(patient: Patient, draw: Draw) -> list[Statement]:
-    markers = [name for name in patient.cancer.markers if name not in BLOOD]
-    return [Statement("pending", words={"test": name}) for name in draw.some(_untested(patient.cancer.tests + markers, patient), 1)]
-
-
-def _planned(patient: Patient, draw: Draw) -> list[Statement]:
-    return _not_given("planned", patient, draw)
-
-
-def _declined(patient: Patient, draw: Draw) -> list[Statement]:
-    return _not_given("declined", patient, draw)
-
-
-def _not_given(status: str, patient: Patient, draw: Draw) -> list[Statement]:
-    lines = [line for line in patient.options() if not set(line) & patient.received()]
-    return _statement(status, treatment=_facts("treatment", draw.one(lines) if lines else [], status))
-
-
-def _goal(patient: Patient, draw: Draw) -> list[Statement]:
-    open_end = patient.sites or not patient.lines  # else the hope may have come true
-    hoped = ["complete response"] if open_end else []
-    return _statement("goal", response=_facts("response", hoped, "hedged"))
-
-
-def family(patient: Patient, draw: Draw) -> list[Statement]:
-    """A relative's cancer, perhaps with the relative's gene or treatment."""
-    relative = draw.one(list(RELATIVES))
-    cancer = draw.one([cancer for cancer in cancers().values() if RELATIVES[relative] in cancer.sexes])
-    facts = {"cancer": _facts("cancer_type", [cancer.name], "family")}
-    inherited = [gene for gene in cancer.genes if gene.endswith("pathogenic variant") and gene not in patient.genes]
-    treatments = _other_treatments(cancer, patient)
-    kind = draw.weighted({"family": 3, "family_gene": 2 if inherited else 0, "family_treated": 2 if treatments else 0})
-    if kind == "family_gene":
-        facts["gene"] = _facts("gene_mutation", draw.some(inherited, 1), "family")
-    if kind == "family_treated":
-        facts["treatment"] = _facts("treatment", draw.some(treatments, 1), "family")
-    return [Statement(kind, facts, {"relative": relative})]
-
-
-def _prior(patient: Patient, draw: Draw) -> list[Statement]:
-    options = [cancers()[name] for name in tables()["curable"] if patient.sex in cancers()[name].sexes and name != patient.cancer.name]
-    if patient.age < 60:  # too young for most cancers to be long ago
+def _metastasis_ruled_out(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    sites = spare.sites(1, draw)
+    options = tables()["site"][sites[0]].get("benign") if sites else None
+    if not options:
         return []
-    cancer, facts = draw.one(options), {}
-    facts["cancer"] = _facts("cancer_type", [cancer.name], "prior")
-    treatments = [item for item in cancer.local if item not in patient.received()]
-    if treatments and draw.chance(0.6):
-        facts["stage"] = _facts("stage", [draw.one(cancer.stages[:2])], "prior")
-        facts["treatment"] = _facts("treatment", draw.some(treatments, 1), "prior")
-    years = str(draw.between(6, 18))
-    return [Statement("prior_treated" if "treatment" in facts else "prior", facts, {"years": years})]
+    return [Statement("metastasis_ruled_out", {"site": facts("metastasis_site", sites, "negated")}, {"benign": draw.one(options)})]
 
 
-def _grade(patient: Patient, draw: Draw) -> list[Statement]:
+def _regional(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return [Statement("regional", words={"node": node}) for node in draw.some(patient.cancer.nodes, 1)]
+
+
+def _invasion(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return [Statement("invasion", words={"organ": organ}) for organ in draw.some(patient.cancer.invades, 1)]
+
+
+def _tnm(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    options = patient.cancer.tnm[bool(patient.sites)] if patient.cancer.tnm else []
+    return [Statement("tnm", words={"tnm": tnm}) for tnm in draw.some(options, 1)]
+
+
+def _grade(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
     return [Statement("grade", words={"grade": grade}) for grade in draw.some(patient.cancer.grades, 1)]
 
 
-def comorbidity(patient: Patient, draw: Draw) -> list[Statement]:
-    """Something about the patient that is not about cancer."""
-    return [Statement("comorbidity")]
+def _gene_negative(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    tests = spare.tests(draw.weighted({1: 2, 2: 2, 3: 1}), draw)
+    return [Statement("gene_negative", words={"test": joined(tests, draw)})] if tests else []
 
 
-def _other_treatments(cancer: Cancer, patient: Patient) -> list[str]:
-    return [item for item in cancer.local + [line[0] for line in cancer.systemic if len(line) == 1] if item not in patient.received()]
+def _gene_absent(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return _one("gene_absent", gene=facts("gene_mutation", spare.genes(draw.weighted({1: 3, 2: 1}), draw), "negated"))
 
 
-def _untested(names: list[str], patient: Patient) -> list[str]:
-    known = {gene.split()[0] for gene in patient.genes} | {marker_name(value) for value in patient.markers}
-    return [name for name in names if name not in known]
+def _gene_uncertain(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return _one("gene_uncertain", gene=facts("gene_mutation", spare.genes(1, draw), "hedged"))
 
 
-def _facts(name: str, values: list[str], status: str) -> tuple[Fact, ...]:
-    return tuple(Fact(name, value, status) for value in values)
+def _gene_vus(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return [Statement("gene_vus", words={"test": test}) for test in spare.tests(1, draw)]
 
 
-def _statement(kind: str, **facts: tuple[Fact, ...]) -> list[Statement]:
-    return [Statement(kind, facts)] if all(facts.values()) else []
+def _pending(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    marker = spare.marker(draw) if draw.chance(0.6) else None
+    tests = [marker] if marker else spare.tests(1, draw)
+    return [Statement("pending", words={"test": test}) for test in tests]
 
 
-TOPICS = {
-    "spread": [_metastasis_negative, _metastasis_hedged, _regional],
-    "tests": [_gene_negative, _pending],
-    "therapy": [_planned, _declined, _goal],
-    "relatives": [family],
-    "past": [_prior],
-    "unrelated": [_grade, comorbidity],
+def _not_given(kind: str):
+    def make(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+        return _one(kind, treatment=facts("treatment", spare.line(draw), "declined" if kind == "declined" else "planned"))
+
+    return make
+
+
+def _response_expected(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    hoped = draw.one(["complete response", "partial response", "stable disease", "no evidence of disease"])
+    return _one("response_expected", old_response=facts("response", [hoped], "expected"))
+
+
+def _family(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    """A relative's cancer, perhaps with the relative's gene, treatment or stage."""
+    relative = spare.relative(draw)
+    cancer = spare.cancer(RELATIVES[relative], draw)
+    said = {"cancer": facts("cancer_type", [cancer.name], "family")}
+    inherited = [gene for gene in cancer.genes if gene.endswith("pathogenic variant") and gene not in patient.genes]
+    kind = draw.weighted({"family": 3, "family_gene": 2, "family_treated": 3, "family_staged": 2})
+    if kind == "family_gene":
+        inherited = inherited or [gene for gene in tables()["gene"] if gene.endswith("pathogenic variant") and gene not in patient.genes]
+        said["gene"] = facts("gene_mutation", draw.some(_known(inherited, spare), 1), "family")
+    if kind == "family_treated":
+        options = cancer.local + [item for line in cancer.systemic for item in line]
+        said["treatment"] = facts("treatment", spare.treatments(options, 1, draw), "family")
+    if kind == "family_staged":
+        said["stage"] = facts("stage", draw.some(cancer.stages + cancer.distant, 1), "family")
+    return [Statement(kind, said, {"relative": relative})] if all(said.values()) else []
+
+
+def _known(genes: list[str], spare: Spare) -> list[str]:
+    return genes if spare.entities == "all" else [gene for gene in genes if not tables()["gene"].get(gene, {}).get("held_out")]
+
+
+def _prior(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    mine, known = patient.cancer, cancers(spare.entities)
+    options = [name for name in tables()["curable"] if name in known and patient.sex in known[name].sexes]
+    options = [name for name in options if not mine or name != mine.name]
+    years = draw.between(4, min(22, max(5, patient.age - 30)))
+    if not options or patient.age < 38:  # too young for most cancers to be long ago
+        return []
+    cancer = known[draw.one(options)]
+    said = {"cancer": facts("cancer_type", [cancer.name], "prior")}
+    kind = draw.weighted({"prior": 2, "prior_treated": 4, "prior_staged": 3})
+    if kind == "prior_treated":
+        said["treatment"] = facts("treatment", spare.treatments(cancer.local, 1, draw), "prior")
+    if kind == "prior_staged":
+        said["stage"] = facts("stage", cancer.stages[:2] and [draw.one(cancer.stages[:2])], "prior")
+    return [Statement(kind, said, {"years": str(years)})] if all(said.values()) else []
+
+
+def _comorbidity_drug(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    illness = draw.one([table for table in tables()["comorbidity"] if table.get("drugs")])
+    return [Statement("comorbidity_drug", words={"comorbidity": illness["name"], "drug": draw.one(illness["drugs"])})]
+
+
+def _comorbidity(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return [Statement("comorbidity", words={"comorbidity": draw.one(tables()["comorbidity"])["name"]})]
+
+
+def _only_words(kind: str, needs: str = ""):
+    """A maker of `kind`, whose slots are plain words; `needs` "lines" or "cancer" leaves it out where the patient has none."""
+
+    def make(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+        return [Statement(kind)] if not needs or getattr(patient, needs) else []
+
+    return make
+
+
+def marker_before(value: str, draw: Draw) -> str | None:
+    """An older value of the marker of `value`; none where it is a status, which does not change."""
+    name = max((name for name in tables()["marker"] if value.startswith(f"{name} ")), key=len, default=None)
+    if name is None or "values" in tables()["marker"][name]:
+        return None
+    old = draw_marker(name, draw)
+    return old if old != value else None
+
+
+def joined(items: list[str], draw: Draw) -> str:
+    if len(items) == 1:
+        return items[0]
+    last = draw.one([" and ", ", ", "/"])
+    return ", ".join(items[:-1]) + last + items[-1] if last != "/" else "/".join(items)
+
+
+def _one(kind: str, **said: tuple[Fact, ...]) -> list[Statement]:
+    return [Statement(kind, said)] if all(said.values()) else []
+
+
+MAKERS = {
+    "metastasis_negative": _metastasis_negative,
+    "metastasis_hedged": _metastasis_hedged,
+    "metastasis_pending": _metastasis_pending,
+    "metastasis_ruled_out": _metastasis_ruled_out,
+    "gene_negative": _gene_negative,
+    "gene_absent": _gene_absent,
+    "gene_uncertain": _gene_uncertain,
+    "gene_vus": _gene_vus,
+    "pending": _pending,
+    "planned": _not_given("planned"),
+    "declined": _not_given("declined"),
+    "considered": _not_given("considered"),
+    "stopped_before": _not_given("stopped_before"),
+    "response_expected": _response_expected,
+    "family": _family,
+    "another_relative": _family,
+    "prior": _prior,
+    "comorbidity": _comorbidity,
+    "comorbidity_drug": _comorbidity_drug,
+    "tnm": _tnm,
+    "grade": _grade,
+    "regional": _regional,
+    "invasion": _invasion,
+    "performance": _only_words("performance", "cancer"),
+    "exam": _only_words("exam"),
+    "social": _only_words("social"),
+    "logistics": _only_words("logistics"),
+    "supportive": _only_words("supportive", "lines"),
+    "toxicity": _only_words("toxicity", "lines"),
+    "goal": _only_words("goal"),
+    "opening": _only_words("opening"),
+    "closing": _only_words("closing"),
 }

@@ -1,17 +1,16 @@
-"""What the generator knows: cancers with what goes with them, and the spellings of every value."""
+"""What the generator knows: cancers with what goes with them, and the tables of values, from the files in `knowledge/`."""
 
-import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "knowledge"
 
 
 @dataclass(frozen=True)
 class Cancer:
-    """One cancer and what plausibly goes with it; `knowledge.toml` explains the fields."""
+    """One cancer and what plausibly goes with it; `knowledge/cancers.toml` explains the fields."""
 
     name: str
     also: list[str]
@@ -24,69 +23,58 @@ class Cancer:
     stages: list[str] = field(default_factory=list)
     distant: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    invades: list[str] = field(default_factory=list)
     panels: list[list[str]] = field(default_factory=list)
     targeted: dict[str, list[list[str]]] = field(default_factory=dict)
     grades: list[str] = field(default_factory=list)
+    tnm: list[list[str]] = field(default_factory=list)
     sexes: list[str] = field(default_factory=lambda: ["woman", "man"])
     ages: list[int] = field(default_factory=lambda: [41, 84])
     neoadjuvant: bool = False
+    held_out: bool = False
+    weight: int = 4
+
+    def without(self, unknown: set[str]) -> "Cancer":
+        """This cancer with no value of `unknown` in any of its lists."""
+        kept = {"genes": self.genes, "markers": self.markers, "local": self.local, "adjuvant": self.adjuvant}
+        kept = {name: [value for value in values if value not in unknown] for name, values in kept.items()}
+        targeted = {finding: _lines(lines, unknown) for finding, lines in self.targeted.items() if finding not in unknown}
+        return replace(self, **kept, systemic=_lines(self.systemic, unknown), targeted=targeted)
+
+
+def _lines(lines: list[list[str]], unknown: set[str]) -> list[list[str]]:
+    return [line for line in lines if not set(line) & unknown]
 
 
 @cache
 def tables() -> dict:
-    """The knowledge base as it stands in its file."""
-    return tomllib.loads((FOLDER / "knowledge.toml").read_text(encoding="utf-8"))
+    """The knowledge base as it stands in its files: their tables side by side, those of one name merged."""
+    merged: dict = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        for name, table in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            merged[name] = merged.get(name, {}) | table if isinstance(table, dict) else table
+    return merged
 
 
 @cache
-def frames() -> dict[str, dict[str, list[str]]]:
-    """By kind of statement: the sentences for training (`train`) and for validation (`held_out`)."""
-    return tomllib.loads((FOLDER / "frames.toml").read_text(encoding="utf-8"))
+def cancers(entities: str) -> dict[str, Cancer]:
+    """Every cancer by name, with `entities` "all", or "known": those that training notes may name, with what they may name."""
+    everything = {table["name"]: Cancer(**table) for table in tables()["cancer"]}
+    if entities == "all":
+        return everything
+    return {name: cancer.without(held_out()) for name, cancer in everything.items() if not cancer.held_out}
 
 
 @cache
-def cancers() -> dict[str, Cancer]:
-    """Every cancer, by name."""
-    return {table["name"]: Cancer(**table) for table in tables()["cancer"]}
-
-
-def spellings(name: str, value: str) -> list[str]:
-    """The ways in which a note may write `value` of the field `name`, the canonical one first."""
-    return [value, *_OTHERS[name](value)]
+def held_out() -> frozenset[str]:
+    """The values that no training note names: some alterations, treatments and cancers."""
+    values = [value for name in ("gene", "treatment") for value, table in tables()[name].items() if table.get("held_out")]
+    return frozenset(values + [table["name"] for table in tables()["cancer"] if table.get("held_out")])
 
 
 def marker_name(value: str) -> str:
     """The marker that `value` is a value of: MSI for "MSS"."""
-    return next(name for name, marker in tables()["marker"].items() if value in marker.get("values", {}) or value.startswith(f"{name} "))
-
-
-def _stage(value: str) -> list[str]:
-    roman, letter = re.fullmatch(r"(IV|I{1,3})([ABC]?)", value).groups()
-    arabic = {"I": "1", "II": "2", "III": "3", "IV": "4"}[roman]
-    return [f"stage {value}", f"Stage {value}", f"stage {arabic}{letter}"]
-
-
-def _gene(value: str) -> list[str]:
-    if value in tables()["gene"]:
-        return tables()["gene"][value]
-    point = re.fullmatch(r"(\w+) ([A-Z]\d+[A-Z])", value)
-    return [f"{point[1]} p.{point[2]}", f"{point[2]} mutation in {point[1]}"] if point else []
-
-
-def _marker(value: str) -> list[str]:
-    name = marker_name(value)
-    marker = tables()["marker"][name]
-    if "values" in marker:
-        return marker["values"][value]
-    return [spelling.format(value=value.removeprefix(f"{name} ")) for spelling in marker["spellings"]]
-
-
-_OTHERS = {
-    "cancer_type": lambda value: cancers()[value].also,
-    "stage": _stage,
-    "gene_mutation": _gene,
-    "biomarker": _marker,
-    "treatment": lambda value: tables()["treatment"].get(value, []),
-    "response": lambda value: tables()["response"][value],
-    "metastasis_site": lambda value: tables()["site"][value],
-}
+    markers = tables()["marker"]
+    named = [name for name, marker in markers.items() if value in marker.get("values", {})]
+    return named[0] if named else max((name for name in markers if value.startswith(f"{name} ")), key=len)

@@ -1,110 +1,175 @@
 """The note that says a case, with a record of where each fact stands in it."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from string import Formatter
 
 from data.generator.case import Case
 from data.generator.draw import Draw
-from data.generator.knowledge import frames, spellings
+from data.generator.frames import Frame, frames
+from data.generator.knowledge import tables
+from data.generator.plan import LAST, Plan, Section
+from data.generator.spelling import Spelling, spellings
 from data.generator.statement import Fact, Patient, Statement
 
-# Sentences on one topic stay together. What is someone else's or long past comes first or last: after "the mother took
-# imatinib", "partial response" would be the mother's.
-TOPICS = {
-    "molecular": ("gene", "marker", "molecular", "gene_negative", "pending"),
-    "spread": ("metastasis", "metastasis_negative", "metastasis_hedged", "regional"),
-    "therapy": (
-        "treated",
-        "treated_lines",
-        "untreated",
-        "response",
-        "response_changed",
-        "response_pathologic",
-        "planned",
-        "declined",
-        "goal",
-    ),
-    "aside": ("grade", "comorbidity"),
-}
-OPENING = ("diagnosis", "diagnosis_staged", "benign", "benign_follow_up", "stage", "restaged")
-OTHERS = ("family", "family_gene", "family_treated", "prior", "prior_treated")
-TEST_NAMES_ONLY = ("gene_negative",)  # their facts are bare gene names, which have one spelling
+MARKS = {"bullets": "- ", "stars": "* "}
+MISSPELLED = 0.05  # of the values that have a misspelling
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a note: plain text, or a fact in one of its spellings."""
+
+    text: str
+    fact: Fact | None = None
+    kind: str = ""  # of the spelling; or "heading"
 
 
 @dataclass
 class Note:
-    text: str = ""
-    evidence: list[dict] = field(default_factory=list)  # field, value, status, start, end of every fact in the text
+    style: str
+    parts: list[Part] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
+    noise: list[str] = field(default_factory=list)
+
+    def render(self) -> tuple[str, list[dict]]:
+        """The text, and field, value, status, start and end of every fact in it."""
+        text, evidence = "", []
+        for part in self.parts:
+            start, text = len(text), text + part.text
+            if part.fact:
+                fact = part.fact
+                evidence.append({"field": fact.field, "value": fact.value, "status": fact.status, "start": start, "end": len(text)})
+        return text, evidence
 
 
-def write(case: Case, pool: str, draw: Draw) -> Note:
-    """`case` in sentences of `pool` ("train" or "held_out")."""
-    note = Note()
-    for statement in _order(case.statements, draw):
-        choices = frames()[statement.kind][pool]
-        number = draw.below(len(choices))
-        note.frames.append(f"{statement.kind}.{pool}.{number}")
-        note.text += " " if note.text else ""
-        _say(choices[number], statement, case.patient, note, draw)
+def write(case: Case, plan: Plan, pool: str, draw: Draw) -> Note:
+    """`case` as `plan` arranges it, in sentences of `pool` ("train" or "held_out")."""
+    note = Note(plan.style)
+    if plan.title:
+        note.parts.append(Part(plan.title + "\n", kind="heading"))
+    for number, section in enumerate(plan.sections):
+        if number:
+            note.parts.append(Part(_between(plan, plan.sections[number - 1])))
+        _section(section, case, pool, note, draw)
     return note
 
 
-def _order(statements: list[Statement], draw: Draw) -> list[Statement]:
-    topics = draw.some(list(TOPICS), len(TOPICS))
-    own = [*OPENING, *(kind for topic in topics for kind in _inside(topic, draw))]
-    others = draw.some(list(OTHERS), len(OTHERS))
-    order = others + own if draw.chance(0.4) else own + others
-    return sorted(statements, key=lambda statement: order.index(statement.kind))
+def _between(plan: Plan, before: Section) -> str:
+    """What separates a section from the one before it: never on the same line after a list or after what is someone else's."""
+    closed = before.layout in ("paragraph", "semicolons", "stops") and before.statements[-1].kind not in LAST
+    return plan.between if closed or plan.between != " " else "\n"
 
 
-def _inside(topic: str, draw: Draw) -> list[str]:
-    kinds = list(TOPICS[topic])
-    return kinds if topic == "therapy" else draw.some(kinds, len(kinds))  # a response follows its treatment
+def _section(section: Section, case: Case, pool: str, note: Note, draw: Draw) -> None:
+    listed = section.layout in ("bullets", "stars", "numbered", "lines")
+    if section.heading:
+        note.parts.append(Part(section.heading + (":\n" if listed else ": "), kind="heading"))
+    for number, statement in enumerate(section.statements):
+        mark = f"{number + 1}. " if section.layout == "numbered" else MARKS.get(section.layout, "")
+        gap = ("\n" if listed else {"semicolons": "; ", "stops": ". "}.get(section.layout, " ")) if number else ""
+        if gap + mark:
+            note.parts.append(Part(gap + mark))
+        note.parts += _capital(_sentence(statement, section, case, pool, note, draw))
+    if section.layout in ("semicolons", "stops"):
+        note.parts.append(Part("."))
 
 
-def _say(frame: str, statement: Statement, patient: Patient, note: Note, draw: Draw) -> None:
-    begin = len(note.text)
-    for literal, slot, _, _ in Formatter().parse(frame):
-        note.text += literal
-        if slot in _words(statement, patient):
-            note.text += _words(statement, patient)[slot]
-        elif slot:
-            _list(statement.facts["site" if slot == "adjective" else slot], slot, statement.kind, note, draw)
-    note.text = note.text[:begin] + note.text[begin].upper() + note.text[begin + 1 :]
+def _sentence(statement: Statement, section: Section, case: Case, pool: str, note: Note, draw: Draw) -> list[Part]:
+    choices = [frame for frame in frames(statement.kind, pool, section.form) if frame.id not in note.frames and _can_say(frame, statement)]
+    frame = draw.one(choices or list(frames(statement.kind, pool, section.form)))
+    note.frames.append(frame.id)
+    parts: list[Part] = []
+    for literal, slot, _, _ in Formatter().parse(frame.say(draw)):
+        if literal:
+            parts.append(Part(literal))
+        if slot:
+            said = _slot(slot, statement, case, draw)
+            parts += _capital(said) if literal.endswith((". ", "? ")) else said
+    return parts
 
 
-def _words(statement: Statement, patient: Patient) -> dict[str, str]:
+def _can_say(frame: Frame, statement: Statement) -> bool:
+    """Whether every fact of the statement that the frame names by an adjective has one."""
+    sites = [fact.value for fact in statement.facts.get("site", ())]
+    return "adjective" not in frame.slots or all(tables()["site"][site]["adjectives"] for site in sites)
+
+
+def _slot(slot: str, statement: Statement, case: Case, draw: Draw) -> list[Part]:
+    name = {"adjective": "site"}.get(slot, slot)
+    if name in statement.facts:
+        return _list(statement.facts[name], slot, case.plain, draw)
+    words = statement.words | _person(case.patient)
+    if slot in words:
+        return [Part(words[slot])]
+    return [Part(_drawn(slot, draw))]
+
+
+def _person(patient: Patient) -> dict[str, str]:
     article = "an" if patient.age in (18, *range(80, 90)) else "a"
+    woman = patient.sex == "woman"
     return {
         "patient": f"{article} {patient.age}-year-old {patient.sex}",
-        "code": f"{patient.age}{'F' if patient.sex == 'woman' else 'M'}",
-        "their": "her" if patient.sex == "woman" else "his",
-    } | statement.words
+        "code": f"{patient.age}{'F' if woman else 'M'}",
+        "they": "she" if woman else "he",
+        "them": "her" if woman else "him",
+        "their": "her" if woman else "his",
+    }
 
 
-def _list(facts: tuple[Fact, ...], slot: str, kind: str, note: Note, draw: Draw) -> None:
+def _drawn(slot: str, draw: Draw) -> str:
+    """A word for a slot that is about nothing in the case."""
+    if slot in tables()["words"]:
+        return draw.one(tables()["words"][slot])
+    numbers = {"size": (3, 28), "years": (3, 20), "ecog": (0, 2), "weeks": (2, 16)}
+    return draw.one(MONTHS) if slot == "month" else str(draw.between(*numbers[slot]))
+
+
+def _list(facts: tuple[Fact, ...], slot: str, plain: bool, draw: Draw) -> list[Part]:
+    parts: list[Part] = []
     joint = _joint(facts[0], draw)
     for number, fact in enumerate(facts):
         if number:
-            note.text += joint if number == len(facts) - 1 else ", "
-        surface = _surface(fact, slot, kind, draw)
-        start, note.text = len(note.text), note.text + surface
-        note.evidence.append({"field": fact.field, "value": fact.value, "status": fact.status, "start": start, "end": len(note.text)})
+            parts.append(Part(joint if number == len(facts) - 1 else ", "))
+        spelling = _spelling(fact, slot, plain, draw)
+        parts.append(Part(_filled(spelling, draw), fact, spelling.kind))
+    return parts
 
 
 def _joint(fact: Fact, draw: Draw) -> str:
     if fact.status == "negated":
-        return "/" if fact.field == "gene_mutation" else " or "
-    return draw.one([" and ", " plus "]) if fact.field == "treatment" else " and "
+        return " or "
+    return draw.one([" and ", " and ", " plus "]) if fact.field == "treatment" else " and "
 
 
-def _surface(fact: Fact, slot: str, kind: str, draw: Draw) -> str:
-    if kind in TEST_NAMES_ONLY or slot == "site":
-        return fact.value
-    canonical, *others = spellings(fact.field, fact.value)
-    if slot == "adjective":
-        return others[0]
+def _spelling(fact: Fact, slot: str, plain: bool, draw: Draw) -> Spelling:
+    """A spelling that fits the slot: each sort of spelling as likely as the others, the canonical one twice as likely."""
+    options = [spelling for spelling in spellings(fact.field, fact.value) if (spelling.kind == "described") == (slot == "described")]
+    if fact.field == "metastasis_site":
+        options = [spelling for spelling in options if (spelling.kind == "adjective") == (slot == "adjective")]
     if fact.field == "stage":  # "IIIA" alone reads badly in a sentence
-        return draw.weighted({others[0]: 7, others[1]: 1, others[2]: 2})
-    return canonical if not others or draw.chance(0.6) else draw.one(others)
+        return options[1] if plain or draw.chance(0.5) else draw.one(options[2:])
+    sorts: dict[str, list[Spelling]] = {}
+    for spelling in options:
+        sorts.setdefault(spelling.kind, []).append(spelling)
+    wrong = sorts.pop("misspelling", [])
+    if wrong and not plain and draw.chance(MISSPELLED):
+        return draw.one(wrong)
+    if plain:
+        return options[0]
+    return draw.one(sorts[draw.weighted({kind: 2 if kind == "plain" else 1 for kind in sorts})])
+
+
+def _filled(spelling: Spelling, draw: Draw) -> str:
+    if not spelling.pattern:
+        return spelling.text
+    return re.sub(r"\{(\d+)-(\d+)\}", lambda span: str(draw.between(int(span[1]), int(span[2]))), spelling.text)
+
+
+def _capital(parts: list[Part]) -> list[Part]:
+    """`parts` with a capital first letter, unless it is a symbol whose letters mean something: pCR, p16, c.35G>A."""
+    first = parts[0]
+    if re.match(r"[a-z]([A-Z0-9.]|-?[A-Z])", first.text) or re.match(r"[a-z]{1,2}[A-Z]", first.text):
+        return parts
+    return [replace(first, text=first.text[:1].upper() + first.text[1:]), *parts[1:]]

@@ -11,12 +11,12 @@ class Fact:
 
     field: str
     value: str
-    status: str = "asserted"  # or superseded, negated, hedged, planned, declined, family, prior
+    status: str = "asserted"  # or superseded, negated, hedged, pending, planned, declined, family, prior, expected
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One sentence to be: its kind (a table of frames.toml), the facts for its slots, and plain words for other slots."""
+    """One sentence to be: its kind (a file of frames/), the facts for its slots, and plain words for other slots."""
 
     kind: str
     facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
@@ -35,6 +35,7 @@ class Patient:
     markers: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     lines: list[list[str]] = field(default_factory=list)
+    unusual: bool = False  # holds something that this cancer seldom has
 
     def with_lines(self, lines: list[list[str]]) -> "Patient":
         return replace(self, lines=lines)
@@ -46,3 +47,8 @@ class Patient:
 
     def received(self) -> set[str]:
         return {item for line in self.lines for item in line}
+
+
+def facts(name: str, values: list[str], status: str = "asserted") -> tuple[Fact, ...]:
+    """A fact of the field `name` for each value."""
+    return tuple(Fact(name, value, status) for value in values)

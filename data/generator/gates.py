@@ -1,0 +1,284 @@
+"""What the set must be to be worth training on: one function a gate, each with its measured figure. A gate that fails, fails the build.
+
+`python -m data.generator.gates` prints the table that README.md holds, measured on the files.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import schema
+from data.generator.case import SCALARS
+from data.generator.check import derive
+from data.generator.knowledge import held_out, marker_name
+from data.generator.shelf import ACROSS, LONG_RUN, TELLING, WITHIN, normal, runs_of
+
+Rows = dict[str, list[dict]]
+HELD_OUT = ("validation", "test_template", "test_both")  # frames, headings and instructions that no training note has
+EMPTY = {"cancer_type": (0.02, 0.03), "stage": (0.2, 0.3), "gene_mutation": (0.3, 0.4), "biomarker": (0.25, 0.35)} | {
+    "treatment": (0.09, 0.15),
+    "response": (0.2, 0.3),
+    "metastasis_site": (0.4, 0.5),
+}
+SHARES = {
+    "negated": 0.4,
+    "revised": 0.2,
+    "hedged": 0.2,
+    "family": 0.2,
+    "prior": 0.12,
+    "comorbidity": 0.5,
+    "not_given": 0.25,
+    "pending": 0.15,
+    "lines": 0.35,
+    "response_replaced": 0.2,
+    "stage_replaced": 0.1,
+    "lesions": 0.15,
+    "abbreviation": 0.5,
+    "brand": 0.1,
+    "hgvs": 0.1,
+    "unit": 0.3,
+    "distance": 0.25,
+}
+VOCABULARY = {"cancer_type": 24, "gene_mutation": 60, "treatment": 110, "metastasis_site": 12}
+
+
+@dataclass(frozen=True)
+class Gate:
+    name: str
+    wanted: str
+    measured: str
+    holds: bool
+
+
+def measure(made: Rows) -> list[Gate]:
+    """Every gate with its figure; `made` holds the rows of each file, by the file's name."""
+    return [gate for function in GATES for gate in function(made)]
+
+
+def at_most(name: str, value: float, limit: float, form: Callable[[float], str] = "{:.3f}".format) -> Gate:
+    return Gate(name, f"<= {form(limit)}", form(value), value <= limit)
+
+
+def at_least(name: str, value: float, limit: float, form: Callable[[float], str] = "{:.3f}".format) -> Gate:
+    return Gate(name, f">= {form(limit)}", form(value), value >= limit)
+
+
+def between(name: str, value: float, low: float, high: float, form: Callable[[float], str] = "{:.3f}".format) -> Gate:
+    return Gate(name, f"{form(low)} to {form(high)}", form(value), low <= value <= high)
+
+
+def percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def duplicates(made: Rows) -> list[Gate]:
+    notes = Counter(normal(row["input"]) for rows in made.values() for row in rows)
+    return [at_most("notes that stand twice, in all files", sum(notes.values()) - len(notes), 0, count)]
+
+
+def nearness(made: Rows) -> list[Gate]:
+    """The greatest similarity of two notes: exact, by counting shared shingles through an inverted index."""
+    holders: dict[str, list[int]] = {}
+    sizes, names = [], []
+    most = {True: 0.0, False: 0.0}
+    for name, row in ((name, row) for name, rows in made.items() for row in rows):
+        shingles = runs_of(normal(row["input"]).split(), 3)
+        shared: Counter[int] = Counter()
+        for shingle in shingles:
+            known = holders.setdefault(shingle, [])
+            shared.update(known)
+            known.append(len(sizes))
+        least = min(most.values()) * len(shingles)
+        for number, same in [(number, same) for number, same in shared.items() if same > least]:
+            inside = names[number] == name
+            most[inside] = max(most[inside], same / (len(shingles) + sizes[number] - same))
+        sizes.append(len(shingles))
+        names.append(name)
+    return [
+        at_most("most alike notes of two files (Jaccard of 3-shingles)", most[False], ACROSS),
+        at_most("most alike notes of one file", most[True], WITHIN),
+    ]
+
+
+def long_runs(made: Rows) -> list[Gate]:
+    seen = {run for row in made["train"] for run in runs_of(normal(row["input"]).split(), LONG_RUN)}
+    found = []
+    for name in HELD_OUT:
+        sharing = sum(bool(runs_of(normal(row["input"]).split(), LONG_RUN) & seen) for row in made[name])
+        found.append(at_most(f"{name} notes that share 13 words in a row with train", sharing / len(made[name]), 0.02, percent))
+    return found
+
+
+def shared_frames(made: Rows) -> list[Gate]:
+    frames = {name: {frame for row in rows for frame in row["meta"]["frames"]} for name, rows in made.items()}
+    asked = {name: {row["instruction"] for row in rows} for name, rows in made.items()}
+    both = sum(len(frames["train"] & frames[name]) for name in HELD_OUT)
+    instructions = sum(len(asked["train"] & asked[name]) for name in HELD_OUT)
+    return [
+        at_most(f"frames that train shares with {', '.join(HELD_OUT)}", both, 0, count),
+        at_most("instructions that it shares with them", instructions, 0, count),
+        at_least("instructions in train", len(asked["train"]), 24, count),
+        at_least("instructions in validation", len(asked["validation"]), 8, count),
+        at_least("frames used in train", len(frames["train"]), 900, count),
+        at_least("frames used in the held-out files", len(set().union(*(frames[name] for name in HELD_OUT))), 400, count),
+    ]
+
+
+def answers(made: Rows) -> list[Gate]:
+    where: dict[str, set[str]] = {}
+    for name, rows in made.items():
+        for row in rows:
+            if sum(map(bool, row["output"].values())) >= TELLING:
+                where.setdefault(json.dumps(row["output"], sort_keys=True), set()).add(name)
+    twice = sum(len(names) > 1 for names in where.values())
+    return [at_most(f"answers with {TELLING} or more fields filled that stand in two files", twice, 0, count)]
+
+
+def support(made: Rows) -> list[Gate]:
+    right = sum(_supported(row) for rows in made.values() for row in rows)
+    valid = sum(schema.fits(row["output"], schema.schema()) for rows in made.values() for row in rows)
+    total = sum(map(len, made.values()))
+    return [
+        at_least("answers that the recorded spans give again", right / total, 1, percent),
+        at_least("answers that follow schema.json", valid / total, 1, percent),
+    ]
+
+
+def _supported(row: dict) -> bool:
+    found = derive(row["input"], row["meta"]["evidence"])
+    return all(sorted(found[name]) == sorted(_values(row, name)) for name in found)
+
+
+def _values(row: dict, name: str) -> list[str]:
+    value = row["output"][name]
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def vocabulary(made: Rows) -> list[Gate]:
+    train = made["train"]
+    values = {name: {value for row in train for value in _values(row, name)} for name in schema.fields()}
+    kinds = {marker_name(value) for value in values["biomarker"]}
+    types = Counter(row["output"]["cancer_type"] for row in train if row["output"]["cancer_type"])
+    found = [at_least(f"different values of {name} in train", len(values[name]), least, count) for name, least in VOCABULARY.items()]
+    found.append(at_least("different markers in train", len(kinds), 20, count))
+    found.append(at_most(f"most frequent cancer ({types.most_common(1)[0][0]})", types.most_common(1)[0][1] / len(train), 0.08, percent))
+    return found
+
+
+def habits(made: Rows) -> list[Gate]:
+    """How far knowing the cancer gives the rest away, over the training notes of each cancer."""
+    by_cancer: dict[str, list[dict]] = {}
+    for row in made["train"]:
+        by_cancer.setdefault(row["output"]["cancer_type"], []).append(row)
+    by_cancer.pop(None, None)
+    found = []
+    for name in schema.fields()[1:]:
+        shares = {
+            f"{value}, {cancer}": number / len(rows)
+            for cancer, rows in by_cancer.items()
+            for value, number in Counter(value for row in rows for value in _values(row, name)).items()
+        }
+        most = max(shares, key=lambda key: shares[key])
+        found.append(at_most(f"most likely {name} given the cancer ({most})", shares[most], 0.45))
+    return found
+
+
+def emptiness(made: Rows) -> list[Gate]:
+    train = made["train"]
+    found = [
+        between(f"{name} empty in train", sum(not row["output"][name] for row in train) / len(train), low, high, percent)
+        for name, (low, high) in EMPTY.items()
+    ]
+    numbers = {sum(not value for value in row["output"].values()) for row in train}
+    found.append(at_least("different numbers of empty fields in a row (0 to 7)", len(numbers), 8, count))
+    for name in [name for name in schema.fields() if name not in SCALARS]:
+        lengths = {len(row["output"][name]) for row in train} - {0}
+        found.append(at_least(f"most values of {name} in a row", max(lengths), 4, count))
+    return found
+
+
+def phenomena(made: Rows) -> list[Gate]:
+    train = made["train"]
+    counts = Counter(name for row in train for name in row["meta"]["phenomena"])
+    numbers = [len(set(row["meta"]["phenomena"]) - {"noise"}) for row in train]
+    found = [at_least(f"notes with: {name}", counts[name] / len(train), least, percent) for name, least in SHARES.items()]
+    return found + [
+        at_least("notes with two phenomena or more", sum(number > 1 for number in numbers) / len(train), 0.7, percent),
+        between("notes with none", sum(number == 0 for number in numbers) / len(train), 0.1, 0.15, percent),
+        between("notes with something that their cancer seldom has", counts["unusual"] / len(train), 0.1, 0.15, percent),
+        between("notes with surface noise", counts["noise"] / len(train), 0.1, 0.15, percent),
+    ]
+
+
+def variety(made: Rows) -> list[Gate]:
+    notes = [normal(row["input"]).split() for row in made["train"]]
+    fours = Counter(" ".join(words[at : at + 4]) for words in notes for at in range(len(words) - 3))
+    eights = Counter(run for words in notes for run in runs_of(words, 8))
+    starts = Counter(" ".join(words[:3]) for words in notes)
+    eight, start = eights.most_common(1)[0], starts.most_common(1)[0]
+    return [
+        at_least("distinct 4-grams of train", len(fours) / sum(fours.values()), 0.6),
+        at_most(f'most frequent 8-gram ("{eight[0]}")', eight[1] / len(notes), 0.01, percent),
+        at_most(f'most frequent first three words ("{start[0]}")', start[1] / len(notes), 0.04, percent),
+    ]
+
+
+def lengths(made: Rows) -> list[Gate]:
+    words = sorted(len(row["input"].split()) for row in made["train"])
+    smoke = [len(row["input"].split()) for name in ("smoke_train", "smoke_validation") for row in made[name]]
+    return [
+        at_least("words of the shortest note", words[0], 25, count),
+        between("words of the middle note", words[len(words) // 2], 85, 105, count),
+        at_most("words of the longest note", words[-1], 350, count),
+        at_most("words of the longest smoke note", max(smoke), 90, count),
+    ]
+
+
+def styles(made: Rows) -> list[Gate]:
+    counts = Counter(row["meta"]["style"] for row in made["train"])
+    return [
+        at_least("styles", len(counts), 8, count),
+        at_least("share of the rarest style", min(counts.values()) / len(made["train"]), 0.05, percent),
+    ]
+
+
+def entities(made: Rows) -> list[Gate]:
+    unknown = held_out()
+    leaked = sum(fact["value"] in unknown for name, rows in made.items() if name not in NEW for row in rows for fact in row["meta"]["evidence"])
+    held = [any(value in unknown for field in row["output"] for value in _values(row, field)) for name in NEW for row in made[name]]
+    return [
+        at_most(f"held-out values named outside of {' and '.join(NEW)}", leaked, 0, count),
+        at_least("rows of these with one in the answer", sum(held) / len(held), 1, percent),
+    ]
+
+
+def names(made: Rows) -> list[Gate]:
+    pattern = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof)\.? [A-Z][a-z]+")
+    return [at_most("notes that name a person", sum(bool(pattern.search(row["input"])) for rows in made.values() for row in rows), 0, count)]
+
+
+NEW = ("test_entity", "test_both")
+GATES = [duplicates, nearness, long_runs, shared_frames, answers, support, vocabulary, habits, emptiness, phenomena, variety, lengths, styles]
+GATES += [entities, names]
+
+
+def table(found: list[Gate]) -> str:
+    """The gates as the rows of a Markdown table."""
+    return "\n".join(f"| {gate.name} | {gate.wanted} | {gate.measured} |{'' if gate.holds else ' FAILS'}" for gate in found)
+
+
+def shipped(folder: Path) -> Rows:
+    """The rows of the files that manifest.json lists."""
+    files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+    return {Path(name).stem: [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()] for name in files}
+
+
+if __name__ == "__main__":
+    print(table(measure(shipped(Path(schema.__file__).parent))))
