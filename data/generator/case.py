@@ -14,8 +14,8 @@ from data.generator.patient import draw_patient, is_surgery
 from data.generator.spare import Spare
 from data.generator.statement import Fact, Patient, Statement, facts
 
-BENIGN, PLAIN = 0.026, 0.115  # shares of notes: without a cancer; without anything that is hard to read
-RESPONSE_STATED = 0.92  # of the treated
+BENIGN, PLAIN = 0.026, 0.127  # shares of notes: without a cancer; without anything that is hard to read
+RESPONSE_STATED = 0.86  # of the treated
 # How long a note is, and how many distractors come with that.
 LENGTHS = {"short": 15, "middle": 57, "long": 22, "very long": 6}
 DENSITY = {"short": 0.42, "middle": 0.95, "long": 1.6, "very long": 3.0}
@@ -127,7 +127,9 @@ def _response(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
     resected = not patient.sites and any(is_surgery(line[0]) for line in patient.lines)
     last_resected = resected and len(patient.lines) > 1 and is_surgery(patient.lines[-1][0])
     if last_resected and draw.chance(0.55):  # drugs first, then the operation
-        return [Statement("response_pathologic", {"response": facts("response", ["pathologic complete response"])})]
+        found = facts("response", ["pathologic complete response"])
+        described = not plain and draw.chance(0.3)
+        return [Statement("response_described", {"described": found}) if described else Statement("response_pathologic", {"response": found})]
     now = draw.weighted(RESPONSES["spread" if patient.sites else "resected" if resected else "local"])
     response = {"response": facts("response", [now])}
     if (not resected or len(patient.lines) > 1) and not plain and draw.chance(0.46):
@@ -146,9 +148,10 @@ def _told(response: str, draw: Draw) -> Statement:
 def _lesions(patient: Patient, own: list[Statement], draw: Draw) -> list[Statement]:
     """One of the known lesions on its own, beside the overall response."""
     overall = any(fact.field == "response" for statement in own for slot in statement.facts.values() for fact in slot)
-    if not patient.sites or not overall or not draw.chance(0.52):
+    sites = [site for site in patient.sites if tables()["site"][site]["adjectives"]]
+    if not sites or not overall or not draw.chance(0.52):
         return []
-    return [Statement("lesions", {"site": facts("metastasis_site", draw.some(patient.sites, 1))})]
+    return [Statement("lesions", {"site": facts("metastasis_site", draw.some(sites, 1))})]
 
 
 def _filler(draw: Draw) -> list[Statement]:

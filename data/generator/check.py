@@ -5,10 +5,10 @@ from data.generator.case import SCALARS
 from data.generator.spelling import means
 
 DENIED = ("negated", "hedged", "pending")  # what a note may not say of a value that it also asserts
-NEVER_GIVEN = ("planned", "declined", "family", "prior")
+NEVER_GIVEN = ("planned", "declined", "family", "prior", "comorbidity")
 
 
-def check(text: str, evidence: list[dict], answer: dict) -> None:
+def check(text: str, evidence: list[list], answer: dict) -> None:
     """Raise if the answer breaks the schema, if the spans give another one, or if the note contradicts itself."""
     if not schema.fits(answer, schema.schema()):
         raise ValueError(f"the answer breaks schema.json: {answer}")
@@ -16,20 +16,18 @@ def check(text: str, evidence: list[dict], answer: dict) -> None:
     expected = {name: value if isinstance(value, list) else [value] if value else [] for name, value in answer.items()}
     if {name: sorted(values) for name, values in found.items()} != {name: sorted(values) for name, values in expected.items()}:
         raise ValueError(f"the text says {found}, the answer {expected}: {text}")
-    denied = {(fact["field"], fact["value"]) for fact in evidence if fact["status"] in DENIED + NEVER_GIVEN}
-    denied = {(name, value) for name, value in denied if name not in SCALARS}
+    denied = {(name, value) for name, value, status, *_ in evidence if status in DENIED + NEVER_GIVEN and name not in SCALARS}
     both = denied & {(name, value) for name, values in found.items() for value in values}
     if both:
         raise ValueError(f"the text both asserts and denies {sorted(both)}: {text}")
 
 
-def derive(text: str, evidence: list[dict]) -> dict[str, list[str]]:
+def derive(text: str, evidence: list[list]) -> dict[str, list[str]]:
     """The asserted values of each field, each of them read off its span."""
     found: dict[str, list[str]] = {name: [] for name in schema.fields()}
-    for fact in evidence:
-        surface = text[fact["start"] : fact["end"]]
-        if not means(fact["field"], fact["value"], surface):
-            raise ValueError(f"{surface!r} is no spelling of {fact['value']!r} in: {text}")
-        if fact["status"] == "asserted" and fact["value"] not in found[fact["field"]]:
-            found[fact["field"]].append(fact["value"])
+    for name, value, status, start, end in evidence:
+        if not means(name, value, text[start:end]):
+            raise ValueError(f"{text[start:end]!r} is no spelling of {value!r} in: {text}")
+        if status == "asserted" and value not in found[name]:
+            found[name].append(value)
     return found

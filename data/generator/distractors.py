@@ -165,7 +165,11 @@ def _prior(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
 
 def _comorbidity_drug(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
     illness = draw.one([table for table in tables()["comorbidity"] if table.get("drugs")])
-    return [Statement("comorbidity_drug", words={"comorbidity": illness["name"], "drug": draw.one(illness["drugs"])})]
+    drug, words = draw.one(illness["drugs"]), {"comorbidity": illness["name"]}
+    if drug not in tables()["treatment"]:
+        return [Statement("comorbidity_drug", words=words | {"drug": drug})]
+    given = spare.treatments([drug], 1, draw)  # methotrexate for arthritis
+    return _one("comorbidity_drug", words, drug=facts("treatment", given, "comorbidity"))
 
 
 def _comorbidity(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
@@ -197,8 +201,8 @@ def joined(items: list[str], draw: Draw) -> str:
     return ", ".join(items[:-1]) + last + items[-1] if last != "/" else "/".join(items)
 
 
-def _one(kind: str, **said: tuple[Fact, ...]) -> list[Statement]:
-    return [Statement(kind, said)] if all(said.values()) else []
+def _one(kind: str, words: dict[str, str] | None = None, **said: tuple[Fact, ...]) -> list[Statement]:
+    return [Statement(kind, said, words or {})] if all(said.values()) else []
 
 
 MAKERS = {

@@ -14,7 +14,8 @@ from data import schema
 from data.generator.case import SCALARS
 from data.generator.check import derive
 from data.generator.knowledge import held_out, marker_name
-from data.generator.shelf import ACROSS, LONG_RUN, TELLING, WITHIN, normal, runs_of
+from data.generator.likeness import Likeness, normal, runs_of
+from data.generator.shelf import ACROSS, LONG_RUN, TELLING, WITHIN, telling
 
 Rows = dict[str, list[dict]]
 HELD_OUT = ("validation", "test_template", "test_both")  # frames, headings and instructions that no training note has
@@ -84,23 +85,12 @@ def duplicates(made: Rows) -> list[Gate]:
 
 
 def nearness(made: Rows) -> list[Gate]:
-    """The greatest similarity of two notes: exact, by counting shared shingles through an inverted index."""
-    holders: dict[str, list[int]] = {}
-    sizes, names = [], []
-    most = {True: 0.0, False: 0.0}
+    likeness, most = Likeness(), {True: 0.0, False: 0.0}
     for name, row in ((name, row) for name, rows in made.items() for row in rows):
-        shingles = runs_of(normal(row["input"]).split(), 3)
-        shared: Counter[int] = Counter()
-        for shingle in shingles:
-            known = holders.setdefault(shingle, [])
-            shared.update(known)
-            known.append(len(sizes))
-        least = min(most.values()) * len(shingles)
-        for number, same in [(number, same) for number, same in shared.items() if same > least]:
-            inside = names[number] == name
-            most[inside] = max(most[inside], same / (len(shingles) + sizes[number] - same))
-        sizes.append(len(shingles))
-        names.append(name)
+        note = normal(row["input"])
+        for other, value in likeness.alike(note, min(most[False], ACROSS)):
+            most[other == name] = max(most[other == name], value)
+        likeness.add(name, note)
     return [
         at_most("most alike notes of two files (Jaccard of 3-shingles)", most[False], ACROSS),
         at_most("most alike notes of one file", most[True], WITHIN),
@@ -108,10 +98,10 @@ def nearness(made: Rows) -> list[Gate]:
 
 
 def long_runs(made: Rows) -> list[Gate]:
-    seen = {run for row in made["train"] for run in runs_of(normal(row["input"]).split(), LONG_RUN)}
+    seen = {run for row in made["train"] for run in runs_of(normal(row["input"]), LONG_RUN)}
     found = []
     for name in HELD_OUT:
-        sharing = sum(bool(runs_of(normal(row["input"]).split(), LONG_RUN) & seen) for row in made[name])
+        sharing = sum(bool(runs_of(normal(row["input"]), LONG_RUN) & seen) for row in made[name])
         found.append(at_most(f"{name} notes that share 13 words in a row with train", sharing / len(made[name]), 0.02, percent))
     return found
 
@@ -135,9 +125,8 @@ def answers(made: Rows) -> list[Gate]:
     where: dict[str, set[str]] = {}
     for name, rows in made.items():
         for row in rows:
-            if sum(map(bool, row["output"].values())) >= TELLING:
-                where.setdefault(json.dumps(row["output"], sort_keys=True), set()).add(name)
-    twice = sum(len(names) > 1 for names in where.values())
+            where.setdefault(telling(row["output"]), set()).add(name)
+    twice = sum(len(names) > 1 for answer, names in where.items() if answer)
     return [at_most(f"answers with {TELLING} or more fields filled that stand in two files", twice, 0, count)]
 
 
@@ -220,7 +209,7 @@ def phenomena(made: Rows) -> list[Gate]:
 def variety(made: Rows) -> list[Gate]:
     notes = [normal(row["input"]).split() for row in made["train"]]
     fours = Counter(" ".join(words[at : at + 4]) for words in notes for at in range(len(words) - 3))
-    eights = Counter(run for words in notes for run in runs_of(words, 8))
+    eights = Counter(run for words in notes for run in runs_of(" ".join(words), 8))
     starts = Counter(" ".join(words[:3]) for words in notes)
     eight, start = eights.most_common(1)[0], starts.most_common(1)[0]
     return [
@@ -251,7 +240,7 @@ def styles(made: Rows) -> list[Gate]:
 
 def entities(made: Rows) -> list[Gate]:
     unknown = held_out()
-    leaked = sum(fact["value"] in unknown for name, rows in made.items() if name not in NEW for row in rows for fact in row["meta"]["evidence"])
+    leaked = sum(fact[1] in unknown for name, rows in made.items() if name not in NEW for row in rows for fact in row["meta"]["evidence"])
     held = [any(value in unknown for field in row["output"] for value in _values(row, field)) for name in NEW for row in made[name]]
     return [
         at_most(f"held-out values named outside of {' and '.join(NEW)}", leaked, 0, count),

@@ -9,7 +9,7 @@ from data.generator.draw import Draw
 from data.generator.frames import Frame, frames
 from data.generator.knowledge import tables
 from data.generator.plan import LAST, Plan, Section
-from data.generator.spelling import Spelling, spellings
+from data.generator.spelling import Spelling, spellings, stage_value
 from data.generator.statement import Fact, Patient, Statement
 
 MARKS = {"bullets": "- ", "stars": "* "}
@@ -33,14 +33,13 @@ class Note:
     frames: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
 
-    def render(self) -> tuple[str, list[dict]]:
-        """The text, and field, value, status, start and end of every fact in it."""
+    def render(self) -> tuple[str, list[list]]:
+        """The text, and of every fact in it: field, value, status, start and end."""
         text, evidence = "", []
         for part in self.parts:
             start, text = len(text), text + part.text
             if part.fact:
-                fact = part.fact
-                evidence.append({"field": fact.field, "value": fact.value, "status": fact.status, "start": start, "end": len(text)})
+                evidence.append([part.fact.field, part.fact.value, part.fact.status, start, len(text)])
         return text, evidence
 
 
@@ -77,8 +76,8 @@ def _section(section: Section, case: Case, pool: str, note: Note, draw: Draw) ->
 
 
 def _sentence(statement: Statement, section: Section, case: Case, pool: str, note: Note, draw: Draw) -> list[Part]:
-    choices = [frame for frame in frames(statement.kind, pool, section.form) if frame.id not in note.frames and _can_say(frame, statement)]
-    frame = draw.one(choices or list(frames(statement.kind, pool, section.form)))
+    choices = [frame for frame in frames(statement.kind, pool, section.form) if _can_say(frame, statement)]
+    frame = draw.one([frame for frame in choices if frame.id not in note.frames] or choices)
     note.frames.append(frame.id)
     parts: list[Part] = []
     for literal, slot, _, _ in Formatter().parse(frame.say(draw)):
@@ -101,9 +100,20 @@ def _slot(slot: str, statement: Statement, case: Case, draw: Draw) -> list[Part]
     if name in statement.facts:
         return _list(statement.facts[name], slot, case.plain, draw)
     words = statement.words | _person(case.patient)
+    if slot == "comorbidity":
+        return _illness(words[slot])
     if slot in words:
         return [Part(words[slot])]
     return [Part(_drawn(slot, draw))]
+
+
+def _illness(name: str) -> list[Part]:
+    """The name of another disease, whose stage is no label."""
+    said = re.search(r"stage ([IV]+|[0-4])[A-Ca-c]?\b", name, re.IGNORECASE)
+    if not said:
+        return [Part(name)]
+    stage = Part(said[0], Fact("stage", stage_value(said[0]), "comorbidity"), "alias")
+    return [part for part in (Part(name[: said.start()]), stage, Part(name[said.end() :])) if part.text]
 
 
 def _person(patient: Patient) -> dict[str, str]:
@@ -158,7 +168,7 @@ def _spelling(fact: Fact, slot: str, plain: bool, draw: Draw) -> Spelling:
         return draw.one(wrong)
     if plain:
         return options[0]
-    return draw.one(sorts[draw.weighted({kind: 2 if kind == "plain" else 1 for kind in sorts})])
+    return draw.one(sorts[draw.weighted({kind: {"plain": 2, "unit": 3}.get(kind, 1) for kind in sorts})])
 
 
 def _filled(spelling: Spelling, draw: Draw) -> str:

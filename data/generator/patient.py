@@ -1,15 +1,17 @@
 """A made-up patient: what is true of this disease now, drawn from what goes with the cancer, now and then from what seldom does."""
 
 from collections import Counter
+from decimal import Decimal
 from functools import cache
 
 from data.generator.draw import Draw
-from data.generator.knowledge import Cancer, cancers, tables
+from data.generator.knowledge import Cancer, cancers, marker_name, tables
 from data.generator.statement import Patient
 
 # What a share of notes says nothing about, so that empty is an answer in every field.
 STAGE_STATED, GENE_STATED, MARKER_STATED, TREATED, DISTANT = 0.82, 0.67, 0.73, 0.91, 0.64
-RECURRED = 0.25  # spread that came later: the stage in the note is still the one at diagnosis
+RECURRED = 0.3  # spread that came later: the stage in the note is still the one at diagnosis
+RECURRED_LATE = 0.4  # the same where spread has one group only, which would be a safe guess
 UNUSUAL = 0.15  # of the patients hold something that this cancer seldom has, so that a cancer's habits cannot replace reading
 LINES = {1: 48, 2: 34, 3: 18}
 COUNT = {1: 52, 2: 30, 3: 13, 4: 5}
@@ -35,7 +37,7 @@ def draw_patient(draw: Draw, entities: str, plain: bool) -> Patient:
 
 
 def _stage(cancer: Cancer, distant: bool, draw: Draw) -> str | None:
-    recurred = distant and cancer.distant and cancer.stages and draw.chance(RECURRED)
+    recurred = distant and cancer.distant and cancer.stages and draw.chance(RECURRED if len(cancer.distant) > 1 else RECURRED_LATE)
     groups = cancer.distant if distant and not recurred else cancer.stages
     return draw.one(groups) if groups else None
 
@@ -69,9 +71,10 @@ def _in_several(lists: list[list[str]], least: int) -> list[str]:
 
 
 def _markers(cancer: Cancer, draw: Draw) -> list[str]:
-    panel = draw.one(cancer.panels) if cancer.panels and draw.chance(0.8) else []
-    panel = panel[: draw.weighted({1: 1, 2: 1, 3: 3})]
-    names = draw.some(cancer.markers, draw.weighted({0: 4, 1: 3} if panel else {1: 5, 2: 4, 3: 2}))
+    panel = draw.one(cancer.panels) if cancer.panels and draw.chance(0.72) else []
+    panel = draw.some(panel, draw.weighted({1: 2, 2: 2, 3: 3}))
+    known = {marker_name(value) for value in panel}
+    names = draw.some([name for name in cancer.markers if name not in known], draw.weighted({0: 4, 1: 3} if panel else {1: 5, 2: 4, 3: 2}))
     return panel + [draw_marker(name, draw) for name in names]
 
 
@@ -82,10 +85,10 @@ def draw_marker(name: str, draw: Draw) -> str:
         return draw.one(list(marker["values"]))
     places = len(str(marker.get("step", 1)).partition(".")[2])
     low, high, step = (round(marker.get(key, 1) * 10**places) for key in ("low", "high", "step"))
-    if high >= 100 * low > 0 and step == 1:  # a wide range: small numbers as often as large ones
+    if high >= 100 * low > 0:  # a wide range: small numbers as often as large ones
         high = draw.one([high // 30, high // 6, high])
-    number = draw.between(low, high, step)
-    return f"{name} {number / 10**places if places else number}{marker['unit']}"
+    number = Decimal(draw.between(low, high, step)) / 10**places
+    return f"{name} {number:f}{marker['unit']}"
 
 
 def _sites(cancer: Cancer, unusual: bool, draw: Draw) -> list[str]:
@@ -127,8 +130,9 @@ def _local_lines(patient: Patient, count: int, draw: Draw) -> list[list[str]]:
         return [draw.one([[item] for item in cancer.local] + ([drugs] if advanced or not cancer.local else []))]
     after = [[item] for item in cancer.adjuvant]
     before = [[drugs, draw.one(surgery)]] if surgery and cancer.neoadjuvant else []
-    orders = before + [[[draw.one(cancer.local)] if cancer.local else drugs, line] for line in [*after, drugs]]
-    order = draw.one(orders)
+    if not cancer.local:
+        return draw.some([*after, *_distinct(patient.options())], count)
+    order = draw.one(before + [[[draw.one(cancer.local)], line] for line in [*after, drugs]])
     return order + draw.some([line for line in [*after, *_distinct(patient.options())] if line not in order], count - 2)
 
 

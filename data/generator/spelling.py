@@ -28,7 +28,7 @@ class Spelling:
 def spellings(name: str, value: str) -> tuple[Spelling, ...]:
     """The ways in which a note may write `value` of the field `name`, the canonical one first."""
     found = [Spelling(value), *_OTHERS[name](value)]
-    return tuple({spelling.text: spelling for spelling in reversed(found)}.values())[::-1]
+    return tuple({(spelling.text, spelling.kind): spelling for spelling in found}.values())
 
 
 def means(name: str, value: str, surface: str) -> bool:
@@ -62,6 +62,12 @@ def _kind(text: str) -> str:
 
 def _also(texts: list[str], kind: str = "") -> list[Spelling]:
     return [Spelling(text, kind or _kind(text)) for text in texts]
+
+
+def stage_value(surface: str) -> str:
+    """The group that a surface such as "stage 3b" names: IIIB."""
+    number, letter = re.fullmatch(r"stage ([IV]+|[0-4])([A-C]?)", surface, re.IGNORECASE).groups()
+    return {arabic: roman for roman, arabic in ARABIC.items()}.get(number, number) + letter.upper()
 
 
 def _stage(value: str) -> list[Spelling]:
