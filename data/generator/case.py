@@ -21,6 +21,9 @@ LENGTHS = {"short": 15, "middle": 57, "long": 22, "very long": 6}
 DENSITY = {"short": 0.42, "middle": 0.95, "long": 1.6, "very long": 3.0}
 SCALARS = ("cancer_type", "stage", "response")
 
+# How the diagnosis is told, in percent.
+FIRST = {"diagnosis": 62, "diagnosis_later": 16, "diagnosis_corrected": 12, "diagnosis_after": 10}
+
 # How often each response is the latest one, by how far the disease went and whether it was cut out.
 RESPONSES = {
     "spread": {"partial response": 6, "stable disease": 5, "progressive disease": 5, "mixed response": 3, "complete response": 1},
@@ -60,24 +63,30 @@ def draw_case(draw: Draw, entities: str, short: bool = False) -> Case:
         return _benign(density, entities, draw)
     plain = draw.chance(PLAIN)
     patient = draw_patient(draw, entities, plain)
-    own = [*_diagnosis(patient, plain, draw), *_molecular(patient, plain, draw), *_spread(patient), *_therapy(patient, plain, draw)]
-    if not plain:
-        own += _lesions(patient, own, draw) + distractors.draw_all(patient, Spare(patient, entities), density, draw)
-    return Case(patient, own + (_filler(draw) if plain else []), plain)
+    spare = Spare(patient, entities)
+    own = [*_diagnosis(patient, plain, spare, draw), *_molecular(patient, plain, draw), *_spread(patient), *_therapy(patient, plain, draw)]
+    if plain:
+        return Case(patient, own + _filler(patient, spare, draw), plain)
+    return Case(patient, own + _lesions(patient, own, draw) + distractors.draw_all(patient, spare, density, draw))
 
 
-def _diagnosis(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
+def _diagnosis(patient: Patient, plain: bool, spare: Spare, draw: Draw) -> list[Statement]:
     name, stage = {"cancer": facts("cancer_type", [patient.cancer.name])}, {"stage": facts("stage", [patient.stage] if patient.stage else [])}
-    first = "diagnosis_later" if draw.chance(0.2) and not plain else "diagnosis"
+    first = "diagnosis" if plain else draw.weighted(FIRST)
+    if first in ("diagnosis_corrected", "diagnosis_after"):
+        other, years = spare.cancer(patient.sex, draw), draw.between(6, 19)
+        status = "prior" if first == "diagnosis_after" else "superseded"
+        name = {"old_cancer": facts("cancer_type", [other.name], status)} | name
+    opened = Statement(first, name, {"years": str(years)} if "old_cancer" in name else {})
     if patient.stage is None:
-        return [Statement(first, name)]
+        return [opened]
     old = _stage_before(patient)
     if old and not plain and draw.chance(0.42):
         kind = "restaged" if draw.chance(0.6) else "stage_corrected"
-        return [Statement(first, name), Statement(kind, {"old_stage": facts("stage", [draw.one(old)], "superseded")} | stage)]
-    if draw.chance(0.5):
+        return [opened, Statement(kind, {"old_stage": facts("stage", [draw.one(old)], "superseded")} | stage)]
+    if first == "diagnosis" and draw.chance(0.6):
         return [Statement("diagnosis_staged", name | stage)]
-    return [Statement(first, name), Statement("stage", stage)]
+    return [opened, Statement("stage", stage)]
 
 
 def _stage_before(patient: Patient) -> list[str]:
@@ -154,8 +163,10 @@ def _lesions(patient: Patient, own: list[Statement], draw: Draw) -> list[Stateme
     return [Statement("lesions", {"site": facts("metastasis_site", draw.some(sites, 1))})]
 
 
-def _filler(draw: Draw) -> list[Statement]:
-    return [Statement(kind) for kind in ("opening", "exam", "social", "logistics", "closing") if draw.chance(0.3)]
+def _filler(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    """What even a plain note may go on about: no tagged phenomenon is among it, though it names organs and nodes."""
+    kinds = [kind for kind in ("examined", "exam", "regional", "logistics", "opening", "closing", "examined") if draw.chance(0.4)]
+    return [said for kind in kinds for said in distractors.MAKERS[kind](patient, spare, draw)]
 
 
 def _benign(density: float, entities: str, draw: Draw) -> Case:

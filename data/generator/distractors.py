@@ -9,37 +9,39 @@ from data.generator.statement import Fact, Patient, Statement, facts
 # How often a note of middle length says it, in percent.
 OFTEN = {
     "metastasis_negative": 46,
-    "gene_negative": 30,
-    "gene_absent": 26,
+    "gene_negative": 24,
+    "gene_absent": 36,
     "metastasis_ruled_out": 24,
     "metastasis_hedged": 26,
-    "gene_uncertain": 12,
+    "gene_uncertain": 18,
     "gene_vus": 10,
+    "marker_void": 44,
+    "examined": 24,
     "pending": 20,
     "metastasis_pending": 10,
-    "planned": 24,
-    "declined": 17,
-    "considered": 20,
-    "stopped_before": 14,
+    "planned": 28,
+    "declined": 20,
+    "considered": 23,
+    "stopped_before": 17,
     "response_expected": 14,
     "family": 32,
     "another_relative": 10,
-    "prior": 19,
-    "comorbidity": 50,
-    "comorbidity_drug": 28,
+    "prior": 20,
+    "comorbidity": 46,
+    "comorbidity_drug": 24,
     "tnm": 16,
     "grade": 16,
     "regional": 16,
     "invasion": 12,
-    "performance": 22,
-    "exam": 20,
-    "social": 14,
-    "logistics": 16,
-    "supportive": 16,
-    "toxicity": 14,
+    "performance": 14,
+    "exam": 14,
+    "social": 10,
+    "logistics": 10,
+    "supportive": 12,
+    "toxicity": 10,
     "goal": 10,
-    "opening": 22,
-    "closing": 16,
+    "opening": 16,
+    "closing": 12,
 }
 
 
@@ -110,6 +112,15 @@ def _pending(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
     marker = spare.marker(draw) if draw.chance(0.6) else None
     tests = [marker] if marker else spare.tests(1, draw)
     return [Statement("pending", words={"test": test}) for test in tests]
+
+
+def _marker_void(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    name = spare.marker(draw)
+    return _one("marker_void", marker=facts("biomarker", [draw_marker(name, draw)] if name else [], "hedged"))
+
+
+def _examined(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return _one("examined", site=facts("metastasis_site", spare.sites(1, draw), "examined"))
 
 
 def _not_given(kind: str):
@@ -185,6 +196,10 @@ def _only_words(kind: str, needs: str = ""):
     return make
 
 
+def _social(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+    return [Statement("social")] if patient.age >= 55 else []  # the frames speak of retirement and grandchildren
+
+
 def marker_before(value: str, draw: Draw) -> str | None:
     """An older value of the marker of `value`; none where it is a status, which does not change."""
     name = max((name for name in tables()["marker"] if value.startswith(f"{name} ")), key=len, default=None)
@@ -214,6 +229,8 @@ MAKERS = {
     "gene_absent": _gene_absent,
     "gene_uncertain": _gene_uncertain,
     "gene_vus": _gene_vus,
+    "marker_void": _marker_void,
+    "examined": _examined,
     "pending": _pending,
     "planned": _not_given("planned"),
     "declined": _not_given("declined"),
@@ -231,7 +248,7 @@ MAKERS = {
     "invasion": _invasion,
     "performance": _only_words("performance", "cancer"),
     "exam": _only_words("exam"),
-    "social": _only_words("social"),
+    "social": _social,
     "logistics": _only_words("logistics"),
     "supportive": _only_words("supportive", "lines"),
     "toxicity": _only_words("toxicity", "lines"),

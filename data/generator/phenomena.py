@@ -5,10 +5,10 @@ from data.generator.note import Note
 
 BY_KIND = {
     "negated": {"metastasis_negative", "metastasis_ruled_out", "gene_negative", "gene_absent"},
-    "revised": {"metastasis_ruled_out", "stage_corrected", "benign"},
-    "hedged": {"metastasis_hedged", "gene_uncertain", "gene_vus", "response_expected", "metastasis_pending"},
+    "revised": {"metastasis_ruled_out", "stage_corrected", "diagnosis_corrected", "benign"},
+    "hedged": {"metastasis_hedged", "gene_uncertain", "gene_vus", "marker_void", "response_expected", "metastasis_pending"},
     "family": {"family", "family_gene", "family_treated", "family_staged"},
-    "prior": {"prior", "prior_treated", "prior_staged"},
+    "prior": {"prior", "prior_treated", "prior_staged", "diagnosis_after"},
     "comorbidity": {"comorbidity", "comorbidity_drug"},
     "not_given": {"planned", "declined", "considered", "stopped_before"},
     "pending": {"pending", "metastasis_pending"},
@@ -27,7 +27,7 @@ BY_SPELLING = {
     "described": {"described"},
 }
 # The stage or the response stands apart from the cancer or the treatment that it belongs to.
-APART = [({"diagnosis", "diagnosis_later"}, {"stage", "restaged", "stage_corrected"})]
+APART = [({"diagnosis", "diagnosis_later", "diagnosis_corrected", "diagnosis_after"}, {"stage", "restaged", "stage_corrected"})]
 APART += [({"treated", "treated_drug", "treated_procedure", "treated_lines", "treated_three", "treated_adjuvant"}, {"response", "response_described"})]
 
 

@@ -11,14 +11,15 @@ from data.generator.statement import Statement
 
 KINDS = {
     "opening": ("opening",),
-    "identity": ("diagnosis", "diagnosis_staged", "benign"),
+    "identity": ("diagnosis", "diagnosis_staged", "diagnosis_corrected", "diagnosis_after", "benign"),
     "stage": ("stage", "restaged", "stage_corrected", "tnm", "grade"),
     "molecular": (
-        ("diagnosis_later", "gene", "marker", "molecular", "marker_changed")
+        ("diagnosis_later", "gene", "marker", "molecular", "marker_changed", "marker_void")
         + ("gene_negative", "gene_absent", "gene_uncertain", "gene_vus", "pending")
     ),
     "imaging": (
         ("metastasis", "metastasis_negative", "metastasis_hedged", "metastasis_ruled_out", "metastasis_pending", "regional", "invasion")
+        + ("examined",)
     ),
     "therapy": (
         ("treated", "treated_drug", "treated_procedure", "treated_adjuvant", "treated_lines", "treated_three", "untreated")
@@ -34,7 +35,8 @@ KINDS = {
 }
 TOPIC = {kind: topic for topic, kinds in KINDS.items() for kind in kinds}
 MOVABLE = ("declined", "considered", "stopped_before", "planned")  # told with the therapy as often as with the plan
-FIRST = ("opening", "diagnosis", "diagnosis_staged", "benign") + KINDS["therapy"][:7]
+ASIDE_FIRST = 0.35  # of the notes with headings tell what is someone else's or long past before the disease itself
+FIRST = KINDS["opening"] + KINDS["identity"] + KINDS["therapy"][:7]
 # What is someone else's or long past ends a paragraph: after "the mother took imatinib", "partial response" would be the mother's.
 LAST = ("prior", "prior_treated", "prior_staged", *KINDS["family"])
 
@@ -75,7 +77,10 @@ def arrange(case: Case, pool: str, draw: Draw) -> Plan:
     headed, layout = draw.chance(style["headed"] / 100), draw.one(style["layout"])
     topics = _by_topic(case, draw)
     sections = []
-    for topic in _order(style["order"], draw):
+    order = _order(style["order"], draw)
+    if headed and draw.chance(ASIDE_FIRST):
+        order = sorted(order, key=lambda topic: not topic.startswith(("past", "family")))
+    for topic in order:
         statements = sorted((said for part in topic.split("+") for said in topics.get(part, [])), key=_rank)
         if statements:
             heading = draw.one(styles()["headings"][pool][topic.split("+")[0]]) if headed else ""

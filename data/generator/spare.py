@@ -81,7 +81,8 @@ class Spare:
 
     def marker(self, draw: Draw) -> str | None:
         """The name of a tissue marker that was not measured."""
-        mine = self.patient.cancer.markers
+        panels = [marker_name(value) for panel in self.patient.cancer.panels for value in panel]
+        mine = list(dict.fromkeys(self.patient.cancer.markers + panels))
         names = [name for name in mine if name not in self._known and not tables()["marker"][name].get("blood")]
         chosen = draw.some(names, 1)
         self._known |= set(chosen)
