@@ -71,11 +71,17 @@ def draw_case(draw: Draw, entities: str, short: bool = False) -> Case:
 
 
 def _diagnosis(patient: Patient, plain: bool, spare: Spare, draw: Draw) -> list[Statement]:
-    name, stage = {"cancer": facts("cancer_type", [patient.cancer.name])}, {"stage": facts("stage", [patient.stage] if patient.stage else [])}
+    name, stage = (
+        {"cancer": facts("cancer_type", [patient.cancer.name])},
+        {"stage": facts("stage", [patient.stage] if patient.stage else [])},
+    )
     first = "diagnosis" if plain else draw.weighted(FIRST)
+    if first == "diagnosis_after" and not spare.has_earlier():
+        first = "diagnosis"
     if first in ("diagnosis_corrected", "diagnosis_after"):
-        other, years = spare.cancer(patient.sex, draw), draw.between(6, 19)
-        status = "prior" if first == "diagnosis_after" else "superseded"
+        after, years = first == "diagnosis_after", draw.between(6, 19)
+        other = spare.earlier(draw) if after else spare.confused(draw)
+        status = "prior" if after else "superseded"
         name = {"old_cancer": facts("cancer_type", [other.name], status)} | name
     opened = Statement(first, name, {"years": str(years)} if "old_cancer" in name else {})
     if patient.stage is None:
@@ -138,7 +144,9 @@ def _response(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
     if last_resected and draw.chance(0.55):  # drugs first, then the operation
         found = facts("response", ["pathologic complete response"])
         described = not plain and draw.chance(0.3)
-        return [Statement("response_described", {"described": found}) if described else Statement("response_pathologic", {"response": found})]
+        return [
+            Statement("response_described", {"described": found}) if described else Statement("response_pathologic", {"response": found})
+        ]
     now = draw.weighted(RESPONSES["spread" if patient.sites else "resected" if resected else "local"])
     response = {"response": facts("response", [now])}
     if (not resected or len(patient.lines) > 1) and not plain and draw.chance(0.46):

@@ -1,7 +1,7 @@
 """What a note says that is no label: someone else's, earlier, planned, refused, negative, doubtful, replaced or unrelated."""
 
 from data.generator.draw import Draw
-from data.generator.knowledge import cancers, tables
+from data.generator.knowledge import tables
 from data.generator.patient import draw_marker
 from data.generator.spare import RELATIVES, Spare
 from data.generator.statement import Fact, Patient, Statement, facts
@@ -45,6 +45,9 @@ OFTEN = {
 }
 
 
+ORGANS = ("liver", "lung", "brain", "bone", "adrenal gland", "kidney", "spleen", "pancreas")  # looked at on their own
+
+
 def draw_all(patient: Patient, spare: Spare, density: float, draw: Draw) -> list[Statement]:
     """What else the note says; `density` 1 gives a note of middle length."""
     statements: list[Statement] = []
@@ -83,7 +86,8 @@ def _invasion(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
 
 
 def _tnm(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
-    options = patient.cancer.tnm[bool(patient.sites)] if patient.cancer.tnm else []
+    old = patient.sites and patient.stage in patient.cancer.stages  # the stage in the note is from before the spread
+    options = patient.cancer.tnm[bool(patient.sites)] if patient.cancer.tnm and not old else []
     return [Statement("tnm", words={"tnm": tnm}) for tnm in draw.some(options, 1)]
 
 
@@ -120,7 +124,7 @@ def _marker_void(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
 
 
 def _examined(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
-    return _one("examined", site=facts("metastasis_site", spare.sites(1, draw), "examined"))
+    return _one("examined", site=facts("metastasis_site", spare.sites(1, draw, ORGANS), "examined"))
 
 
 def _not_given(kind: str):
@@ -158,13 +162,9 @@ def _known(genes: list[str], spare: Spare) -> list[str]:
 
 
 def _prior(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
-    mine, known = patient.cancer, cancers(spare.entities)
-    options = [name for name in tables()["curable"] if name in known and patient.sex in known[name].sexes]
-    options = [name for name in options if not mine or name != mine.name]
-    years = draw.between(4, min(22, max(5, patient.age - 30)))
-    if not options or patient.age < 38:  # too young for most cancers to be long ago
+    if not spare.has_earlier():
         return []
-    cancer = known[draw.one(options)]
+    cancer, years = spare.earlier(draw), draw.between(4, min(22, max(5, patient.age - 30)))
     said = {"cancer": facts("cancer_type", [cancer.name], "prior")}
     kind = draw.weighted({"prior": 2, "prior_treated": 4, "prior_staged": 3})
     if kind == "prior_treated":

@@ -250,11 +250,27 @@ def entities(made: Rows) -> list[Gate]:
 
 def names(made: Rows) -> list[Gate]:
     pattern = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof)\.? [A-Z][a-z]+")
-    return [at_most("notes that name a person", sum(bool(pattern.search(row["input"])) for rows in made.values() for row in rows), 0, count)]
+    return [
+        at_most("notes that name a person", sum(bool(pattern.search(row["input"])) for rows in made.values() for row in rows), 0, count)
+    ]
 
 
 NEW = ("test_entity", "test_both")
-GATES = [duplicates, nearness, long_runs, shared_frames, answers, support, vocabulary, habits, emptiness, phenomena, variety, lengths, styles]
+GATES = [
+    duplicates,
+    nearness,
+    long_runs,
+    shared_frames,
+    answers,
+    support,
+    vocabulary,
+    habits,
+    emptiness,
+    phenomena,
+    variety,
+    lengths,
+    styles,
+]
 GATES += [entities, names]
 
 

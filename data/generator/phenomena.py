@@ -28,7 +28,12 @@ BY_SPELLING = {
 }
 # The stage or the response stands apart from the cancer or the treatment that it belongs to.
 APART = [({"diagnosis", "diagnosis_later", "diagnosis_corrected", "diagnosis_after"}, {"stage", "restaged", "stage_corrected"})]
-APART += [({"treated", "treated_drug", "treated_procedure", "treated_lines", "treated_three", "treated_adjuvant"}, {"response", "response_described"})]
+APART += [
+    (
+        {"treated", "treated_drug", "treated_procedure", "treated_lines", "treated_three", "treated_adjuvant"},
+        {"response", "response_described"},
+    )
+]
 
 
 def tags(case: Case, note: Note) -> list[str]:

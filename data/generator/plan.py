@@ -36,7 +36,7 @@ KINDS = {
 TOPIC = {kind: topic for topic, kinds in KINDS.items() for kind in kinds}
 MOVABLE = ("declined", "considered", "stopped_before", "planned")  # told with the therapy as often as with the plan
 ASIDE_FIRST = 0.35  # of the notes with headings tell what is someone else's or long past before the disease itself
-FIRST = KINDS["opening"] + KINDS["identity"] + KINDS["therapy"][:7]
+FIRST = KINDS["opening"] + KINDS["identity"]
 # What is someone else's or long past ends a paragraph: after "the mother took imatinib", "partial response" would be the mother's.
 LAST = ("prior", "prior_treated", "prior_staged", *KINDS["family"])
 
@@ -85,11 +85,17 @@ def arrange(case: Case, pool: str, draw: Draw) -> Plan:
         if statements:
             heading = draw.one(styles()["headings"][pool][topic.split("+")[0]]) if headed else ""
             form = draw.one(["prose", "terse"]) if style["form"] == "mixed" else style["form"]
-            sections.append(Section(heading, form, "paragraph" if form == "prose" and layout != "numbered" else layout, statements))
+            sections.append(Section(heading, form, _layout(layout, form), statements))
     if "opening" in topics:
         sections[0].statements[:0] = topics["opening"]
     between = draw.one([" ", "\n", "\n\n"]) if not headed else draw.one(["\n", "\n\n"])
     return Plan(name, title, between, sections)
+
+
+def _layout(layout: str, form: str) -> str:
+    if form == "prose":
+        return layout if layout == "numbered" else "paragraph"
+    return "stops" if layout == "paragraph" else layout
 
 
 def _title(name: str, pool: str, draw: Draw) -> str:
@@ -113,7 +119,8 @@ def _order(order: list[str], draw: Draw) -> list[str]:
 
 
 def _rank(statement: Statement) -> int:
-    """What comes first and last within a section; a response follows its treatment."""
-    if statement.kind in FIRST:
-        return 0 if TOPIC[statement.kind] != "therapy" else 2
-    return 4 if statement.kind in LAST else 3 if TOPIC[statement.kind] == "outcome" else 1 if TOPIC[statement.kind] != "therapy" else 2
+    """What comes first and last within a section: a response follows its treatment, a changed marker the other markers."""
+    if statement.kind in LAST:
+        return 5
+    later = {"therapy": 3, "outcome": 4}.get(TOPIC[statement.kind], 2 if statement.kind == "marker_changed" else 1)
+    return 0 if statement.kind in FIRST and later == 1 else later

@@ -1,7 +1,7 @@
 """What a note has not said yet: sites, drugs, tests and relatives that a further statement can be about without contradiction."""
 
 from data.generator.draw import Draw
-from data.generator.knowledge import cancers, marker_name, tables
+from data.generator.knowledge import Cancer, cancers, marker_name, tables
 from data.generator.patient import shared_genes
 from data.generator.statement import Patient
 
@@ -35,9 +35,12 @@ class Spare:
         genes = [*cancer.genes, *shared_genes(entities)] if cancer else []
         self._genes = [gene for gene in dict.fromkeys(genes) if gene.split()[0] not in known]
         self._given = patient.received()
+        known = cancers(entities)
+        self._earlier = [name for name in tables()["curable"] if name in known and patient.sex in known[name].sexes]
+        self._earlier = [name for name in self._earlier if not cancer or name != cancer.name]
 
-    def sites(self, count: int, draw: Draw) -> list[str]:
-        found = draw.some(self._sites, count)
+    def sites(self, count: int, draw: Draw, among: tuple[str, ...] = ()) -> list[str]:
+        found = draw.some([site for site in self._sites if not among or site in among], count)
         self._sites = [site for site in self._sites if site not in found]
         return found
 
@@ -73,7 +76,21 @@ class Spare:
     def relative(self, draw: Draw) -> str:
         return self.relatives.pop(draw.below(len(self.relatives)))
 
-    def cancer(self, sex: str, draw: Draw):
+    def has_earlier(self) -> bool:
+        """Whether the patient can have been cured of another cancer: most are too rare before middle age."""
+        return self.patient.age >= 38 and bool(self._earlier)
+
+    def earlier(self, draw: Draw) -> Cancer:
+        """Another cancer that the patient may have been cured of, handed out once."""
+        return cancers(self.entities)[self._earlier.pop(draw.below(len(self._earlier)))]
+
+    def confused(self, draw: Draw) -> Cancer:
+        """Another cancer that the patient's could be taken for: one of those treated most alike."""
+        mine = _drugs(self.patient.cancer)
+        options = [other for other in cancers(self.entities).values() if self.patient.sex in other.sexes and other != self.patient.cancer]
+        return draw.one(sorted(options, key=lambda other: -len(mine & _drugs(other)))[:6])
+
+    def cancer(self, sex: str, draw: Draw) -> Cancer:
         """Another cancer that someone of `sex` can have."""
         mine = self.patient.cancer
         options = [other for other in cancers(self.entities).values() if sex in other.sexes and (not mine or other.name != mine.name)]
@@ -87,6 +104,10 @@ class Spare:
         chosen = draw.some(names, 1)
         self._known |= set(chosen)
         return chosen[0] if chosen else None
+
+
+def _drugs(cancer: Cancer) -> set[str]:
+    return {item for line in [*cancer.systemic, cancer.local] for item in line}
 
 
 def _may_spread(site: str, name: str) -> bool:

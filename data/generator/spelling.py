@@ -8,13 +8,8 @@ from functools import cache
 from data.generator.knowledge import cancers, marker_name, tables
 
 ARABIC = {"0": "0", "I": "1", "II": "2", "III": "3", "IV": "4"}
-LETTERS = dict(
-    zip(
-        "ARNDCQEGHILKMFPSTWYV",
-        "Ala Arg Asn Asp Cys Gln Glu Gly His Ile Leu Lys Met Phe Pro Ser Thr Trp Tyr Val".split(),
-        strict=True,
-    )
-)
+LETTERS = {"A": "Ala", "R": "Arg", "N": "Asn", "D": "Asp", "C": "Cys", "Q": "Gln", "E": "Glu", "G": "Gly", "H": "His", "I": "Ile"}
+LETTERS |= {"L": "Leu", "K": "Lys", "M": "Met", "F": "Phe", "P": "Pro", "S": "Ser", "T": "Thr", "W": "Trp", "Y": "Tyr", "V": "Val"}
 
 
 @dataclass(frozen=True)
