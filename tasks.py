@@ -299,6 +299,14 @@ def twin_env(c):
 
 
 @task
+def data_build(c):
+    """Write the shipped rows again, byte for byte, and measure their gates."""
+    from data import generate
+
+    generate.main()
+
+
+@task
 def bench_cli(c):
     """Time `inv --list` beside a trivial tasks.py."""
     c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
@@ -429,7 +437,10 @@ for body, name in (
     (twin_forward, "forward"),
 ):
     twin.add_task(body, name)
+data = Collection("data")
+data.add_task(data_build, "build")
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
 namespace.add_collection(twin)
+namespace.add_collection(data)
 namespace.add_collection(bench)

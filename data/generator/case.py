@@ -27,7 +27,7 @@ FIRST = {"diagnosis": 62, "diagnosis_later": 16, "diagnosis_corrected": 12, "dia
 # How often each response is the latest one, by how far the disease went and whether it was cut out.
 RESPONSES = {
     "spread": {"partial response": 6, "stable disease": 5, "progressive disease": 5, "mixed response": 3, "complete response": 1},
-    "resected": {"no evidence of disease": 4, "progressive disease": 3, "stable disease": 1, "pathologic complete response": 0},
+    "resected": {"no evidence of disease": 4, "progressive disease": 3},
     "local": {"partial response": 3, "complete response": 4, "stable disease": 3, "no evidence of disease": 3, "progressive disease": 2},
 }
 # What may have come before it.

@@ -15,7 +15,7 @@ OFTEN = {
     "metastasis_hedged": 26,
     "gene_uncertain": 18,
     "gene_vus": 10,
-    "marker_void": 44,
+    "marker_void": 41,
     "examined": 24,
     "pending": 20,
     "metastasis_pending": 10,

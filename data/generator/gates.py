@@ -198,7 +198,8 @@ def phenomena(made: Rows) -> list[Gate]:
     counts = Counter(name for row in train for name in row["meta"]["phenomena"])
     numbers = [len(set(row["meta"]["phenomena"]) - {"noise"}) for row in train]
     found = [at_least(f"notes with: {name}", counts[name] / len(train), least, percent) for name, least in SHARES.items()]
-    return found + [
+    return [
+        *found,
         at_least("notes with two phenomena or more", sum(number > 1 for number in numbers) / len(train), 0.7, percent),
         between("notes with none", sum(number == 0 for number in numbers) / len(train), 0.1, 0.15, percent),
         between("notes with something that their cancer seldom has", counts["unusual"] / len(train), 0.1, 0.15, percent),

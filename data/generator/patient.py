@@ -1,6 +1,7 @@
 """A made-up patient: what is true of this disease now, drawn from what goes with the cancer, now and then from what seldom does."""
 
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 
@@ -13,6 +14,8 @@ STAGE_STATED, GENE_STATED, MARKER_STATED, TREATED, DISTANT = 0.82, 0.67, 0.73, 0
 RECURRED = 0.3  # spread that came later: the stage in the note is still the one at diagnosis
 RECURRED_LATE = 0.4  # the same where spread has one group only, which would be a safe guess
 UNUSUAL = 0.15  # of the patients hold something that this cancer seldom has, so that a cancer's habits cannot replace reading
+# What cannot be true together: with the first, the second is not drawn.
+CLASHES = [("MSI-H", "MMR proficient"), ("MSS", "MMR deficient"), ("ERBB2 amplification", "HER2 negative")]
 LINES = {1: 48, 2: 34, 3: 18}
 COUNT = {1: 52, 2: 30, 3: 13, 4: 5}
 
@@ -29,10 +32,11 @@ def draw_patient(draw: Draw, entities: str, plain: bool) -> Patient:
         cancer=cancer,
         stage=_stage(cancer, distant, draw) if draw.chance(STAGE_STATED) else None,
         genes=_genes(cancer, unusual, entities, draw) if draw.chance(GENE_STATED) else [],
-        markers=_markers(cancer, draw) if draw.chance(MARKER_STATED) else [],
         sites=_sites(cancer, unusual, draw) if distant else [],
         unusual=unusual,
     )
+    markers = _markers(patient, draw) if draw.chance(MARKER_STATED) else []
+    patient = replace(patient, markers=markers)
     return patient.with_lines(_lines(patient, entities, plain, draw) if draw.chance(TREATED) else [])
 
 
@@ -46,7 +50,7 @@ def _genes(cancer: Cancer, unusual: bool, entities: str, draw: Draw) -> list[str
     count = draw.weighted(COUNT)
     found = draw.some(cancer.genes, min(count, 2))
     if unusual and draw.chance(0.6):
-        found = [draw.one(shared_genes(entities))] + found[1:]
+        found = [draw.one(shared_genes(entities)), *found[1:]]
     others = [*tables()["co_alterations"], *shared_genes(entities)]
     for gene in draw.some(others, count - len(found)):
         found.append(gene)
@@ -61,8 +65,8 @@ def shared_genes(entities: str) -> list[str]:
 
 @cache
 def shared_drugs(entities: str) -> list[str]:
-    """The drugs that several cancers are treated with."""
-    return _in_several([[item for line in cancer.systemic for item in line] for cancer in cancers(entities).values()], 3)
+    """The drugs that many cancers are treated with."""
+    return _in_several([[item for line in cancer.systemic for item in line] for cancer in cancers(entities).values()], 8)
 
 
 def _in_several(lists: list[list[str]], least: int) -> list[str]:
@@ -70,12 +74,15 @@ def _in_several(lists: list[list[str]], least: int) -> list[str]:
     return sorted(value for value, count in counts.items() if count >= least)
 
 
-def _markers(cancer: Cancer, draw: Draw) -> list[str]:
+def _markers(patient: Patient, draw: Draw) -> list[str]:
+    cancer = patient.cancer
     panel = draw.one(cancer.panels) if cancer.panels and draw.chance(0.72) else []
     panel = draw.some(panel, draw.weighted({1: 2, 2: 2, 3: 3}))
     known = {marker_name(value) for value in panel}
     names = draw.some([name for name in cancer.markers if name not in known], draw.weighted({0: 4, 1: 3} if panel else {1: 5, 2: 4, 3: 2}))
-    return panel + [draw_marker(name, draw) for name in names]
+    found = panel + [draw_marker(name, draw) for name in names]
+    clashing = {denied for one, denied in CLASHES if one in found + patient.genes}
+    return [value for value in found if value not in clashing]
 
 
 def draw_marker(name: str, draw: Draw) -> str:
@@ -95,7 +102,7 @@ def _sites(cancer: Cancer, unusual: bool, draw: Draw) -> list[str]:
     found = draw.some(cancer.sites, draw.weighted(COUNT))
     rare = [site for site in tables()["site"] if site not in cancer.sites and site not in ("ovary",)]
     if unusual and rare and draw.chance(0.6):
-        found = found[1:] + [draw.one(rare)]
+        found = [*found[1:], draw.one(rare)]
     return found
 
 
@@ -104,7 +111,7 @@ def _lines(patient: Patient, entities: str, plain: bool, draw: Draw) -> list[lis
     count = 1 if plain else draw.weighted(LINES)
     lines = _spread_lines(patient, count, draw) if patient.sites else _local_lines(patient, count, draw)
     if patient.unusual and draw.chance(0.6):
-        lines = lines[:2] + [[draw.one(shared_drugs(entities))]]
+        lines = [*lines[:2], [draw.one(shared_drugs(entities))]]
     seen: set[str] = set()
     kept = []
     for line in lines:
@@ -116,9 +123,9 @@ def _lines(patient: Patient, entities: str, plain: bool, draw: Draw) -> list[lis
 def _spread_lines(patient: Patient, count: int, draw: Draw) -> list[list[str]]:
     lines = draw.some(_distinct(patient.options()), count)
     if "brain" in patient.sites and count > 1 and draw.chance(0.4):
-        return lines[:-1] + [["stereotactic radiosurgery"]]
+        return [*lines[:-1], ["stereotactic radiosurgery"]]
     if patient.cancer.local and count > 1 and draw.chance(0.35):  # operated on first, spread later
-        return [[draw.one(patient.cancer.local)]] + lines[1:]
+        return [[draw.one(patient.cancer.local)], *lines[1:]]
     return lines
 
 

@@ -14,16 +14,44 @@ KINDS = {
     "identity": ("diagnosis", "diagnosis_staged", "diagnosis_corrected", "diagnosis_after", "benign"),
     "stage": ("stage", "restaged", "stage_corrected", "tnm", "grade"),
     "molecular": (
-        ("diagnosis_later", "gene", "marker", "molecular", "marker_changed", "marker_void")
-        + ("gene_negative", "gene_absent", "gene_uncertain", "gene_vus", "pending")
+        (
+            "diagnosis_later",
+            "gene",
+            "marker",
+            "molecular",
+            "marker_changed",
+            "marker_void",
+            "gene_negative",
+            "gene_absent",
+            "gene_uncertain",
+            "gene_vus",
+            "pending",
+        )
     ),
     "imaging": (
-        ("metastasis", "metastasis_negative", "metastasis_hedged", "metastasis_ruled_out", "metastasis_pending", "regional", "invasion")
-        + ("examined",)
+        (
+            "metastasis",
+            "metastasis_negative",
+            "metastasis_hedged",
+            "metastasis_ruled_out",
+            "metastasis_pending",
+            "regional",
+            "invasion",
+            "examined",
+        )
     ),
     "therapy": (
-        ("treated", "treated_drug", "treated_procedure", "treated_adjuvant", "treated_lines", "treated_three", "untreated")
-        + ("toxicity", "supportive")
+        (
+            "treated",
+            "treated_drug",
+            "treated_procedure",
+            "treated_adjuvant",
+            "treated_lines",
+            "treated_three",
+            "untreated",
+            "toxicity",
+            "supportive",
+        )
     ),
     "outcome": ("response", "response_changed", "response_early", "response_described", "response_pathologic", "lesions"),
     "past": ("comorbidity", "comorbidity_drug", "prior", "prior_treated", "prior_staged"),
@@ -87,7 +115,8 @@ def arrange(case: Case, pool: str, draw: Draw) -> Plan:
             form = draw.one(["prose", "terse"]) if style["form"] == "mixed" else style["form"]
             sections.append(Section(heading, form, _layout(layout, form), statements))
     if "opening" in topics:
-        sections[0].statements[:0] = topics["opening"]
+        own = [section for section in sections if TOPIC[section.statements[0].kind] not in ("past", "family")]
+        own[0].statements[:0] = topics["opening"]
     between = draw.one([" ", "\n", "\n\n"]) if not headed else draw.one(["\n", "\n\n"])
     return Plan(name, title, between, sections)
 

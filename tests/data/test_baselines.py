@@ -74,13 +74,10 @@ class Lexicon:
     def __init__(self, rows):
         self.values = {}
         for row in rows:
-            for fact in row.meta["evidence"]:
-                text = row.messages[-1]["content"].split("\n\n")[1]
-                key, value = (
-                    re.sub(r"\d{2,}", "#", part) if fact["field"] == "biomarker" else part
-                    for part in (text[fact["start"] : fact["end"]], fact["value"])
-                )
-                self.values[key.casefold()] = (fact["field"], value)
+            text = row.messages[-1]["content"].partition("\n\n")[2]
+            for field, known, _, start, end in row.meta["evidence"]:
+                key, value = (re.sub(r"\d{2,}", "#", part) if field == "biomarker" else part for part in (text[start:end], known))
+                self.values[key.casefold()] = (field, value)
         longest_first = sorted(self.values, key=len, reverse=True)
         self.pattern = re.compile(
             r"(?<!\w)(" + "|".join(re.escape(key).replace(r"\#", r"\d+") for key in longest_first) + r")(?!\w)", re.IGNORECASE
