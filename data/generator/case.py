@@ -30,6 +30,7 @@ RESPONSES = {
     "resected": {"no evidence of disease": 4, "progressive disease": 3},
     "local": {"partial response": 3, "complete response": 4, "stable disease": 3, "no evidence of disease": 3, "progressive disease": 2},
 }
+GONE = ("complete response", "pathologic complete response", "no evidence of disease")  # then no lesion can have grown
 # What may have come before it.
 EARLIER = {
     "progressive disease": ["partial response", "stable disease", "complete response"],
@@ -164,7 +165,8 @@ def _told(response: str, draw: Draw) -> Statement:
 
 def _lesions(patient: Patient, own: list[Statement], draw: Draw) -> list[Statement]:
     """One of the known lesions on its own, beside the overall response."""
-    overall = any(fact.field == "response" for statement in own for slot in statement.facts.values() for fact in slot)
+    said = [fact for statement in own for slot in statement.facts.values() for fact in slot if fact.field == "response"]
+    overall = any(fact.status == "asserted" and fact.value not in GONE for fact in said)
     sites = [site for site in patient.sites if tables()["site"][site]["adjectives"]]
     if not sites or not overall or not draw.chance(0.52):
         return []
