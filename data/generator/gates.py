@@ -157,7 +157,7 @@ def vocabulary(made: Rows) -> list[Gate]:
     types = Counter(row["output"]["cancer_type"] for row in train if row["output"]["cancer_type"])
     found = [at_least(f"different values of {name} in train", len(values[name]), least, count) for name, least in VOCABULARY.items()]
     found.append(at_least("different markers in train", len(kinds), 20, count))
-    found.append(at_most(f"most frequent cancer ({types.most_common(1)[0][0]})", types.most_common(1)[0][1] / len(train), 0.08, percent))
+    found.append(at_most(f"most frequent cancer ({_first(types)[0]})", _first(types)[1] / len(train), 0.08, percent))
     return found
 
 
@@ -174,7 +174,7 @@ def habits(made: Rows) -> list[Gate]:
             for cancer, rows in by_cancer.items()
             for value, number in Counter(value for row in rows for value in _values(row, name)).items()
         }
-        most = max(shares, key=lambda key: shares[key])
+        most = min(shares, key=lambda key: (-shares[key], key))
         found.append(at_most(f"most likely {name} given the cancer ({most})", shares[most], 0.45))
     return found
 
@@ -212,12 +212,17 @@ def variety(made: Rows) -> list[Gate]:
     fours = Counter(" ".join(words[at : at + 4]) for words in notes for at in range(len(words) - 3))
     eights = Counter(run for words in notes for run in runs_of(" ".join(words), 8))
     starts = Counter(" ".join(words[:3]) for words in notes)
-    eight, start = eights.most_common(1)[0], starts.most_common(1)[0]
+    eight, start = _first(eights), _first(starts)
     return [
         at_least("distinct 4-grams of train", len(fours) / sum(fours.values()), 0.6),
         at_most(f'most frequent 8-gram ("{eight[0]}")', eight[1] / len(notes), 0.01, percent),
         at_most(f'most frequent first three words ("{start[0]}")', start[1] / len(notes), 0.04, percent),
     ]
+
+
+def _first(counts: Counter[str]) -> tuple[str, int]:
+    """The most frequent item, of equals the first in the alphabet: the order in a set is another in each process."""
+    return min(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def lengths(made: Rows) -> list[Gate]:

@@ -97,23 +97,28 @@ def test_every_row_can_be_read(name):
     assert len(read_jsonl(ROOM / f"{name}.jsonl")) == SPLITS[name].rows
 
 
-@pytest.mark.parametrize("gate", gates.GATES, ids=lambda gate: gate.__name__)
-def test_the_shipped_files_pass_the_gate(gate, shipped):
-    assert [f"{found.name}: {found.measured}, wanted {found.wanted}" for found in gate(shipped) if not found.holds] == []
+@pytest.fixture(scope="module")
+def measured(shipped):
+    return gates.measure(shipped)
 
 
-def test_the_readme_states_the_measured_figures(shipped):
-    lines = gates.table(gates.measure(shipped)).splitlines()
+def test_the_shipped_files_pass_every_gate(measured):
+    assert [f"{found.name}: {found.measured}, wanted {found.wanted}" for found in measured if not found.holds] == []
+
+
+def test_the_readme_states_the_measured_figures(measured):
     text = (ROOM / "README.md").read_text(encoding="utf-8")
-    assert [line for line in lines if line not in text] == [], "paste what `python -m data.generator.gates` prints into data/README.md"
+    missing = [line for line in gates.table(measured).splitlines() if line not in text]
+    assert missing == [], "paste what `python -m data.generator.gates` prints into data/README.md"
 
 
 def test_a_gate_fails_when_its_promise_is_broken(shipped):
-    row = shipped["validation"][0]
-    broken = shipped | {"train": [*shipped["train"], row]}
+    few = {name: rows[:20] for name, rows in shipped.items()}
+    broken = few | {"train": [*few["train"], few["validation"][0]]}
     for gate in (gates.duplicates, gates.nearness, gates.long_runs, gates.shared_frames):
-        assert not all(found.holds for found in gate(broken)), gate.__name__
-    wrong = shipped | {"train": [row | {"output": row["output"] | {"treatment": ["aspirin"]}}]}
+        assert all(found.holds for found in gate(few) if "share" in found.name or "alike" in found.name), gate.__name__
+        assert not all(found.holds for found in gate(broken) if "frames used" not in found.name), gate.__name__
+    wrong = few | {"train": [few["train"][0] | {"output": few["train"][0]["output"] | {"treatment": ["aspirin"]}}]}
     assert not all(found.holds for found in gates.support(wrong))
 
 
