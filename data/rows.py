@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROLES = ("system", "user", "assistant")
+RECORDED = {"field", "value", "status"}
 
 
 class RowError(ValueError):
@@ -35,6 +36,15 @@ class Row:
     completion: str  # the text to learn
     output: dict | None  # the completion as an object, where it is one
     meta: dict = field(default_factory=dict)
+    text: str = ""  # the row's own: `input` where it has one, else the user's last turn
+
+    @property
+    def evidence(self) -> list[dict] | None:
+        """The facts that `meta.evidence` records of the text, each with field, value and status; None without such a record."""
+        facts = self.meta.get("evidence")
+        if not isinstance(facts, list) or not all(isinstance(fact, dict) and fact.keys() >= RECORDED for fact in facts):
+            return None
+        return facts
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -64,7 +74,9 @@ def normalise(raw: dict, where: str) -> Row:
         raise RowError(where, f"`id` is {_describe(name)}", "make it a string or a whole number")
     if not isinstance(meta, (dict, type(None))):
         raise RowError(where, f"`meta` is {_describe(meta)}", "make it an object, or leave it out")
-    return Row(where if name is None else str(name), messages, completion, _object(completion), meta or {})
+    own = raw.get("input")
+    text = own if isinstance(own, str) and own else messages[-1]["content"]
+    return Row(where if name is None else str(name), messages, completion, _object(completion), meta or {}, text)
 
 
 def _kind(raw: dict, where: str) -> Callable[[dict, str], tuple[list[dict[str, str]], str]]:

@@ -2,154 +2,166 @@
 
 Extraction (the rows' outputs are objects, `fields` names their keys). A prediction counts only if the whole of it is one
 JSON object; nothing is repaired, and text that is no such object answers every field with nothing. Each field is compared
-as a set of normalised strings, P predicted and E expected (see `values`), so null, "" and [] are all the empty set, and
+as a set of normalised strings, P predicted and E expected (see `data.values`), so null, "" and [] are all the empty set, and
 empty is an answer: both empty is right. With sums over all rows:
 
     precision     sum |P & E| / sum |P|                 of one field
     recall        sum |P & E| / sum |E|
     f1            2 sum |P & E| / (sum |P| + sum |E|)
     support       sum |E|
-    macro_f1      mean of the fields' f1
+    empty_f1      2 #(P and E empty) / (#(P empty) + #(E empty)), counted over rows: is nothing said where nothing is?
+                  Text that is no JSON object is not an empty answer
+    macro_f1      mean of the fields' f1; the overall empty_f1 is the mean of theirs
     row_exact     share of rows that are valid JSON and have P = E in every field
     hallucination share of the predicted values of all fields that were not expected:
                   sum |P - E| / sum |P|; it counts values in fields that should be empty as well as wrong values
+    unsupported   share of the predicted values that the note does not mention at all: sum |P - M| / sum |P| over the rows whose
+                  `meta.evidence` records what their text mentions, M being those values, whatever their status. It is the part of
+                  `hallucination` that no misreading explains. The record stands in for an alias table: "hepatic" is in it as `liver`
+    distractor_hit  share of the traps walked into: sum |P & D| / sum |D|, D being the values that `meta.evidence` tags with any
+                  status but `asserted` (negated, planned, a relative's ...) and that are not expected
     json_valid    share of predictions that are one JSON object
     schema_valid  share of predictions with exactly the right keys, each with a value of the right type
     stopped       share of predictions that ended by themselves (not cut off at the length limit)
 
-A quotient 0/0 is 1 for precision, recall and f1 when nothing was expected and nothing predicted, else 0; hallucination
-without predicted values is None: who says nothing is not thereby careful.
+`secondary`, for the shipped fields only, forgives detail: `stage_group` compares stages without their letter, `gene_symbol`
+genes without their alteration. `slices` gives rows, macro_f1 and row_exact by phenomenon, style and split where `meta` tells
+them (a row with two phenomena is in both), and by the length of the text.
+
+A quotient 0/0 is 1 for precision, recall, f1 and empty_f1, as nothing was expected and nothing predicted; it is None for
+hallucination, unsupported and distractor_hit: who says nothing is not thereby careful.
 
 Text (`fields` is None): `exact` is the share of predictions equal to the completion after normalisation; `token_f1` is the
 mean over rows of 2 |P & E| / (|P| + |E|) over the multisets of words.
 
-Intervals are 95 % bootstrap percentiles: 1,000 resamples of the rows, the same for the same seed.
+Intervals are 95 % bootstrap percentiles: 1,000 resamples of the rows, the same for the same seed. `difference` draws the same
+rows for both sides, so an interval without 0 in it means that one side is better on rows like these.
 """
 
-import json
-import random
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable
+from bisect import bisect_left
 
-from data import schema
+from data.count import COARSE, PARTS, counted, parse
+from data.resample import Counts, intervals, total
 from data.rows import Row
+from data.values import normalise, values
 
-RESAMPLES = 1000
-PARTS = 1_000_000  # a row's token F1 is counted in millionths: whole numbers add up exactly
+__all__ = ["difference", "normalise", "parse", "score", "values"]
+
+BANDS = {50: "up to 50 words", 100: "51 to 100 words", 200: "101 to 200 words"}
 
 
 def score(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None, seed: int = 0) -> dict:
     """The scores of `predictions`, one text per row, as shares from 0 to 1 with 95 % intervals."""
     _check(predictions, rows, stopped, fields)
+    counts = counted(predictions, rows, stopped, fields)
+    bounds = intervals(_decisive(counts, fields), lambda totals: _headline(totals, fields), seed)
+    report = _text(total(counts)) if fields is None else _extraction(total(counts), fields, bounds)
+    kept = {name: interval for name, interval in bounds.items() if isinstance(name, str)}
+    return report | {"intervals": kept, "slices": _slices(counts, rows, fields)}
+
+
+def difference(before: list[str], after: list[str], rows: list[Row], fields: list[str] | None, seed: int = 0) -> dict:
+    """By how much `after` is better than `before` on the same rows: each headline figure's difference with its 95 % interval."""
+    sides = []
+    for predictions in (before, after):
+        ended = [True] * len(predictions)
+        _check(predictions, rows, ended, fields)
+        sides.append(_decisive(counted(predictions, rows, ended, fields), fields))
+    paired = [{(side, name): count for side, row in enumerate(pair) for name, count in row.items()} for pair in zip(*sides, strict=True)]
+
+    def gain(totals: Counts) -> dict:
+        old, new = (_headline({name: totals[side, name] for name in sides[side][0]}, fields) for side in (0, 1))
+        return {name: new[name] - old[name] for name in new}
+
+    found, bounds = gain(total(paired)), intervals(paired, gain, seed)
+    named = {name: {"value": found[name], "interval": bounds[name]} for name in found}
     if fields is None:
-        return _text_score(predictions, rows, stopped, seed)
-    return _extraction_score(predictions, rows, stopped, fields, seed)
+        return named
+    headline = {name: entry for name, entry in named.items() if isinstance(name, str)}
+    return headline | {"fields": {name: named["f1", name] for name in fields}}
 
 
-def values(field_value: object) -> set[str]:
-    """The set of normalised strings that a field's value stands for: none for null, "" and [].
-
-    A string is one value, compared whole; this is the place to split it into several and to map aliases.
-    """
-    items = field_value if isinstance(field_value, list) else [field_value]
-    texts = (item if isinstance(item, str) else json.dumps(item, sort_keys=True, ensure_ascii=False) for item in items if item is not None)
-    return {text for text in map(normalise, texts) if text}
-
-
-def normalise(text: str) -> str:
-    """`text` without the differences that carry no meaning: letter case, white space, Unicode compatibility forms."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def _headline(totals: Counts, fields: list[str] | None) -> dict:
+    """The figures that have intervals; a field's F1 under ("f1", name)."""
+    if fields is None:
+        return {"exact": totals["exact"] / totals["rows"], "token_f1": totals["token_f1"] / totals["rows"] / PARTS}
+    f1 = {("f1", name): _f1(totals, name) for name in fields}
+    shares = {name: totals[name] / totals["rows"] for name in ("row_exact", "json_valid")}
+    return {"macro_f1": sum(f1.values()) / len(f1)} | shares | f1
 
 
-def parse(prediction: str) -> dict | None:
-    """The object that the whole prediction is, or None. No repair."""
-    try:
-        value = json.loads(prediction, parse_constant=_refuse)
-    except (ValueError, RecursionError):  # RecursionError: a babbling model can open a thousand brackets
-        return None
-    return value if isinstance(value, dict) else None
+def _decisive(counts: list[Counts], fields: list[str] | None) -> list[Counts]:
+    """Of what was counted, what the headline figures are made of: the bootstrap adds it up a thousand times."""
+    names = ["rows", "exact", "token_f1"]
+    if fields is not None:
+        names = ["rows", "row_exact", "json_valid"] + [(part, name) for name in fields for part in ("both", "found", "expected")]
+    return [{name: row[name] for name in names} for row in counts]
 
 
-def _extraction_score(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str], seed: int) -> dict:
-    fits = _shape(rows, fields)
-    counts = []
-    for prediction, row, ended in zip(predictions, rows, stopped, strict=True):
-        answer = parse(prediction)
-        pairs = [(values((answer or {}).get(name)), values(row.output.get(name))) for name in fields]
-        exact = answer is not None and all(found == expected for found, expected in pairs)
-        shares = [answer is not None, answer is not None and fits(answer), exact, ended]
-        counts.append(shares + [len(part) for found, expected in pairs for part in (found & expected, found, expected)])
-
-    def figures(totals: list[int]) -> dict[str, float | None]:
-        named = dict(zip(("json_valid", "schema_valid", "row_exact", "stopped"), (total / len(rows) for total in totals), strict=False))
-        both, found, expected = totals[4::3], totals[5::3], totals[6::3]
-        f1 = [_ratio(2 * b, f + e, void=1.0) for b, f, e in zip(both, found, expected, strict=True)]
-        return named | {"macro_f1": sum(f1) / len(f1), "hallucination": _ratio(sum(found) - sum(both), sum(found), void=None)}
-
-    totals = [sum(column) for column in zip(*counts, strict=True)]
+def _extraction(totals: Counts, fields: list[str], bounds: dict) -> dict:
+    emptiness = {name: _f1(totals, name, None) for name in fields}
     return {
         "kind": "extraction",
-        "rows": len(rows),
-        **figures(totals),
-        "fields": {name: _field(*totals[start : start + 3]) for name, start in zip(fields, range(4, len(totals), 3), strict=True)},
-        "intervals": _intervals(counts, figures, ("macro_f1", "row_exact", "json_valid"), seed),
+        **_shares(totals, ("json_valid", "schema_valid", "row_exact", "stopped")),
+        "macro_f1": _headline(totals, fields)["macro_f1"],
+        "empty_f1": sum(emptiness.values()) / len(emptiness),
+        "hallucination": _hallucination(totals, fields),
+        "unsupported": _ratio(totals["unsupported"], totals["supportable"], void=None),
+        "distractor_hit": _ratio(totals["hit"], totals["laid"], void=None),
+        "fields": {name: _field(totals, name) | {"empty_f1": emptiness[name], "interval": bounds["f1", name]} for name in fields},
+        "secondary": {name: _field(totals, name) for name in COARSE if ("both", name) in totals},
     }
 
 
-def _field(both: int, found: int, expected: int) -> dict[str, float]:
+def _text(totals: Counts) -> dict:
+    return {"kind": "text", **_shares(totals, ("stopped",)), **_headline(totals, None)}
+
+
+def _shares(totals: Counts, names: tuple[str, ...]) -> dict:
+    return {"rows": totals["rows"]} | {name: totals[name] / totals["rows"] for name in names}
+
+
+def _hallucination(totals: Counts, fields: list[str]) -> float | None:
+    both, found = (sum(totals[part, name] for name in fields) for part in ("both", "found"))
+    return _ratio(found - both, found, void=None)
+
+
+def _field(totals: Counts, name: str) -> dict:
+    both, found, expected = (totals[part, name] for part in ("both", "found", "expected"))
     void = 0.0 if found or expected else 1.0
-    return {
-        "precision": _ratio(both, found, void),
-        "recall": _ratio(both, expected, void),
-        "f1": _ratio(2 * both, found + expected, void),
-        "support": expected,
-    }
+    return {"precision": _ratio(both, found, void), "recall": _ratio(both, expected, void), "f1": _f1(totals, name), "support": expected}
 
 
-def _text_score(predictions: list[str], rows: list[Row], stopped: list[bool], seed: int) -> dict:
-    counts = []
-    for prediction, row, ended in zip(predictions, rows, stopped, strict=True):
-        found, expected = normalise(prediction), normalise(row.completion)
-        counts.append([found == expected, ended, round(PARTS * _token_f1(found, expected))])
-
-    def figures(totals: list[int]) -> dict[str, float | None]:
-        exact, ended, overlap = (total / len(rows) for total in totals)
-        return {"exact": exact, "token_f1": overlap / PARTS, "stopped": ended}
-
-    totals = [sum(column) for column in zip(*counts, strict=True)]
-    intervals = _intervals(counts, figures, ("exact", "token_f1"), seed)
-    return {"kind": "text", "rows": len(rows), **figures(totals), "intervals": intervals}
+def _f1(totals: Counts, *name: str | None) -> float:
+    return _ratio(2 * totals["both", *name], totals["found", *name] + totals["expected", *name], void=1.0)
 
 
-def _token_f1(found: str, expected: str) -> float:
-    words = [Counter(re.findall(r"\w+|[^\w\s]", text)) for text in (found, expected)]
-    return _ratio(2 * (words[0] & words[1]).total(), words[0].total() + words[1].total(), void=1.0)
+def _slices(counts: list[Counts], rows: list[Row], fields: list[str] | None) -> dict:
+    """The two foremost figures by what the rows' `meta` says of them, and by length."""
+    shown = ("exact", "token_f1") if fields is None else ("macro_f1", "row_exact")
+    groups: dict[str, dict[str, list[Counts]]] = {}
+    for row, count in zip(rows, counts, strict=True):
+        for kind, name in _kinds(row):
+            groups.setdefault(kind, {}).setdefault(name, []).append(count)
+    return {kind: {name: _slice(group, fields, shown) for name, group in sorted(named.items())} for kind, named in groups.items()}
 
 
-def _intervals(counts: list[list[int]], figures: Callable[[list[int]], dict[str, float]], names: tuple[str, ...], seed: int) -> dict:
-    """For each named figure the bounds between which 95 % of its values over resampled rows lie."""
-    # All counts of a row live side by side in one long integer, so one sum() adds every column of a resample.
-    width = (len(counts) * max(map(max, counts))).bit_length() + 1
-    packed = [sum(count << (width * column) for column, count in enumerate(row)) for row in counts]
-    mask, shifts = (1 << width) - 1, [width * column for column in range(len(counts[0]))]
-    draw = random.Random(seed)
-    samples = []
-    for _ in range(RESAMPLES):
-        total = sum(draw.choices(packed, k=len(packed)))
-        samples.append(figures([total >> shift & mask for shift in shifts]))
-    low, high = round(0.025 * RESAMPLES), round(0.975 * RESAMPLES) - 1
-    ordered = {name: sorted(sample[name] for sample in samples) for name in names}
-    return {name: [column[low], column[high]] for name, column in ordered.items()}
+def _slice(counts: list[Counts], fields: list[str] | None, shown: tuple[str, ...]) -> dict:
+    figures = _headline(total(counts), fields)
+    return {"rows": len(counts)} | {name: figures[name] for name in shown}
 
 
-def _shape(rows: list[Row], fields: list[str]) -> Callable[[dict], bool]:
-    """What a schema-valid answer is: the shipped schema where the rows obey it, else the keys and types seen in the rows."""
-    if set(fields) == set(schema.fields()) and all(schema.fits(row.output, schema.schema()) for row in rows):
-        return lambda answer: schema.fits(answer, schema.schema())
-    seen = {name: {type(row.output.get(name)) for row in rows} for name in fields}
-    return lambda answer: set(answer) == set(fields) and all(type(answer[name]) in seen[name] for name in fields)
+def _kinds(row: Row) -> list[tuple[str, str]]:
+    phenomena = row.meta.get("phenomena")
+    told = [("phenomenon", name) for name in phenomena] if isinstance(phenomena, list) else []
+    told += [(key, row.meta[key]) for key in ("style", "split") if key in row.meta]
+    return [(kind, name) for kind, name in told if isinstance(name, str)] + [("length", _band(len(row.text.split())))]
+
+
+def _band(words: int) -> str:
+    limits = list(BANDS)
+    place = bisect_left(limits, words)
+    return BANDS[limits[place]] if place < len(limits) else f"over {limits[-1]} words"
 
 
 def _check(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None) -> None:
@@ -171,7 +183,3 @@ def _check(predictions: list[str], rows: list[Row], stopped: list[bool], fields:
 
 def _ratio(part: float, whole: float, void: float | None) -> float | None:
     return part / whole if whole else void
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

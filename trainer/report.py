@@ -60,15 +60,15 @@ def _objects(row: dict) -> dict:
     answers = {side: score.parse(row[side]) for side in ("base", "tuned") if isinstance(row.get(side), str)}
     whole = {side: answer for side, answer in answers.items() if answer is not None}
     table = [
-        {"name": name, "expected": _value(value), "cells": [_cell(answer.get(name), value) for answer in whole.values()]}
+        {"name": name, "expected": _value(value), "cells": [_cell(name, answer.get(name), value) for answer in whole.values()]}
         for name, value in expected.items()
     ]
     right = "tuned" in whole and all(line["cells"][-1]["right"] for line in table)
     return {"fields": table, "sides": list(whole), "broken": {side: row[side] for side in answers if side not in whole}, "right": right}
 
 
-def _cell(said: object, expected: object) -> dict:
-    return {"text": _value(said), "right": score.values(said) == score.values(expected)}
+def _cell(name: str, said: object, expected: object) -> dict:
+    return {"text": _value(said), "right": score.values(said, name) == score.values(expected, name)}
 
 
 def _texts(row: dict) -> dict:

@@ -9,13 +9,13 @@ ANSWER = {"a": "é", "b": []}
 
 def test_an_instruction_row_becomes_one_user_turn_and_compact_json():
     row = normalise({"instruction": "Extract.", "input": "A note.", "output": ANSWER, "id": 7}, "f:1")
-    assert row == Row("7", [{"role": "user", "content": "Extract.\n\nA note."}], '{"a":"é","b":[]}', ANSWER, {})
+    assert row == Row("7", [{"role": "user", "content": "Extract.\n\nA note."}], '{"a":"é","b":[]}', ANSWER, {}, "A note.")
 
 
 @pytest.mark.parametrize("extra", [{}, {"input": ""}, {"input": None}])
 def test_an_input_may_be_missing_or_empty(extra):
     row = normalise({"instruction": "Say hello.", "output": "Hello.", **extra}, "f:3")
-    assert row == Row("f:3", [{"role": "user", "content": "Say hello."}], "Hello.", None, {})
+    assert row == Row("f:3", [{"role": "user", "content": "Say hello."}], "Hello.", None, {}, "Say hello.")
 
 
 def test_a_completion_that_is_an_object_is_also_an_output_and_stays_as_written():

@@ -6,11 +6,15 @@ import time
 import pytest
 
 from data.rows import normalise
-from data.score import parse, score, values
+from data.score import difference, parse, score, values
 
 
 def rows(*outputs):
     return [normalise({"instruction": "i", "input": "n", "output": output}, f"f:{number}") for number, output in enumerate(outputs, 1)]
+
+
+def core(field):
+    return {name: field[name] for name in ("precision", "recall", "f1", "support")}
 
 
 def run(predictions, expected, fields=("a", "b")):
@@ -31,8 +35,8 @@ def test_figures_of_a_worked_example():
     found = [{"a": "X ", "b": ["y", "q"]}, {"a": "x", "b": []}, "no answer"]
     result = run(found, expected)
     # a: found {x} {x} {}, expected {x} {} {w}; b: found {y,q} {} {}, expected {y,z} {} {v}
-    assert result["fields"]["a"] == {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
-    assert result["fields"]["b"] == {"precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5, "support": 3}
+    assert core(result["fields"]["a"]) == {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
+    assert core(result["fields"]["b"]) == {"precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5, "support": 3}
     assert result["macro_f1"] == pytest.approx((1 / 2 + 2 / 5) / 2)
     assert result["hallucination"] == 2 / 4
     assert (result["row_exact"], result["json_valid"], result["schema_valid"]) == (0.0, 2 / 3, 2 / 3)
@@ -44,11 +48,13 @@ def test_empty_is_an_answer_but_not_when_it_is_no_json():
 
 
 def test_a_field_that_is_neither_expected_nor_predicted_is_right():
-    assert run([{"a": None}], [{"a": None}], fields=["a"])["fields"]["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 0}
+    right = run([{"a": None}], [{"a": None}], fields=["a"])["fields"]["a"]
+    assert core(right) == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 0}
 
 
 def test_a_field_predicted_but_never_expected_scores_nothing():
-    assert run([{"a": "x"}], [{"a": None}], fields=["a"])["fields"]["a"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    wrong = run([{"a": "x"}], [{"a": None}], fields=["a"])["fields"]["a"]
+    assert core(wrong) == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1} and more', "[1]", '"a"', '{"a": NaN}', "[" * 100_000, "```json\n{}\n```"])
@@ -67,11 +73,122 @@ def test_values_of_strings_lists_and_other_types():
     assert values(3) == {"3"} and values({"k": 1}) == {'{"k": 1}'}
 
 
-def test_the_seeds_flat_answers_are_scored_as_whole_strings():
-    names = ["cancer_type", "stage", "gene_mutation", "biomarker", "treatment", "response", "metastasis_site"]
-    answer = dict.fromkeys(names) | {"cancer_type": "melanoma", "treatment": "nivolumab; ipilimumab"}
-    result = run([answer, answer | {"treatment": ["nivolumab"]}], [answer, answer], fields=names)
-    assert (result["schema_valid"], result["row_exact"]) == (0.5, 0.5)
+def test_other_dashes_are_the_same_value():
+    assert values("PD\u2011L1 1\u201349 %") == values("PD-L1 1-49 %")
+
+
+@pytest.mark.parametrize(
+    "flat, apart",
+    [
+        ("FOLFOX; bevacizumab", ["folfox", "bevacizumab"]),
+        ("dabrafenib and trametinib", ["dabrafenib", "trametinib"]),
+        ("dabrafenib plus trametinib + nivolumab, surgery", ["dabrafenib", "trametinib", "nivolumab", "surgery"]),
+        ("FOLFOX+bevacizumab", ["folfox", "bevacizumab"]),
+        ("trastuzumab, pertuzumab and docetaxel", ["trastuzumab", "pertuzumab", "docetaxel"]),
+        ("trastuzumab, pertuzumab, and docetaxel", ["trastuzumab", "pertuzumab", "docetaxel"]),
+        ("ER+; PR+", ["er+", "pr+"]),
+        ("CA-125 1,200 U/mL, MSS", ["ca-125 1,200 u/ml", "mss"]),
+        ("docetaxel (weekly, 35 mg), radiotherapy", ["docetaxel (weekly, 35 mg)", "radiotherapy"]),
+        ("none", []),
+        ("", []),
+    ],
+)
+def test_a_flat_string_of_a_list_field_is_split(flat, apart):
+    assert values(flat, "treatment") == set(apart)
+
+
+def test_no_other_string_is_split():
+    assert values("carcinoma of the head and neck", "cancer_type") == {"carcinoma of the head and neck"}
+    assert values("Romeo and Juliet; a play", "title") == {"romeo and juliet; a play"}
+    assert values(["a and b"], "treatment") == {"a and b"}, "a list is split already"
+
+
+FLAT = {
+    "cancer_type": "melanoma",
+    "stage": "IV",
+    "gene_mutation": None,
+    "biomarker": None,
+    "treatment": "nivolumab; ipilimumab",
+    "response": None,
+    "metastasis_site": "liver and bone",
+}
+
+
+def test_flat_answers_with_the_same_keys_are_scored_as_they_are():
+    same = FLAT | {"treatment": "ipilimumab and nivolumab", "metastasis_site": "bone, liver"}
+    half = FLAT | {"treatment": "nivolumab"}
+    result = run([FLAT, same, half, FLAT | {"treatment": ["nivolumab", "ipilimumab"]}], [FLAT] * 4, fields=list(FLAT))
+    assert result["row_exact"] == 3 / 4
+    assert result["schema_valid"] == 3 / 4, "where the rows have strings, a list is another shape"
+    assert core(result["fields"]["treatment"]) == {"precision": 1.0, "recall": 7 / 8, "f1": 14 / 15, "support": 8}
+
+
+def test_null_fits_the_shape_of_flat_answers_though_no_row_has_one():
+    full = dict.fromkeys(FLAT, "x")
+    assert run([full | {"stage": None}], [full], fields=list(FLAT))["schema_valid"] == 1.0
+
+
+def test_saying_nothing_where_nothing_is(answer):
+    expected = [{"a": None}, {"a": None}, {"a": "x"}, {"a": "x"}]
+    # silent in rows 1 and 3; row 4 is no answer at all; empty are rows 1 and 2: 2 * 1 / (2 + 2)
+    result = run([{"a": None}, {"a": "y"}, {"a": None}, "?"], expected, fields=["a"])
+    assert result["fields"]["a"]["empty_f1"] == result["empty_f1"] == 1 / 2
+
+
+def test_detail_is_forgiven_in_the_secondary_scores_of_the_shipped_fields(answer):
+    near = answer | {"stage": "IVA", "gene_mutation": ["EGFR T790M", "KRAS G12D"]}
+    result = run([near, answer], [answer, answer], fields=list(answer))
+    assert core(result["fields"]["stage"])["f1"] == 1 / 2 and result["secondary"]["stage_group"]["f1"] == 1.0
+    assert result["secondary"]["gene_symbol"] == {"precision": 2 / 3, "recall": 1.0, "f1": 4 / 5, "support": 2}
+    assert run([{"stage": "IVA"}], [{"stage": "IV"}], fields=["stage"])["secondary"] == {}, "another's stage may be a rocket's"
+
+
+def recorded(answer, *facts, **meta):
+    evidence = [dict(zip(("field", "value", "status"), fact, strict=True)) for fact in facts]
+    return normalise({"instruction": "i", "input": "n", "output": answer, "meta": {"evidence": evidence, **meta}}, "f:1")
+
+
+def test_walking_into_a_distractor_is_told_from_making_something_up():
+    row = recorded({"a": "x", "b": ["y"]}, ("a", "x", "asserted"), ("b", "y", "asserted"), ("b", "z", "planned"), ("b", "y", "superseded"))
+    result = score(['{"a": "q", "b": ["y", "Z"]}'], [row], [True], ["a", "b"])
+    assert result["hallucination"] == 2 / 3  # q and z
+    assert result["unsupported"] == 1 / 3  # q
+    assert result["distractor_hit"] == 1.0  # z is the only trap: y is planned and given
+
+
+def test_a_distractor_that_was_not_predicted_counts_as_missed():
+    row = recorded({"a": "x"}, ("a", "x", "asserted"), ("a", "v", "negated"), ("a", "w", "family"))
+    assert score(['{"a": "v"}'], [row], [True], ["a"])["distractor_hit"] == 1 / 2
+
+
+@pytest.mark.parametrize("evidence", [None, "page 3", [{"field": "a"}], ["x"]])
+def test_without_a_record_of_the_text_nothing_is_said_of_it(evidence):
+    row = normalise({"prompt": "p", "completion": '{"a": "x"}', "meta": {"evidence": evidence}}, "f:1")
+    result = score(['{"a": "y"}'], [row], [True], ["a"])
+    assert (result["unsupported"], result["distractor_hit"]) == (None, None)
+
+
+def test_slices_follow_what_the_rows_say_of_themselves():
+    good = recorded({"a": "x"}, style="letter", phenomena=["negated", "family"], split="validation")
+    bad = recorded({"a": "x"}, style="bullets", phenomena=["family"], split="validation")
+    result = score(['{"a": "x"}', "?"], [good, bad], [True, True], ["a"])
+    assert result["slices"] == {
+        "phenomenon": {
+            "family": {"rows": 2, "macro_f1": 2 / 3, "row_exact": 0.5},
+            "negated": {"rows": 1, "macro_f1": 1.0, "row_exact": 1.0},
+        },
+        "style": {"bullets": {"rows": 1, "macro_f1": 0.0, "row_exact": 0.0}, "letter": {"rows": 1, "macro_f1": 1.0, "row_exact": 1.0}},
+        "split": {"validation": {"rows": 2, "macro_f1": 2 / 3, "row_exact": 0.5}},
+        "length": {"up to 50 words": {"rows": 2, "macro_f1": 2 / 3, "row_exact": 0.5}},
+    }
+
+
+@pytest.mark.parametrize(
+    "words, band", [(50, "up to 50 words"), (51, "51 to 100 words"), (200, "101 to 200 words"), (201, "over 200 words")]
+)
+def test_length_is_that_of_the_rows_own_text(words, band):
+    row = normalise({"instruction": "do " * 300, "input": "word " * words, "output": {"a": 1}}, "f:1")
+    assert list(score(["{}"], [row], [True], ["a"])["slices"]["length"]) == [band]
 
 
 def test_the_schema_decides_the_shape_where_the_rows_obey_it(answer):
@@ -86,6 +203,7 @@ def test_free_text_is_scored_by_words():
     assert (result["exact"], result["stopped"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert result["token_f1"] == pytest.approx(0.5)
     assert set(result["intervals"]) == {"exact", "token_f1"}
+    assert result["slices"]["length"]["up to 50 words"] == {"rows": 3, "exact": pytest.approx(1 / 3), "token_f1": pytest.approx(0.5)}
 
 
 def mixed(count):
@@ -103,12 +221,41 @@ def test_intervals_hold_the_figure_and_narrow_with_more_rows():
     assert many["intervals"]["row_exact"] == pytest.approx([0.456, 0.544], abs=0.01)
 
 
-def test_the_same_seed_gives_the_same_intervals_and_500_rows_are_fast():
-    found, expected = mixed(500)
+def test_every_field_has_its_own_interval():
+    result = run(*mixed(500))
+    assert result["fields"]["a"]["interval"] == [1.0, 1.0]
+    low, high = result["fields"]["b"]["interval"]
+    assert low < result["fields"]["b"]["f1"] == 2 / 3 < high and high - low < 0.1
+
+
+def test_the_same_seed_gives_the_same_intervals_and_500_rows_are_fast(answer):
+    expected, found = [answer] * 500, [answer, answer | {"stage": None}] * 250
     began = time.process_time()
-    first = run(found, expected)
-    assert time.process_time() - began < 0.5
-    assert run(found, expected) == first
+    first = run(found, expected, fields=list(answer))
+    assert time.process_time() - began < 2
+    assert run(found, expected, fields=list(answer)) == first
+
+
+def test_a_difference_is_measured_on_the_same_resampled_rows():
+    """The tuned side is right in one row of four more than the base: paired, that is certain to a few points."""
+    expected = rows(*[{"a": "x", "b": ["y"]}] * 200)
+    right, wrong = '{"a": "x", "b": ["y"]}', '{"a": "x", "b": []}'
+    before = [right if index % 2 else wrong for index in range(200)]
+    after = [right if index % 4 else wrong for index in range(200)]
+    result = difference(before, after, expected, ["a", "b"])
+    assert result["row_exact"]["value"] == pytest.approx(0.25)
+    low, high = result["row_exact"]["interval"]
+    assert 0.18 < low < 0.25 < high < 0.32  # unpaired it would be 0.16 to 0.34
+    assert result["fields"]["a"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert result["macro_f1"]["value"] == pytest.approx(result["fields"]["b"]["value"] / 2)
+    assert set(result) == {"macro_f1", "row_exact", "json_valid", "fields"}
+    assert difference(after, before, expected, ["a", "b"])["row_exact"]["value"] == pytest.approx(-0.25)
+
+
+def test_a_difference_of_texts():
+    result = difference(["a b", "c"], ["a b", "d"], rows("a b", "d"), None)
+    assert result["exact"]["value"] == result["token_f1"]["value"] == 0.5
+    assert result["exact"]["interval"] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""What is counted in each row that is scored: whole numbers, so that every figure is made of sums of them."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from types import NoneType
+
+from data import schema
+from data.resample import Counts
+from data.rows import Row
+from data.values import gene_symbol, normalise, stage_group, values
+
+PARTS = 1_000_000  # a row's token F1 is counted in millionths: whole numbers add up exactly
+COARSE = {"stage_group": ("stage", stage_group), "gene_symbol": ("gene_mutation", gene_symbol)}
+
+
+def counted(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None) -> list[Counts]:
+    """What is counted in each row; every figure is made of sums of these."""
+    if fields is None:
+        return [_words(*each) for each in zip(predictions, rows, stopped, strict=True)]
+    fits = _shape(rows, fields)
+    ours = set(fields) == set(schema.fields())
+    return [_facts(*each, fields, fits, ours) for each in zip(predictions, rows, stopped, strict=True)]
+
+
+def _facts(prediction: str, row: Row, ended: bool, fields: list[str], fits: Callable[[dict], bool], ours: bool) -> Counts:
+    answer = parse(prediction)
+    found = {name: values((answer or {}).get(name), name) for name in fields}
+    expected = {name: values(row.output.get(name), name) for name in fields}
+    counts = {
+        "rows": 1,
+        "json_valid": int(answer is not None),
+        "schema_valid": int(answer is not None and fits(answer)),
+        "row_exact": int(answer is not None and found == expected),
+        "stopped": int(ended),
+    }
+    for name in fields:
+        counts |= _overlap(name, found[name], expected[name])
+        silent, void = answer is not None and not found[name], not expected[name]
+        counts |= {("both", name, None): int(silent and void), ("found", name, None): int(silent), ("expected", name, None): int(void)}
+    for name, (source, coarser) in COARSE.items() if ours else ():
+        counts |= _overlap(name, {coarser(value) for value in found[source]}, {coarser(value) for value in expected[source]})
+    return counts | _against_the_record(row, found, expected)
+
+
+def _overlap(name: str, found: set[str], expected: set[str]) -> Counts:
+    return {("both", name): len(found & expected), ("found", name): len(found), ("expected", name): len(expected)}
+
+
+def _against_the_record(row: Row, found: dict[str, set[str]], expected: dict[str, set[str]]) -> Counts:
+    """How many predicted values the row's text does not mention, and how many of its distractors were predicted."""
+    facts = [fact for fact in row.evidence or () if fact["field"] in found]
+    mentioned, tagged = _pairs(facts), _pairs(fact for fact in facts if fact["status"] != "asserted")
+    said, laid = _flat(found), tagged - _flat(expected)
+    known = row.evidence is not None
+    return {"supportable": known * len(said), "unsupported": known * len(said - mentioned), "laid": len(laid), "hit": len(said & laid)}
+
+
+def _pairs(facts: Iterable[dict]) -> set[tuple[str, str]]:
+    return {(fact["field"], value) for fact in facts for value in values(fact["value"], fact["field"])}
+
+
+def _flat(answer: dict[str, set[str]]) -> set[tuple[str, str]]:
+    return {(name, value) for name, each in answer.items() for value in each}
+
+
+def _words(prediction: str, row: Row, ended: bool) -> Counts:
+    found, expected = normalise(prediction), normalise(row.completion)
+    return {"rows": 1, "exact": int(found == expected), "token_f1": round(PARTS * _token_f1(found, expected)), "stopped": int(ended)}
+
+
+def _token_f1(found: str, expected: str) -> float:
+    words = [Counter(re.findall(r"\w+|[^\w\s]", text)) for text in (found, expected)]
+    whole = words[0].total() + words[1].total()
+    return 2 * (words[0] & words[1]).total() / whole if whole else 1.0
+
+
+def parse(prediction: str) -> dict | None:
+    """The object that the whole prediction is, or None. No repair."""
+    try:
+        value = json.loads(prediction, parse_constant=_refuse)
+    except (ValueError, RecursionError):  # RecursionError: a babbling model can open a thousand brackets
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _shape(rows: list[Row], fields: list[str]) -> Callable[[dict], bool]:
+    """What a schema-valid answer is: the shipped schema where the rows obey it, else the keys and types seen in the rows."""
+    if set(fields) == set(schema.fields()) and all(schema.fits(row.output, schema.schema()) for row in rows):
+        return lambda answer: schema.fits(answer, schema.schema())
+    seen = {name: {type(row.output.get(name)) for row in rows} for name in fields}
+    if set(fields) == set(schema.fields()) and set().union(*seen.values()) <= {str, NoneType}:  # flat answers: null says nothing
+        seen = {name: {str, NoneType} for name in fields}
+    return lambda answer: set(answer) == set(fields) and all(type(answer[name]) in seen[name] for name in fields)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
