@@ -15,18 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.tables import RowError, records
+
+__all__ = ["Row", "RowError", "normalise", "read", "read_jsonl", "scan"]
+
 ROLES = ("system", "user", "assistant")
-RECORDED = {"field", "value", "status"}
-
-
-class RowError(ValueError):
-    """A row that cannot be used: "train.jsonl:17: `output` is a number (3); make it an object or a string"."""
-
-    def __init__(self, where: str, what: str, mend: str):
-        super().__init__(f"{where}: {what}; {mend}")
-        self.where = where
-        self.what = what
-        self.mend = mend
 
 
 @dataclass(frozen=True)
@@ -42,26 +35,42 @@ class Row:
     def evidence(self) -> list[dict] | None:
         """The facts that `meta.evidence` records of the text, each with field, value and status; None without such a record."""
         facts = self.meta.get("evidence")
-        if not isinstance(facts, list) or not all(isinstance(fact, dict) and fact.keys() >= RECORDED for fact in facts):
+        if not isinstance(facts, list) or not all(map(_recorded, facts)):
             return None
         return facts
 
 
-def read_jsonl(path: Path) -> list[Row]:
-    """The rows of a JSON Lines file, in its order."""
-    rows, lines = [], {}
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        row = normalise(_parse(line, where), where)
-        if row.id in lines:
-            raise RowError(where, f"`id` {row.id!r} is also the id of line {lines[row.id]}", "give each row its own id, or none")
-        lines[row.id] = number
-        rows.append(row)
-    if not rows:
-        raise RowError(str(path), "the file holds no rows", "put one JSON object on each line")
+def read(path: Path, name: str = "") -> list[Row]:
+    """The rows of a JSONL, CSV or Parquet file, in its order. `name` is what its owner calls it, where it lies under another."""
+    rows, errors = scan(path, name)
+    if errors:
+        raise errors[0]
     return rows
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The rows of a JSON Lines file."""
+    return read(path)
+
+
+def scan(path: Path, name: str = "") -> tuple[list[Row], list[RowError]]:
+    """The usable rows of a file, and for each of the others what is wrong with it."""
+    rows, errors, places = [], [], {}
+    for where, raw in records(Path(path), name or str(path)):
+        try:
+            if isinstance(raw, RowError):
+                raise raw
+            row = normalise(raw, where)
+            if row.id in places:
+                raise RowError(where, f"`id` {row.id!r} is also the id of {places[row.id]}", "give each row its own id, or none")
+        except RowError as error:
+            errors.append(error)
+        else:
+            places[row.id] = where
+            rows.append(row)
+    if not rows and not errors:
+        errors.append(RowError(name or str(path), "the file holds no rows", "put one JSON object on each line"))
+    return rows, errors
 
 
 def normalise(raw: dict, where: str) -> Row:
@@ -140,6 +149,10 @@ KINDS = {
 }
 
 
+def _recorded(fact: object) -> bool:
+    return isinstance(fact, dict) and all(isinstance(fact.get(key), str) for key in ("field", "value", "status"))
+
+
 def _user(content: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": content}]
 
@@ -159,24 +172,6 @@ def _object(completion: str) -> dict | None:
     except (ValueError, RecursionError):  # plain text, as good a completion as any
         return None
     return value if isinstance(value, dict) else None
-
-
-def _lines(path: Path) -> list[str]:
-    data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    try:
-        # Not splitlines(): U+2028 and others may stand inside a JSON string, where they end no line.
-        return data.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        byte = data[error.start]
-        raise RowError(f"{path}:{number}", f"byte 0x{byte:02x} is not UTF-8", "save the file as UTF-8") from error
-
-
-def _parse(line: str, where: str) -> dict:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RowError(where, f"the line is not JSON ({error})", "put one whole JSON object on each line") from error
 
 
 def _describe(value: object) -> str:

@@ -42,9 +42,9 @@ def _rows(path: Path, setting: str, data: Data) -> int | None:
     if path.suffix != ".jsonl":
         return None
     try:
-        found = rows.read_jsonl(path)
+        found = rows.read(path)
     except rows.RowError as error:
-        raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={path}`", "bad_data") from error
     _fields(path, setting, found, data.fields)
     return len(found)
 

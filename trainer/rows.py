@@ -9,11 +9,11 @@ from pathlib import Path
 
 from conf.problem import Problem
 from conf.schema import Data
-from data.rows import Row, RowError, normalise, read_jsonl
+from data.rows import Row, RowError, normalise
+from data.rows import read as read_file
 from trainer.files import digest
 
 ROOT = Path(__file__).parents[1]
-TABLES = {".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table
         return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True).encode()).hexdigest())
     path = _file(setting, source, sha256, inputs)
     try:
-        return Table(_from_file(path, source), _verified(path, source, sha256))
+        return Table(read_file(path, source), _verified(path, source, sha256))
     except RowError as error:
-        # The file may lie under its hash; its owner knows it by its name.
-        raise Problem(f"{error.where.replace(str(path), source)}: {error.what}", error.mend, "bad_data") from error
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={source}`", "bad_data") from error
 
 
 def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:
@@ -67,17 +66,6 @@ def _verified(path: Path, source: str, sha256: str | None) -> str:
         what = f"{source} has the sha256 {found[:12]}..., and the run was made for {sha256[:12]}..."
         raise Problem(what, "put the file back as it was, or start a new run with `inv train`", "damaged_run")
     return found
-
-
-def _from_file(path: Path, source: str) -> list[Row]:
-    kind = Path(source).suffix
-    if kind in TABLES:
-        from datasets import load_dataset
-
-        return _normalised(load_dataset(TABLES[kind], data_files=str(path), split="train"), source)
-    if kind == ".jsonl":
-        return read_jsonl(path)
-    raise Problem(f"{source} is none of .jsonl, .csv and .parquet", "write the rows as JSON Lines, one object a line", "bad_data")
 
 
 def _from_hub(source: str) -> list[Row]:
