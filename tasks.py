@@ -15,6 +15,9 @@ from invoke import Collection, Exit, task
 
 ROOT = Path(__file__).resolve().parent
 CHAIN = ["up", "deploy", "train", "publish", "down"]
+# What `make run` keeps on this machine.
+MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": ".cache/models/smollm2-135m", "fine-tune-slm/tiny-random-llama": ".cache/models/tiny"}
+SPLIT = "train, validation, a file's name beside the latter such as test_both, or a path"
 
 
 def friendly(body):
@@ -196,10 +199,7 @@ def twin_start(c):
     from twin import world
 
     run = settings(c, world_needed=False)
-    models = {
-        "HuggingFaceTB/SmolLM2-135M-Instruct": ROOT / ".cache/models/smollm2-135m",
-        "fine-tune-slm/tiny-random-llama": ROOT / ".cache/models/tiny",
-    }
+    models = {name: ROOT / folder for name, folder in MODELS.items()}
     if rehearsed(c, f"call   Start the twin in {run.cloud.state}, serving {', '.join(models)}"):
         return
     from dataclasses import asdict
@@ -306,6 +306,45 @@ def data_build(c):
     generate.main()
 
 
+@friendly
+def data_check(c):
+    """Check rows of any origin before they are trained on: broken ones, lengths, copies, leaks, labels."""
+    from conf.schema import TooLong
+    from data import check
+    from trainer import splits
+
+    run = recipe()
+    limits = check.Limits(run.data.max_length, run.data.max_new_tokens, run.data.too_long is TooLong.drop)
+    files = [splits.path(run.data, name) for name in splits.OWN]
+    findings = check.check(*files, run.data.fields, ruler(run), limits)
+    print(check.text(findings))
+    if any(finding.verdict == "wrong" for finding in findings):
+        raise Exit(code=1)
+
+
+@task(help={"rows": "how many", "seed": "the same rows for the same number", "id": "the row with this id", "split": SPLIT})
+@friendly
+def data_show(c, rows=5, seed=None, id=None, split="validation"):
+    """Show random rows with their evidence in colours, and what is no label crossed out."""
+    from data import show
+    from trainer import splits
+
+    run = recipe()
+    show.show(splits.rows(run.data, split, id), run.data.fields, rows, seed)
+
+
+@task(iterable=["split"], help={"split": f"one more column (may be repeated): {SPLIT}"})
+@friendly
+def data_stats(c, split):
+    """Show what the training and the held-out rows are made of."""
+    from data import stats
+    from trainer import splits
+
+    run = recipe()
+    sets = {name: splits.rows(run.data, name) for name in [*splits.OWN, *split]}
+    print(stats.text(stats.table(sets, run.data.fields)))
+
+
 @task
 def bench_cli(c):
     """Time `inv --list` beside a trivial tasks.py."""
@@ -333,6 +372,22 @@ def settings(c, words=None, world_needed=True):
             if value is not None:
                 os.environ[name] = value
     return run
+
+
+def recipe():
+    """The checked settings of a command that needs no cloud."""
+    from conf import load
+
+    return load.load(overrides())
+
+
+def ruler(run):
+    """Measures rows by the model's own tokenizer. On the twin only files of this machine are looked at."""
+    from trainer import lengths
+
+    folder = MODELS.get(run.model.id)
+    here = folder is not None and (ROOT / folder).is_dir()
+    return lengths.ruler(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback)
 
 
 def state_folder(run) -> Path:
@@ -438,7 +493,8 @@ for body, name in (
 ):
     twin.add_task(body, name)
 data = Collection("data")
-data.add_task(data_build, "build")
+for body, name in ((data_build, "build"), (data_check, "check"), (data_show, "show"), (data_stats, "stats")):
+    data.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
 namespace.add_collection(twin)

@@ -115,6 +115,8 @@ def _no_such_choice(error: MissingConfigException) -> Problem:
     hint = f"choose one of: {names}"
     if group == "model":
         hint += "; or name any model of the Hub: `model.id=owner/name`"
+    if group == "data":
+        hint += f"; or write conf/data/{choice}.yaml; or name your files: `data.train=FILE data.validation=FILE`"
     return Problem(f"there is no {group or 'config'} `{choice}`", hint)
 
 

@@ -39,6 +39,12 @@ class Row:
             return None
         return facts
 
+    @property
+    def phenomena(self) -> list[str]:
+        """What `meta.phenomena` says is hard about the row."""
+        names = self.meta.get("phenomena")
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
 
 def read(path: Path, name: str = "") -> list[Row]:
     """The rows of a JSONL, CSV or Parquet file, in its order. `name` is what its owner calls it, where it lies under another."""

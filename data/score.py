@@ -152,8 +152,7 @@ def _slice(counts: list[Counts], fields: list[str] | None, shown: tuple[str, ...
 
 
 def _kinds(row: Row) -> list[tuple[str, str]]:
-    phenomena = row.meta.get("phenomena")
-    told = [("phenomenon", name) for name in phenomena] if isinstance(phenomena, list) else []
+    told = [("phenomenon", name) for name in row.phenomena]
     told += [(key, row.meta[key]) for key in ("style", "split") if key in row.meta]
     return [(kind, name) for kind, name in told if isinstance(name, str)] + [("length", _band(len(row.text.split())))]
 

@@ -10,7 +10,7 @@ from remote.aws import Aws
 INGREDIENTS = ("trainer", "conf", "data", "docker")
 KINDS = {".py", ".yaml", ".txt", ".j2", ".html", ".json", ""}
 # The user's own settings and the rows travel otherwise.
-LEFT_OUT = {"local.yaml"}
+LEFT_OUT = {"local.yaml", "mine.yaml"}
 
 
 def tag(root: Path) -> str:

@@ -19,6 +19,10 @@ LAPTOP = [
     "trainer.publish",
     "trainer.preflight",
     "trainer.report",
+    "trainer.splits",
+    "trainer.lengths",
+    "data.check",
+    "data.show",
     "twin.world",
 ]
 

@@ -1,0 +1,170 @@
+"""What is good, doubtful or wrong about rows of any origin, before a run is made of them.
+
+`wrong` is what a run would stop at; `look` is what only their owner can judge.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data import likeness, vocabulary
+from data.rows import Row, RowError, scan
+
+SHOWN = 20  # broken rows of a file that are told one by one
+EXAMPLES = 5  # of anything else
+
+
+@dataclass(frozen=True)
+class Finding:
+    verdict: str  # good, look or wrong
+    what: str
+    details: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Measures a row's prompt and answer."""
+
+    measure: Callable[[Row], tuple[int, int]]
+    unit: str  # "tokens of OWNER/NAME", or "words"
+    note: str = ""  # why these are not tokens
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run would do about long rows; lengths are in tokens."""
+
+    row: int  # data.max_length
+    answer: int  # data.max_new_tokens
+    drop: bool  # leave out rows that are too long, in place of stopping
+
+
+def in_words(note: str) -> Ruler:
+    """Measures in words, where tokens cannot be had for the reason that `note` gives."""
+    return Ruler(lambda row: (len(likeness.prompt(row).split()), len(row.completion.split())), "words", note)
+
+
+def check(train: Path, held_out: Path, fields: list[str] | None, ruler: Ruler, limits: Limits) -> list[Finding]:
+    """All findings about a run's two files, those about broken rows first."""
+    files = {"data.train": train, "data.validation": held_out}
+    scanned = {setting: scan(path) for setting, path in files.items()}
+    findings = [usable(setting, path, *scanned[setting]) for setting, path in files.items()]
+    rows = {setting: found for setting, (found, _) in scanned.items() if found}
+    for setting, found in rows.items():
+        findings += [*shape(setting, found, fields), *lengths(setting, found, ruler, limits), *copies(setting, found)]
+    if train.read_bytes() == held_out.read_bytes():
+        findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would tell nothing"))
+    elif len(rows) == len(files):
+        findings += leaks(*rows.values())
+    return findings + [finding for name in fields or () for finding in labels(name, rows)]
+
+
+def usable(setting: str, path: Path, rows: list[Row], errors: list[RowError]) -> Finding:
+    """Whether all rows of a file can be used, else where each other one is, what is wrong and how to mend it."""
+    if not errors:
+        return Finding("good", f"{setting}: {path}, rows: {len(rows):,}")
+    what = f"{setting}: {path}, rows that cannot be used: {len(errors):,} (and {len(rows):,} that can)"
+    return Finding("wrong", what, _first([str(error) for error in errors], SHOWN))
+
+
+def shape(setting: str, rows: list[Row], fields: list[str] | None) -> list[Finding]:
+    """Whether every answer has the fields that are to be scored, each of one type."""
+    texts = [row.id for row in rows if row.output is None]
+    if fields is None:
+        return []
+    if texts:
+        what = f"{setting}: answers in plain text where data.fields asks for keys of an object: {len(texts):,} of {len(rows):,}"
+        return [Finding("wrong", f"{what}; make them objects, or score text: `data.fields=null`", _first(texts))]
+    return [finding for name in fields for finding in _field(setting, rows, name)]
+
+
+def _field(setting: str, rows: list[Row], name: str) -> list[Finding]:
+    lacking = [row.id for row in rows if name not in row.output]
+    if len(lacking) == len(rows):
+        known = ",".join(sorted({key for row in rows for key in row.output}))
+        return [Finding("wrong", f"{setting}: no answer has the field {name!r}; the answers have `data.fields=[{known}]`")]
+    findings = []
+    if lacking:
+        what = f"{setting}: answers without the field {name!r}, which count as empty there: {len(lacking):,} of {len(rows):,}"
+        findings.append(Finding("look", what, _first(lacking)))
+    kinds = sorted({type(row.output[name]).__name__ for row in rows if row.output.get(name) is not None})
+    if len(kinds) > 1:
+        findings.append(Finding("look", f"{setting}: {name!r} is sometimes a {' and sometimes a '.join(kinds)}; use one of them"))
+    return findings
+
+
+def lengths(setting: str, rows: list[Row], ruler: Ruler, limits: Limits) -> list[Finding]:
+    """How long the rows are, and which of them a run would refuse, leave out or cut."""
+    sizes = [ruler.measure(row) for row in rows]
+    whole = sorted(map(sum, sizes))
+    median, most = whole[len(whole) // 2], whole[int(0.95 * (len(whole) - 1))]
+    spread = f"least {whole[0]:,}, median {median:,}, 95 % up to {most:,}, most {whole[-1]:,}"
+    what = f"{setting}: length of a row in {ruler.unit}: {spread}"
+    if ruler.note:
+        return [Finding("look", what, [ruler.note])]
+    findings = [Finding("good", what)]
+    long = [f"{row.id}: {sum(size) - limits.row:,} too many" for row, size in zip(rows, sizes, strict=True) if sum(size) > limits.row]
+    if long:
+        fate = "they would be left out, none is cut" if limits.drop else "the run would stop; raise it, or say `data.too_long=drop`"
+        what = f"{setting}: rows with more tokens than data.max_length={limits.row}: {len(long):,}; {fate}"
+        findings.append(Finding("look" if limits.drop else "wrong", what, _first(long)))
+    cut = [f"{row.id}: {size[1] - limits.answer:,} too many" for row, size in zip(rows, sizes, strict=True) if size[1] > limits.answer]
+    if cut and setting == "data.validation":
+        what = (
+            f"{setting}: answers with more tokens than data.max_new_tokens={limits.answer}, after which the model is cut off: {len(cut):,}"
+        )
+        findings.append(Finding("look", what, _first(cut)))
+    return findings
+
+
+def copies(setting: str, rows: list[Row]) -> list[Finding]:
+    """Rows of one file that say the same, or nearly."""
+    same = [_group(group) for group in likeness.copies(rows)]
+    near = [f"{one.id}, {other.id}: {share:.0%} of their shingles" for one, other, share in likeness.near_copies(rows)]
+    findings = [Finding("look", f"{setting}: prompts that stand in several rows: {len(same):,}", _first(same))] if same else []
+    findings += [Finding("look", f"{setting}: pairs of rows that are nearly the same: {len(near):,}", _first(near))] if near else []
+    return findings or [Finding("good", f"{setting}: no row is a copy or nearly a copy of another")]
+
+
+def _group(rows: list[Row]) -> str:
+    names = ", ".join(row.id for row in rows[:4])
+    return f"{names} (with different answers)" if len({row.completion for row in rows}) > 1 else names
+
+
+def leaks(train: list[Row], held_out: list[Row]) -> list[Finding]:
+    """Held-out rows that training has seen, wholly or in part: their scores tell of memory, not of skill."""
+    same = [f"{row.id} is {source.id}" for row, source in likeness.same_prompts(train, held_out)]
+    runs = [f'{row.id}: "{run}"' for row, run in likeness.shared_runs(train, held_out)]
+    findings = []
+    if same:
+        what = f"leak: held-out prompts that are also a training row's: {len(same):,} of {len(held_out):,}"
+        findings.append(Finding("look", what, _first(same)))
+    if runs:
+        what = f"leak: held-out rows with {likeness.LEAK} words in a row that a training row has: {len(runs):,} of {len(held_out):,}"
+        findings.append(Finding("look", what, _first(runs)))
+    return findings or [Finding("good", f"no held-out row has its prompt, or {likeness.LEAK} words in a row, from training")]
+
+
+def labels(name: str, rows: dict[str, list[Row]]) -> list[Finding]:
+    """What a field's labels say: how many values, how often none, and which look like one value spelled in several ways."""
+    counts = vocabulary.counted([row for found in rows.values() for row in found], name)
+    if not counts:
+        return []
+    new = set(counts) - set(vocabulary.counted(rows.get("data.train", []), name))
+    empty = " and ".join(f"{sum(not vocabulary.items(row, name) for row in found) / len(found):.0%}" for found in rows.values())
+    often = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(3))
+    what = f"{name}: {len(counts):,} values, {len(new):,} of them in held-out rows only; empty in {empty}; most often {often}"
+    spelled = [" | ".join(f"{value} ({count:,})" for value, count in group[:6]) for group in vocabulary.variants(counts)]
+    if spelled:
+        return [Finding("look", f"{what}; spelled in several ways: {len(spelled):,}", _first(spelled))]
+    return [Finding("good", what)]
+
+
+def text(findings: Iterable[Finding]) -> str:
+    """The findings as a page for the terminal."""
+    lines = [[f"{finding.verdict:<6}{finding.what}", *(f"{'':10}{detail}" for detail in finding.details)] for finding in findings]
+    return "\n".join(line for part in lines for line in part)
+
+
+def _first(lines: list[str], shown: int = EXAMPLES) -> list[str]:
+    return lines[:shown] + ([f"... and {len(lines) - shown:,} more"] if len(lines) > shown else [])

@@ -1,0 +1,38 @@
+"""The values that a set's labels use: how many, how often, and which look like spellings of one and the same."""
+
+import json
+import re
+from collections import Counter, defaultdict
+
+from data.rows import Row
+from data.values import normalise
+
+JOINTS = {"and", "plus"}
+
+
+def items(row: Row, field: str) -> list[str]:
+    """The values of a row's field as they are written: a list's members, or the one value; none for null, "" and []."""
+    value = (row.output or {}).get(field)
+    found = value if isinstance(value, list) else [value]
+    texts = (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in found if item is not None)
+    return [text for text in texts if text.strip()]
+
+
+def counted(rows: list[Row], field: str) -> Counter:
+    """How often each value of the field is written."""
+    return Counter(item for row in rows for item in items(row, field))
+
+
+def variants(counts: Counter) -> list[list[tuple[str, int]]]:
+    """Groups of values that differ only in case, space, punctuation or order, the most frequent group first."""
+    groups = defaultdict(list)
+    for value, count in counts.most_common():
+        groups[_core(value)].append((value, count))
+    found = [group for group in groups.values() if len(group) > 1]
+    return sorted(found, key=lambda group: -sum(count for _, count in group))
+
+
+def _core(value: str) -> tuple[str, ...]:
+    # Comparisons carry meaning, and so does the sign of "ER+"; the hyphen of "PD-L1" does not.
+    words = re.findall(r"\w+|[<>≤≥=%]|(?<=\w)[+-](?!\w)", normalise(value))
+    return tuple(sorted(word for word in words if word not in JOINTS)) or (normalise(value),)
