@@ -306,6 +306,7 @@ def data_build(c):
     generate.main()
 
 
+@task
 @friendly
 def data_check(c):
     """Check rows of any origin before they are trained on: broken ones, lengths, copies, leaks, labels."""
@@ -343,6 +344,20 @@ def data_stats(c, split):
     run = recipe()
     sets = {name: splits.rows(run.data, name) for name in [*splits.OWN, *split]}
     print(stats.text(stats.table(sets, run.data.fields)))
+
+
+@task(help={"split": SPLIT})
+@friendly
+def data_baselines(c, split="validation"):
+    """Score a split without a model: what guessing, copying and a dictionary reach."""
+    from conf.problem import Problem
+    from data import baselines
+    from trainer import splits
+
+    data = recipe().data
+    if data.fields is None:
+        raise Problem("data.fields is null, and free text has no baselines", "name the keys of the answers: `data.fields=[...]`")
+    print(baselines.text(baselines.measure(splits.rows(data, "train"), splits.rows(data, split), data.fields), data.fields))
 
 
 @task
@@ -493,7 +508,13 @@ for body, name in (
 ):
     twin.add_task(body, name)
 data = Collection("data")
-for body, name in ((data_build, "build"), (data_check, "check"), (data_show, "show"), (data_stats, "stats")):
+for body, name in (
+    (data_build, "build"),
+    (data_check, "check"),
+    (data_show, "show"),
+    (data_stats, "stats"),
+    (data_baselines, "baselines"),
+):
     data.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
