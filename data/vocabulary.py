@@ -5,9 +5,11 @@ import re
 from collections import Counter, defaultdict
 
 from data.rows import Row
-from data.values import normalise
+from data.values import JOINTS, normalise
 
-JOINTS = {"and", "plus"}
+PARTS = re.compile(f"{JOINTS.pattern}|/", re.IGNORECASE)
+# Comparisons carry meaning, and so does the sign of "ER+"; the hyphen of "PD-L1" does not.
+WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[<>≤≥=%]|(?<=\w)[+-](?!\w)")
 
 
 def items(row: Row, field: str) -> list[str]:
@@ -32,7 +34,6 @@ def variants(counts: Counter) -> list[list[tuple[str, int]]]:
     return sorted(found, key=lambda group: -sum(count for _, count in group))
 
 
-def _core(value: str) -> tuple[str, ...]:
-    # Comparisons carry meaning, and so does the sign of "ER+"; the hyphen of "PD-L1" does not.
-    words = re.findall(r"\w+|[<>≤≥=%]|(?<=\w)[+-](?!\w)", normalise(value))
-    return tuple(sorted(word for word in words if word not in JOINTS)) or (normalise(value),)
+def _core(value: str) -> str:
+    """What is left of a value when its spelling is taken away: its words run together, its parts in one order."""
+    return "; ".join(sorted("".join(WORD.findall(normalise(part))) for part in PARTS.split(value) if part.strip())) or normalise(value)

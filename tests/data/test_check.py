@@ -139,10 +139,23 @@ def test_the_same_rows_for_training_and_validation_are_wrong(checked):
 
 
 def test_spellings_of_one_value_are_put_together_and_different_results_are_not(checked):
-    values = ["brain, bone", "bone and brain", "Brain; bone", "ER+", "ER-", "PD-L1 1%", "PD-L1 >1%", "III A", "iii-A"]
+    values = [
+        "brain, bone",
+        "bone and brain",
+        "Brain; bone",
+        "ER+",
+        "ER-",
+        "PD-L1 1%",
+        "PD-L1 >1%",
+        "III A",
+        "iii-A",
+        "IIIA",
+        "5.1 ng/mL",
+        "1.5 ng/mL",
+    ]
     findings = checked([row(f"text {number} of its own", city=value) for number, value in enumerate(values)], lines(1))
     finding = found(findings, "look", "spelled in several ways: 2")
-    assert finding.details == ["brain, bone (1) | bone and brain (1) | Brain; bone (1)", "III A (1) | iii-A (1)"]
+    assert finding.details == ["brain, bone (1) | bone and brain (1) | Brain; bone (1)", "III A (1) | iii-A (1) | IIIA (1)"]
 
 
 def test_labels_tell_values_empties_and_what_is_new(checked):
