@@ -8,7 +8,7 @@ from types import NoneType
 
 from data import schema
 from data.resample import Counts
-from data.rows import Row
+from data.rows import Fact, Row
 from data.values import gene_symbol, normalise, stage_group, values
 
 PARTS = 1_000_000  # a row's token F1 is counted in millionths: whole numbers add up exactly
@@ -50,15 +50,15 @@ def _overlap(name: str, found: set[str], expected: set[str]) -> Counts:
 
 def _against_the_record(row: Row, found: dict[str, set[str]], expected: dict[str, set[str]]) -> Counts:
     """How many predicted values the row's text does not mention, and how many of its distractors were predicted."""
-    facts = [fact for fact in row.evidence or () if fact["field"] in found]
-    mentioned, tagged = _pairs(facts), _pairs(fact for fact in facts if fact["status"] != "asserted")
+    facts = [fact for fact in row.evidence or () if fact.field in found]
+    mentioned, tagged = _pairs(facts), _pairs(fact for fact in facts if fact.status != "asserted")
     said, laid = _flat(found), tagged - _flat(expected)
     known = row.evidence is not None
     return {"supportable": known * len(said), "unsupported": known * len(said - mentioned), "laid": len(laid), "hit": len(said & laid)}
 
 
-def _pairs(facts: Iterable[dict]) -> set[tuple[str, str]]:
-    return {(fact["field"], value) for fact in facts for value in values(fact["value"], fact["field"])}
+def _pairs(facts: Iterable[Fact]) -> set[tuple[str, str]]:
+    return {(fact.field, value) for fact in facts for value in values(fact.value, fact.field)}
 
 
 def _flat(answer: dict[str, set[str]]) -> set[tuple[str, str]]:

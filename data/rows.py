@@ -14,12 +14,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from data.tables import RowError, records
 
-__all__ = ["Row", "RowError", "normalise", "read", "read_jsonl", "scan"]
+__all__ = ["Fact", "Row", "RowError", "normalise", "read", "read_jsonl", "scan"]
 
 ROLES = ("system", "user", "assistant")
+
+
+class Fact(NamedTuple):
+    """What a row's text says at one place: `meta.evidence` holds these five as a list or as an object."""
+
+    field: str
+    value: str
+    status: str  # "asserted" for a label; else why it is none: negated, planned, family ...
+    start: int | None  # in the row's text
+    end: int | None
 
 
 @dataclass(frozen=True)
@@ -32,12 +43,11 @@ class Row:
     text: str = ""  # the row's own: `input` where it has one, else the user's last turn
 
     @property
-    def evidence(self) -> list[dict] | None:
-        """The facts that `meta.evidence` records of the text, each with field, value and status; None without such a record."""
-        facts = self.meta.get("evidence")
-        if not isinstance(facts, list) or not all(map(_recorded, facts)):
-            return None
-        return facts
+    def evidence(self) -> list[Fact] | None:
+        """The facts that `meta.evidence` records of the text, labels or not; None without such a record."""
+        record = self.meta.get("evidence")
+        facts = [_fact(entry) for entry in record] if isinstance(record, list) else [None]
+        return None if None in facts else facts
 
     @property
     def phenomena(self) -> list[str]:
@@ -155,8 +165,11 @@ KINDS = {
 }
 
 
-def _recorded(fact: object) -> bool:
-    return isinstance(fact, dict) and all(isinstance(fact.get(key), str) for key in ("field", "value", "status"))
+def _fact(entry: object) -> Fact | None:
+    parts = [entry.get(key) for key in Fact._fields] if isinstance(entry, dict) else entry
+    if not isinstance(parts, list) or len(parts) != len(Fact._fields) or not all(isinstance(part, str) for part in parts[:3]):
+        return None
+    return Fact(*parts)
 
 
 def _user(content: str) -> list[dict[str, str]]:

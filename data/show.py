@@ -6,7 +6,7 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.text import Text
 
-from data.rows import Row
+from data.rows import Fact, Row
 from data.vocabulary import items
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "bright_blue", "bright_red", "bright_cyan")
@@ -34,9 +34,8 @@ def marked(row: Row, colours: dict[str, str]) -> Text:
     """The row's text with its evidence: labels bold in their field's colour, distractors dim and crossed out."""
     text = Text(row.text)
     for fact in _placed(row):
-        colour = colours.get(fact["field"], "white")
-        style = f"bold {colour}" if fact["status"] == "asserted" else f"dim strike {colour}"
-        text.stylize(style, fact["start"], fact["end"])
+        colour = colours.get(fact.field, "white")
+        text.stylize(f"bold {colour}" if fact.status == "asserted" else f"dim strike {colour}", fact.start, fact.end)
     return text
 
 
@@ -48,11 +47,11 @@ def _answer(row: Row, colours: dict[str, str]) -> list[Text]:
 
 def _told(row: Row) -> list[Text]:
     """What colours cannot tell, for a page without them: each distractor with its status, and the row's phenomena."""
-    others = [f'"{row.text[fact["start"] : fact["end"]]}" {fact["status"]}' for fact in _placed(row) if fact["status"] != "asserted"]
+    others = [f'"{row.text[fact.start : fact.end]}" {fact.status}' for fact in _placed(row) if fact.status != "asserted"]
     lines = [("not labels", "; ".join(others))] if others else []
     lines += [("phenomena", ", ".join(row.phenomena))] if row.phenomena else []
     return [Text.assemble((f"{name:<18}", "dim"), (told, "dim")) for name, told in lines]
 
 
-def _placed(row: Row) -> list[dict]:
-    return [fact for fact in row.evidence or () if isinstance(fact.get("start"), int) and isinstance(fact.get("end"), int)]
+def _placed(row: Row) -> list[Fact]:
+    return [fact for fact in row.evidence or () if isinstance(fact.start, int) and isinstance(fact.end, int)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.rows import Row, RowError, normalise, read, scan
+from data.rows import Fact, Row, RowError, normalise, read, scan
 
 ANSWER = {"a": "é", "b": []}
 
@@ -157,3 +157,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 def test_a_file_that_lies_under_another_name_is_called_by_its_owners(tmp_path):
     (tmp_path / "c0ffee").write_text("prompt,completion\na,b\n")
     assert read(tmp_path / "c0ffee", "mine.csv")[0].id == "mine.csv:2"
+
+
+def test_a_record_of_the_text_may_be_lists_or_objects():
+    fact = {"field": "a", "value": "x", "status": "negated", "start": 3, "end": 4}
+    rows = [normalise({"prompt": "p", "completion": "c", "meta": {"evidence": [form]}}, "f:1") for form in (fact, list(fact.values()))]
+    assert rows[0].evidence == rows[1].evidence == [Fact("a", "x", "negated", 3, 4)]

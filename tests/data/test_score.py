@@ -144,7 +144,7 @@ def test_detail_is_forgiven_in_the_secondary_scores_of_the_shipped_fields(answer
 
 
 def recorded(answer, *facts, **meta):
-    evidence = [dict(zip(("field", "value", "status"), fact, strict=True)) for fact in facts]
+    evidence = [[*fact, None, None] for fact in facts]
     return normalise({"instruction": "i", "input": "n", "output": answer, "meta": {"evidence": evidence, **meta}}, "f:1")
 
 
@@ -161,7 +161,7 @@ def test_a_distractor_that_was_not_predicted_counts_as_missed():
     assert score(['{"a": "v"}'], [row], [True], ["a"])["distractor_hit"] == 1 / 2
 
 
-@pytest.mark.parametrize("evidence", [None, "page 3", [{"field": "a"}], ["x"]])
+@pytest.mark.parametrize("evidence", [None, "page 3", [{"field": "a"}], ["x"], [["a", "b"]], [["a", 3, "asserted", 0, 1]]])
 def test_without_a_record_of_the_text_nothing_is_said_of_it(evidence):
     row = normalise({"prompt": "p", "completion": '{"a": "x"}', "meta": {"evidence": evidence}}, "f:1")
     result = score(['{"a": "y"}'], [row], [True], ["a"])
