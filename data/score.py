@@ -70,7 +70,7 @@ def difference(before: list[str], after: list[str], rows: list[Row], fields: lis
     paired = [{(side, name): count for side, row in enumerate(pair) for name, count in row.items()} for pair in zip(*sides, strict=True)]
 
     def gain(totals: Counts) -> dict:
-        old, new = (_headline({name: totals[side, name] for name in sides[side][0]}, fields) for side in (0, 1))
+        old, new = (_headline({name: count for (side, name), count in totals.items() if side == wanted}, fields) for wanted in (0, 1))
         return {name: new[name] - old[name] for name in new}
 
     found, bounds = gain(total(paired)), intervals(paired, gain, seed)
