@@ -19,7 +19,7 @@ RANGES = {
     "dictionary": (0.50, 0.75, 0.08),
     "with negation": (0.65, 0.85, 0.25),
 }
-HELD_OUT = ["validation", "test_template"]
+SPLITS = ["validation", "test_template", "test_id"]
 
 
 @cache
@@ -33,7 +33,7 @@ def scored(name, split):
     return baselines.scored(answers, rows(split), fields, 0)
 
 
-@pytest.mark.parametrize("split", HELD_OUT)
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("name", [name for name in RANGES if name != "nearest"])
 def test_a_baseline_stays_in_its_range(name, split):
     result, (least, most, exact) = scored(name, split), RANGES[name]
@@ -42,14 +42,13 @@ def test_a_baseline_stays_in_its_range(name, split):
 
 
 def test_copying_the_nearest_row_stays_in_its_range():
-    """On some rows only: each is compared with all training rows."""
-    result = baselines.scored(
-        baselines.nearest(rows("train"), rows("validation")[:100], [], 0), rows("validation")[:100], schema.fields(), 0
-    )
+    """On a part of the rows: each is compared with every training row."""
+    asked = rows("validation")[:100]
+    result = baselines.scored(baselines.nearest(rows("train")[:1500], asked, schema.fields(), 0), asked, schema.fields(), 0)
     assert result["macro_f1"] <= RANGES["nearest"][1] and result["row_exact"] <= RANGES["nearest"][2]
 
 
-@pytest.mark.parametrize("split", [*HELD_OUT, "test_id", "test_entity", "test_both", "smoke_validation"])
+@pytest.mark.parametrize("split", [*SPLITS, "test_entity", "test_both", "smoke_validation"])
 def test_the_oracle_is_perfect_in_every_figure(split):
     result = scored("oracle", split)
     assert [result[name] for name in ("json_valid", "schema_valid", "macro_f1", "row_exact", "empty_f1")] == [1.0] * 5
