@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from conf.problem import Problem
 from conf.schema import Recipe, Schedule, Train
-from trainer import attention, model
+from trainer import attention, glance, model
 from trainer.checkpoint import Progress, Store
 from trainer.pack import packs
 from trainer.prompt import Example
@@ -28,7 +28,7 @@ def train(tuned: PeftModel, examples: list[Example], held_out: list[Example], se
     with attention.packed(tuned.get_base_model()):
         progress = store.resume(tuned, optimizer)
         if progress.step == 0:
-            progress.base_loss = measure(tuned, held_out, train.pack_tokens, 0, record)
+            progress.base_loss = measure(tuned, held_out, settings, 0, record)
         else:
             print(f"going on after step {progress.step} of {last}", flush=True)
         pace, begun = Pace(progress.step, last), time.monotonic() - progress.seconds
@@ -39,7 +39,7 @@ def train(tuned: PeftModel, examples: list[Example], held_out: list[Example], se
             progress.step, progress.tokens = step, progress.tokens + sum(map(len, rows))
             pace.tell(record, figures | {"epoch": round(step * train.rows_per_step / len(examples), 4)}, sum(map(len, rows)))
             progress.seconds = time.monotonic() - begun
-            keep(progress, last, tuned, optimizer, held_out, train, store, record)
+            keep(progress, last, tuned, optimizer, held_out, settings, store, record)
     return progress
 
 
@@ -92,11 +92,11 @@ def take(step: int, rows: list[Example], tuned: PeftModel, optimizer: torch.opti
     return {"step": step, "loss": value, "lr": lr, "grad_norm": size}
 
 
-def keep(progress: Progress, last: int, tuned, optimizer, held_out: list[Example], train: Train, store: Store, record: Record) -> None:
+def keep(progress: Progress, last: int, tuned, optimizer, held_out: list[Example], settings: Recipe, store: Store, record: Record) -> None:
     """Measure and save where the settings say; always at the last step, and always at a step that is the best so far."""
-    step, best = progress.step, False
+    step, best, train = progress.step, False, settings.train
     if step % train.eval_every == 0 or step == last:
-        found = measure(tuned, held_out, train.pack_tokens, step, record)
+        found = measure(tuned, held_out, settings, step, record)
         best = found < progress.best_loss or not progress.best_step
         if best:
             progress.best_step, progress.best_loss = step, found
@@ -104,18 +104,13 @@ def keep(progress: Progress, last: int, tuned, optimizer, held_out: list[Example
         store.save(progress, tuned, optimizer)
 
 
-@torch.no_grad()
-def measure(tuned: PeftModel, held_out: list[Example], pack_tokens: int, step: int, record: Record) -> float:
-    """The mean loss of a held-out row's answer tokens."""
-    tuned.eval()
-    total = torch.zeros((), device=tuned.device)
-    for pack in packs(held_out, pack_tokens):
-        total += model.loss(tuned, pack)
-        record.beat()
-    found = total.item() / sum(len(example.completion) for example in held_out)
-    record.event("eval", step=step, loss=found)
-    print(f"step {step}: loss on held-out rows {found:.4f}", flush=True)
-    return found
+def measure(tuned: PeftModel, examples: list[Example], settings: Recipe, step: int, record: Record) -> float:
+    """Measure the held-out rows, and return the mean loss of their answer tokens."""
+    found = glance.measure(tuned, examples, settings.train.pack_tokens, settings.data.fields, record.beat)
+    record.event("eval", step=step, **found)
+    told = f", fields {found['field_match']:.3f}" if found.get("field_match") is not None else ""
+    print(f"step {step}: loss on held-out rows {found['loss']:.4f}; put first: tokens {found['token_match']:.3f}{told}", flush=True)
+    return found["loss"]
 
 
 class Pace:

@@ -89,17 +89,21 @@ def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
 
 
 def loss(model: PeftModel, pack: Pack) -> torch.Tensor:
-    """The sum of the losses of the pack's supervised tokens. The head is computed at those tokens only."""
+    """The sum of the losses of the pack's supervised tokens."""
+    return functional.cross_entropy(logits(model, pack).float(), pack.labels.to(model.device), reduction="sum")
+
+
+def logits(model: PeftModel, pack: Pack) -> torch.Tensor:
+    """What the model expects at the pack's supervised tokens. The head is computed at those tokens only."""
     device = model.device
     with torch.autocast(device.type, torch.bfloat16, enabled=model.get_base_model().dtype is torch.bfloat16):
-        logits = model(
+        return model(
             input_ids=pack.tokens.to(device),
             position_ids=pack.positions.to(device),
             logits_to_keep=pack.supervised.to(device),
             lengths=pack.lengths,
             use_cache=False,
         ).logits[0]
-    return functional.cross_entropy(logits.float(), pack.labels.to(device), reduction="sum")
 
 
 def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path) -> None:

@@ -20,6 +20,7 @@ class Pack:
     lengths: list[int]  # of the shared beginning (may be 0), then of each rest; on the host: attention must not ask the device
     supervised: torch.Tensor  # indices whose next token is learned
     labels: torch.Tensor  # those next tokens
+    rows: list[Example]  # whose tokens these are, in this order
 
 
 def packs(examples: list[Example], limit: int) -> list[Pack]:
@@ -45,7 +46,7 @@ def _pack(rows: list[Example]) -> Pack:
         positions += range(shared, len(row))
         lengths.append(len(rest))
     labels = [token for row in rows for token in row.completion]
-    return Pack(torch.tensor([tokens]), torch.tensor([positions]), lengths, torch.tensor(supervised), torch.tensor(labels))
+    return Pack(torch.tensor([tokens]), torch.tensor([positions]), lengths, torch.tensor(supervised), torch.tensor(labels), rows)
 
 
 def _shared(rows: list[Example]) -> int:

@@ -10,7 +10,8 @@ the adapter, so whoever loads the adapter's tokenizer renders the same bytes:
 Prompt and completion are tokenised apart and concatenated, so no token straddles the border where the loss begins.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 
 from jinja2 import TemplateError
 
@@ -31,6 +32,7 @@ class Example:
     row: Row
     prompt: list[int]
     completion: list[int]
+    values: dict[str, range] = field(default_factory=dict)  # of a JSON answer: which completion tokens write each key's value
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -61,7 +63,7 @@ class Prompt:
         return self._encode(self.text(messages))
 
     def example(self, row: Row) -> Example:
-        return Example(row, self.tokens(row.messages), [*self._encode(row.completion), self.stop])
+        return Example(row, self.tokens(row.messages), [*self._encode(row.completion), self.stop], self._values(row))
 
     def examples(self, rows: list[Row], data: Data) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
@@ -83,6 +85,33 @@ class Prompt:
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _values(self, row: Row) -> dict[str, range]:
+        if row.output is None or not self.tokenizer.is_fast:  # only fast tokenizers tell which characters a token stands for
+            return {}
+        places = self.tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        found = {}
+        for name, (start, end) in value_spans(row.completion).items():
+            inside = [index for index, (first, last) in enumerate(places) if first < end and last > start]
+            found[name] = range(inside[0], inside[-1] + 1)
+        return found
+
+
+def value_spans(text: str) -> dict[str, tuple[int, int]]:
+    """From where to where each key's value stands in the text of a JSON object."""
+    decoder, spans, place = json.JSONDecoder(), {}, text.index("{") + 1
+    while (place := _past(text, place, " \t\r\n,")) < len(text) and text[place] != "}":
+        key, place = decoder.raw_decode(text, place)
+        start = _past(text, place, " \t\r\n:")
+        _, place = decoder.raw_decode(text, start)
+        spans[key] = (start, place)
+    return spans
+
+
+def _past(text: str, place: int, skipped: str) -> int:
+    while place < len(text) and text[place] in skipped:
+        place += 1
+    return place
 
 
 def settle(tokenizer) -> None:

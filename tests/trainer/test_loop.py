@@ -87,11 +87,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes_and_nam
 def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examples, settings, tmp_path):
     settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.keep = 6, 1, 100, 1
     settings.train.lr, settings.train.rows_per_step = 0.1, 2
-    noise = replace(examples[0], completion=[7 * n % 600 for n in range(50)])  # gets less likely as the rows are learned
+    noise = replace(examples[0], completion=[7 * n % 600 for n in range(50)], values={})  # gets less likely as the rows are learned
     store = checkpoint.Store(tmp_path / "checkpoints", "x", 1)
     record = Record(tmp_path)
     progress = loop.train(tuned, examples, [noise], settings, store, record)
     assert 0 < progress.best_step < 5, "a step that only being the best keeps"
     store.restore(progress.best_step, tuned)
     with attention.packed(tuned.get_base_model()):
-        assert loop.measure(tuned, [noise], 4096, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
+        assert loop.measure(tuned, [noise], settings, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
