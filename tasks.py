@@ -167,16 +167,29 @@ def report(c, run=None):
     )
 
 
-@task(help={"text": "the note to read; `-` reads standard input", "run": "id of a finished run; the newest when left out"})
+@task(help={"text": "a text, a .txt or .jsonl file, or `-` for standard input", "run": "id of a finished run; the newest when left out"})
 @friendly
 def predict(c, text, run=None):
     """Answer a text with a finished run's adapter, on this machine's CPU."""
-    from remote import show
+    from remote import here
 
     config = settings(c)
-    rehearsed(c, f"call   Fetch {run or 'the newest finished run'} from S3, load it here and answer") or show.predict(
+    rehearsed(c, f"call   Fetch {run or 'the newest finished run'} from S3, load it here and answer") or here.predict(
         account(config), config, run, text, ROOT
     )
+
+
+@task(help={"split": "data/<split>.jsonl, or a .jsonl file of your own", "run": "id of a finished run; the newest when left out"})
+@friendly
+def evaluate(c, split, run=None):
+    """Score a finished run on any rows, on this machine, and keep the result beside it in S3."""
+    from remote import here
+    from trainer.report import summary
+
+    config = settings(c)
+    rehearsed(
+        c, f"call   Fetch {run or 'the newest finished run'} from S3, score it here on {split}, keep the result in S3"
+    ) or here.evaluate(account(config), config, run, split, ROOT, summary)
 
 
 @task
@@ -416,7 +429,7 @@ def register_image(c, run) -> None:
     world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
 
 
-namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, smoke)
+namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, smoke)
 twin = Collection("twin")
 for body, name in (
     (twin_start, "start"),

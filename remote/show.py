@@ -1,7 +1,6 @@
 """What the reading verbs print: S3 and tags are all they need, so they work with the box off."""
 
 import json
-import subprocess
 import sys
 import time
 import webbrowser
@@ -12,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from conf import schema
-from conf.problem import Problem
 from remote import audit, follow, runs
 from remote.aws import Aws
 from remote.store import Store
@@ -41,7 +39,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
     found = runs.download(aws, run_id, run.kind.value, root / run.runs)
     run_id, folder = found["run_id"], found["folder"]
     manifest = json.loads((folder / "manifest.json").read_text())
-    Console(width=120, highlight=False).print(_scores(summary(json.loads((folder / "metrics.json").read_text())), run_id))
+    Console(width=120, highlight=False).print(scores(summary(json.loads((folder / "metrics.json").read_text())), run_id))
     published = store.get(f"runs/{run_id}/published.json")
     page = folder / "report.html"
     print(f"published  {json.loads(published)['url'] if published else 'not yet; `inv publish`'}")
@@ -53,8 +51,8 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
         webbrowser.open(page.as_uri())
 
 
-def _scores(rows: list[tuple[str, ...]], run_id: str) -> Table:
-    table = Table("score", "base", "tuned", "", title=run_id, title_justify="left", box=None, pad_edge=False)
+def scores(rows: list[tuple[str, ...]], title: str) -> Table:
+    table = Table("score", "base", "tuned", "", title=title, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     return table
@@ -80,19 +78,3 @@ def _next(run: schema.Run) -> str:
     if run.cloud.loopback:
         return f"on AWS: `inv up deploy train publish down -- cloud=aws experiment=medical_ie_8b`\n           {own}"
     return own
-
-
-def predict(aws: Aws, run: schema.Run, run_id: str | None, text: str, root: Path) -> None:
-    """Print what a finished run's adapter answers to a text, computed on this machine."""
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise Problem("answering here needs the trainer's packages", "`pip install -r trainer/requirements.txt`", reason="refused")
-    folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
-    body = sys.stdin.read() if text == "-" else text
-    print(f"answering with {folder.name}", file=sys.stderr)
-    command = [sys.executable, "-m", "trainer.predict", str(folder)]
-    done = subprocess.run(command, input=json.dumps({"input": body}) + "\n", text=True, stdout=subprocess.PIPE, cwd=root)
-    if done.returncode:
-        raise Problem(f"the trainer could not answer with {folder.name}", "its own words are above", reason="crashed")
-    print(json.loads(done.stdout.splitlines()[-1])["output"])

@@ -15,6 +15,7 @@ LAPTOP = [
     "conf.load",
     "remote.plan",
     "remote.show",
+    "remote.here",
     "remote.hub",
     "trainer.publish",
     "trainer.preflight",

@@ -206,6 +206,17 @@ def test_predict_answers_on_this_machine(chain):
     assert "answering with" in done.stderr
 
 
+def test_a_finished_run_is_scored_on_other_rows_and_its_own_files_stay(chain):
+    run = list(runs(chain))[-1]
+    before = {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in ("manifest.json", "metrics.json", "predictions.jsonl")}
+    out = chain.inv("evaluate", "--split", "smoke_validation").stdout
+    assert "macro-F1 over fields" in out and "(16 rows)" in out
+    kept = json.loads(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.json"))
+    assert (kept["run_id"], kept["rows"], kept["trained_on"]) == (run, 16, False)
+    assert len(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.predictions.jsonl").splitlines()) == 16
+    assert before == {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in before}
+
+
 def test_a_rehearsal_prints_the_chain_and_touches_nothing(chain):
     def asked():
         """All requests but the agent's own: the box of the test before may still be up."""

@@ -122,6 +122,10 @@ def greedy(base: Base, stops: list[int]) -> None:
     base.model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=base.tokenizer.pad_token_id, do_sample=False)
 
 
+def has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
 def peak_memory() -> int:
     """Bytes that this process needed at its fullest: on the device if there is one, else of the machine's memory."""
     if torch.cuda.is_available():

@@ -39,7 +39,9 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float) -> None:
     clock.seconds["train"] = round(max(clock.seconds["train"], progress.seconds), 2)  # an interrupted run's earlier attempts count
 
     record.phase("evaluating")
-    scores = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    evaluate.reload(tuned, folder / "adapter")
+    scores, answers = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    record.predictions(answers)
     clock.lap("evaluate")
 
     record.metrics(

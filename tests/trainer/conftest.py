@@ -75,3 +75,17 @@ def tuned(base):
 @pytest.fixture
 def examples(template):
     return [template.example(row) for row in read_jsonl(TRAIN)[:6]]
+
+
+@pytest.fixture(scope="session")
+def trained(settings_for, tmp_path_factory) -> Path:
+    """The folder of a finished run on the tiny model, in NF4, as the shipped settings have it. It is sealed: read it only."""
+    from trainer import __main__ as command
+
+    settings = settings_for(tmp_path_factory.mktemp("a volume") / "runs")
+    settings.run_id = "trained"
+    folder = Path(settings.runs) / settings.run_id
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(load.dump(settings))
+    command.train(settings, folder)
+    return folder
