@@ -154,16 +154,42 @@ def logs(c, run=None, follow=False, tail=0):
     rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow, tail or None)
 
 
-@task(help={"run": "id of a finished run; the newest when left out"})
+@task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})
 @friendly
-def report(c, run=None):
+def report(c, run=None, csv=False):
     """Show what a finished run came to: scores, Hub URL, report page, time and price."""
     from remote import show
-    from trainer.report import summary
+    from trainer.report import summary, table
 
     config = settings(c)
-    rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3") or show.report(
-        account(config), config, run, ROOT, CHAIN, summary
+    if rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3"):
+        return
+    if csv:
+        show.spreadsheet(account(config), config, run, ROOT, table)
+    else:
+        show.report(account(config), config, run, ROOT, CHAIN, summary)
+
+
+@task(positional=["first", "second"])
+@friendly
+def compare(c, first, second):
+    """Show in which settings two finished runs differ, and which scored better."""
+    from remote import show
+    from trainer.compare import told
+
+    config = settings(c)
+    rehearsed(c, f"call   Fetch {first} and {second} from S3") or show.compare(account(config), config, first, second, ROOT, told)
+
+
+@task(help={"run": "id of a run; the newest ten when left out", "port": "on 127.0.0.1"})
+@friendly
+def tensorboard(c, run=None, port=6006):
+    """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
+    from remote import board
+
+    config = settings(c)
+    rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or board.show(
+        account(config), run, port
     )
 
 
@@ -429,7 +455,9 @@ def register_image(c, run) -> None:
     world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
 
 
-namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, smoke)
+namespace = Collection(
+    up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
+)
 twin = Collection("twin")
 for body, name in (
     (twin_start, "start"),

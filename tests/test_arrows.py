@@ -16,10 +16,12 @@ LAPTOP = [
     "remote.plan",
     "remote.show",
     "remote.here",
+    "remote.board",
     "remote.hub",
     "trainer.publish",
     "trainer.preflight",
     "trainer.report",
+    "trainer.compare",
     "twin.world",
 ]
 

@@ -1,6 +1,7 @@
 """The main job, as a user runs it: real scripts, real agent protocol, real S3 and Hub protocols, the real trainer on a tiny model."""
 
 import base64
+import csv
 import gzip
 import json
 import re
@@ -204,6 +205,15 @@ def test_predict_answers_on_this_machine(chain):
     done = chain.inv("predict", "A 60-year-old with stage II melanoma.")
     assert done.stdout.strip()
     assert "answering with" in done.stderr
+
+
+def test_a_run_is_a_spreadsheet_and_two_runs_are_compared(chain):
+    table = list(csv.DictReader(chain.inv("report", "--csv").stdout.splitlines()))
+    assert {"macro_f1", "row_exact", "completion_loss", "stage"} <= {row["name"] for row in table}
+    first, second = list(runs(chain))[-2:]
+    out = chain.inv("compare", first, second).stdout
+    assert f"A: {first}" in out and f"B: {second}" in out
+    assert "the settings are the same" in out and "scored on the same rows" in out
 
 
 def test_a_finished_run_is_scored_on_other_rows_and_its_own_files_stay(chain):

@@ -11,6 +11,7 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from conf.problem import Problem
 from conf.schema import Recipe
 from data.score import score
+from trainer import compare as compared
 from trainer import files
 from trainer import model as models
 from trainer.model import Base
@@ -36,7 +37,14 @@ def compare(
             files.write(cache, files.page({"answers": before}))
     rows = [example.row for example in examples]
     kind = "text" if settings.data.fields is None else "extraction"
-    scores = {"task": kind, "rows": len(rows), "base": judged(before, rows, settings), "tuned": judged(after, rows, settings)}
+    gain = compared.gain([text for text, _ in before], [text for text, _ in after], rows, settings.data.fields, settings.seed)
+    scores = {
+        "task": kind,
+        "rows": len(rows),
+        "base": judged(before, rows, settings),
+        "tuned": judged(after, rows, settings),
+        "difference": gain,
+    }
     return scores, [
         {"id": row.id, "prompt": row.messages, "expected": row.completion, "base": old, "tuned": new}
         for row, (old, _), (new, _) in zip(rows, before, after, strict=True)
