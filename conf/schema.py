@@ -121,6 +121,13 @@ class Train:
 class Publish:
     repository: str | None = MISSING  # null means `<whoami>/<name>`
     private: bool = MISSING
+    merged: bool = MISSING  # also make the adapter one model with its base, in `<repository>-merged`: as large as the base itself
+    gguf: bool = MISSING  # not possible yet; said where one would look for it
+
+    def __post_init__(self):
+        if self.gguf:
+            convert = "`publish.merged=true`, then run convert_hf_to_gguf.py of https://github.com/ggml-org/llama.cpp on the merged model"
+            raise ValueError(f"publish.gguf cannot be true: llama.cpp's converter is in no package of its makers; {convert}")
 
 
 @dataclass

@@ -75,7 +75,8 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
         "upload": upload,
         "say": talk,
     }
-    return [Call(runs.download, {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs}), Call(hub.publish, settings)]
+    fetch = {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs, "merged": run.publish.merged}
+    return [Call(runs.download, fetch), Call(hub.publish, settings)]
 
 
 def stop_run(run: schema.Run) -> Plan:

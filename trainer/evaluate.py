@@ -83,7 +83,7 @@ def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int)
     pad = prompt.tokenizer.pad_token_id
     tokens = torch.tensor([[pad] * (longest - len(each)) + each for each in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=model.device)
-    low = model.get_base_model().dtype is torch.bfloat16
+    low = (model.get_base_model() if isinstance(model, PeftModel) else model).dtype is torch.bfloat16
     with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
         outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens)
     return [prompt.answer(output) for output in outputs[:, longest:].tolist()]

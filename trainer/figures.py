@@ -20,6 +20,11 @@ HEADLINES = {
 }
 LOWER_IS_BETTER = {"hallucination", "unsupported", "distractor_hit", "completion_loss"}
 WHERE_KNOWN = {"unsupported", "distractor_hit", "empty_f1"}  # figures that need rows with marked evidence, or a scorer that has them
+# The ways to merge the adapter into its base; see `merge`.
+FORMS = {
+    "nf4": "merged with the base weights that training saw (NF4 and back)",
+    "w16": "merged with the base model's own weights",
+}
 SLICED = {"extraction": ("macro_f1", "row_exact"), "text": ("token_f1", "exact")}  # what a slice shows: the bar, and the number beside it
 
 
@@ -83,6 +88,17 @@ def slices(metrics: dict) -> list[Slice]:
         for kind, named in tuned.items()
         for name, found in named.items()
     ]
+
+
+def forms(metrics: dict) -> list[dict]:
+    """The adapter and each merged form with its foremost figures; none where nothing was merged."""
+    merged = metrics.get("merged")
+    if not merged:
+        return []
+    named = {"adapter on its base": metrics["tuned"]}
+    named |= {FORMS[form] + " (published)" * (form == merged["chosen"]): score for form, score in merged["forms"].items()}
+    each = {what: summary({"task": metrics["task"], "tuned": score}) for what, score in named.items()}
+    return [{"what": what, "lines": [line for line in lines if line.key in SLICED[metrics["task"]]]} for what, lines in each.items()]
 
 
 def _field(name: str, base: dict, tuned: dict, gain: dict | None) -> Line:

@@ -37,10 +37,10 @@ class Base:
 def load(model: schema.Model, quant: schema.Quant) -> Base:
     """The base model, fetched by its Hub id (or read from a local folder) and placed on the device."""
     folder, revision = fetch(model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype, precision = _precision(device)
+    place = device()
+    dtype, precision = _precision(place)
     nf4 = quant.kind is schema.Quantisation.nf4
-    options = {"quantization_config": _nf4(quant, dtype), "device_map": {"": device}} if nf4 else {}
+    options = {"quantization_config": _nf4(quant, dtype), "device_map": {"": place}} if nf4 else {}
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -53,7 +53,7 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     stops = weights.generation_config.eos_token_id
     precision += ", base weights in 4-bit NF4" if nf4 else ", base weights not quantised"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {precision}", flush=True)
-    return Base(weights.to(device) if not nf4 else weights, tokenizer, revision, _listed(stops), precision)
+    return Base(weights.to(place) if not nf4 else weights, tokenizer, revision, _listed(stops), precision)
 
 
 def fetch(model: schema.Model) -> tuple[Path, str | None]:
@@ -120,6 +120,10 @@ def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path) -> Non
 def greedy(base: Base, stops: list[int]) -> None:
     """From here on `generate` takes the likeliest token, whatever the model's own generation settings say."""
     base.model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=base.tokenizer.pad_token_id, do_sample=False)
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if has_gpu() else "cpu")
 
 
 def has_gpu() -> bool:

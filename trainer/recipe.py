@@ -9,7 +9,7 @@ import torch
 
 from conf import load
 from conf.schema import Recipe
-from trainer import checkpoint, evaluate, loop, model, prompt, rows
+from trainer import checkpoint, evaluate, loop, merge, model, prompt, rows
 from trainer.record import Record
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -41,6 +41,9 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float) -> None:
     record.phase("evaluating")
     evaluate.reload(tuned, folder / "adapter")
     scores, answers = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    if settings.publish.merged:
+        scores["merged"], texts = merge.make(tuned, base, template, scored, settings, folder, record)
+        answers = [row | {"merged": text} for row, text in zip(answers, texts, strict=True)]
     record.predictions(answers)
     clock.lap("evaluate")
 

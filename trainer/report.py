@@ -27,6 +27,7 @@ def render(folder: Path, entry: dict | None = None) -> str:
         lines=figures.summary(metrics),
         fields=figures.fields(metrics),
         slices=figures.slices(metrics),
+        forms=figures.forms(metrics),
         plots=curves.draw(files.lines(folder / "events.jsonl")),
         wrong=wrong[:SHOWN],
         right=right[:SHOWN],
