@@ -113,6 +113,10 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -
         if path.suffix in EXTENSIONS:
             inputs[name], _ = store.put_input(path)
             setattr(run.data, f"{name}_sha256", inputs[name])
+    for source in run.data.also:
+        if Path(source).suffix in EXTENSIONS:
+            inputs[source], _ = store.put_input(root / source)
+            run.data.also_sha256[source] = inputs[source]
     run_id = _unfinished(store, run)
     if run_id is None:
         run_id = _create(store, aws, run, image, root)

@@ -16,8 +16,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 @contextmanager
 def packed(model: PreTrainedModel) -> Iterator[None]:
     """Within this, `model` takes packs (with `lengths=`); outside it takes batches with a mask, as `generate` wants."""
+    with _attending(model, "packed"):
+        yield
+
+
+def unpacked(model: PreTrainedModel):
+    """Within this, inside `packed`, `generate` works."""
+    return _attending(model, "sdpa")
+
+
+@contextmanager
+def _attending(model: PreTrainedModel, way: str) -> Iterator[None]:
     before = model.config._attn_implementation
-    model.set_attn_implementation("packed")
+    model.set_attn_implementation(way)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from jinja2 import TemplateError
 
 from conf.problem import Problem
-from conf.schema import Data, TooLong
+from conf.schema import Data, Learn, TooLong
 from data.rows import Row
 
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
@@ -33,9 +33,20 @@ class Example:
     prompt: list[int]
     completion: list[int]
     values: dict[str, range] = field(default_factory=dict)  # of a JSON answer: which completion tokens write each key's value
+    earlier: tuple[tuple[int, int], ...] = ()  # from where to where earlier answers that have loss stand in the prompt
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def turns(self) -> tuple[tuple[int, int], ...]:
+        """From where to where the tokens with loss stand."""
+        return (*self.earlier, (len(self.prompt), len(self)))
+
+    @property
+    def learned(self) -> int:
+        """How many tokens have loss."""
+        return sum(end - start for start, end in self.turns)
 
 
 class Prompt:
@@ -60,14 +71,20 @@ class Prompt:
             raise Problem(what, "put a system turn's text into the first user turn", "bad_data") from error
 
     def tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        return self._encode(self.text(messages))
+        return [token for text, _ in self._pieces(messages) for token in self._encode(text)]
 
-    def example(self, row: Row) -> Example:
-        return Example(row, self.tokens(row.messages), [*self._encode(row.completion), self.stop], self._values(row))
+    def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
+        prompt, earlier = [], []
+        for text, answer in self._pieces(row.messages):
+            tokens = self._encode(text)
+            if answer and learn is Learn.every_answer:
+                earlier.append((len(prompt), len(prompt) + len(tokens)))
+            prompt += tokens
+        return Example(row, prompt, [*self._encode(row.completion), self.stop], self._values(row), tuple(earlier))
 
-    def examples(self, rows: list[Row], data: Data) -> list[Example]:
+    def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
-        made = [self.example(row) for row in rows]
+        made = [self.example(row, learn) for row in rows]
         long = [example for example in made if len(example) > data.max_length]
         if long and data.too_long is TooLong.refuse:
             what = f"row {long[0].row.id} has {len(long[0])} tokens, more than data.max_length={data.max_length} ({len(long)} such rows)"
@@ -82,6 +99,27 @@ class Prompt:
         """The text of a generated answer, and whether it ended by itself."""
         end = next((index for index, token in enumerate(tokens) if token in self.stops), None)
         return self.tokenizer.decode(tokens[:end], skip_special_tokens=True), end is not None
+
+    def _pieces(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
+        """The prompt's text, cut around the answers that earlier turns gave, each with its stop token. They are tokenised apart, too."""
+        whole, place, pieces = self.text(messages), 0, []
+        stop = self.tokenizer.decode([self.stop])
+        for index, turn in enumerate(messages):
+            if turn["role"] == "assistant":
+                start = len(self.text(messages[:index]))
+                answer = self._answer(whole, start, messages[:index], turn["content"])
+                answer += stop if whole[start + len(answer) :].startswith(stop) else ""
+                pieces += [(whole[place:start], False), (answer, True)]
+                place = start + len(answer)
+        return [*pieces, (whole[place:], False)]
+
+    def _answer(self, whole: str, start: int, before: list[dict[str, str]], content: str) -> str:
+        """An earlier answer as the template writes it, at the place where the model gave it."""
+        written = next((text for text in (content, content.strip()) if whole[start:].startswith(text)), None)
+        if written is None or not whole.startswith(self.text(before)):
+            what = "the model's chat template writes an earlier answer otherwise than the model gave it"
+            raise Problem(what, "make each answer a row of its own, with the turns before it", "bad_data")
+        return written
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -127,7 +165,7 @@ def settle(tokenizer) -> None:
 def show(prompt: Prompt, examples: list[Example]) -> str:
     """The first row as the model sees it, and the size of all: a glance at this finds most mistakes in data."""
     first, lengths = examples[0], sorted(map(len, examples))
-    supervised = sum(len(example.completion) for example in examples)
+    supervised = sum(example.learned for example in examples)
     return (
         f"--- the first training row, {first.row.id}; the loss is on what stands between [[ and ]] ---\n"
         f"{prompt.text(first.row.messages)}[[{prompt.tokenizer.decode(first.completion)}]]\n"

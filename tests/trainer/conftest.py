@@ -64,7 +64,7 @@ def template(base):
 def tuned(base):
     """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
     torch.manual_seed(5)
-    adapted = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", False), recompute=False)
+    adapted = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), recompute=False)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
