@@ -48,10 +48,11 @@ def main(composed: DictConfig) -> None:
         sys.exit(1)
 
 
-def train(settings: Recipe, folder: Path, team: Team) -> None:
+def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
     """Make the run in `folder`, or leave in its state why that was not possible."""
     if sealed(folder):
         raise Problem(f"run {folder.name} is finished and sealed: it is never trained again", "start a new run", "refused")
+    team = team or Team()
     begun, record = time.monotonic(), Record(folder) if team.first else Listener()
     signal.signal(signal.SIGTERM, _ended)
     try:

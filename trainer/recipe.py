@@ -55,7 +55,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
 
     if start:  # the base weights are not what they were: score what was exported, on the base as everybody has it
         base = replace(model.load(settings.model, settings.quant), tokenizer=base.tokenizer)
-        tuned = PeftModel.from_pretrained(base.model, folder / "adapter")
+        tuned = PeftModel.from_pretrained(base.model, folder / "adapter", is_trainable=True)
     record.phase("evaluating")
     evaluate.reload(tuned, folder / "adapter")
     scores, answers = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from conf import load, schema
 from conf.problem import Problem
 from data.rows import read_jsonl
-from tests.trainer.conftest import ROOT, VALIDATION
+from tests.trainer.conftest import ROOT, TRAIN, VALIDATION
 from trainer import __main__ as command
 from trainer import evaluate, model, predict, record
 from trainer.files import digest, lines
@@ -129,8 +129,8 @@ def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
 def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_the_card(run, template):
     rows = read_jsonl(VALIDATION)[:4]
     trained = [template.example(row).prompt for row in rows]
-    asked = predict.Answerer(run)
-    scored = [asked.prompt.tokens(row["prompt"]) for row in lines(run / "predictions.jsonl")]
+    asked = predict.Answerer(run).run.prompt
+    scored = [asked.tokens(row["prompt"]) for row in lines(run / "predictions.jsonl")]
     assert scored == trained
     tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
     snippet = (run / "card.md").read_text().split("```python")[1].split("```")[0]
@@ -140,6 +140,20 @@ def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_th
         exec(rendering.replace("messages = [", f"messages = {row.messages!r}; _ = [", 1), place)
         assert place["prompt"] == template.text(row.messages)
         assert tokenizer(place["prompt"], add_special_tokens=False)["input_ids"] == tokens
+
+
+def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path):
+    (tmp_path / "more.jsonl").write_text("".join(TRAIN.read_text().splitlines(True)[:4]).replace('"id": "', '"id": "more-'))
+    words = ["quant=none", "lora.options.init_lora_weights=pissa", "train.best=macro_f1", f"data.also={{{tmp_path / 'more.jsonl'}: 2}}"]
+    settings = settings_for(volume / "runs", *words)
+    folder = make(settings, "uncommon")
+    command.train(settings, folder)
+    assert record.verify(folder)["data"]["also"].keys() == settings.data.also.keys()
+    scores = {event["step"]: event["macro_f1"] for event in lines(folder / "events.jsonl") if event["event"] == "score"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert scores[metrics["step"]] == max(scores.values()) == metrics["tuned"]["macro_f1"]
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    assert config["init_lora_weights"] is True and config["r"] == 2 * settings.lora.r
 
 
 def test_a_sealed_run_is_never_trained_again(run, settings_for, volume):
