@@ -180,7 +180,7 @@ def greedy(base: Base, stops: list[int]) -> None:
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if has_gpu() else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if has_gpu() else torch.device("cpu")
 
 
 def has_gpu() -> bool:
