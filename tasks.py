@@ -356,13 +356,13 @@ def settings(c, words=None, world_needed=True):
 
     dry = c.config.run.dry
     run = load.load(overrides() if words is None else words, fetch=None if dry else aws.fetch)
-    if not sys.stderr.isatty():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if run.cloud.loopback and world_needed and not dry:
         for name, value in environment(run).items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+    if not sys.stderr.isatty():  # after the twin's environment, which forgets every setting of the Hub's client
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return run
 
 

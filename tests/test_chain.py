@@ -193,6 +193,10 @@ def test_publishing_again_makes_no_second_commit(chain):
     assert again["repository"].endswith("-smoke")
 
 
+def test_a_pipe_gets_no_progress_bars(chain):
+    assert "\r" not in chain.first.stderr and "%|" not in chain.first.stderr
+
+
 def test_the_report_tells_scores_page_price_and_what_is_next(chain):
     out = chain.inv("report").stdout
     for words in ("base", "tuned", "published  http://127.0.0.1", "report.html", "time ", "price ", "cloud=aws"):

@@ -39,7 +39,7 @@ def examine(folder: Path, source: Path, split: str) -> tuple[dict, list[dict]]:
         "run_id": folder.name,
         "split": split,
         "rows_sha256": sha256,
-        "trained_on": sha256 == record.manifest(folder)["data"]["train"],
+        "trained_on": sha256 in _trained_on(folder),
         "adapter_sha256": files.digest(folder / "adapter" / "adapter_model.safetensors"),
         "completion_loss": losses(run, examples),
         "precision": run.base.precision,
@@ -53,6 +53,12 @@ def _rows(source: Path) -> list[Row]:
         return read_jsonl(source)
     except RowError as error:
         raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
+
+
+def _trained_on(folder: Path) -> set[str]:
+    """The sha256 of every file of rows that the run learned from."""
+    told = record.manifest(folder)["data"]
+    return {told["train"], *told.get("also", {}).values()}
 
 
 def losses(run: finished.Finished, examples: list[Example]) -> dict[str, float]:

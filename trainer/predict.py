@@ -10,6 +10,7 @@ decoding is greedy.
 import json
 import sys
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -55,7 +56,8 @@ def main() -> None:
         if len(sys.argv) != 2:
             raise Problem("which run?", "python -m trainer.predict RUN_FOLDER")
         lines = [(number, line) for number, line in enumerate(sys.stdin, start=1) if line.strip()]
-        answerer = Answerer(Path(sys.argv[1]))
+        with redirect_stdout(sys.stderr):  # what loading tells is no answer
+            answerer = Answerer(Path(sys.argv[1]))
         for number, line in lines:
             print(json.dumps(answerer.answer(answerer.messages(line, f"line {number}")), ensure_ascii=False), flush=True)
     except (Problem, OSError, RuntimeError, MemoryError) as error:

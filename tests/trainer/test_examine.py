@@ -49,6 +49,14 @@ def test_the_quantisation_is_that_of_training_and_the_shipped_adapter_is_what_an
     assert all(torch.equal(value, exported[name]) for name, value in run.tuned.state_dict().items() if "lora" in name)
 
 
+def test_prediction_prints_one_answer_for_each_line_and_nothing_else(trained):
+    told = lines(trained / "predictions.jsonl")[:2]
+    asked = "".join(json.dumps({"prompt": row["prompt"][-1]["content"]}) + "\n" for row in told)
+    done = subprocess.run([sys.executable, "-m", "trainer.predict", str(trained)], cwd=ROOT, input=asked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["output"] for line in done.stdout.split("\n")[:-1]] == [row["tuned"] for row in told]
+
+
 def test_a_model_that_does_not_fit_is_one_sentence_before_anything_is_loaded(trained, monkeypatch):
     monkeypatch.setattr(finished, "free_memory", lambda: 1000)
     monkeypatch.setattr(finished.model, "load", lambda *_: pytest.fail("it was loaded"))
