@@ -39,6 +39,7 @@ def render_merged(folder: Path, repository: str, adapter: str) -> str:
 def _found(folder: Path, entry: dict | None) -> dict:
     """What the record holds of a run, as both cards need it."""
     metrics = json.loads((folder / "metrics.json").read_text())
+    done = [event for event in files.lines(folder / "events.jsonl") if event["event"] == "step"]
     return {
         "run": entry or json.loads((folder / "manifest.json").read_text()),
         "config": OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")),
@@ -47,7 +48,8 @@ def _found(folder: Path, entry: dict | None) -> dict:
         "fields": figures.fields(metrics),
         "forms": figures.forms(metrics),
         "example": _example(folder),
-        "steps": max((event["step"] for event in files.lines(folder / "events.jsonl") if event["event"] == "step"), default=None),
+        "steps": max((event["step"] for event in done), default=None),
+        "planned": done[-1]["steps"] if done else None,
         "lowest": _lowest_held_out(folder),
     }
 
