@@ -230,6 +230,19 @@ def smoke(c):
 
 @task
 @friendly
+def plan(c):
+    """Show what the chain would do, and what training needs: memory, time, price. Nothing is started."""
+    run = settings(c)
+    if rehearsed(c, "call   Ask for the box's card and price; count tokens, memory and time"):
+        return
+    aws = account(run)
+    for verb, parts in chain(run).items():
+        print(f"{verb}\n{planned().outline(parts)}")
+    print(outlook(aws, run, sys.stdout.isatty()))
+
+
+@task
+@friendly
 def twin_start(c):
     """Start the emulated AWS and Hub on 127.0.0.1."""
     from twin import world
@@ -400,6 +413,20 @@ def account(run):
     return Aws(run.cloud)
 
 
+def chain(run) -> dict:
+    """The parts of every verb, as far as they are known before the first one runs."""
+    from trainer.publish import publish as upload
+
+    verbs = planned()
+    return {
+        "up": verbs.up(run),
+        "deploy": verbs.deploy(run, ROOT),
+        "train": verbs.train(run, ROOT, check_inputs, False),
+        "publish": verbs.publish(run, None, upload, ROOT, None),
+        "down": verbs.down(run, False),
+    }
+
+
 def planned():
     from remote import plan
 
@@ -435,11 +462,21 @@ def perform(c, run, verb, parts, done) -> None:
 
 
 def check_inputs(aws, settings) -> dict:
-    """Check the rows and the base model before anything is paid for."""
+    """Check the rows and the base model before anything is paid for, and tell what the run will need."""
     from remote import hub
     from trainer import preflight
 
-    return preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
+    facts = preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
+    print(outlook(aws, settings, sys.stderr.isatty()), file=sys.stderr)
+    return facts
+
+
+def outlook(aws, run, colour: bool) -> str:
+    from remote import gpu, hub, price
+    from trainer import preflight
+
+    card, hourly = gpu.card(aws, run.box.instance_type), price.per_hour(aws, run.box.instance_type)
+    return "\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, run.box, colour))
 
 
 def register_image(c, run) -> None:
@@ -456,7 +493,7 @@ def register_image(c, run) -> None:
 
 
 namespace = Collection(
-    up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
+    plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
 )
 twin = Collection("twin")
 for body, name in (

@@ -171,6 +171,11 @@ def rehearse(plan: Plan) -> str:
     return "\n".join(_intent(part) if isinstance(part, Call) else _script(part) for part in plan)
 
 
+def outline(plan: Plan) -> str:
+    """The same in a line for each part."""
+    return "\n".join(f"  {part.intent}" if isinstance(part, Call) else f"  {part.script}.sh on the box" for part in plan)
+
+
 def _intent(call: Call) -> str:
     shown = {key: value for key, value in call.settings.items() if isinstance(value, str | int | bool | Fact | Path) or value is None}
     words = "  ".join(f"{key}={value}" for key, value in shown.items())

@@ -13,6 +13,7 @@ ALLOWED = {"conf": set(), "data": set(), "twin": set(), "remote": {"conf"}, "tra
 LAPTOP = [
     "tasks",
     "conf.load",
+    "remote.gpu",
     "remote.plan",
     "remote.show",
     "remote.here",

@@ -162,15 +162,20 @@ def settle(tokenizer) -> None:
         tokenizer.chat_template = "{{ bos_token }}" + template
 
 
-def show(prompt: Prompt, examples: list[Example]) -> str:
+def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
     """The first row as the model sees it, and the size of all: a glance at this finds most mistakes in data."""
     first, lengths = examples[0], sorted(map(len, examples))
     supervised = sum(example.learned for example in examples)
+    before, behind = ("\033[32m", "\033[0m") if colour else ("[[", "]]")
+    tokens, place, text = first.prompt + first.completion, 0, ""
+    for start, end in first.turns:
+        text += f"{prompt.tokenizer.decode(tokens[place:start])}{before}{prompt.tokenizer.decode(tokens[start:end])}{behind}"
+        place = end
     return (
-        f"--- the first training row, {first.row.id}; the loss is on what stands between [[ and ]] ---\n"
-        f"{prompt.text(first.row.messages)}[[{prompt.tokenizer.decode(first.completion)}]]\n"
+        f"--- the first training row, {first.row.id}; the loss is on what {'is green' if colour else 'stands between [[ and ]]'} ---\n"
+        f"{text}\n"
         f"--- {len(lengths)} rows, {sum(lengths)} tokens ({supervised} with loss); a row has {lengths[0]} to {lengths[-1]}, "
-        f"half have {lengths[len(lengths) // 2]} or fewer ---"
+        f"half have {lengths[len(lengths) // 2]} or fewer; every answer ends with {prompt.tokenizer.decode([prompt.stop])!r} ---"
     )
 
 
