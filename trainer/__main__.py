@@ -3,6 +3,7 @@
     python -m trainer model=tiny train.lr=1e-3                   makes a run folder of its own
     python -m trainer --config-dir RUN --config-name config      works in RUN, and goes on where an attempt before it stopped
     accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
+    python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          one run after the other
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
@@ -93,6 +94,18 @@ def _ended(number: int, _frame) -> None:
     raise KeyboardInterrupt
 
 
+def _preflight(words: list[str]) -> None:
+    from huggingface_hub import get_token
+
+    from trainer import preflight
+
+    try:
+        run = load.load(words)
+        print("\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, run.box, sys.stdout.isatty())))
+    except Problem as problem:
+        sys.exit(f"error: {problem}")
+
+
 def _log_in(folder: Path) -> None:
     """From here on all output, that of libraries in C too, goes to the run's log: one file, only ever appended to, across attempts."""
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -114,5 +127,7 @@ if __name__ == "__main__":
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
     sys.stdout.reconfigure(line_buffering=True)
+    if sys.argv[1:2] == ["preflight"]:
+        sys.exit(_preflight(sys.argv[2:]))
     sys.argv = load.opened(sys.argv)
     main()

@@ -67,8 +67,8 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     return Look(template, examples, template.examples(rows.read_jsonl(Path(data.validation))[: data.eval_rows], data), made)
 
 
-def outlook(settings: Recipe, endpoint: str | None, token: str | None, card, hourly: tuple, box: Box, colour: bool) -> list[str]:
-    """What the run will see and need, in lines; `card` and `hourly` are as AWS tells them."""
+def outlook(settings: Recipe, endpoint: str | None, token: str | None, card, hourly: tuple | None, box: Box, colour: bool) -> list[str]:
+    """What the run will see and need, in lines; `card` and `hourly` are as AWS tells them; None: this machine, for nothing."""
     seen = look(settings, endpoint, token)
     if seen.prompt is None or seen.shape is None:
         return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"]
@@ -76,11 +76,16 @@ def outlook(settings: Recipe, endpoint: str | None, token: str | None, card, hou
     made = plan.make(seen.shape, settings, seen.examples, seen.held_out, name)
     told = [prompt.show(seen.prompt, seen.examples, colour)]
     told += words.lines(made, settings, seen.shape, (card.name, card.bytes) if card else None, box.disk_gb)
+    return told + _price(sum(made.seconds.values()), hourly, box) if hourly else told
+
+
+def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
     per_hour, source = hourly
     if per_hour is None:
-        return [*told, f"price    unknown: nobody told the price of {box.instance_type}"]
-    hours = sum(made.seconds.values()) / 3600
-    return [*told, f"price    about ${hours * per_hour:.2f} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
+        return [f"price    unknown: nobody told the price of {box.instance_type}"]
+    if math.isnan(seconds):
+        return [f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"]
+    return [f"price    about ${seconds / 3600 * per_hour:.2f} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
 
 
 def _description(settings: Recipe, endpoint: str | None, token: str | None) -> Path:

@@ -13,7 +13,7 @@ from peft import PeftModel
 from conf import load
 from conf.schema import Recipe
 from data.score import score
-from trainer import attention, checkpoint, evaluate, loop, merge, model, optimizer, prompt, rows, trackers
+from trainer import attention, checkpoint, evaluate, loop, merge, model, optimizer, outlook, plan, prompt, rows, trackers
 from trainer.order import Order, Portion
 from trainer.record import Record
 from trainer.team import Team
@@ -38,6 +38,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     scored = template.examples(held_out.rows[: settings.data.eval_rows], settings.data)
     record.event("progress", what="loading model", done=1, of=1)
     print(prompt.show(template, order.examples), flush=True)
+    print("\n".join(_outlook(base, settings, order.examples, scored)), flush=True)
     clock.lap("load")
 
     identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
@@ -94,6 +95,17 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "peak_memory": model.peak_memory(),
         },
     )
+
+
+def _outlook(base: model.Base, settings: Recipe, examples: list, scored: list) -> list[str]:
+    shape = plan.shape(base.model.config.to_dict())
+    if shape is None:
+        return ["memory and time are not planned: the model is not made like a Llama"]
+    card = None
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(base.model.device)
+        card = found.name, found.total_memory
+    return outlook.lines(plan.make(shape, settings, examples, scored, card and card[0]), settings, shape, card)
 
 
 def judge(tuned: PeftModel, base: model.Base, template: prompt.Prompt, scored: list, settings: Recipe, record: Record) -> Callable:
