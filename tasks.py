@@ -356,6 +356,13 @@ def bench_cli(c):
     c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
 
 
+@task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "random NF4 weights of these sizes: llama31-8b"})
+def bench_trainer(c, steps=4, rounds=2, shape=None):
+    """Time training beside TRL: tokens a second, peak memory, losses."""
+    words = [sys.executable, "tests/bench/trainer.py", "--steps", str(steps), "--rounds", str(rounds)]
+    c.run(shlex.join(words + (["--shape", shape] if shape else [])))
+
+
 def overrides() -> list[str]:
     from conf import load
 
@@ -509,5 +516,6 @@ for body, name in (
     twin.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
+bench.add_task(bench_trainer, "trainer")
 namespace.add_collection(twin)
 namespace.add_collection(bench)
