@@ -1,10 +1,12 @@
 """The report as a reader meets it: on a phone and on a desk, by day and by night, in a real browser."""
 
+import json
 import shutil
 
 import pytest
 
-from tests.trainer.finished_run import finished
+from tests.trainer.finished_run import METRICS, PREDICTIONS, finished, prediction
+from trainer import report
 
 pytestmark = pytest.mark.system
 browser_package = pytest.importorskip("playwright.sync_api", reason="no browser driver: pip install playwright")
@@ -24,7 +26,16 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("run")) / "report.html"
+    """The fullest page there is: a merged model, many kinds of rows, a long answer without a space."""
+    folder = finished(tmp_path_factory.mktemp("run"))
+    kinds = {f"a_rather_long_phenomenon_{number}": {"rows": number, "macro_f1": 0.5, "row_exact": 0.25} for number in range(1, 25)}
+    tuned = METRICS["tuned"] | {"slices": {"phenomenon": kinds}}
+    forms = {"chosen": "nf4", "forms": {"nf4": METRICS["tuned"], "w16": METRICS["base"]}}
+    (folder / "metrics.json").write_text(json.dumps(METRICS | {"tuned": tuned, "merged": forms}))
+    rows = [*PREDICTIONS, prediction(4, "x" * 400, '{"cancer_type":"' + "y" * 200 + '"}', "z" * 400)]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "report.html").write_text(report.render(folder))
+    return folder / "report.html"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
