@@ -37,6 +37,7 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=2, help="turns of each")
     words.add_argument("--rows", type=int, default=16, help="rows of a step")
     words.add_argument("--trl-batch", type=int, default=4, help="rows that TRL pads together")
+    words.add_argument("--pack-tokens", type=int, default=4096, help="tokens of a forward pass of ours")
     words.add_argument("--shape", choices=SHAPES, help="random NF4 weights of these sizes, in place of SmolLM2-135M")
     words.add_argument("--turn", choices=["ours", "trl"], help=argparse.SUPPRESS)
     asked = words.parse_args()
@@ -99,7 +100,7 @@ def job(asked: argparse.Namespace):
     from trainer.order import Order, Portion
 
     settings = load.load(["cloud=twin", "quant=none", f"train.lr={RATE}", "train.schedule=constant", "train.warmup=0"])
-    settings.train.rows_per_step, settings.train.pack_tokens = asked.rows, 8192
+    settings.train.rows_per_step, settings.train.pack_tokens = asked.rows, asked.pack_tokens
     torch.manual_seed(SEED)
     if asked.shape:
         base = _random_base(SHAPES[asked.shape])
@@ -123,6 +124,7 @@ def _random_base(sizes: dict):
     import torch
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+    from transformers.quantizers import AutoHfQuantizer
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -147,23 +149,30 @@ def _random_base(sizes: dict):
     model.config.quantization_config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+    model.hf_quantizer = AutoHfQuantizer.from_config(model.config.quantization_config)
     model.is_loaded_in_4bit = model.is_quantized = True
     return model
 
 
 def ours(asked: argparse.Namespace) -> dict:
-    from trainer import attention, loop, optimizer
+    from conf import schema
+    from trainer import attention, loop, optimizer, plan
     from trainer.pack import packs
     from trainer.team import Team
 
     settings, base, tuned, steps = job(asked)
+    settings.quant.kind = schema.Quantisation.nf4 if asked.shape else schema.Quantisation.none
     learner, losses, marks = optimizer.build(tuned, settings.train), [], []
     with attention.packed(base.model):
         for number, rows in enumerate(steps, start=1):
             marks.append(_now())
             losses.append(loop.take(number, rows, tuned, learner, RATE, settings, Team())["loss"])
         marks.append(_now())
-    return _figures(asked, base, marks, losses, steps, f"packed, {len(packs(steps[0], settings.train.pack_tokens))} forward pass a step")
+    fullest = max((pack for rows in steps for pack in packs(rows, settings.train.pack_tokens)), key=lambda pack: pack.tokens.numel())
+    load = plan.Load(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
+    planned = plan.memory(plan.shape(base.model.config.to_dict()), settings, load, base.model.dtype.itemsize)
+    how = f"packed, {len(packs(steps[0], settings.train.pack_tokens))} forward pass a step"
+    return _figures(asked, base, marks, losses, steps, how) | {"planned": sum(planned.values())}
 
 
 def theirs(asked: argparse.Namespace) -> dict:
@@ -263,6 +272,7 @@ def _figures(asked, base, marks: list[float], losses: list[float], steps: list, 
     return {
         "tokens_s": tokens / seconds,
         "peak": torch.cuda.max_memory_reserved() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "allocated": torch.cuda.max_memory_allocated() if gpu else None,
         "losses": [round(loss, 4) for loss in losses],
         "how": how,
         "mfu": work / seconds / (peak * 1e12) if peak else None,
