@@ -157,29 +157,68 @@ def logs(c, run=None, follow=False, tail=0):
     rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow, tail or None)
 
 
-@task(help={"run": "id of a finished run; the newest when left out"})
+@task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})
 @friendly
-def report(c, run=None):
+def report(c, run=None, csv=False):
     """Show what a finished run came to: scores, Hub URL, report page, time and price."""
     from remote import show
-    from trainer.report import summary
+    from trainer.report import summary, table
 
     config = settings(c)
-    rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3") or show.report(
-        account(config), config, run, ROOT, CHAIN, summary
+    if rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3"):
+        return
+    if csv:
+        show.spreadsheet(account(config), config, run, ROOT, table)
+    else:
+        show.report(account(config), config, run, ROOT, CHAIN, summary)
+
+
+@task(positional=["first", "second"])
+@friendly
+def compare(c, first, second):
+    """Show in which settings two finished runs differ, and which scored better."""
+    from remote import show
+    from trainer.compare import told
+
+    config = settings(c)
+    rehearsed(c, f"call   Fetch {first} and {second} from S3") or show.compare(account(config), config, first, second, ROOT, told)
+
+
+@task(help={"run": "id of a run; the newest ten when left out", "port": "on 127.0.0.1"})
+@friendly
+def tensorboard(c, run=None, port=6006):
+    """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
+    from remote import board
+
+    config = settings(c)
+    rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or board.show(
+        account(config), run, port
     )
 
 
-@task(help={"text": "the note to read; `-` reads standard input", "run": "id of a finished run; the newest when left out"})
+@task(help={"text": "a text, a .txt or .jsonl file, or `-` for standard input", "run": "id of a finished run; the newest when left out"})
 @friendly
 def predict(c, text, run=None):
     """Answer a text with a finished run's adapter, on this machine's CPU."""
-    from remote import show
+    from remote import here
 
     config = settings(c)
-    rehearsed(c, f"call   Fetch {run or 'the newest finished run'} from S3, load it here and answer") or show.predict(
+    rehearsed(c, f"call   Fetch {run or 'the newest finished run'} from S3, load it here and answer") or here.predict(
         account(config), config, run, text, ROOT
     )
+
+
+@task(help={"split": "data/<split>.jsonl, or a .jsonl file of your own", "run": "id of a finished run; the newest when left out"})
+@friendly
+def evaluate(c, split, run=None):
+    """Score a finished run on any rows, on this machine, and keep the result beside it in S3."""
+    from remote import here
+    from trainer.report import summary
+
+    config = settings(c)
+    rehearsed(
+        c, f"call   Fetch {run or 'the newest finished run'} from S3, score it here on {split}, keep the result in S3"
+    ) or here.evaluate(account(config), config, run, split, ROOT, summary)
 
 
 @task
@@ -190,6 +229,19 @@ def smoke(c):
     verbs = ["twin.start", *CHAIN] if settings(c, words, world_needed=False).cloud.loopback else CHAIN
     command = [sys.executable, "-m", "invoke", *(["--dry"] if c.config.run.dry else []), *verbs, "--", *words]
     os.execv(sys.executable, command)
+
+
+@task
+@friendly
+def plan(c):
+    """Show what the chain would do, and what training needs: memory, time, price. Nothing is started."""
+    run = settings(c)
+    if rehearsed(c, "call   Ask for the box's card and price; count tokens, memory and time"):
+        return
+    aws = account(run)
+    for verb, parts in chain(run).items():
+        print(f"{verb}\n{planned().outline(parts)}")
+    print(outlook(aws, run, sys.stdout.isatty()))
 
 
 @task
@@ -366,6 +418,13 @@ def bench_cli(c):
     c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
 
 
+@task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "random NF4 weights of these sizes: llama31-8b"})
+def bench_trainer(c, steps=4, rounds=2, shape=None):
+    """Time training beside TRL: tokens a second, peak memory, losses."""
+    words = [sys.executable, "tests/bench/trainer.py", "--steps", str(steps), "--rounds", str(rounds)]
+    c.run(shlex.join(words + (["--shape", shape] if shape else [])))
+
+
 def overrides() -> list[str]:
     from conf import load
 
@@ -379,13 +438,13 @@ def settings(c, words=None, world_needed=True):
 
     dry = c.config.run.dry
     run = load.load(overrides() if words is None else words, fetch=None if dry else aws.fetch)
-    if not sys.stderr.isatty():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if run.cloud.loopback and world_needed and not dry:
         for name, value in environment(run).items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+    if not sys.stderr.isatty():  # after the twin's environment, which forgets every setting of the Hub's client
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return run
 
 
@@ -439,6 +498,20 @@ def account(run):
     return Aws(run.cloud)
 
 
+def chain(run) -> dict:
+    """The parts of every verb, as far as they are known before the first one runs."""
+    from trainer.publish import publish as upload
+
+    verbs = planned()
+    return {
+        "up": verbs.up(run),
+        "deploy": verbs.deploy(run, ROOT),
+        "train": verbs.train(run, ROOT, check_inputs, False),
+        "publish": verbs.publish(run, None, upload, ROOT, None),
+        "down": verbs.down(run, False),
+    }
+
+
 def planned():
     from remote import plan
 
@@ -474,11 +547,21 @@ def perform(c, run, verb, parts, done) -> None:
 
 
 def check_inputs(aws, settings) -> dict:
-    """Check the rows and the base model before anything is paid for."""
+    """Check the rows and the base model before anything is paid for, and tell what the run will need."""
     from remote import hub
     from trainer import preflight
 
-    return preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
+    facts = preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
+    print(outlook(aws, settings, sys.stderr.isatty()), file=sys.stderr)
+    return facts
+
+
+def outlook(aws, run, colour: bool) -> str:
+    from remote import gpu, hub, price
+    from trainer import preflight
+
+    card, hourly = gpu.card(aws, run.box.instance_type), price.per_hour(aws, run.box.instance_type)
+    return "\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, run.box, colour))
 
 
 def register_image(c, run) -> None:
@@ -494,7 +577,9 @@ def register_image(c, run) -> None:
     world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
 
 
-namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, smoke)
+namespace = Collection(
+    plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
+)
 twin = Collection("twin")
 for body, name in (
     (twin_start, "start"),
@@ -518,6 +603,7 @@ for body, name in (
     data.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
+bench.add_task(bench_trainer, "trainer")
 namespace.add_collection(twin)
 namespace.add_collection(data)
 namespace.add_collection(bench)

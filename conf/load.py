@@ -22,6 +22,8 @@ from conf.problem import Problem
 
 FOLDER = Path(__file__).parent
 LOCAL = FOLDER / "local.yaml"
+# Settings with keys that are not ours: PEFT's and the optimizer's, which check them, and names of files.
+OPEN = ("lora.options", "train.optimizer_options", "data.also=")
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 # Makes `python -m trainer --config-dir RUN --config-name config` write nothing but the run itself.
 HYDRA = """\
@@ -38,6 +40,11 @@ Fetch = Callable[[list[str]], dict[str, str]]
 def overrides(argv: list[str]) -> list[str]:
     """The words behind `--`, as the shell passed them."""
     return argv[argv.index("--") + 1 :] if "--" in argv else []
+
+
+def opened(words: list[str]) -> list[str]:
+    """The overrides, with leave to add to the settings that hold another library's own options."""
+    return [f"++{word}" if word.startswith(OPEN) else word for word in words]
 
 
 def load(words: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> schema.Run:
@@ -97,7 +104,7 @@ def _compose(words: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
-            return compose("main", overrides=words)
+            return compose("main", overrides=opened(words))
     except MissingConfigException as error:
         raise _no_such_choice(error) from error
     except OverrideParseException as error:

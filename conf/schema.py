@@ -22,6 +22,21 @@ class Schedule(Enum):
     constant = "constant"
     linear = "linear"
     cosine = "cosine"
+    wsd = "wsd"  # warm up, stay, decay in a line over the last `train.decay` of the steps
+
+
+class Best(Enum):
+    """What decides which step is exported."""
+
+    loss = "loss"  # of held-out answer tokens; comes with every measurement
+    macro_f1 = "macro_f1"  # over fields, of generated answers: every measurement generates them, which takes time
+
+
+class Learn(Enum):
+    """Which turns of a conversation have loss."""
+
+    last_answer = "last_answer"
+    every_answer = "every_answer"
 
 
 class TooLong(Enum):
@@ -29,6 +44,10 @@ class TooLong(Enum):
 
     refuse = "refuse"
     drop = "drop"
+
+
+POSITIVE = ("steps", "epochs", "hours", "rows_per_step", "pack_tokens", "lr", "loraplus_lr_ratio", "decay", "clip", "eval_every")
+POSITIVE += ("patience", "save_every", "keep", "eval_batch")  # of `train`
 
 
 def positive(path: str, value: float) -> None:
@@ -55,7 +74,7 @@ class Lora:
     alpha: float = MISSING
     dropout: float = MISSING
     targets: Any = MISSING  # "all-linear" or a list of module names, as PEFT's target_modules
-    rslora: bool = MISSING  # scale by alpha / sqrt(r) in place of alpha / r
+    options: dict[str, Any] = MISSING  # more of PEFT's LoraConfig, by its own names
 
     def __post_init__(self):
         positive("lora.r", self.r)
@@ -63,6 +82,9 @@ class Lora:
         fraction("lora.dropout", self.dropout)
         if not (self.targets == "all-linear" or (isinstance(self.targets, list) and self.targets)):
             raise ValueError(f"lora.targets is {self.targets!r}; use all-linear or a list such as [q_proj,v_proj]")
+        for taken, ours in {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}.items():
+            if taken in self.options:
+                raise ValueError(f"lora.options has {taken}; set `lora.{ours}` in its place")
 
 
 @dataclass
@@ -78,49 +100,74 @@ class Data:
     fields: list[str] | None = MISSING  # keys of the JSON answer that are scored; null for free text
     max_length: int = MISSING  # tokens of prompt and completion together
     too_long: TooLong = MISSING
+    learn: Learn = MISSING
+    also: dict[str, float] = MISSING  # more training rows: from where, and how often an epoch visits each (2 is twice, 0.5 every other)
     eval_rows: int = MISSING  # rows of `validation` that are scored, from the top
     max_new_tokens: int = MISSING  # limit of one generated answer
     train_sha256: str | None = None  # filled in when a run is made; the run's inputs are found by it
     validation_sha256: str | None = None
+    also_sha256: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("max_length", "eval_rows", "max_new_tokens"):
             positive(f"data.{name}", getattr(self, name))
+        for source, weight in self.also.items():
+            positive(f"data.also.{source}", weight)
 
 
 @dataclass
 class Train:
     steps: int | None = MISSING  # optimizer steps; null means `epochs` decides
     epochs: float = MISSING
+    hours: float | None = MISSING  # of training, after which it stops wherever it is; null means no limit
     rows_per_step: int = MISSING  # rows whose gradients make one optimizer step
-    pack_tokens: int = MISSING  # tokens of one packed forward pass; the step's rows fill as few packs as they fit in
+    pack_tokens: int | None = MISSING  # tokens of one packed forward pass; the step's rows fill as few as they fit in; null: a row each
     recompute: bool = MISSING  # compute activations again in the backward pass: half as much computing more, far less memory
+    optimizer: str = MISSING  # a class of torch.optim or bitsandbytes.optim
+    optimizer_options: dict[str, Any] = MISSING  # by the optimizer's own names
     lr: float = MISSING
+    loraplus_lr_ratio: float = MISSING  # how much faster the adapter's B learns than its A
     schedule: Schedule = MISSING
     warmup: float = MISSING  # share of all steps
-    weight_decay: float = MISSING
+    warmup_steps: int | None = MISSING  # in place of the share
+    decay: float = MISSING  # share of the steps behind the warmup; for the schedule wsd
     clip: float = MISSING  # largest gradient norm
+    neftune_noise_alpha: float = MISSING  # noise on the embeddings in training; 0 is none
     eval_every: int = MISSING  # steps between two measurements of the completion loss on held-out rows
+    best: Best = MISSING
+    patience: int | None = MISSING  # measurements in a row without a better one, after which it stops; null means never
     save_every: int = MISSING  # steps between two checkpoints; the best step is always saved
     keep: int = MISSING  # checkpoints kept besides the best
     eval_batch: int = MISSING  # rows generated at once
+    trackers: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
 
     def __post_init__(self):
-        if self.steps is not None:
-            positive("train.steps", self.steps)
-        for name in ("epochs", "rows_per_step", "pack_tokens", "lr", "clip", "eval_every", "save_every", "keep", "eval_batch"):
-            positive(f"train.{name}", getattr(self, name))
+        for name in POSITIVE:
+            if getattr(self, name) is not None:
+                positive(f"train.{name}", getattr(self, name))
         if not math.isfinite(self.lr) or self.lr > 1:
             raise ValueError(f"train.lr is {self.lr}; 1e-5 to 1e-2 is usual")
         fraction("train.warmup", self.warmup)
-        if self.weight_decay < 0:
-            raise ValueError(f"train.weight_decay is {self.weight_decay}; use 0 or more")
+        if self.decay > 1:
+            raise ValueError(f"train.decay is {self.decay}; it is a share: use 1 or less")
+        for name in ("warmup_steps", "neftune_noise_alpha"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; use 0 or more")
+        if self.optimizer.rpartition(".")[0] not in ("torch.optim", "bitsandbytes.optim"):
+            raise ValueError(f"train.optimizer is {self.optimizer}; use a class such as torch.optim.AdamW or bitsandbytes.optim.AdamW8bit")
 
 
 @dataclass
 class Publish:
     repository: str | None = MISSING  # null means `<whoami>/<name>`
     private: bool = MISSING
+    merged: bool = MISSING  # also make the adapter one model with its base, in `<repository>-merged`: as large as the base itself
+    gguf: bool = MISSING  # not possible yet; said where one would look for it
+
+    def __post_init__(self):
+        if self.gguf:
+            convert = "`publish.merged=true`, then run convert_hf_to_gguf.py of https://github.com/ggml-org/llama.cpp on the merged model"
+            raise ValueError(f"publish.gguf cannot be true: llama.cpp's converter is in no package of its makers; {convert}")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from data.tables import RowError, records
 
-__all__ = ["Fact", "Row", "RowError", "normalise", "read", "read_jsonl", "scan"]
+__all__ = ["Fact", "Row", "RowError", "normalise", "read", "scan"]
 
 ROLES = ("system", "user", "assistant")
 
@@ -62,11 +62,6 @@ def read(path: Path, name: str = "") -> list[Row]:
     if errors:
         raise errors[0]
     return rows
-
-
-def read_jsonl(path: Path) -> list[Row]:
-    """The rows of a JSON Lines file."""
-    return read(path)
 
 
 def scan(path: Path, name: str = "") -> tuple[list[Row], list[RowError]]:

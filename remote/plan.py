@@ -75,7 +75,8 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
         "upload": upload,
         "say": talk,
     }
-    return [Call(runs.download, {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs}), Call(hub.publish, settings)]
+    fetch = {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs, "merged": run.publish.merged}
+    return [Call(runs.download, fetch), Call(hub.publish, settings)]
 
 
 def stop_run(run: schema.Run) -> Plan:
@@ -168,6 +169,11 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
 def rehearse(plan: Plan) -> str:
     """What performing the plan would ask and run, as text; nothing is touched."""
     return "\n".join(_intent(part) if isinstance(part, Call) else _script(part) for part in plan)
+
+
+def outline(plan: Plan) -> str:
+    """The same in a line for each part."""
+    return "\n".join(f"  {part.intent}" if isinstance(part, Call) else f"  {part.script}.sh on the box" for part in plan)
 
 
 def _intent(call: Call) -> str:

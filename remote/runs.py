@@ -113,6 +113,10 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -
         if path.suffix in EXTENSIONS:
             inputs[name], _ = store.put_input(path)
             setattr(run.data, f"{name}_sha256", inputs[name])
+    for source in run.data.also:
+        if Path(source).suffix in EXTENSIONS:
+            inputs[source], _ = store.put_input(root / source)
+            run.data.also_sha256[source] = inputs[source]
     run_id = _unfinished(store, run)
     if run_id is None:
         run_id = _create(store, aws, run, image, root)
@@ -166,13 +170,16 @@ def _git(root: Path) -> tuple[str | None, bool | None]:
     return sha.stdout.strip(), bool(changes.stdout.strip())
 
 
-def download(aws: Aws, run_id: str | None, kind: str, into: Path) -> dict:
+def download(aws: Aws, run_id: str | None, kind: str, into: Path, merged: bool = False) -> dict:
     """Fetch the finished run's files from S3 and check each against its manifest."""
+    # A merged model has the size of its base: it comes only to be published.
     store = Store(aws)
     run_id = sealed(store, run_id, kind)
     folder = into / run_id
     for name, entry in manifest(store, run_id)["files"].items():
         target = folder / name
+        if name.startswith("merged/") and not merged:
+            continue
         if not target.exists() or _sha256(target) != entry["sha256"]:
             store.download(f"runs/{run_id}/{name}", target)
         if _sha256(target) != entry["sha256"]:

@@ -1,7 +1,8 @@
 """What the reading verbs print: S3 and tags are all they need, so they work with the box off."""
 
+import csv
 import json
-import subprocess
+import os
 import sys
 import time
 import webbrowser
@@ -12,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from conf import schema
-from conf.problem import Problem
 from remote import audit, follow, runs
 from remote.aws import Aws
 from remote.store import Store
@@ -36,25 +36,60 @@ def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None) -> N
 
 
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: list[str], summary: Callable) -> None:
-    """Print scores, Hub URL, report page, time and price of a finished run."""
+    """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
     found = runs.download(aws, run_id, run.kind.value, root / run.runs)
     run_id, folder = found["run_id"], found["folder"]
     manifest = json.loads((folder / "manifest.json").read_text())
-    Console(width=120, highlight=False).print(_scores(summary(json.loads((folder / "metrics.json").read_text())), run_id))
+    Console(width=120, highlight=False).print(scores(summary(json.loads((folder / "metrics.json").read_text())), run_id))
     published = store.get(f"runs/{run_id}/published.json")
     page = folder / "report.html"
+    for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
+        print(f"evaluated  {_evaluation(json.loads(store.get(f'runs/{run_id}/{name}')), summary)}")
     print(f"published  {json.loads(published)['url'] if published else 'not yet; `inv publish`'}")
     print(f"report     {page}")
     for line in _times(audit.latest(store, chain), manifest):
         print(line)
     print(f"next       {_next(run)}")
-    if sys.stdout.isatty() and sys.platform == "darwin":
+    if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         webbrowser.open(page.as_uri())
 
 
-def _scores(rows: list[tuple[str, ...]], run_id: str) -> Table:
-    table = Table("score", "base", "tuned", "", title=run_id, title_justify="left", box=None, pad_edge=False)
+def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
+    """Print every figure of a finished run as CSV."""
+    folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
+    rows = table(json.loads((folder / "metrics.json").read_text()))
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, found: Callable[[Path, Path], tuple[list, list, str]]) -> None:
+    """Print in which settings two finished runs differ, and how their tuned models scored."""
+    folders = [runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"] for run_id in (first, second)]
+    settings, figures, note = found(*folders)
+    names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
+    print("\n".join(names))
+    screen = Console(width=140, highlight=False)
+    screen.print(_table(("setting", "A", "B"), settings) if settings else "the settings are the same")
+    screen.print(_table(("score of the tuned model", "A", "B", "B - A", ""), figures))
+    print(note)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _evaluation(scores: dict, summary: Callable) -> str:
+    what, base, tuned, verdict = summary(scores)[0]
+    return f"{scores['split']}, {scores['rows']} rows: {what} {base} -> {tuned} {verdict}".rstrip()
+
+
+def scores(rows: list[tuple[str, ...]], title: str) -> Table:
+    table = Table("score", "base", "tuned", "", title=title, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     return table
@@ -80,19 +115,3 @@ def _next(run: schema.Run) -> str:
     if run.cloud.loopback:
         return f"on AWS: `inv up deploy train publish down -- cloud=aws experiment=medical_ie_8b`\n           {own}"
     return own
-
-
-def predict(aws: Aws, run: schema.Run, run_id: str | None, text: str, root: Path) -> None:
-    """Print what a finished run's adapter answers to a text, computed on this machine."""
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise Problem("answering here needs the trainer's packages", "`pip install -r trainer/requirements.txt`", reason="refused")
-    folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
-    body = sys.stdin.read() if text == "-" else text
-    print(f"answering with {folder.name}", file=sys.stderr)
-    command = [sys.executable, "-m", "trainer.predict", str(folder)]
-    done = subprocess.run(command, input=json.dumps({"input": body}) + "\n", text=True, stdout=subprocess.PIPE, cwd=root)
-    if done.returncode:
-        raise Problem(f"the trainer could not answer with {folder.name}", "its own words are above", reason="crashed")
-    print(json.loads(done.stdout.splitlines()[-1])["output"])

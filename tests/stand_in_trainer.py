@@ -35,7 +35,7 @@ def register(state: Path, repository: str = "fine-tune-slm", step_seconds: float
     return world.register_image(state, repository, image.tag(ROOT), [sys.executable, str(Path(__file__))], ROOT, environment)
 
 
-def run(settings, folder: Path, record, begun: float) -> None:
+def run(settings, folder: Path, record, begun: float, _team) -> None:
     """In the place of the trainer's recipe: steps, checkpoints, an adapter, scores and the seal."""
     from trainer import rows
 
@@ -55,7 +55,7 @@ def run(settings, folder: Path, record, begun: float) -> None:
     adapter(folder, settings)
     record.metrics(usual.METRICS | {"step": steps})
     record.predictions(usual.PREDICTIONS)
-    data = {"train": training.sha256, "validation": held_out.sha256, "train_rows": 1, "validation_rows": 1}
+    data = {"train": training[0].sha256, "validation": held_out.sha256, "train_rows": 1, "validation_rows": 1}
     seconds = {"load": 0.0, "train": round(time.monotonic() - begun, 2), "evaluate": 0.0}
     record.seal(settings, usual.FACTS | {"model": {"id": settings.model.id, "revision": "0" * 40}, "data": data, "seconds": seconds})
 

@@ -13,8 +13,11 @@ ALLOWED = {"conf": set(), "data": set(), "twin": set(), "remote": {"conf"}, "tra
 LAPTOP = [
     "tasks",
     "conf.load",
+    "remote.gpu",
     "remote.plan",
     "remote.show",
+    "remote.here",
+    "remote.board",
     "remote.hub",
     "trainer.publish",
     "trainer.preflight",
@@ -23,6 +26,7 @@ LAPTOP = [
     "trainer.lengths",
     "data.check",
     "data.show",
+    "trainer.compare",
     "twin.world",
 ]
 

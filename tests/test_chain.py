@@ -1,6 +1,7 @@
 """The main job, as a user runs it: real scripts, real agent protocol, real S3 and Hub protocols, the real trainer on a tiny model."""
 
 import base64
+import csv
 import gzip
 import json
 import re
@@ -192,6 +193,10 @@ def test_publishing_again_makes_no_second_commit(chain):
     assert again["repository"].endswith("-smoke")
 
 
+def test_a_pipe_gets_no_progress_bars(chain):
+    assert "\r" not in chain.first.stderr and "%|" not in chain.first.stderr
+
+
 def test_the_report_tells_scores_page_price_and_what_is_next(chain):
     out = chain.inv("report").stdout
     for words in ("base", "tuned", "published  http://127.0.0.1", "report.html", "time ", "price ", "cloud=aws"):
@@ -204,6 +209,26 @@ def test_predict_answers_on_this_machine(chain):
     done = chain.inv("predict", "A 60-year-old with stage II melanoma.")
     assert done.stdout.strip()
     assert "answering with" in done.stderr
+
+
+def test_a_run_is_a_spreadsheet_and_two_runs_are_compared(chain):
+    table = list(csv.DictReader(chain.inv("report", "--csv").stdout.splitlines()))
+    assert {"macro_f1", "row_exact", "completion_loss", "stage"} <= {row["name"] for row in table}
+    first, second = list(runs(chain))[-2:]
+    out = chain.inv("compare", first, second).stdout
+    assert f"A: {first}" in out and f"B: {second}" in out
+    assert "the settings are the same" in out and "scored on the same rows" in out
+
+
+def test_a_finished_run_is_scored_on_other_rows_and_its_own_files_stay(chain):
+    run = list(runs(chain))[-1]
+    before = {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in ("manifest.json", "metrics.json", "predictions.jsonl")}
+    out = chain.inv("evaluate", "--split", "smoke_validation").stdout
+    assert "macro-F1 over fields" in out and "(16 rows)" in out
+    kept = json.loads(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.json"))
+    assert (kept["run_id"], kept["rows"], kept["trained_on"]) == (run, 16, False)
+    assert len(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.predictions.jsonl").splitlines()) == 16
+    assert before == {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in before}
 
 
 def test_a_rehearsal_prints_the_chain_and_touches_nothing(chain):

@@ -2,6 +2,8 @@
 
     python -m trainer model=tiny train.lr=1e-3                   makes a run folder of its own
     python -m trainer --config-dir RUN --config-name config      works in RUN, and goes on where an attempt before it stopped
+    accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
+    python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          one run after the other
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
@@ -26,6 +28,7 @@ from conf import load
 from conf.problem import Problem
 from conf.schema import Recipe
 from trainer.record import Record, sealed
+from trainer.team import Listener, Team
 
 FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may tell more than the sentence
 
@@ -34,10 +37,11 @@ FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback m
 def main(composed: DictConfig) -> None:
     try:
         settings = load.recipe(composed)
-        given = _given_folder()
-        folder = given or _own_folder(settings)
-        train(settings, folder)
-        Record(folder).phase("uploading" if given else "done")
+        given, team = _given_folder(), Team()
+        folder = given or team.agree(_own_folder(settings) if team.first else None)
+        train(settings, folder, team)
+        if team.first:
+            Record(folder).phase("uploading" if given else "done")
     except Problem as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
         if HydraConfig.get().mode.name == "MULTIRUN":
@@ -45,17 +49,18 @@ def main(composed: DictConfig) -> None:
         sys.exit(1)
 
 
-def train(settings: Recipe, folder: Path) -> None:
+def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
     """Make the run in `folder`, or leave in its state why that was not possible."""
     if sealed(folder):
         raise Problem(f"run {folder.name} is finished and sealed: it is never trained again", "start a new run", "refused")
-    begun, record = time.monotonic(), Record(folder)
+    team = team or Team()
+    begun, record = time.monotonic(), Record(folder) if team.first else Listener()
     signal.signal(signal.SIGTERM, _ended)
     try:
         record.phase("running")
         from trainer import recipe  # torch and transformers take seconds to import: only for settings that are right
 
-        recipe.run(settings, folder, record, begun)
+        recipe.run(settings, folder, record, begun, team)
     except BaseException as error:
         from trainer.failure import diagnose
 
@@ -89,6 +94,18 @@ def _ended(number: int, _frame) -> None:
     raise KeyboardInterrupt
 
 
+def _preflight(words: list[str]) -> None:
+    from huggingface_hub import get_token
+
+    from trainer import preflight
+
+    try:
+        run = load.load(words)
+        print("\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, run.box, sys.stdout.isatty())))
+    except Problem as problem:
+        sys.exit(f"error: {problem}")
+
+
 def _log_in(folder: Path) -> None:
     """From here on all output, that of libraries in C too, goes to the run's log: one file, only ever appended to, across attempts."""
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -96,11 +113,21 @@ def _log_in(folder: Path) -> None:
     os.dup2(log, 2)
 
 
+def _quiet() -> None:
+    """One of several processes tells what all of them do; the others speak only of what goes wrong."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 if __name__ == "__main__":
     if "--config-dir" in sys.argv:  # as the box starts it
         _log_in(Path(sys.argv[sys.argv.index("--config-dir") + 1]))
+    if os.environ.get("RANK", "0") != "0":
+        _quiet()
     # Nobody sees a progress bar in a log, and nobody is told which model this is.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
     sys.stdout.reconfigure(line_buffering=True)
+    if sys.argv[1:2] == ["preflight"]:
+        sys.exit(_preflight(sys.argv[2:]))
+    sys.argv = load.opened(sys.argv)
     main()

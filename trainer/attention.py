@@ -16,8 +16,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 @contextmanager
 def packed(model: PreTrainedModel) -> Iterator[None]:
     """Within this, `model` takes packs (with `lengths=`); outside it takes batches with a mask, as `generate` wants."""
+    with _attending(model, "packed"):
+        yield
+
+
+def unpacked(model: PreTrainedModel):
+    """Within this, inside `packed`, `generate` works."""
+    return _attending(model, "sdpa")
+
+
+@contextmanager
+def _attending(model: PreTrainedModel, way: str) -> Iterator[None]:
     before = model.config._attn_implementation
-    model.set_attn_implementation("packed")
+    model.set_attn_implementation(way)
     try:
         yield
     finally:
@@ -26,22 +37,30 @@ def packed(model: PreTrainedModel) -> Iterator[None]:
 
 def _within_rows(module, query, key, value, _mask, *, lengths: list[int], sliding_window: int | None = None, **options):
     queries, keys, values = (states.split(lengths, 2) for states in (query, key, value))
+    masks = _masks(tuple(lengths), sliding_window, query.dtype, query.device)
     outputs = []
     for row in range(0 if lengths[0] else 1, len(lengths)):
-        before = lengths[0] if row else 0
-        own = (torch.cat([states[0], states[row]], 2) if before else states[row] for states in (keys, values))
-        mask = _mask_of(lengths[row], before, sliding_window, query.device)
-        outputs.append(sdpa_attention_forward(module, queries[row], *own, mask, **options)[0])
+        own = (torch.cat([states[0], states[row]], 2) if row and lengths[0] else states[row] for states in (keys, values))
+        outputs.append(sdpa_attention_forward(module, queries[row], *own, masks[row], **options)[0])
     return torch.cat(outputs, dim=1), None
 
 
-@lru_cache(maxsize=256)  # the same in every layer
-def _mask_of(length: int, before: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Who sees whom when `before` tokens stand ahead of a row; None where plain causal attention says it."""
+@lru_cache(maxsize=1)  # the same in every layer of a pack; those of packs before would only take memory
+def _masks(lengths: tuple[int, ...], window: int | None, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor | None]:
+    """Who sees whom in the shared beginning and in each row behind it; None where plain causal attention says it.
+
+    As numbers to add: from a mask of truth values every layer would make, and keep for its gradients, such numbers of its own.
+    """
+    shared, *rests = lengths
+    return [_mask(shared, 0, window, dtype, device), *(_mask(rest, shared, window, dtype, device) for rest in rests)]
+
+
+def _mask(length: int, before: int, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
     if not before and (window is None or length <= window):
         return None
     distance = torch.arange(before, before + length, device=device)[:, None] - torch.arange(before + length, device=device)
-    return ((distance >= 0) & (distance < (window or before + length)))[None, None]
+    seen = (distance >= 0) & (distance < (window or before + length))
+    return torch.zeros_like(distance, dtype=dtype).masked_fill(~seen, float("-inf"))[None, None]
 
 
 AttentionInterface.register("packed", _within_rows)

@@ -20,22 +20,38 @@ HUB_METRICS = {"macro_f1": "f1", "row_exact": "exact_match", "exact": "exact_mat
 
 def render(folder: Path, repository: str, entry: dict | None = None) -> str:
     """The card of the run in `folder`, as `repository` will show it. `entry` stands in for a manifest that is still to come."""
-    entry = entry or json.loads((folder / "manifest.json").read_text())
+    found = _found(folder, entry)
+    front = _front(found["run"], found["metrics"], found["config"], repository).to_yaml()
+    return _template("card.md.j2").render(**found, front=front, repository=repository)
+
+
+def render_merged(folder: Path, repository: str, adapter: str) -> str:
+    """The card of the run's merged model; `adapter` is the repository that has the adapter and the whole story."""
+    found = _found(folder, None)
+    chosen = found["metrics"]["merged"]["forms"][found["metrics"]["merged"]["chosen"]]
+    own = found["metrics"] | {"tuned": chosen, "completion_loss": None}
+    front = _front(found["run"], own, found["config"], repository)
+    front.library_name, front.base_model_relation = "transformers", "finetune"
+    front.tags = [tag for tag in front.tags if tag not in ("peft", "lora") and not tag.startswith("base_model:")]
+    return _template("merged.md.j2").render(**found, front=front.to_yaml(), repository=repository, adapter=adapter)
+
+
+def _found(folder: Path, entry: dict | None) -> dict:
+    """What the record holds of a run, as both cards need it."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    front = _front(entry, metrics, config, repository).to_yaml()
-    return _template().render(
-        front=front,
-        repository=repository,
-        run=entry,
-        config=config,
-        metrics=metrics,
-        lines=figures.summary(metrics),
-        fields=figures.fields(metrics),
-        example=_example(folder),
-        steps=max((event["step"] for event in files.lines(folder / "events.jsonl") if event["event"] == "step"), default=None),
-        lowest=_lowest_held_out(folder),
-    )
+    done = [event for event in files.lines(folder / "events.jsonl") if event["event"] == "step"]
+    return {
+        "run": entry or json.loads((folder / "manifest.json").read_text()),
+        "config": OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")),
+        "metrics": metrics,
+        "lines": figures.summary(metrics),
+        "fields": figures.fields(metrics),
+        "forms": figures.forms(metrics),
+        "example": _example(folder),
+        "steps": max((event["step"] for event in done), default=None),
+        "planned": done[-1]["steps"] if done else None,
+        "lowest": _lowest_held_out(folder),
+    }
 
 
 def _front(entry: dict, metrics: dict, config: dict, repository: str) -> ModelCardData:
@@ -103,7 +119,7 @@ def _lowest_held_out(folder: Path) -> dict | None:
     return min(losses, key=lambda event: event["loss"], default=None)
 
 
-def _template():
+def _template(name: str):
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=ChainableUndefined,
@@ -121,4 +137,4 @@ def _template():
         "source": figures.source,
         "python": repr,
     }
-    return environment.get_template("card.md.j2")
+    return environment.get_template(name)

@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there, and that only the run they belong to goes on from.
 
-A checkpoint is a folder `step-000008`: the adapter, the optimizer, the random state, the progress, and last `COMPLETE`, which
+A checkpoint is a folder `step-000008`: the adapter, the optimizer, the progress, and last `COMPLETE`, which
 holds the sha256 of the others. It is written beside its place and renamed; whatever lacks or contradicts `COMPLETE` is ignored.
 """
 
@@ -19,13 +19,16 @@ from conf.problem import Problem
 
 @dataclass
 class Progress:
-    """How far the run is. The order of rows and the learning rate follow from the step."""
+    """How far the run is. The order of rows, the learning rate and all chance follow from the step."""
 
     step: int = 0
     tokens: int = 0  # trained on so far
     base_loss: float = float("nan")  # on held-out rows, before the first step
     best_step: int = 0
     best_loss: float = float("inf")
+    best_score: float = float("-inf")  # what `train.best` names; more is better
+    waited: int = 0  # measurements since the best one
+    over: bool = False  # nothing is left to train
     seconds: float = field(default=0.0, compare=False)  # of training, in this and all earlier attempts
 
 
@@ -42,7 +45,7 @@ class Store:
         """Put the state after `progress.step` on the disk, then remove what is no longer kept."""
         files = {
             "adapter.safetensors": tensors.save(_weights(model)),
-            "optimizer.safetensors": tensors.save(_moments(optimizer) | _random()),
+            "optimizer.safetensors": tensors.save(_moments(optimizer)),
             "progress.json": json.dumps({"identity": self.identity} | asdict(progress)).encode(),
         }
         part = self.folder / "part"
@@ -103,25 +106,27 @@ def _load_weights(model: torch.nn.Module, saved: dict[str, torch.Tensor]) -> Non
         weight.copy_(saved[name])
 
 
+def _learning(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"moment.{index}.{name}": value.contiguous() for index, values in state.items() for name, value in values.items()}
+    """What the optimizer remembers of each weight, named by the weight's place, the value's name, and what it is to become again."""
+    found = {}
+    for place, weight in enumerate(_learning(optimizer)):
+        for name, value in optimizer.state[weight].items():
+            # bitsandbytes counts steps in a number; torch keeps some on the CPU beside weights on a GPU.
+            kind = "number" if not torch.is_tensor(value) else "device" if value.device == weight.device else "cpu"
+            found[f"{place}.{kind}.{name}"] = torch.as_tensor(value).detach().clone()  # its maps serve all weights
+    return found
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(saved.pop("random.cpu"))
-    if "random.cuda" in saved:
-        torch.cuda.set_rng_state(saved.pop("random.cuda"))
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    weights = _learning(optimizer)
     for key, value in saved.items():
-        _, index, name = key.split(".", 2)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-
-
-def _random() -> dict[str, torch.Tensor]:
-    states = {"random.cpu": torch.get_rng_state()}
-    return states | ({"random.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+        place, kind, name = key.split(".", 2)
+        weight = weights[int(place)]
+        optimizer.state[weight][name] = value.item() if kind == "number" else value.to(weight.device if kind == "device" else "cpu")
 
 
 def _write(path: Path, content: bytes) -> None:

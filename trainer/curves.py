@@ -17,10 +17,13 @@ def draw(events: list[dict]) -> list[tuple[str, Markup]]:
     if not steps:
         return []
     losses = [("training", TUNED, _points(steps, "loss")), ("held-out", BASE, _points(held_out, "loss"))]
+    matches = [("whole fields", TUNED, _points(held_out, "field_match")), ("single tokens", BASE, _points(held_out, "token_match"))]
     curves = [
-        ("Loss per answer token", "loss", losses),
+        ("Loss per answer token", "loss (nats)", losses),
+        ("What the model puts first on held-out rows, given the right text before it", "share", matches),
         ("Learning rate", "learning rate", [("learning rate", TUNED, _points(steps, "lr"))]),
-        ("Speed", "tokens a second", [("tokens a second", TUNED, _points(steps, "tok_s"))]),
+        ("Throughput", "tokens a second", [("tokens a second", TUNED, _points(steps, "tok_s"))]),
+        ("Peak memory", "GB", [("peak memory", TUNED, [(step, size / 1e9) for step, size in _points(steps, "mem")])]),
     ]
     return [(title, _plot(label, series)) for title, label, series in curves if any(points for _, _, points in series)]
 

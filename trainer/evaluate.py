@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from conf.problem import Problem
 from conf.schema import Recipe
-from data.score import score
+from data.score import difference, score
 from trainer import files
 from trainer import model as models
 from trainer.model import Base
@@ -22,8 +22,8 @@ Answer = tuple[str, bool]  # the text, and whether it ended by itself
 
 def compare(
     tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str, folder: Path, record: Record
-) -> dict:
-    """The scores of both models; every answer goes to `predictions.jsonl`. The base model's are kept for the next run."""
+) -> tuple[dict, list[dict]]:
+    """The scores of both models, and every answer. The base model's answers are kept beside the runs, for the next one."""
     models.greedy(base, prompt.stops)
     after = generate(tuned, prompt, examples, settings, record, "scoring tuned")
     cache = folder.resolve().parent.parent / "base-scores" / f"{_identity(base, prompt, examples, settings, sha256)}.json"
@@ -35,14 +35,29 @@ def compare(
             cache.parent.mkdir(parents=True, exist_ok=True)
             files.write(cache, files.page({"answers": before}))
     rows = [example.row for example in examples]
-    record.predictions(
-        [
-            {"id": row.id, "prompt": row.messages, "expected": row.completion, "base": old, "tuned": new}
-            for row, (old, _), (new, _) in zip(rows, before, after, strict=True)
-        ]
-    )
     kind = "text" if settings.data.fields is None else "extraction"
-    return {"task": kind, "rows": len(rows), "base": _judged(before, rows, settings), "tuned": _judged(after, rows, settings)}
+    gain = difference([text for text, _ in before], [text for text, _ in after], rows, settings.data.fields, settings.seed)
+    scores = {
+        "task": kind,
+        "rows": len(rows),
+        "base": judged(before, rows, settings),
+        "tuned": judged(after, rows, settings),
+        "difference": gain,
+    }
+    return scores, [
+        {"id": row.id, "prompt": row.messages, "expected": row.completion, "base": old, "tuned": new}
+        for row, (old, _), (new, _) in zip(rows, before, after, strict=True)
+    ]
+
+
+def reload(tuned: PeftModel, adapter: Path) -> None:
+    """Give the model the very weights that the exported files hold: what is scored is what others will load."""
+    exported = load_peft_weights(str(adapter), device=str(tuned.device))
+    learned = sum(weight.requires_grad for weight in tuned.parameters())
+    unknown = set_peft_model_state_dict(tuned, exported).unexpected_keys
+    if unknown or len(exported) != learned:
+        what = f"the exported adapter holds {len(exported)} weights, {len(unknown)} of them unknown; {learned} were learned"
+        raise Problem(what, "start a new run with `inv train`", "damaged_run")
 
 
 @torch.inference_mode()
@@ -67,13 +82,14 @@ def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int)
     pad = prompt.tokenizer.pad_token_id
     tokens = torch.tensor([[pad] * (longest - len(each)) + each for each in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=model.device)
-    low = model.get_base_model().dtype is torch.bfloat16
+    low = (model.get_base_model() if isinstance(model, PeftModel) else model).dtype is torch.bfloat16
     with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
         outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens)
     return [prompt.answer(output) for output in outputs[:, longest:].tolist()]
 
 
-def _judged(answers: list[Answer], rows: list, settings: Recipe) -> dict:
+def judged(answers: list[Answer], rows: list, settings: Recipe) -> dict:
+    """The scores of one model's answers."""
     texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
     try:
         return score(texts, rows, stopped, settings.data.fields, settings.seed)

@@ -11,11 +11,21 @@ HEADLINES = {
         "json_valid": "valid JSON",
         "schema_valid": "follows the schema",
         "hallucination": "made-up values (lower is better)",
+        "unsupported": "values that the note does not mention (lower is better)",
+        "distractor_hit": "traps walked into (lower is better)",
+        "empty_f1": "F1 of leaving a field empty",
         "stopped": "stops by itself",
     },
     "text": {"exact": "exact match", "token_f1": "token F1", "stopped": "stops by itself"},
 }
-LOWER_IS_BETTER = {"hallucination", "completion_loss"}
+LOWER_IS_BETTER = {"hallucination", "unsupported", "distractor_hit", "completion_loss"}
+WHERE_KNOWN = {"unsupported", "distractor_hit", "empty_f1"}  # figures that need rows with marked evidence, or a scorer that has them
+# The ways to merge the adapter into its base; see `merge`.
+FORMS = {
+    "nf4": "merged with the base weights that training saw (NF4 and back)",
+    "w16": "merged with the base model's own weights",
+}
+SLICED = {"extraction": ("macro_f1", "row_exact"), "text": ("token_f1", "exact")}  # what a slice shows: the bar, and the number beside it
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Line:
     tuned: float | None
     base_interval: list[float] | None = None
     tuned_interval: list[float] | None = None
+    gain: dict | None = None  # the difference of the two on the same rows: its value and interval
 
     @property
     def better(self) -> bool | None:
@@ -37,21 +48,65 @@ class Line:
         return (self.tuned < self.base) == (self.key in LOWER_IS_BETTER)
 
 
+@dataclass(frozen=True)
+class Slice:
+    """The figures of the rows that have something in common."""
+
+    kind: str
+    name: str
+    rows: int
+    base: float | None
+    tuned: float | None
+    exact: float | None  # of the tuned model
+
+
 def summary(metrics: dict) -> list[Line]:
     """The headline figures of a run's `metrics.json`."""
-    base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
+    base, tuned, gains = metrics.get("base") or {}, metrics.get("tuned") or {}, metrics.get("difference") or {}
     lines = [
-        Line(key, what, base.get(key), tuned.get(key), base.get("intervals", {}).get(key), tuned.get("intervals", {}).get(key))
+        Line(key, what, base.get(key), tuned.get(key), _interval(base, key), _interval(tuned, key), gains.get(key))
         for key, what in HEADLINES[metrics["task"]].items()
+        if key not in WHERE_KNOWN or base.get(key) is not None or tuned.get(key) is not None
     ]
     loss = metrics.get("completion_loss") or {}
     return [*lines, Line("completion_loss", "loss per answer token (lower is better)", loss.get("base"), loss.get("tuned"))]
 
 
 def fields(metrics: dict) -> list[Line]:
-    """F1 of every field of the answer; none for a free-text task."""
+    """F1 of every field of the answer, with its interval where it was drawn; none for a free-text task."""
     base, tuned = ((metrics.get(side) or {}).get("fields", {}) for side in ("base", "tuned"))
-    return [Line(name, name, base.get(name, {}).get("f1"), tuned.get(name, {}).get("f1")) for name in tuned or base]
+    gains = (metrics.get("difference") or {}).get("fields", {})
+    return [_field(name, base.get(name, {}), tuned.get(name, {}), gains.get(name)) for name in tuned or base]
+
+
+def slices(metrics: dict) -> list[Slice]:
+    """The tuned model's figures, and the base model's, for the kinds of rows that the scorer tells apart."""
+    base, tuned = ((metrics.get(side) or {}).get("slices", {}) for side in ("base", "tuned"))
+    first, second = SLICED[metrics["task"]]
+    return [
+        Slice(kind, name, found["rows"], base.get(kind, {}).get(name, {}).get(first), found[first], found[second])
+        for kind, named in tuned.items()
+        for name, found in named.items()
+    ]
+
+
+def forms(metrics: dict) -> list[dict]:
+    """The adapter and each merged form with its foremost figures; none where nothing was merged."""
+    merged = metrics.get("merged")
+    if not merged:
+        return []
+    named = {"adapter on its base": metrics["tuned"]}
+    named |= {FORMS[form] + " (published)" * (form == merged["chosen"]): score for form, score in merged["forms"].items()}
+    each = {what: summary({"task": metrics["task"], "tuned": score}) for what, score in named.items()}
+    return [{"what": what, "lines": [line for line in lines if line.key in SLICED[metrics["task"]]]} for what, lines in each.items()]
+
+
+def _field(name: str, base: dict, tuned: dict, gain: dict | None) -> Line:
+    return Line(name, name, base.get("f1"), tuned.get("f1"), base.get("interval"), tuned.get("interval"), gain)
+
+
+def _interval(side: dict, key: str) -> list[float] | None:
+    return side.get("intervals", {}).get(key)
 
 
 def text(value: float | None, interval: list[float] | None = None) -> str:

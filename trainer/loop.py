@@ -4,118 +4,120 @@ A step's loss is the sum over all its supervised tokens divided by their number,
 a step needs follows from its number, so a run that goes on after a kill -9 ends with the same bytes as one that was left alone.
 """
 
+import hashlib
 import math
-import random
 import time
+from collections.abc import Callable
 
 import torch
 from peft import PeftModel
 
 from conf.problem import Problem
-from conf.schema import Recipe, Schedule, Train
-from trainer import attention, model
+from conf.schema import Best, Recipe, Train
+from trainer import attention, glance, model, optimizer, trackers
 from trainer.checkpoint import Progress, Store
+from trainer.order import Order
 from trainer.pack import packs
 from trainer.prompt import Example
 from trainer.record import Record
+from trainer.team import Team
 
 
-def train(tuned: PeftModel, examples: list[Example], held_out: list[Example], settings: Recipe, store: Store, record: Record) -> Progress:
-    """Train to the last step. The best step, by the loss on held-out rows, is among the checkpoints."""
-    train, last = settings.train, steps(settings.train, len(examples))
-    weights = [weight for weight in tuned.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=train.lr, weight_decay=train.weight_decay, fused=True)
+def train(
+    tuned: PeftModel, order: Order, held_out: list[Example], settings: Recipe, store: Store, record: Record, team: Team, judge: Callable
+) -> Progress:
+    """Train to the last step. The best step is among the checkpoints; `judge` scores a step where `train.best` asks for it."""
+    last, learner = steps(settings.train, order), optimizer.build(tuned, settings.train)
     with attention.packed(tuned.get_base_model()):
-        progress = store.resume(tuned, optimizer)
+        progress = store.resume(tuned, learner)
+        drawn = trackers.start(record.folder, settings, progress.step) if team.first else []
         if progress.step == 0:
-            progress.base_loss = measure(tuned, held_out, train.pack_tokens, 0, record)
+            progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
         else:
             print(f"going on after step {progress.step} of {last}", flush=True)
         pace, begun = Pace(progress.step, last), time.monotonic() - progress.seconds
-        while progress.step < last:
+        while not progress.over:
             step = progress.step + 1
-            rows = rows_of_step(step, examples, settings)
-            figures = take(step, rows, tuned, optimizer, rate(step, last, train), train)
+            rows = order.step(step)
+            rate = optimizer.rate(step, last, settings.train)
+            figures = take(step, rows, tuned, learner, rate, settings, team) | {"epoch": order.epoch(step)}
             progress.step, progress.tokens = step, progress.tokens + sum(map(len, rows))
-            pace.tell(record, figures | {"epoch": round(step * train.rows_per_step / len(examples), 4)}, sum(map(len, rows)))
-            progress.seconds = time.monotonic() - begun
-            keep(progress, last, tuned, optimizer, held_out, train, store, record)
+            pace.tell(record, drawn, figures, sum(map(len, rows)))
+            progress.seconds = team.agree(time.monotonic() - begun)
+            progress.over = step == last or progress.seconds >= (settings.train.hours or math.inf) * 3600
+            keep(progress, tuned, learner, held_out, settings, store, record, drawn, team, judge)
+        for tracker in drawn:
+            tracker.close()
     return progress
 
 
-def steps(train: Train, rows: int) -> int:
-    return train.steps or math.ceil(train.epochs * rows / train.rows_per_step)
+def steps(train: Train, order: Order) -> int:
+    return train.steps or math.ceil(train.epochs * order.length / train.rows_per_step)
 
 
-def rows_of_step(step: int, examples: list[Example], settings: Recipe) -> list[Example]:
-    """Every epoch visits all rows in an order of its own, drawn from the seed; steps run on across the epochs."""
-    size = settings.train.rows_per_step
-    return [
-        examples[_order(len(examples), settings.seed, place // len(examples))[place % len(examples)]]
-        for place in range((step - 1) * size, step * size)
-    ]
-
-
-def rate(step: int, last: int, train: Train) -> float:
-    """The learning rate of a step: up in a line, then as the schedule says."""
-    warm = math.ceil(train.warmup * last)
-    if step <= warm:
-        return train.lr * step / warm
-    done = (step - 1 - warm) / max(last - warm, 1)
-    return (
-        train.lr
-        * {
-            Schedule.constant: 1.0,
-            Schedule.linear: 1 - done,
-            Schedule.cosine: (1 + math.cos(math.pi * done)) / 2,
-        }[train.schedule]
-    )
-
-
-def take(step: int, rows: list[Example], tuned: PeftModel, optimizer: torch.optim.Optimizer, lr: float, train: Train) -> dict[str, float]:
+def take(
+    step: int, rows: list[Example], tuned: PeftModel, learner: torch.optim.Optimizer, rate: float, settings: Recipe, team: Team
+) -> dict[str, float]:
     """One optimizer step. The device is asked once, before the weights change."""
     tuned.train()
-    optimizer.zero_grad()
-    supervised = sum(len(row.completion) for row in rows)
+    learner.zero_grad()
+    _draw_anew(settings.seed, step, team)
+    supervised = sum(row.learned for row in rows)
     total = torch.zeros((), device=tuned.device)
-    for pack in packs(rows, train.pack_tokens):
-        part = model.loss(tuned, pack) / supervised
+    for pack in packs(team.share(rows), settings.train.pack_tokens):
+        part = model.loss(tuned, pack, settings.train.neftune_noise_alpha) / supervised
         part.backward()
         total += part.detach()
-    weights = optimizer.param_groups[0]["params"]
-    norm = torch.nn.utils.clip_grad_norm_(weights, train.clip)
+    weights = [weight for group in learner.param_groups for weight in group["params"]]
+    _share_gradients(team, total, weights)
+    norm = torch.nn.utils.clip_grad_norm_(weights, settings.train.clip)
     value, size = torch.stack([total, norm]).tolist()
     if not (math.isfinite(value) and math.isfinite(size)):
         raise _not_finite(step, rows, tuned, value)
-    optimizer.param_groups[0]["lr"] = lr
-    optimizer.step()
-    return {"step": step, "loss": value, "lr": lr, "grad_norm": size}
+    optimizer.set_rate(learner, rate)
+    learner.step()
+    return {"step": step, "loss": value, "lr": rate, "grad_norm": size}
 
 
-def keep(progress: Progress, last: int, tuned, optimizer, held_out: list[Example], train: Train, store: Store, record: Record) -> None:
+def keep(
+    progress: Progress, tuned, learner, held_out: list[Example], settings: Recipe, store: Store, record: Record, drawn, team, judge
+) -> None:
     """Measure and save where the settings say; always at the last step, and always at a step that is the best so far."""
-    step, best = progress.step, False
-    if step % train.eval_every == 0 or step == last:
-        found = measure(tuned, held_out, train.pack_tokens, step, record)
-        best = found < progress.best_loss or not progress.best_step
-        if best:
-            progress.best_step, progress.best_loss = step, found
-    if best or step % train.save_every == 0 or step == last:
-        store.save(progress, tuned, optimizer)
+    step, train = progress.step, settings.train
+    better = False
+    if step % train.eval_every == 0 or progress.over:
+        loss, score = team.agree(_judged(tuned, held_out, settings, step, record, drawn, judge) if team.first else None)
+        better = score > progress.best_score or not progress.best_step
+        progress.waited = 0 if better else progress.waited + 1
+        progress.over = progress.over or (train.patience is not None and progress.waited >= train.patience)
+        if better:
+            progress.best_step, progress.best_loss, progress.best_score = step, loss, score
+    if team.first and (better or step % train.save_every == 0 or progress.over):
+        store.save(progress, tuned, learner)
 
 
-@torch.no_grad()
-def measure(tuned: PeftModel, held_out: list[Example], pack_tokens: int, step: int, record: Record) -> float:
-    """The mean loss of a held-out row's answer tokens."""
-    tuned.eval()
-    total = torch.zeros((), device=tuned.device)
-    for pack in packs(held_out, pack_tokens):
-        total += model.loss(tuned, pack)
-        record.beat()
-    found = total.item() / sum(len(example.completion) for example in held_out)
-    record.event("eval", step=step, loss=found)
-    print(f"step {step}: loss on held-out rows {found:.4f}", flush=True)
-    return found
+def _judged(tuned, held_out, settings: Recipe, step: int, record: Record, drawn, judge: Callable) -> tuple[float, float]:
+    """The loss on held-out rows, and the score that decides about the best step: more is better."""
+    loss = measure(tuned, held_out, settings, step, record, drawn)
+    if settings.train.best is Best.loss:
+        return loss, -loss
+    score = judge()
+    record.event("score", step=step, macro_f1=score)
+    print(f"step {step}: macro-F1 of generated answers {score:.4f}", flush=True)
+    for tracker in drawn:
+        tracker.log({"eval/macro_f1": score}, step)
+    return loss, score
+
+
+def measure(tuned: PeftModel, examples: list[Example], settings: Recipe, step: int, record: Record, drawn=()) -> float:
+    """Measure the held-out rows, and return the mean loss of their answer tokens."""
+    found = glance.measure(tuned, examples, settings.train.pack_tokens, settings.data.fields, record.beat)
+    record.event("eval", step=step, **found)
+    for tracker in drawn:
+        tracker.log({f"eval/{name}": value for name, value in found.items() if isinstance(value, float)}, step)
+    told = f", fields {found['field_match']:.3f}" if found.get("field_match") is not None else ""
+    print(f"step {step}: loss on held-out rows {found['loss']:.4f}; put first: tokens {found['token_match']:.3f}{told}", flush=True)
+    return found["loss"]
 
 
 class Pace:
@@ -126,21 +128,30 @@ class Pace:
         self.spent = 0.0
         self.begun = time.monotonic()
 
-    def tell(self, record: Record, figures: dict[str, float], tokens: int) -> None:
+    def tell(self, record: Record, drawn: list, figures: dict[str, float], tokens: int) -> None:
         seconds = time.monotonic() - self.begun
         self.spent += seconds
         step = int(figures["step"])
         eta = self.spent / (step - self.first) * (self.last - step)
         speed = tokens / seconds
         record.event("step", **figures, steps=self.last, tok_s=round(speed, 1), mfu=None, mem=model.peak_memory(), eta=round(eta, 1))
+        for tracker in drawn:
+            tracker.log({f"train/{name}": value for name, value in figures.items() if name != "step"} | {"train/tok_s": speed}, step)
         print(f"step {step}/{self.last}  loss {figures['loss']:.4f}  {speed:.0f} tokens/s  {eta:.0f} s left", flush=True)
         self.begun = time.monotonic()
 
 
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(count))
-    random.Random(f"{seed} {epoch}").shuffle(order)
-    return order
+def _draw_anew(seed: int, step: int, team: Team) -> None:
+    """Let chance (dropout, noise) follow from the step too; each process has its own rows, and its own chance."""
+    digest = hashlib.sha256(f"{seed} {step} {team.index}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7]))
+
+
+def _share_gradients(team: Team, total: torch.Tensor, weights: list[torch.Tensor]) -> None:
+    for weight in weights:
+        if weight.grad is None:  # more processes than rows
+            weight.grad = torch.zeros_like(weight)
+    team.add_up([total, *(weight.grad for weight in weights)])
 
 
 @torch.no_grad()

@@ -5,8 +5,10 @@ it would copy embeddings, head and norms to fp32.
 """
 
 import os
+import re
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -37,10 +39,10 @@ class Base:
 def load(model: schema.Model, quant: schema.Quant) -> Base:
     """The base model, fetched by its Hub id (or read from a local folder) and placed on the device."""
     folder, revision = fetch(model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype, precision = _precision(device)
+    place = device()
+    dtype, precision = _precision(place)
     nf4 = quant.kind is schema.Quantisation.nf4
-    options = {"quantization_config": _nf4(quant, dtype), "device_map": {"": device}} if nf4 else {}
+    options = {"quantization_config": _nf4(quant, dtype), "device_map": {"": place}} if nf4 else {}
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -53,7 +55,7 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     stops = weights.generation_config.eos_token_id
     precision += ", base weights in 4-bit NF4" if nf4 else ", base weights not quantised"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {precision}", flush=True)
-    return Base(weights.to(device) if not nf4 else weights, tokenizer, revision, _listed(stops), precision)
+    return Base(weights.to(place) if not nf4 else weights, tokenizer, revision, _listed(stops), precision)
 
 
 def fetch(model: schema.Model) -> tuple[Path, str | None]:
@@ -67,18 +69,49 @@ def fetch(model: schema.Model) -> tuple[Path, str | None]:
     return folder, folder.name
 
 
+STARTS = re.compile(r"True|False|gaussian|orthogonal|olora|pissa(_niter_\d+)?")
+
+
+def adapter_config(lora: schema.Lora) -> LoraConfig:
+    """PEFT's configuration of the adapter, checked by PEFT itself."""
+    known = {entry.name for entry in fields(LoraConfig)}
+    unknown = [name for name in lora.options if name not in known]
+    if unknown:
+        close = get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean `lora.options.{close[0]}`?" if close else "see peft.LoraConfig for its options"
+        raise Problem(f"PEFT's LoraConfig has no option `{unknown[0]}`", hint)
+    start = str(lora.options.get("init_lora_weights", True))
+    if not STARTS.fullmatch(start):
+        what = f"lora.options.init_lora_weights is {start}; an adapter cannot start that way without looking at data first"
+        raise Problem(what, "use true, gaussian, orthogonal, olora, pissa or pissa_niter_16")
+    if moves_base(lora) and lora.options.get("use_dora"):
+        what = f"lora.options asks for DoRA on top of {start}; such an adapter cannot be given back to the base as everybody has it"
+        raise Problem(what, "choose one of them")
+    try:
+        return LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+            **{"task_type": "CAUSAL_LM"} | lora.options,
+        )
+    except (TypeError, ValueError) as error:
+        raise Problem(f"PEFT's LoraConfig refuses lora.options: {str(error).splitlines()[0]}", "see peft.LoraConfig") from error
+
+
+def moves_base(lora: schema.Lora) -> bool:
+    """Whether the adapter starts as a part of the base weights, which are less by it from then on (PiSSA, OLoRA)."""
+    return str(lora.options.get("init_lora_weights")).startswith(("pissa", "olora"))
+
+
 def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
     """The base model with a new adapter: the only weights that learn."""
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        use_rslora=lora.rslora,
-        task_type="CAUSAL_LM",
-    )
+    config = adapter_config(lora)
     try:
         tuned = get_peft_model(base.model, config)  # casts the adapter to fp32, whatever the base has
+    except TypeError as error:  # PiSSA on 4-bit weights
+        what = f"lora.options cannot be had with these base weights: {str(error).splitlines()[0]}"
+        raise Problem(what, "keep the base weights plain: `quant=none`, or start another way") from error
     except ValueError as error:
         linear = {name.rsplit(".", 1)[-1] for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)}
         names = ",".join(sorted(linear - {"lm_head"}))
@@ -88,27 +121,55 @@ def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
     return tuned
 
 
-def loss(model: PeftModel, pack: Pack) -> torch.Tensor:
-    """The sum of the losses of the pack's supervised tokens. The head is computed at those tokens only."""
+def loss(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
+    """The sum of the losses of the pack's supervised tokens."""
+    return functional.cross_entropy(logits(model, pack, noise).float(), pack.labels.to(model.device), reduction="sum")
+
+
+def logits(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
+    """What the model expects at the pack's supervised tokens. The head is computed at those tokens only."""
     device = model.device
     with torch.autocast(device.type, torch.bfloat16, enabled=model.get_base_model().dtype is torch.bfloat16):
-        logits = model(
-            input_ids=pack.tokens.to(device),
+        return model(
+            **_inputs(model, pack, noise),
             position_ids=pack.positions.to(device),
             logits_to_keep=pack.supervised.to(device),
             lengths=pack.lengths,
             use_cache=False,
         ).logits[0]
-    return functional.cross_entropy(logits.float(), pack.labels.to(device), reduction="sum")
 
 
-def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path) -> None:
-    """Write the adapter as plain PEFT, with the tokenizer and the prompt's template. It names its base by Hub id and commit."""
+def _inputs(model: PeftModel, pack: Pack, noise: float) -> dict[str, torch.Tensor]:
+    """The pack's tokens, or their embeddings with NEFTune's noise (arXiv 2310.05914): uniform, scaled by the length of each row."""
+    tokens = pack.tokens.to(model.device)
+    if not noise:
+        return {"input_ids": tokens}
+    embedded = model.get_input_embeddings()(tokens)
+    shared, rests = pack.lengths[0], pack.lengths[1:]
+    lengths = [shared + sum(rests) / len(rests)] * shared + [shared + rest for rest in rests for _ in range(rest)]
+    size = noise / (torch.tensor(lengths, device=model.device) * embedded.shape[-1]).sqrt()
+    return {"inputs_embeds": embedded + (torch.rand_like(embedded) * 2 - 1) * size[:, None].to(embedded.dtype)}
+
+
+def save_start(tuned: PeftModel, folder: Path) -> None:
+    """Keep the adapter as it starts, for `save`: what it takes from the base weights must be given back."""
+    config = tuned.peft_config["default"]
+    start, config.init_lora_weights = config.init_lora_weights, True
+    tuned.save_pretrained(folder, save_embedding_layers=False)
+    config.init_lora_weights = start
+
+
+def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path, start: Path | None = None) -> None:
+    """Write the adapter as plain PEFT, with the tokenizer and the prompt's template. It names its base by Hub id and commit.
+
+    An adapter that took its `start` from the base weights becomes one, of twice the rank, for the base as everybody has it.
+    """
     config = tuned.peft_config["default"]
     config.base_model_name_or_path = model.id
     config.revision = base.revision
     # save_embedding_layers="auto", PEFT's default, asks the Hub for the base model's vocabulary size.
-    tuned.save_pretrained(folder, save_embedding_layers=False)
+    options = {"path_initial_model_for_weight_conversion": str(start)} if start else {}
+    tuned.save_pretrained(folder, save_embedding_layers=False, **options)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the card is made from the record
     base.tokenizer.save_pretrained(folder)
 
@@ -116,6 +177,14 @@ def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path) -> Non
 def greedy(base: Base, stops: list[int]) -> None:
     """From here on `generate` takes the likeliest token, whatever the model's own generation settings say."""
     base.model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=base.tokenizer.pad_token_id, do_sample=False)
+
+
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if has_gpu() else torch.device("cpu")
+
+
+def has_gpu() -> bool:
+    return torch.cuda.is_available()
 
 
 def peak_memory() -> int:

@@ -20,11 +20,15 @@ class Pack:
     lengths: list[int]  # of the shared beginning (may be 0), then of each rest; on the host: attention must not ask the device
     supervised: torch.Tensor  # indices whose next token is learned
     labels: torch.Tensor  # those next tokens
+    rows: list[Example]  # whose tokens these are, in this order
 
 
-def packs(examples: list[Example], limit: int) -> list[Pack]:
-    """All rows, in packs that stand for at most `limit` tokens (a longer row is a pack alone). Longest rows find their place first."""
-    bins: list[list[Example]] = []
+def packs(examples: list[Example], limit: int | None) -> list[Pack]:
+    """All rows, in packs that stand for at most `limit` tokens. Longest rows find their place first.
+
+    A row that is longer is a pack alone; without a limit every row is.
+    """
+    limit, bins = limit or 0, []
     for example in sorted(examples, key=len, reverse=True):
         room = next((rows for rows in bins if sum(map(len, rows)) + len(example) <= limit), None)
         if room is None:
@@ -36,20 +40,22 @@ def packs(examples: list[Example], limit: int) -> list[Pack]:
 
 def _pack(rows: list[Example]) -> Pack:
     shared = _shared(rows)
-    tokens, positions, supervised, lengths = rows[0].prompt[:shared], list(range(shared)), [], [shared]
+    tokens, positions, supervised, labels, lengths = rows[0].prompt[:shared], list(range(shared)), [], [], [shared]
     for row in rows:
         rest = (row.prompt + row.completion)[shared:]
-        end = len(tokens) + len(rest)
-        supervised += range(end - len(row.completion) - 1, end - 1)  # a position predicts the token behind it
+        first = len(tokens) - shared  # where the row's first token stands, or would stand
+        for start, end in row.turns:
+            supervised += range(first + start - 1, first + end - 1)  # a position predicts the token behind it
+            labels += (row.prompt + row.completion)[start:end]
         tokens = tokens + rest
         positions += range(shared, len(row))
         lengths.append(len(rest))
-    labels = [token for row in rows for token in row.completion]
-    return Pack(torch.tensor([tokens]), torch.tensor([positions]), lengths, torch.tensor(supervised), torch.tensor(labels))
+    return Pack(torch.tensor([tokens]), torch.tensor([positions]), lengths, torch.tensor(supervised), torch.tensor(labels), rows)
 
 
 def _shared(rows: list[Example]) -> int:
-    """How many tokens all prompts begin with; each row keeps its last prompt token, which predicts its answer."""
+    """How many tokens all rows begin with; each keeps the token that predicts the first one with loss."""
     if len(rows) == 1:
         return 0
-    return min(len(os.path.commonprefix([row.prompt for row in rows])), min(len(row.prompt) for row in rows) - 1)  # noqa: RUF071 (of tokens, not of paths)
+    alike = os.path.commonprefix([row.prompt for row in rows])  # noqa: RUF071 (of tokens, not of paths)
+    return min(len(alike), min(row.turns[0][0] for row in rows) - 1)

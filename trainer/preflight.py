@@ -1,16 +1,22 @@
 """What can be known to fail before anything is paid for: checked on the laptop, without torch."""
 
+import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.utils import disable_progress_bars
 
 from conf.problem import Problem
-from conf.schema import Data, Recipe
+from conf.schema import Box, Data, Recipe
 from data import rows
-from trainer import files
+from trainer import files, plan, prompt, tokens
+from trainer import outlook as words
 from trainer.hub import explained
+from trainer.prompt import Example, Prompt
 
+SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 ROOM = 1.3  # of the weights: themselves, checkpoints and the adapter
 KINDS = (".jsonl", ".csv", ".parquet")
 
@@ -28,8 +34,71 @@ def check(settings: Recipe, endpoint: str | None, token: str | None) -> dict:
             facts |= {f"{name}_rows": None, f"{name}_sha256": _hub_dataset(hub, source, endpoint)}
         else:
             facts |= {f"{name}_rows": _rows(Path(source), f"data.{name}", settings.data), f"{name}_sha256": files.digest(Path(source))}
+    for source in settings.data.also:
+        if source.startswith("hub:"):
+            _hub_dataset(hub, source, endpoint)
+        else:
+            _rows(Path(source), "data.also", settings.data)
     _apart(settings.data, facts)
     return facts | _model(hub, settings.model.id, settings.model.revision, endpoint)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model will see, in its own tokens, and its sizes. None where only the trainer can tell."""
+
+    prompt: Prompt | None
+    examples: list[Example]
+    held_out: list[Example]
+    shape: plan.Shape | None
+
+
+def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
+    """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
+    folder = _description(settings, endpoint, token)
+    config = folder / "config.json"
+    made = plan.shape(json.loads(config.read_text())) if config.is_file() else None
+    data = settings.data
+    sources = [data.train, *data.also, data.validation]
+    if any(source.startswith("hub:") for source in sources) or not (folder / "tokenizer.json").is_file():
+        return Look(None, [], [], made)
+    template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    examples = [example for source in sources[:-1] for example in template.examples(rows.read(Path(source)), data, data.learn)]
+    return Look(template, examples, template.examples(rows.read(Path(data.validation))[: data.eval_rows], data), made)
+
+
+def outlook(settings: Recipe, endpoint: str | None, token: str | None, card, hourly: tuple | None, box: Box, colour: bool) -> list[str]:
+    """What the run will see and need, in lines; `card` and `hourly` are as AWS tells them; None: this machine, for nothing."""
+    seen = look(settings, endpoint, token)
+    if seen.prompt is None or seen.shape is None:
+        return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"]
+    name = card.name if card else None
+    made = plan.make(seen.shape, settings, seen.examples, seen.held_out, name)
+    told = [prompt.show(seen.prompt, seen.examples, colour)]
+    told += words.lines(made, settings, seen.shape, (card.name, card.bytes) if card else None, box.disk_gb)
+    return told + _price(sum(made.seconds.values()), hourly, box) if hourly else told
+
+
+def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
+    per_hour, source = hourly
+    if per_hour is None:
+        return [f"price    unknown: nobody told the price of {box.instance_type}"]
+    if math.isnan(seconds):
+        return [f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"]
+    return [f"price    about ${seconds / 3600 * per_hour:.2f} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
+
+
+def _description(settings: Recipe, endpoint: str | None, token: str | None) -> Path:
+    """The folder of the small files that describe the base model; its weights are not among them."""
+    disable_progress_bars()  # a line for each of five small files says nothing
+    if Path(settings.model.id).is_dir():
+        return Path(settings.model.id)
+    with explained(settings.model.id, endpoint):
+        return Path(
+            snapshot_download(
+                settings.model.id, revision=settings.model.revision, allow_patterns=SMALL, endpoint=endpoint, token=token or False
+            )
+        )
 
 
 def _rows(path: Path, setting: str, data: Data) -> int | None:

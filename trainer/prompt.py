@@ -10,12 +10,13 @@ the adapter, so whoever loads the adapter's tokenizer renders the same bytes:
 Prompt and completion are tokenised apart and concatenated, so no token straddles the border where the loss begins.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 
 from jinja2 import TemplateError
 
 from conf.problem import Problem
-from conf.schema import Data, TooLong
+from conf.schema import Data, Learn, TooLong
 from data.rows import Row
 
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
@@ -31,9 +32,21 @@ class Example:
     row: Row
     prompt: list[int]
     completion: list[int]
+    values: dict[str, range] = field(default_factory=dict)  # of a JSON answer: which completion tokens write each key's value
+    earlier: tuple[tuple[int, int], ...] = ()  # from where to where earlier answers that have loss stand in the prompt
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def turns(self) -> tuple[tuple[int, int], ...]:
+        """From where to where the tokens with loss stand."""
+        return (*self.earlier, (len(self.prompt), len(self)))
+
+    @property
+    def learned(self) -> int:
+        """How many tokens have loss."""
+        return sum(end - start for start, end in self.turns)
 
 
 class Prompt:
@@ -58,14 +71,20 @@ class Prompt:
             raise Problem(what, "put a system turn's text into the first user turn", "bad_data") from error
 
     def tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        return self._encode(self.text(messages))
+        return [token for text, _ in self._pieces(messages) for token in self._encode(text)]
 
-    def example(self, row: Row) -> Example:
-        return Example(row, self.tokens(row.messages), [*self._encode(row.completion), self.stop])
+    def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
+        prompt, earlier = [], []
+        for text, answer in self._pieces(row.messages):
+            tokens = self._encode(text)
+            if answer and learn is Learn.every_answer:
+                earlier.append((len(prompt), len(prompt) + len(tokens)))
+            prompt += tokens
+        return Example(row, prompt, [*self._encode(row.completion), self.stop], self._values(row), tuple(earlier))
 
-    def examples(self, rows: list[Row], data: Data) -> list[Example]:
+    def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
-        made = [self.example(row) for row in rows]
+        made = [self.example(row, learn) for row in rows]
         long = [example for example in made if len(example) > data.max_length]
         if long and data.too_long is TooLong.refuse:
             what = f"row {long[0].row.id} has {len(long[0])} tokens, more than data.max_length={data.max_length} ({len(long)} such rows)"
@@ -81,8 +100,56 @@ class Prompt:
         end = next((index for index, token in enumerate(tokens) if token in self.stops), None)
         return self.tokenizer.decode(tokens[:end], skip_special_tokens=True), end is not None
 
+    def _pieces(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
+        """The prompt's text, cut around the answers that earlier turns gave, each with its stop token. They are tokenised apart, too."""
+        whole, place, pieces = self.text(messages), 0, []
+        stop = self.tokenizer.decode([self.stop])
+        for index, turn in enumerate(messages):
+            if turn["role"] == "assistant":
+                start = len(self.text(messages[:index]))
+                answer = self._answer(whole, start, messages[:index], turn["content"])
+                answer += stop if whole[start + len(answer) :].startswith(stop) else ""
+                pieces += [(whole[place:start], False), (answer, True)]
+                place = start + len(answer)
+        return [*pieces, (whole[place:], False)]
+
+    def _answer(self, whole: str, start: int, before: list[dict[str, str]], content: str) -> str:
+        """An earlier answer as the template writes it, at the place where the model gave it."""
+        written = next((text for text in (content, content.strip()) if whole[start:].startswith(text)), None)
+        if written is None or not whole.startswith(self.text(before)):
+            what = "the model's chat template writes an earlier answer otherwise than the model gave it"
+            raise Problem(what, "make each answer a row of its own, with the turns before it", "bad_data")
+        return written
+
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _values(self, row: Row) -> dict[str, range]:
+        if row.output is None or not self.tokenizer.is_fast:  # only fast tokenizers tell which characters a token stands for
+            return {}
+        places = self.tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        found = {}
+        for name, (start, end) in value_spans(row.completion).items():
+            inside = [index for index, (first, last) in enumerate(places) if first < end and last > start]
+            found[name] = range(inside[0], inside[-1] + 1)
+        return found
+
+
+def value_spans(text: str) -> dict[str, tuple[int, int]]:
+    """From where to where each key's value stands in the text of a JSON object."""
+    decoder, spans, place = json.JSONDecoder(), {}, text.index("{") + 1
+    while (place := _past(text, place, " \t\r\n,")) < len(text) and text[place] != "}":
+        key, place = decoder.raw_decode(text, place)
+        start = _past(text, place, " \t\r\n:")
+        _, place = decoder.raw_decode(text, start)
+        spans[key] = (start, place)
+    return spans
+
+
+def _past(text: str, place: int, skipped: str) -> int:
+    while place < len(text) and text[place] in skipped:
+        place += 1
+    return place
 
 
 def settle(tokenizer) -> None:
@@ -95,15 +162,20 @@ def settle(tokenizer) -> None:
         tokenizer.chat_template = "{{ bos_token }}" + template
 
 
-def show(prompt: Prompt, examples: list[Example]) -> str:
+def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
     """The first row as the model sees it, and the size of all: a glance at this finds most mistakes in data."""
     first, lengths = examples[0], sorted(map(len, examples))
-    supervised = sum(len(example.completion) for example in examples)
+    supervised = sum(example.learned for example in examples)
+    before, behind = ("\033[32m", "\033[0m") if colour else ("[[", "]]")
+    tokens, place, text = first.prompt + first.completion, 0, ""
+    for start, end in first.turns:
+        text += f"{prompt.tokenizer.decode(tokens[place:start])}{before}{prompt.tokenizer.decode(tokens[start:end])}{behind}"
+        place = end
     return (
-        f"--- the first training row, {first.row.id}; the loss is on what stands between [[ and ]] ---\n"
-        f"{prompt.text(first.row.messages)}[[{prompt.tokenizer.decode(first.completion)}]]\n"
+        f"--- the first training row, {first.row.id}; the loss is on what {'is green' if colour else 'stands between [[ and ]]'} ---\n"
+        f"{text}\n"
         f"--- {len(lengths)} rows, {sum(lengths)} tokens ({supervised} with loss); a row has {lengths[0]} to {lengths[-1]}, "
-        f"half have {lengths[len(lengths) // 2]} or fewer ---"
+        f"half have {lengths[len(lengths) // 2]} or fewer; every answer ends with {prompt.tokenizer.decode([prompt.stop])!r} ---"
     )
 
 

@@ -1,12 +1,14 @@
 """A sealed run on the Hub: private unless asked otherwise, one commit, tagged with the run's id, read back and compared.
 
-What leaves the house is a closed list: of the adapter folder the files that PEFT and transformers load (`ADAPTER`), the card as
-README.md, and metrics.json. The rest stays: optimizer states and checkpoints; predictions, report and log, which hold rows of
-the user's data; config.yaml and manifest.json, which name folders, buckets and accounts. The card tells what of them may be told.
+What leaves the house is a closed list: of the adapter folder the files that PEFT and transformers load (`ADAPTER`), of a merged
+model those that transformers loads (`MERGED`), the card as README.md, and metrics.json. The rest stays: optimizer states and
+checkpoints; predictions, report and log, which hold rows of the user's data; config.yaml and manifest.json, which name folders,
+buckets and accounts. The card tells what of them may be told.
 """
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,23 +31,38 @@ ADAPTER = (
     "vocab.json",
     "merges.txt",
 )
-OURS = (*ADAPTER, "README.md", "metrics.json")
+TOKENIZER = ADAPTER[2:]
+MERGED = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", *TOKENIZER)
+SHARDS = re.compile(r"model-\d+-of-\d+\.safetensors")
+OURS = (*ADAPTER, *MERGED, "README.md", "metrics.json")
 
 Say = Callable[[str], None]
 
 
-def publish(folder: Path, repository: str | None, private: bool, endpoint: str | None, token: str, say: Say) -> dict:
-    """Where the run is on the Hub, with the sha256 of every file as the Hub gave it back. Doing it again changes nothing."""
-    run = record.verify(folder)
+def publish(folder: Path, repository: str | None, private: bool, endpoint: str | None, token: str, say: Say, merged: bool = False) -> dict:
+    """Where the run is on the Hub, with the sha256 of every file as the Hub gave it back. Doing it again changes nothing.
+
+    With `merged`, the merged model goes to `<repository>-merged`, and where that is stands under "merged".
+    """
+    run = record.verify(folder, without=() if merged else ("merged/",))
     if not token:  # huggingface_hub would take whatever login it finds instead
         raise Problem("there is no token for the Hub", NEW_TOKEN, "refused")
     hub = HfApi(endpoint=endpoint, token=token)
     with explained(repository or "your account", endpoint):
         repository = _name(hub, repository, run)
-    content = _content(folder, repository, run)
+    contents = {repository: _content(folder, repository, run)}
+    if merged:
+        contents[f"{repository}-merged"] = _merged(folder, repository, run)
+    private = _private(run, private, say)
+    done = [_deliver(hub, name, content, run, private, endpoint, say) for name, content in contents.items()]
+    return done[0] | ({"merged": done[1]} if merged else {})
+
+
+def _deliver(hub: HfApi, repository: str, content: dict, run: dict, private: bool, endpoint: str | None, say: Say) -> dict:
+    """Put the files into the repository, tagged with the run's id, and compare what the Hub gives back."""
     hashes = {name: hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else record.digest(data) for name, data in content.items()}
     with explained(repository, endpoint):
-        private = _open_repository(hub, repository, _private(run, private, say), say)
+        private = _open_repository(hub, repository, private, say)
         tagged = _tagged(hub, repository, run["run_id"])
         say(f"{repository} has the tag {run['run_id']} already" if tagged else f"uploading {len(content)} files to {repository}")
         revision = tagged or _upload(hub, repository, run["run_id"], content)
@@ -88,6 +105,17 @@ def _content(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes
         what = f"the adapter of run {folder.name} names the base model {base}, and the run trained {trained['id']}"
         raise Problem(what, "train again with `inv train`", "damaged_run")
     return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card.render(folder, repository).encode()}
+
+
+def _merged(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
+    """What will be published of the merged model."""
+    found = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "merged"}
+    chosen = {name: path for name, path in found.items() if name in MERGED or SHARDS.fullmatch(name)}
+    if "config.json" not in chosen:
+        hint = "train again with `publish.merged=true`, or publish the adapter alone: `publish.merged=false`"
+        raise Problem(f"run {folder.name} has no merged model: it was trained without one", hint, "refused")
+    card_of_it = card.render_merged(folder, f"{repository}-merged", repository)
+    return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card_of_it.encode()}
 
 
 def _open_repository(hub: HfApi, repository: str, private: bool, say: Say) -> bool:

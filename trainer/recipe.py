@@ -2,44 +2,68 @@
 
 import platform
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 
 from conf import load
 from conf.schema import Recipe
-from trainer import checkpoint, evaluate, loop, model, prompt, rows
+from data.score import score
+from trainer import attention, checkpoint, evaluate, loop, merge, model, optimizer, outlook, plan, prompt, rows, trackers
+from trainer.order import Order, Portion
 from trainer.record import Record
+from trainer.team import Team
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def run(settings: Recipe, folder: Path, record: Record, begun: float) -> None:
+def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team) -> None:
     """Fine-tune, score and record one model in `folder`. `begun` is when the process did, by the monotonic clock."""
     clock = Clock(begun)
+    optimizer.choose(settings.train)
+    model.adapter_config(settings.lora)
+    trackers.check(settings.train.trackers)
     training, held_out = rows.read(settings.data, folder)
-    torch.manual_seed(settings.seed)
     record.event("progress", what="loading model", done=0, of=1)
     base = model.load(settings.model, settings.quant)
+    torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
     tuned = model.adapt(base, settings.lora, settings.train.recompute)
     template = prompt.Prompt(base.tokenizer, base.stops)
-    examples = template.examples(training.rows, settings.data)
+    portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
+    order = Order(portions, settings.seed, settings.train.rows_per_step)
     scored = template.examples(held_out.rows[: settings.data.eval_rows], settings.data)
     record.event("progress", what="loading model", done=1, of=1)
-    print(prompt.show(template, examples), flush=True)
+    print(prompt.show(template, order.examples), flush=True)
+    print("\n".join(_outlook(base, settings, order.examples, scored)), flush=True)
     clock.lap("load")
 
-    identity = load.fingerprint(settings) + training.sha256 + held_out.sha256 + str(base.revision)
+    identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
     store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep)
-    progress = loop.train(tuned, examples, scored, settings, store, record)
+    start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
+    if start and team.first:
+        model.save_start(tuned, start)
+    progress = loop.train(tuned, order, scored, settings, store, record, team, judge(tuned, base, template, scored, settings, record))
+    if not team.first:
+        return
     store.restore(progress.best_step, tuned)
-    model.save(tuned, base, settings.model, folder / "adapter")
+    model.save(tuned, base, settings.model, folder / "adapter", start)
     clock.lap("train")
     clock.seconds["train"] = round(max(clock.seconds["train"], progress.seconds), 2)  # an interrupted run's earlier attempts count
 
+    if start:  # the base weights are not what they were: score what was exported, on the base as everybody has it
+        base = replace(model.load(settings.model, settings.quant), tokenizer=base.tokenizer)
+        tuned = PeftModel.from_pretrained(base.model, folder / "adapter", is_trainable=True)
     record.phase("evaluating")
-    scores = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    evaluate.reload(tuned, folder / "adapter")
+    scores, answers = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    if settings.publish.merged:
+        scores["merged"], texts = merge.make(tuned, base, template, scored, settings, folder, record)
+        answers = [row | {"merged": text} for row, text in zip(answers, texts, strict=True)]
+    record.predictions(answers)
     clock.lap("evaluate")
 
     record.metrics(
@@ -48,7 +72,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float) -> None:
             "split": "validation",
             "step": progress.best_step,
             "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
-            "instruction": rows.instruction(training.rows),
+            "instruction": rows.instruction([row for table in training for row in table.rows]),
             "seconds": clock.seconds,
         }
     )
@@ -57,9 +81,10 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float) -> None:
         {
             "model": {"id": settings.model.id, "revision": base.revision},
             "data": {
-                "train": training.sha256,
+                "train": training[0].sha256,
+                "also": {source: table.sha256 for source, table in zip(settings.data.also, training[1:], strict=True)},
                 "validation": held_out.sha256,
-                "train_rows": len(training.rows),
+                "train_rows": sum(len(table.rows) for table in training),
                 "validation_rows": len(held_out.rows),
             },
             "precision": base.precision,
@@ -70,6 +95,32 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float) -> None:
             "peak_memory": model.peak_memory(),
         },
     )
+
+
+def _outlook(base: model.Base, settings: Recipe, examples: list, scored: list) -> list[str]:
+    shape = plan.shape(base.model.config.to_dict())
+    if shape is None:
+        return ["memory and time are not planned: the model is not made like a Llama"]
+    card = None
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(base.model.device)
+        card = found.name, found.total_memory
+    return outlook.lines(plan.make(shape, settings, examples, scored, card and card[0]), settings, shape, card)
+
+
+def judge(tuned: PeftModel, base: model.Base, template: prompt.Prompt, scored: list, settings: Recipe, record: Record) -> Callable:
+    """Tells the macro-F1 over fields of the answers that the model generates as it is now."""
+
+    def macro_f1() -> float:
+        with attention.unpacked(base.model):
+            models_own = base.model.generation_config
+            model.greedy(base, template.stops)
+            answers = evaluate.generate(tuned, template, scored, settings, record, "scoring a step")
+            base.model.generation_config = models_own
+        texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
+        return score(texts, [example.row for example in scored], stopped, settings.data.fields, settings.seed)["macro_f1"]
+
+    return macro_f1
 
 
 class Clock:

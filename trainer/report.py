@@ -26,6 +26,8 @@ def render(folder: Path, entry: dict | None = None) -> str:
         metrics=metrics,
         lines=figures.summary(metrics),
         fields=figures.fields(metrics),
+        slices=figures.slices(metrics),
+        forms=figures.forms(metrics),
         plots=curves.draw(files.lines(folder / "events.jsonl")),
         wrong=wrong[:SHOWN],
         right=right[:SHOWN],
@@ -38,13 +40,31 @@ def render(folder: Path, entry: dict | None = None) -> str:
 def summary(metrics: dict) -> list[tuple[str, str, str, str]]:
     """Rows for a table: what, base, tuned, and whether tuning made it better or worse."""
     verdicts = {True: "better", False: "worse", None: ""}
-    headline = [
-        (line.what, figures.text(line.base, line.base_interval), figures.text(line.tuned, line.tuned_interval), verdicts[line.better])
-        for line in figures.summary(metrics)
+    named = [(line.what, line) for line in figures.summary(metrics)] + [(f"F1 of {line.what}", line) for line in figures.fields(metrics)]
+    return [
+        (what, figures.text(line.base, line.base_interval), figures.text(line.tuned, line.tuned_interval), verdicts[line.better])
+        for what, line in named
     ]
-    return headline + [
-        (f"F1 of {line.what}", figures.text(line.base), figures.text(line.tuned), verdicts[line.better]) for line in figures.fields(metrics)
+
+
+def table(metrics: dict) -> list[dict]:
+    """Every figure of a run as a row for a spreadsheet."""
+    named = [("score", line.key, line) for line in figures.summary(metrics)] + [("f1", line.key, line) for line in figures.fields(metrics)]
+    rows = [
+        {"kind": kind, "name": name, "rows": metrics["rows"]}
+        | _side("base", line.base, line.base_interval)
+        | _side("tuned", line.tuned, line.tuned_interval)
+        for kind, name, line in named
     ]
+    return rows + [
+        {"kind": part.kind, "name": part.name, "rows": part.rows} | _side("base", part.base, None) | _side("tuned", part.tuned, None)
+        for part in figures.slices(metrics)
+    ]
+
+
+def _side(side: str, value: float | None, interval: list[float] | None) -> dict:
+    low, high = interval or (None, None)
+    return {side: value, f"{side}_low": low, f"{side}_high": high}
 
 
 def _examples(predictions: list[dict], metrics: dict) -> tuple[list[dict], list[dict]]:
@@ -101,6 +121,9 @@ def _template():
     )
     environment.filters |= {
         "text": figures.text,
+        "bounds": lambda interval: f"{interval[0]:.3f} – {interval[1]:.3f}",
+        "signed": lambda value: f"{value:+.3f}",
+        "share": lambda value: f"{100 * (value or 0):.1f}%",
         "duration": figures.duration,
         "size": figures.size,
         "money": figures.money,

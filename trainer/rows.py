@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from conf.problem import Problem
@@ -20,16 +20,22 @@ ROOT = Path(__file__).parents[1]
 class Table:
     rows: list[Row]
     sha256: str
+    weight: float = 1.0  # how often an epoch visits each row
 
 
-def read(data: Data, folder: Path) -> tuple[Table, Table]:
-    """The training rows and the held-out rows. A file that the run knows by its hash is taken from the inputs beside the runs."""
+def read(data: Data, folder: Path) -> tuple[list[Table], Table]:
+    """The training rows, a table for each source, and the held-out rows.
+
+    A file that the run knows by its hash is taken from the inputs beside the runs.
+    """
     inputs = folder.resolve().parent.parent / "inputs"
-    training = _table("data.train", data.train, data.train_sha256, inputs)
+    training = [_table("data.train", data.train, data.train_sha256, inputs)]
+    for source, weight in data.also.items():
+        training.append(replace(_table("data.also", source, data.also_sha256.get(source), inputs), weight=weight))
     held_out = _table("data.validation", data.validation, data.validation_sha256, inputs)
-    if training.sha256 == held_out.sha256:
+    if held_out.sha256 in [table.sha256 for table in training]:
         hint = "hold rows out of training: `data.validation=OTHER.jsonl`"
-        raise Problem("data.train and data.validation are the same rows: the scores would tell nothing", hint, "bad_data")
+        raise Problem("data.validation and rows to train on are the same: the scores would tell nothing", hint, "bad_data")
     return training, held_out
 
 

@@ -47,6 +47,13 @@ def test_no_experiment_chooses_a_cloud():
         (["train.lr=nan"], "train.lr is nan", "more than 0"),
         (["train.lr=20"], "train.lr is 20", "1e-5"),
         (["train.warmup=1.0"], "train.warmup is 1.0", "less than 1"),
+        (["train.patience=0"], "train.patience is 0", "more than 0"),
+        (["train.optimizer=adamw"], "train.optimizer is adamw", "torch.optim.AdamW"),
+        (["train.schedule=cosin"], "`train.schedule`", "train.schedule"),
+        (["train.decay=2"], "train.decay is 2", "share"),
+        (["train.warmup_steps=-1"], "train.warmup_steps is -1", "0 or more"),
+        (["lora.options.lora_alpha=3"], "lora.options has lora_alpha", "`lora.alpha`"),
+        (["data.also={more.jsonl: 0}"], "data.also.more.jsonl is 0", "more than 0"),
         (["lora.r=???"], "`lora.r` has no value", "lora.r="),
         (["lora.r=8,16"], "lora.r", "python -m trainer -m"),
         (["data.train=s3://a/b=c"], "cannot read the override", "quote"),
@@ -61,6 +68,13 @@ def test_bad_settings_end_in_a_sentence_and_a_hint(words, what, hint):
     assert what in caught.value.what
     assert hint in caught.value.hint
     assert "\n" not in caught.value.what
+
+
+def test_another_librarys_options_are_taken_by_their_own_names():
+    run = loaded("lora.options.use_dora=true", "lora.options.bias=none", "train.optimizer_options={betas: [0.9, 0.95]}")
+    assert run.lora.options == {"use_dora": True, "bias": "none"}
+    assert run.train.optimizer_options["betas"] == [0.9, 0.95]
+    assert loaded("data.also={data/more.jsonl: 0.5}").data.also == {"data/more.jsonl": 0.5}
 
 
 def test_overrides_keep_their_tokens_and_quotes():

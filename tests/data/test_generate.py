@@ -26,7 +26,7 @@ from data.generator.plan import TOPIC, arrange
 from data.generator.shelf import Shelf
 from data.generator.spelling import means, spellings
 from data.generator.statement import Patient, Statement, facts
-from data.rows import read_jsonl
+from data.rows import read
 
 ROOM = Path(generate.__file__).parent
 SPLITS = {split.name: split for split in generate.SPLITS}
@@ -94,7 +94,7 @@ def test_sizes_ids_and_keys(shipped):
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_every_row_can_be_read(name):
-    assert len(read_jsonl(ROOM / f"{name}.jsonl")) == SPLITS[name].rows
+    assert len(read(ROOM / f"{name}.jsonl")) == SPLITS[name].rows
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conf import load, schema
-from data.rows import read_jsonl
+from data.rows import read
 from trainer import model, prompt
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def template(base):
 def tuned(base):
     """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
     torch.manual_seed(5)
-    adapted = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", False), recompute=False)
+    adapted = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), recompute=False)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
@@ -74,4 +74,18 @@ def tuned(base):
 
 @pytest.fixture
 def examples(template):
-    return [template.example(row) for row in read_jsonl(TRAIN)[:6]]
+    return [template.example(row) for row in read(TRAIN)[:6]]
+
+
+@pytest.fixture(scope="session")
+def trained(settings_for, tmp_path_factory) -> Path:
+    """The folder of a finished run on the tiny model, in NF4, as the shipped settings have it. It is sealed: read it only."""
+    from trainer import __main__ as command
+
+    settings = settings_for(tmp_path_factory.mktemp("a volume") / "runs")
+    settings.run_id = "trained"
+    folder = Path(settings.runs) / settings.run_id
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(load.dump(settings))
+    command.train(settings, folder)
+    return folder

@@ -33,7 +33,19 @@ def score(macro_f1: float, exact: float) -> dict:
         "hallucination": 1 - macro_f1,
         "stopped": 1.0,
         "fields": {
-            name: {"precision": macro_f1, "recall": macro_f1, "f1": macro_f1 * 0.9**n, "support": 32} for n, name in enumerate(FIELDS)
+            name: {
+                "precision": macro_f1,
+                "recall": macro_f1,
+                "f1": macro_f1 * 0.9**n,
+                "support": 32,
+                "interval": [macro_f1 * 0.8 * 0.9**n, macro_f1 * 1.05 * 0.9**n],
+            }
+            for n, name in enumerate(FIELDS)
+        },
+        "distractor_hit": (1 - macro_f1) / 2,
+        "slices": {
+            "phenomenon": {"negation": {"rows": 9, "macro_f1": macro_f1 * 0.8, "row_exact": exact / 2}},
+            "length": {"51 to 100 words": {"rows": 32, "macro_f1": macro_f1, "row_exact": exact}},
         },
         "intervals": {"macro_f1": [macro_f1 * 0.9, min(1, macro_f1 * 1.1)], "row_exact": [exact * 0.8, exact], "json_valid": [0.9, 1.0]},
     }
@@ -45,6 +57,7 @@ METRICS = {
     "split": "validation",
     "base": score(0.1234567, 0.0),
     "tuned": score(0.7654321, 0.46875),
+    "difference": {"macro_f1": {"value": 0.64, "interval": [0.58, 0.7]}, "fields": {"stage": {"value": 0.6, "interval": [0.5, 0.7]}}},
     "step": 16,
     "completion_loss": {"base": 1.89, "tuned": 0.3},
     "seconds": {"load": 4.0, "train": 160.0, "evaluate": 24.0},
@@ -83,10 +96,12 @@ def unsealed(folder: Path, run: schema.Recipe) -> Record:
     record.phase("running")
     for step in range(1, 17):
         record.event(
-            "step", step=step, steps=16, epoch=step / 25, loss=1.9 * 0.89**step, lr=2e-3, grad_norm=1.0, tok_s=310 + step, mfu=None
+            "step",
+            **{"step": step, "steps": 16, "epoch": step / 25, "loss": 1.9 * 0.89**step, "lr": 2e-3, "grad_norm": 1.0},
+            **{"tok_s": 310 + step, "mfu": None, "mem": 1_900_000_000 + 10_000_000 * step},
         )
         if step % 8 == 0:
-            record.event("eval", step=step, loss=1.95 * 0.89**step)
+            record.event("eval", step=step, loss=1.95 * 0.89**step, token_match=0.5 + step / 40, field_match=step / 25)
     adapter = folder / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": run.model.id, "revision": COMMIT, "r": 16}))

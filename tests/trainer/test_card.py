@@ -29,7 +29,7 @@ def test_the_hub_reads_the_same_numbers_as_metrics_json(folder):
 def test_base_and_tuned_stand_side_by_side_with_intervals(folder):
     text = card.render(folder, "me/quick")
     assert "| macro-F1 over fields | 0.123 (0.111 to 0.136) | 0.765 (0.689 to 0.842) |" in text
-    assert "| stage | 0.111 | 0.689 |" in text
+    assert "| stage | 0.111 (0.089 to 0.117) | 0.689 (0.551 to 0.723) |" in text
     assert "step 16 of 16" in text and "32 held-out rows" in text
 
 

@@ -10,7 +10,9 @@ from conf import schema
 from conf.problem import Problem
 from trainer import checkpoint, loop, model
 from trainer.checkpoint import Progress
+from trainer.order import Order, Portion
 from trainer.record import Record
+from trainer.team import Team
 
 
 @pytest.fixture
@@ -22,7 +24,12 @@ def settings(settings_for, tmp_path):
 
 def adapted(base_for):
     torch.manual_seed(3)
-    return model.adapt(base_for(), schema.Lora(4, 8, 0.1, "all-linear", False), recompute=False)  # dropout: chance must resume too
+    return model.adapt(base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), recompute=False)  # dropout: chance must resume too
+
+
+def train(tuned, examples, settings, store, record):
+    order = Order([Portion(examples)], settings.seed, settings.train.rows_per_step)
+    return loop.train(tuned, order, examples[:2], settings, store, record, Team(), lambda: 0.0)
 
 
 def weights(tuned):
@@ -32,15 +39,15 @@ def weights(tuned):
 def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(base_for, examples, settings, tmp_path):
     settings.train.keep = 10
     whole = adapted(base_for)
-    expected = loop.train(whole, examples, examples[:2], settings, checkpoint.Store(tmp_path / "a", "x", 10), Record(tmp_path))
-    for step in (1, 3, 4):
+    expected = train(whole, examples, settings, checkpoint.Store(tmp_path / "a", "x", 10), Record(tmp_path))
+    for step in (1, 2, 3, 4):
         place = tmp_path / f"from {step}"
         shutil.copytree(tmp_path / "a", place)
         for later in range(step + 1, 6):
             shutil.rmtree(place / f"step-{later:06d}")
         again = adapted(base_for)
         torch.manual_seed(99)
-        found = loop.train(again, examples, examples[:2], settings, checkpoint.Store(place, "x", 10), Record(tmp_path))
+        found = train(again, examples, settings, checkpoint.Store(place, "x", 10), Record(tmp_path))
         assert found == expected
         assert all(torch.equal(weight, weights(whole)[name]) for name, weight in weights(again).items())
 

@@ -96,5 +96,5 @@ def test_a_pack_stays_within_its_limit_and_no_row_is_lost_or_cut(examples):
 
 
 def test_a_sliding_window_is_kept_within_a_pack():
-    mask = attention._mask_of(4, 2, 3, torch.device("cpu"))[0, 0]
-    assert mask.int().tolist() == [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]]
+    mask = attention._masks((2, 4), 3, torch.float32, torch.device("cpu"))[1][0, 0]
+    assert (mask == 0).int().tolist() == [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]]

@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from conf.problem import Problem
-from conf.schema import Data, TooLong
-from data.rows import normalise, read_jsonl
+from conf.schema import Data, Learn, TooLong
+from data.rows import normalise, read
 from tests.trainer.conftest import TRAIN
 from trainer import prompt
 
@@ -20,11 +20,11 @@ def tokenizer(tiny):
 
 
 def data(max_length: int, too_long: TooLong) -> Data:
-    return Data("a", "b", None, max_length, too_long, 4, 24)
+    return Data("a", "b", None, max_length, too_long, Learn.last_answer, {}, 4, 24)
 
 
 def test_every_row_has_one_bos_and_ends_with_a_stop_token_that_is_learned(template):
-    for row in read_jsonl(TRAIN):
+    for row in read(TRAIN):
         example = template.example(row)
         tokens = example.prompt + example.completion
         assert tokens[0] == template.tokenizer.bos_token_id
@@ -64,12 +64,12 @@ def test_a_template_that_writes_the_date_renders_the_same_bytes_on_every_day(tok
 def test_a_settled_tokenizer_renders_the_same_after_it_was_saved_and_loaded(template, tmp_path):
     template.tokenizer.save_pretrained(tmp_path)
     again = prompt.Prompt(AutoTokenizer.from_pretrained(tmp_path), template.stops)
-    for row in read_jsonl(TRAIN):
+    for row in read(TRAIN):
         assert again.example(row) == template.example(row)
 
 
 def test_a_row_that_is_too_long_stops_the_run_and_is_named(template):
-    rows = read_jsonl(TRAIN)
+    rows = read(TRAIN)
     longest = max(len(template.example(row)) for row in rows)
     with pytest.raises(Problem, match=rf"row \S+ has \d+ tokens, more than data.max_length=300[^$]*data.max_length={longest}`") as caught:
         template.examples(rows, data(300, TooLong.refuse))
@@ -77,7 +77,7 @@ def test_a_row_that_is_too_long_stops_the_run_and_is_named(template):
 
 
 def test_a_row_that_is_too_long_is_left_out_whole_only_when_asked(template, capsys):
-    rows = read_jsonl(TRAIN)
+    rows = read(TRAIN)
     kept = template.examples(rows, data(300, TooLong.drop))
     left_out = [row for row in rows if len(template.example(row)) > 300]
     assert 0 < len(kept) == len(rows) - len(left_out)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 from conf.problem import Problem
-from tests.trainer.finished_run import FACTS, RUN_ID, finished, sealed, settings, unsealed
+from tests.trainer.finished_run import FACTS, METRICS, RUN_ID, finished, score, sealed, settings, unsealed
 from trainer.publish import publish
 from twin.hub.app import Hub
 
@@ -247,3 +249,54 @@ def test_metrics_and_readme_agree_after_publishing(run, hub):
     with open(f"{fetched}/metrics.json") as file:
         metrics = json.load(file)
     assert metrics["tuned"]["macro_f1"] in [result.metric_value for result in card.data.eval_results]
+
+
+def merged_run(folder):
+    """A sealed run that made a merged model in two files of weights."""
+    run = settings("publish.merged=true")
+    written = unsealed(folder, run)
+    (folder / "merged").mkdir()
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json", "training_args.bin"):
+        (folder / "merged" / name).write_text("{}")
+    for number in (1, 2):
+        (folder / "merged" / f"model-0000{number}-of-00002.safetensors").write_bytes(b"weights" * number)
+    better = score(0.8, 0.5)
+    written.metrics(METRICS | {"merged": {"chosen": "w16", "forms": {"nf4": METRICS["tuned"], "w16": better}}})
+    written.seal(run, FACTS)
+    return folder
+
+
+def test_a_merged_model_has_a_repository_and_a_true_card_of_its_own(tmp_path, hub):
+    run = merged_run(tmp_path / RUN_ID)
+    result = publish(run, None, True, hub.endpoint, TOKEN, print, merged=True)
+    assert (result["repository"], result["merged"]["repository"]) == (NAME, f"{NAME}-merged")
+    weights = {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    wanted = {
+        "README.md",
+        "metrics.json",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "model.safetensors.index.json",
+    } | weights
+    assert set(result["merged"]["files"]) == wanted
+    assert result["merged"]["private"] and hub.client.model_info(f"{NAME}-merged", revision=RUN_ID).sha == result["merged"]["revision"]
+    card = ModelCard.load(hub.client.hf_hub_download(f"{NAME}-merged", "README.md", cache_dir=tmp_path / "cache"))
+    assert (card.data.base_model_relation, card.data.library_name) == ("finetune", "transformers")
+    assert {entry.metric_name: entry.metric_value for entry in card.data.eval_results}["macro-F1 over fields"] == 0.8
+    assert f"[{NAME}](https://huggingface.co/{NAME})" in card.text and "peft" not in card.data.tags
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    compile(code, "card", "exec")
+
+
+def test_the_adapter_alone_is_published_without_the_merged_model_at_hand(tmp_path, hub):
+    run = merged_run(tmp_path / RUN_ID)
+    shutil.rmtree(run / "merged")  # as the laptop has it: gigabytes that nobody asked for
+    assert "merged" not in put(run, hub)
+    assert not hub.client.repo_exists(f"{NAME}-merged")
+
+
+def test_a_run_without_a_merged_model_says_so_before_anything_is_uploaded(run, hub):
+    with pytest.raises(Problem, match="has no merged model") as caught:
+        publish(run, None, True, hub.endpoint, TOKEN, print, merged=True)
+    assert "publish.merged=true" in caught.value.hint and not hub.client.repo_exists(NAME)

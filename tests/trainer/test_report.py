@@ -52,7 +52,7 @@ def test_what_rows_and_answers_hold_is_shown_as_text(page):
 
 def test_the_headline_is_base_beside_tuned_with_intervals(page):
     assert "<span>0.123</span> → <b>0.765</b>" in page
-    assert "0.765 (0.689 to 0.842)" in page
+    assert "0.765 <small>0.689 – 0.842</small>" in page
     assert 'style="left:68.9%;width:15.3%"' in page
 
 
@@ -62,8 +62,35 @@ def test_fields_that_differ_are_marked_and_only_those(page):
     assert "base did not answer with one JSON object" in page
 
 
+def test_a_field_s_bar_carries_its_interval(page):
+    assert 'style="left:55.1%;width:17.2%"' in page, "the tuned model's F1 of stage, 0.551 to 0.723"
+
+
+def test_slices_and_the_difference_are_shown_where_they_were_measured(page, tmp_path):
+    assert "by phenomenon" in page and "negation <small>9 rows</small>" in page and "0.099 → <b>0.612</b>" in page
+    assert "+0.640 <small>0.580 – 0.700</small>" in page
+    bare = {side: {key: value for key, value in METRICS[side].items() if key != "slices"} for side in ("base", "tuned")}
+    folder = finished(tmp_path)
+    (folder / "metrics.json").write_text(json.dumps({**METRICS, **bare, "difference": None}))
+    text = report.render(folder)
+    assert "Where it is strong" not in text and "<th>difference</th>" not in text
+
+
+def test_figures_that_no_row_can_give_are_left_out(page):
+    assert "traps walked into" in page and "F1 of leaving a field empty" not in page
+
+
+def test_the_spreadsheet_holds_every_figure_with_its_bounds():
+    rows = {(row["kind"], row["name"]): row for row in report.table(METRICS)}
+    assert rows["score", "macro_f1"]["tuned"] == METRICS["tuned"]["macro_f1"]
+    assert rows["score", "macro_f1"]["tuned_low"] == METRICS["tuned"]["intervals"]["macro_f1"][0]
+    assert rows["f1", "stage"]["base_high"] == METRICS["base"]["fields"]["stage"]["interval"][1]
+    assert rows["phenomenon", "negation"]["rows"] == 9
+    assert len({tuple(row) for row in rows.values()}) == 1, "every row has the same columns"
+
+
 def test_curves_have_axes_and_follow_the_reader_s_colours(page):
-    for label in ("loss by step", "learning rate by step", "tokens a second by step"):
+    for label in ("loss (nats) by step", "share by step", "learning rate by step", "tokens a second by step", "GB by step"):
         assert f'aria-label="{label}"' in page
     assert ">held-out</text>" in page and ">step</text>" in page
     assert "var(--tuned)" in page and "#030303" not in page and "prefers-color-scheme: dark" in page
@@ -104,7 +131,7 @@ def test_a_terminal_gets_base_and_tuned_as_plain_rows():
     assert rows[0] == ("macro-F1 over fields", "0.123 (0.111 to 0.136)", "0.765 (0.689 to 0.842)", "better")
     assert ("valid JSON", "0.969 (0.900 to 1.000)", "0.969 (0.900 to 1.000)", "") in rows
     assert ("loss per answer token (lower is better)", "1.890", "0.300", "better") in rows
-    assert ("F1 of stage", "0.111", "0.689", "better") in rows
+    assert ("F1 of stage", "0.111 (0.089 to 0.117)", "0.689 (0.551 to 0.723)", "better") in rows
 
 
 def test_a_worse_figure_is_called_worse():

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from conf.problem import Problem
-from conf.schema import Data, TooLong
+from conf.schema import Data, Learn, TooLong
 from data.rows import normalise
 from tests.trainer.conftest import TRAIN, VALIDATION
 from trainer import rows
@@ -15,7 +15,7 @@ from trainer.files import digest
 
 
 def data(train, validation=VALIDATION, train_sha256=None) -> Data:
-    return Data(str(train), str(validation), None, 100, TooLong.refuse, 4, 24, train_sha256=train_sha256)
+    return Data(str(train), str(validation), None, 100, TooLong.refuse, Learn.last_answer, {}, 4, 24, train_sha256=train_sha256)
 
 
 def test_csv_and_parquet_give_the_rows_that_jsonl_gives(tmp_path):
@@ -28,7 +28,7 @@ def test_csv_and_parquet_give_the_rows_that_jsonl_gives(tmp_path):
         table = csv.DictWriter(file, ["prompt", "completion"])
         table.writeheader()
         table.writerows(raw)
-    found = [rows.read(data(tmp_path / f"a{kind}"), tmp_path)[0].rows for kind in (".jsonl", ".csv", ".parquet")]
+    found = [rows.read(data(tmp_path / f"a{kind}"), tmp_path)[0][0].rows for kind in (".jsonl", ".csv", ".parquet")]
     prompts = [[(row.messages, row.completion) for row in each] for each in found]
     assert prompts[0] == prompts[1] == prompts[2]
 
@@ -53,7 +53,7 @@ def test_rows_that_are_not_those_the_run_was_made_for_are_refused(tmp_path):
 def test_missing_rows_and_rows_that_are_trained_on_are_refused(tmp_path):
     with pytest.raises(Problem, match="data.validation names nowhere.jsonl, and there is no such file"):
         rows.read(data(TRAIN, "nowhere.jsonl"), tmp_path)
-    with pytest.raises(Problem, match="are the same rows"):
+    with pytest.raises(Problem, match="are the same: the scores"):
         rows.read(data(TRAIN, TRAIN), tmp_path)
 
 

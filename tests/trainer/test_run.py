@@ -18,11 +18,12 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
 from conf import load, schema
 from conf.problem import Problem
-from data.rows import read_jsonl
-from tests.trainer.conftest import ROOT, VALIDATION
+from data.rows import read
+from tests.trainer.conftest import ROOT, TRAIN, VALIDATION
 from trainer import __main__ as command
 from trainer import evaluate, model, predict, record
 from trainer.files import digest, lines
+from trainer.team import Team
 
 CONTRACT = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/chat_template.jinja", "adapter/tokenizer.json"]
 CONTRACT += ["adapter/tokenizer_config.json", "card.md", "config.yaml", "events.jsonl", "metrics.json", "predictions.jsonl", "report.html"]
@@ -47,13 +48,15 @@ def run(settings_for, volume):
     """A finished run; NF4, as the shipped settings have it."""
     settings = settings_for(volume / "runs")
     folder = make(settings, "unbroken")
-    command.train(settings, folder)
+    command.train(settings, folder, Team())
     return folder
 
 
 def test_a_finished_run_holds_every_file_of_the_contract(run):
     manifest = record.verify(run)
-    assert sorted(manifest["files"]) == CONTRACT
+    curves = [name for name in manifest["files"] if name.startswith("tensorboard/events.out.tfevents.")]
+    assert len(curves) == 1
+    assert sorted(set(manifest["files"]) - set(curves)) == CONTRACT
     assert (manifest["data"]["train_rows"], manifest["data"]["validation_rows"]) == (32, 16)
     assert set(manifest["seconds"]) == {"load", "train", "evaluate"}
     assert manifest["peak_memory"] > 50_000_000
@@ -123,10 +126,40 @@ def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
         answerer.messages("hello", "line 7")
 
 
+def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_the_card(run, template):
+    rows = read(VALIDATION)[:4]
+    trained = [template.example(row).prompt for row in rows]
+    asked = predict.Answerer(run).run.prompt
+    scored = [asked.tokens(row["prompt"]) for row in lines(run / "predictions.jsonl")]
+    assert scored == trained
+    tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
+    snippet = (run / "card.md").read_text().split("```python")[1].split("```")[0]
+    rendering = snippet[snippet.index("messages = [") : snippet.index("inputs = tokenizer")]
+    for row, tokens in zip(rows, trained, strict=True):
+        place = {"tokenizer": tokenizer}
+        exec(rendering.replace("messages = [", f"messages = {row.messages!r}; _ = [", 1), place)
+        assert place["prompt"] == template.text(row.messages)
+        assert tokenizer(place["prompt"], add_special_tokens=False)["input_ids"] == tokens
+
+
+def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path):
+    (tmp_path / "more.jsonl").write_text("".join(TRAIN.read_text().splitlines(True)[:4]).replace('"id": "', '"id": "more-'))
+    words = ["quant=none", "lora.options.init_lora_weights=pissa", "train.best=macro_f1", f"data.also={{{tmp_path / 'more.jsonl'}: 2}}"]
+    settings = settings_for(volume / "runs", *words)
+    folder = make(settings, "uncommon")
+    command.train(settings, folder)
+    assert record.verify(folder)["data"]["also"].keys() == settings.data.also.keys()
+    scores = {event["step"]: event["macro_f1"] for event in lines(folder / "events.jsonl") if event["event"] == "score"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert scores[metrics["step"]] == max(scores.values()) == metrics["tuned"]["macro_f1"]
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    assert config["init_lora_weights"] is True and config["r"] == 2 * settings.lora.r
+
+
 def test_a_sealed_run_is_never_trained_again(run, settings_for, volume):
     before = record.verify(run)
     with pytest.raises(Problem, match="run unbroken is finished and sealed"):
-        command.train(settings_for(volume / "runs"), run)
+        command.train(settings_for(volume / "runs"), run, Team())
     assert record.verify(run) == before
 
 
@@ -169,7 +202,7 @@ def test_the_base_models_answers_are_generated_once(run, base, template, setting
     monkeypatch.setattr(evaluate, "generate", generate)
     settings = settings_for(volume / "runs")
     tuned = model.adapt(base, settings.lora, recompute=False)
-    examples = [template.example(row) for row in read_jsonl(VALIDATION)[:4]]
+    examples = [template.example(row) for row in read(VALIDATION)[:4]]
     for name, revision, expected in (("a", "1" * 40, True), ("b", "1" * 40, False), ("c", "2" * 40, True), ("d", None, True)):
         asked.clear()
         folder = volume / "runs" / name
@@ -212,7 +245,7 @@ def test_a_model_that_cannot_be_had_is_named(owner, what, monkeypatch, tmp_path)
 
 def test_targets_that_match_no_layer_are_a_problem_of_the_settings(base):
     with pytest.raises(Problem, match="matches no layer") as caught:
-        model.adapt(base, schema.Lora(4, 8, 0.0, ["query"], False), recompute=False)
+        model.adapt(base, schema.Lora(4, 8, 0.0, ["query"], {}), recompute=False)
     assert "q_proj" in caught.value.hint
 
 
@@ -220,7 +253,7 @@ def test_a_failed_run_says_why_in_its_state(settings_for, tmp_path):
     settings = settings_for(tmp_path / "runs", "data.max_length=50")
     folder = make(settings, "too long")
     with pytest.raises(Problem, match="more than data.max_length=50"):
-        command.train(settings, folder)
+        command.train(settings, folder, Team())
     state = json.loads((folder / "state.json").read_text())
     assert (state["phase"], state["reason"]) == ("failed", "bad_data")
     assert "data.max_length=50" in state["evidence"] and "data.too_long=drop" in state["hint"]

@@ -1,0 +1,69 @@
+"""The laptop counts what the trainer counts: the same text, the same tokens, for the very rows."""
+
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoTokenizer
+
+from conf.problem import Problem
+from conf.schema import Learn
+from data.rows import normalise, read
+from tests.trainer.conftest import ROOT, TRAIN
+from trainer import preflight, prompt, tokens
+
+TURNS = [("system", "Be brief."), ("user", "Hi  there.\n"), ("assistant", "Good day."), ("user", "And now?"), ("assistant", "Bye.")]
+SPOKEN = normalise({"messages": [{"role": role, "content": text} for role, text in TURNS]}, "here:1")
+
+
+@pytest.mark.parametrize("name", ["tiny", "smollm2-135m"])
+def test_rows_are_the_same_tokens_without_transformers(name):
+    folder = ROOT / ".cache/models" / name
+    if not folder.exists():
+        pytest.skip("`make setup` makes it")
+    theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), tokens.stops(folder))
+    ours = prompt.Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    assert (ours.stop, ours.stops) == (theirs.stop, theirs.stops)
+    for row in [*read(TRAIN), SPOKEN]:
+        assert ours.text(row.messages) == theirs.text(row.messages)
+        for learn in Learn:
+            assert ours.example(row, learn) == theirs.example(row, learn)
+    assert prompt.show(ours, [ours.example(SPOKEN)]) == prompt.show(theirs, [theirs.example(SPOKEN)])
+
+
+def test_the_stops_are_those_that_the_loaded_model_names(tiny, base):
+    assert tokens.stops(tiny) == base.stops
+
+
+def test_a_template_that_refuses_says_so_here_too(tiny):
+    found = tokens.Tokens(tiny)
+    found.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}{{ messages | tojson }}"
+    )
+    with pytest.raises(Problem, match="refuses a prompt with the roles system, user, assistant, user: no system turn"):
+        prompt.Prompt(found, [2]).tokens(SPOKEN.messages)
+
+
+def test_a_row_that_is_too_long_is_found_before_anything_is_paid_for(settings_for, tmp_path):
+    with pytest.raises(Problem, match=r"row \S+ has \d+ tokens, more than data.max_length=300"):
+        preflight.look(settings_for(tmp_path, "data.max_length=300"), None, None)
+
+
+def test_the_outlook_shows_the_mask_the_stop_token_and_what_does_not_fit_without_torch(tiny, tmp_path):
+    words = ["cloud=twin", "experiment=smoke", f"model.id={tiny}", f"data.train={TRAIN}", "train.eval_every=50", "train.recompute=false"]
+    code = f"""
+import sys
+from conf import load
+from trainer import preflight
+run = load.load({words!r})
+class Card:
+    name, bytes = "NVIDIA L4", 4_000_000
+print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), run.box, True)))
+print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "\033[32m{" in done and "every answer ends with '<|im_end|>'" in done
+    assert "does not fit: `train.recompute=true`" in done and "base weights 0.00" in done
+    assert "train.eval_every=50 is more than all 4 steps" in done
+    assert "an assumption, not measured" in done and "at $0.9776 an hour of g6.2xlarge (a list)" in done
+    assert done.splitlines()[-1] == "[]"

@@ -1,0 +1,90 @@
+"""python -m trainer.examine RUN_FOLDER ROWS OUT: a finished run scored on other rows, into OUT.json and OUT.predictions.jsonl.
+
+Base and tuned model answer every row as they did when the run was scored: same prompt, quantisation and scorer. Nothing in the
+run's folder is written.
+"""
+
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from conf.problem import Problem
+from data.rows import Row, RowError, read
+from trainer import attention, evaluate, files, finished, glance, record
+from trainer.failure import diagnose
+from trainer.prompt import Example
+
+
+class Screen:
+    """Shows what an evaluation does; it leaves nothing on the disk."""
+
+    def event(self, _kind: str, **_values) -> None:
+        pass  # `generate` prints the same
+
+    def beat(self) -> None:
+        pass
+
+
+def examine(folder: Path, source: Path, split: str) -> tuple[dict, list[dict]]:
+    """The scores and the answers of the run in `folder` on the rows of `source`."""
+    begun = time.monotonic()
+    run = finished.load(folder)
+    rows = _rows(source)
+    settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
+    examples, sha256 = run.prompt.examples(rows, settings.data), files.digest(source)
+    scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, Screen())
+    return scores | {
+        "run_id": folder.name,
+        "split": split,
+        "rows_sha256": sha256,
+        "trained_on": sha256 in _trained_on(folder),
+        "adapter_sha256": files.digest(folder / "adapter" / "adapter_model.safetensors"),
+        "completion_loss": losses(run, examples),
+        "precision": run.base.precision,
+        "seconds": round(time.monotonic() - begun, 1),
+        "time": record.now(),
+    }, answers
+
+
+def _rows(source: Path) -> list[Row]:
+    try:
+        return read(source)
+    except RowError as error:
+        raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
+
+
+def _trained_on(folder: Path) -> set[str]:
+    """The sha256 of every file of rows that the run learned from."""
+    told = record.manifest(folder)["data"]
+    return {told["train"], *told.get("also", {}).values()}
+
+
+def losses(run: finished.Finished, examples: list[Example]) -> dict[str, float]:
+    """The mean loss of an answer token, of base and tuned."""
+    train, fields, beat = run.settings.train, run.settings.data.fields, Screen().beat
+    with attention.packed(run.tuned.get_base_model()):
+        tuned = glance.measure(run.tuned, examples, train.pack_tokens, fields, beat)
+        with run.tuned.disable_adapter():
+            base = glance.measure(run.tuned, examples, train.pack_tokens, fields, beat)
+    return {"base": base["loss"], "tuned": tuned["loss"]}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
+    try:
+        if len(sys.argv) != 4:
+            raise Problem("which run, which rows, and where to?", "python -m trainer.examine RUN_FOLDER ROWS OUT")
+        folder, source, out = map(Path, sys.argv[1:])
+        scores, answers = examine(folder, source, out.name)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write(out.with_name(f"{out.name}.predictions.jsonl"), "".join(files.line(row) for row in answers))
+        files.write(out.with_name(f"{out.name}.json"), files.page(scores))
+    except (Problem, OSError, RuntimeError, MemoryError) as error:
+        print(f"error: {diagnose(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

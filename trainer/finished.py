@@ -1,0 +1,71 @@
+"""A finished run's model, loaded as it was scored: same base commit, same quantisation, same prompt, greedy."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from peft import PeftModel
+from transformers import AutoTokenizer
+
+from conf.problem import Problem
+from conf.schema import Quantisation, Recipe
+from trainer import model, record
+from trainer.hub import explained
+from trainer.model import Base
+from trainer.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Finished:
+    settings: Recipe
+    base: Base
+    tuned: PeftModel
+    prompt: Prompt
+
+
+def load(folder: Path) -> Finished:
+    """The model of the run in `folder`, ready to answer; a Problem if this machine cannot hold it."""
+    if not record.sealed(folder):
+        raise Problem(f"{folder} holds no finished run", "give the folder of a run that has a manifest.json", "refused")
+    settings, adapter = record.settings(folder), folder / "adapter"
+    revision = json.loads((adapter / "adapter_config.json").read_text())["revision"]
+    pinned = replace(settings.model, revision=revision or settings.model.revision)
+    check_room(pinned.id, pinned.revision, settings.quant.kind)
+    base = model.load(pinned, settings.quant)
+    prompt = Prompt(AutoTokenizer.from_pretrained(adapter), base.stops)
+    base = replace(base, tokenizer=prompt.tokenizer)
+    tuned = PeftModel.from_pretrained(base.model, adapter).eval()
+    model.greedy(base, prompt.stops)
+    return Finished(settings, base, tuned, prompt)
+
+
+def check_room(name: str, revision: str, kind: Quantisation) -> None:
+    """Nothing, or a Problem when the model's weights do not fit into this machine's free memory."""
+    if model.has_gpu():
+        return
+    # Checkpoints hold 2 bytes a weight, a CPU computes with 4; in NF4 a weight takes about half a byte, after loading them shard by shard.
+    wanted = _stored(name, revision) * (2 if kind is Quantisation.none else 1)
+    free = free_memory()
+    if free is not None and wanted > free:
+        what = f"{name} needs about {wanted / 1e9:.1f} GB of memory here, and {free / 1e9:.1f} GB are free"
+        raise Problem(what, "use a machine with more memory or a GPU; what was measured on the box is in `inv report`", "out_of_memory")
+
+
+def free_memory() -> int | None:
+    """Bytes that programs can still have, where the system tells."""
+    table = Path("/proc/meminfo")
+    if not table.exists():
+        return None
+    values = dict(line.split(":") for line in table.read_text().splitlines())
+    return int(values["MemAvailable"].split()[0]) * 1024
+
+
+def _stored(name: str, revision: str) -> int:
+    """Bytes of the model's weights as files."""
+    if Path(name).is_dir():
+        return sum(path.stat().st_size for path in Path(name).glob("*.safetensors"))
+    with explained(name, os.environ.get("HF_ENDPOINT")):
+        files = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(name, revision=revision, files_metadata=True).siblings
+    return sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)

@@ -1,0 +1,54 @@
+"""What a run will need, in words: the lines of `inv plan`, and of the trainer's log before it starts."""
+
+import math
+
+from conf import schema
+from trainer import plan
+from trainer.plan import Plan
+
+GB = 1e9
+
+
+def lines(made: Plan, settings: schema.Recipe, model: plan.Shape, card: tuple[str, int] | None, disk: float | None = None) -> list[str]:
+    """The plan, a line for each thing that can go wrong."""
+    told = [_steps(made, settings, model, disk), _memory(made, card), _precision(settings, card), *_time(made)]
+    return told + [f"note     {note}" for note in made.notes]
+
+
+def _steps(made: Plan, settings: schema.Recipe, model: plan.Shape, disk: float | None) -> str:
+    train = settings.train
+    each = plan.learned(model, settings.lora) * (4 + plan.moments(train))
+    room = (train.keep + 2) * each + plan.base(model, schema.Quant(schema.Quantisation.none, False), 2)
+    of = f" of {disk:.0f}" if disk else ""
+    return (
+        f"steps    {made.steps} of {train.rows_per_step} rows; measured every {train.eval_every}, saved every {train.save_every}; "
+        f"checkpoints and the base model take {room / GB:.1f}{of} GB of disk"
+    )
+
+
+def _memory(made: Plan, card: tuple[str, int] | None) -> str:
+    parts = "  ".join(f"{name} {size / GB:.2f}" for name, size in made.memory.items())
+    if card is None:
+        return f"memory   {made.bytes / GB:.1f} GB in the fullest step: {parts}"
+    name, size = card
+    room = size * (1 - plan.RESERVE)
+    verdict = "fits" if made.bytes <= room else "does not fit: `train.recompute=true`, a lower `train.pack_tokens`, or `quant=nf4`"
+    return f"memory   {made.bytes / GB:.1f} GB of {room / GB:.1f} usable on {name} in the fullest step, {verdict}: {parts}"
+
+
+def _precision(settings: schema.Recipe, card: tuple[str, int] | None) -> str:
+    stored = "4-bit NF4" if settings.quant.kind is schema.Quantisation.nf4 else "not quantised"
+    computed = "bf16 where the card has it (fp16 would overflow), else fp32" if card else "fp32, or bf16 where the CPU has it"
+    return f"numbers  base weights {stored}; computed in {computed}; the adapter in fp32"
+
+
+def _time(made: Plan) -> list[str]:
+    if any(math.isnan(seconds) for seconds in made.seconds.values()):
+        return [f"time     unknown: {made.assumed}"]
+    parts = "  ".join(f"{name} {_clock(seconds)}" for name, seconds in made.seconds.items())
+    return [f"time     about {_clock(sum(made.seconds.values()))}: {parts}", f"         at {made.assumed}; loading comes on top"]
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{seconds:.0f} s"

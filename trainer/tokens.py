@@ -1,0 +1,77 @@
+"""A model's tokenizer and chat template without transformers: the laptop counts the tokens that the trainer will see.
+
+Only what `Prompt` asks of a tokenizer is here, and it gives what transformers' own gives (tested token by token).
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from conf.problem import Problem
+
+NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class Tokens:
+    """The tokenizer in a model's folder."""
+
+    is_fast = True
+
+    def __init__(self, folder: Path):
+        if not (folder / "tokenizer.json").is_file():
+            raise Problem("the model has no tokenizer.json", "its tokens are counted where it is trained", "model_unavailable")
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config = _json(folder / "tokenizer_config.json")
+        for name in NAMED:
+            token = config.get(name)
+            setattr(self, name, token.get("content") if isinstance(token, dict) else token)
+        template = folder / "chat_template.jinja"
+        self.chat_template = template.read_text() if template.is_file() else config.get("chat_template")
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._id(self.bos_token)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._id(self.eos_token)
+
+    def __call__(self, text: str, add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> dict:
+        found = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return {"input_ids": found.ids, "offset_mapping": found.offsets}
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool = False) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return self.tokenizer.id_to_token(token)
+
+    def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool = False) -> str:
+        world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        world.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        world.globals["raise_exception"] = _raise
+        world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        named = {name: getattr(self, name) for name in NAMED if getattr(self, name)}
+        return world.from_string(self.chat_template).render(messages=messages, add_generation_prompt=add_generation_prompt, **named)
+
+    def _id(self, token: str | None) -> int | None:
+        return None if token is None else self.tokenizer.token_to_id(token)
+
+
+def stops(folder: Path) -> list[int]:
+    """The tokens at which the model says that it ends an answer."""
+    found = _json(folder / "generation_config.json").get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
+    return [] if found is None else [found] if isinstance(found, int) else found
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
