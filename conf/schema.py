@@ -102,7 +102,7 @@ class Data:
     too_long: TooLong = MISSING
     learn: Learn = MISSING
     also: dict[str, float] = MISSING  # more training rows: from where, and how often an epoch visits each (2 is twice, 0.5 every other)
-    eval_rows: int = MISSING  # rows of `validation` that are scored, from the top
+    eval_rows: int = MISSING  # rows of `validation` that are scored, from the top; what `too_long` leaves out does not count
     max_new_tokens: int = MISSING  # limit of one generated answer
     train_sha256: str | None = None  # filled in when a run is made; the run's inputs are found by it
     validation_sha256: str | None = None

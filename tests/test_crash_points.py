@@ -4,6 +4,8 @@ import pytest
 
 from twin import world
 
+pytestmark = pytest.mark.system  # minutes: `up` is killed and run again
+
 
 @pytest.fixture(scope="module")
 def calls(laptop):

@@ -10,6 +10,8 @@ from test_recovery import run_ids, state, trainers, wait_until
 
 from twin import processes, world
 
+pytestmark = pytest.mark.system  # minutes: each story waits for a box to be left alone
+
 IDLE = 0.1  # minutes
 ALLOWED = IDLE * 60 + 120  # seconds of paid time after the last useful one
 

@@ -64,7 +64,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
         return Look(None, [], [], made)
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
     examples = [example for source in sources[:-1] for example in template.examples(rows.read(Path(source)), data, data.learn)]
-    return Look(template, examples, template.examples(rows.read(Path(data.validation))[: data.eval_rows], data), made)
+    return Look(template, examples, template.examples(rows.read(Path(data.validation)), data)[: data.eval_rows], made)
 
 
 def outlook(settings: Recipe, endpoint: str | None, token: str | None, card, hourly: tuple | None, box: Box, colour: bool) -> list[str]:

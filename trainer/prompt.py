@@ -91,8 +91,8 @@ class Prompt:
             raise Problem(what, f"set `data.max_length={max(map(len, long))}`, or leave such rows out: `data.too_long=drop`", "bad_data")
         if len(long) == len(made):
             raise Problem(f"every row has more than data.max_length={data.max_length} tokens", "raise `data.max_length`", "bad_data")
-        for example in long:
-            print(f"left out: row {example.row.id} has {len(example)} tokens", flush=True)
+        if long:
+            print(f"left out: {len(long)} of {len(made)} rows, of more than {data.max_length} tokens; {named(long)}", flush=True)
         return [example for example in made if len(example) <= data.max_length]
 
     def answer(self, tokens: list[int]) -> tuple[str, bool]:
@@ -195,3 +195,9 @@ def _stop(tokenizer, stops: list[int]) -> int:
     if tokenizer.eos_token_id is not None:
         return tokenizer.eos_token_id
     raise Problem("the model names no token at which it stops", "choose another model: `model.id=owner/name`", "model_unavailable")
+
+
+def named(examples: list[Example]) -> str:
+    """The first few of these rows, by id."""
+    ids = [example.row.id for example in examples[:3]]
+    return ", ".join(ids) + (" and so on" if len(examples) > 3 else "")

@@ -35,7 +35,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     template = prompt.Prompt(base.tokenizer, base.stops)
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
-    scored = template.examples(held_out.rows[: settings.data.eval_rows], settings.data)
+    scored = template.examples(held_out.rows, settings.data)[: settings.data.eval_rows]
     record.event("progress", what="loading model", done=1, of=1)
     print(prompt.show(template, order.examples), flush=True)
     print("\n".join(_outlook(base, settings, order.examples, scored)), flush=True)

@@ -57,6 +57,12 @@ def test_a_free_text_task_says_its_own_metrics(tmp_path):
     assert {result.metric_type for result in ModelCard(text).data.eval_results} == {"exact_match", "f1", "stopped", "completion_loss"}
 
 
+@pytest.mark.parametrize(("policy", "told"), [("drop", True), ("refuse", False)])
+def test_it_is_told_when_long_rows_were_left_out(tmp_path, policy, told):
+    run = sealed(tmp_path, settings("data.max_length=256", f"data.too_long={policy}"))
+    assert ("more than 256 tokens, where there are any, were left out of training and of scoring" in card.render(run, "me/quick")) == told
+
+
 def test_the_snippet_is_python_and_pins_both_revisions(folder):
     (code,) = re.findall(r"```python\n(.*?)```", card.render(folder, "me/quick"), re.DOTALL)
     compile(code, "card", "exec")
