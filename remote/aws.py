@@ -72,11 +72,11 @@ class Aws:
         return found["SecretString"].strip()
 
 
-def fetch(names: list[str]) -> dict[str, str]:
+def fetch(names: list[str], region: str | None = None) -> dict[str, str]:
     """Values of Parameter Store for those of `names` that exist, in calls of ten."""
     import boto3
 
-    client = boto3.client("ssm", region_name=os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1")
+    client = boto3.client("ssm", region_name=region or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1")
     values = {}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)

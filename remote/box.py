@@ -85,13 +85,11 @@ def _launch(aws: Aws, box: schema.Box) -> str:
         InstanceType=box.instance_type,
         MinCount=1,
         MaxCount=1,
-        IamInstanceProfile={"Name": aws.cloud.instance_profile},
-        # A box that shuts itself down must stop, not vanish.
-        InstanceInitiatedShutdownBehavior="stop",
-        # A container is one hop further from the metadata service than the box.
-        MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
+        # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
+        LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
         BlockDeviceMappings=[{"DeviceName": root, "Ebs": {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True}}],
         TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        **({"SubnetId": box.subnet} if box.subnet else {}),
         # Sent twice within a minute (a lost answer), it is one launch.
         ClientToken=f"{box.name}-{int(time.time() // 60)}",
     )

@@ -16,6 +16,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from twin import account, instances, launches, provided, world
 from twin.access import Access
 from twin.boxes import Boxes
+from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
 from twin.control import Control
 from twin.disks import Disks
@@ -84,6 +85,7 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     registry = Registry(region)
     mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
     services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock), Stacks(region)]
+    services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back}
