@@ -47,6 +47,27 @@ def friendly(body):
     return wrapped
 
 
+@task(help={"token": "file with your Hub token; `-` reads standard input", "yes": "do not ask"})
+@friendly
+def init(c, token=None, yes=False):
+    """Make an AWS account ready: show what would change, ask, change it, read it back. `inv --dry init` stops after showing."""
+    run = settings(c, fetch=parameters_of_a_new_account)
+    folder, local = (state_folder(run), state_folder(run) / "local.yaml") if run.cloud.loopback else (ROOT, ROOT / "conf/local.yaml")
+    if rehearsed(c, "# init"):
+        planned().account.rehearse(account(run), run, folder)
+        return
+    parts = planned().init(run, folder, local, Path(token) if token else None, yes)
+    perform(c, run, "init", parts, "{done}; {summary} has every name. Next: `inv up`")
+
+
+@task(help={"data": "remove the bucket and the volumes, too", "yes": "do not ask"})
+@friendly
+def destroy(c, data=False, yes=False):
+    """List what `inv init` and `inv up` have made, and remove it; runs stay unless you say --data."""
+    run = settings(c, fetch=parameters_of_a_new_account)
+    perform(c, run, "destroy", planned().unmake(run, data, yes), "nothing is left{kept}", audited=False)
+
+
 @task
 @friendly
 def up(c):
@@ -545,8 +566,8 @@ def rehearsed(c, intent: str) -> bool:
     return c.config.run.dry
 
 
-def perform(c, run, verb, parts, done) -> None:
-    """Carry out or rehearse a plan, say what it came to, and leave a line in the audit."""
+def perform(c, run, verb, parts, done, audited=True) -> None:
+    """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
     from remote import audit
     from remote.ssm import Ssm
     from remote.store import Store
@@ -560,9 +581,11 @@ def perform(c, run, verb, parts, done) -> None:
     except BaseException:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
-            audit.write(Store(aws), verb, time.monotonic() - started, "failed")
+            if audited:
+                audit.write(Store(aws), verb, time.monotonic() - started, "failed")
         raise
-    audit.write(Store(aws), verb, time.monotonic() - started, "ok")
+    if audited:
+        audit.write(Store(aws), verb, time.monotonic() - started, "ok")
     print(done.format(**facts), flush=True)
 
 
@@ -598,7 +621,25 @@ def register_image(c, run) -> None:
 
 
 namespace = Collection(
-    plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
+    init,
+    plan,
+    up,
+    deploy,
+    train,
+    publish,
+    down,
+    status,
+    logs,
+    report,
+    predict,
+    stop_run,
+    clean,
+    costs,
+    evaluate,
+    compare,
+    tensorboard,
+    smoke,
+    destroy,
 )
 twin = Collection("twin")
 for body, name in (

@@ -87,7 +87,10 @@ def test_the_plain_aws_client_sees_the_run(chain):
 
 def test_the_log_is_mirrored_to_cloudwatch(chain):
     events = json.loads(
-        chain.aws("logs", "get-log-events", "--log-group-name", "/fine-tune-slm", "--log-stream-name", only_run(chain), "--start-from-head")
+        chain.aws(
+            *("logs", "get-log-events", "--log-group-name", "/fine-tune-slm"),
+            *("--log-stream-name", f"training/{only_run(chain)}", "--start-from-head"),
+        )
     )
     mirrored = [event["message"] for event in events["events"]]
     log = chain.object(f"fine-tune-slm/runs/{only_run(chain)}/log.txt").decode()

@@ -1,8 +1,9 @@
 #!/bin/bash
 # What the supervisor sends away: the run's log, events, state and checkpoints while it goes on, its files when it ends.
-#   in:   BUCKET, PREFIX, LOG_GROUP; and of the current run: run_id, run (its folder), target (its place in S3), shipped (how far)
+#   in:   BUCKET, PREFIX, LOG_GROUP, STREAM_PREFIX; and of the current run: run_id, run (its folder), target (its place in S3), shipped (how far)
 # All of it runs where `set -e` does not hold (behind `if`, `||`, `until`), so every failure is passed on by hand.
 : "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
+: "${STREAM_PREFIX:?supervise.sh needs STREAM_PREFIX}"
 
 # Shipping must not slow the training down.
 quietly() { nice -n 19 aws "$@"; }
@@ -57,9 +58,9 @@ mirror() {
   grep -v '^ *$' "$1" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
     -e "s/.*/{\"timestamp\": $now, \"message\": \"&\"}/" | paste -sd, | sed -e 's/^/[/' -e 's/$/]/' >"$STATE/mirror.json"
   if [ "${1##*/}" = 000000000000 ]; then
-    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" 2>/dev/null || true
+    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" 2>/dev/null || true
   fi
-  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
+  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
 }
 
 # Everything first, the manifest last: whoever sees the manifest sees a whole run.
