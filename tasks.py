@@ -25,12 +25,13 @@ def friendly(body):
 
     @functools.wraps(body)
     def wrapped(*args, **kwargs):
+        from conf import secret
         from conf.problem import Problem
 
         try:
             return body(*args, **kwargs)
         except Problem as problem:
-            raise Exit(f"error: {problem}", 1) from None
+            raise Exit(f"error: {secret.hide(str(problem))}", 1) from None
         except BrokenPipeError:
             # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -41,8 +42,9 @@ def friendly(body):
 
             meaning = aws.explain(error)
             if meaning is None:
+                secret.hide_in_tracebacks()
                 raise
-            raise Exit(f"error: {meaning}", 1) from None
+            raise Exit(f"error: {secret.hide(str(meaning))}", 1) from None
 
     return wrapped
 
@@ -471,7 +473,7 @@ def parameters(world_needed, names, cloud) -> dict:
         return {}
     if cloud["loopback"]:
         point_at(cloud["state"])
-    return aws.fetch(names, cloud.get("region"))
+    return aws.fetch(names, cloud)
 
 
 def parameters_of_a_new_account(names, cloud) -> dict:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from conf import schema
+from conf import schema, secret
 from conf.problem import Problem
 from remote import ask, stack
 from remote.aws import Aws
@@ -223,6 +223,7 @@ def _read_token(token: Path | None, ask_for_it: bool) -> str:
         value = (sys.stdin.read() if str(token) == "-" else token.expanduser().read_text()).strip()
     except OSError as error:
         raise Problem(f"cannot read the token: {error}", "`--token FILE`; `-` reads standard input", reason="refused") from error
+    secret.know(value)
     if not value or any(character.isspace() for character in value):
         raise Problem(
             "that is no Hub token: it is empty, or more than a word", "https://huggingface.co/settings/tokens shows yours", "refused"

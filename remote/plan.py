@@ -17,6 +17,7 @@ from remote.transport import Transport
 
 Plan = list[Call | Step]
 
+TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
@@ -51,6 +52,8 @@ def up(run: schema.Run) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
     watch = {
         "LOG_GROUP": run.cloud.log_group,
+        "HUB_SECRET": run.cloud.hub_secret,
+        "TOKEN_AGE": TOKEN_AGE,
         "STREAM_PREFIX": run.cloud.log_stream_prefix.strip("/"),
         "PERIOD": PERIOD,
         "GPU": _word(run.box.gpu),

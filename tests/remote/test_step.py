@@ -23,6 +23,8 @@ SETTINGS = {
         "PREFIX": "p",
         "LOG_GROUP": "/l",
         "STREAM_PREFIX": "s",
+        "HUB_SECRET": "h",
+        "TOKEN_AGE": "600",
         "PERIOD": "5",
         "IDLE": "60",
         "LIFE": "600",
