@@ -5,6 +5,7 @@ here makes the ordinary API calls of each service, with the caller's key, and wh
 """
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -429,19 +430,21 @@ class Stacks:
 
         def client(service: str) -> Any:
             if (key, service) not in self.clients:
-                self.clients[key, service] = plain_client(service, address, key, self.region)
+                self.clients[key, service] = session(key, self.region).client(service, endpoint_url=address)
             return self.clients[key, service]
 
         return client
 
 
-def plain_client(service: str, address: str, key: str, region: str) -> Any:
+@functools.cache
+def session(key: str, region: str) -> Any:
+    """One a caller: each reads the list of all endpoints, which takes a quarter of a second."""
     import boto3
     import botocore.session
 
     fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     deaf = botocore.session.Session(session_vars={name: (None, None, value, None) for name, value in fixed.items()})
-    return boto3.Session(key, "twin", region_name=region, botocore_session=deaf).client(service, endpoint_url=address)
+    return boto3.Session(key, "twin", region_name=region, botocore_session=deaf)
 
 
 def unsupported(request: wire.Request) -> dict:
