@@ -51,7 +51,7 @@ def create_stack(session: boto3.Session, name: str, template: str, parameters: d
     client.create_change_set(
         **where, ChangeSetType="CREATE", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_NAMED_IAM"]
     )
-    often = {"Delay": 0.05, "MaxAttempts": 600}
+    often = {"Delay": 0.2, "MaxAttempts": 300}
     client.get_waiter("change_set_create_complete").wait(**where, WaiterConfig=often)
     client.execute_change_set(**where)
     client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig=often)
