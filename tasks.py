@@ -25,12 +25,13 @@ def friendly(body):
 
     @functools.wraps(body)
     def wrapped(*args, **kwargs):
+        from conf import secret
         from conf.problem import Problem
 
         try:
             return body(*args, **kwargs)
         except Problem as problem:
-            raise Exit(f"error: {problem}", 1) from None
+            raise Exit(f"error: {secret.hide(str(problem))}", 1) from None
         except BrokenPipeError:
             # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -41,10 +42,32 @@ def friendly(body):
 
             meaning = aws.explain(error)
             if meaning is None:
+                secret.hide_in_tracebacks()
                 raise
-            raise Exit(f"error: {meaning}", 1) from None
+            raise Exit(f"error: {secret.hide(str(meaning))}", 1) from None
 
     return wrapped
+
+
+@task(help={"token": "file with your Hub token; `-` reads standard input", "yes": "do not ask"})
+@friendly
+def init(c, token=None, yes=False):
+    """Make an AWS account ready: show what would change, ask, change it, read it back. `inv --dry init` stops after showing."""
+    run = settings(c, fetch=parameters_of_a_new_account)
+    folder, local = (state_folder(run), state_folder(run) / "local.yaml") if run.cloud.loopback else (ROOT, ROOT / "conf/local.yaml")
+    if rehearsed(c, "# init"):
+        planned().account.rehearse(account(run), run, folder)
+        return
+    parts = planned().init(run, folder, local, Path(token) if token else None, yes)
+    perform(c, run, "init", parts, "{done}; {summary} has every name. Next: `inv up`")
+
+
+@task(help={"data": "remove the bucket and the volumes, too", "yes": "do not ask"})
+@friendly
+def destroy(c, data=False, yes=False):
+    """List what `inv init` and `inv up` have made, and remove it; runs stay unless you say --data."""
+    run = settings(c, fetch=parameters_of_a_new_account)
+    perform(c, run, "destroy", planned().unmake(run, data, yes), "nothing is left{kept}", audited=False)
 
 
 @task
@@ -244,24 +267,21 @@ def plan(c):
     print(outlook(aws, run, sys.stdout.isatty()))
 
 
-@task
+@task(help={"empty": "an account with nothing in it, for `inv init`"})
 @friendly
-def twin_start(c):
+def twin_start(c, empty=False):
     """Start the emulated AWS and Hub on 127.0.0.1."""
+    from remote import stack
     from twin import world
 
     run = settings(c, world_needed=False)
     models = {name: ROOT / folder for name, folder in MODELS.items()}
     if rehearsed(c, f"call   Start the twin in {run.cloud.state}, serving {', '.join(models)}"):
         return
-    from dataclasses import asdict
-
-    names = asdict(run.cloud)
-    account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
-    account |= {"secret": {run.cloud.hub_secret: None}, "parameters": {}}
+    account = {"region": run.cloud.region} if empty else stack.account(run)
     world.start(state_folder(run), {name: folder for name, folder in models.items() if folder.exists()}, account)
     found = world.status(state_folder(run))
-    print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv up`")
+    print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv {'init' if empty else 'up'}`")
 
 
 @task
@@ -346,7 +366,8 @@ def twin_forward(c, hours):
 @friendly
 def twin_env(c):
     """Print the exports that point any AWS or Hub client at the twin: eval "$(inv twin.env)"."""
-    for name, value in environment(settings(c, world_needed=False)).items():
+    run = settings(c, world_needed=False)
+    for name, value in environment(state_folder(run)).items():
         print(f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}")
 
 
@@ -431,21 +452,43 @@ def overrides() -> list[str]:
     return load.overrides(sys.argv)
 
 
-def settings(c, words=None, world_needed=True):
+def settings(c, words=None, world_needed=True, fetch=None):
     """The checked settings of this command; for the twin, with this process pointed at it and at nothing else."""
     from conf import load
-    from remote import aws
 
-    dry = c.config.run.dry
-    run = load.load(overrides() if words is None else words, fetch=None if dry else aws.fetch)
-    if run.cloud.loopback and world_needed and not dry:
-        for name, value in environment(run).items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    ask = None if c.config.run.dry else functools.partial(parameters, world_needed)
+    run = load.load(overrides() if words is None else words, fetch=fetch or ask)
+    if run.cloud.loopback and world_needed and not c.config.run.dry:
+        point_at(run.cloud.state)  # also where nothing had to be fetched
     if not sys.stderr.isatty():  # after the twin's environment, which forgets every setting of the Hub's client
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return run
+
+
+def parameters(world_needed, names, cloud) -> dict:
+    """Values of Parameter Store, from the account that this command is about."""
+    from remote import aws
+
+    if cloud["loopback"] and not world_needed:
+        return {}
+    if cloud["loopback"]:
+        point_at(cloud["state"])
+    return aws.fetch(names, cloud)
+
+
+def parameters_of_a_new_account(names, cloud) -> dict:
+    from remote import stack
+
+    found = parameters(True, names, cloud)
+    return stack.names_of_a_new_account(cloud) | found
+
+
+def point_at(state: str) -> None:
+    """From now on this process talks to the twin and to nothing else."""
+    for name, value in environment(state).items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def recipe():
@@ -483,13 +526,13 @@ def told(ask, *arguments, **options):
         raise Problem(str(error), "`inv twin.faults` and `inv --help twin.fault` show what there is", reason="bad_config") from error
 
 
-def environment(run) -> dict:
+def environment(state: str) -> dict:
     from conf.problem import Problem
     from twin import world
 
-    if world.status(state_folder(run)) is None:
+    if world.status(ROOT / state) is None:
         raise Problem("the twin does not run", "start it with `inv twin.start`", reason="unreachable")
-    return world.environment(state_folder(run))
+    return world.environment(ROOT / state)
 
 
 def account(run):
@@ -525,8 +568,8 @@ def rehearsed(c, intent: str) -> bool:
     return c.config.run.dry
 
 
-def perform(c, run, verb, parts, done) -> None:
-    """Carry out or rehearse a plan, say what it came to, and leave a line in the audit."""
+def perform(c, run, verb, parts, done, audited=True) -> None:
+    """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
     from remote import audit
     from remote.ssm import Ssm
     from remote.store import Store
@@ -540,9 +583,11 @@ def perform(c, run, verb, parts, done) -> None:
     except BaseException:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
-            audit.write(Store(aws), verb, time.monotonic() - started, "failed")
+            if audited:
+                audit.write(Store(aws), verb, time.monotonic() - started, "failed")
         raise
-    audit.write(Store(aws), verb, time.monotonic() - started, "ok")
+    if audited:
+        audit.write(Store(aws), verb, time.monotonic() - started, "ok")
     print(done.format(**facts), flush=True)
 
 
@@ -578,7 +623,25 @@ def register_image(c, run) -> None:
 
 
 namespace = Collection(
-    plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
+    init,
+    plan,
+    up,
+    deploy,
+    train,
+    publish,
+    down,
+    status,
+    logs,
+    report,
+    predict,
+    stop_run,
+    clean,
+    costs,
+    evaluate,
+    compare,
+    tensorboard,
+    smoke,
+    destroy,
 )
 twin = Collection("twin")
 for body, name in (

@@ -34,7 +34,7 @@ defaults:
 hydra: {output_subdir: null, run: {dir: .}}
 """
 
-Fetch = Callable[[list[str]], dict[str, str]]
+Fetch = Callable[[list[str], dict], dict[str, str]]  # names of Parameter Store, and the cloud's settings as far as they need none
 
 
 def overrides(argv: list[str]) -> list[str]:
@@ -48,7 +48,10 @@ def opened(words: list[str]) -> list[str]:
 
 
 def load(words: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> schema.Run:
-    """The settings of a run. `fetch` answers names of Parameter Store; without it a default or `<ssm:NAME>` stands for the value."""
+    """The settings of a run. `fetch` answers names of Parameter Store; without it a default or `<ssm:NAME>` stands for the value.
+
+    `none` in Parameter Store is null: a parameter there cannot be empty.
+    """
     words = _with_local(words, local)
     composed = _compose(words)
     _register(composed, fetch)
@@ -159,17 +162,24 @@ def _paths(kind: type, prefix: str = "") -> list[str]:
 def _register(composed: DictConfig, fetch: Fetch | None) -> None:
     """Make `${ssm:NAME,default}` answer from Parameter Store, asked once for all names that occur."""
     wanted = {found["name"].strip(): found["default"] for found in PARAMETER.finditer(OmegaConf.to_yaml(composed, resolve=False))}
-    values = fetch(sorted(wanted)) if fetch and wanted else {}
+    values = fetch(sorted(wanted), _known(composed)) if fetch and wanted else {}
     missing = [name for name, default in wanted.items() if default is None and name not in values]
     if fetch and missing:
         names = ", ".join(sorted(missing))
         first = f"aws ssm put-parameter --type String --name {sorted(missing)[0]} --value VALUE"
-        raise Problem(f"Parameter Store has no value for {names}", f"set each one, for example: {first}")
+        raise Problem(f"Parameter Store has no value for {names}", f"`inv init` sets them up, or set each one, for example: {first}")
 
-    def answer(name: str, default: str | None = None) -> str:
-        return values.get(name, f"<ssm:{name}>" if default is None else default)
+    def answer(name: str, default: str | None = None) -> str | None:
+        value = values.get(name, f"<ssm:{name}>" if default is None else default)
+        return None if str(value) == "none" else value
 
     OmegaConf.register_new_resolver("ssm", answer, replace=True)
+
+
+def _known(composed: DictConfig) -> dict:
+    """The cloud's settings that do not come from Parameter Store: which cloud to ask, and in which region."""
+    plain = OmegaConf.to_container(composed.cloud, resolve=False)
+    return {key: value for key, value in plain.items() if not (isinstance(value, str) and PARAMETER.search(value))}
 
 
 def _typed(kind: type, composed: DictConfig):

@@ -213,16 +213,30 @@ class Cloud:
     bucket: str = MISSING
     prefix: str = MISSING  # of every key of ours in the bucket
     repository: str = MISSING  # in ECR
-    instance_profile: str = MISSING  # what the box may do
+    box_role: str = MISSING  # what the box may do
+    instance_profile: str = MISSING  # hands that role to it
+    launch_template: str = MISSING  # what every box is launched with
+    instance_id: str | None = MISSING  # an instance to take as the box where none has its tag; `inv up` writes down which it was
+    volume_id: str | None = MISSING  # a record only: the volume is found by its tag
     scheduler_role: str = MISSING  # what stops a box from outside when its time is over
     hub_secret: str = MISSING  # name of the secret that holds the Hub token; never the token
+    hub_repository: str | None = MISSING  # where `publish.repository` is null
     log_group: str = MISSING
+    log_stream_prefix: str = MISSING  # a run's log stream is PREFIX/RUN
+    github: str | None = MISSING  # OWNER/NAME whose image workflow may push to the repository
+    budget_usd: int = MISSING  # a month, of the whole account, for the budget that `inv init` makes; 0 for none
+    budget_email: str | None = MISSING  # who hears when 80 percent of it are spent
+
+    def __post_init__(self):
+        if self.budget_usd < 0:
+            raise ValueError(f"cloud.budget_usd is {self.budget_usd}; use 0 or more")
 
 
 @dataclass
 class Box:
     name: str = MISSING  # found by the tag fine-tune-slm:box
     instance_type: str = MISSING
+    subnet: str | None = MISSING  # null: any of the default network
     ami: str = MISSING  # public parameter that names the image
     root_gb: int = MISSING
     disk_gb: int = MISSING  # the volume that keeps runs and the model cache

@@ -1,15 +1,15 @@
-"""A question before something is removed for good."""
+"""A question before something is changed or removed for good."""
 
 import sys
 
 from conf.problem import Problem
 
 
-def sure(yes: bool, what: str) -> None:
+def sure(yes: bool, what: str, otherwise: str = "nothing was removed") -> None:
     """Nothing when the user agrees; a Problem otherwise."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise Problem(f"nobody is there to agree to: {what}", "agree beforehand with `--yes`", reason="refused")
     if input(f"{what} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise Problem("nothing was removed", "run it again and answer y", reason="refused")
+        raise Problem(otherwise, "run it again and answer y", reason="refused")

@@ -7,7 +7,7 @@ import threading
 import time
 from urllib.parse import urlparse
 
-from conf import schema
+from conf import schema, secret
 from conf.problem import Problem
 
 LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
@@ -69,14 +69,15 @@ class Aws:
     def secret(self, name: str) -> str:
         """The value of a secret, for immediate use: it is never kept, printed or passed on."""
         found = self.client("secretsmanager").get_secret_value(SecretId=name)
-        return found["SecretString"].strip()
+        return secret.value(found["SecretString"])
 
 
-def fetch(names: list[str]) -> dict[str, str]:
-    """Values of Parameter Store for those of `names` that exist, in calls of ten."""
+def fetch(names: list[str], cloud: dict) -> dict[str, str]:
+    """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
     import boto3
 
-    client = boto3.client("ssm", region_name=os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1")
+    region = cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
+    client = boto3.client("ssm", region_name=region)
     values = {}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)

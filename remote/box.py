@@ -58,7 +58,7 @@ def _found(entry: dict) -> Found:
 
 def ensure(aws: Aws, box: schema.Box) -> dict:
     """Find the box by its tag; start it when it is stopped, launch it when there is none."""
-    found = find(aws, box.name)
+    found = find(aws, box.name) or _adopt(aws, box.name)
     if found and found.state == "stopping":
         _wait(aws, "instance_stopped", found.id)
     if found is None:
@@ -75,23 +75,39 @@ def ensure(aws: Aws, box: schema.Box) -> dict:
     return {"instance_id": instance_id, "zone": found.zone, "instance_type": found.instance_type, "changed": changed}
 
 
+def _adopt(aws: Aws, name: str) -> Found | None:
+    """The instance that the user has named in Parameter Store, tagged as the box from now on; None where it is anybody's box already."""
+    ec2, id = aws.client("ec2"), aws.cloud.instance_id
+    if not id:
+        return None
+    try:
+        entry = ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"].startswith("InvalidInstanceID"):
+            return None  # the record of a box that is gone
+        raise
+    if entry["State"]["Name"] not in ALIVE or BOX in {tag["Key"] for tag in entry.get("Tags", [])}:
+        return None
+    ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}])
+    return find(aws, name)
+
+
 def _launch(aws: Aws, box: schema.Box) -> str:
     ec2 = aws.client("ec2")
     tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.caller}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
     image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
     root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
+    disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
     answer = ec2.run_instances(
         ImageId=image,
         InstanceType=box.instance_type,
         MinCount=1,
         MaxCount=1,
-        IamInstanceProfile={"Name": aws.cloud.instance_profile},
-        # A box that shuts itself down must stop, not vanish.
-        InstanceInitiatedShutdownBehavior="stop",
-        # A container is one hop further from the metadata service than the box.
-        MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
-        BlockDeviceMappings=[{"DeviceName": root, "Ebs": {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True}}],
+        # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
+        LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
+        BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
         TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        **({"SubnetId": box.subnet} if box.subnet else {}),
         # Sent twice within a minute (a lost answer), it is one launch.
         ClientToken=f"{box.name}-{int(time.time() // 60)}",
     )

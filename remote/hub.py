@@ -18,6 +18,7 @@ def publish(
     aws: Aws, upload: Callable[..., dict], run_id: str, folder: Path, settings: schema.Publish, endpoint: str | None, say: Callable
 ) -> dict:
     """Upload the adapter and its card to the Hub, download it again, compare every hash."""
-    record = upload(folder, settings.repository, settings.private, endpoint, token(aws), say, settings.merged)
+    repository = settings.repository or aws.cloud.hub_repository
+    record = upload(folder, repository, settings.private, endpoint, token(aws), say, settings.merged)
     Store(aws).put(f"runs/{run_id}/published.json", json.dumps(record, indent=2).encode())
     return record

@@ -8,20 +8,56 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, follow, hub, image, lock, runs, switch, volume
+from remote import box, destroy, follow, hub, image, lock, record, runs, switch, volume
 from remote import clean as cleaning
+from remote import init as account
 from remote.aws import Aws
 from remote.step import Call, Fact, Step, body, compose, filled, settings_block
 from remote.transport import Transport
 
 Plan = list[Call | Step]
 
+TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
+
+
+def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bool) -> Plan:
+    """The account has all that a run needs but the box, and the settings know its names."""
+    asks = sys.stdin.isatty() and not yes
+    changed = Fact("changed")
+    return [
+        Call(account.survey, {"run": run}),
+        Call(account.propose, {"wanted": Fact("wanted"), "adopted": Fact("adopted"), "left": Fact("left"), "token": token}, said=False),
+        Call(account.agree, {"change_set": Fact("change_set"), "changes": Fact("changes"), "yes": yes}, when=changed, said=False),
+        Call(account.carry_out, {"change_set": Fact("change_set"), "wanted": Fact("wanted"), "left": Fact("left")}, when=changed),
+        Call(account.store_token, {"token": token, "ask_for_it": asks}),
+        Call(account.read_back, {"wanted": Fact("wanted")}),
+        Call(account.write_down, {"run": run, "folder": folder, "local": local, "changed": changed, "token": Fact("token")}),
+    ]
+
+
+def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
+    """The account is as it was before `init`, but for the data unless that was named."""
+    removes = Fact("removes")
+    return [
+        Call(destroy.survey, {"run": run, "data": data}),
+        Call(destroy.agree, {"data": data, "yes": yes}, when=removes, said=False),
+        Call(destroy.remove_boxes, {"boxes": Fact("boxes"), "volumes": Fact("volumes")}, when=removes),
+        Call(destroy.remove_stack, {"found": Fact("stack")}, when=removes),
+        *([Call(destroy.remove_data, {}, when=removes)] if data else []),
+    ]
 
 
 def up(run: schema.Run) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
-    watch = {"LOG_GROUP": run.cloud.log_group, "PERIOD": PERIOD, "GPU": _word(run.box.gpu)}
+    watch = {
+        "LOG_GROUP": run.cloud.log_group,
+        "HUB_SECRET": run.cloud.hub_secret,
+        "TOKEN_AGE": TOKEN_AGE,
+        "STREAM_PREFIX": run.cloud.log_stream_prefix.strip("/"),
+        "PERIOD": PERIOD,
+        "GPU": _word(run.box.gpu),
+    }
     watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
     supervisor = compose("supervise", _place(run) | _store(run) | watch, "ship")
     return [
@@ -29,6 +65,7 @@ def up(run: schema.Run) -> Plan:
         Call(box.ensure, {"box": run.box}),
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
+        Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         Call(box.wait_for_agent, {"instance_id": Fact("instance_id")}),
         Step("setup", _place(run) | {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "SUPERVISOR": supervisor}),
     ]

@@ -87,7 +87,10 @@ def test_the_plain_aws_client_sees_the_run(chain):
 
 def test_the_log_is_mirrored_to_cloudwatch(chain):
     events = json.loads(
-        chain.aws("logs", "get-log-events", "--log-group-name", "/fine-tune-slm", "--log-stream-name", only_run(chain), "--start-from-head")
+        chain.aws(
+            *("logs", "get-log-events", "--log-group-name", "/fine-tune-slm"),
+            *("--log-stream-name", f"training/{only_run(chain)}", "--start-from-head"),
+        )
     )
     mirrored = [event["message"] for event in events["events"]]
     log = chain.object(f"fine-tune-slm/runs/{only_run(chain)}/log.txt").decode()
@@ -151,7 +154,7 @@ def test_no_secret_is_anywhere(chain):
     for key in chain.objects():
         places[key] = chain.object(key).decode(errors="replace")
     for path in (chain.state / "boxes").rglob("*"):
-        if path.is_file() and path.name != "hub-token":
+        if path.is_file() and path.name not in ("hub-token", "hub-tokens"):
             places[str(path)] = path.read_bytes().decode(errors="replace")
     places["laptop"] = chain.first.stdout + chain.first.stderr
     leaks = [name for name, text in places.items() if token in decoded(text)]

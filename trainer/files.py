@@ -6,12 +6,14 @@ import math
 import os
 from pathlib import Path
 
+from conf import secret
+
 
 def write(path: Path, text: str) -> None:
-    """Put a whole file in place, or leave what was there."""
+    """Put a whole file in place, or leave what was there; no secret stands in it."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(secret.hide(text))
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

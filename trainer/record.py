@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from conf import load
+from conf import load, secret
 from conf.problem import Problem
 from conf.schema import Recipe
 from trainer import card, files, report
@@ -60,7 +60,7 @@ class Record:
         """Append one line to `events.jsonl`."""
         self._stays_open()
         with self.events.open("a", encoding="utf-8") as file:
-            file.write(files.line({"time": now(), "event": kind, **values}))
+            file.write(secret.hide(files.line({"time": now(), "event": kind, **values})))
         self.beat()
 
     def metrics(self, values: dict) -> None:
@@ -163,6 +163,7 @@ def _log(folder: Path) -> dict | None:
     log = folder / "log.txt"
     if not log.exists():
         return None
+    secret.hide_in(log)
     size = log.stat().st_size
     return {"bytes": size, "sha256": digest(log, size)}
 

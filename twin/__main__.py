@@ -13,9 +13,10 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, instances, provided, world
+from twin import account, instances, launches, provided, world
 from twin.access import Access
 from twin.boxes import Boxes
+from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
 from twin.control import Control
 from twin.disks import Disks
@@ -33,6 +34,7 @@ from twin.quotas import Quotas
 from twin.run_command import RunCommand
 from twin.scheduler import Scheduler, send
 from twin.spot import Spot
+from twin.stacks import Stacks
 from twin.vetoes import Vetoes
 
 
@@ -82,13 +84,14 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     registry = Registry(region)
     mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
-    services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock)]
+    services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock), Stacks(region)]
+    services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back}
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
-    made.layers = [*(part.operations for part in own), provided.operations]
+    made.layers = [launches.operations, *(part.operations for part in own), provided.operations]
     clock.start()
     return made
 

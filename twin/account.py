@@ -17,19 +17,51 @@ AGENT_POLICY = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 
 
 def create(account: dict, hub_token: str) -> None:
-    """Bucket, repository, instance profile, log group, secrets and parameters; a secret without a value is the Hub token."""
+    """Whichever of bucket, repository, instance profile, log group, stack, secrets and parameters are named; an empty account else.
+
+    A secret without a value is the Hub token.
+    """
     session = boto3.Session(region_name=account["region"])
     place = {} if account["region"] == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": account["region"]}}
-    session.client("s3").create_bucket(Bucket=account["bucket"], **place)
-    session.client("ecr").create_repository(repositoryName=account["repository"])
-    session.client("logs").create_log_group(logGroupName=account["log_group"])
-    create_profile(session.client("iam"), account["instance_profile"])
-    scheduler = account.get("scheduler_role") or f"{account['instance_profile']}-scheduler"
-    create_role(session.client("iam"), scheduler, "scheduler.amazonaws.com", ["ec2:StopInstances"])
-    for name, value in account["secret"].items():
-        session.client("secretsmanager").create_secret(Name=name, SecretString=hub_token if value is None else value)
-    for name, value in account["parameters"].items():
+    if "bucket" in account:
+        session.client("s3").create_bucket(Bucket=account["bucket"], **place)
+    if "repository" in account:
+        session.client("ecr").create_repository(repositoryName=account["repository"])
+    if "log_group" in account:
+        session.client("logs").create_log_group(logGroupName=account["log_group"])
+    if "instance_profile" in account:
+        create_profile(session.client("iam"), account["instance_profile"])
+        create_role(session.client("iam"), f"{account['instance_profile']}-scheduler", "scheduler.amazonaws.com", ["ec2:StopInstances"])
+    if "stack" in account:
+        create_stack(session, **account["stack"])
+    for name, value in account.get("secret", {}).items():
+        put_secret(session.client("secretsmanager"), name, hub_token if value is None else value)
+    for name, value in account.get("parameters", {}).items():
         session.client("ssm").put_parameter(Name=name, Value=value, Type="String")
+
+
+def create_stack(session: boto3.Session, name: str, template: str, parameters: dict[str, str]) -> None:
+    """A stack as its owner would make it; a network that is not named is the default one."""
+    client = session.client("cloudformation")
+    if "Vpc" not in parameters:
+        networks = session.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+        parameters = parameters | {"Vpc": networks[0]["VpcId"]}
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    where = {"StackName": name, "ChangeSetName": "first"}
+    client.create_change_set(
+        **where, ChangeSetType="CREATE", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_NAMED_IAM"]
+    )
+    often = {"Delay": 0.2, "MaxAttempts": 300}
+    client.get_waiter("change_set_create_complete").wait(**where, WaiterConfig=often)
+    client.execute_change_set(**where)
+    client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig=often)
+
+
+def put_secret(client, name: str, value: str) -> None:
+    try:
+        client.create_secret(Name=name, SecretString=value)
+    except client.exceptions.ResourceExistsException:
+        client.put_secret_value(SecretId=name, SecretString=value)
 
 
 def create_profile(iam, name: str) -> None:

@@ -77,7 +77,21 @@ def put_image(request: wire.Request, forward: wire.Forward) -> wire.Response:
     own = digest(content["imageManifest"].encode())
     if content.get("imageDigest", own) != own:
         raise wire.Refusal("ImageDigestDoesNotMatchException", f"The digest of the manifest is {own}.")
+    refuse_moving_tag(request, own)
     return forward(replace(request, body=json.dumps(content | {"imageDigest": own}).encode()))
+
+
+def refuse_moving_tag(request: wire.Request, digest: str) -> None:
+    """Where tags are immutable, a tag stays at the image that it was given to; moto lets it go."""
+    from moto.ecr.models import ecr_backends
+
+    name, tag = request.parameters["repositoryName"], request.parameters.get("imageTag")
+    repository = ecr_backends[wire.ACCOUNT][request.region].repositories.get(name)
+    if not repository or repository.image_tag_mutability != "IMMUTABLE":
+        return
+    if any(tag in image.image_tags and image.get_image_digest() != digest for image in repository.images):
+        words = f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the tag is immutable."
+        raise wire.Refusal("ImageTagAlreadyExistsException", words)
 
 
 def with_local_uri(request: wire.Request, forward: wire.Forward) -> wire.Response:

@@ -130,8 +130,11 @@ def register_image(
     """The digest of an image in ECR that consists of a command; without `replace`, what has the tag already stays."""
     manifest = ecr.manifest(command, str(directory), environment)
     registry = client(state, "ecr")
-    if not replace and (found := registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]):
+    found = registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]
+    if found and not replace:
         return found[0]["imageId"]["imageDigest"]
+    if found and found[0]["imageManifest"] != manifest:
+        registry.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": tag}])  # a tag may be immutable
     with suppress(registry.exceptions.ImageAlreadyExistsException):  # the same manifest under the same tag
         registry.put_image(repositoryName=repository, imageManifest=manifest, imageTag=tag)
     return ecr.digest(manifest.encode())

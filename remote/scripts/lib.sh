@@ -50,6 +50,31 @@ write_state() {
   mv "$1/state.part" "$1/state.json"
 }
 
+# The Hub token, into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`. A secret may be
+# the token itself, or JSON with an entry named like it. Every value that it has had is kept beside it, for `hide`.
+fetch_token() {
+  local text
+  mkdir -p "$STATE"
+  text=$(aws secretsmanager get-secret-value --secret-id "$HUB_SECRET" --query SecretString --output text) || return 1
+  case "$text" in
+    "{"*)
+      text=$(tr -d '\n' <<<"$text" | sed -E 's/^(.*"[^"]*[tT][oO][kK][eE][nN][^"]*"|[^:]*"[^"]*")[[:space:]]*:[[:space:]]*"([^"]*)".*$/\2/')
+      ;;
+  esac
+  printf '%s\n' "$text" >"$STATE/hub-token.part"
+  grep -Fqxf "$STATE/hub-token.part" "$STATE/hub-tokens" 2>/dev/null || cat "$STATE/hub-token.part" >>"$STATE/hub-tokens"
+  mv "$STATE/hub-token.part" "$STATE/hub-token"
+}
+
+# hide FILE: every token that was fetched becomes as many asterisks, in place: no offset moves.
+hide() {
+  local offset found
+  [ -s "$STATE/hub-tokens" ] || return 0
+  { LC_ALL=C grep -obaFf "$STATE/hub-tokens" "$1" || true; } | while IFS=: read -r offset found; do
+    printf '%*s' "${#found}" '' | tr ' ' '*' | dd of="$1" bs=1 seek="$offset" conv=notrunc status=none
+  done
+}
+
 # Seconds of a clock that nobody sets.
 seconds() { cut -d . -f 1 /proc/uptime; }
 

@@ -1,8 +1,9 @@
 #!/bin/bash
 # What the supervisor sends away: the run's log, events, state and checkpoints while it goes on, its files when it ends.
-#   in:   BUCKET, PREFIX, LOG_GROUP; and of the current run: run_id, run (its folder), target (its place in S3), shipped (how far)
+#   in:   BUCKET, PREFIX, LOG_GROUP, STREAM_PREFIX, HUB_SECRET, TOKEN_AGE (seconds); and of the current run: run_id, run (its folder), target (its place in S3), shipped (how far)
 # All of it runs where `set -e` does not hold (behind `if`, `||`, `until`), so every failure is passed on by hand.
 : "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
+: "${STREAM_PREFIX:?supervise.sh needs STREAM_PREFIX}" "${HUB_SECRET:?supervise.sh needs HUB_SECRET}" "${TOKEN_AGE:?supervise.sh needs TOKEN_AGE}"
 
 # Shipping must not slow the training down.
 quietly() { nice -n 19 aws "$@"; }
@@ -12,12 +13,14 @@ size() { stat -c %s "$1" 2>/dev/null || echo 0; }
 # A chunk is named by the offset of its first byte: shipped twice, it is the same chunk. All in one call: each start of `aws` costs
 # a second of one core.
 ship() {
+  rotate_token
   local offset end chunk file box="$STATE/outbox"
   offset=$(cat "$shipped" 2>/dev/null || echo 0)
   end=$(size "$run/log.txt")
   chunk="$box/log/$(printf '%012d' "$offset")"
   rm -rf "$box" && mkdir -p "$box/log" "$box/checkpoints" || return 1
   if [ "$end" -gt "$offset" ]; then
+    hide "$run/log.txt" || return 1
     tail -c +$((offset + 1)) "$run/log.txt" | head -c $((end - offset)) >"$chunk" || return 1
   fi
   for file in state.json events.jsonl; do [ ! -f "$run/$file" ] || cp "$run/$file" "$box/$file" || return 1; done
@@ -28,6 +31,12 @@ ship() {
     echo "$end" >"$shipped" || return 1
   fi
   note_checkpoints "$box/checkpoints"
+}
+
+# A token that was replaced in its secret is replaced here while the run goes on: whoever asks the Hub reads the file each time.
+rotate_token() {
+  [ -f "$STATE/hub-token" ] && [ -z "$(find "$STATE/hub-token" -newermt "-$TOKEN_AGE seconds")" ] || return 0
+  fetch_token || log "the Hub token could not be read again; the one at hand stays"
 }
 
 # A checkpoint never changes once it is there: by its link it travels once.
@@ -57,9 +66,9 @@ mirror() {
   grep -v '^ *$' "$1" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
     -e "s/.*/{\"timestamp\": $now, \"message\": \"&\"}/" | paste -sd, | sed -e 's/^/[/' -e 's/$/]/' >"$STATE/mirror.json"
   if [ "${1##*/}" = 000000000000 ]; then
-    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" 2>/dev/null || true
+    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" 2>/dev/null || true
   fi
-  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
+  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
 }
 
 # Everything first, the manifest last: whoever sees the manifest sees a whole run.

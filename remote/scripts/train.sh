@@ -53,13 +53,6 @@ fetch_run() {
   mv "$part" "$run"
 }
 
-# Into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`.
-fetch_token() {
-  mkdir -p "$STATE"
-  aws secretsmanager get-secret-value --secret-id "$HUB_SECRET" --query SecretString --output text >"$STATE/hub-token.part"
-  mv "$STATE/hub-token.part" "$STATE/hub-token"
-}
-
 start() {
   local gpus=()
   [ "$GPU" = no ] || gpus=(--gpus all)

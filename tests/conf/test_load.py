@@ -10,7 +10,7 @@ from conf.problem import REASONS, Problem
 
 CONF = Path(load.FOLDER)
 NOWHERE = Path("no-such-local.yaml")
-FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/[!_]*.yaml"))
 
 
 def loaded(*words, fetch=None, local=NOWHERE):
@@ -114,7 +114,7 @@ def test_the_fingerprint_is_of_what_decides_the_result():
 def test_parameters_are_fetched_once_and_defaults_stand_in():
     asked = []
 
-    def fetch(names):
+    def fetch(names, cloud):
         asked.append(names)
         return {"/fine-tune-slm/s3/bucket": "mine", "/my/type": "g5.xlarge"}
 
@@ -126,17 +126,19 @@ def test_parameters_are_fetched_once_and_defaults_stand_in():
 
 def test_all_missing_parameters_are_named_in_one_error():
     with pytest.raises(Problem) as caught:
-        loaded("cloud=aws", "box.ami='${ssm:/no/ami}'", fetch=lambda names: {})
+        loaded("cloud=aws", "box.ami='${ssm:/no/ami}'", fetch=lambda names, cloud: {})
     assert "/fine-tune-slm/s3/bucket" in caught.value.what
     assert "/no/ami" in caught.value.what
     assert "aws ssm put-parameter" in caught.value.hint
 
 
-def test_without_parameters_in_use_nothing_is_fetched():
-    def fetch(names):
-        raise AssertionError(names)
+def test_whoever_fetches_is_told_which_cloud_to_ask():
+    def fetch(names, cloud):
+        assert cloud == {"name": "twin", "loopback": True, "state": "elsewhere", "region": "eu-west-1"}
+        return {"/fine-tune-slm/s3/bucket": "mine", "/fine-tune-slm/output/hf-repo": "none", "/fine-tune-slm/ebs/size-gb": "250"}
 
-    loaded("cloud=twin", fetch=fetch)
+    run = loaded("cloud=twin", "cloud.state=elsewhere", "cloud.region=eu-west-1", fetch=fetch)
+    assert (run.cloud.bucket, run.cloud.hub_repository, run.box.disk_gb) == ("mine", None, 250)
 
 
 def test_local_settings_are_defaults_that_the_command_line_overrides(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf import load
+from remote import stack
 from remote.aws import Aws
 from remote.store import Store
 
@@ -17,8 +18,7 @@ def aws(tmp_path_factory):
     state = tmp_path_factory.mktemp("world")
     run = load.load(["cloud=twin"], local=Path("none"))
     cloud = run.cloud
-    names = {key: getattr(cloud, key) for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
-    world.start(state, {}, names | {"secret": {cloud.hub_secret: None}, "parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
+    world.start(state, {}, stack.account(run) | {"parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment(state).items():
             patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)

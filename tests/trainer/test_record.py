@@ -171,3 +171,16 @@ def test_the_log_may_grow_but_not_change(tmp_path):
 
 def test_the_recipe_comes_back_from_the_folder(tmp_path):
     assert record.settings(finished(tmp_path)).train.lr == 2e-3
+
+
+def test_a_token_that_was_printed_is_in_no_file_of_the_run(tmp_path, monkeypatch):
+    token = "hf_printed_by_a_library"
+    monkeypatch.setenv("HF_TOKEN", token)
+    made = record.Record(tmp_path)
+    (tmp_path / "log.txt").write_text(f"GET /api/whoami-v2 with {token}\n")
+    made.phase("running")
+    made.event("step", step=1, note=f"401 for {token}")
+    made.phase("failed", "model_unavailable", f"401 for {token}", "a hint")
+    assert record._log(tmp_path)["sha256"] == record.digest(tmp_path / "log.txt")
+    texts = [path.read_text() for path in tmp_path.iterdir()]
+    assert len(texts) == 3 and not any(token in text for text in texts)

@@ -1,0 +1,149 @@
+"""Leaving an account as it was found: what would go is listed with its size; data stays unless it is named, too."""
+
+import sys
+
+from conf import schema
+from conf.problem import Problem
+from remote import ask, stack, switch
+from remote.aws import Aws
+from remote.box import ALIVE, BOX, OWNER
+
+MADE_BY = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}
+BUCKET = "DataBucket"
+
+
+def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
+    """List what would be removed, and what would stay."""
+    found = stack.find(aws)
+    boxes, volumes = _boxes(aws), _volumes(aws)
+    sizes = _sizes(aws, found)
+    for name, id in found.resources.items():
+        if name != BUCKET and found.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
+            _say(f"  - {found.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
+    count = sum(kind == "AWS::SSM::Parameter" for kind in found.kinds.values())
+    _say(f"  - {'SSM Parameter':26} {count} names in Parameter Store" if found.status else "  there is no stack of ours in this account")
+    for id in boxes:
+        _say(f"  - {'EC2 Instance':26} {id}, with its root disk")
+    bucket = _bucket(aws)
+    sign, words = ("-", "") if data else ("=", "  stays; `inv destroy --data` removes it, too")
+    for id, size in volumes.items():
+        _say(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
+    if bucket:
+        _say(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
+    kept = [] if data else [*volumes, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
+    removes = bool(found.status or boxes or (data and (volumes or bucket)))
+    return {"stack": found, "boxes": boxes, "volumes": list(volumes) if data else [], "removes": "yes" if removes else "no"} | _words(kept)
+
+
+def _words(kept: list[str]) -> dict:
+    return {"kept": f" but {' and '.join(kept)}; `inv destroy --data` removes that, too" if kept else ""}
+
+
+def agree(aws: Aws, data: bool, yes: bool) -> dict:
+    """Ask before anything is removed; about the data, ask once more."""
+    ask.sure(yes, f"remove these from account {aws.caller.split(':')[4]}, {aws.cloud.region}?")
+    if data:
+        ask.sure(yes, f"and every run, model and log in s3://{aws.cloud.bucket} and on the volumes, for good?")
+    return {}
+
+
+def remove_boxes(aws: Aws, boxes: list, volumes: list) -> dict:
+    """Terminate the stopped boxes, with the schedules that were to stop them."""
+    ec2 = aws.client("ec2")
+    for id in boxes:
+        switch.disarm(aws, id)
+        ec2.terminate_instances(InstanceIds=[id])
+    if boxes:
+        ec2.get_waiter("instance_terminated").wait(InstanceIds=boxes, WaiterConfig={"Delay": 2, "MaxAttempts": 300})
+    for id in volumes:
+        ec2.get_waiter("volume_available").wait(VolumeIds=[id], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+        ec2.delete_volume(VolumeId=id)
+    return {}
+
+
+def remove_stack(aws: Aws, found: stack.Stack) -> dict:
+    """Let CloudFormation remove the stack; its bucket stays."""
+    if found.status:
+        stack.remove(aws, found)
+    return {}
+
+
+def remove_data(aws: Aws) -> dict:
+    """Remove every version of every object; the bucket, too, where `inv init` has made it."""
+    s3, bucket = aws.client("s3"), aws.cloud.bucket
+    if not _bucket(aws):
+        return {}
+    ours = MADE_BY in _tags(aws, bucket)
+    prefix = "" if ours else aws.cloud.prefix.strip("/") + "/"
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+        entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        keys = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+        if keys:
+            failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors")
+            if failed:
+                raise Problem(f"S3 did not remove {failed[0]['Key']} ({failed[0]['Code']})", "run the same command again", "refused")
+    if ours:
+        s3.delete_bucket(Bucket=bucket)
+    else:
+        _say(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
+    return {}
+
+
+def _boxes(aws: Aws) -> list[str]:
+    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": "instance-state-name", "Values": ALIVE}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    found = [entry for page in pages for group in page["Reservations"] for entry in group["Instances"]]
+    for entry in found:
+        tags = {tag["Key"]: tag["Value"] for tag in entry["Tags"]}
+        if tags.get(OWNER) != aws.caller:
+            what = f"box `{tags[BOX]}` ({entry['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
+            raise Problem(what, "its owner's `inv down --purge` removes it", reason="refused")
+        if entry["State"]["Name"] != "stopped":
+            hint = "`inv down` stops it, once everything is delivered"
+            raise Problem(f"box `{tags[BOX]}` ({entry['InstanceId']}) is {entry['State']['Name']}", hint, reason="refused")
+    return [entry["InstanceId"] for entry in found]
+
+
+def _volumes(aws: Aws) -> dict[str, int]:
+    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
+    return {entry["VolumeId"]: entry["Size"] for entry in aws.client("ec2").describe_volumes(Filters=filters)["Volumes"]}
+
+
+def _bucket(aws: Aws) -> str:
+    """The bucket with how much is in it, or nothing when there is none."""
+    s3, name = aws.client("s3"), aws.cloud.bucket
+    try:
+        pages = list(s3.get_paginator("list_object_versions").paginate(Bucket=name, Prefix=aws.cloud.prefix.strip("/")))
+    except s3.exceptions.NoSuchBucket:
+        return ""
+    versions = [entry for page in pages for entry in page.get("Versions", [])]
+    current = sum(entry["IsLatest"] for entry in versions)
+    return f"{name}, {current} objects, {sum(entry['Size'] for entry in versions) / 1e6:.1f} MB with older versions"
+
+
+def _tags(aws: Aws, bucket: str) -> list[dict]:
+    s3 = aws.client("s3")
+    try:
+        return s3.get_bucket_tagging(Bucket=bucket)["TagSet"]
+    except s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchTagSet":
+            return []
+        raise
+
+
+def _sizes(aws: Aws, found: stack.Stack) -> dict[str, str]:
+    sizes = {}
+    if name := found.resources.get("Images"):
+        pages = aws.client("ecr").get_paginator("describe_images").paginate(repositoryName=name)
+        images = [entry.get("imageSizeInBytes") or 0 for page in pages for entry in page["imageDetails"]]
+        sizes["Images"] = f", {len(images)} images, {sum(images) / 1e9:.1f} GB"
+    if name := found.resources.get("Logs"):
+        groups = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+        sizes["Logs"] = f", {sum(group.get('storedBytes', 0) for group in groups) / 1e6:.1f} MB; S3 has the same logs"
+    if "HubToken" in found.resources:
+        sizes["HubToken"] = ", with the Hub token"
+    return sizes
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

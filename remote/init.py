@@ -1,0 +1,303 @@
+"""From an account to one that a run can use: look, show what would change, ask, change it, read it back, write it down."""
+
+import getpass
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from conf import schema, secret
+from conf.problem import Problem
+from remote import ask, stack
+from remote.aws import Aws
+from remote.stack import ROOT, TEMPLATE
+
+# What the stack makes unless it is there already: the resource's name in the template, the parameter that decides, how to look.
+ADOPTED = {
+    "DataBucket": ("MakeBucket", "bucket", lambda aws, name: aws.client("s3").head_bucket(Bucket=name)),
+    "Images": ("MakeRepository", "repository", lambda aws, name: aws.client("ecr").describe_repositories(repositoryNames=[name])),
+    "Logs": ("MakeLogGroup", "log_group", lambda aws, name: _log_group(aws, name)),
+    "Role": ("MakeBoxRole", "box_role", lambda aws, name: aws.client("iam").get_role(RoleName=name)),
+    "Profile": ("MakeInstanceProfile", "instance_profile", lambda aws, name: _profile(aws, name)),
+    "StopRole": ("MakeSchedulerRole", "scheduler_role", lambda aws, name: aws.client("iam").get_role(RoleName=name)),
+    "HubToken": ("MakeHubSecret", "hub_secret", lambda aws, name: aws.client("secretsmanager").describe_secret(SecretId=name)),
+}
+ABSENT = ("404", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException", "ResourceNotFoundException")
+GITHUB = "token.actions.githubusercontent.com"
+NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text())  # in Parameter Store, that the stack makes
+PARAMETER = "AWS::SSM::Parameter"
+# What a resource is called, where CloudFormation knows no id of it yet: the template's parameter that says so.
+CALLED = {
+    "DataBucket": "Bucket",
+    "DataBucketPolicy": "Bucket",
+    "Images": "Repository",
+    "Logs": "LogGroup",
+    "Role": "BoxRole",
+    "Profile": "InstanceProfile",
+    "StopRole": "SchedulerRole",
+    "HubToken": "HubSecret",
+    "Launch": "LaunchTemplate",
+    "Network": "Vpc",
+    "GithubRole": "GithubRepository",
+}
+COLUMNS = {"Add": "+", "Modify": "~", "Remove": "-"}
+
+
+def survey(aws: Aws, run: schema.Run) -> dict:
+    """Look at what the account has already: it is used as it is, and left alone."""
+    made, cloud = stack.find(aws), run.cloud
+    wanted, adopted = stack.parameters(run), []
+    for name, (parameter, setting, look) in ADOPTED.items():
+        value = getattr(cloud, setting)
+        there = name not in made.resources and _is_there(aws, look, value)
+        wanted[parameter] = "no" if there else "yes"
+        if there:
+            adopted.append(f"{setting.replace('_', ' ')} {value}")
+    if cloud.github:
+        providers = aws.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+        there = any(entry["Arn"].endswith(GITHUB) for entry in providers) and "GithubProvider" not in made.resources
+        wanted["MakeGithubProvider"] = "no" if there else "yes"
+    if not made.made and _launch_template(aws, cloud.launch_template):
+        remove = f"`aws ec2 delete-launch-template --launch-template-name {cloud.launch_template}`"
+        hint = f"name another, `cloud.launch_template=...`, or remove it: {remove}"
+        raise Problem(f"there is a launch template `{cloud.launch_template}` that no stack of ours made", hint, reason="refused")
+    wanted["Vpc"] = _network(aws, run.box.subnet)
+    return {
+        "wanted": wanted,
+        "adopted": adopted,
+        "left": [] if made.made else [entry for entry in _parameters(aws) if entry["Name"] in NAMES],
+    }
+
+
+def propose(aws: Aws, wanted: dict, adopted: list, left: list, token: Path | None) -> dict:
+    """Ask CloudFormation what would change, and show it."""
+    change_set, changes = stack.propose(aws, wanted)
+    for what in adopted:
+        _say(f"  = {what}: is there, is used as it is, and is neither changed nor removed")
+    made = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
+    for change in changes:
+        if change not in made:
+            _say("  " + _line(change, wanted))
+    if made:
+        _say(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {ROOT}")
+    if left and changes:
+        _say(f"  = {len(left)} names in Parameter Store keep their values; the stack takes them over")
+    return {"change_set": change_set, "changes": changes, "changed": "yes" if changes else "no", "token_given": "yes" if token else "no"}
+
+
+def agree(aws: Aws, change_set: str, changes: list, yes: bool) -> dict:
+    """Ask before anything is changed."""
+    try:
+        ask.sure(
+            yes, f"make these {len(changes)} changes in account {aws.caller.split(':')[4]}, {aws.cloud.region}?", "nothing was changed"
+        )
+    except BaseException:
+        stack.withdraw(aws, change_set)
+        raise
+    return {}
+
+
+def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
+    """Let CloudFormation make the changes, and wait."""
+    ssm = aws.client("ssm")
+    for entry in left:  # made by hand before; a stack cannot make what is there
+        ssm.delete_parameter(Name=entry["Name"])
+    try:
+        stack.execute(aws, change_set)
+    except BaseException:
+        for entry in left:
+            ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type=entry["Type"], Overwrite=True)
+        raise
+    return {}
+
+
+def store_token(aws: Aws, token: Path | None, ask_for_it: bool) -> dict:
+    """Put the Hub token into its secret, where one was given or there is none yet."""
+    if token is None and has_token(aws):
+        return {"token": "there"}
+    value = _read_token(token, ask_for_it)
+    if not value:
+        name = aws.cloud.hub_secret
+        _say(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
+        return {"token": "none yet"}
+    client = aws.client("secretsmanager")
+    if token is None or not has_token(aws) or aws.secret(aws.cloud.hub_secret) != value:
+        client.put_secret_value(SecretId=aws.cloud.hub_secret, SecretString=value)
+        return {"token": "stored"}
+    return {"token": "there"}
+
+
+def read_back(aws: Aws, wanted: dict) -> dict:
+    """Read every name and resource back from AWS."""
+    found = {entry["Name"]: entry["Value"] for entry in _parameters(aws)}
+    expected = {f"{ROOT}s3/bucket": wanted["Bucket"], f"{ROOT}ecr/repository": wanted["Repository"], f"{ROOT}aws/region": aws.cloud.region}
+    wrong = [f"{name} is {found.get(name)!r}, not {value!r}" for name, value in expected.items() if found.get(name) != value]
+    missing = [
+        f"{setting.replace('_', ' ')} {getattr(aws.cloud, setting)}"
+        for _, setting, look in ADOPTED.values()
+        if not _is_there(aws, look, getattr(aws.cloud, setting))
+    ]
+    if _launch_template(aws, aws.cloud.launch_template) is None:
+        missing.append(f"launch template {aws.cloud.launch_template}")
+    if wrong or missing:
+        what = "; ".join([*wrong, *(f"there is no {one}" for one in missing)])
+        raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
+    return {"parameters": len(found)}
+
+
+def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: str, token: str) -> dict:
+    """Write the defaults of later commands, and a summary of the account for people."""
+    _set(local, {"cloud": aws.cloud.name, "cloud.region": aws.cloud.region} if not aws.cloud.loopback else {"cloud": aws.cloud.name})
+    (folder / "setup-summary.txt").write_text(summary(aws, run, token))
+    done = "nothing to do" if changed == "no" and token != "stored" else f"account {aws.caller.split(':')[4]} is ready"
+    return {"done": done, "summary": str(folder / "setup-summary.txt")}
+
+
+def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
+    """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
+    facts = survey(aws, run)
+    shown = propose(aws, facts["wanted"], facts["adopted"], facts["left"], None)
+    stack.withdraw(aws, shown["change_set"])
+    made = folder / "stack"
+    made.mkdir(parents=True, exist_ok=True)
+    (made / "template.yaml").write_text(TEMPLATE.read_text())
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in facts["wanted"].items()]
+    (made / "parameters.json").write_text(json.dumps(given, indent=2) + "\n")
+    if shown["changed"] == "no":
+        print("nothing to do")
+        return
+    print(f"nothing was changed. Whoever may do it: {handed_over(made, aws.cloud.region)}; then `inv init`")
+
+
+def handed_over(folder: Path, region: str) -> str:
+    which = f"--region {region} --stack-name {stack.NAME} --change-set-name init"
+    template, given = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
+    files = f"--template-body {template} --parameters {given}"
+    return (
+        f"`aws cloudformation create-change-set {which} --change-set-type CREATE --capabilities CAPABILITY_NAMED_IAM {files}`, "
+        f"then `aws cloudformation execute-change-set {which}`"
+    )
+
+
+def summary(aws: Aws, run: schema.Run, token: str) -> str:
+    """The account in words: which names, ids and places; no secret."""
+    ecr, cloud = aws.client("ecr"), aws.cloud
+    uri = ecr.describe_repositories(repositoryNames=[cloud.repository])["repositories"][0]["repositoryUri"]
+    values = {entry["Name"]: entry["Value"] for entry in _parameters(aws)}
+    about = {
+        "AWS account": aws.caller.split(":")[4],
+        "who asked": aws.caller,
+        "region": cloud.region,
+        "stack": stack.NAME,
+        "bucket": f"s3://{cloud.bucket}/{cloud.prefix.strip('/')}",
+        "image repository": uri,
+        "log group": cloud.log_group,
+        "box": f"{run.box.instance_type}, role {cloud.box_role}, launch template {cloud.launch_template}",
+        "EC2 instance": values.get(f"{ROOT}ec2/instance-id", "none"),
+        "EBS volume": f"{values.get(f'{ROOT}ebs/volume-id', 'none')} ({run.box.disk_gb} GB {run.box.disk_type} at {run.box.mount})",
+        "Hub token": f"secret {cloud.hub_secret}: {'none yet' if token == 'none yet' else 'stored'}",
+        "Hub repository": cloud.hub_repository or "OWNER/NAME of the run",
+        "GitHub repository": cloud.github or "none",
+        "budget": f"{cloud.budget_usd} USD a month" if cloud.budget_usd else "none",
+    }
+    width = max(map(len, about))
+    lines = ["fine-tune-slm in this account, as `inv init` found it when it was done", ""]
+    lines += [f"{name:{width}}  {value}" for name, value in about.items()]
+    lines += ["", f"{len(values)} names in Parameter Store:"]
+    return "\n".join([*lines, *(f"  {name} = {value}" for name, value in sorted(values.items()))]) + "\n"
+
+
+def has_token(aws: Aws) -> bool:
+    client = aws.client("secretsmanager")
+    try:
+        return bool(aws.secret(aws.cloud.hub_secret))
+    except client.exceptions.ResourceNotFoundException:
+        return False
+
+
+def _read_token(token: Path | None, ask_for_it: bool) -> str:
+    if token is None:
+        return getpass.getpass("Hub token (https://huggingface.co/settings/tokens; empty: later): ").strip() if ask_for_it else ""
+    try:
+        value = (sys.stdin.read() if str(token) == "-" else token.expanduser().read_text()).strip()
+    except OSError as error:
+        raise Problem(f"cannot read the token: {error}", "`--token FILE`; `-` reads standard input", reason="refused") from error
+    secret.know(value)
+    if not value or any(character.isspace() for character in value):
+        raise Problem(
+            "that is no Hub token: it is empty, or more than a word", "https://huggingface.co/settings/tokens shows yours", "refused"
+        )
+    return value
+
+
+def _line(change: dict, wanted: dict) -> str:
+    kind, name = change["ResourceType"].removeprefix("AWS::").replace("::", " "), change["LogicalResourceId"]
+    called = change.get("PhysicalResourceId") or wanted.get(CALLED.get(name, ""), name)
+    what = f"{COLUMNS.get(change['Action'], change['Action'])} {kind:26} {called}"
+    details = sorted({entry["Target"].get("Name", "") for entry in change.get("Details", [])})
+    if details:
+        what += f"  ({', '.join(details)})"
+    return what + ("  REPLACED BY A NEW ONE" if change.get("Replacement") == "True" else "")
+
+
+def _is_there(aws: Aws, look, name: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        return look(aws, name) is not None
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ABSENT:
+            return False
+        if code == "403":
+            raise Problem(f"`{name}` belongs to somebody else", "name another: `inv init -- cloud.bucket=...`", reason="refused") from error
+        raise
+
+
+def _log_group(aws: Aws, name: str) -> dict | None:
+    found = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    return next((group for group in found if group["logGroupName"] == name), None)
+
+
+def _profile(aws: Aws, name: str) -> dict:
+    return aws.client("iam").get_instance_profile(InstanceProfileName=name)
+
+
+def _launch_template(aws: Aws, name: str) -> dict | None:
+    found = aws.client("ec2").describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": [name]}])["LaunchTemplates"]
+    return found[0] if found else None
+
+
+def _network(aws: Aws, subnet: str | None) -> str:
+    ec2 = aws.client("ec2")
+    if subnet:
+        return ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
+    found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not found:
+        hint = "name a subnet of yours, `box.subnet=subnet-...`, or make one: `aws ec2 create-default-vpc`"
+        raise Problem(f"region {aws.cloud.region} has no default network", hint, reason="refused")
+    return found[0]["VpcId"]
+
+
+def _parameters(aws: Aws) -> list[dict]:
+    pages = aws.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=ROOT.rstrip("/"), Recursive=True)
+    return [entry for page in pages for entry in page["Parameters"]]
+
+
+def _set(path: Path, values: dict[str, str]) -> None:
+    """Settings at the top of a YAML file; the rest of it stays as the user wrote it."""
+    lines = path.read_text().splitlines() if path.exists() else ["# Your own defaults: `inv init` writes these lines, the rest is yours."]
+    for name, value in values.items():
+        line = f"{name}: {value}"
+        place = next((number for number, old in enumerate(lines) if old.split(":")[0].strip() == name), None)
+        if place is None:
+            lines.append(line)
+        else:
+            lines[place] = line
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,172 @@
+"""The stack: all that a run needs in an account but the box. The only file with boto3's cloudformation."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws import Aws
+
+NAME = "fine-tune-slm"
+TEMPLATE = Path(__file__).with_name("stack.yaml")
+ROOT = "/fine-tune-slm/"  # of every name in Parameter Store
+PATIENCE = 900  # seconds; a bucket, roles and parameters take one or two minutes
+# States in which there is nothing yet that could be changed.
+UNMADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
+BROKEN = ("FAILED", "ROLLBACK_COMPLETE")
+# What no setting decides: `inv up` writes these down, and the stack leaves them as they are.
+RECORDS = ("InstanceId", "VolumeId")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What an account has of the stack."""
+
+    status: str = ""  # empty: there is none
+    resources: dict[str, str] = field(default_factory=dict)  # name in the template to physical id
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def made(self) -> bool:
+        return bool(self.status) and self.status not in UNMADE
+
+
+def find(aws: Aws) -> Stack:
+    """The stack as it is; one without a status when there is none."""
+    client = aws.client("cloudformation")
+    try:
+        status = client.describe_stacks(StackName=NAME)["Stacks"][0]["StackStatus"]
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id ... does not exist"
+            return Stack()
+        raise
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=NAME)
+    found = [entry for page in pages for entry in page["StackResourceSummaries"] if not entry["ResourceStatus"].startswith("DELETE")]
+    names = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in found}
+    return Stack(status, names, {entry["LogicalResourceId"]: entry["ResourceType"] for entry in found})
+
+
+def parameters(run: schema.Run) -> dict[str, str]:
+    """The template's parameters as the settings say; all but the network, and every resource to be made."""
+    cloud, box = run.cloud, run.box
+    values = {
+        "Bucket": cloud.bucket,
+        "Prefix": cloud.prefix.strip("/"),
+        "Repository": cloud.repository,
+        "LogGroup": cloud.log_group,
+        "LogStreamPrefix": cloud.log_stream_prefix,
+        "BoxRole": cloud.box_role,
+        "InstanceProfile": cloud.instance_profile,
+        "SchedulerRole": cloud.scheduler_role,
+        "HubSecret": cloud.hub_secret,
+        "LaunchTemplate": cloud.launch_template,
+        "Subnet": box.subnet,
+        "InstanceId": cloud.instance_id,
+        "VolumeId": cloud.volume_id,
+        "InstanceType": box.instance_type,
+        "MountPath": box.mount,
+        "VolumeType": box.disk_type,
+        "VolumeGb": box.disk_gb,
+        "HubRepository": cloud.hub_repository,
+        "BudgetUsd": cloud.budget_usd,
+        "BudgetEmail": cloud.budget_email,
+        "GithubRepository": cloud.github,
+    }
+    return {name: "none" if value is None else str(value) for name, value in values.items()}
+
+
+def account(run: schema.Run) -> dict:
+    """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
+    made = {"name": NAME, "template": TEMPLATE.read_text(), "parameters": parameters(run)}
+    return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
+
+
+def names_of_a_new_account(cloud: dict) -> dict[str, str]:
+    """What an account's own name decides: a bucket's name must be nobody else's in the world."""
+    import boto3
+
+    region = cloud.get("region") or boto3.Session().region_name or "us-east-1"
+    number = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
+    bucket = "fine-tune-slm" if cloud["loopback"] else f"fine-tune-slm-{number}-{region}"
+    return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": region}
+
+
+def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
+    """A change set that makes the stack what it should be: its id, and what it would do; no id when there is nothing to do."""
+    client, found = aws.client("cloudformation"), find(aws)
+    if found.status == "ROLLBACK_COMPLETE":
+        remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
+    if found.status.endswith("IN_PROGRESS") and found.status not in UNMADE:
+        raise Problem(f"the stack `{NAME}` is being changed ({found.status})", "wait for it, then run the same command again", "refused")
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items()]
+    if found.made:
+        kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in RECORDS]
+        given = [entry for entry in given if entry["ParameterKey"] not in RECORDS] + kept
+    made = client.create_change_set(
+        StackName=NAME,
+        ChangeSetName=f"init-{int(time.time() * 1000)}",
+        ChangeSetType="UPDATE" if found.made else "CREATE",
+        TemplateBody=TEMPLATE.read_text(),
+        Parameters=given,
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Tags=[{"Key": "fine-tune-slm:made-by", "Value": "inv init"}],
+    )
+    pause = 0.1
+    while (answer := client.describe_change_set(ChangeSetName=made["Id"]))["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+        time.sleep(pause)
+        pause = min(pause * 1.5, 3)
+    if answer["Status"] == "FAILED":
+        client.delete_change_set(ChangeSetName=made["Id"])
+        reason = answer.get("StatusReason", "")
+        if "didn't contain changes" in reason or "No updates are to be performed" in reason:
+            return "", []
+        raise Problem(f"CloudFormation does not take the stack: {reason}", "`aws cloudformation describe-stacks` shows it", "refused")
+    return made["Id"], [entry["ResourceChange"] for entry in answer["Changes"]]
+
+
+def withdraw(aws: Aws, change_set: str) -> None:
+    """The account is as if nothing had been proposed."""
+    client = aws.client("cloudformation")
+    if change_set:
+        client.delete_change_set(ChangeSetName=change_set)
+    found = find(aws)
+    if found.status == "REVIEW_IN_PROGRESS":
+        remove(aws, found)
+
+
+def execute(aws: Aws, change_set: str) -> None:
+    """The stack is what the change set says."""
+    client = aws.client("cloudformation")
+    client.execute_change_set(ChangeSetName=change_set)
+    status = _settled(aws, NAME)
+    if status.endswith(BROKEN):
+        raise Problem(f"the stack `{NAME}` was not made: {_reason(aws)}", "mend that, then run `inv init` again", "refused")
+
+
+def remove(aws: Aws, found: Stack) -> None:
+    """There is no stack any more; what it retains stays."""
+    client = aws.client("cloudformation")
+    id = client.describe_stacks(StackName=NAME)["Stacks"][0]["StackId"]
+    client.delete_stack(StackName=NAME)
+    status = _settled(aws, id)
+    if status == "DELETE_FAILED":
+        raise Problem(f"the stack `{NAME}` could not be removed: {_reason(aws)}", "mend that, then run the same command again", "refused")
+
+
+def _settled(aws: Aws, name: str) -> str:
+    client, deadline, pause = aws.client("cloudformation"), time.monotonic() + PATIENCE, 0.1
+    while (found := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
+        if time.monotonic() > deadline:
+            raise Problem(f"the stack `{NAME}` is still {found['StackStatus']}", "run the same command again", "unreachable")
+        time.sleep(pause)
+        pause = min(pause * 1.3, 5)
+    return found["StackStatus"]
+
+
+def _reason(aws: Aws) -> str:
+    """The first thing that failed, in CloudFormation's words."""
+    events = aws.client("cloudformation").describe_stack_events(StackName=NAME)["StackEvents"]
+    failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != NAME]
+    first = failed[-1] if failed else events[0]
+    return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', first['ResourceStatus'])}"

@@ -1,0 +1,49 @@
+"""The template: clean, small enough, and nothing in it that opens the account."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remote import init, stack
+
+TEXT = stack.TEMPLATE.read_text()
+
+
+def test_cfn_lint_finds_nothing():
+    done = subprocess.run([Path(sys.executable).parent / "cfn-lint", stack.TEMPLATE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_it_fits_into_a_request():
+    assert len(TEXT.encode()) <= 51_200
+
+
+@pytest.mark.parametrize("word", ["FullAccess", "SecurityGroupIngress", "KeyName", "AccessKey", "SecretString"])
+def test_nothing_of_it_opens_the_account(word):
+    assert word not in TEXT
+
+
+def test_every_parameter_of_the_template_is_given(settings):
+    given = set(stack.parameters(settings())) | {"Vpc"}
+    declared = {line.split(":")[0].strip() for line in TEXT.split("Parameters:\n")[1].split("\nConditions:")[0].splitlines() if line}
+    assert {name for name in declared if not name.startswith("Make")} == given
+    decided = {parameter for parameter, _, _ in init.ADOPTED.values()} | {"MakeGithubProvider"}
+    assert {name for name in declared if name.startswith("Make")} == decided
+
+
+def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
+    conf = stack.TEMPLATE.parents[1] / "conf"
+    asked = set(re.findall(r"\$\{ssm:(/fine-tune-slm/[^,}]+)", "".join(path.read_text() for path in conf.glob("*/*.yaml"))))
+    records = {"ecr/registry", "ecr/image-digest", "secrets/aws-credentials-name", "secrets/docker-token-name"}
+    assert set(init.NAMES) - asked == {f"/fine-tune-slm/{name}" for name in records}
+    assert asked <= set(init.NAMES)
+
+
+def test_settings_are_written_without_touching_the_rest_of_a_users_file(tmp_path):
+    local = tmp_path / "local.yaml"
+    local.write_text("# mine\ncloud: twin\nlora:\n  r: 8\n")
+    init._set(local, {"cloud": "aws", "cloud.region": "eu-west-1"})
+    assert local.read_text() == "# mine\ncloud: aws\nlora:\n  r: 8\ncloud.region: eu-west-1\n"

@@ -1,0 +1,85 @@
+"""The Hub token on the box: from both forms of a secret into a file of root's, again after a rotation, and out of every log."""
+
+import os
+import subprocess
+
+import pytest
+
+from remote import step
+
+TOKEN, NEXT = "hf_the_first_token_of_all", "hf_the_token_after_it"
+AWS = """#!/bin/bash
+case "$1" in
+  secretsmanager) cat "$SECRET" ;;
+  *) : ;;
+esac
+"""
+GIVEN = {"REGION": "us-east-1", "MOUNT_PATH": "/mnt", "BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/l", "STREAM_PREFIX": "s"}
+GIVEN |= {"HUB_SECRET": "hub/token", "TOKEN_AGE": "600"}
+
+
+@pytest.fixture
+def box(tmp_path):
+    """Runs bash text behind lib.sh and ship.sh in a box's root, with Secrets Manager in a file."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "aws").write_text(AWS)
+    (tools / "aws").chmod(0o755)
+
+    def run(text: str) -> str:
+        parts = "\n".join(step.body(name) for name in ("lib", "ship"))
+        script = f"{step.settings_block(GIVEN)}{parts}\n{text}"
+        place = {"BOX_ROOT": str(tmp_path / "root"), "PATH": f"{tools}:{os.environ['PATH']}", "SECRET": str(tmp_path / "secret")}
+        return subprocess.run(["bash"], input=script, env=place, text=True, capture_output=True, check=True).stdout
+
+    run.secret, run.state = tmp_path / "secret", tmp_path / "root/run/fine-tune-slm"
+    return run
+
+
+@pytest.mark.parametrize(
+    "stored", [TOKEN, f'{{"token": "{TOKEN}"}}', f'{{"user": "me",\n  "HF_TOKEN" : "{TOKEN}", "more": "x"}}', f'{{"value": "{TOKEN}"}}']
+)
+def test_both_forms_of_a_secret_give_a_file_that_only_root_reads(box, stored):
+    box.secret.write_text(stored)
+    box("fetch_token")
+    assert (box.state / "hub-token").read_text() == TOKEN + "\n"
+    assert (box.state / "hub-token").stat().st_mode & 0o777 == 0o600
+    assert (box.state / "hub-tokens").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_rotated_token_replaces_the_old_one_when_it_is_old_enough(box):
+    box.secret.write_text(TOKEN)
+    box("fetch_token")
+    box.secret.write_text(NEXT)
+    box("rotate_token")
+    assert (box.state / "hub-token").read_text() == TOKEN + "\n"
+    os.utime(box.state / "hub-token", (0, 0))
+    box("rotate_token")
+    assert (box.state / "hub-token").read_text() == NEXT + "\n"
+    assert (box.state / "hub-tokens").read_text() == f"{TOKEN}\n{NEXT}\n"
+
+
+def test_a_secret_that_cannot_be_read_again_leaves_the_token_at_hand(box):
+    box.secret.write_text(TOKEN)
+    box("fetch_token")
+    box.secret.unlink()
+    os.utime(box.state / "hub-token", (0, 0))
+    box("rotate_token")
+    assert (box.state / "hub-token").read_text() == TOKEN + "\n"
+
+
+def test_every_token_that_was_ever_fetched_is_out_of_the_log_and_no_offset_moves(box, tmp_path):
+    for value in (TOKEN, NEXT):
+        box.secret.write_text(value)
+        box("fetch_token")
+    log = tmp_path / "log.txt"
+    text = f"\nBearer {TOKEN}: 401\nä then {NEXT}{NEXT}\n"
+    log.write_text(text)
+    box(f"hide '{log}'")
+    assert log.read_text() == text.replace(TOKEN, "*" * len(TOKEN)).replace(NEXT, "*" * len(NEXT))
+
+
+def test_a_box_that_has_fetched_nothing_hides_nothing(box, tmp_path):
+    (tmp_path / "log.txt").write_text("all of it\n")
+    box(f"hide '{tmp_path / 'log.txt'}'")
+    assert (tmp_path / "log.txt").read_text() == "all of it\n"
