@@ -14,6 +14,7 @@ from pathlib import Path
 from invoke import Collection, Exit, task
 
 ROOT = Path(__file__).resolve().parent
+MACHINE_CACHE = ROOT / ".cache/machine"
 CHAIN = ["up", "deploy", "train", "publish", "down"]
 # What `make run` keeps on this machine.
 MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": ".cache/models/smollm2-135m", "fine-tune-slm/tiny-random-llama": ".cache/models/tiny"}
@@ -259,7 +260,8 @@ def twin_start(c):
     names = asdict(run.cloud)
     account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
     account |= {"secret": {run.cloud.hub_secret: None}, "parameters": {}}
-    world.start(state_folder(run), {name: folder for name, folder in models.items() if folder.exists()}, account)
+    served = {name: folder for name, folder in models.items() if folder.exists()}
+    world.start(state_folder(run), served, account, run.cloud.grade.value, MACHINE_CACHE)
     found = world.status(state_folder(run))
     print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv up`")
 
@@ -565,12 +567,16 @@ def outlook(aws, run, colour: bool) -> str:
 
 
 def register_image(c, run) -> None:
-    """On the twin, where no docker is needed, the image is this tree's own trainer."""
+    """On the twin the image is this tree's own trainer: really built in the machine grade, but a command where no docker is."""
     if not run.cloud.loopback or rehearsed(c, "call   Register this tree's trainer as the twin's image"):
         return
     from remote import image
     from twin import world
 
+    if run.cloud.grade.value == "machine":
+        packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
+        world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
+        return
     command = [sys.executable, "-m", "trainer"]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     # The tag is the tree's content: an image that has it already is this tree's, or one that somebody chose to put there.

@@ -1,5 +1,6 @@
 """Builds images with a docker daemon of its own, which keeps its layers from one time to the next and listens on no port."""
 
+import base64
 import fcntl
 import hashlib
 import os
@@ -23,11 +24,10 @@ class Builder:
         self.environment = os.environ | {"PATH": ground.SYSTEM_PATH, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "1"}
         self.environment["DOCKER_CONFIG"] = str(socket.parent)  # nobody's own logins
 
-    def docker(self, *words: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+    def docker(self, *words: str, check: bool = True, text: str | None = None, **options) -> subprocess.CompletedProcess:
         command = [ground.program("docker"), *words]
-        done = subprocess.run(
-            command, env=self.environment, text=True, stdin=options.pop("stdin", subprocess.DEVNULL), capture_output=True, **options
-        )
+        given = {"input": text} if text is not None else {"stdin": options.pop("stdin", subprocess.DEVNULL)}
+        done = subprocess.run(command, env=self.environment, text=True, capture_output=True, **given, **options)
         if check and done.returncode:
             raise RuntimeError(f"docker {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
         return done
@@ -38,6 +38,14 @@ class Builder:
         wheels = self.imported(wheelhouse(self.cache, requirements, constraints))
         arguments = ["--build-arg", f"BASE={base}", "--build-arg", f"WHEELS={wheels}", "--network", "host"]
         self.docker("build", *arguments, "--file", str(dockerfile), "--tag", tag, str(context))
+
+    def push(self, image: str, login: str) -> None:
+        """The image is in its registry; `login` is user and password as ECR hands them out. Here it is forgotten: its layers stay."""
+        user, _, password = base64.b64decode(login).decode().partition(":")
+        self.docker("login", "--username", user, "--password-stdin", image.partition("/")[0], text=password)
+        self.docker("push", "--quiet", image)
+        self.docker("image", "tag", image, f"built:{image.rpartition(':')[2]}")
+        self.docker("image", "rm", image)
 
     def imported(self, folder: Path) -> str:
         """The name of an image that holds a folder's files."""
@@ -69,7 +77,8 @@ def running(cache: Path) -> Iterator[Builder]:
 def start(cache: Path, run: Path) -> subprocess.Popen:
     places = ["--data-root", cache / "docker", "--exec-root", run / "exec", "--pidfile", run / "pid", "--host", f"unix://{run}/docker.sock"]
     # No bridge and no iptables: the network of this machine stays as it is.
-    words = [ground.program("dockerd"), *map(str, places), "--bridge=none", "--iptables=false", "--ip-masq=false"]
+    # Its mounts are in a namespace of its own, and end with it.
+    words = ["unshare", "--mount", ground.program("dockerd"), *map(str, places), "--bridge=none", "--iptables=false", "--ip-masq=false"]
     with (cache / "builder.log").open("wb") as log:
         environment = os.environ | {"PATH": ground.SYSTEM_PATH}
         return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

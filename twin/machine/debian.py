@@ -5,12 +5,25 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from twin.machine import ground
 
 SUITE = "bookworm"  # its Python is 3.11
 MIRROR = "http://deb.debian.org/debian"
+
+# What an AMI for training has, beside a GPU driver.
+PACKAGES = [
+    *("ca-certificates", "curl", "docker.io", "e2fsprogs", "fdisk", "gawk", "iproute2", "jq", "kmod", "lvm2", "openssh-server", "procps"),
+    *("psmisc", "python3", "udev", "util-linux", "xfsprogs", "xz-utils"),
+]
+
+
+def box(cache: Path) -> list[Path]:
+    """The folders that lie over one another below a box's root: the AWS command line, and Debian."""
+    return [command_line(cache), tree(cache, PACKAGES)]
 
 
 def tree(cache: Path, packages: list[str]) -> Path:
@@ -36,3 +49,27 @@ def bootstrap(folder: Path, packages: list[str]) -> None:
         shutil.rmtree(part / downloaded)
         (part / downloaded).mkdir()
     part.rename(folder)
+
+
+def command_line(cache: Path) -> Path:
+    """A folder with the AWS command line for the Python of a box."""
+    folder = cache / f"awscli-{version('awscli')}"
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        wanted = ["--python-version", "3.11", "--only-binary=:all:", "--platform", "manylinux2014_x86_64", "--platform", "any"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            str(part / "opt/aws"),
+            *wanted,
+            f"awscli=={version('awscli')}",
+        ]
+        done = subprocess.run(command, text=True, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(f"pip cannot install awscli for a box:\n{done.stderr[-2000:]}")
+        os.rename(part, folder)
+    return folder
