@@ -26,6 +26,10 @@ class MachineBoxes(Boxes):
     POWER = "root/dev/power"
     cache: Path
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.outers: dict[str, subprocess.Popen] = {}  # what holds a box's namespaces
+
     def switch_on(self, instance: str, cold: bool = True) -> None:
         with self.lock:
             box = self.root(instance).parent
@@ -47,7 +51,7 @@ class MachineBoxes(Boxes):
         lower = ":".join(map(str, [stand_ins(self.state), *debian.box(self.cache)]))
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL"]
         with (box / "boot.log").open("ab") as log:
-            outer = subprocess.Popen(
+            outer = self.outers[box.name] = subprocess.Popen(
                 [*unshare, str(HERE / "init.sh"), lower, str(box), str(port(box))],
                 env={"PATH": ground.SYSTEM_PATH},
                 stdin=subprocess.DEVNULL,
@@ -78,6 +82,8 @@ class MachineBoxes(Boxes):
         with self.lock:
             box = self.root(instance).parent
             life.end(box)
+            if outer := self.outers.pop(instance, None):
+                outer.wait()
             if agent := self.agents.pop(instance, None):
                 agent.wait()
             self.disks.unmount_all(instance)

@@ -77,8 +77,19 @@ def running(cache: Path) -> Iterator[Builder]:
 def start(cache: Path, run: Path) -> subprocess.Popen:
     places = ["--data-root", cache / "docker", "--exec-root", run / "exec", "--pidfile", run / "pid", "--host", f"unix://{run}/docker.sock"]
     # No bridge and no iptables: the network of this machine stays as it is.
-    # Its mounts are in a namespace of its own, and end with it.
-    words = ["unshare", "--mount", ground.program("dockerd"), *map(str, places), "--bridge=none", "--iptables=false", "--ip-masq=false"]
+    # Its mounts are in a namespace of its own and end with it, and it ends with whoever builds.
+    words = [
+        "unshare",
+        "--mount",
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        ground.program("dockerd"),
+        *map(str, places),
+        "--bridge=none",
+        "--iptables=false",
+        "--ip-masq=false",
+    ]
     with (cache / "builder.log").open("wb") as log:
         environment = os.environ | {"PATH": ground.SYSTEM_PATH}
         return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -36,7 +36,6 @@ finish() {
   trap - TERM
   kill -TERM -1 2>/dev/null || true
   for _ in $(seq 60); do
-    # shellcheck disable=SC2009
     [ "$(ps -e -o pid= | wc -l)" -gt 4 ] || break
     sleep 0.05
   done

@@ -37,15 +37,12 @@ def end(box: Path) -> None:
     """No process of the box is left; its mounts went with them."""
     if alive(box):
         first = psutil.Process(json.loads((box / "first.json").read_text())["pid"])
-        outer = first.parent()
         first.send_signal(signal.SIGTERM)
         try:
             first.wait(SHUTDOWN)
         except psutil.TimeoutExpired:
             first.kill()  # and with it whatever else is in its namespace
             first.wait()
-        with suppress(psutil.NoSuchProcess, ChildProcessError):
-            outer.wait(5)
     (box / "first.json").unlink(missing_ok=True)
     for container in (box / "docker/containers").glob("*"):
         for group in Path("/sys/fs/cgroup").glob(f"**/docker/{container.name}"):
