@@ -5,7 +5,7 @@ VENV := .venv/bin/python
 REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
-.PHONY: help setup run test test-system lock smoke check clean
+.PHONY: help setup run test test-system script-coverage lock smoke check clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -50,6 +50,11 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd; as
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$packages >/dev/null; fi
 	@$(VENV) -m pytest -m system -rs
+
+script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/system/test_machine.py; \
+	  $(VENV) tests/bash_coverage.py $$folder
 
 lock: setup ## pin every package of the trainer's image
 	@$(VENV) -m twin.machine.lock trainer/requirements.txt >trainer/locked.new && mv trainer/locked.new trainer/locked.txt

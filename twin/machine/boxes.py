@@ -53,7 +53,7 @@ class MachineBoxes(Boxes):
         with (box / "boot.log").open("ab") as log:
             outer = self.outers[box.name] = subprocess.Popen(
                 [*unshare, str(HERE / "init.sh"), lower, str(box), str(port(box))],
-                env={"PATH": ground.SYSTEM_PATH},
+                env={"PATH": ground.SYSTEM_PATH, "TRACE": self.environment.get("TWIN_TRACE", "")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -70,6 +70,7 @@ class MachineBoxes(Boxes):
         """As systemd does for an agent that ended; what its predecessor started runs on."""
         box = self.root(instance).parent
         own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
+        own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
         own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
         words = [*life.inside(box), "/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance]
         with (self.root(instance) / "var/log/amazon-ssm-agent.log").open("ab") as log:
@@ -116,8 +117,8 @@ def stand_ins(state: Path) -> Path:
     if not folder.exists():
         (folder / "opt/box").mkdir(parents=True)
         shutil.copytree(HERE.parent / "agent", folder / "opt/box/agent", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("init.sh", "sshd_config"):
-            shutil.copy(HERE / name, folder / "opt/box")
+        for path in (HERE / "init.sh", HERE / "sshd_config", HERE.parent / "trace.sh"):
+            shutil.copy(path, folder / "opt/box")
         shutil.copytree(HERE / "bin", folder / "usr/local/sbin")
         for name in ("reboot", "poweroff", "halt"):
             (folder / "usr/local/sbin" / name).symlink_to("shutdown")

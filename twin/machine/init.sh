@@ -18,6 +18,10 @@ if [ "${4:-}" != inside ]; then
   [ ! -d /sys/fs/cgroup ] || mount --rbind /sys/fs/cgroup sys/fs/cgroup
   mount -t tmpfs -o mode=755 run run
   mount -t tmpfs -o mode=1777 tmp tmp
+  if [ -n "${TRACE:-}" ]; then
+    mkdir -p ".$TRACE"
+    mount --bind "$TRACE" ".$TRACE"
+  fi
   mkdir -p run/ec2-instance-connect run/sshd var/lib/docker
   mount --bind "$connect" run/ec2-instance-connect
   mount --bind "$box/docker" var/lib/docker
