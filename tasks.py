@@ -261,7 +261,7 @@ def twin_start(c):
     account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
     account |= {"secret": {run.cloud.hub_secret: None}, "parameters": {}}
     served = {name: folder for name, folder in models.items() if folder.exists()}
-    world.start(state_folder(run), served, account, run.cloud.grade.value, MACHINE_CACHE)
+    told(world.start, state_folder(run), served, account, run.cloud.grade.value, MACHINE_CACHE)
     found = world.status(state_folder(run))
     print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv up`")
 
@@ -482,7 +482,9 @@ def told(ask, *arguments, **options):
     try:
         return ask(*arguments, **options)
     except WorldError as error:
-        raise Problem(str(error), "`inv twin.faults` and `inv --help twin.fault` show what there is", reason="bad_config") from error
+        raise Problem(
+            str(error), "`inv twin.status` shows whether it runs, `inv twin.faults` what it can do", reason="bad_config"
+        ) from error
 
 
 def environment(run) -> dict:

@@ -27,7 +27,9 @@ def test_the_scripts_as_they_are_sent(name):
 
 
 @pytest.mark.parametrize(
-    "path", sorted([*ROOT.glob("twin/bin/*.sh"), *ROOT.glob("twin/machine/*.sh"), ROOT / "twin/trace.sh", *ROOT.glob("twin/machine/bin/*")]), ids=str
+    "path",
+    sorted([*ROOT.glob("twin/bin/*.sh"), *ROOT.glob("twin/machine/*.sh"), ROOT / "twin/trace.sh", *ROOT.glob("twin/machine/bin/*")]),
+    ids=str,
 )
 def test_the_twin_s_own(path):
     assert checked(path.read_text()) == ""
