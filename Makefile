@@ -5,7 +5,7 @@ VENV := .venv/bin/python
 REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
-.PHONY: help setup run test test-system smoke check clean
+.PHONY: help setup run test test-system script-coverage lock smoke check clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -43,8 +43,21 @@ smoke: setup ## the same chain on a tiny model, in under a minute
 test: setup ## the tests that any machine can run
 	@$(VENV) -m pytest -n 2 --dist loadfile -m "not system and not gpu and not aws"
 
-test-system: setup ## the tests that need root, docker, loop devices or sshd
-	@$(VENV) -m pytest -m system
+test-system: setup ## the tests that need root, docker, loop devices or sshd; as root it installs what they need from Debian
+	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.
+	@packages=$$($(VENV) -m twin.machine.ground); \
+	  if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$packages >/dev/null; fi
+	@$(VENV) -m pytest -m system -rs
+
+script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/system/test_machine.py; \
+	  $(VENV) tests/bash_coverage.py $$folder
+
+lock: setup ## pin every package of the trainer's image
+	@$(VENV) -m twin.machine.lock trainer/requirements.txt >trainer/locked.new && mv trainer/locked.new trainer/locked.txt
 
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .

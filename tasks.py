@@ -14,6 +14,7 @@ from pathlib import Path
 from invoke import Collection, Exit, task
 
 ROOT = Path(__file__).resolve().parent
+MACHINE_CACHE = ROOT / ".cache/machine"
 CHAIN = ["up", "deploy", "train", "publish", "down"]
 # What `make run` keeps on this machine.
 MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": ".cache/models/smollm2-135m", "fine-tune-slm/tiny-random-llama": ".cache/models/tiny"}
@@ -279,7 +280,8 @@ def twin_start(c, empty=False):
     if rehearsed(c, f"call   Start the twin in {run.cloud.state}, serving {', '.join(models)}"):
         return
     account = {"region": run.cloud.region} if empty else stack.account(run)
-    world.start(state_folder(run), {name: folder for name, folder in models.items() if folder.exists()}, account)
+    served = {name: folder for name, folder in models.items() if folder.exists()}
+    told(world.start, state_folder(run), served, account, run.cloud.grade.value, MACHINE_CACHE)
     found = world.status(state_folder(run))
     print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv {'init' if empty else 'up'}`")
 
@@ -523,7 +525,9 @@ def told(ask, *arguments, **options):
     try:
         return ask(*arguments, **options)
     except WorldError as error:
-        raise Problem(str(error), "`inv twin.faults` and `inv --help twin.fault` show what there is", reason="bad_config") from error
+        raise Problem(
+            str(error), "`inv twin.status` shows whether it runs, `inv twin.faults` what it can do", reason="bad_config"
+        ) from error
 
 
 def environment(state: str) -> dict:
@@ -610,12 +614,16 @@ def outlook(aws, run, colour: bool) -> str:
 
 
 def register_image(c, run) -> None:
-    """On the twin, where no docker is needed, the image is this tree's own trainer."""
+    """On the twin the image is this tree's own trainer: really built in the machine grade, but a command where no docker is."""
     if not run.cloud.loopback or rehearsed(c, "call   Register this tree's trainer as the twin's image"):
         return
     from remote import image
     from twin import world
 
+    if run.cloud.grade.value == "machine":
+        packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
+        world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
+        return
     command = [sys.executable, "-m", "trainer"]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     # The tag is the tree's content: an image that has it already is this tree's, or one that somebody chose to put there.

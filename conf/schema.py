@@ -204,11 +204,17 @@ class Recipe:
             raise ValueError(f"name is {self.name!r}; use small letters, digits, '-', '_' and '.'")
 
 
+class Grade(Enum):
+    process = "process"  # a process tree: no root needed
+    machine = "machine"  # namespaces, disks, docker and a registry: Linux and root
+
+
 @dataclass
 class Cloud:
     name: str = MISSING
     loopback: bool = MISSING  # every endpoint must be on 127.0.0.1, or none may be
     state: str | None = MISSING  # folder of the emulated cloud
+    grade: Grade | None = MISSING  # of the emulated boxes
     region: str = MISSING
     bucket: str = MISSING
     prefix: str = MISSING  # of every key of ours in the bucket

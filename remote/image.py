@@ -8,7 +8,7 @@ from remote.aws import Aws
 
 # What the image is made of; everything else in the tree may change without a new image.
 INGREDIENTS = ("trainer", "conf", "data", "docker")
-KINDS = {".py", ".yaml", ".txt", ".j2", ".html", ".json", ""}
+KINDS = {".py", ".yaml", ".txt", ".j2", ".css", ".json", ""}
 # The user's own settings and the rows travel otherwise.
 LEFT_OUT = {"local.yaml", "mine.yaml"}
 

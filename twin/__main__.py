@@ -13,13 +13,12 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, instances, launches, provided, world
+from twin import account, grade, instances, launches, provided, world
 from twin.access import Access
 from twin.boxes import Boxes
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
 from twin.control import Control
-from twin.disks import Disks
 from twin.ecr import Registry
 from twin.faults import KINDS, Faults
 from twin.gateway import Gateway
@@ -52,9 +51,9 @@ def main() -> None:
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
     journal = Journal(state / "journal.jsonl")
     clock = Clock()
-    boxes = Boxes(state, region, Disks(state, region), clock.today)
+    boxes, registry = grade.hardware(plan, state, region, clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
-    front = gateway(journal, clock, boxes, region)
+    front = gateway(journal, clock, boxes, registry, region)
     aws = address(serve(front))
     found = {
         "aws": aws,
@@ -72,7 +71,7 @@ def main() -> None:
     stopped.wait()
 
 
-def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gateway:
+def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, region: str) -> Gateway:
     about = (instances.running, instances.may_register, instances.tags)
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
     metadata = Metadata(region, clock.now)
@@ -82,7 +81,6 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     boxes.power_off = lambda instance: shut_down(made, region, instance)
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
-    registry = Registry(region)
     mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
     services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock), Stacks(region)]
     services.append(BucketPolicies())
@@ -138,6 +136,8 @@ def box_environment(state: Path, found: dict) -> dict[str, str]:
     laptop = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
     named = world.aws_environment(state, found["aws"], found["region"]).items()
     aws = {name: value for name, value in named if value is not None and name not in laptop}
+    if folder := os.environ.get("TWIN_TRACE"):  # somebody wants to know which lines of the scripts run
+        aws |= {"TWIN_TRACE": folder, "BASH_ENV": str(Path(__file__).with_name("trace.sh"))}
     return aws | {"HF_ENDPOINT": found["hub"], "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 

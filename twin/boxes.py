@@ -25,6 +25,8 @@ REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
 class Boxes:
+    POWER = "power"  # beside a box's root: what it asked of its own power
+
     def __init__(self, state: Path, region: str, disks: Disks, today: Callable[[], datetime]):
         self.state, self.region = state, region
         self.disks = disks
@@ -158,8 +160,8 @@ class Boxes:
     def watch(self) -> None:
         """Does what a box asked of its own power: `shutdown` and its like leave a word beside its root."""
         while True:
-            for path in self.state.glob("boxes/*/power"):
-                instance, word = path.parent.name, path.read_text().strip()
+            for path in self.state.glob(f"boxes/*/{self.POWER}"):
+                instance, word = path.relative_to(self.state / "boxes").parts[0], path.read_text().strip()
                 path.unlink()
                 if word == "reboot":
                     self.restart(instance)

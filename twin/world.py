@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from twin import ecr, processes
+from twin.machine import debian, ground
+from twin.machine import life as machine
 
 PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
 MOTO = {
@@ -32,15 +34,20 @@ class WorldError(Exception):
     """One sentence about why the world cannot be had."""
 
 
-def start(state: Path, models: dict[str, Path], account: dict) -> None:
-    """The world runs and answers; does nothing when it does already."""
+def start(state: Path, models: dict[str, Path], account: dict, grade: str = "process", cache: Path = Path(".cache/machine")) -> None:
+    """The world runs and answers; does nothing when it does already. Boxes of the grade `machine` are made of what `cache` keeps."""
     state = state.resolve()
+    if grade == "machine" and (reason := ground.missing()):
+        raise WorldError(f"boxes of the grade `machine` cannot be had here: {reason}")
     state.mkdir(parents=True, exist_ok=True)
     with alone(state):
         if read(state):
             return
         clear(state)
+        if grade == "machine":
+            debian.box(cache.resolve())  # minutes the first time, and no caller of an API waits so long
         plan = {"models": {name: str(Path(folder).resolve()) for name, folder in models.items()}, "account": account}
+        plan |= {"grade": grade, "cache": str(cache.resolve())}
         (state / "start.json").touch(mode=0o600)
         (state / "start.json").write_text(json.dumps(plan))
         wait(state, launch(state))
@@ -140,6 +147,20 @@ def register_image(
     return ecr.digest(manifest.encode())
 
 
+def build_image(state: Path, cache: Path, repository: str, tag: str, context: Path, packages: tuple[Path, Path]) -> None:
+    """The image of `context`/docker/Dockerfile is in ECR under this tag, really built and pushed; what has the tag already stays."""
+    from twin.machine import builder
+
+    registry = client(state, "ecr")
+    if registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]:
+        return
+    uri = registry.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
+    login = registry.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+    with builder.running(cache) as made:
+        made.build(context, context / "docker/Dockerfile", *packages, f"{uri}:{tag}")
+        made.push(f"{uri}:{tag}", login)
+
+
 def client(state: Path, service: str):
     """A boto3 client of this world, whatever profile or endpoint this process's environment names."""
     import boto3
@@ -229,9 +250,11 @@ def clear(state: Path) -> None:
     """Ends the boxes first, then the server that they talk to, and forgets what lived in the server's memory only."""
     for root in roots(state):
         processes.end(root)
+    if (state / "stand-ins").exists():
+        machine.clear(state)
     if found := read(state):
         end(found["pid"], found["started"])
-    for volatile in ("boxes", "volumes", "snapshots"):
+    for volatile in ("boxes", "volumes", "snapshots", "stand-ins", "registry"):
         shutil.rmtree(state / volatile, ignore_errors=True)
     for volatile in ("state.json", "start.json"):
         (state / volatile).unlink(missing_ok=True)

@@ -58,9 +58,10 @@ start() {
   [ "$GPU" = no ] || gpus=(--gpus all)
   write_state "$run" starting
   docker rm --force "$name" >/dev/null 2>&1 || true
+  # Root owns the volume's files, and without capabilities owning them is all that it can do in there.
   # A path means the same inside and outside, so that no file of a run depends on where it is read.
   docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \
-    "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
+    --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
     --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET \
     --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 --env TOKENIZERS_PARALLELISM=false \
     "$IMAGE" --config-dir "$run" --config-name config >/dev/null

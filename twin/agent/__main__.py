@@ -136,7 +136,7 @@ def work(path: Path, root: Path) -> None:
 
 
 def main() -> None:
-    root = Path(os.environ["BOX_ROOT"])
+    root = Path(os.environ["BOX_ROOT"] or "/")
     if sys.argv[1] == "--worker":
         work(Path(sys.argv[2]), root)
         return

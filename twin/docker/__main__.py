@@ -25,8 +25,15 @@ ABOUT = {
 }
 RUN_FLAGS = "--detach --rm --interactive"
 RUN_VALUES = "--name --gpus --network --ipc --shm-size --restart --label --user --workdir --env --volume --tmpfs --stop-timeout"
-RUN_VALUES += " --log-driver --log-opt"
-ONLY = {"--gpus": ["all"], "--network": ["host"], "--ipc": ["host"], "--restart": ["no"], "--log-driver": ["json-file", "local"]}
+RUN_VALUES += " --log-driver --log-opt --cap-drop --security-opt"
+ONLY = {
+    "--gpus": ["all"],
+    "--network": ["host"],
+    "--ipc": ["host"],
+    "--restart": ["no"],
+    "--log-driver": ["json-file", "local"],
+    "--cap-drop": ["ALL"],
+}
 
 
 def run(arguments: list[str]) -> None:

@@ -1,0 +1,148 @@
+"""The main job on boxes that are real systems: docker, disks, registry and sshd as on EC2, and the same scripts byte for byte."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Laptop
+
+from twin import processes, world
+from twin.machine import ground, life, loops
+
+pytestmark = pytest.mark.system
+GRADE = ("cloud.grade=machine",)
+
+
+class Machine(Laptop):
+    """A laptop whose one box is a machine."""
+
+    def inv(self, *verbs: str, **options):
+        return super().inv(*verbs, overrides=GRADE, timeout=900, **options)
+
+    @property
+    def instance(self) -> str:
+        (found,) = [one["Instances"][0] for one in self.client("ec2").describe_instances()["Reservations"]]
+        return found["InstanceId"]
+
+    @property
+    def box(self) -> Path:
+        return self.state / "boxes" / self.instance
+
+    def run(self, script: str, ok: bool = True) -> str:
+        """What a command on the box prints."""
+        environment = {"PATH": ground.SYSTEM_PATH, "HOME": "/root"}
+        done = subprocess.run([*life.inside(self.box), "bash", "-c", script], env=environment, text=True, capture_output=True)
+        assert done.returncode == 0 or not ok, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def instance_state(self) -> str:
+        return self.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["State"]["Name"]
+
+    def until(self, promise, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not promise():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    """A laptop whose box has trained and published, and is still up."""
+    if reason := ground.missing():
+        pytest.skip(reason)
+    made = Machine(tmp_path_factory.mktemp("a laptop"))
+    try:
+        made.first = made.inv("twin.start", "up", "deploy", "train", "publish")
+        yield made
+    finally:
+        world.stop(made.state)
+    assert [back for back in loops.attached().values() if back.startswith(str(made.state))] == []
+    assert str(made.state) not in Path("/proc/self/mounts").read_text()
+
+
+def test_the_image_that_ran_is_the_one_that_was_built_and_pushed(machine):
+    tags = machine.client("ecr").describe_images(repositoryName="fine-tune-slm")["imageDetails"]
+    (container,) = json.loads(machine.run("docker inspect $(docker ps --all --quiet --filter label=fine-tune-slm.run)"))
+    (image,) = json.loads(machine.run("docker image ls --quiet | sort -u | xargs docker image inspect"))
+    assert container["State"]["ExitCode"] == 0 and container["Image"] == image["Id"]
+    assert [name.partition("@")[2] for name in image["RepoDigests"]] == [tags[0]["imageDigest"]]
+
+
+def test_the_run_is_sealed_and_published(machine):
+    manifests = [key for key in machine.objects() if key.endswith("/manifest.json")]
+    assert len(manifests) == 1
+    assert "is published and verified" in machine.first.stdout
+
+
+def test_the_trainer_had_no_capability(machine):
+    (container,) = json.loads(machine.run("docker inspect $(docker ps --all --quiet --filter label=fine-tune-slm.run)"))
+    assert container["HostConfig"]["CapDrop"] == ["ALL"] and "no-new-privileges" in container["HostConfig"]["SecurityOpt"]
+
+
+def test_the_box_is_a_system_of_its_own_and_cannot_turn_the_machine_off(machine):
+    assert machine.run("hostname; cat /proc/1/comm").split() == ["box", "bash"]
+    assert int(re.search(r"CapEff:\s+(\w+)", machine.run("cat /proc/1/status"))[1], 16) >> 22 & 1 == 0
+    assert int(re.search(r"CapEff:\s+(\w+)", machine.run("cat /proc/$(pgrep -f opt/box/agent | head -n 1)/status"))[1], 16) >> 22 & 1 == 0
+    first = json.loads((machine.box / "first.json").read_text())["pid"]
+    for kind in ("mnt", "pid", "uts", "ipc"):
+        assert Path(f"/proc/{first}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+
+
+def test_the_volume_is_formatted_and_the_blank_disk_beside_it_is_not(machine):
+    kinds = machine.run(
+        "for disk in /dev/disk/by-id/nvme-*; do echo $(basename $disk) $(blkid -p -o value -s TYPE $disk || echo blank); done"
+    )
+    found = {name.split("_")[1]: kind for name, kind in (line.split() for line in kinds.splitlines())}
+    assert found == {"EC2": "blank", "Elastic": "ext4"}
+    assert machine.run("findmnt --noheadings --output FSTYPE /mnt/training") == "ext4"
+    assert machine.run("ls /mnt/training/runs/*/manifest.json")
+
+
+def test_one_comes_in_by_a_pushed_key_and_the_host_key_of_the_console(machine, tmp_path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    port = (machine.box / "ssh-port").read_text()
+    console = machine.client("ec2").get_console_output(InstanceId=machine.instance)["Output"]
+    host = re.search(r"^(ssh-ed25519 \S+)", console, re.MULTILINE)[1]
+    (tmp_path / "hosts").write_text(f"[127.0.0.1]:{port} {host}\n")
+    options = ["-F", "none", "-o", f"UserKnownHostsFile={tmp_path}/hosts", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+    ssh = ["ssh", *options, "-i", str(tmp_path / "key"), "-p", port, "root@127.0.0.1", "hostname"]
+    assert subprocess.run(ssh, capture_output=True).returncode == 255
+    machine.client("ec2-instance-connect").send_ssh_public_key(
+        InstanceId=machine.instance, InstanceOSUser="root", SSHPublicKey=(tmp_path / "key.pub").read_text()
+    )
+    assert subprocess.run(ssh, text=True, capture_output=True, check=True).stdout.strip() == "box"
+
+
+def test_it_comes_back_from_a_reboot_with_agent_docker_and_volume(machine):
+    before = machine.run("sha256sum /mnt/training/runs/*/manifest.json")
+    first = json.loads((machine.box / "first.json").read_text())
+    machine.client("ec2").reboot_instances(InstanceIds=[machine.instance])
+    machine.until(lambda: not processes.alive(**first) and life.alive(machine.box))
+    again = machine.inv("up", "deploy")
+    assert "(changed: no)" in again.stdout  # docker has kept the image
+    assert machine.run("sha256sum /mnt/training/runs/*/manifest.json") == before
+
+
+def test_a_box_that_shuts_itself_down_is_stopped(machine):
+    machine.run("touch /var/kept; sync")
+    machine.run("shutdown -h now")
+    machine.until(lambda: machine.instance_state() == "stopped")
+    assert not life.alive(machine.box)
+    assert [back for back in loops.attached().values() if back.startswith(str(machine.state))] == []
+
+
+def test_it_starts_again_with_all_that_it_had_and_goes_down(machine):
+    again = machine.inv("up", "deploy", "down")
+    assert "(changed: no)" in again.stdout and machine.instance_state() == "stopped"
+    assert (machine.box / "root/var/kept").exists()
+    assert not life.alive(machine.box)
+
+
+def test_a_detach_of_the_mounted_volume_is_refused_and_nothing_is_lost(machine):
+    machine.inv("up", "deploy")
+    (volume,) = machine.client("ec2").describe_volumes(Filters=[{"Name": "tag-key", "Values": ["fine-tune-slm:box"]}])["Volumes"]
+    assert machine.client("ec2").detach_volume(VolumeId=volume["VolumeId"])["State"] == "busy"
+    assert machine.run("ls /mnt/training/runs/*/manifest.json")

@@ -1,0 +1,40 @@
+"""The box's scripts hold what ShellCheck asks for, without a rule switched off."""
+
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+from remote.step import SCRIPTS, body
+from twin.machine import ground
+
+pytestmark = pytest.mark.system
+
+
+NAMES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib")
+
+
+def checked(text: str) -> str:
+    if not ground.program("shellcheck"):
+        pytest.skip("it needs Debian's shellcheck: apt-get install shellcheck")
+    return subprocess.run(["shellcheck", "--shell=bash", "-"], input=text, text=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_scripts_as_they_are_sent(name):
+    """After lib.sh; the last line reads what lib.sh sets and not every script needs."""
+    assert checked(f'#!/bin/bash\n{body("lib")}\n{body(name)}\n: "$MOUNT" "$STATE" "$PROGRAMS"\n') == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("twin/bin/*.sh"), *ROOT.glob("twin/machine/*.sh"), ROOT / "twin/trace.sh", *ROOT.glob("twin/machine/bin/*")]),
+    ids=str,
+)
+def test_the_twin_s_own(path):
+    assert checked(path.read_text()) == ""
+
+
+def test_no_rule_is_switched_off():
+    texts = [path.read_text() for path in [*SCRIPTS.glob("*.sh"), *ROOT.glob("twin/**/*.sh"), *ROOT.glob("twin/machine/bin/*")]]
+    assert not any("shellcheck disable" in text for text in texts)

@@ -1,0 +1,125 @@
+"""Boxes of the machine grade: a root of its own over a small Debian, its own processes, names and mounts, docker, sshd and disks.
+
+Only the network is shared with the machine outside, and nothing in a box listens but on 127.0.0.1.
+"""
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from twin import access, processes
+from twin.boxes import Boxes
+from twin.machine import debian, ground, life
+
+HERE = Path(__file__).parent
+PATIENCE = 30.0  # seconds until a box has booted
+
+
+class MachineBoxes(Boxes):
+    """Boxes whose `root` folder, seen from outside, holds what the box has changed since its image."""
+
+    POWER = "root/dev/power"
+    cache: Path
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.outers: dict[str, subprocess.Popen] = {}  # what holds a box's namespaces
+
+    def switch_on(self, instance: str, cold: bool = True) -> None:
+        with self.lock:
+            box = self.root(instance).parent
+            if life.alive(box):
+                return
+            (box / "root/dev").mkdir(parents=True, exist_ok=True)
+            access.host_key(box / "root")
+            make_nodes(box / "root/dev")
+            self.disks.boot(instance, cold)
+            self.boot(box)
+            self.set_clock(box / "root")
+            if self.without_agent:
+                self.without_agent -= 1
+            else:
+                self.start_agent(instance)
+
+    def boot(self, box: Path) -> None:
+        """The box's first process runs, and has put its root together."""
+        lower = ":".join(map(str, [stand_ins(self.state), *debian.box(self.cache)]))
+        unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL"]
+        with (box / "boot.log").open("ab") as log:
+            outer = self.outers[box.name] = subprocess.Popen(
+                [*unshare, str(HERE / "init.sh"), lower, str(box), str(port(box))],
+                env={"PATH": ground.SYSTEM_PATH, "TRACE": self.environment.get("TWIN_TRACE", "")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not (first := life.child(outer)) or not Path(f"/proc/{first}/root/run/booted").exists():
+            if outer.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the box did not boot: {(box / 'boot.log').read_text(errors='replace')[-1000:]}")
+            time.sleep(0.02)
+        (box / "first.json").write_text(json.dumps({"pid": first, "started": processes.started(first)}))
+
+    def start_agent(self, instance: str) -> dict:
+        """As systemd does for an agent that ended; what its predecessor started runs on."""
+        box = self.root(instance).parent
+        own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
+        own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
+        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
+        words = [*life.inside(box), "/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance]
+        with (self.root(instance) / "var/log/amazon-ssm-agent.log").open("ab") as log:
+            self.agents[instance] = subprocess.Popen(
+                words, env=self.environment | own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        return {"pid": self.agents[instance].pid}
+
+    def shut_down(self, instance: str) -> None:
+        with self.lock:
+            box = self.root(instance).parent
+            life.end(box)
+            if outer := self.outers.pop(instance, None):
+                outer.wait()
+            if agent := self.agents.pop(instance, None):
+                agent.wait()
+            self.disks.unmount_all(instance)
+            shutil.rmtree(box / "root/run", ignore_errors=True)
+
+
+def make_nodes(folder: Path) -> None:
+    """What the kernel itself puts into /dev; the disks come apart."""
+    numbers = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "kmsg": (1, 11), "tty": (5, 0)}
+    for name, (major, minor) in numbers.items():
+        if not (folder / name).exists():
+            os.mknod(folder / name, stat.S_IFCHR, os.makedev(major, minor))
+            (folder / name).chmod(0o600 if name == "kmsg" else 0o666)
+    (folder / "disk/by-id").mkdir(parents=True, exist_ok=True)
+
+
+def port(box: Path) -> int:
+    """Where the box's sshd listens: the same as long as the box exists."""
+    path = box / "ssh-port"
+    if not path.exists():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            path.write_text(str(free.getsockname()[1]))
+    return int(path.read_text())
+
+
+def stand_ins(state: Path) -> Path:
+    """What every box has over its Debian: the agent, its first process, and what stands for hardware."""
+    folder = state / "stand-ins"
+    if not folder.exists():
+        (folder / "opt/box").mkdir(parents=True)
+        shutil.copytree(HERE.parent / "agent", folder / "opt/box/agent", ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (HERE / "init.sh", HERE / "sshd_config", HERE.parent / "trace.sh"):
+            shutil.copy(path, folder / "opt/box")
+        shutil.copytree(HERE / "bin", folder / "usr/local/sbin")
+        for name in ("reboot", "poweroff", "halt"):
+            (folder / "usr/local/sbin" / name).symlink_to("shutdown")
+    return folder

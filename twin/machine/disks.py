@@ -1,0 +1,63 @@
+"""Volumes of the machine grade: a sparse file behind a loop device, which the box has as an NVMe disk.
+
+As on the real machines, only the links in /dev/disk/by-id tell which disk is which.
+"""
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+from twin.disks import BY_ID, Disks
+from twin.machine.loops import attached, let_go, loops
+
+GIB = 1 << 30
+
+
+class MachineDisks(Disks):
+    """A disk's folder holds its file; device nodes in the box's /dev name the loop devices on these files."""
+
+    def copy(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "--archive", "--sparse=always", "--reflink=auto", str(source), str(target)], check=True)
+
+    def set_size(self, folder: Path, gigabytes: int) -> None:
+        file = folder / "disk"
+        with file.open("ab"):
+            os.truncate(file, gigabytes * GIB)
+        for loop in loops(file):
+            subprocess.run(["losetup", "--set-capacity", loop], check=True)
+
+    def connect(self, node: Path, folder: Path) -> None:
+        file = folder / "disk"
+        if not loops(file):
+            subprocess.run(["losetup", "--find", str(file)], check=True)
+        os.mknod(node, stat.S_IFBLK | 0o660, os.stat(loops(file)[0]).st_rdev)
+
+    def disk_of(self, name: Path) -> Path | None:
+        """The folder of the disk that a node or a link names."""
+        number = os.stat(name).st_rdev
+        return next((Path(file).parent for loop, file in attached().items() if os.stat(loop).st_rdev == number), None)
+
+    def mounted(self, instance: str) -> list[Path]:
+        box = self.root(instance).parent
+        if not (box / "first.json").exists():
+            return []
+        first = json.loads((box / "first.json").read_text())["pid"]
+        numbers = {line.split()[2] for line in Path(f"/proc/{first}/mountinfo").read_text().splitlines()}
+        names = [name for name in (self.root(instance) / BY_ID).glob("nvme-*") if number(name) in numbers]
+        return [folder for name in names if (folder := self.disk_of(name))]
+
+    def disconnect(self, folder: Path) -> None:
+        let_go(folder / "disk")
+
+    def unmount_all(self, instance: str) -> None:
+        """The mounts went with the box; its loop devices are given back."""
+        for _, folder in self.found(instance):
+            let_go(folder / "disk")
+
+
+def number(device: Path) -> str:
+    found = os.stat(device).st_rdev
+    return f"{os.major(found)}:{os.minor(found)}"

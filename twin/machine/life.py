@@ -1,0 +1,58 @@
+"""Whether a box of the machine grade lives, how to get into it, and how it ends."""
+
+import json
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from twin import processes
+from twin.machine import loops
+
+SHUTDOWN = 10.0  # seconds that a box's processes have to end in
+
+
+def inside(box: Path) -> list[str]:
+    """The command that runs another one in a box that is on, with as few rights as its first process has."""
+    first = json.loads((box / "first.json").read_text())["pid"]
+    enter = ["nsenter", f"--target={first}", "--mount", "--uts", "--ipc", "--pid", f"--root=/proc/{first}/root", "--wd=/"]
+    return [*enter, "setpriv", "--bounding-set", "-sys_boot", "--inh-caps", "-sys_boot", "--pdeathsig", "KILL", "--"]
+
+
+def alive(box: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return processes.alive(**json.loads((box / "first.json").read_text()))
+    return False
+
+
+def child(outer: subprocess.Popen) -> int | None:
+    with suppress(psutil.NoSuchProcess):
+        return next((one.pid for one in psutil.Process(outer.pid).children()), None)
+    return None
+
+
+def end(box: Path) -> None:
+    """No process of the box is left; its mounts went with them."""
+    if alive(box):
+        first = psutil.Process(json.loads((box / "first.json").read_text())["pid"])
+        first.send_signal(signal.SIGTERM)
+        try:
+            first.wait(SHUTDOWN)
+        except psutil.TimeoutExpired:
+            first.kill()  # and with it whatever else is in its namespace
+            first.wait()
+    (box / "first.json").unlink(missing_ok=True)
+    for container in (box / "docker/containers").glob("*"):
+        for group in Path("/sys/fs/cgroup").glob(f"**/docker/{container.name}"):
+            with suppress(OSError):
+                group.rmdir()
+
+
+def clear(state: Path) -> None:
+    """Every box of a world has ended, and no disk of it is attached to this machine any more."""
+    for box in (state / "boxes").glob("*"):
+        if (box / "first.json").exists():
+            end(box)
+    loops.let_go_all(state)
