@@ -42,18 +42,13 @@ def ran(folder: Path) -> set[tuple[str, int]]:
     text = (folder / "script").read_text()
     if packed := re.search(r"<<'END' .*\n([A-Za-z0-9+/=]+)\nEND\n", text):
         text = gzip.decompress(base64.b64decode(packed[1])).decode()
-    name = next(
-        (path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib" and text.rstrip().endswith(body(path.stem).rstrip())), None
-    )
-    if not name:
-        return set()  # a text of a test's own
-    before = {script: text[: text.index(body(script))].count("\n") for script in ("lib", name)}
+    text += "\n"
+    starts = {path.stem: text[: text.index(part)].count("\n") for path in SCRIPTS.glob("*.sh") if (part := body(path.stem)) in text}
     found = set()
     for line in (folder / "trace").read_text(errors="replace").splitlines():
-        if match := re.match(r"\++@(\d+)@ ", line):
-            number = int(match[1])
-            script = name if number > before[name] else "lib"
-            found.add((script, number - before[script] + 1))  # body() leaves the first line out
+        if (match := re.match(r"\++@(\d+)@ ", line)) and (above := [name for name in starts if starts[name] < int(match[1])]):
+            script = max(above, key=starts.get)
+            found.add((script, int(match[1]) - starts[script] + 1))  # body() leaves the first line out
     return found
 
 

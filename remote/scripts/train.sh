@@ -19,9 +19,10 @@ check_room() {
   local left cached
   left=$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $4 }')
   cached=$(du -sk "$MOUNT/hub-cache" | cut -f 1)
-  [ $((left + cached)) -ge $((NEED_GB * 976563)) ] && [ "$left" -ge 976563 ] ||
+  if [ $((left + cached)) -lt $((NEED_GB * 976563)) ] || [ "$left" -lt 976563 ]; then
     fail disk_full "the run needs about $NEED_GB GB, and the volume has $((left / 976563)) GB left beside $((cached / 976563)) GB of models" \
       "\`inv clean\` removes old runs; or let the volume grow: \`inv up deploy train -- box.disk_gb=...\`"
+  fi
 }
 
 # All in one call: each start of `aws` costs a second.
