@@ -43,13 +43,13 @@ smoke: setup ## the same chain on a tiny model, in under a minute
 test: setup ## the tests that any machine can run
 	@$(VENV) -m pytest -n 2 --dist loadfile -m "not system and not gpu and not aws"
 
-test-system: setup ## the tests that need root, docker, loop devices or sshd; as root it installs what they need from Debian
+test-system: setup ## the tests that need root, docker, loop devices or sshd, or take minutes; as root it installs what they need (tests=FILE for some)
 	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.
 	@packages=$$($(VENV) -m twin.machine.ground); \
 	  if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$packages >/dev/null; fi
-	@$(VENV) -m pytest -m system -rs
+	@$(VENV) -m pytest -m system -rs $(tests)
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
