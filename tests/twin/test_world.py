@@ -22,7 +22,8 @@ def test_start_of_a_running_world_changes_nothing(cloud, account):
     found = world.read(cloud.state)
     world.start(cloud.state, {}, account | {"bucket": "others"})
     assert world.read(cloud.state) == found
-    assert [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]] == ["things"]
+    names = [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
+    assert "things" in names and "others" not in names
 
 
 def test_two_worlds_side_by_side_know_nothing_of_each_other(cloud, box, state, account, another):
