@@ -43,6 +43,12 @@ def describe(aws: Aws, name: str) -> str:
     return f"volume {found['VolumeId']}: {found['Size']} GB, {found['State']}" if found else "volume: none; `inv up` creates it"
 
 
+def zone(aws: Aws, name: str) -> str | None:
+    """Where the box's volume is, or None when there is none."""
+    found = _find(aws, name)
+    return found["AvailabilityZone"] if found else None
+
+
 def snapshot(aws: Aws, name: str) -> dict:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
     found = _find(aws, name)
