@@ -275,7 +275,11 @@ def twin_start(c):
 
     names = asdict(run.cloud)
     account = {key: names[key] for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
-    account |= {"secret": {run.cloud.hub_secret: None}, "parameters": {}, "policies": permissions.roles(run.cloud, world.ACCOUNT)}
+    account |= {
+        "secret": {run.cloud.hub_secret: None},
+        "parameters": {},
+        "policies": permissions.roles(run.cloud, world.ACCOUNT, world.CALLER),
+    }
     world.start(state_folder(run), {name: folder for name, folder in models.items() if folder.exists()}, account)
     found = world.status(state_folder(run))
     print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv up`")

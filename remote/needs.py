@@ -34,10 +34,12 @@ class Look:
 
     @functools.cached_property
     def ami(self) -> dict:
-        found = self.aws.client("ssm").get_parameters(Names=[self.run.box.ami])["Parameters"]
-        if not found:
+        ssm = self.aws.client("ssm")
+        try:
+            found = ssm.get_parameter(Name=self.run.box.ami)["Parameter"]["Value"]
+        except ssm.exceptions.ParameterNotFound:
             return {}
-        images = self.aws.client("ec2").describe_images(ImageIds=[found[0]["Value"]])["Images"]
+        images = self.aws.client("ec2").describe_images(ImageIds=[found])["Images"]
         return images[0] if images else {}
 
     @functools.cached_property
@@ -50,7 +52,7 @@ class Look:
 
 def laptop(look: Look) -> list[Finding]:
     at = permissions.place(look.aws)
-    source = _principal(look.aws)
+    source = at.principal
     if source.endswith(":root"):
         return [Finding("permissions", OK, "the root user may do everything")]
     return _simulated("permissions", look, source, permissions.laptop(at), f"the policy of {source}")
@@ -82,14 +84,6 @@ def scheduler_role(look: Look) -> list[Finding]:
         )
         return [Finding("stop role", BROKEN, f"the scheduler may not take the role `{name}`", why, command)]
     return _simulated("stop role", look, role["Arn"], permissions.stopping(permissions.place(look.aws)), f"the role {name}")
-
-
-def _principal(aws: Aws) -> str:
-    """The user or role whose policies decide; a session's ARN names the role without its path."""
-    arn = aws.caller
-    if ":assumed-role/" in arn:
-        return aws.client("iam").get_role(RoleName=arn.rsplit("/", 1)[1])["Role"]["Arn"]
-    return arn
 
 
 def _simulated(check: str, look: Look, source: str, wanted: list[Statement], where: str) -> list[Finding]:

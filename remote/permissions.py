@@ -1,4 +1,4 @@
-"""Who may do what: one list of statements for the laptop, the box and the image workflow, as data. Policies are made from it and nothing else.
+"""Who may do what: one list for the laptop, the box and the image workflow, as data. Policies are made from it and from nothing else.
 
 A test takes the request journal of every verb and compares: what is called is allowed, and what is allowed is called. Actions that no
 request names are marked `implied`, with the page that says so. Keys of KMS are not in it: disks, secrets and bucket use keys that AWS
@@ -41,6 +41,7 @@ class Place:
     account: str
     cloud: schema.Cloud
     box_role: str
+    principal: str  # the user or role that the laptop acts as
 
     def arn(self, service: str, resource: str) -> str:
         return f"arn:{self.partition}:{service}:{self.cloud.region}:{self.account}:{resource}"
@@ -70,12 +71,19 @@ class Place:
 
 
 def place(aws: Aws) -> Place:
-    return Place(aws.caller.split(":")[1], aws.caller.split(":")[4], aws.cloud, aws.cloud.instance_profile)
+    return Place(aws.caller.split(":")[1], aws.caller.split(":")[4], aws.cloud, aws.cloud.instance_profile, principal(aws))
 
 
-def roles(cloud: schema.Cloud, account: str, partition: str = "aws") -> dict[str, dict]:
+def principal(aws: Aws) -> str:
+    """The user or role whose policies decide; a session's ARN names the role without its path."""
+    if ":assumed-role/" not in aws.caller:
+        return aws.caller
+    return aws.client("iam").get_role(RoleName=aws.caller.rsplit("/", 1)[1])["Role"]["Arn"]
+
+
+def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "aws") -> dict[str, dict]:
     """The policies of the roles that an account has for us."""
-    at = Place(partition, account, cloud, cloud.instance_profile)
+    at = Place(partition, account, cloud, cloud.instance_profile, principal)
     return {
         "box": document(box(at)),
         "scheduler": document(stopping(at)),
@@ -178,6 +186,7 @@ def _roles(at: Place) -> list[Statement]:
         passed("GiveSchedulerItsRole", "the schedule acts by its role", at.cloud.scheduler_role, "scheduler", page),
         Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (profile,)),
         Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), mine),
+        Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)),
     ]
 
 

@@ -17,7 +17,6 @@ from remote.aws import Aws
 from twin import world
 from twin.hub.app import Hub
 
-ACCOUNT = "123456789012"
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 
 
@@ -45,10 +44,13 @@ def examined(*words: str) -> dict[str, object]:
     return {one.check: one for one in found if one.verdict != OK}
 
 
+def ours(kind: str) -> dict:
+    return permissions.roles(load.load(["cloud=twin"], local=Path("none")).cloud, world.ACCOUNT, world.CALLER)[kind]
+
+
 def without(kind: str, action: str) -> dict:
     """The policy of ours with one action taken out."""
-    cloud = load.load(["cloud=twin"], local=Path("none")).cloud
-    policy = permissions.roles(cloud, ACCOUNT)[kind]
+    policy = ours(kind)
     for one in policy["Statement"]:
         one["Action"] = [name for name in one["Action"] if name != action]
     return policy
@@ -69,7 +71,7 @@ def policy_line(here):
 def box_policy_line(here):
     box_policy(here, without("box", "s3:PutObject"))
     yield ()
-    box_policy(here, permissions.roles(load.load(["cloud=twin"], local=Path("none")).cloud, ACCOUNT)["box"])
+    box_policy(here, ours("box"))
 
 
 @contextmanager
@@ -82,9 +84,37 @@ def wrong_trust(here):
 
 
 @contextmanager
+def no_bucket(here):
+    here.client("s3").delete_bucket(Bucket="fine-tune-slm")
+    yield ()
+    here.client("s3").create_bucket(Bucket="fine-tune-slm")
+
+
+@contextmanager
 def far_bucket(here):
-    here.client("s3").create_bucket(Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    yield ("cloud.bucket=far-away",)
+    s3 = here.client("s3")
+    s3.delete_bucket(Bucket="fine-tune-slm")
+    s3.create_bucket(Bucket="fine-tune-slm", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    yield ()
+    s3.delete_bucket(Bucket="fine-tune-slm")
+    s3.create_bucket(Bucket="fine-tune-slm")
+
+
+@contextmanager
+def no_repository(here):
+    here.client("ecr").delete_repository(repositoryName="fine-tune-slm", force=True)
+    yield ()
+    here.client("ecr").create_repository(repositoryName="fine-tune-slm")
+    stand_in_trainer.register(here.state)
+
+
+@contextmanager
+def no_secret(here):
+    secrets, name = here.client("secretsmanager"), "huggingface/api-token"
+    before = secrets.get_secret_value(SecretId=name)["SecretString"]
+    secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    yield ()
+    secrets.create_secret(Name=name, SecretString=before)
 
 
 @contextmanager
@@ -110,7 +140,7 @@ def skewed(here):
 
 @contextmanager
 def far_volume(here):
-    tags = [{"Key": BOX, "Value": "elsewhere"}, {"Key": OWNER, "Value": f"arn:aws:sts::{ACCOUNT}:user/moto"}]
+    tags = [{"Key": BOX, "Value": "elsewhere"}, {"Key": OWNER, "Value": world.CALLER}]
     here.client("ec2").create_volume(AvailabilityZone="us-east-1e", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])
     yield ("box.name=elsewhere",)
 
@@ -118,7 +148,7 @@ def far_volume(here):
 @contextmanager
 def foreign_box(here):
     ec2 = here.client("ec2")
-    tags = [{"Key": BOX, "Value": "theirs"}, {"Key": OWNER, "Value": f"arn:aws:iam::{ACCOUNT}:user/other"}]
+    tags = [{"Key": BOX, "Value": "theirs"}, {"Key": OWNER, "Value": f"arn:aws:iam::{world.ACCOUNT}:user/other"}]
     image_id = ec2.describe_images()["Images"][0]["ImageId"]
     request = {"ImageId": image_id, "InstanceType": "g6.2xlarge", "MinCount": 1, "MaxCount": 1}
     made = ec2.run_instances(**request, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}])
@@ -203,7 +233,7 @@ def words(*given: str):
         (wrong_trust, "stop role", "aws iam update-assume-role-policy --role-name fine-tune-slm-scheduler"),
         (words("box.ami=/aws/service/nowhere"), "ami", "box.ami="),
         (words("box.root_gb=1"), "ami", "box.root_gb="),
-        (words("cloud.bucket=nowhere"), "bucket", "aws s3 mb s3://nowhere"),
+        (no_bucket, "bucket", "aws s3 mb s3://fine-tune-slm"),
         (far_bucket, "bucket", "cloud.region=eu-west-1"),
         (words("cloud.region=us-nowhere-1"), "region", "cloud.region="),
         (quota, "quota", "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA"),
@@ -211,13 +241,13 @@ def words(*given: str):
         (skewed, "clock", "timedatectl"),
         (far_volume, "zone", "inv down --snapshot"),
         (foreign_box, "box", "box.name="),
-        (words("cloud.repository=nowhere"), "repository", "aws ecr create-repository --repository-name nowhere"),
+        (no_repository, "repository", "aws ecr create-repository --repository-name fine-tune-slm"),
         (no_image, "image", "inv deploy"),
         (no_route, "network", "aws ec2 create-route"),
         (no_log_group, "log group", "aws logs create-log-group --log-group-name /fine-tune-slm"),
         (wrong_token, "token", "aws secretsmanager put-secret-value"),
         (read_only, "token", "write access"),
-        (words("cloud.hub_secret=nowhere"), "token", "aws"),
+        (no_secret, "token", "aws secretsmanager create-secret --name huggingface/api-token"),
         (gated, "model", "accept its terms"),
         (words("box.disk_gb=1"), "volume", "box.disk_gb="),
     ],
@@ -251,9 +281,9 @@ def test_a_missing_parameter_is_named_before_anything_else():
 def test_for_programs_it_is_json_and_the_exit_code_tells(sound):
     done = sound.inv("doctor", "--json")
     assert json.loads(done.stdout)["ok"] is True
-    done = sound.inv("doctor", "--json", overrides=("cloud.repository=nowhere",), ok=False)
+    done = sound.inv("doctor", "--json", overrides=("box.root_gb=1",), ok=False)
     assert done.returncode == 1
-    assert [one["check"] for one in json.loads(done.stdout)["findings"] if one["verdict"] != OK] == ["repository"]
+    assert [one["check"] for one in json.loads(done.stdout)["findings"] if one["verdict"] != OK] == ["ami"]
 
 
 def test_it_changes_nothing(sound):

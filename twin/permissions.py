@@ -42,7 +42,7 @@ class Permissions:
     def rights(self, key: str) -> tuple[str, list[dict] | None]:
         """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""
         if key == LAPTOP:
-            return f"arn:aws:sts::{wire.ACCOUNT}:user/moto", self.laptop
+            return wire.CALLER, self.laptop
         instance = self.instance_of(key)
         if not instance:
             return key, None
@@ -66,7 +66,7 @@ class Permissions:
     def documents(self, source: str) -> list[dict]:
         from moto.iam.models import iam_backends
 
-        if source.endswith(":user/moto"):
+        if source == wire.CALLER:
             return [EVERYTHING] if self.laptop is None else self.laptop
         roles = [one for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.arn == source]
         if not roles:

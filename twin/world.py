@@ -20,6 +20,7 @@ import psutil
 
 from twin import ecr, processes
 from twin.wire import ACCOUNT as ACCOUNT
+from twin.wire import CALLER as CALLER
 
 PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
 MOTO = {
