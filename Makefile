@@ -49,6 +49,8 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m ruff check .
+	@.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
+	@.venv/bin/zizmor --offline --quiet --no-progress .github/workflows
 
 clean: ## stop the twin and remove what it kept; the environment and the models stay
 	@test ! -x $(VENV) || $(VENV) -m invoke twin.stop -- cloud=twin
