@@ -237,6 +237,18 @@ def doctor(c, json=False):
         raise Exit(code=1)
 
 
+@task(help={"who": "laptop, box, scheduler or workflow"})
+@friendly
+def policy(c, who="laptop"):
+    """Print the least that IAM must allow, as a policy."""
+    import json
+
+    from remote import permissions
+
+    run = settings(c)
+    rehearsed(c, f"call   Print the policy of {who}") or print(json.dumps(permissions.policy(account(run), who), indent=2))
+
+
 @task
 @friendly
 def smoke(c):
@@ -611,11 +623,9 @@ def register_image(c, run) -> None:
 
 
 namespace = Collection(
-    plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, evaluate, compare, tensorboard, smoke
+    *(plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs),
+    *(evaluate, compare, tensorboard, doctor, policy, smoke),
 )
-
-
-namespace = Collection(up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs, doctor, smoke)
 twin = Collection("twin")
 for body, name in (
     (twin_start, "start"),

@@ -8,11 +8,10 @@ from conf import schema
 from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
 from remote import login, needs
-from remote.aws import Aws, explain
+from remote.aws import DENIED, Aws, explain
 from remote.needs import CHECKS, Check
 
 MARKS = {OK: "ok     ", NOTE: "note   ", BROKEN: "BROKEN ", UNKNOWN: "unknown"}
-REFUSED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
 def examine(aws: Aws, run: schema.Run, tag: str, more: list[Check]) -> list[Finding]:
@@ -36,7 +35,7 @@ def _carried_out(check: Check, look: needs.Look) -> list[Finding]:
         if problem is None:
             raise
         code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-        verdict = UNKNOWN if code in REFUSED else BROKEN
+        verdict = UNKNOWN if code in DENIED else BROKEN
         return [Finding(check.name, verdict, problem.what, check.why, problem.hint)]
 
 

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 
 from conf import schema
+from conf.problem import Problem
 from remote.aws import Aws
 
 AUTHORISATION = "https://docs.aws.amazon.com/service-authorization/latest/reference/"
@@ -82,14 +83,21 @@ def principal(aws: Aws) -> str:
 
 
 def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "aws") -> dict[str, dict]:
-    """The policies of the roles that an account has for us."""
-    at = Place(partition, account, cloud, cloud.instance_profile, principal)
-    return {
-        "box": document(box(at)),
-        "scheduler": document(stopping(at)),
-        "laptop": document(laptop(at)),
-        "workflow": document(workflow(at)),
-    }
+    """The policies of all who act for us."""
+    return _documents(Place(partition, account, cloud, cloud.instance_profile, principal))
+
+
+def policy(aws: Aws, who: str) -> dict:
+    """The policy of one of them, in the account that is asked."""
+    known = _documents(place(aws))
+    if who not in known:
+        raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(known)}")
+    return known[who]
+
+
+def _documents(at: Place) -> dict[str, dict]:
+    lists = {"laptop": laptop(at), "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
+    return {who: document(statements) for who, statements in lists.items()}
 
 
 def document(statements: list[Statement]) -> dict:
@@ -110,7 +118,7 @@ def laptop(at: Place) -> list[Statement]:
 def _boxes(at: Place) -> list[Statement]:
     made = tuple(at.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "security-group", "launch-template"))
     instances = at.arn("ec2", "instance/*")
-    tagging = tuple(at.arn("ec2", f"{kind}/*") for kind in ("instance", "volume", "snapshot"))
+    tagging = (instances, at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*"))
     at_birth = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}
     used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
     return [
@@ -125,6 +133,19 @@ def _boxes(at: Place) -> list[Statement]:
             "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html",
         ),
         Statement("UseBox", "`up` starts, `down` stops, `down --purge` ends our boxes", used, (instances,), MINE),
+        Statement(
+            "GiveUpSpot",
+            "`down --purge` gives up the spot request",
+            ("ec2:CancelSpotInstanceRequests",),
+            (at.arn("ec2", "spot-instances-request/*"),),
+        ),
+        Statement(
+            "FirstSpot",
+            "the first spot box of an account makes AWS's own role for spot",
+            ("iam:CreateServiceLinkedRole",),
+            (at.role("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),),
+            implied="https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
+        ),
         Statement("ForgetStop", "`up` takes away the note why the box stopped", ("ec2:DeleteTags",), (instances,), MINE),
     ]
 
@@ -204,7 +225,8 @@ def _reading(at: Place) -> list[Statement]:
 def box(at: Place) -> list[Statement]:
     """What scripts and agent on the box call with its role."""
     layers = ("BatchGetImage", "GetDownloadUrlForLayer", "BatchCheckLayerAvailability")
-    agent = ("ssm:UpdateInstanceInformation", *(f"ec2messages:{name}" for name in AGENT_MESSAGES))
+    agent = tuple(f"ec2messages:{name}" for name in AGENT_MESSAGES)
+    page = "https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html"
     log = at.arn("logs", f"log-group:{at.cloud.log_group}:*")
     return [
         Statement(
@@ -232,12 +254,8 @@ def box(at: Place) -> list[Statement]:
         ),
         Statement("ItsLog", "the mirror of a run's log", ("logs:CreateLogStream", "logs:PutLogEvents"), (log,)),
         Statement("StopItself", "and say why", ("ec2:StopInstances", "ec2:CreateTags"), (at.arn("ec2", "instance/*"),), MINE),
-        Statement(
-            "Agent",
-            "its agent takes commands",
-            (*agent, *(f"ssmmessages:{name}" for name in AGENT_CHANNELS)),
-            implied="https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html",
-        ),
+        Statement("AgentIsThere", "its agent reports", ("ssm:UpdateInstanceInformation",), (at.arn("ec2", "instance/*"),), implied=page),
+        Statement("Agent", "and takes commands", (*agent, *(f"ssmmessages:{name}" for name in AGENT_CHANNELS)), implied=page),
     ]
 
 

@@ -49,6 +49,11 @@ def zone(aws: Aws, name: str) -> str | None:
     return found["AvailabilityZone"] if found else None
 
 
+def locate(aws: Aws, name: str) -> dict:
+    """See in which zone the box's volume is, if there is one: a box elsewhere could not use it."""
+    return {"volume_zone": zone(aws, name)}
+
+
 def snapshot(aws: Aws, name: str) -> dict:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
     found = _find(aws, name)

@@ -85,7 +85,12 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, region: str) -> Gatewa
     services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock)]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
-    verbs |= {"enforce": permissions.enforce, "interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back}
+    verbs |= {
+        "enforce": permissions.enforce,
+        "used": permissions.used,
+        "interrupt": spot.interrupt,
+        "capacity_is_back": spot.capacity_is_back,
+    }
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, permissions, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
     made.layers = [*(part.operations for part in own), provided.operations]

@@ -173,6 +173,7 @@ SPECIAL: dict[str, Find] = {
     **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
     **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
     **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),
+    "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
     "ec2.RunInstances": launching,
     "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}),
     "ec2.CreateSnapshot": partial(making, kinds={"snapshot": ""}, existing=VOLUME),

@@ -73,7 +73,8 @@ def role(region: str, instance: str):
 def may_register(region: str, instance: str) -> bool:
     """Whether the instance's role lets its agent talk to SSM."""
     found = role(region, instance)
-    return bool(found) and policy.decide(documents(found), "ssm:UpdateInstanceInformation", "*", {}) == policy.ALLOWED
+    itself = f"arn:aws:ec2:{region}:{wire.ACCOUNT}:instance/{instance}"
+    return bool(found) and policy.decide(documents(found), "ssm:UpdateInstanceInformation", itself, {}) == policy.ALLOWED
 
 
 def documents(role) -> list[dict]:

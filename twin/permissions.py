@@ -20,6 +20,7 @@ class Permissions:
     def __init__(self, region: str, instance_of: Callable[[str], str | None]):
         self.region, self.instance_of = region, instance_of
         self.laptop: list[dict] | None = None
+        self.asked: dict[str, set[str]] = {"laptop": set(), "box": set()}
         self.operations: dict[str, wire.Handler] = {"iam.SimulatePrincipalPolicy": self.simulate}
 
     def enforce(self, documents: list[dict] | None = None) -> dict:
@@ -27,11 +28,16 @@ class Permissions:
         self.laptop = documents
         return {"documents": len(documents or [])}
 
+    def used(self) -> dict:
+        """The actions that were asked for so far: by the laptop while it was held to policies, by boxes."""
+        return {who: sorted(actions) for who, actions in self.asked.items()}
+
     def check(self, request: wire.Request) -> None:
         who, documents = self.rights(request.key)
         if documents is None or request.service in FREE:
             return
         for asked in actions.of(request):
+            self.asked["laptop" if request.key == LAPTOP else "box"].add(asked.action)
             decision = policy.decide(documents, asked.action, asked.resource, asked.context)
             if asked.action not in ALWAYS and decision != policy.ALLOWED:
                 what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"

@@ -90,6 +90,11 @@ def enforce(state: Path, documents: list[dict] | None) -> None:
     ask(state, "enforce", documents=documents)
 
 
+def used(state: Path) -> dict[str, list[str]]:
+    """The IAM actions that `laptop` (while it is held to policies) and `box` have asked for so far."""
+    return ask(state, "used")
+
+
 def mutations(state: Path) -> list[str]:
     """The calls so far by which the laptop may have changed something, in their order: where it can be killed."""
     from twin.faults import mutating

@@ -15,7 +15,7 @@ def aws(tmp_path_factory):
     from twin import world
 
     state = tmp_path_factory.mktemp("world")
-    run = load.load(["cloud=twin"], local=Path("none"))
+    run = load.load(["cloud=twin", f"cloud.state='{state}'"], local=Path("none"))
     cloud = run.cloud
     names = {key: getattr(cloud, key) for key in ("region", "bucket", "repository", "instance_profile", "scheduler_role", "log_group")}
     world.start(state, {}, names | {"secret": {cloud.hub_secret: None}, "parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
