@@ -77,6 +77,10 @@ def command(request: wire.Request) -> Iterator[Asked]:
         yield Asked("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
 
 
+def report(request: wire.Request) -> Iterator[Asked]:
+    yield Asked("ssm:UpdateInstanceInformation", arn(request, "ec2", f"instance/{request.parameters['InstanceId']}"))
+
+
 def secret(request: wire.Request) -> Iterator[Asked]:
     from moto.secretsmanager.models import secretsmanager_backends
 
@@ -168,6 +172,7 @@ VOLUME, INSTANCE = {"VolumeId": "volume"}, {"InstanceId": "instance"}
 SPECIAL: dict[str, Find] = {
     **dict.fromkeys(("ssm.GetParameter", "ssm.GetParameters", "ssm.PutParameter"), parameters),
     "ssm.SendCommand": command,
+    "ssm.UpdateInstanceInformation": report,
     **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),
     **dict.fromkeys(("ec2.StartInstances", "ec2.StopInstances", "ec2.TerminateInstances"), partial(things, ids=INSTANCE)),
     **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
