@@ -250,18 +250,17 @@ def evaluate(c, split, run=None):
 def doctor(c, json=False):
     """Look for every reason why the chain would fail, each with the command that mends it."""
     from remote import doctor as ward
-    from remote import image
 
     run = settings(c)
     if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
         return
-    found = ward.examine(account(run), run, image.tag(ROOT), [hub_check()])
+    found = ward.examine(patient(run), [hub_check()])
     print(ward.as_json(found) if json else ward.text(found))
     if not ward.fine(found):
         raise Exit(code=1)
 
 
-@task(help={"who": "laptop, box, scheduler or workflow"})
+@task(help={"who": "laptop, setup (for init and destroy, besides), box, scheduler or workflow"})
 @friendly
 def policy(c, who="laptop"):
     """Print the least that IAM must allow, as a policy."""
@@ -641,10 +640,19 @@ def outlook(aws, run, colour: bool) -> str:
     return "\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, run.box, colour))
 
 
+def patient(run):
+    """What the doctor examines."""
+    from remote import image
+    from remote.checks.look import Look
+    from trainer import driver
+
+    return Look(account(run), run, image.tag(ROOT), os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver.least())
+
+
 def hub_check():
     """A check of the Hub's token and of the base model, for the doctor."""
     from remote import hub
-    from remote.needs import Check
+    from remote.checks.look import Check
     from trainer import access
 
     def look(at):

@@ -142,7 +142,7 @@ def _refusal(error) -> Problem:
         return Problem(*MEANING[code], reason="refused")
     hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
     if code in DENIED:
-        hint = "`inv doctor` names the line that the policy lacks, `inv policy` prints the whole of it"
+        hint = "`inv doctor` names the line that the policy lacks; `inv policy` prints the whole, `--who setup` what init and destroy add"
     if code == "NoSuchBucket":
         hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"
     return Problem(f"AWS refused {error.operation_name}: {message} ({code})", hint, reason="refused")

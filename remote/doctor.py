@@ -4,27 +4,41 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from conf import schema
 from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
-from remote import login, needs
-from remote.aws import DENIED, Aws, explain
-from remote.needs import CHECKS, Check
+from remote.aws import DENIED, explain
+from remote.checks import account, box, login, market, network, rights
+from remote.checks.look import Check, Look
 
 MARKS = {OK: "ok     ", NOTE: "note   ", BROKEN: "BROKEN ", UNKNOWN: "unknown"}
 
 
-def examine(aws: Aws, run: schema.Run, tag: str, more: list[Check]) -> list[Finding]:
+CHECKS = [
+    Check("permissions", "what the verbs call", rights.laptop),
+    Check("box role", "what the box calls", rights.box_role),
+    Check("stop role", "what stops a dead box", rights.scheduler_role),
+    Check("bucket", "runs, logs and data are in it", account.bucket),
+    Check("image", "the box runs it", account.repository),
+    Check("ami", "the box starts from it", account.ami),
+    Check("log group", "runs mirror their log to it", account.logs),
+    Check("quota", "how much AWS lets you run", market.quota),
+    Check("type", "what can be had where", market.offered),
+    Check("price", "what you will pay", market.prices),
+    Check("network", "the box must reach AWS and the Hub", network.check),
+    Check("box", "the box that is there", box.check),
+]
+
+
+def examine(look: Look, more: list[Check]) -> list[Finding]:
     """What every check found; where the credentials are no good, only that."""
-    found = login.check(aws, run)
+    found = login.check(look.aws, look.run)
     if any(one.verdict == BROKEN for one in found):
         return found
-    look = needs.Look(aws, run, tag)
     with ThreadPoolExecutor(8) as pool:
         return found + [one for each in pool.map(lambda check: _carried_out(check, look), [*CHECKS, *more]) for one in each]
 
 
-def _carried_out(check: Check, look: needs.Look) -> list[Finding]:
+def _carried_out(check: Check, look: Look) -> list[Finding]:
     """What the check found; a check that may not look says so, and one that meets a Problem passes it on."""
     try:
         return check.look(look)

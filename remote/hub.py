@@ -26,5 +26,14 @@ def publish(
     """Upload the adapter and its card to the Hub, download it again, compare every hash."""
     repository = settings.repository or aws.cloud.hub_repository
     record = upload(folder, repository, settings.private, endpoint, token(aws), say, settings.merged)
-    Store(aws).put(f"runs/{run_id}/published.json", json.dumps(record, indent=2).encode())
+    store, name = Store(aws), f"runs/{run_id}/published.json"
+    before = json.loads(store.get(name) or "{}")
+    if _timeless(before) == _timeless(record):
+        return before  # it was published then, not now
+    store.put(name, json.dumps(record, indent=2).encode())
     return record
+
+
+def _timeless(record: dict) -> dict:
+    kept = {key: value for key, value in record.items() if key != "published_at"}
+    return kept | {key: _timeless(value) for key, value in kept.items() if isinstance(value, dict)}

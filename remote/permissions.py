@@ -1,75 +1,22 @@
 """Who may do what: one list for the laptop, the box and the image workflow, as data. Policies are made from it and from nothing else.
 
-A test takes the request journal of every verb and compares: what is called is allowed, and what is allowed is called. Actions that no
+A test takes all that every verb asks for and compares: what is asked for is allowed, and what is allowed is asked for. Actions that no
 request names are marked `implied`, with the page that says so. Keys of KMS are not in it: disks, secrets and bucket use keys that AWS
 manages, whose own policies let the account's services use them.
 """
 
-import json
-from dataclasses import dataclass, field
-
 from conf import schema
 from conf.problem import Problem
+from remote import setup_rights
 from remote.aws import Aws
+from remote.statement import Place, Statement, document
 
-AUTHORISATION = "https://docs.aws.amazon.com/service-authorization/latest/reference/"
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
 MARKED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
 AGENT_MESSAGES = ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
 PUSHING = "https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html"
 LAYERS_WRITTEN = ("CompleteLayerUpload", "InitiateLayerUpload", "PutImage", "UploadLayerPart")
 AGENT_CHANNELS = ("CreateControlChannel", "CreateDataChannel", "OpenControlChannel", "OpenDataChannel")
-
-
-@dataclass(frozen=True)
-class Statement:
-    sid: str
-    why: str
-    actions: tuple[str, ...]
-    resources: tuple[str, ...] = ("*",)  # `*` only where AWS lets one name no resource for these actions
-    condition: dict = field(default_factory=dict)
-    implied: str = ""  # the page that says which other call needs these actions
-
-    def plain(self) -> dict:
-        """The statement as it stands in a policy."""
-        one = {"Sid": self.sid, "Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
-        return one | ({"Condition": self.condition} if self.condition else {})
-
-
-@dataclass(frozen=True)
-class Place:
-    """The account and region, and the names of what is in it."""
-
-    partition: str
-    account: str
-    cloud: schema.Cloud
-    principal: str  # the user or role that the laptop acts as
-
-    def arn(self, service: str, resource: str) -> str:
-        return f"arn:{self.partition}:{service}:{self.cloud.region}:{self.account}:{resource}"
-
-    def public(self, service: str, resource: str) -> str:
-        """What AWS itself has in this region."""
-        return f"arn:{self.partition}:{service}:{self.cloud.region}::{resource}"
-
-    def role(self, name: str) -> str:
-        return f"arn:{self.partition}:iam::{self.account}:role/{name}"
-
-    @property
-    def bucket(self) -> str:
-        return f"arn:{self.partition}:s3:::{self.cloud.bucket}"
-
-    @property
-    def objects(self) -> str:
-        return "/".join(part for part in (self.bucket, self.cloud.prefix.strip("/"), "*") if part)
-
-    @property
-    def secret(self) -> str:
-        return self.arn("secretsmanager", f"secret:{self.cloud.hub_secret}-??????")  # AWS ends each secret's name with six characters
-
-    @property
-    def images(self) -> str:
-        return self.arn("ecr", f"repository/{self.cloud.repository}")
 
 
 def place(aws: Aws) -> Place:
@@ -97,18 +44,9 @@ def policy(aws: Aws, who: str) -> dict:
 
 
 def _documents(at: Place) -> dict[str, dict]:
-    lists = {"laptop": laptop(at), "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
+    setup = setup_rights.together(setup_rights.setup(at))
+    lists = {"laptop": laptop(at), "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
     return {who: document(statements) for who, statements in lists.items()}
-
-
-def document(statements: list[Statement]) -> dict:
-    """The policy, ready for IAM."""
-    return {"Version": "2012-10-17", "Statement": [one.plain() for one in statements]}
-
-
-def line(statement: Statement, actions: list[str]) -> str:
-    """The statement with these actions only, on one line to be pasted."""
-    return json.dumps(statement.plain() | {"Action": actions})
 
 
 def laptop(at: Place) -> list[Statement]:
@@ -192,6 +130,7 @@ def _files(at: Place) -> list[Statement]:
             implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
         ),
         Statement("ListRuns", "which runs there are, and whether there is a bucket", ("s3:ListBucket",), (at.bucket,)),
+        Statement("LookAtBucket", "`doctor`: nobody else may read it", ("s3:GetBucketPublicAccessBlock",), (at.bucket,)),
         Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
         Statement("FindImage", "the image of this tree", ("ecr:DescribeRepositories", "ecr:DescribeImages"), (at.images,)),
     ]
@@ -203,12 +142,11 @@ def _roles(at: Place) -> list[Statement]:
         return Statement(sid, why, ("iam:PassRole",), (at.role(role),), condition, page)
 
     page = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
-    profile = f"arn:{at.partition}:iam::{at.account}:instance-profile/{at.cloud.instance_profile}"
     mine = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role))
     return [
         passed("GiveBoxItsRole", "the box acts by its role", at.cloud.box_role, "ec2", page),
         passed("GiveSchedulerItsRole", "the schedule acts by its role", at.cloud.scheduler_role, "scheduler", page),
-        Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (profile,)),
+        Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (at.profile,)),
         Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), mine),
         Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)),
     ]

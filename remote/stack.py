@@ -113,11 +113,14 @@ def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
         Tags=[{"Key": "fine-tune-slm:made-by", "Value": "inv init"}],
     )
     pause = 0.1
-    while (answer := client.describe_change_set(ChangeSetName=made["Id"]))["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+    while (answer := client.describe_change_set(StackName=NAME, ChangeSetName=made["Id"]))["Status"] in (
+        "CREATE_PENDING",
+        "CREATE_IN_PROGRESS",
+    ):
         time.sleep(pause)
         pause = min(pause * 1.5, 3)
     if answer["Status"] == "FAILED":
-        client.delete_change_set(ChangeSetName=made["Id"])
+        client.delete_change_set(StackName=NAME, ChangeSetName=made["Id"])
         reason = answer.get("StatusReason", "")
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:
             return "", []
@@ -129,7 +132,7 @@ def withdraw(aws: Aws, change_set: str) -> None:
     """The account is as if nothing had been proposed."""
     client = aws.client("cloudformation")
     if change_set:
-        client.delete_change_set(ChangeSetName=change_set)
+        client.delete_change_set(StackName=NAME, ChangeSetName=change_set)
     found = find(aws)
     if found.status == "REVIEW_IN_PROGRESS":
         remove(aws, found)
@@ -138,10 +141,10 @@ def withdraw(aws: Aws, change_set: str) -> None:
 def execute(aws: Aws, change_set: str) -> None:
     """The stack is what the change set says."""
     client = aws.client("cloudformation")
-    client.execute_change_set(ChangeSetName=change_set)
+    client.execute_change_set(StackName=NAME, ChangeSetName=change_set)
     status = _settled(aws, NAME)
     if status.endswith(BROKEN):
-        raise Problem(f"the stack `{NAME}` was not made: {_reason(aws)}", "mend that, then run `inv init` again", "refused")
+        raise Problem(f"the stack `{NAME}` was not made: {(why := _reason(aws))}", f"{_mended(why)}, then run `inv init` again", "refused")
 
 
 def remove(aws: Aws, found: Stack) -> None:
@@ -151,7 +154,8 @@ def remove(aws: Aws, found: Stack) -> None:
     client.delete_stack(StackName=NAME)
     status = _settled(aws, id)
     if status == "DELETE_FAILED":
-        raise Problem(f"the stack `{NAME}` could not be removed: {_reason(aws)}", "mend that, then run the same command again", "refused")
+        why = _reason(aws)
+        raise Problem(f"the stack `{NAME}` could not be removed: {why}", f"{_mended(why)}, then run the same command again", "refused")
 
 
 def _settled(aws: Aws, name: str) -> str:
@@ -162,6 +166,10 @@ def _settled(aws: Aws, name: str) -> str:
         time.sleep(pause)
         pause = min(pause * 1.3, 5)
     return found["StackStatus"]
+
+
+def _mended(why: str) -> str:
+    return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "mend that"
 
 
 def _reason(aws: Aws) -> str:

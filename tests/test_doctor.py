@@ -13,7 +13,6 @@ import tasks
 from conf import load
 from conf.finding import BROKEN, OK
 from remote import doctor, image, permissions
-from remote.aws import Aws
 from twin import world
 from twin.hub.app import Hub
 
@@ -40,7 +39,7 @@ def here(sound, monkeypatch):
 def examined(*words: str) -> dict[str, object]:
     """Every finding that is not as it should be, by its check."""
     run = load.load(["cloud=twin", "experiment=smoke", *words], local=Path("none"))
-    found = doctor.examine(Aws(run.cloud), run, image.tag(tasks.ROOT), [tasks.hub_check()])
+    found = doctor.examine(tasks.patient(run), [tasks.hub_check()])
     return {one.check: one for one in found if one.verdict != OK}
 
 
@@ -53,7 +52,7 @@ def without(kind: str, action: str) -> dict:
     policy = ours(kind)
     for one in policy["Statement"]:
         one["Action"] = [name for name in one["Action"] if name != action]
-    return policy
+    return policy | {"Statement": [one for one in policy["Statement"] if one["Action"]]}
 
 
 def box_policy(here, policy: dict) -> None:

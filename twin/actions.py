@@ -6,9 +6,9 @@ only a statement about everything allows it.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from twin import instances, launches, wire
 from twin.policy import Context
@@ -21,15 +21,32 @@ class Asked:
     context: Context = field(default_factory=dict)
 
 
+# What a query on a bucket asks for; without one it is the bucket itself.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+ASPECTS = {
+    "versions": "BucketVersions",
+    "policy": "BucketPolicy",
+    "policyStatus": "BucketPolicyStatus",
+    "publicAccessBlock": "BucketPublicAccessBlock",
+    "ownershipControls": "BucketOwnershipControls",
+    "encryption": "EncryptionConfiguration",
+    "lifecycle": "LifecycleConfiguration",
+    "versioning": "BucketVersioning",
+    "tagging": "BucketTagging",
+    "location": "BucketLocation",
+}
+WHOLE = {"GET": "ListBucket", "HEAD": "ListBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket"}
 OBJECT = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "POST": "PutObject", "DELETE": "DeleteObject"}
 SCHEDULE = {"POST": "CreateSchedule", "GET": "GetSchedule", "DELETE": "DeleteSchedule", "PUT": "UpdateSchedule"}
+KINDS = {"i": "instance", "vol": "volume", "snap": "snapshot", "sg": "security-group", "lt": "launch-template"}  # by how ids begin
 TAGS = re.compile(r"TagSpecification\.(\d+)\.Tag\.\d+\.Key")
 
 
 def of(request: wire.Request) -> list[Asked]:
     """All that must be allowed for the request to go through."""
     find = SPECIAL.get(request.name) or SERVICES.get(request.service)
-    return list(find(request)) if find else [Asked(f"{request.service}:{request.operation}")]
+    found = list(find(request)) if find else [Asked(f"{request.service}:{request.operation}")]
+    return [replace(one, context=one.context | {"aws:CalledVia": request.via}) for one in found] if request.via else found
 
 
 def arn(request: wire.Request, service: str, resource: str, account: str = wire.ACCOUNT) -> str:
@@ -42,15 +59,27 @@ def iam(resource: str) -> str:
 
 def s3(request: wire.Request) -> Iterator[Asked]:
     bucket, _, key = unquote(request.path).strip("/").partition("/")
-    query, place = request.environ.get("QUERY_STRING", ""), f"arn:aws:s3:::{bucket}"
-    if key:
-        given_up = request.operation == "DELETE" and "uploadId=" in query
+    query, place = parse_qs(request.environ.get("QUERY_STRING", ""), keep_blank_values=True), f"arn:aws:s3:::{bucket}"
+    if not bucket:
+        yield Asked("s3:ListAllMyBuckets")
+    elif key:
+        given_up = request.operation == "DELETE" and "uploadId" in query
         yield Asked(f"s3:{'AbortMultipartUpload' if given_up else OBJECT.get(request.operation, request.operation)}", f"{place}/{key}")
-    elif request.operation == "POST" and query.startswith("delete"):
-        for removed in re.findall(r"<Key>([^<]*)</Key>", request.body.decode()):
-            yield Asked("s3:DeleteObject", f"{place}/{removed}")
+    elif request.operation == "POST" and "delete" in query:
+        for removed in re.findall(r"<Object>(.*?)</Object>", request.body.decode(), re.DOTALL):
+            version = "Version" if "<VersionId>" in removed else ""
+            yield Asked(f"s3:DeleteObject{version}", f"{place}/{re.search('<Key>([^<]*)</Key>', removed)[1]}")
     else:
-        yield Asked("s3:ListBucket" if request.operation in ("GET", "HEAD") else f"s3:{request.operation}", place)
+        yield Asked(f"s3:{bucket_action(request.operation, query)}", place)
+
+
+def bucket_action(method: str, query: dict) -> str:
+    aspect = next((name for name in ASPECTS if name in query), None)
+    if aspect is None:
+        return WHOLE.get(method, method)
+    # S3 takes an aspect that is put empty or deleted for a change of it, but for a policy.
+    verb = "List" if aspect == "versions" else "Get" if method in ("GET", "HEAD") else "Put"
+    return ("Delete" if (method, aspect) == ("DELETE", "policy") else verb) + ASPECTS[aspect]
 
 
 def scheduler(request: wire.Request) -> Iterator[Asked]:
@@ -65,7 +94,8 @@ def passing(role: str, service: str) -> Asked:
 
 
 def parameters(request: wire.Request) -> Iterator[Asked]:
-    for name in request.parameters.get("Names") or [request.parameters["Name"]]:
+    asked = request.parameters
+    for name in asked.get("Names") or [asked.get("Name") or asked["Path"].rstrip("/")]:
         public = name.startswith("/aws/service/")
         yield Asked(f"ssm:{request.operation}", arn(request, "ssm", f"parameter/{name.lstrip('/')}", "" if public else wire.ACCOUNT))
 
@@ -84,7 +114,7 @@ def report(request: wire.Request) -> Iterator[Asked]:
 def secret(request: wire.Request) -> Iterator[Asked]:
     from moto.secretsmanager.models import secretsmanager_backends
 
-    name = request.parameters["SecretId"]
+    name = request.parameters.get("SecretId") or request.parameters.get("Name", "*")
     known = secretsmanager_backends[wire.ACCOUNT][request.region].secrets
     found = (
         name if name.startswith("arn:") else known[name].arn if name in known else arn(request, "secretsmanager", f"secret:{name}-xxxxxx")
@@ -103,22 +133,41 @@ def registry(request: wire.Request) -> Iterator[Asked]:
 
 def stream(request: wire.Request) -> Iterator[Asked]:
     asked = request.parameters
-    group, name = asked["logGroupName"], asked.get("logStreamName", "")
-    yield Asked(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:log-stream:{name}"))
+    group, name = asked["logGroupName"], asked.get("logStreamName")
+    yield Asked(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:{f'log-stream:{name}' if name else '*'}"))
 
 
 def identity(request: wire.Request) -> Iterator[Asked]:
+    """The thing that an action of IAM is about; a role that is put into a profile is passed to EC2."""
     asked = request.parameters
-    names = {"RoleName": "role", "InstanceProfileName": "instance-profile"}
+    names = {"InstanceProfileName": "instance-profile", "RoleName": "role"}
     found = [iam(f"{kind}/{asked[name]}") for name, kind in names.items() if name in asked]
-    yield Asked(f"iam:{request.operation}", (found or [asked.get("PolicySourceArn", "*")])[0])
+    if "Url" in asked:
+        found = [iam(f"oidc-provider/{urlsplit(asked['Url']).netloc}")]
+    yield Asked(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
+    if request.operation == "AddRoleToInstanceProfile":
+        yield passing(iam(f"role/{asked['RoleName']}"), "ec2.amazonaws.com")
+
+
+def stack(request: wire.Request) -> Iterator[Asked]:
+    name = request.parameters.get("StackName", "*")
+    yield Asked(
+        f"cloudformation:{request.operation}", name if name.startswith("arn:") else arn(request, "cloudformation", f"stack/{name}/id")
+    )
+
+
+def budget(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    name = asked.get("BudgetName") or asked.get("Budget", {}).get("BudgetName", "*")
+    action = "ViewBudget" if request.operation.startswith("Describe") else "ModifyBudget"
+    yield Asked(f"budgets:{action}", f"arn:aws:budgets::{wire.ACCOUNT}:budget/{name}")
 
 
 def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
     """An EC2 action on things that exist: `ids` names their kind for each parameter, whose name may begin a list."""
     for key, value in request.parameters.items():
         if kind := ids.get(key.split(".")[0]):
-            kind = kind if kind != "any" else {"i": "instance", "vol": "volume", "snap": "snapshot"}.get(value.split("-")[0], "*")
+            kind = kind if kind != "any" else KINDS.get(value.split("-")[0], "*")
             yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}"), tags_of(request, value))
 
 
@@ -170,10 +219,29 @@ def tags_of(request: wire.Request, thing: str, *prefixes: str) -> Context:
 
 Find = Callable[[wire.Request], Iterator[Asked]]
 
-SERVICES: dict[str, Find] = {"s3": s3, "scheduler": scheduler, "secretsmanager": secret, "ecr": registry, "iam": identity}
-VOLUME, INSTANCE = {"VolumeId": "volume"}, {"InstanceId": "instance"}
+SERVICES: dict[str, Find] = {
+    "s3": s3,
+    "scheduler": scheduler,
+    "secretsmanager": secret,
+    "ecr": registry,
+    "iam": identity,
+    "cloudformation": stack,
+    "budgets": budget,
+}
+VOLUME, INSTANCE, GROUP = {"VolumeId": "volume"}, {"InstanceId": "instance"}, {"GroupId": "security-group"}
+ABOUT_GROUPS = ("AuthorizeSecurityGroupEgress", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupEgress", "RevokeSecurityGroupIngress")
+ABOUT_STREAMS = ("CreateLogGroup", "DeleteLogGroup", "PutRetentionPolicy", "DeleteRetentionPolicy")
 SPECIAL: dict[str, Find] = {
-    **dict.fromkeys(("ssm.GetParameter", "ssm.GetParameters", "ssm.PutParameter"), parameters),
+    **dict.fromkeys(
+        ("ssm.GetParameter", "ssm.GetParameters", "ssm.GetParametersByPath", "ssm.PutParameter", "ssm.DeleteParameter"), parameters
+    ),
+    **dict.fromkeys((f"logs.{name}" for name in ABOUT_STREAMS), stream),
+    **dict.fromkeys((f"ec2.{name}" for name in (*ABOUT_GROUPS, "DeleteSecurityGroup")), partial(things, ids=GROUP)),
+    "ec2.CreateSecurityGroup": partial(making, kinds={"security-group": wire.ACCOUNT}, existing={"VpcId": "vpc"}),
+    "ec2.CreateLaunchTemplate": partial(making, kinds={"launch-template": wire.ACCOUNT}),
+    **dict.fromkeys(
+        ("ec2.CreateLaunchTemplateVersion", "ec2.DeleteLaunchTemplate"), partial(things, ids={"LaunchTemplateId": "launch-template"})
+    ),
     "ssm.SendCommand": command,
     "ssm.UpdateInstanceInformation": report,
     **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),

@@ -4,13 +4,20 @@ Policies are held against action, resource and context, as `policy.py` and `acti
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from xml.sax.saxutils import escape
 
 from twin import actions, instances, policy, wire
 
 FREE = ("imds", "registry", "ec2messages", "twin")  # have doors of their own
 ALWAYS = ("sts:GetCallerIdentity",)
-DENIED = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "iam": "AccessDenied", "sts": "AccessDenied"}
+DENIED = {
+    "ec2": "UnauthorizedOperation",
+    "s3": "AccessDenied",
+    "iam": "AccessDenied",
+    "sts": "AccessDenied",
+    "cloudformation": "AccessDenied",
+}
 LAPTOP = "twin"  # its access key
 EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 SPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
@@ -20,7 +27,7 @@ class Permissions:
     def __init__(self, region: str, instance_of: Callable[[str], str | None]):
         self.region, self.instance_of = region, instance_of
         self.laptop: list[dict] | None = None
-        self.asked: dict[str, set[str]] = {"laptop": set(), "box": set()}
+        self.asked: dict[str, dict[str, actions.Asked]] = {"laptop": {}, "box": {}}  # each once
         self.operations: dict[str, wire.Handler] = {"iam.SimulatePrincipalPolicy": self.simulate}
 
     def enforce(self, documents: list[dict] | None = None) -> dict:
@@ -29,15 +36,15 @@ class Permissions:
         return {"documents": len(documents or [])}
 
     def used(self) -> dict:
-        """The actions that were asked for so far: by the laptop while it was held to policies, by boxes."""
-        return {who: sorted(actions) for who, actions in self.asked.items()}
+        """All that was asked for so far: by the laptop while it was held to policies, by boxes."""
+        return {who: [asdict(one) for one in asked.values()] for who, asked in self.asked.items()}
 
     def check(self, request: wire.Request) -> None:
         who, documents = self.rights(request.key)
         if documents is None or request.service in FREE:
             return
         for asked in actions.of(request):
-            self.asked["laptop" if request.key == LAPTOP else "box"].add(asked.action)
+            self.asked["laptop" if request.key == LAPTOP else "box"].setdefault(str(asked), asked)
             decision = policy.decide(documents, asked.action, asked.resource, asked.context)
             if asked.action not in ALWAYS and decision != policy.ALLOWED:
                 what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"

@@ -38,11 +38,21 @@ class Kind:
 def create_bucket(client: Client, own: Properties, spare: str) -> str:
     name, s3 = own.get("BucketName", spare.lower()), client("s3")
     region = s3.meta.region_name
-    if name in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+    if has_bucket(s3, name):
         raise Taken(f"{name} already exists")  # us-east-1 takes a second CreateBucket of the owner's for an answer
     s3.create_bucket(Bucket=name, **({} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}))
     update_bucket(client, name, own)
     return name
+
+
+def has_bucket(s3: Any, name: str) -> bool:
+    try:
+        s3.head_bucket(Bucket=name)
+    except s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        return False
+    return True
 
 
 def update_bucket(client: Client, name: str, own: Properties) -> None:

@@ -426,11 +426,14 @@ class Stacks:
 
     def client_of(self, request: wire.Request) -> Client:
         """Clients that act as the caller does."""
+        from botocore.config import Config
+
         address, key = f"http://{request.environ['HTTP_HOST']}", request.key
 
         def client(service: str) -> Any:
             if (key, service) not in self.clients:
-                self.clients[key, service] = session(key, self.region).client(service, endpoint_url=address)
+                config = Config(user_agent_extra=wire.STACKS)
+                self.clients[key, service] = session(key, self.region).client(service, endpoint_url=address, config=config)
             return self.clients[key, service]
 
         return client

@@ -16,6 +16,7 @@ CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
 REST_JSON = ("scheduler", "twin")  # services that name an operation by method and path, and answer JSON
 # Docker sends Basic authorization, or none at first; the metadata service has tokens of its own.
 UNSIGNED = {"/v2/": "registry", "/imds/": "imds", "/_twin/": "twin"}
+STACKS = "cloudformation.amazonaws.com"
 QUERY = ("iam", "sts", "cloudformation")  # services whose errors are XML of the older kind
 
 
@@ -37,6 +38,11 @@ class Request:
     @property
     def path(self) -> str:
         return self.environ.get("PATH_INFO", "/")
+
+    @property
+    def via(self) -> list[str]:
+        """The services that ask on the caller's behalf: CloudFormation says so of itself."""
+        return [STACKS] if STACKS in self.environ.get("HTTP_USER_AGENT", "") else []
 
     @property
     def is_json(self) -> bool:

@@ -97,8 +97,8 @@ def enforce(state: Path, documents: list[dict] | None) -> None:
     ask(state, "enforce", documents=documents)
 
 
-def used(state: Path) -> dict[str, list[str]]:
-    """The IAM actions that `laptop` (while it is held to policies) and `box` have asked for so far."""
+def used(state: Path) -> dict[str, list[dict]]:
+    """What `laptop` (while it is held to policies) and `box` have asked IAM for so far: each action, resource and context once."""
     return ask(state, "used")
 
 

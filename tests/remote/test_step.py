@@ -16,6 +16,7 @@ SCRIPTS = sorted(path.stem for path in step.SCRIPTS.glob("*.sh") if path.stem no
 SETTINGS = {
     "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me"},
     "volume": {"VOLUME": "vol-0abc", "OURS": "yes", "SIZE_GB": "1", "PATIENCE": "1"},
+    "look": {"HOSTS": "hub=127.0.0.1:1", "GPU": "no"},
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},
     "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no", "NEED_GB": "1"},
     "supervise": {

@@ -1,0 +1,58 @@
+"""Whether a box can be had: quota, zones, price."""
+
+from conf.finding import BROKEN, NOTE, OK, Finding
+from remote import price, volume
+from remote.checks.look import Look
+
+# Quotas count vCPUs of a family of types: on demand, spot.
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
+QUOTAS = {"g": ("L-DB2E81BA", "L-3819A6DF"), "p": ("L-417A185B", "L-7212CCBC"), "": ("L-1216C47A", "L-34B43A08")}
+
+
+def quota(look: Look) -> list[Finding]:
+    """What AWS lets the account run of this family, also as spot where that is wanted."""
+    if look.kind is None:
+        return []  # the check of the type says so
+    family = look.run.box.instance_type.split(".")[0]
+    demand, spot = next(codes for start, codes in QUOTAS.items() if family.startswith(start))
+    found = [_quota(look, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
+    if look.run.box.spot:
+        found.append(_quota(look, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
+    return found
+
+
+def _quota(look: Look, code: str, market: str, verdict: str, why: str) -> Finding:
+    needed = look.kind["VCpuInfo"]["DefaultVCpus"]
+    value = look.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
+    what = f"{value:.0f} vCPUs {market} ({code}), of which a {look.run.box.instance_type} takes {needed}"
+    if value >= needed:
+        return Finding("quota", OK, what)
+    command = f"`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {needed}`"
+    return Finding("quota", verdict, what, why, command)
+
+
+def offered(look: Look) -> list[Finding]:
+    """Where the type can be had, and whether that is where the volume is."""
+    kind, region = look.run.box.instance_type, look.run.cloud.region
+    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [kind]}]}
+    pages = look.aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
+    zones = sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+    if not zones:
+        return [Finding("type", BROKEN, f"{region} has no {kind}", "the box is of this type", "another `box=...` or `cloud.region=...`")]
+    where = volume.zone(look.aws, look.run.box.name)
+    if where and where not in zones:
+        what = f"the volume is in {where}; {kind} can be had in {', '.join(zones)}"
+        command = "`inv down --snapshot`, then make a volume of the snapshot in one of these, with the same tags"
+        return [Finding("zone", BROKEN, what, "a volume can be used in its own zone only", command)]
+    return [Finding("type", OK, f"{kind} can be had in {', '.join(zones)}" + (f"; the volume is in {where}" if where else ""))]
+
+
+def prices(look: Look) -> list[Finding]:
+    hourly, source = price.per_hour(look.aws, look.run.box.instance_type)
+    if hourly is None:
+        return [
+            Finding(
+                "price", NOTE, "unknown: the Price List does not say", "what you will pay", "https://aws.amazon.com/ec2/pricing/on-demand/"
+            )
+        ]
+    return [Finding("price", OK, f"${hourly:.4f} an hour ({source})")]

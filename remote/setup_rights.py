@@ -1,0 +1,169 @@
+"""What `inv init` and `inv destroy` call beyond what every day takes. Who only trains does not need it.
+
+Nearly all of it is called by CloudFormation on the user's behalf, and is allowed through CloudFormation only: nobody makes a role or a
+bucket with it in any other way. What CloudFormation calls for a resource is listed by AWS in the resource type's own schema.
+"""
+
+from dataclasses import dataclass
+
+from remote.statement import Place, Statement
+
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-calledvia
+THROUGH_STACK = {"ForAnyValue:StringEquals": {"aws:CalledVia": ["cloudformation.amazonaws.com"]}}
+SCHEMAS = "https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html"
+STACK = "fine-tune-slm"
+TAKEN_OVER = ("ssm:DeleteParameter", "ssm:PutParameter")  # the second puts them back where the stack cannot be made
+
+
+@dataclass(frozen=True)
+class Made:
+    """What CloudFormation calls to make, change, read and remove the resources of one type."""
+
+    sid: str
+    type: str
+    service: str
+    resources: tuple[str, ...]
+    called: str
+    implied: str = ""  # as the type's schema has it, where no emulation asks: tags that a stack hands on, and reading back
+
+    def statements(self) -> list[Statement]:
+        why = f"CloudFormation makes, changes and removes {self.type}"
+        found = [Statement(self.sid, why, self.actions(self.called), self.resources, THROUGH_STACK)]
+        if self.implied:
+            found.append(Statement(f"{self.sid}Too", why, self.actions(self.implied), self.resources, THROUGH_STACK, SCHEMAS))
+        return found
+
+    def actions(self, words: str) -> tuple[str, ...]:
+        return tuple(f"{self.service}:{name}" for name in words.split())
+
+
+def setup(at: Place) -> list[Statement]:
+    """What the account's owner calls to make it ready, and to leave it."""
+    return [*_stack(at), *_looking(at), *_leaving(at), *(one for made in _made(at) for one in made.statements())]
+
+
+def together(statements: list[Statement]) -> list[Statement]:
+    """The same rights in fewer words: IAM takes 6,144 characters. No action of one service fits a resource of another."""
+    through = [one for one in statements if one.condition == THROUGH_STACK and one.resources != ("*",)]
+    actions = tuple(dict.fromkeys(action for one in through for action in one.actions))
+    resources = tuple(dict.fromkeys(each for one in through for each in one.resources))
+    why = "CloudFormation makes, changes and removes what the stack has"
+    return [*(one for one in statements if one not in through), Statement("MakeStack", why, actions, resources, THROUGH_STACK)]
+
+
+def _stack(at: Place) -> list[Statement]:
+    changes = ("CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet", "DeleteChangeSet")
+    stacks = ("DescribeStacks", "ListStackResources", "DescribeStackEvents", "DeleteStack")
+    actions = tuple(f"cloudformation:{name}" for name in (*changes, *stacks))
+    return [Statement("Stack", "`init` and `destroy` go through one stack", actions, (at.arn("cloudformation", f"stack/{STACK}/*"),))]
+
+
+def _looking(at: Place) -> list[Statement]:
+    """`init` looks at what is there already, and reads back what it has made."""
+    return [
+        Statement("LookForNetwork", "the default network", ("ec2:DescribeVpcs", "ec2:DescribeLaunchTemplates")),
+        Statement("LookForSecret", "a secret of this name", ("secretsmanager:DescribeSecret",), (at.secret,)),
+        Statement("LookForGithub", "a provider for workflows", ("iam:ListOpenIDConnectProviders",)),
+        Statement("StoreToken", "the Hub token", ("secretsmanager:PutSecretValue",), (at.secret,)),
+        Statement("ReadNames", "all names in Parameter Store", ("ssm:GetParametersByPath",), at.names),
+        Statement("TakeOverNames", "the stack makes those anew that were put there by hand", TAKEN_OVER, at.names),
+    ]
+
+
+def _leaving(at: Place) -> list[Statement]:
+    """`destroy --data`."""
+    bucket = ("s3:ListBucketVersions", "s3:GetBucketTagging", "s3:DeleteBucket")
+    return [
+        Statement("LeaveBucket", "`destroy` lists versions, `--data` removes the bucket", bucket, (at.bucket,)),
+        Statement("LeaveRuns", "`destroy --data` removes every version", ("s3:DeleteObjectVersion",), (f"{at.bucket}/*",)),
+    ]
+
+
+def _made(at: Place) -> list[Made]:
+    roles = tuple(at.role(name) for name in (at.cloud.box_role, at.cloud.scheduler_role, "fine-tune-slm-github"))
+    group, templates = (at.arn("ec2", f"{kind}/*") for kind in ("security-group", "launch-template"))
+    logs = tuple(at.arn("logs", f"log-group:{at.cloud.log_group}{end}") for end in ("", ":*"))  # AWS wants either, by action
+    return [
+        Made(
+            "MakeBucket",
+            "AWS::S3::Bucket",
+            "s3",
+            (at.bucket,),
+            "CreateBucket PutEncryptionConfiguration PutBucketVersioning PutBucketOwnershipControls PutBucketPublicAccessBlock "
+            "PutLifecycleConfiguration PutBucketTagging",
+            "GetEncryptionConfiguration GetBucketVersioning GetBucketOwnershipControls GetLifecycleConfiguration",
+        ),
+        Made("MakeBucketPolicy", "AWS::S3::BucketPolicy", "s3", (at.bucket,), "PutBucketPolicy", "GetBucketPolicy"),
+        Made(
+            "MakeRepository",
+            "AWS::ECR::Repository",
+            "ecr",
+            (at.images,),
+            "CreateRepository PutLifecyclePolicy PutImageScanningConfiguration PutImageTagMutability DeleteRepository",
+            "TagResource GetLifecyclePolicy GetRepositoryPolicy ListTagsForResource",
+        ),
+        Made(
+            "MakeLogGroup",
+            "AWS::Logs::LogGroup",
+            "logs",
+            logs,
+            "CreateLogGroup PutRetentionPolicy DeleteLogGroup",
+            "TagResource ListTagsForResource",
+        ),
+        Made(
+            "MakeRoles",
+            "AWS::IAM::Role",
+            "iam",
+            roles,
+            "CreateRole UpdateAssumeRolePolicy PutRolePolicy DeleteRolePolicy DeleteRole ListRolePolicies ListAttachedRolePolicies",
+            "GetRole GetRolePolicy TagRole",
+        ),
+        Made(
+            "MakeProfile",
+            "AWS::IAM::InstanceProfile",
+            "iam",
+            (at.profile,),
+            "CreateInstanceProfile AddRoleToInstanceProfile RemoveRoleFromInstanceProfile DeleteInstanceProfile",
+        ),
+        Made(
+            "MakeGithub",
+            "AWS::IAM::OIDCProvider",
+            "iam",
+            (f"arn:{at.partition}:iam::{at.account}:oidc-provider/token.actions.githubusercontent.com",),
+            "CreateOpenIDConnectProvider DeleteOpenIDConnectProvider",
+            "GetOpenIDConnectProvider TagOpenIDConnectProvider",
+        ),
+        Made(
+            "MakeNetwork",
+            "AWS::EC2::SecurityGroup",
+            "ec2",
+            (group, at.arn("ec2", "vpc/*")),
+            "CreateSecurityGroup CreateTags AuthorizeSecurityGroupEgress RevokeSecurityGroupEgress DeleteSecurityGroup",
+        ),
+        Made("LookAtNetwork", "AWS::EC2::SecurityGroup", "ec2", ("*",), "DescribeSecurityGroups"),
+        Made(
+            "MakeLaunchTemplate",
+            "AWS::EC2::LaunchTemplate",
+            "ec2",
+            (templates,),
+            "CreateLaunchTemplate DeleteLaunchTemplate",
+            "CreateLaunchTemplateVersion CreateTags",
+        ),
+        Made(
+            "MakeNames",
+            "AWS::SSM::Parameter",
+            "ssm",
+            at.names,
+            "PutParameter DeleteParameter",
+            "AddTagsToResource ListTagsForResource",
+        ),
+        Made("MakeSecret", "AWS::SecretsManager::Secret", "secretsmanager", (at.secret,), "CreateSecret DeleteSecret", "TagResource"),
+        Made(
+            "MakeBudget",
+            "AWS::Budgets::Budget",
+            "budgets",
+            (f"arn:{at.partition}:budgets::{at.account}:budget/{STACK}",),
+            "ModifyBudget",
+            "ViewBudget TagResource ListTagsForResource",
+        ),
+    ]

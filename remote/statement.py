@@ -1,0 +1,76 @@
+"""A line of a policy, the account that it is about, and the text that IAM takes."""
+
+import json
+from dataclasses import dataclass, field
+
+from conf import schema
+
+
+@dataclass(frozen=True)
+class Statement:
+    sid: str
+    why: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...] = ("*",)  # `*` only where AWS lets one name no resource for these actions
+    condition: dict = field(default_factory=dict)
+    implied: str = ""  # the page that says which other call needs these actions
+
+    def plain(self) -> dict:
+        """The statement as it stands in a policy."""
+        one = {"Sid": self.sid, "Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
+        return one | ({"Condition": self.condition} if self.condition else {})
+
+
+@dataclass(frozen=True)
+class Place:
+    """The account and region, and the names of what is in it."""
+
+    partition: str
+    account: str
+    cloud: schema.Cloud
+    principal: str  # the user or role that the laptop acts as
+
+    def arn(self, service: str, resource: str) -> str:
+        return f"arn:{self.partition}:{service}:{self.cloud.region}:{self.account}:{resource}"
+
+    def public(self, service: str, resource: str) -> str:
+        """What AWS itself has in this region."""
+        return f"arn:{self.partition}:{service}:{self.cloud.region}::{resource}"
+
+    def role(self, name: str) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:role/{name}"
+
+    @property
+    def bucket(self) -> str:
+        return f"arn:{self.partition}:s3:::{self.cloud.bucket}"
+
+    @property
+    def objects(self) -> str:
+        return "/".join(part for part in (self.bucket, self.cloud.prefix.strip("/"), "*") if part)
+
+    @property
+    def secret(self) -> str:
+        return self.arn("secretsmanager", f"secret:{self.cloud.hub_secret}-??????")  # AWS ends each secret's name with six characters
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of ours in Parameter Store, and the path to them."""
+        return tuple(self.arn("ssm", f"parameter/fine-tune-slm{end}") for end in ("", "/*"))
+
+    @property
+    def profile(self) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:instance-profile/{self.cloud.instance_profile}"
+
+    @property
+    def images(self) -> str:
+        return self.arn("ecr", f"repository/{self.cloud.repository}")
+
+
+def document(statements: list[Statement]) -> dict:
+    """The policy, ready for IAM."""
+    return {"Version": "2012-10-17", "Statement": [one.plain() for one in statements]}
+
+
+def line(statement: Statement, actions: list[str]) -> str:
+    """The statement with these actions only, on one line to be pasted."""
+    return json.dumps(statement.plain() | {"Action": actions})

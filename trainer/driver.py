@@ -1,0 +1,9 @@
+"""The NVIDIA driver that the image's torch needs: its wheels bring CUDA, and only the driver is the box's own."""
+
+CUDA = 13  # of torch 2.13 as PyPI has it
+LEAST = {12: 525, 13: 580}  # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+
+
+def least() -> int:
+    """The oldest driver branch that the image's CUDA works with."""
+    return LEAST[CUDA]
