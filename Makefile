@@ -63,6 +63,8 @@ lock: setup ## pin every package of the trainer's image
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m ruff check .
+	@.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
+	@.venv/bin/zizmor --offline --quiet --no-progress .github/workflows
 
 clean: ## stop the twin and remove what it kept; the environment and the models stay
 	@test ! -x $(VENV) || $(VENV) -m invoke twin.stop -- cloud=twin

@@ -245,6 +245,34 @@ def evaluate(c, split, run=None):
     ) or here.evaluate(account(config), config, run, split, ROOT, summary)
 
 
+@task(help={"json": "for programs"})
+@friendly
+def doctor(c, json=False):
+    """Look for every reason why the chain would fail, each with the command that mends it."""
+    from remote import doctor as ward
+    from remote import image
+
+    run = settings(c)
+    if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
+        return
+    found = ward.examine(account(run), run, image.tag(ROOT), [hub_check()])
+    print(ward.as_json(found) if json else ward.text(found))
+    if not ward.fine(found):
+        raise Exit(code=1)
+
+
+@task(help={"who": "laptop, box, scheduler or workflow"})
+@friendly
+def policy(c, who="laptop"):
+    """Print the least that IAM must allow, as a policy."""
+    import json
+
+    from remote import permissions
+
+    run = settings(c)
+    rehearsed(c, f"call   Print the policy of {who}") or print(json.dumps(permissions.policy(account(run), who), indent=2))
+
+
 @task
 @friendly
 def smoke(c):
@@ -613,6 +641,18 @@ def outlook(aws, run, colour: bool) -> str:
     return "\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, run.box, colour))
 
 
+def hub_check():
+    """A check of the Hub's token and of the base model, for the doctor."""
+    from remote import hub
+    from remote.needs import Check
+    from trainer import access
+
+    def look(at):
+        return access.check(at.run, os.environ.get("HF_ENDPOINT"), hub.token(at.aws))
+
+    return Check("token", "the base model and the published adapter need it", look)
+
+
 def register_image(c, run) -> None:
     """On the twin the image is this tree's own trainer: really built in the machine grade, but a command where no docker is."""
     if not run.cloud.loopback or rehearsed(c, "call   Register this tree's trainer as the twin's image"):
@@ -631,25 +671,8 @@ def register_image(c, run) -> None:
 
 
 namespace = Collection(
-    init,
-    plan,
-    up,
-    deploy,
-    train,
-    publish,
-    down,
-    status,
-    logs,
-    report,
-    predict,
-    stop_run,
-    clean,
-    costs,
-    evaluate,
-    compare,
-    tensorboard,
-    smoke,
-    destroy,
+    *(init, plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs),
+    *(evaluate, compare, tensorboard, doctor, policy, smoke, destroy),
 )
 twin = Collection("twin")
 for body, name in (

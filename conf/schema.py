@@ -248,6 +248,7 @@ class Box:
     disk_gb: int = MISSING  # the volume that keeps runs and the model cache
     disk_type: str = MISSING
     mount: str = MISSING
+    spot: bool = MISSING  # cheaper, and AWS may stop it; on demand where no zone has it
     gpu: bool = MISSING  # refuse to train when the driver shows no GPU
     idle_minutes: float = MISSING  # without a run and without a command for so long, the box stops itself
     max_hours: float = MISSING  # after its start the box is stopped, whatever it is doing

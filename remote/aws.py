@@ -19,6 +19,7 @@ MEANING = {
     "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
 class Aws:
@@ -140,6 +141,8 @@ def _refusal(error) -> Problem:
     if code in MEANING:
         return Problem(*MEANING[code], reason="refused")
     hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
+    if code in DENIED:
+        hint = "`inv doctor` names the line that the policy lacks, `inv policy` prints the whole of it"
     if code == "NoSuchBucket":
         hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"
     return Problem(f"AWS refused {error.operation_name}: {message} ({code})", hint, reason="refused")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
-from remote import switch
+from remote import capacity, switch
 from remote.aws import Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
@@ -56,17 +56,17 @@ def _found(entry: dict) -> Found:
     )
 
 
-def ensure(aws: Aws, box: schema.Box) -> dict:
+def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
     """Find the box by its tag; start it when it is stopped, launch it when there is none."""
     found = find(aws, box.name) or _adopt(aws, box.name)
     if found and found.state == "stopping":
         _wait(aws, "instance_stopped", found.id)
     if found is None:
-        instance_id, changed = _launch(aws, box), "launched"
+        instance_id, changed = _launch(aws, box, volume_zone), "launched"
     elif found.state in ("stopped", "stopping"):
         switch.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
-        aws.client("ec2").start_instances(InstanceIds=[found.id])
+        capacity.started(aws, box, found.id, found.zone)
         instance_id, changed = found.id, "started"
     else:
         instance_id, changed = found.id, "no"
@@ -92,26 +92,50 @@ def _adopt(aws: Aws, name: str) -> Found | None:
     return find(aws, name)
 
 
-def _launch(aws: Aws, box: schema.Box) -> str:
+def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
     ec2 = aws.client("ec2")
     tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.caller}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
     image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
     root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
     disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
-    answer = ec2.run_instances(
-        ImageId=image,
-        InstanceType=box.instance_type,
-        MinCount=1,
-        MaxCount=1,
-        # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
-        LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
-        BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
-        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
-        **({"SubnetId": box.subnet} if box.subnet else {}),
-        # Sent twice within a minute (a lost answer), it is one launch.
-        ClientToken=f"{box.name}-{int(time.time() // 60)}",
-    )
-    return answer["Instances"][0]["InstanceId"]
+    # A lost answer and a second try within a minute are one launch; but a box that has ended meanwhile is not launched by its old token.
+    moment = f"{int(time.time() // 60)}-{_ended(aws, box.name)}"
+
+    def launch(zone: str, market: dict) -> str:
+        answer = ec2.run_instances(
+            ImageId=image,
+            InstanceType=box.instance_type,
+            MinCount=1,
+            MaxCount=1,
+            # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
+            LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
+            BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+            ClientToken=f"{box.name}-{moment}-{zone}{'-spot' if market else ''}",
+            **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
+            **({"InstanceMarketOptions": market} if market else {}),
+        )
+        return answer["Instances"][0]["InstanceId"]
+
+    return capacity.launched(aws, box, _zone(aws, box, volume_zone), launch)
+
+
+def _zone(aws: Aws, box: schema.Box, volume_zone: str | None) -> str | None:
+    """The only zone in which the box can be: the volume's, or that of the subnet that the user has named."""
+    if not box.subnet:
+        return volume_zone
+    zone = aws.client("ec2").describe_subnets(SubnetIds=[box.subnet])["Subnets"][0]["AvailabilityZone"]
+    if volume_zone not in (None, zone):
+        what = f"{box.subnet} is in {zone}, but the volume is in {volume_zone}"
+        raise Problem(what, f"name a subnet of {volume_zone}: `box.subnet=...`", reason="refused")
+    return zone
+
+
+def _ended(aws: Aws, name: str) -> int:
+    """How many boxes of this name have ended lately: AWS shows them for an hour."""
+    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ["shutting-down", "terminated"]}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    return sum(len(reservation["Instances"]) for page in pages for reservation in page["Reservations"])
 
 
 def look(aws: Aws, name: str) -> dict:
@@ -167,6 +191,7 @@ def stop(aws: Aws, instance_id: str) -> dict:
 
 def terminate(aws: Aws, instance_id: str) -> dict:
     """Terminate the box and wait until it is gone, its root disk with it."""
+    capacity.release(aws, instance_id)
     aws.client("ec2").terminate_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_terminated", instance_id)
     return {"state": "terminated"}

@@ -5,13 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conf import schema
+from conf.problem import Problem
 from remote.aws import Aws
 from remote.store import Store
 
 
 def token(aws: Aws) -> str:
     """The Hub token, from the secret that `cloud.hub_secret` names."""
-    return aws.secret(aws.cloud.hub_secret)
+    secrets, name = aws.client("secretsmanager"), aws.cloud.hub_secret
+    try:
+        return aws.secret(name)
+    except secrets.exceptions.ResourceNotFoundException as error:
+        hint = f"`aws secretsmanager create-secret --name {name} --secret-string file://FILE`, with the token in FILE"
+        raise Problem(f"there is no secret `{name}`", hint, reason="refused") from error
 
 
 def publish(

@@ -62,7 +62,8 @@ def up(run: schema.Run) -> Plan:
     supervisor = compose("supervise", _place(run) | _store(run) | watch, "ship")
     return [
         _alone(run, "up"),
-        Call(box.ensure, {"box": run.box}),
+        Call(volume.locate, {"name": run.box.name}, said=False),
+        Call(box.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),

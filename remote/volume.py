@@ -43,6 +43,17 @@ def describe(aws: Aws, name: str) -> str:
     return f"volume {found['VolumeId']}: {found['Size']} GB, {found['State']}" if found else "volume: none; `inv up` creates it"
 
 
+def zone(aws: Aws, name: str) -> str | None:
+    """Where the box's volume is, or None when there is none."""
+    found = _find(aws, name)
+    return found["AvailabilityZone"] if found else None
+
+
+def locate(aws: Aws, name: str) -> dict:
+    """See in which zone the box's volume is, if there is one: a box elsewhere could not use it."""
+    return {"volume_zone": zone(aws, name)}
+
+
 def snapshot(aws: Aws, name: str) -> dict:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
     found = _find(aws, name)

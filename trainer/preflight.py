@@ -40,7 +40,7 @@ def check(settings: Recipe, endpoint: str | None, token: str | None) -> dict:
         else:
             _rows(Path(source), "data.also", settings.data)
     _apart(settings.data, facts)
-    return facts | _model(hub, settings.model.id, settings.model.revision, endpoint)
+    return facts | model(hub, settings.model.id, settings.model.revision, endpoint)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
         hub.auth_check(name, repo_type="dataset")
 
 
-def _model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> dict:
+def model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> dict:
     """The commit that the base model's revision stands for, once its files may be read; and the room that a run of it takes."""
     with explained(name, endpoint):
         info = hub.model_info(name, revision=revision, files_metadata=True)

@@ -86,9 +86,14 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, re
     services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
-    verbs |= {"interrupt": spot.interrupt, "capacity_is_back": spot.capacity_is_back}
+    verbs |= {
+        "enforce": permissions.enforce,
+        "used": permissions.used,
+        "interrupt": spot.interrupt,
+        "capacity_is_back": spot.capacity_is_back,
+    }
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
-    own = [control, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
+    own = [control, permissions, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
     made.layers = [launches.operations, *(part.operations for part in own), provided.operations]
     clock.start()
     return made

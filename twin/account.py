@@ -32,12 +32,22 @@ def create(account: dict, hub_token: str) -> None:
     if "instance_profile" in account:
         create_profile(session.client("iam"), account["instance_profile"])
         create_role(session.client("iam"), f"{account['instance_profile']}-scheduler", "scheduler.amazonaws.com", ["ec2:StopInstances"])
+    connect(session.client("ec2"))
     if "stack" in account:
         create_stack(session, **account["stack"])
     for name, value in account.get("secret", {}).items():
         put_secret(session.client("secretsmanager"), name, hub_token if value is None else value)
     for name, value in account.get("parameters", {}).items():
         session.client("ssm").put_parameter(Name=name, Value=value, Type="String")
+
+
+def connect(ec2) -> None:
+    """The default network's way out, which AWS makes with it and moto does not."""
+    network = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=network)
+    table = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [network]}])["RouteTables"][0]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
 
 
 def create_stack(session: boto3.Session, name: str, template: str, parameters: dict[str, str]) -> None:

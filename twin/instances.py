@@ -2,10 +2,9 @@
 
 import json
 import re
-from fnmatch import fnmatchcase
 from functools import cache
 
-from twin import wire
+from twin import policy, wire
 
 
 @cache
@@ -74,30 +73,10 @@ def role(region: str, instance: str):
 def may_register(region: str, instance: str) -> bool:
     """Whether the instance's role lets its agent talk to SSM."""
     found = role(region, instance)
-    return bool(found) and any(allows(document, "ssm:UpdateInstanceInformation") for document in documents(found))
+    itself = f"arn:aws:ec2:{region}:{wire.ACCOUNT}:instance/{instance}"
+    return bool(found) and policy.decide(documents(found), "ssm:UpdateInstanceInformation", itself, {}) == policy.ALLOWED
 
 
 def documents(role) -> list[dict]:
     attached = [version.document for policy in role.managed_policies.values() for version in policy.versions if version.is_default]
     return [json.loads(document) for document in [*attached, *role.policies.values()]]
-
-
-def allows(document: dict, action: str) -> bool:
-    return mentions(document, action, "Allow")
-
-
-def denies(document: dict, action: str) -> bool:
-    """Whether it denies the action for every resource and always; what depends on these is not looked at."""
-    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
-    whole = [one for one in statements if "Condition" not in one and one.get("Resource") in ("*", ["*"])]
-    return mentions({"Statement": whole}, action, "Deny")
-
-
-def mentions(document: dict, action: str, effect: str) -> bool:
-    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
-    for statement in statements:
-        actions = statement.get("Action", [])
-        actions = [actions] if isinstance(actions, str) else actions
-        if statement["Effect"] == effect and any(fnmatchcase(action.lower(), pattern.lower()) for pattern in actions):
-            return True
-    return False

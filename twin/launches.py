@@ -12,24 +12,30 @@ INNER = {"Tags": "Tag"}
 
 
 def run(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    return forward(filled(request)[1])
+
+
+def filled(request: wire.Request) -> tuple[str, wire.Request]:
+    """The id of the template that a launch names, if any, and the launch with all that the template says."""
     asked = request.parameters
     if not any(name.startswith(NAMED) for name in asked):
-        return forward(request)
+        return "", request
     own = {name: value for name, value in asked.items() if not name.startswith(NAMED)}
     given = {name.split(".")[0] for name in own}
-    said = flat(find(request.region, asked).data)
+    template = find(request.region, asked)
+    said = flat(template.get_version(asked.get(NAMED + "Version", "$Default")).data)
     merged = {name: value for name, value in said.items() if name.split(".")[0] not in given} | own
-    return forward(replace(request, body=urlencode(merged).encode()))
+    return template.id, replace(request, body=urlencode(merged).encode())
 
 
 def find(region: str, asked: dict[str, str]):
-    """The version of the template that a launch names; the default one where it names none."""
+    """The template that a launch names."""
     backend, id, name = instances.backend(region), asked.get(NAMED + "LaunchTemplateId"), asked.get(NAMED + "LaunchTemplateName")
     template = next((one for one in backend.launch_templates.values() if id == one.id or name == one.name), None)
     if not template:
         kind = "InvalidLaunchTemplateId.NotFound" if id else "InvalidLaunchTemplateName.NotFoundException"
         raise wire.Refusal(kind, f"The specified launch template, with template {'ID' if id else 'name'} {id or name}, does not exist.")
-    return template.get_version(asked.get(NAMED + "Version", "$Default"))
+    return template
 
 
 def flat(content, path: str = "") -> dict[str, str]:

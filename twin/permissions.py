@@ -1,40 +1,99 @@
-"""What a box may do with its role: an action that no policy of the role allows is refused, as IAM would.
+"""Who may do what: a box by its role, the laptop by the policies that a test or `inv twin.enforce` gives it, else as an administrator.
 
-Actions are looked at, resources and conditions are not: a policy that names the wrong bucket passes here.
+Policies are held against action, resource and context, as `policy.py` and `actions.py` say; SimulatePrincipalPolicy answers by the same.
 """
 
 from collections.abc import Callable
+from xml.sax.saxutils import escape
 
-from twin import instances, wire
+from twin import actions, instances, policy, wire
 
-OBJECT = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "POST": "PutObject", "DELETE": "DeleteObject"}
 FREE = ("imds", "registry", "ec2messages", "twin")  # have doors of their own
 ALWAYS = ("sts:GetCallerIdentity",)
-DENIED = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied"}
+DENIED = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "iam": "AccessDenied", "sts": "AccessDenied"}
+LAPTOP = "twin"  # its access key
+EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+SPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
 class Permissions:
     def __init__(self, region: str, instance_of: Callable[[str], str | None]):
         self.region, self.instance_of = region, instance_of
+        self.laptop: list[dict] | None = None
+        self.asked: dict[str, set[str]] = {"laptop": set(), "box": set()}
+        self.operations: dict[str, wire.Handler] = {"iam.SimulatePrincipalPolicy": self.simulate}
+
+    def enforce(self, documents: list[dict] | None = None) -> dict:
+        """The laptop's policies from now on; none: it may do everything."""
+        self.laptop = documents
+        return {"documents": len(documents or [])}
+
+    def used(self) -> dict:
+        """The actions that were asked for so far: by the laptop while it was held to policies, by boxes."""
+        return {who: sorted(actions) for who, actions in self.asked.items()}
 
     def check(self, request: wire.Request) -> None:
-        instance = self.instance_of(request.key)
-        wanted = action(request)
-        if not instance or request.service in FREE or wanted in ALWAYS:
+        who, documents = self.rights(request.key)
+        if documents is None or request.service in FREE:
             return
+        for asked in actions.of(request):
+            self.asked["laptop" if request.key == LAPTOP else "box"].add(asked.action)
+            decision = policy.decide(documents, asked.action, asked.resource, asked.context)
+            if asked.action not in ALWAYS and decision != policy.ALLOWED:
+                what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"
+                because = "with an explicit deny in" if decision == policy.EXPLICIT else "because no identity-based policy allows it:"
+                code = DENIED.get(request.service, "AccessDeniedException")
+                raise wire.Refusal(code, f"{what} {because} {asked.action}", 403)
+
+    def rights(self, key: str) -> tuple[str, list[dict] | None]:
+        """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""
+        if key == LAPTOP:
+            return wire.CALLER, self.laptop
+        instance = self.instance_of(key)
+        if not instance:
+            return key, None
         role = instances.role(self.region, instance)
-        documents = instances.documents(role) if role else []
-        if any(instances.allows(one, wanted) for one in documents) and not any(instances.denies(one, wanted) for one in documents):
-            return
         who = f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{role.name if role else '-'}/{instance}"
-        code = DENIED.get(request.service, "AccessDeniedException")
-        raise wire.Refusal(code, f"User: {who} is not authorized to perform: {wanted}", 403)
+        return who, instances.documents(role) if role else []
+
+    def simulate(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """What would be decided for each action on all of the resources, in the context that is given."""
+        asked = request.parameters
+        documents = self.documents(asked["PolicySourceArn"])
+        wanted, resources = request.listed("ActionNames.member"), request.listed("ResourceArns.member") or ["*"]
+        try:
+            results = "".join(result(documents, action, resources, context(request)) for action in wanted)
+        except policy.Unknown as error:
+            raise wire.Refusal("PolicyEvaluation", str(error), 500) from error
+        body = f"<SimulatePrincipalPolicyResult><IsTruncated>false</IsTruncated><EvaluationResults>{results}</EvaluationResults>"
+        text = f'<SimulatePrincipalPolicyResponse xmlns="{SPACE}">{body}</SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>'
+        return wire.Response(text, content_type="text/xml")
+
+    def documents(self, source: str) -> list[dict]:
+        from moto.iam.models import iam_backends
+
+        if source == wire.CALLER:
+            return [EVERYTHING] if self.laptop is None else self.laptop
+        roles = [one for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.arn == source]
+        if not roles:
+            raise wire.Refusal("NoSuchEntity", f"The entity {source} cannot be found.", 404)
+        return instances.documents(roles[0])
 
 
-def action(request: wire.Request) -> str:
-    """The action's name in a policy; S3 names it by method and path."""
-    if request.service != "s3":
-        return f"{request.service}:{request.operation}"
-    if "/" not in request.path.strip("/") and request.operation in ("GET", "HEAD"):
-        return "s3:ListBucket"
-    return f"s3:{OBJECT.get(request.operation, request.operation)}"
+def result(documents: list[dict], action: str, resources: list[str], given: policy.Context) -> str:
+    decisions = {one: policy.decide(documents, action, one, given) for one in resources}
+    worst = next((one for one in (policy.EXPLICIT, policy.IMPLICIT) if one in decisions.values()), policy.ALLOWED)
+    each = "".join(
+        f"<member><EvalResourceName>{escape(one)}</EvalResourceName><EvalResourceDecision>{decision}</EvalResourceDecision></member>"
+        for one, decision in decisions.items()
+    )
+    about = f"<EvalActionName>{action}</EvalActionName><EvalResourceName>{escape(resources[0])}</EvalResourceName>"
+    return f"<member>{about}<EvalDecision>{worst}</EvalDecision><ResourceSpecificResults>{each}</ResourceSpecificResults></member>"
+
+
+def context(request: wire.Request) -> policy.Context:
+    asked, found = request.parameters, {}
+    for key, name in asked.items():
+        if key.endswith(".ContextKeyName"):
+            found[name] = request.listed(f"{key.removesuffix('.ContextKeyName')}.ContextKeyValues.member")
+    return found

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from twin import instances, wire
+from twin import actions, instances, policy, wire
 from twin.clock import Clock
 
 AT = re.compile(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)")
@@ -73,11 +73,14 @@ class Scheduler:
         operation = TARGET.fullmatch(target["Arn"])[1]
         operation = operation[0].upper() + operation[1:]
         role = role_of(target["RoleArn"])
-        allowed = role and any(instances.allows(document, f"ec2:{operation}") for document in instances.documents(role))
-        if not allowed:  # the real service drops the call, too, and only a dead-letter queue would hear of it
+        content = flat(json.loads(target.get("Input", "{}")))
+        wanted = actions.of(wire.Request({}, "ec2", operation, self.region, urlencode(content).encode()))
+        if not role or not policy.allows(
+            instances.documents(role), wanted
+        ):  # the real service drops the call, too, and only a dead-letter queue would hear of it
             print(f"a schedule may not call ec2:{operation}: {target['RoleArn']} does not allow it", flush=True)
             return
-        send(self.gateway, self.region, operation, flat(json.loads(target.get("Input", "{}"))), KEY)
+        send(self.gateway, self.region, operation, content, KEY)
 
     def next(self, content: dict, now: float) -> float:
         expression, zone = content["ScheduleExpression"], content.get("ScheduleExpressionTimezone") or "UTC"

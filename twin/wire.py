@@ -12,6 +12,7 @@ from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
 ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
+CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
 REST_JSON = ("scheduler", "twin")  # services that name an operation by method and path, and answer JSON
 # Docker sends Basic authorization, or none at first; the metadata service has tokens of its own.
 UNSIGNED = {"/v2/": "registry", "/imds/": "imds", "/_twin/": "twin"}

@@ -21,6 +21,8 @@ import psutil
 from twin import ecr, processes
 from twin.machine import debian, ground
 from twin.machine import life as machine
+from twin.wire import ACCOUNT as ACCOUNT
+from twin.wire import CALLER as CALLER
 
 PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
 MOTO = {
@@ -90,6 +92,16 @@ def heal(state: Path) -> None:
     ask(state, "heal")
 
 
+def enforce(state: Path, documents: list[dict] | None) -> None:
+    """IAM holds the laptop's calls against these policies from now on; None: it may do everything again."""
+    ask(state, "enforce", documents=documents)
+
+
+def used(state: Path) -> dict[str, list[str]]:
+    """The IAM actions that `laptop` (while it is held to policies) and `box` have asked for so far."""
+    return ask(state, "used")
+
+
 def mutations(state: Path) -> list[str]:
     """The calls so far by which the laptop may have changed something, in their order: where it can be killed."""
     from twin.faults import mutating
@@ -97,7 +109,7 @@ def mutations(state: Path) -> list[str]:
     found = []
     for line in (state / "journal.jsonl").read_text().splitlines():
         call = json.loads(line)
-        laptop = call["by"] in ("twin", "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
+        laptop = call["by"] in ("twin", "owner", "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
         if laptop and mutating(call["service"], call["operation"]):
             found.append(f"{call['service']}.{call['operation']}")
     return found
@@ -162,14 +174,14 @@ def build_image(state: Path, cache: Path, repository: str, tag: str, context: Pa
 
 
 def client(state: Path, service: str):
-    """A boto3 client of this world, whatever profile or endpoint this process's environment names."""
+    """A boto3 client of this world's owner, who may do everything, whatever profile or endpoint this process's environment names."""
     import boto3
     import botocore.session
 
     found = running(state)
     fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     deaf = {name: (None, None, value, None) for name, value in fixed.items()}  # read neither from files nor from the environment
-    session = boto3.Session("twin", "twin", region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
+    session = boto3.Session("owner", "owner", region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
     return session.client(service, endpoint_url=found["aws"])
 
 

@@ -16,7 +16,7 @@ def aws(tmp_path_factory):
     from twin import world
 
     state = tmp_path_factory.mktemp("world")
-    run = load.load(["cloud=twin"], local=Path("none"))
+    run = load.load(["cloud=twin", f"cloud.state='{state}'"], local=Path("none"))
     cloud = run.cloud
     world.start(state, {}, stack.account(run) | {"parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
     with pytest.MonkeyPatch.context() as patch:

@@ -1,0 +1,100 @@
+"""Where a box can be had: each zone in turn, as spot first where that is wanted, and what to do where there is none."""
+
+import sys
+from collections.abc import Callable, Iterator
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws import Aws
+
+# Another zone or market may have it.
+ELSEWHERE = (
+    "InsufficientInstanceCapacity",
+    "Unsupported",
+    "InsufficientHostCapacity",
+    "MaxSpotInstanceCountExceeded",
+    "SpotMaxPriceTooLow",
+)
+# A spot box that `down` stops must be able to start again: a one-time request cannot.
+SPOT = {
+    "MarketType": "spot",
+    "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+}
+
+
+def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str, dict], str]) -> str:
+    """The id that `launch(zone, market)` answers at the first place that has room; `zone` is where the volume is."""
+    from botocore.exceptions import ClientError
+
+    refused = []
+    for where, market in _places(aws, box, zone):
+        try:
+            return launch(where, market)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "VcpuLimitExceeded":
+                raise _quota(aws, box, error) from error
+            if code not in ELSEWHERE:
+                raise
+            refused.append(f"{where}{', spot' if market else ''}: {code}")
+            print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
+    raise _nowhere(box, zone, refused)
+
+
+def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
+    """The stopped box starts again; where its zone has no room for it, a Problem with the way out."""
+    from botocore.exceptions import ClientError
+
+    try:
+        aws.client("ec2").start_instances(InstanceIds=[instance_id])
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "VcpuLimitExceeded":
+            raise _quota(aws, box, error) from error
+        if code not in ELSEWHERE:
+            raise
+        raise Problem(
+            f"{zone} has no {box.instance_type} for {instance_id} now, and its volume is there",
+            f"try again later, or leave the zone: {_way_out(box)}",
+            reason="refused",
+        ) from error
+
+
+def release(aws: Aws, instance_id: str) -> None:
+    """Give up the spot request of a box, if it has one: a persistent one would launch another box in its place."""
+    ec2 = aws.client("ec2")
+    entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    if request := entry.get("SpotInstanceRequestId"):
+        ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
+
+
+def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
+    """Every zone that offers the type, or the volume's; spot everywhere before anything else."""
+    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [box.instance_type]}]}
+    pages = aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
+    zones = sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+    if not zones:
+        raise Problem(
+            f"{aws.cloud.region} has no {box.instance_type}", "another `box=...` or `cloud.region=...`; `inv doctor` looks", "refused"
+        )
+    for market in [SPOT, {}] if box.spot else [{}]:
+        yield from ((one, market) for one in ([zone] if zone else zones))
+
+
+def _nowhere(box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
+    what = f"no {box.instance_type} is to be had now ({'; '.join(refused)})"
+    if zone:
+        return Problem(what, f"try again later, or leave {zone}, where the volume is: {_way_out(box)}", reason="refused")
+    return Problem(what, "try again later, or take another type: `box.instance_type=g5.2xlarge`", reason="refused")
+
+
+def _quota(aws: Aws, box: schema.Box, error: Exception) -> Problem:
+    hint = "`inv doctor` prints the command that asks AWS for more; `aws ec2 describe-instances` shows what else runs"
+    return Problem(f"the account's vCPU quota leaves no room for a {box.instance_type}: {error}", hint, reason="refused")
+
+
+def _way_out(box: schema.Box) -> str:
+    return (
+        f"`inv down --snapshot`, then `aws ec2 create-volume --snapshot-id ... --availability-zone ...` with the tags of the old volume, "
+        f"then `aws ec2 terminate-instances` and `aws ec2 delete-volume` for the old ones, then `inv up` ({box.name})"
+    )

@@ -1,0 +1,287 @@
+"""Who may do what: one list for the laptop, the box and the image workflow, as data. Policies are made from it and from nothing else.
+
+A test takes the request journal of every verb and compares: what is called is allowed, and what is allowed is called. Actions that no
+request names are marked `implied`, with the page that says so. Keys of KMS are not in it: disks, secrets and bucket use keys that AWS
+manages, whose own policies let the account's services use them.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws import Aws
+
+AUTHORISATION = "https://docs.aws.amazon.com/service-authorization/latest/reference/"
+MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
+MARKED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
+AGENT_MESSAGES = ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
+PUSHING = "https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html"
+LAYERS_WRITTEN = ("CompleteLayerUpload", "InitiateLayerUpload", "PutImage", "UploadLayerPart")
+AGENT_CHANNELS = ("CreateControlChannel", "CreateDataChannel", "OpenControlChannel", "OpenDataChannel")
+
+
+@dataclass(frozen=True)
+class Statement:
+    sid: str
+    why: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...] = ("*",)  # `*` only where AWS lets one name no resource for these actions
+    condition: dict = field(default_factory=dict)
+    implied: str = ""  # the page that says which other call needs these actions
+
+    def plain(self) -> dict:
+        """The statement as it stands in a policy."""
+        one = {"Sid": self.sid, "Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
+        return one | ({"Condition": self.condition} if self.condition else {})
+
+
+@dataclass(frozen=True)
+class Place:
+    """The account and region, and the names of what is in it."""
+
+    partition: str
+    account: str
+    cloud: schema.Cloud
+    principal: str  # the user or role that the laptop acts as
+
+    def arn(self, service: str, resource: str) -> str:
+        return f"arn:{self.partition}:{service}:{self.cloud.region}:{self.account}:{resource}"
+
+    def public(self, service: str, resource: str) -> str:
+        """What AWS itself has in this region."""
+        return f"arn:{self.partition}:{service}:{self.cloud.region}::{resource}"
+
+    def role(self, name: str) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:role/{name}"
+
+    @property
+    def bucket(self) -> str:
+        return f"arn:{self.partition}:s3:::{self.cloud.bucket}"
+
+    @property
+    def objects(self) -> str:
+        return "/".join(part for part in (self.bucket, self.cloud.prefix.strip("/"), "*") if part)
+
+    @property
+    def secret(self) -> str:
+        return self.arn("secretsmanager", f"secret:{self.cloud.hub_secret}-??????")  # AWS ends each secret's name with six characters
+
+    @property
+    def images(self) -> str:
+        return self.arn("ecr", f"repository/{self.cloud.repository}")
+
+
+def place(aws: Aws) -> Place:
+    return Place(aws.caller.split(":")[1], aws.caller.split(":")[4], aws.cloud, principal(aws))
+
+
+def principal(aws: Aws) -> str:
+    """The user or role whose policies decide; a session's ARN names the role without its path."""
+    if ":assumed-role/" not in aws.caller:
+        return aws.caller
+    return aws.client("iam").get_role(RoleName=aws.caller.rsplit("/", 1)[1])["Role"]["Arn"]
+
+
+def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "aws") -> dict[str, dict]:
+    """The policies of all who act for us."""
+    return _documents(Place(partition, account, cloud, principal))
+
+
+def policy(aws: Aws, who: str) -> dict:
+    """The policy of one of them, in the account that is asked."""
+    known = _documents(place(aws))
+    if who not in known:
+        raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(known)}")
+    return known[who]
+
+
+def _documents(at: Place) -> dict[str, dict]:
+    lists = {"laptop": laptop(at), "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
+    return {who: document(statements) for who, statements in lists.items()}
+
+
+def document(statements: list[Statement]) -> dict:
+    """The policy, ready for IAM."""
+    return {"Version": "2012-10-17", "Statement": [one.plain() for one in statements]}
+
+
+def line(statement: Statement, actions: list[str]) -> str:
+    """The statement with these actions only, on one line to be pasted."""
+    return json.dumps(statement.plain() | {"Action": actions})
+
+
+def laptop(at: Place) -> list[Statement]:
+    """What the verbs call with the user's own credentials."""
+    return [*_boxes(at), *_disks(at), *_commands(at), *_files(at), *_roles(at), *_reading(at)]
+
+
+def _boxes(at: Place) -> list[Statement]:
+    made = tuple(at.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "security-group", "launch-template"))
+    instances = at.arn("ec2", "instance/*")
+    tagging = (instances, at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*"))
+    at_birth = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}
+    used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
+    return [
+        Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), MARKED),
+        Statement("LaunchWith", "and with it disk, network and image", ("ec2:RunInstances",), (*made, at.public("ec2", "image/*"))),
+        Statement(
+            "TagAtBirth",
+            "tags that are given with the launch",
+            ("ec2:CreateTags",),
+            tagging,
+            at_birth,
+            "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html",
+        ),
+        Statement("UseBox", "`up` starts, `down` stops, `down --purge` ends our boxes", used, (instances,), MINE),
+        Statement(
+            "GiveUpSpot",
+            "`down --purge` gives up the spot request",
+            ("ec2:CancelSpotInstanceRequests",),
+            (at.arn("ec2", "spot-instances-request/*"),),
+        ),
+        Statement(
+            "FirstSpot",
+            "the first spot box of an account makes AWS's own role for spot",
+            ("iam:CreateServiceLinkedRole",),
+            (at.role("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),),
+            implied="https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
+        ),
+        Statement("ForgetStop", "`up` takes away the note why the box stopped", ("ec2:DeleteTags",), (instances,), MINE),
+    ]
+
+
+def _disks(at: Place) -> list[Statement]:
+    volumes, snapshots = at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*")
+    changed = ("ec2:AttachVolume", "ec2:ModifyVolume", "ec2:DeleteVolume", "ec2:CreateSnapshot", "ec2:CreateTags")
+    return [
+        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), MARKED),
+        Statement("UseVolume", "attach, grow, copy, note, delete", changed, (volumes,), MINE),
+        Statement("AttachToBox", "attaching is a matter of the box, too", ("ec2:AttachVolume",), (at.arn("ec2", "instance/*"),), MINE),
+        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), MARKED),
+    ]
+
+
+def _commands(at: Place) -> list[Statement]:
+    ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
+    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id"))
+    own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
+    answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:DescribeInstanceInformation")
+    schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
+    return [
+        Statement("RunScripts", "scripts run on our boxes", ("ssm:SendCommand",), (at.arn("ec2", "instance/*"),), own),
+        Statement("RunAsShell", "by AWS's own document", ("ssm:SendCommand",), (at.public("ssm", "document/AWS-RunShellScript"),)),
+        Statement("Answers", "what the scripts answered, and whether the agent lives", answers),
+        Statement("Settings", "settings, from Parameter Store", ("ssm:GetParameters",), (ours,)),
+        Statement("Records", "`up` writes down which instance and volume it uses", ("ssm:PutParameter",), records),
+        Statement("Ami", "the newest image of AWS for the box", ("ssm:GetParameter",), (theirs,)),
+        Statement(
+            "StopFromOutside", "the schedule that stops a dead box", schedules, (at.arn("scheduler", "schedule/default/fine-tune-slm-*"),)
+        ),
+    ]
+
+
+def _files(at: Place) -> list[Statement]:
+    return [
+        Statement("Runs", "runs, inputs, locks, audit", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), (at.objects,)),
+        Statement(
+            "GiveUpUpload",
+            "botocore gives up an upload that failed",
+            ("s3:AbortMultipartUpload",),
+            (at.objects,),
+            implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
+        ),
+        Statement("ListRuns", "which runs there are, and whether there is a bucket", ("s3:ListBucket",), (at.bucket,)),
+        Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
+        Statement("FindImage", "the image of this tree", ("ecr:DescribeRepositories", "ecr:DescribeImages"), (at.images,)),
+    ]
+
+
+def _roles(at: Place) -> list[Statement]:
+    def passed(sid: str, why: str, role: str, service: str, page: str) -> Statement:
+        condition = {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}
+        return Statement(sid, why, ("iam:PassRole",), (at.role(role),), condition, page)
+
+    page = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
+    profile = f"arn:{at.partition}:iam::{at.account}:instance-profile/{at.cloud.instance_profile}"
+    mine = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role))
+    return [
+        passed("GiveBoxItsRole", "the box acts by its role", at.cloud.box_role, "ec2", page),
+        passed("GiveSchedulerItsRole", "the schedule acts by its role", at.cloud.scheduler_role, "scheduler", page),
+        Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (profile,)),
+        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), mine),
+        Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)),
+    ]
+
+
+def _reading(at: Place) -> list[Statement]:
+    """What names no resource: AWS allows these on everything or not at all."""
+    seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets", "RouteTables")
+    return [
+        Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
+        Statement("Prices", "the Price List", ("pricing:GetProducts",)),
+        Statement("Quotas", "`doctor`", ("servicequotas:GetServiceQuota",)),
+        Statement("LookForLogs", "`doctor`", ("logs:DescribeLogGroups",)),
+    ]
+
+
+def box(at: Place) -> list[Statement]:
+    """What scripts and agent on the box call with its role."""
+    layers = ("BatchGetImage", "GetDownloadUrlForLayer", "BatchCheckLayerAvailability")
+    agent = tuple(f"ec2messages:{name}" for name in AGENT_MESSAGES)
+    page = "https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html"
+    log = at.arn("logs", f"log-group:{at.cloud.log_group}:*")
+    return [
+        Statement(
+            "ItsRuns",
+            "inputs, log chunks, checkpoints, what a run made",
+            ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+            (at.objects,),
+        ),
+        Statement("ListOfItsRuns", "`aws s3 sync` and `cp --recursive` list first", ("s3:ListBucket",), (at.bucket,)),
+        Statement(
+            "GiveUpUpload",
+            "the AWS CLI gives up an upload that failed",
+            ("s3:AbortMultipartUpload",),
+            (at.objects,),
+            implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
+        ),
+        Statement("HubToken", "the trainer reads the base model with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
+        Statement("RegistryLogin", "has no resource to name", ("ecr:GetAuthorizationToken",)),
+        Statement(
+            "Pull",
+            "docker reads layers by these",
+            tuple(f"ecr:{name}" for name in layers),
+            (at.images,),
+            implied="https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-pull-iam.html",
+        ),
+        Statement(
+            "Push",
+            "an image that the box has built, where the registry has none",
+            tuple(f"ecr:{name}" for name in LAYERS_WRITTEN),
+            (at.images,),
+            implied=PUSHING,
+        ),
+        Statement("ItsLog", "the mirror of a run's log", ("logs:CreateLogStream", "logs:PutLogEvents"), (log,)),
+        Statement("StopItself", "and say why", ("ec2:StopInstances", "ec2:CreateTags"), (at.arn("ec2", "instance/*"),), MINE),
+        Statement("AgentIsThere", "its agent reports", ("ssm:UpdateInstanceInformation",), (at.arn("ec2", "instance/*"),), implied=page),
+        Statement("Agent", "and takes commands", (*agent, *(f"ssmmessages:{name}" for name in AGENT_CHANNELS)), implied=page),
+    ]
+
+
+def workflow(at: Place) -> list[Statement]:
+    """What .github/workflows/image.yml calls with the role that it takes by OIDC."""
+    read = ("BatchCheckLayerAvailability", "BatchGetImage", "DescribeImages", "GetDownloadUrlForLayer")
+    digest = at.arn("ssm", "parameter/fine-tune-slm/ecr/image-digest")
+    return [
+        Statement("RegistryLogin", "has no resource to name", ("ecr:GetAuthorizationToken",)),
+        Statement(
+            "Push", "layers, cache and image", tuple(f"ecr:{name}" for name in (*read, *LAYERS_WRITTEN)), (at.images,), implied=PUSHING
+        ),
+        Statement("Digest", "which image is the newest", ("ssm:PutParameter",), (digest,)),
+    ]
+
+
+def stopping(at: Place) -> list[Statement]:
+    """What the schedule does with its role."""
+    return [Statement("StopBox", "when its time is over", ("ec2:StopInstances",), (at.arn("ec2", "instance/*"),), MINE)]

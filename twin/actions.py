@@ -1,0 +1,188 @@
+"""What a request asks of IAM: each action with the resource and the context that a policy is held against.
+
+The resources are those of the Service Authorization Reference, for the calls that are made here; any other call is asked for on `*`, so
+only a statement about everything allows it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import unquote
+
+from twin import instances, launches, wire
+from twin.policy import Context
+
+
+@dataclass(frozen=True)
+class Asked:
+    action: str
+    resource: str = "*"
+    context: Context = field(default_factory=dict)
+
+
+OBJECT = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "POST": "PutObject", "DELETE": "DeleteObject"}
+SCHEDULE = {"POST": "CreateSchedule", "GET": "GetSchedule", "DELETE": "DeleteSchedule", "PUT": "UpdateSchedule"}
+TAGS = re.compile(r"TagSpecification\.(\d+)\.Tag\.\d+\.Key")
+
+
+def of(request: wire.Request) -> list[Asked]:
+    """All that must be allowed for the request to go through."""
+    find = SPECIAL.get(request.name) or SERVICES.get(request.service)
+    return list(find(request)) if find else [Asked(f"{request.service}:{request.operation}")]
+
+
+def arn(request: wire.Request, service: str, resource: str, account: str = wire.ACCOUNT) -> str:
+    return f"arn:aws:{service}:{request.region}:{account}:{resource}"
+
+
+def iam(resource: str) -> str:
+    return f"arn:aws:iam::{wire.ACCOUNT}:{resource}"
+
+
+def s3(request: wire.Request) -> Iterator[Asked]:
+    bucket, _, key = unquote(request.path).strip("/").partition("/")
+    query, place = request.environ.get("QUERY_STRING", ""), f"arn:aws:s3:::{bucket}"
+    if key:
+        given_up = request.operation == "DELETE" and "uploadId=" in query
+        yield Asked(f"s3:{'AbortMultipartUpload' if given_up else OBJECT.get(request.operation, request.operation)}", f"{place}/{key}")
+    elif request.operation == "POST" and query.startswith("delete"):
+        for removed in re.findall(r"<Key>([^<]*)</Key>", request.body.decode()):
+            yield Asked("s3:DeleteObject", f"{place}/{removed}")
+    else:
+        yield Asked("s3:ListBucket" if request.operation in ("GET", "HEAD") else f"s3:{request.operation}", place)
+
+
+def scheduler(request: wire.Request) -> Iterator[Asked]:
+    name = request.path.rpartition("/")[2]
+    yield Asked(f"scheduler:{SCHEDULE[request.operation]}", arn(request, "scheduler", f"schedule/default/{name}"))
+    if request.operation in ("POST", "PUT"):
+        yield passing(request.json["Target"]["RoleArn"], "scheduler.amazonaws.com")
+
+
+def passing(role: str, service: str) -> Asked:
+    return Asked("iam:PassRole", role, {"iam:PassedToService": service})
+
+
+def parameters(request: wire.Request) -> Iterator[Asked]:
+    for name in request.parameters.get("Names") or [request.parameters["Name"]]:
+        public = name.startswith("/aws/service/")
+        yield Asked(f"ssm:{request.operation}", arn(request, "ssm", f"parameter/{name.lstrip('/')}", "" if public else wire.ACCOUNT))
+
+
+def command(request: wire.Request) -> Iterator[Asked]:
+    document = request.parameters["DocumentName"]
+    yield Asked("ssm:SendCommand", arn(request, "ssm", f"document/{document}", "" if document.startswith("AWS-") else wire.ACCOUNT))
+    for instance in request.parameters.get("InstanceIds", []):
+        yield Asked("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
+
+
+def report(request: wire.Request) -> Iterator[Asked]:
+    yield Asked("ssm:UpdateInstanceInformation", arn(request, "ec2", f"instance/{request.parameters['InstanceId']}"))
+
+
+def secret(request: wire.Request) -> Iterator[Asked]:
+    from moto.secretsmanager.models import secretsmanager_backends
+
+    name = request.parameters["SecretId"]
+    known = secretsmanager_backends[wire.ACCOUNT][request.region].secrets
+    found = (
+        name if name.startswith("arn:") else known[name].arn if name in known else arn(request, "secretsmanager", f"secret:{name}-xxxxxx")
+    )
+    yield Asked(f"secretsmanager:{request.operation}", found)
+
+
+def registry(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    names = asked.get("repositoryNames") or [asked[one] for one in ("repositoryName",) if one in asked]
+    for name in names:
+        yield Asked(f"ecr:{request.operation}", arn(request, "ecr", f"repository/{name}"))
+    if not names:
+        yield Asked(f"ecr:{request.operation}")
+
+
+def stream(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    group, name = asked["logGroupName"], asked.get("logStreamName", "")
+    yield Asked(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:log-stream:{name}"))
+
+
+def identity(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    names = {"RoleName": "role", "InstanceProfileName": "instance-profile"}
+    found = [iam(f"{kind}/{asked[name]}") for name, kind in names.items() if name in asked]
+    yield Asked(f"iam:{request.operation}", (found or [asked.get("PolicySourceArn", "*")])[0])
+
+
+def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
+    """An EC2 action on things that exist: `ids` names their kind for each parameter, whose name may begin a list."""
+    for key, value in request.parameters.items():
+        if kind := ids.get(key.split(".")[0]):
+            kind = kind if kind != "any" else {"i": "instance", "vol": "volume", "snap": "snapshot"}.get(value.split("-")[0], "*")
+            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}"), tags_of(request, value))
+
+
+def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Asked]:
+    """An EC2 action that makes things, perhaps with tags; `kinds` names the account in the resource of each (snapshots have none)."""
+    tags = given_tags(request)
+    for kind, account in kinds.items():
+        yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/new", account), tags.get(kind, {}))
+    for kind, context in tags.items():
+        owner = kinds.get(kind, wire.ACCOUNT)
+        yield Asked("ec2:CreateTags", arn(request, "ec2", f"{kind}/new", owner), context | {"ec2:CreateAction": request.operation})
+    yield from things(request, existing or {})
+
+
+def launching(request: wire.Request) -> Iterator[Asked]:
+    template, request = launches.filled(request)
+    asked = request.parameters
+    yield from making(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet", "security-group"), wire.ACCOUNT))
+    yield Asked("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""))
+    if template:
+        yield Asked("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
+    profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+    if profile:
+        yield passing(role_of(profile), "ec2.amazonaws.com")
+
+
+def role_of(profile: str) -> str:
+    from moto.iam.models import iam_backends
+
+    found = [one for one in iam_backends[wire.ACCOUNT]["aws"].instance_profiles.values() if one.name == profile]
+    return found[0].roles[0].arn if found and found[0].roles else iam(f"role/{profile}")
+
+
+def given_tags(request: wire.Request) -> dict[str, Context]:
+    """The tags that a request gives, by kind of thing."""
+    asked, found = request.parameters, {}
+    for key, name in asked.items():
+        if match := TAGS.fullmatch(key):
+            kind = asked[f"TagSpecification.{match[1]}.ResourceType"]
+            found.setdefault(kind, {})[f"aws:RequestTag/{name}"] = asked[key[: -len("Key")] + "Value"]
+    return found
+
+
+def tags_of(request: wire.Request, thing: str, *prefixes: str) -> Context:
+    """The tags that a thing of EC2 has, under the names by which conditions ask for them."""
+    known = instances.backend(request.region).describe_tags({"resource-id": [thing]})
+    return {f"{prefix}/{one['key']}": one["value"] for one in known for prefix in prefixes or ("aws:ResourceTag", "ec2:ResourceTag")}
+
+
+Find = Callable[[wire.Request], Iterator[Asked]]
+
+SERVICES: dict[str, Find] = {"s3": s3, "scheduler": scheduler, "secretsmanager": secret, "ecr": registry, "iam": identity}
+VOLUME, INSTANCE = {"VolumeId": "volume"}, {"InstanceId": "instance"}
+SPECIAL: dict[str, Find] = {
+    **dict.fromkeys(("ssm.GetParameter", "ssm.GetParameters", "ssm.PutParameter"), parameters),
+    "ssm.SendCommand": command,
+    "ssm.UpdateInstanceInformation": report,
+    **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),
+    **dict.fromkeys(("ec2.StartInstances", "ec2.StopInstances", "ec2.TerminateInstances"), partial(things, ids=INSTANCE)),
+    **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
+    **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
+    **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),
+    "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
+    "ec2.RunInstances": launching,
+    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}),
+    "ec2.CreateSnapshot": partial(making, kinds={"snapshot": ""}, existing=VOLUME),
+}

@@ -1,0 +1,104 @@
+"""What IAM policies come to for one action on one resource: as much of AWS's evaluation as identity policies of one account need.
+
+An explicit Deny wins, then an Allow, else it is denied. Known are Action and NotAction, Resource and NotResource, with `*` and `?`, and
+conditions of the operators below, with `...IfExists`, `ForAnyValue:` and `ForAllValues:`; a policy with any other operator is refused,
+never guessed at. Not known are permission boundaries, session policies and what a resource's own policy says.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+
+ALLOWED, EXPLICIT, IMPLICIT = "allowed", "explicitDeny", "implicitDeny"  # the words of SimulatePrincipalPolicy
+
+Context = dict[str, str | list[str]]
+
+
+class Unknown(ValueError):
+    """A condition that this evaluation does not know."""
+
+
+def decide(documents: Iterable[dict], action: str, resource: str, context: Context) -> str:
+    """`allowed`, `explicitDeny` or `implicitDeny`."""
+    effects = {one["Effect"] for document in documents for one in statements(document) if applies(one, action, resource, context)}
+    return EXPLICIT if "Deny" in effects else ALLOWED if "Allow" in effects else IMPLICIT
+
+
+def allows(documents: list[dict], wanted: Iterable) -> bool:
+    """Whether all that is asked for, each with an action, a resource and a context, is allowed."""
+    return all(decide(documents, one.action, one.resource, one.context) == ALLOWED for one in wanted)
+
+
+def statements(document: dict) -> list[dict]:
+    return listed(document["Statement"])
+
+
+def applies(statement: dict, action: str, resource: str, context: Context) -> bool:
+    return (
+        chosen(statement, "Action", lambda pattern: alike(pattern.lower(), action.lower()))
+        and chosen(statement, "Resource", lambda pattern: alike(pattern, resource))
+        and all(
+            holds(operator, key, listed(wanted), context)
+            for operator, tests in statement.get("Condition", {}).items()
+            for key, wanted in tests.items()
+        )
+    )
+
+
+def chosen(statement: dict, element: str, matches: Callable[[str], bool]) -> bool:
+    """Whether `Action` names it, or `NotAction` does not; likewise resources."""
+    if f"Not{element}" in statement:
+        return not any(map(matches, listed(statement[f"Not{element}"])))
+    return any(map(matches, listed(statement.get(element, []))))
+
+
+def holds(operator: str, key: str, wanted: list, context: Context) -> bool:
+    """Whether the values that the request has for `key` pass; a key that it lacks passes negated and `...IfExists` tests only."""
+    found = next((listed(value) for name, value in context.items() if name.lower() == key.lower()), [])
+    if operator == "Null":
+        return (not found) is (str(wanted[0]).lower() == "true")
+    many, _, plain = operator.rpartition(":")
+    test, negated = TESTS.get(plain.removesuffix("IfExists"), (None, False))
+    if test is None:
+        raise Unknown(f"this emulation knows no condition operator {operator}")
+    if not found:
+        return negated or plain.endswith("IfExists") or many == "ForAllValues"
+    passing = [any(test(str(pattern), value) for pattern in wanted) is not negated for value in map(str, found)]
+    return any(passing) if many == "ForAnyValue" else all(passing)
+
+
+def alike(pattern: str, text: str) -> bool:
+    return bool(expression(pattern).fullmatch(text))
+
+
+@cache
+def expression(pattern: str) -> re.Pattern:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
+
+
+def listed(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def same(wanted: str, found: str) -> bool:
+    return wanted == found
+
+
+def same_word(wanted: str, found: str) -> bool:
+    return wanted.lower() == found.lower()
+
+
+# Operator to its test, and whether it is a negation of it.
+TESTS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
+    "StringEquals": (same, False),
+    "StringNotEquals": (same, True),
+    "StringEqualsIgnoreCase": (same_word, False),
+    "StringLike": (alike, False),
+    "StringNotLike": (alike, True),
+    "ArnEquals": (alike, False),
+    "ArnLike": (alike, False),
+    "ArnNotEquals": (alike, True),
+    "ArnNotLike": (alike, True),
+    "Bool": (same_word, False),
+}
