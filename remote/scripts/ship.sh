@@ -1,9 +1,17 @@
 #!/bin/bash
 # What the supervisor sends away: the run's log, events, state and checkpoints while it goes on, its files when it ends.
-#   in:   BUCKET, PREFIX, LOG_GROUP, STREAM_PREFIX, HUB_SECRET, TOKEN_AGE (seconds); and of the current run: run_id, run (its folder), target (its place in S3), shipped (how far)
+#   in:   BUCKET, PREFIX, LOG_GROUP, STREAM_PREFIX, HUB_SECRET, TOKEN_AGE (seconds); $MOUNT/current holds the run's id
 # All of it runs where `set -e` does not hold (behind `if`, `||`, `until`), so every failure is passed on by hand.
 : "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
 : "${STREAM_PREFIX:?supervise.sh needs STREAM_PREFIX}" "${HUB_SECRET:?supervise.sh needs HUB_SECRET}" "${TOKEN_AGE:?supervise.sh needs TOKEN_AGE}"
+
+# The current run: its id, its folder, its place in S3, and how far its log is there.
+choose() {
+  run_id=$(cat "$MOUNT/current")
+  run="$MOUNT/runs/$run_id"
+  target="s3://$BUCKET/$PREFIX/runs/$run_id"
+  shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
+}
 
 # Shipping must not slow the training down.
 quietly() { nice -n 19 aws "$@"; }

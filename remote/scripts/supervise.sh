@@ -52,13 +52,6 @@ finish() {
   rm -f "$MOUNT/current" "$STATE/ending"
 }
 
-choose() {
-  run_id=$(cat "$MOUNT/current")
-  run="$MOUNT/runs/$run_id"
-  target="s3://$BUCKET/$PREFIX/runs/$run_id"
-  shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
-}
-
 # One look at the run; it takes PERIOD seconds, less where something ends or somebody rings.
 attend() {
   if ! mounted || [ ! -f "$MOUNT/current" ]; then
