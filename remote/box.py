@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from conf import schema
 from conf.problem import Problem
 from remote import capacity, switch
-from remote.aws import Aws
+from remote.aws import DENIED, Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
@@ -88,7 +88,15 @@ def _adopt(aws: Aws, name: str) -> Found | None:
         raise
     if entry["State"]["Name"] not in ALIVE or BOX in {tag["Key"] for tag in entry.get("Tags", [])}:
         return None
-    ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}])
+    try:
+        ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}])
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        # Who may tag any instance as a box may stop any instance: no policy of ours allows it.
+        tags = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
+        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {tags}`; then `inv up`"
+        raise Problem(f"Parameter Store names {id} as the box, and your policy does not let you take it", hint, reason="refused") from error
     return find(aws, name)
 
 

@@ -38,7 +38,7 @@ def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str,
                 raise
             refused.append(f"{where}{', spot' if market else ''}: {code}")
             print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
-    raise _nowhere(box, zone, refused)
+    raise _nowhere(aws, box, zone, refused)
 
 
 def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
@@ -55,7 +55,7 @@ def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
             raise
         raise Problem(
             f"{zone} has no {box.instance_type} for {instance_id} now, and its volume is there",
-            f"try again later, or leave the zone: {_way_out(box)}",
+            f"try again later, or leave the zone with the volume:\n{_way_out(aws, box, zone, instance_id)}",
             reason="refused",
         ) from error
 
@@ -70,9 +70,7 @@ def release(aws: Aws, instance_id: str) -> None:
 
 def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
     """Every zone that offers the type, or the volume's; spot everywhere before anything else."""
-    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [box.instance_type]}]}
-    pages = aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
-    zones = sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+    zones = _zones(aws, box)
     if not zones:
         raise Problem(
             f"{aws.cloud.region} has no {box.instance_type}", "another `box=...` or `cloud.region=...`; `inv doctor` looks", "refused"
@@ -81,10 +79,17 @@ def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, 
         yield from ((one, market) for one in ([zone] if zone else zones))
 
 
-def _nowhere(box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
+def _zones(aws: Aws, box: schema.Box) -> list[str]:
+    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [box.instance_type]}]}
+    pages = aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
+    return sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+
+
+def _nowhere(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
     what = f"no {box.instance_type} is to be had now ({'; '.join(refused)})"
     if zone:
-        return Problem(what, f"try again later, or leave {zone}, where the volume is: {_way_out(box)}", reason="refused")
+        way_out = _way_out(aws, box, zone)
+        return Problem(what, f"try again later, or leave {zone}, where the volume is, with it:\n{way_out}", reason="refused")
     return Problem(what, "try again later, or take another type: `box.instance_type=g5.2xlarge`", reason="refused")
 
 
@@ -93,8 +98,33 @@ def _quota(aws: Aws, box: schema.Box, error: Exception) -> Problem:
     return Problem(f"the account's vCPU quota leaves no room for a {box.instance_type}: {error}", hint, reason="refused")
 
 
-def _way_out(box: schema.Box) -> str:
-    return (
-        f"`inv down --snapshot`, then `aws ec2 create-volume --snapshot-id ... --availability-zone ...` with the tags of the old volume, "
-        f"then `aws ec2 terminate-instances` and `aws ec2 delete-volume` for the old ones, then `inv up` ({box.name})"
-    )
+def _way_out(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str:
+    """The commands, one a line, that take the volume to another zone by a copy: a volume itself can leave none."""
+    from remote import volume  # which knows boxes, which know capacity
+
+    old, tags = volume.named(aws, box.name)
+    other = next((one for one in _zones(aws, box) if one != zone), zone)
+    mine = f"--owner-ids self --filters Name=tag:{volume.BOX},Values={box.name}"
+    newest = f"aws ec2 describe-snapshots {mine} --query 'max_by(Snapshots, &StartTime).SnapshotId' --output text"
+    words = ",".join(f"{{Key={key},Value='{value}'}}" for key, value in tags.items())
+    tagged = f'--tag-specifications "ResourceType=%s,Tags=[{words}]"'
+    made = f"--availability-zone {other} --volume-type {box.disk_type} --encrypted --snapshot-id $({newest})"
+    lines = [
+        f"aws ec2 create-snapshot --volume-id {old} {tagged % 'snapshot'}",
+        f"aws ec2 wait snapshot-completed {mine}",
+        f"aws ec2 create-volume {made} {tagged % 'volume'}",
+        *_given_up(aws, instance_id),
+        f"aws ec2 wait volume-available --volume-ids {old}",
+        f"aws ec2 delete-volume --volume-id {old}",
+        "inv up",
+    ]
+    return "\n".join(f"`{line}`" for line in lines)
+
+
+def _given_up(aws: Aws, instance_id: str) -> list[str]:
+    if not instance_id:
+        return []
+    entry = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    request = entry.get("SpotInstanceRequestId")
+    spot = [f"aws ec2 cancel-spot-instance-requests --spot-instance-request-ids {request}"] if request else []
+    return [*spot, f"aws ec2 terminate-instances --instance-ids {instance_id}"]

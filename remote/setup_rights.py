@@ -12,7 +12,7 @@ from remote.statement import Place, Statement
 THROUGH_STACK = {"ForAnyValue:StringEquals": {"aws:CalledVia": ["cloudformation.amazonaws.com"]}}
 SCHEMAS = "https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html"
 STACK = "fine-tune-slm"
-TAKEN_OVER = ("ssm:DeleteParameter", "ssm:PutParameter")  # the second puts them back where the stack cannot be made
+NAMES = ("ssm:DeleteParameter", "ssm:PutParameter")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Made:
 
     def statements(self) -> list[Statement]:
         why = f"CloudFormation makes, changes and removes {self.type}"
-        found = [Statement(self.sid, why, self.actions(self.called), self.resources, THROUGH_STACK)]
+        found = [Statement(self.sid, why, self.actions(self.called), self.resources, THROUGH_STACK)] if self.called else []
         if self.implied:
             found.append(Statement(f"{self.sid}Too", why, self.actions(self.implied), self.resources, THROUGH_STACK, SCHEMAS))
         return found
@@ -66,7 +66,7 @@ def _looking(at: Place) -> list[Statement]:
         Statement("LookForGithub", "a provider for workflows", ("iam:ListOpenIDConnectProviders",)),
         Statement("StoreToken", "the Hub token", ("secretsmanager:PutSecretValue",), (at.secret,)),
         Statement("ReadNames", "all names in Parameter Store", ("ssm:GetParametersByPath",), at.names),
-        Statement("TakeOverNames", "the stack makes those anew that were put there by hand", TAKEN_OVER, at.names),
+        Statement("Names", "the stack makes them, and `init` takes away those that were put there by hand", NAMES, at.names),
     ]
 
 
@@ -154,7 +154,7 @@ def _made(at: Place) -> list[Made]:
             "AWS::SSM::Parameter",
             "ssm",
             at.names,
-            "PutParameter DeleteParameter",
+            "",
             "AddTagsToResource ListTagsForResource",
         ),
         Made("MakeSecret", "AWS::SecretsManager::Secret", "secretsmanager", (at.secret,), "CreateSecret DeleteSecret", "TagResource"),

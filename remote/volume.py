@@ -49,6 +49,12 @@ def zone(aws: Aws, name: str) -> str | None:
     return found["AvailabilityZone"] if found else None
 
 
+def named(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
+    """The id of the box's volume and its tags."""
+    found = _find(aws, name) or {"VolumeId": "none", "Tags": []}
+    return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+
+
 def locate(aws: Aws, name: str) -> dict:
     """See in which zone the box's volume is, if there is one: a box elsewhere could not use it."""
     return {"volume_zone": zone(aws, name)}

@@ -1,18 +1,25 @@
 """`inv doctor`: on a sound account it finds nothing; break one thing, and it names that thing, with a command, and nothing else."""
 
 import json
+import re
+import shlex
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import stand_in_trainer
+from botocore.exceptions import ClientError
 from werkzeug.serving import make_server
 
 import tasks
 from conf import load
 from conf.finding import BROKEN, OK
 from remote import doctor, image, permissions
+from remote.checks import box as checks_of_box
+from remote.checks import login
 from twin import world
 from twin.hub.app import Hub
 
@@ -86,7 +93,20 @@ def wrong_trust(here):
 def no_bucket(here):
     here.client("s3").delete_bucket(Bucket="fine-tune-slm")
     yield ()
-    here.client("s3").create_bucket(Bucket="fine-tune-slm")
+    here.client("s3").create_bucket(Bucket="fine-tune-slm")  # where it was mended, us-east-1 takes this for an answer
+    close(here)
+
+
+def close(here) -> None:
+    closed = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+    here.client("s3").put_public_access_block(Bucket="fine-tune-slm", PublicAccessBlockConfiguration=closed)
+
+
+@contextmanager
+def open_bucket(here):
+    here.client("s3").delete_public_access_block(Bucket="fine-tune-slm")
+    yield ()
+    close(here)
 
 
 @contextmanager
@@ -94,16 +114,19 @@ def far_bucket(here):
     s3 = here.client("s3")
     s3.delete_bucket(Bucket="fine-tune-slm")
     s3.create_bucket(Bucket="fine-tune-slm", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    close(here)
     yield ()
     s3.delete_bucket(Bucket="fine-tune-slm")
     s3.create_bucket(Bucket="fine-tune-slm")
+    close(here)
 
 
 @contextmanager
 def no_repository(here):
     here.client("ecr").delete_repository(repositoryName="fine-tune-slm", force=True)
     yield ()
-    here.client("ecr").create_repository(repositoryName="fine-tune-slm")
+    with suppress(ClientError):  # where it was mended it is there
+        here.client("ecr").create_repository(repositoryName="fine-tune-slm")
     stand_in_trainer.register(here.state)
 
 
@@ -121,6 +144,27 @@ def quota(here):
     world.fault(here.state, "quota", code="L-DB2E81BA", value=0)
     yield ()
     world.fault(here.state, "quota", code="L-DB2E81BA", value=64)
+
+
+@contextmanager
+def no_spot(here):
+    world.fault(here.state, "quota", code="L-3819A6DF", value=0)
+    yield ("box.spot=true",)
+    world.fault(here.state, "quota", code="L-3819A6DF", value=64)
+
+
+@contextmanager
+def large_image(here):
+    """The tree's own image, but 60 GB of it."""
+    ecr, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": image.tag(tasks.ROOT)}]}
+    kept = ecr.batch_get_image(**asked)["images"][0]["imageManifest"]
+    large = json.loads(kept)
+    large["config"]["size"] = 60_000_000_000
+    ecr.batch_delete_image(**asked)
+    ecr.put_image(repositoryName="fine-tune-slm", imageManifest=json.dumps(large), imageTag=image.tag(tasks.ROOT))
+    yield ()
+    ecr.batch_delete_image(**asked)
+    ecr.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=image.tag(tasks.ROOT))
 
 
 @contextmanager
@@ -178,7 +222,8 @@ def no_route(here):
 def no_log_group(here):
     here.client("logs").delete_log_group(logGroupName="/fine-tune-slm")
     yield ()
-    here.client("logs").create_log_group(logGroupName="/fine-tune-slm")
+    with suppress(ClientError):  # where it was mended it is there
+        here.client("logs").create_log_group(logGroupName="/fine-tune-slm")
 
 
 @contextmanager
@@ -235,6 +280,9 @@ def words(*given: str):
         (no_bucket, "bucket", "aws s3 mb s3://fine-tune-slm"),
         (far_bucket, "bucket", "cloud.region=eu-west-1"),
         (words("cloud.region=us-nowhere-1"), "region", "cloud.region="),
+        (open_bucket, "bucket", "aws s3api put-public-access-block --bucket fine-tune-slm"),
+        (no_spot, "quota", "request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF"),
+        (large_image, "root disk", "box.root_gb=220"),
         (quota, "quota", "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA"),
         (expired, "credentials", "aws login"),
         (skewed, "clock", "timedatectl"),
@@ -257,6 +305,124 @@ def test_what_is_broken_is_named_with_a_command_and_nothing_else_is(here, broken
     assert list(found) == [check]
     assert command in found[check].command
     assert found[check].why and found[check].what
+
+
+@pytest.mark.parametrize("broken", [no_bucket, open_bucket, no_repository, no_log_group, large_image, words("box.disk_gb=1")])
+def test_what_the_command_says_mends_it(here, broken):
+    with broken(here) as overrides:
+        ((check, found),) = examined(*overrides).items()
+        command = re.search("`(.*?)`", found.command)[1]
+        if command.startswith("aws "):
+            here.aws(*shlex.split(command)[1:])
+        else:
+            overrides = (command,)
+        assert check not in examined(*overrides)
+
+
+def test_the_lines_that_it_prints_mend_a_policy(here):
+    lacking = [without("laptop", "scheduler:CreateSchedule")]
+    world.enforce(here.state, lacking)
+    (found,) = examined().values()
+    line = json.loads(found.command.splitlines()[1])
+    world.enforce(here.state, [*lacking, {"Version": "2012-10-17", "Statement": [line]}])
+    mended = examined()
+    world.enforce(here.state, None)
+    assert mended == {}
+
+
+@contextmanager
+def image_of_another_tree(here):
+    ecr, mine = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": image.tag(tasks.ROOT)}]}
+    kept = ecr.batch_get_image(**mine)["images"][0]["imageManifest"]
+    ecr.batch_delete_image(**mine)
+    ecr.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag="other")
+    yield ()
+    ecr.batch_delete_image(repositoryName="fine-tune-slm", imageIds=[{"imageTag": "other"}])
+    ecr.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=image.tag(tasks.ROOT))
+
+
+def test_an_image_of_another_tree_is_named_with_its_age(here):
+    with image_of_another_tree(here):
+        found = examined()
+    assert "the newest is of another tree, 0 days old" in found["image"].what
+
+
+NAME = "box.name=examined"
+
+
+@pytest.fixture(scope="module")
+def running(sound):
+    """A box that runs, and its root folder."""
+    sound.inv("up", overrides=(NAME,))
+    boxes = sound.client("ec2").describe_instances(Filters=[{"Name": f"tag:{BOX}", "Values": ["examined"]}])["Reservations"]
+    return sound.state / "boxes" / boxes[0]["Instances"][0]["InstanceId"] / "root"
+
+
+def test_a_sound_box_has_nothing_to_say(here, running):
+    assert examined(NAME) == {}
+
+
+def test_a_driver_that_is_too_old_for_the_images_cuda_is_named(here, running):
+    program = running / "usr/bin/nvidia-smi"
+    kept = program.read_text()
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 570.86.15'\n")
+    found = examined(NAME)
+    program.write_text(kept)
+    assert list(found) == ["driver"]
+    assert "570.86.15 is older than 580" in found["driver"].what and "`inv up`" in found["driver"].command
+
+
+def test_what_the_box_cannot_reach_is_named(here, running):
+    run = load.load(["cloud=twin", "experiment=smoke", NAME], local=Path("none"))
+    found = {one.check: one for one in doctor.examine(replace(tasks.patient(run), hub="http://127.0.0.1:1"), []) if one.verdict != OK}
+    assert list(found) == ["egress"]
+    assert "cannot reach hub (127.0.0.1)" in found["egress"].what and "port 443" in found["egress"].command
+
+
+def test_an_old_agent_is_named_with_the_command_that_renews_it(here, running, monkeypatch):
+    monkeypatch.setattr(checks_of_box, "LEAST_AGENT", (3, 4, 0, 0))
+    found = examined(NAME)
+    assert list(found) == ["agent"] and "AWS-UpdateSSMAgent" in found["agent"].command
+
+
+def test_a_dead_agent_is_named_alone(here, running):
+    world.fault(here.state, "agent-hangs")
+    world.forward(here.state, 900)
+    found = examined(NAME)
+    assert list(found) == ["agent"] and "`inv up`" in found["agent"].command
+
+
+def logged_in(monkeypatch, folder: Path, profile: str) -> None:
+    """No keys in the environment, and this profile."""
+    (folder / "config").write_text(f"[profile mine]\nregion = us-east-1\n{profile}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "command"),
+    [
+        ("sso_session = work\nsso_account_id = 1\nsso_role_name = r\n", "`aws sso login --profile mine`"),
+        ("login_session = arn:aws:iam::1:user/me\n", "`aws login --profile mine`"),
+        ("mfa_serial = arn:aws:iam::1:mfa/me\n", "`aws sts get-caller-identity --profile mine`, with a new code of arn:aws:iam::1:mfa/me"),
+    ],
+)
+def test_the_login_that_has_expired_is_renewed_by_its_own_command(monkeypatch, tmp_path, profile, command):
+    logged_in(monkeypatch, tmp_path, profile)
+    assert login.command() == command
+
+
+def test_credentials_that_end_soon_are_named_with_their_minutes(here, monkeypatch, tmp_path):
+    ends = (datetime.now(UTC) + timedelta(minutes=8)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    keys = {"Version": 1, "AccessKeyId": "twin", "SecretAccessKey": "twin", "SessionToken": "t", "Expiration": ends}
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    logged_in(monkeypatch, tmp_path, f"credential_process = cat '{tmp_path / 'keys.json'}'\nsso_start_url = https://example.com\n")
+    found = examined()
+    assert list(found) == ["credentials"]
+    assert "minutes still" in found["credentials"].what and found["credentials"].command == "`aws sso login --profile mine`"
 
 
 def test_a_sound_account_has_nothing_to_say(here):

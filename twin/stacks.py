@@ -34,6 +34,7 @@ class Made:
     physical: str
     properties: dict
     keep: bool = False  # when the stack goes
+    keep_on_rollback: bool = False  # also where making it is taken back: `Retain` does, `RetainExceptOnCreate` does not
 
 
 @dataclass
@@ -314,19 +315,20 @@ class Stacks:
         """One resource is as its properties say: made, changed, or another in its place."""
         made, kind = stack.made.get(name), KINDS[about["Type"]]
         changed = differing(made.properties, properties) if made else []
-        keep = about.get("DeletionPolicy") == "Retain"
+        deletion = about.get("DeletionPolicy")
+        keep, always = deletion in ("Retain", "RetainExceptOnCreate"), deletion == "Retain"
         if made and not changed:
-            made.keep = keep
+            made.keep, made.keep_on_rollback = keep, always
             return
         if made and not set(changed) & set(kind.fixed):
             kind.update(client, made.physical, properties)
-            made.properties, made.keep = properties, keep
+            made.properties, made.keep, made.keep_on_rollback = properties, keep, always
             stack.note("UPDATE_COMPLETE", "", name, made)
             return
         if made:
             old.append((name, replace(made, keep=about.get("UpdateReplacePolicy") == "Retain")))
         physical = kind.create(client, properties, spare_name(stack.name, name))
-        stack.made[name] = Made(about["Type"], physical, properties, keep)
+        stack.made[name] = Made(about["Type"], physical, properties, keep, always)
         stack.note("CREATE_COMPLETE", "", name, stack.made[name])
 
     def remove(self, stack: Stack, name: str, made: Made, client: Client, retain: tuple[str, ...] = ()) -> str | None:
@@ -350,7 +352,7 @@ class Stacks:
             for name in reversed(list(stack.made)):
                 if name not in had:
                     made = stack.made.pop(name)
-                    self.remove(stack, name, replace(made, keep=False), client)
+                    self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
             if before:
                 self.become(stack, before, client)
             stack.note(f"{prefix}_COMPLETE", why)

@@ -1,11 +1,17 @@
 """A box is looked for in every zone, and where there is none the sentence says what to do."""
 
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conf.problem import Problem
 from remote import box, volume
+from remote.aws import Aws
 from twin import world
 
 
@@ -47,16 +53,41 @@ def test_where_no_zone_has_room_every_try_is_told(account, settings):
 
 def test_where_the_volume_is_no_other_zone_is_tried(account, settings):
     world.fault(state(account), "capacity", count=0, zones="us-east-1b")
-    with pytest.raises(Problem, match=r"now \(us-east-1b: InsufficientInstanceCapacity\)(.|\n)*leave us-east-1b(.|\n)*inv down --snapshot"):
+    with pytest.raises(
+        Problem,
+        match=r"now \(us-east-1b: InsufficientInstanceCapacity\)(.|\n)*leave us-east-1b(.|\n)*aws ec2 create-snapshot",
+    ):
         box.ensure(account, settings().box, volume_zone="us-east-1b")
 
 
-def test_a_stopped_box_that_cannot_start_gets_the_way_out_of_its_zone(account, settings):
-    made = box.ensure(account, settings().box)
+def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_that_are_printed(account, settings):
+    """A file system on the way: what the volume had, the box in the other zone has."""
+    run = settings()
+    made = box.ensure(account, run.box)
+    disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
+    volume.note_format(account, disk)
     box.stop(account, made["instance_id"])
-    world.fault(state(account), "capacity", count=0)
-    with pytest.raises(Problem, match=r"us-east-1a has no g6.2xlarge for i-(.|\n)*inv down --snapshot(.|\n)*create-volume"):
-        box.ensure(account, settings().box)
+    world.fault(state(account), "capacity", count=0, zones="us-east-1a")
+    with pytest.raises(Problem, match=r"us-east-1a has no g6.2xlarge for i-") as told:
+        box.ensure(account, run.box)
+    *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
+    assert last == "inv up"
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in commands:
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
+    moved = box.ensure(account, run.box, **volume.locate(account, run.box.name))
+    assert moved["zone"] == "us-east-1b" and moved["instance_id"] != made["instance_id"]
+    found = volume.ensure(account, run.box, moved["instance_id"], moved["zone"])
+    assert (found["volume_changed"], found["ours"]) == ("attached", "no") and found["volume_id"] != disk
+
+
+def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings):
+    ec2 = account.client("ec2")
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    id = ec2.run_instances(ImageId=image, InstanceType="g6.2xlarge", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    world.fault(state(account), "access-denied", only="ec2.CreateTags", by="laptop")
+    with pytest.raises(Problem, match=rf"does not let you take it(.|\n)*aws ec2 create-tags --resources {id}"):
+        box.ensure(Aws(replace(account.cloud, instance_id=id)), settings().box)
 
 
 def test_a_quota_that_is_used_up_leads_to_the_doctor(account, settings):

@@ -159,13 +159,15 @@ def test_a_name_that_changes_means_another_resource(cloud, stack):
     assert "/other/first" in groups and "/stack/first" not in groups
 
 
-def test_a_stack_that_cannot_be_made_takes_back_what_it_made(cloud):
-    cloud.iam.create_role(RoleName="second-role", AssumeRolePolicyDocument='{"Statement": []}')
+@pytest.mark.parametrize(("deletion", "kept"), [("RetainExceptOnCreate", False), ("Retain", True)])
+def test_a_stack_that_cannot_be_made_takes_back_what_it_made(cloud, deletion, kept):
+    if not kept:  # the last that the template makes is there already
+        cloud.iam.create_open_id_connect_provider(Url="https://second.example.com", ClientIDList=["theirs"])
     second = Stack(cloud, "second")
-    second.ask("CREATE")
+    second.ask("CREATE", TEMPLATE.replace("DeletionPolicy: Retain", f"DeletionPolicy: {deletion}"))
     assert second.execute() == "ROLLBACK_COMPLETE"
-    assert any("second-role already exists" in reason for reason in second.events())
-    assert "second-store" not in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
+    assert any("failed: [Provider]" in reason for reason in second.events())
+    assert ("second-store" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]) is kept
     with pytest.raises(ClientError, match="ROLLBACK_COMPLETE state and can not be updated"):
         second.ask("UPDATE")
     assert second.delete() == "DELETE_COMPLETE"
