@@ -44,7 +44,7 @@ def main(composed: DictConfig) -> None:
             Record(folder).phase("uploading" if given else "done")
     except Problem as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-        if HydraConfig.get().mode.name == "MULTIRUN":
+        if HydraConfig.get().mode.name == "MULTIRUN" and problem.reason != "killed":
             raise  # the sweep goes on with its next job, and fails at its end
         sys.exit(1)
 
@@ -61,6 +61,7 @@ def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
         from trainer import recipe  # torch and transformers take seconds to import: only for settings that are right
 
         recipe.run(settings, folder, record, begun, team)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: what is left takes no time
     except BaseException as error:
         from trainer.failure import diagnose
 
