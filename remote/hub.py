@@ -5,13 +5,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conf import schema
+from conf.problem import Problem
 from remote.aws import Aws
 from remote.store import Store
+
+TOKENS = "https://huggingface.co/settings/tokens"
 
 
 def token(aws: Aws) -> str:
     """The Hub token, from the secret that `cloud.hub_secret` names."""
-    return aws.secret(aws.cloud.hub_secret)
+    name = aws.cloud.hub_secret
+    try:
+        found = aws.secret(name)
+    except aws.client("secretsmanager").exceptions.ResourceNotFoundException:  # also a secret that has no value yet
+        found = ""
+    if not found:
+        hint = f"`inv init --token FILE` puts one there; {TOKENS} makes one, of the role `write`"
+        raise Problem(f"there is no Hub token in the secret `{name}`", hint, reason="refused")
+    return found
 
 
 def publish(

@@ -102,7 +102,9 @@ def _preflight(words: list[str]) -> None:
 
     try:
         run = load.load(words)
-        print("\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, run.box, sys.stdout.isatty())))
+        here = run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, sys.stdout.isatty()
+        lines = preflight.outlook(*here) if Path(run.model.id).is_dir() else preflight.prove(*here)[1]
+        print("\n".join(lines))
     except Problem as problem:
         sys.exit(f"error: {problem}")
 

@@ -58,7 +58,7 @@ from trainer import preflight
 run = load.load({words!r})
 class Card:
     name, bytes = "NVIDIA L4", 4_000_000
-print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), run.box, True)))
+print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), True)))
 print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
