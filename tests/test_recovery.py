@@ -100,7 +100,7 @@ def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
     box.inv("up", "deploy")
     box.inv("train", "--detach", overrides=settings)
     run_id = run_ids(box)[-1]
-    wait_until(lambda: steps(box, run_id))
+    wait_until(lambda: any(key.endswith(f"{run_id}/events.jsonl") for key in box.objects()) and steps(box, run_id))
     box.inv("down", "--force")
     assert not trainers(box)
     left = state(box, run_id)

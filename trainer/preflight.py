@@ -12,7 +12,7 @@ from huggingface_hub.utils import disable_progress_bars
 from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
 from data import rows
-from trainer import files, plan, prompt, rights, tokens
+from trainer import files, fit, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
 from trainer.prompt import Example, Prompt
@@ -81,14 +81,22 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
-    """What the run will see and need, in lines; `card` and `hourly` are as AWS tells them; None: this machine, for nothing."""
+    """What the run will see and need, in lines; a Problem where it does not fit. `train.recompute=auto` is decided in `run`.
+
+    `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
+    """
     seen = look(run, endpoint, token)
     if seen.prompt is None or seen.shape is None:
         return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"]
-    name = card.name if card else None
-    made = plan.make(seen.shape, run, seen.examples, seen.held_out, name)
+    gpu = card.name if card else None
+    room = fit.Room(card.name, int(card.bytes * (1 - plan.RESERVE))) if card else None
+    why = "what fits is decided where it trains"
+    if room:
+        needs = fit.needs_of(seen.shape, seen.examples, plan.number_width(gpu))
+        run.train.recompute, why = fit.settle(run, needs, room, max(map(len, seen.examples)))
+    made = plan.make(seen.shape, run, seen.examples, seen.held_out, gpu)
     told = [prompt.show(seen.prompt, seen.examples, colour)]
-    told += words.lines(made, run, seen.shape, (card.name, card.bytes) if card else None, run.box.disk_gb)
+    told += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
     return told + _price(sum(made.seconds.values()), hourly, run.box) if hourly else told
 
 
