@@ -292,7 +292,8 @@ def plan(c):
     aws = account(run)
     for verb, parts in chain(run).items():
         print(f"{verb}\n{planned().outline(parts)}")
-    print(outlook(aws, run, sys.stdout.isatty()))
+    _, lines = proof(aws, run, sys.stdout.isatty())
+    print("\n".join(lines))
 
 
 @task(help={"empty": "an account with nothing in it, for `inv init`"})
@@ -623,21 +624,18 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
 
 
 def check_inputs(aws, settings) -> dict:
-    """Check the rows and the base model before anything is paid for, and tell what the run will need."""
-    from remote import hub
-    from trainer import preflight
-
-    facts = preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
-    print(outlook(aws, settings, sys.stderr.isatty()), file=sys.stderr)
+    """Check rows, token and base model before anything is paid for, and tell what the run will need."""
+    facts, lines = proof(aws, settings, sys.stderr.isatty())
+    print("\n".join(lines), file=sys.stderr)
     return facts
 
 
-def outlook(aws, run, colour: bool) -> str:
+def proof(aws, run, colour: bool) -> tuple[dict, list[str]]:
     from remote import gpu, hub, price
     from trainer import preflight
 
     card, hourly = gpu.card(aws, run.box.instance_type), price.per_hour(aws, run.box.instance_type)
-    return "\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, run.box, colour))
+    return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, colour)
 
 
 def patient(run):

@@ -122,7 +122,7 @@ class Train:
     hours: float | None = MISSING  # of training, after which it stops wherever it is; null means no limit
     rows_per_step: int = MISSING  # rows whose gradients make one optimizer step
     pack_tokens: int | None = MISSING  # tokens of one packed forward pass; the step's rows fill as few as they fit in; null: a row each
-    recompute: bool = MISSING  # compute activations again in the backward pass: half as much computing more, far less memory
+    recompute: Any = MISSING  # compute activations again in the backward pass: yes, no, or auto: only where they do not fit otherwise
     optimizer: str = MISSING  # a class of torch.optim or bitsandbytes.optim
     optimizer_options: dict[str, Any] = MISSING  # by the optimizer's own names
     lr: float = MISSING
@@ -142,6 +142,9 @@ class Train:
     trackers: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
 
     def __post_init__(self):
+        self.recompute = {True: "yes", False: "no"}.get(self.recompute, self.recompute)  # YAML reads a bare yes and no as truth values
+        if self.recompute not in ("auto", "yes", "no"):
+            raise ValueError(f"train.recompute is {self.recompute}; use auto, yes or no")
         for name in POSITIVE:
             if getattr(self, name) is not None:
                 positive(f"train.{name}", getattr(self, name))
