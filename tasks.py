@@ -602,7 +602,6 @@ def rehearsed(c, intent: str) -> bool:
 def perform(c, run, verb, parts, done, audited=True) -> None:
     """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
     from remote import audit
-    from remote.ssm import Ssm
     from remote.store import Store
 
     if rehearsed(c, f"# {verb}"):
@@ -610,7 +609,7 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
         return
     started, aws = time.monotonic(), account(run)
     try:
-        facts = planned().perform(parts, aws, Ssm)
+        facts = planned().perform(parts, aws, planned().transport(run))
     except BaseException:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
