@@ -164,9 +164,9 @@ def status(c):
     run = settings(c)
     from remote import status as now
 
-    text = now.text(account(run), run)
+    text, about = now.text(account(run), run, memory.subjects(ROOT))
     print(text)
-    memory.keep(ROOT, text)
+    memory.keep(ROOT, text, about)
 
 
 @task(
@@ -469,6 +469,12 @@ def bench_cli(c):
     c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
 
 
+@task
+def bench_status(c):
+    """Time how soon `inv status` shows what it remembers, and what AWS says."""
+    c.run(shlex.join([sys.executable, "tests/bench/status.py"]))
+
+
 @task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "random NF4 weights of these sizes: llama31-8b"})
 def bench_trainer(c, steps=4, rounds=2, shape=None):
     """Time training beside TRL: tokens a second, peak memory, losses."""
@@ -603,7 +609,6 @@ def rehearsed(c, intent: str) -> bool:
 def perform(c, run, verb, parts, done, audited=True) -> None:
     """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
     from remote import audit
-    from remote.ssm import Ssm
     from remote.store import Store
 
     if rehearsed(c, f"# {verb}"):
@@ -611,7 +616,7 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
         return
     started, aws = time.monotonic(), account(run)
     try:
-        facts = planned().perform(parts, aws, Ssm)
+        facts = planned().perform(parts, aws, planned().transport(run))
     except BaseException:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
@@ -703,6 +708,7 @@ for body, name in (
     data.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
+bench.add_task(bench_status, "status")
 bench.add_task(bench_trainer, "trainer")
 namespace.add_collection(twin)
 namespace.add_collection(data)
