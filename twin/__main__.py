@@ -15,11 +15,9 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from twin import account, grade, instances, launches, provided, world
 from twin.access import Access
-from twin.boxes import Boxes
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
 from twin.control import Control
-from twin.ecr import Registry
 from twin.faults import KINDS, Faults
 from twin.gateway import Gateway
 from twin.hub.app import Hub
@@ -51,9 +49,9 @@ def main() -> None:
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
     journal = Journal(state / "journal.jsonl")
     clock = Clock()
-    boxes, registry = grade.hardware(plan, state, region, clock.today)
+    hardware = grade.hardware(plan, state, region, clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
-    front = gateway(journal, clock, boxes, registry, region)
+    front = gateway(journal, clock, hardware, region)
     aws = address(serve(front))
     found = {
         "aws": aws,
@@ -61,7 +59,7 @@ def main() -> None:
         "region": region,
         "token": token,
     }
-    boxes.environment = box_environment(state, found)
+    hardware.boxes.environment = box_environment(state, found)
     os.environ |= {name: value for name, value in world.aws_environment(state, aws, region).items() if value is not None}
     account.create(plan["account"], token)
     publish(state, found)
@@ -69,10 +67,11 @@ def main() -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()
-    boxes.doors.close_all()
+    hardware.boxes.doors.close_all()
 
 
-def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, region: str) -> Gateway:
+def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: str) -> Gateway:
+    boxes, registry = hardware.boxes, hardware.registry
     about = (instances.running, instances.may_register, instances.tags)
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
     metadata = Metadata(region, clock.now)
@@ -82,7 +81,7 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, re
     boxes.power_off = lambda instance: shut_down(made, region, instance)
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
-    mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
+    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry)
     services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
     services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
