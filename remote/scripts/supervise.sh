@@ -12,6 +12,8 @@ rest() {
   [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || sleep "$PERIOD"
 }
 
+full() { [ "$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $4 }')" -lt 1024 ]; }
+
 # PERIOD seconds, or until somebody rings.
 doze() { read -r -t "$PERIOD" -u 8 || true; }
 
@@ -26,6 +28,9 @@ explain_exit() {
     write_state "$run" failed out_of_memory "the kernel ended the trainer: the box has no memory left" "lower train.pack_tokens, then inv train"
   elif [ "$(phase "$run")" = failed ]; then
     return 0
+  elif full; then # the trainer had no room to say so itself
+    rm -f "$MOUNT/reserve"
+    write_state "$run" failed disk_full "the volume has no room left" "inv up deploy train -- box.disk_gb=... makes it larger; inv clean removes old runs"
   elif [ "$code" -gt 128 ]; then
     write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "inv train goes on from the newest checkpoint"
   else
