@@ -7,9 +7,9 @@ from twin import world
 from twin.machine import life
 
 pytestmark = pytest.mark.system
-STEPS = 60
+STEPS = 40
 # Long enough to be caught in the middle.
-LONG = (f"train.steps={STEPS}", "train.save_every=5", "train.eval_every=60", "train.rows_per_step=2")
+LONG = (f"train.steps={STEPS}", "train.save_every=4", f"train.eval_every={STEPS}", "train.rows_per_step=2")
 
 
 @pytest.fixture
@@ -53,14 +53,16 @@ def test_the_disk_is_full_in_the_middle_and_grows(machine, settings):
     with machine.counted() as most:
         run_id = machine.begin(*settings)
         world.fault(machine.state, "disk-full")
-        told = machine.inv("train", overrides=settings, ok=False)
-        assert told.returncode == 1 and "disk_full" in told.stderr and "`box.disk_gb" in told.stderr, told.stderr
+        machine.until(lambda: machine.phase(run_id)["phase"] == "failed")
+        assert machine.phase(run_id)["reason"] == "disk_full" and "box.disk_gb=" in machine.phase(run_id)["hint"]
+        again = machine.inv("train", overrides=settings, ok=False)
+        assert again.returncode == 1 and "`inv up deploy train -- box.disk_gb=...`" in again.stderr
         assert not trainers()
         done = machine.inv("up", "deploy", "train", "publish", overrides=(*settings, "box.disk_gb=110"))
+    machine.run(f"rm {MOUNT}/somebodys.file*")
     assert f"{run_id} is done" in done.stdout
     assert most() == 1
     machine.ended_well(run_id, STEPS, resumed=1)
-    machine.run(f"rm {MOUNT}/somebodys.file*")
 
 
 def test_aws_takes_the_spot_box_back_and_another_box_goes_on(machine, settings):
