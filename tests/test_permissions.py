@@ -1,4 +1,7 @@
-"""Least privilege, held against what is really asked: every verb passes with our policies, and no line of them is for nothing."""
+"""Least privilege, held against what is really asked: every verb passes with our policies, and no line of them is for nothing.
+
+The whole way takes minutes and is a `system` test; the shorter one of docs/AWS.md runs with the same policies in tests/test_docs_aws.py.
+"""
 
 import fnmatch
 import json
@@ -27,6 +30,14 @@ GIVEN = ("cloud.budget_usd=40", "cloud.github=me/mine")
 
 def stopped(laptop) -> bool:
     return next(box["state"] for box in snapshot(laptop)["boxes"]) == "stopped"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """An account with nothing in it."""
+    made = Story(tmp_path_factory.mktemp("an empty account"))
+    yield made
+    world.stop(made.state)
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +73,26 @@ def story(tmp_path_factory):
     world.stop(made.state)
 
 
+@pytest.mark.system
 def test_the_whole_story_passes_with_our_policies_and_the_doctor_finds_nothing_wrong(story):
     for said in story.said["doctor"]:
         assert " 0 broken, 0 to look at" in said
 
 
+@pytest.mark.system
 def test_a_command_that_is_given_twice_changes_nothing_the_second_time(story):
     assert set(story.changed) == {"init", "plan", "doctor", "up", "deploy", "publish", "down", "destroy"}
     assert {verb: change for verb, change in story.changed.items() if change} == {}
 
 
+@pytest.mark.system
 def test_nothing_is_left_but_what_was_kept_on_purpose(story):
     kept = {name: things for name, things in story.kept.items() if things}
     assert set(kept) == {"buckets", "objects", "snapshots"}
     assert {name: things for name, things in snapshot(story).items() if things} == {"snapshots": kept["snapshots"]}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("who", "statements"), [("laptop", [*LAPTOP, *SETUP]), ("box", BOX)])
 def test_all_that_is_asked_for_is_allowed(story, who, statements):
     asked = [one for one in story.asked[who] if one["action"] != "sts:GetCallerIdentity"]
@@ -88,6 +103,7 @@ def allowed(statements, one: dict) -> bool:
     return policy.decide([document(statements)], one["action"], one["resource"], one["context"]) == policy.ALLOWED
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("who", "statements", "beside"), [("laptop", LAPTOP, []), ("laptop", SETUP, LAPTOP), ("box", BOX, [])])
 def test_without_any_one_line_something_that_was_asked_for_would_be_denied(story, who, statements, beside):
     for one in statements:
@@ -135,13 +151,13 @@ def test_without_one_line_of_the_boxs_the_chain_fails_with_a_sentence(laptop, ac
 
 
 @pytest.mark.parametrize("action", ["cloudformation:CreateChangeSet", "iam:CreateRole", "ssm:PutParameter"])
-def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(story, action):
-    world.enforce(story.state, [POLICIES["laptop"], without("setup", action)])
-    done = story.inv("init", "--yes", overrides=GIVEN, ok=False)
-    world.enforce(story.state, None)
+def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(empty, action):
+    world.enforce(empty.state, [POLICIES["laptop"], without("setup", action)])
+    done = empty.inv("init", "--yes", overrides=GIVEN, ok=False)
+    world.enforce(empty.state, None)
     assert refused(done, action) and "--who setup" in done.stderr
-    left = {name: things for name, things in snapshot(story).items() if things}
-    assert set(left) - {"snapshots", "stacks"} == set()  # CloudFormation keeps the record of what it has rolled back
+    left = {name: things for name, things in snapshot(empty).items() if things}
+    assert set(left) - {"stacks"} == set()  # CloudFormation keeps the record of what it has rolled back
 
 
 @pytest.mark.parametrize("who", sorted(POLICIES))
