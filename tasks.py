@@ -164,9 +164,9 @@ def status(c):
     run = settings(c)
     from remote import status as now
 
-    text = now.text(account(run), run)
+    text, about = now.text(account(run), run, memory.subjects(ROOT))
     print(text)
-    memory.keep(ROOT, text)
+    memory.keep(ROOT, text, about)
 
 
 @task(
@@ -292,7 +292,8 @@ def plan(c):
     aws = account(run)
     for verb, parts in chain(run).items():
         print(f"{verb}\n{planned().outline(parts)}")
-    print(outlook(aws, run, sys.stdout.isatty()))
+    _, lines = proof(aws, run, sys.stdout.isatty())
+    print("\n".join(lines))
 
 
 @task(help={"empty": "an account with nothing in it, for `inv init`"})
@@ -468,6 +469,12 @@ def bench_cli(c):
     c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
 
 
+@task
+def bench_status(c):
+    """Time how soon `inv status` shows what it remembers, and what AWS says."""
+    c.run(shlex.join([sys.executable, "tests/bench/status.py"]))
+
+
 @task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "random NF4 weights of these sizes: llama31-8b"})
 def bench_trainer(c, steps=4, rounds=2, shape=None):
     """Time training beside TRL: tokens a second, peak memory, losses."""
@@ -602,7 +609,6 @@ def rehearsed(c, intent: str) -> bool:
 def perform(c, run, verb, parts, done, audited=True) -> None:
     """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
     from remote import audit
-    from remote.ssm import Ssm
     from remote.store import Store
 
     if rehearsed(c, f"# {verb}"):
@@ -610,7 +616,7 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
         return
     started, aws = time.monotonic(), account(run)
     try:
-        facts = planned().perform(parts, aws, Ssm)
+        facts = planned().perform(parts, aws, planned().transport(run))
     except BaseException:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
@@ -623,21 +629,18 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
 
 
 def check_inputs(aws, settings) -> dict:
-    """Check the rows and the base model before anything is paid for, and tell what the run will need."""
-    from remote import hub
-    from trainer import preflight
-
-    facts = preflight.check(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
-    print(outlook(aws, settings, sys.stderr.isatty()), file=sys.stderr)
+    """Check rows, token and base model before anything is paid for, and tell what the run will need."""
+    facts, lines = proof(aws, settings, sys.stderr.isatty())
+    print("\n".join(lines), file=sys.stderr)
     return facts
 
 
-def outlook(aws, run, colour: bool) -> str:
+def proof(aws, run, colour: bool) -> tuple[dict, list[str]]:
     from remote import gpu, hub, price
     from trainer import preflight
 
     card, hourly = gpu.card(aws, run.box.instance_type), price.per_hour(aws, run.box.instance_type)
-    return "\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, run.box, colour))
+    return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, colour)
 
 
 def patient(run):
@@ -705,6 +708,7 @@ for body, name in (
     data.add_task(body, name)
 bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
+bench.add_task(bench_status, "status")
 bench.add_task(bench_trainer, "trainer")
 namespace.add_collection(twin)
 namespace.add_collection(data)

@@ -1,5 +1,6 @@
 """The typed settings of a run: names, types and rules. Values live in the YAML files beside this one."""
 
+import ipaddress
 import math
 from dataclasses import dataclass, field
 from enum import Enum
@@ -48,6 +49,8 @@ class TooLong(Enum):
 
 POSITIVE = ("steps", "epochs", "hours", "rows_per_step", "pack_tokens", "lr", "loraplus_lr_ratio", "decay", "clip", "eval_every")
 POSITIVE += ("patience", "save_every", "keep", "eval_batch")  # of `train`
+
+SMALLEST_PREFIX = 24  # of the network that may come in by SSH: 256 addresses
 
 
 def positive(path: str, value: float) -> None:
@@ -122,7 +125,7 @@ class Train:
     hours: float | None = MISSING  # of training, after which it stops wherever it is; null means no limit
     rows_per_step: int = MISSING  # rows whose gradients make one optimizer step
     pack_tokens: int | None = MISSING  # tokens of one packed forward pass; the step's rows fill as few as they fit in; null: a row each
-    recompute: bool = MISSING  # compute activations again in the backward pass: half as much computing more, far less memory
+    recompute: Any = MISSING  # compute activations again in the backward pass: yes, no, or auto: only where they do not fit otherwise
     optimizer: str = MISSING  # a class of torch.optim or bitsandbytes.optim
     optimizer_options: dict[str, Any] = MISSING  # by the optimizer's own names
     lr: float = MISSING
@@ -142,6 +145,9 @@ class Train:
     trackers: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
 
     def __post_init__(self):
+        self.recompute = {True: "yes", False: "no"}.get(self.recompute, self.recompute)  # YAML reads a bare yes and no as truth values
+        if self.recompute not in ("auto", "yes", "no"):
+            raise ValueError(f"train.recompute is {self.recompute}; use auto, yes or no")
         for name in POSITIVE:
             if getattr(self, name) is not None:
                 positive(f"train.{name}", getattr(self, name))
@@ -252,6 +258,9 @@ class Box:
     gpu: bool = MISSING  # refuse to train when the driver shows no GPU
     idle_minutes: float = MISSING  # without a run and without a command for so long, the box stops itself
     max_hours: float = MISSING  # after its start the box is stopped, whatever it is doing
+    ssh: bool = MISSING  # scripts travel by SSH in place of Run Command; `up` opens port 22 to `ssh_from` alone, `down` closes it
+    ssh_from: str = MISSING  # who may come in by that port: auto (this machine's address, as AWS sees it), or a network
+    user: str = MISSING  # of the image; it may use sudo without a password
 
     def __post_init__(self):
         positive("box.root_gb", self.root_gb)
@@ -262,6 +271,16 @@ class Box:
             raise ValueError(f"box.max_hours is {self.max_hours}; use at least the {self.idle_minutes} minutes of box.idle_minutes")
         if not self.mount.startswith("/") or self.mount.rstrip("/") == "":
             raise ValueError(f"box.mount is {self.mount!r}; use an absolute path such as /mnt/training")
+        if self.ssh_from != "auto":
+            self._check_network()
+
+    def _check_network(self) -> None:
+        try:
+            network = ipaddress.IPv4Network(self.ssh_from)
+        except ValueError as error:
+            raise ValueError(f"box.ssh_from is {self.ssh_from!r}; use auto, or a network such as 203.0.113.7/32") from error
+        if network.prefixlen < SMALLEST_PREFIX:
+            raise ValueError(f"box.ssh_from is {network}, {network.num_addresses} addresses; use /{SMALLEST_PREFIX} or narrower, or auto")
 
 
 @dataclass

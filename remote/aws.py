@@ -1,6 +1,5 @@
 """One account: its clients, who is asking, and what its errors mean in words."""
 
-import functools
 import os
 import sys
 import threading
@@ -10,6 +9,7 @@ from urllib.parse import urlparse
 from conf import schema, secret
 from conf.problem import Problem
 
+AT_ONCE = 20  # requests of one client, as many as `inv status` has
 LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
 MEANING = {
     "ExpiredToken": ("the AWS credentials have expired", LOGIN),
@@ -29,6 +29,8 @@ class Aws:
         self.cloud = cloud
         self._clients = {}
         self._lock = threading.RLock()  # boto3's default session makes one client at a time
+        self._caller = ""
+        self._identity = threading.Lock()  # asked for once, though several threads want it
 
     def client(self, service: str, once: bool = False):
         """A client of the service; with `once` it never sends a request twice by itself."""
@@ -44,7 +46,7 @@ class Aws:
         # Prices are served from a few regions only, whatever the box's own is.
         region = "us-east-1" if service == "pricing" else self.cloud.region
         retries = {"mode": "standard", "total_max_attempts": 1} if once else {"mode": "adaptive", "max_attempts": 8}
-        config = Config(retries=retries, connect_timeout=5, read_timeout=60)
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=AT_ONCE)
         client = boto3.client(service, region_name=region, config=config)
         loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
         if loopback and not self.cloud.loopback:
@@ -61,11 +63,14 @@ class Aws:
             boto3.DEFAULT_SESSION = None
             self._clients = {}
 
-    @functools.cached_property
+    @property
     def caller(self) -> str:
         """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
-        arn = self.client("sts").get_caller_identity()["Arn"]
-        return arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
+        with self._identity:
+            if not self._caller:
+                arn = self.client("sts").get_caller_identity()["Arn"]
+                self._caller = arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
+            return self._caller
 
     def secret(self, name: str) -> str:
         """The value of a secret, for immediate use: it is never kept, printed or passed on."""

@@ -10,6 +10,7 @@ from remote import capacity, switch
 from remote.aws import DENIED, Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
+HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who comes in by SSH, as its console showed it first
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
 ALIVE = ["pending", "running", "stopping", "stopped"]
 
@@ -23,6 +24,15 @@ class Found:
     launched: datetime  # its latest start
     owner: str
     stopped_because: str  # what its supervisor said when it stopped the box
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one comes to the box from outside."""
+
+    address: str  # empty: it has none
+    group: str  # the security group that says who may
+    host_key: str  # empty: not known yet
 
 
 def find(aws: Aws, name: str) -> Found | None:
@@ -54,6 +64,12 @@ def _found(entry: dict) -> Found:
         tags.get(OWNER, ""),
         tags.get(STOPPED, ""),
     )
+
+
+def entry(aws: Aws, instance_id: str) -> Entry:
+    found = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+    return Entry(found.get("PublicIpAddress", ""), found["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
 
 
 def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
@@ -184,8 +200,9 @@ def wait_for_agent(aws: Aws, instance_id: str, seconds: int = 600) -> dict:
         pause = min(pause * 1.5, 5)
     raise Problem(
         f"the agent on {instance_id} did not register within {seconds} s",
-        f"`aws ec2 get-console-output --instance-id {instance_id}` shows its boot; "
-        "its role needs AmazonSSMManagedInstanceCore, its subnet a way to the ssm endpoints",
+        "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or mend the agent: its role needs "
+        "AmazonSSMManagedInstanceCore, its subnet a way to the ssm endpoints; "
+        f"`aws ec2 get-console-output --latest --instance-id {instance_id}` shows its boot",
         reason="unreachable",
     )
 

@@ -9,15 +9,20 @@ from conf.problem import Problem
 from remote.aws import Aws
 from remote.store import Store
 
+TOKENS = "https://huggingface.co/settings/tokens"
+
 
 def token(aws: Aws) -> str:
     """The Hub token, from the secret that `cloud.hub_secret` names."""
-    secrets, name = aws.client("secretsmanager"), aws.cloud.hub_secret
+    name = aws.cloud.hub_secret
     try:
-        return aws.secret(name)
-    except secrets.exceptions.ResourceNotFoundException as error:
-        hint = f"`aws secretsmanager create-secret --name {name} --secret-string file://FILE`, with the token in FILE"
-        raise Problem(f"there is no secret `{name}`", hint, reason="refused") from error
+        found = aws.secret(name)
+    except aws.client("secretsmanager").exceptions.ResourceNotFoundException:  # also a secret that has no value yet
+        found = ""
+    if not found:
+        hint = f"`inv init --token FILE` puts one there; {TOKENS} makes one, of the role `write`"
+        raise Problem(f"there is no Hub token in the secret `{name}`", hint, reason="refused")
+    return found
 
 
 def publish(

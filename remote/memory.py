@@ -1,9 +1,11 @@
 """What `inv status` said last, kept on this laptop as a courtesy: shown at once, with its age, and never as current.
 
+With it is kept what that was about: which box, which runs. AWS is asked about these at once, and not taken at its word of then.
 Nothing else reads it. It imports next to nothing, so that it is on the screen before the settings are composed.
 """
 
 import hashlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -22,18 +24,33 @@ def place(root: Path) -> Path:
 def show(root: Path) -> None:
     """Print what is remembered, if anything, and that it is not current."""
     path = place(root)
-    if not path.exists():
+    remembered = read(path)
+    if not remembered:
         return
     seconds = max(0, time.time() - path.stat().st_mtime)
     age = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
     print(f"{age} ago it was, and may no longer be:")
-    print("".join(f"  {line}\n" for line in path.read_text().splitlines()), flush=True)
+    print("".join(f"  {line}\n" for line in remembered["text"].splitlines()), flush=True)
     print("now:", flush=True)
 
 
-def keep(root: Path, text: str) -> None:
+def subjects(root: Path) -> dict:
+    """What the last answer was about; nothing where there was none."""
+    return read(place(root)).get("about", {})
+
+
+def keep(root: Path, text: str, about: dict) -> None:
     path = place(root)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(text)
+    part.write_text(json.dumps({"text": text, "about": about}))
     part.replace(path)
+
+
+def read(path: Path) -> dict:
+    """What the file holds; nothing where it is not there or not ours."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "text" in found else {}

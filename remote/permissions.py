@@ -13,6 +13,9 @@ from remote.statement import Place, Statement, document
 
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
 MARKED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
+OURS = {"StringEquals": {"aws:ResourceTag/Name": "fine-tune-slm"}}  # the security group of stack.yaml
+COMING = ("ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey")
+DOOR = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
 AGENT_MESSAGES = ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
 PUSHING = "https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html"
 LAYERS_WRITTEN = ("CompleteLayerUpload", "InitiateLayerUpload", "PutImage", "UploadLayerPart")
@@ -56,10 +59,11 @@ def laptop(at: Place) -> list[Statement]:
 
 def _boxes(at: Place) -> list[Statement]:
     made = tuple(at.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "security-group", "launch-template"))
-    instances = at.arn("ec2", "instance/*")
+    instances, groups = at.arn("ec2", "instance/*"), at.arn("ec2", "security-group/*")
     tagging = (instances, at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*"))
     at_birth = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}
     used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
+    noted = ("ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
     return [
         Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), MARKED),
         Statement("LaunchWith", "and with it disk, network and image", ("ec2:RunInstances",), (*made, at.public("ec2", "image/*"))),
@@ -71,7 +75,8 @@ def _boxes(at: Place) -> list[Statement]:
             at_birth,
             "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html",
         ),
-        Statement("UseBox", "`up` starts, `down` stops, `down --purge` ends our boxes", used, (instances,), MINE),
+        # In one statement, for IAM's limit: attach its volume, note its host key (its console shows it) and why it stopped, send it a key.
+        Statement("UseBox", "`up` starts, `down` stops, `down --purge` ends our boxes", (*used, *noted, *COMING), (instances,), MINE),
         Statement(
             "GiveUpSpot",
             "`down --purge` gives up the spot request",
@@ -85,7 +90,7 @@ def _boxes(at: Place) -> list[Statement]:
             (at.role("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),),
             implied="https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
         ),
-        Statement("ForgetStop", "`up` takes away the note why the box stopped", ("ec2:DeleteTags",), (instances,), MINE),
+        Statement("OpenPort", "`box.ssh=true`: `up` opens port 22 to its caller, `down` closes it", DOOR, (groups,), OURS),
     ]
 
 
@@ -95,7 +100,6 @@ def _disks(at: Place) -> list[Statement]:
     return [
         Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), MARKED),
         Statement("UseVolume", "attach, grow, copy, note, delete", changed, (volumes,), MINE),
-        Statement("AttachToBox", "attaching is a matter of the box, too", ("ec2:AttachVolume",), (at.arn("ec2", "instance/*"),), MINE),
         Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), MARKED),
     ]
 
@@ -154,7 +158,8 @@ def _roles(at: Place) -> list[Statement]:
 
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
-    seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets", "RouteTables")
+    seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
+    seen += ("RouteTables", "SecurityGroups")
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),

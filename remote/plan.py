@@ -1,6 +1,7 @@
 """Verb to plan, plan to deeds. A plan can be printed, compared and tested without a box."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -8,16 +9,19 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, destroy, follow, hub, image, lock, record, runs, switch, volume
+from remote import box, destroy, door, follow, hub, image, lock, record, runs, switch, volume
 from remote import clean as cleaning
 from remote import init as account
 from remote.aws import Aws
+from remote.ssh import Ssh
+from remote.ssm import Ssm
 from remote.step import Call, Fact, Step, body, compose, filled, settings_block
 from remote.transport import Transport
 
 Plan = list[Call | Step]
 
 TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
+FIRST_BOOT = 600  # seconds until a new box must have shown its host key
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
@@ -67,8 +71,21 @@ def up(run: schema.Run) -> Plan:
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
-        Call(box.wait_for_agent, {"instance_id": Fact("instance_id")}),
+        *_way_in(run),
         Step("setup", _place(run) | {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "SUPERVISOR": supervisor}),
+    ]
+
+
+def _way_in(run: schema.Run) -> Plan:
+    """Scripts can travel to the box; a port that was left open by another `up` is closed."""
+    mine = {"instance_id": Fact("instance_id")}
+    if run.box.ssh:
+        source = {"name": run.box.name, "source": run.box.ssh_from}
+        return [Call(door.open_to, mine | source), Call(door.pin, mine | {"seconds": FIRST_BOOT})]
+    return [
+        Call(door.close, mine | {"name": run.box.name}, said=False),
+        Call(box.wait_for_agent, mine),
+        Call(door.note_key, mine, said=False),
     ]
 
 
@@ -153,10 +170,16 @@ def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
         _alone(run, "down"),
         Call(box.look, {"name": run.box.name}),
         Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running")),
+        Call(door.close, {"instance_id": Fact("instance_id"), "name": run.box.name}, said=run.box.ssh),
         Call(box.stop, {"instance_id": Fact("instance_id")}),
         *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
         Call(switch.disarm, {"instance_id": Fact("instance_id")}),
     ]
+
+
+def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
+    """What carries scripts to the box."""
+    return functools.partial(Ssh, user=run.box.user) if run.box.ssh else Ssm
 
 
 def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) -> dict:

@@ -1,18 +1,17 @@
 """The transport over SSM Run Command: send, poll, collect."""
 
-import base64
-import gzip
 import secrets
 import time
 
 from conf.problem import Problem
 from remote.aws import Aws, Patience
-from remote.transport import Result
+from remote.transport import Result, packed
 
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 # "InvocationDoesNotExist" is documented for the first moments after a send.
 GRACE = 30  # seconds
 ATTEMPTS = 7  # 16 seconds of pauses
+OTHERWISE = "where its agent is dead, `inv up -- box.ssh=true` comes in by SSH, and so do the verbs after it"
 LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
 
 
@@ -24,7 +23,11 @@ class Ssm:
         self.instance_id = instance_id
 
     def run(self, script: str, timeout: int, title: str = "") -> Result:
-        command_id = self._send(packed(script), timeout, f"{title} {secrets.token_hex(4)}".strip())
+        text = packed(script)
+        if len(text) > LIMIT:
+            what = f"a script of {len(text)} bytes is too long for Run Command"
+            raise Problem(what, "this is a fault of ours: please report it", reason="crashed")
+        command_id = self._send(text, timeout, f"{title} {secrets.token_hex(4)}".strip())
         found = self._collect(command_id, timeout)
         # ResponseCode is -1 when the script never ran to its end.
         return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
@@ -46,7 +49,7 @@ class Ssm:
                 return client.send_command(**request)["Command"]["CommandId"]
             except client.exceptions.InvalidInstanceId as error:
                 what = f"the agent on {self.instance_id} does not take commands"
-                raise Problem(what, "`inv up` starts the box and waits for it", reason="unreachable") from error
+                raise Problem(what, f"`inv up` starts the box and waits for it; {OTHERWISE}", reason="unreachable") from error
             except (HTTPClientError, ClientError) as error:
                 if attempt == ATTEMPTS - 1 or not _again(error):
                     raise
@@ -77,7 +80,9 @@ class Ssm:
                     patience.bear(error)
             if time.monotonic() - started > timeout + 120:
                 raise Problem(
-                    f"command {command_id} has not answered for {timeout + 120} s", "`inv status` shows the box", reason="unreachable"
+                    f"command {command_id} has not answered for {timeout + 120} s",
+                    f"`inv status` shows the box; {OTHERWISE}",
+                    reason="unreachable",
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 5)
@@ -87,7 +92,9 @@ class Ssm:
         details = found["StatusDetails"].replace(" ", "")
         if details in ("DeliveryTimedOut", "Undeliverable", "Terminated"):
             raise Problem(
-                f"the box did not take the command ({found['StatusDetails']})", "`inv up` waits for its agent", reason="unreachable"
+                f"the box did not take the command ({found['StatusDetails']})",
+                f"`inv up` waits for its agent; {OTHERWISE}",
+                reason="unreachable",
             )
         if details == "ExecutionTimedOut":
             raise Problem(
@@ -104,13 +111,3 @@ def _again(error: Exception) -> bool:
     if answer is None:
         return True
     return answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or answer["Error"]["Code"] in ("ThrottlingException", "Throttling")
-
-
-def packed(script: str) -> str:
-    """`script` as a short bash text. Compressed and encoded: `{{ }}`, quotes, CR LF and non-ASCII survive the document's own syntax."""
-    body = base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
-    if len(body) > LIMIT:
-        raise Problem(
-            f"a script of {len(body)} bytes is too long for Run Command", "this is a fault of ours: please report it", reason="crashed"
-        )
-    return f"#!/bin/bash\nset -o pipefail\nbase64 -d <<'END' | gzip -dc | bash\n{body}\nEND\n"

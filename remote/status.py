@@ -1,42 +1,73 @@
-"""The box and the runs as AWS and S3 know them now, asked side by side."""
+"""The box and the runs as AWS and S3 know them now, asked side by side.
+
+What depends on an answer (the schedule of this box, the state of that run) is asked about in the same round where the last answer tells
+what it will be about; where that has changed, it is asked again. Only names are taken from then, never a state.
+"""
 
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from conf import schema
 from remote import box, lock, runs, switch, volume
-from remote.aws import Aws
+from remote.aws import AT_ONCE, Aws
 from remote.store import Store
 
 SHOWN = 10  # newest runs
 
 
-def text(aws: Aws, run: schema.Run) -> str:
-    """Box, switches, volume, lock and the newest runs."""
+@dataclass
+class Ahead:
+    """Answers about things by their names, some of them asked for before anybody knows that they will be wanted."""
+
+    pool: ThreadPoolExecutor
+    ask: Callable[[str], Any]
+    names: list[str]
+    asked: dict[str, Future] = field(init=False)
+
+    def __post_init__(self):
+        self.asked = {name: self.pool.submit(self.ask, name) for name in self.names}
+
+    def about(self, names: list[str]) -> list:
+        for name in names:
+            if name not in self.asked:
+                self.asked[name] = self.pool.submit(self.ask, name)
+        return [self.asked[name].result() for name in names]
+
+
+def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
+    """Box, switches, volume, lock and the newest runs; and what that was about, which makes the `last` of the next time."""
     store, name = Store(aws), run.box.name
-    with ThreadPoolExecutor(8) as pool:
-        about_box = pool.submit(_box, aws, store, name)
-        disk = pool.submit(volume.describe, aws, name)
-        holder = pool.submit(lock.holder, aws, name)
-        listing = pool.submit(runs.listing, store).result()
-        states = list(pool.map(lambda run_id: runs.state(store, run_id), list(listing)[-SHOWN:]))
-        parts = [about_box.result(), disk.result(), holder.result() and f"locked by {holder.result()}", _runs(states, listing)]
-    return "\n".join(part for part in parts if part)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        pool.submit(lambda: aws.caller)
+        found, disk = pool.submit(box.find, aws, name), pool.submit(volume.describe, aws, name)
+        holder, listing = pool.submit(lock.holder, aws, name), pool.submit(runs.listing, store)
+        reported = pool.submit(lambda: sorted(store.names("boxes/")))
+        dues = Ahead(pool, lambda instance: switch.look(aws, instance), last.get("boxes", []))
+        reports = Ahead(pool, lambda place: json.loads(store.get(place) or "null"), last.get("reports", []))
+        states = Ahead(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
+        shown = list(listing.result())[-SHOWN:]
+        boxes = [found.result().id] if found.result() else []
+        newest = [place for place in reported.result() if boxes and place.startswith(f"boxes/{boxes[0]}/")][-1:]
+        lines = [_box(name, found.result(), dues.about(boxes), reports.about(newest)), disk.result()]
+        lines += [holder.result() and f"locked by {holder.result()}", _runs(states.about(shown), listing.result())]
+    return "\n".join(line for line in lines if line), {"boxes": boxes, "reports": newest, "runs": shown}
 
 
-def _box(aws: Aws, store: Store, name: str) -> str:
-    found = box.find(aws, name)
+def _box(name: str, found: box.Found | None, dues: list[datetime | None], reports: list[dict]) -> str:
     if found is None:
         return f"box {name}: none; `inv up` starts one"
     lines = [f"box {name}: {found.id} {found.instance_type} {found.zone} {found.state}"]
-    due, report = switch.look(aws, found.id), last_report(store, found.id)
     if found.state == "running":
-        lines.append(_own_switch(report, found.launched))
+        (due,) = dues
+        lines.append(_own_switch(reports[0] if reports else None, found.launched))
         lines.append(
             f"  from outside AWS stops it at {due:%Y-%m-%dT%H:%M:%SZ}" if due else "  nothing stops it from outside; `inv up` arms that"
         )
@@ -53,12 +84,6 @@ def _own_switch(report: dict | None, launched: datetime) -> str:
     doing = f"busy with {report['run']}" if report["run"] else f"idle for {report['idle'] / 60:.0f} of {report['idle_limit'] / 60:.0f} min"
     quiet = "; that is long: `inv up` looks after it" if seconds > 300 else ""
     return f"  {doing}, stops itself in {report['life_left'] / 3600:.1f} h at the latest, as it said {seconds:.0f} s ago{quiet}"
-
-
-def last_report(store: Store, instance_id: str) -> dict | None:
-    """The newest report of the box's supervisor."""
-    names = sorted(store.names(f"boxes/{instance_id}/"))
-    return json.loads(store.get(names[-1])) if names else None
 
 
 def _runs(states: list[runs.State], listing: dict[str, set[str]]) -> str:

@@ -111,9 +111,9 @@ def _grow(aws: Aws, found: dict, size: int) -> dict:
 
 
 def _find(aws: Aws, name: str) -> dict | None:
-    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
-    found = aws.client("ec2").describe_volumes(Filters=filters)["Volumes"]
-    return found[0] if found else None
+    found = aws.client("ec2").describe_volumes(Filters=[{"Name": f"tag:{BOX}", "Values": [name]}])["Volumes"]
+    # Not a filter: who asks may still be asked for meanwhile.
+    return next((one for one in found if {"Key": OWNER, "Value": aws.caller} in one["Tags"]), None)
 
 
 def _create(aws: Aws, box: schema.Box, zone: str) -> dict:

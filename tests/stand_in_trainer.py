@@ -38,19 +38,22 @@ def register(state: Path, repository: str = "fine-tune-slm", step_seconds: float
 def run(settings, folder: Path, record, begun: float, _team) -> None:
     """In the place of the trainer's recipe: steps, checkpoints, an adapter, scores and the seal."""
     from trainer import rows
+    from trainer.stop import Stop
 
     usual = finished_run()
     training, held_out = rows.read(settings.data, folder)
     steps, first = settings.train.steps or 10, newest(folder)
     if first:
         print(f"going on after step {first}", flush=True)
-    for step in range(first + 1, steps + 1):
-        misfortune(step, first, folder)
-        time.sleep(option("step_seconds"))
-        print(f"step {step} of {steps}", flush=True)
-        record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
-        if step % settings.train.save_every == 0 or step == steps:
-            save(folder, step)
+    with Stop() as stop:
+        for step in range(first + 1, steps + 1):
+            misfortune(step, first, folder)
+            with stop.later():
+                time.sleep(option("step_seconds"))
+                print(f"step {step} of {steps}", flush=True)
+                record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
+                if step % settings.train.save_every == 0 or step == steps or stop.asked:
+                    save(folder, step)
     record.phase("evaluating")
     adapter(folder, settings)
     record.metrics(usual.METRICS | {"step": steps})

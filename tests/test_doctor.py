@@ -294,7 +294,7 @@ def words(*given: str):
         (no_log_group, "log group", "aws logs create-log-group --log-group-name /fine-tune-slm"),
         (wrong_token, "token", "aws secretsmanager put-secret-value"),
         (read_only, "token", "write access"),
-        (no_secret, "token", "aws secretsmanager create-secret --name huggingface/api-token"),
+        (no_secret, "token", "inv init --token FILE"),
         (gated, "model", "accept its terms"),
         (words("box.disk_gb=1"), "volume", "box.disk_gb="),
     ],

@@ -17,6 +17,7 @@ from conf import load
 from remote import permissions, setup_rights, stack
 from remote.statement import Place, document
 from twin import policy, templates, world
+from twin.machine import ground
 
 RUN = load.load(["cloud=twin"], local=Path("none"))
 POLICIES = permissions.roles(RUN.cloud, world.ACCOUNT, world.CALLER)
@@ -24,6 +25,9 @@ AT = Place("aws", world.ACCOUNT, RUN.cloud, world.CALLER)
 LAPTOP, SETUP, BOX = permissions.laptop(AT), setup_rights.setup(AT), permissions.box(AT)
 # Asked only when the answers to eight sends in a row were lost (remote/ssm.py), or a stack could not be made (remote/stack.py).
 RARE = {("Answers", "ssm:ListCommands"), ("Stack", "cloudformation:DescribeStackEvents")}
+SSHD = ground.program("sshd")
+if not SSHD:  # without one no emulated box can be come to by SSH
+    RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}
 SPOT = ("box.spot=true",)
 GIVEN = ("cloud.budget_usd=40", "cloud.github=me/mine")
 
@@ -64,6 +68,8 @@ def story(tmp_path_factory):
         assert time.monotonic() < deadline, "the box did not stop itself"
         time.sleep(0.5)
     made.inv("up", "down", "--purge", "--yes", overrides=("box.disk_gb=101",))
+    if SSHD:
+        made.inv("up", "down", "--purge", "--yes", overrides=("box.ssh=true",))
     made.twice("destroy", "--yes")
     made.kept = snapshot(made)
     made.twice("destroy", "--data", "--yes")

@@ -100,12 +100,17 @@ def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
     box.inv("up", "deploy")
     box.inv("train", "--detach", overrides=settings)
     run_id = run_ids(box)[-1]
-    wait_until(lambda: state(box, run_id)["phase"] == "running")
+    wait_until(lambda: any(key.endswith(f"{run_id}/events.jsonl") for key in box.objects()) and steps(box, run_id))
     box.inv("down", "--force")
     assert not trainers(box)
-    assert state(box, run_id)["phase"] == "failed"
+    left = state(box, run_id)
+    assert (left["phase"], left["reason"]) == ("failed", "killed")
+    step = steps(box, run_id)[-1]
+    assert f"ended from outside after step {step} of 60, which is saved" in left["evidence"]
     done = box.inv("up", "deploy", "train", "down", overrides=settings)
     assert f"{run_id} is done" in done.stdout
+    assert steps(box, run_id) == list(range(1, 61)), "a step was taken twice"
+    assert f"going on after step {step} of 60" in box.inv("logs", "--run", run_id).stdout
 
 
 def test_the_twins_end_leaves_no_process(box):

@@ -44,7 +44,7 @@ def main(composed: DictConfig) -> None:
             Record(folder).phase("uploading" if given else "done")
     except Problem as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-        if HydraConfig.get().mode.name == "MULTIRUN":
+        if HydraConfig.get().mode.name == "MULTIRUN" and problem.reason != "killed":
             raise  # the sweep goes on with its next job, and fails at its end
         sys.exit(1)
 
@@ -61,6 +61,7 @@ def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
         from trainer import recipe  # torch and transformers take seconds to import: only for settings that are right
 
         recipe.run(settings, folder, record, begun, team)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: what is left takes no time
     except BaseException as error:
         from trainer.failure import diagnose
 
@@ -101,7 +102,9 @@ def _preflight(words: list[str]) -> None:
 
     try:
         run = load.load(words)
-        print("\n".join(preflight.outlook(run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, run.box, sys.stdout.isatty())))
+        here = run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, sys.stdout.isatty()
+        lines = preflight.outlook(*here) if Path(run.model.id).is_dir() else preflight.prove(*here)[1]
+        print("\n".join(lines))
     except Problem as problem:
         sys.exit(f"error: {problem}")
 

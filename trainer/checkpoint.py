@@ -29,6 +29,7 @@ class Progress:
     best_score: float = float("-inf")  # what `train.best` names; more is better
     waited: int = 0  # measurements since the best one
     over: bool = False  # nothing is left to train
+    due: bool = False  # the step is taken, and not yet measured and kept as the settings say
     seconds: float = field(default=0.0, compare=False)  # of training, in this and all earlier attempts
 
 
@@ -39,6 +40,7 @@ class Store:
         self.folder = folder
         self.identity = hashlib.sha256(identity.encode()).hexdigest()
         self.keep = keep
+        self.newest = 0  # the step that was saved or brought back last
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -58,6 +60,7 @@ class Store:
         shutil.rmtree(place, ignore_errors=True)  # left incomplete by an attempt before
         part.rename(place)
         _sync(self.folder)
+        self.newest = progress.step
         self._prune(progress.best_step)
 
     def resume(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -70,6 +73,7 @@ class Store:
                 raise Problem(what, f"start a new run, or remove {self.folder}", "refused")
             _load_weights(model, tensors.load_file(place / "adapter.safetensors"))
             _load_moments(optimizer, tensors.load_file(place / "optimizer.safetensors"))
+            self.newest = step
             return Progress(**found)
         return Progress()
 

@@ -47,19 +47,10 @@ def check_room(name: str, revision: str, kind: Quantisation) -> None:
         return
     # Checkpoints hold 2 bytes a weight, a CPU computes with 4; in NF4 a weight takes about half a byte, after loading them shard by shard.
     wanted = _stored(name, revision) * (2 if kind is Quantisation.none else 1)
-    free = free_memory()
+    free = model.free_memory()
     if free is not None and wanted > free:
         what = f"{name} needs about {wanted / 1e9:.1f} GB of memory here, and {free / 1e9:.1f} GB are free"
         raise Problem(what, "use a machine with more memory or a GPU; what was measured on the box is in `inv report`", "out_of_memory")
-
-
-def free_memory() -> int | None:
-    """Bytes that programs can still have, where the system tells."""
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    values = dict(line.split(":") for line in table.read_text().splitlines())
-    return int(values["MemAvailable"].split()[0]) * 1024
 
 
 def _stored(name: str, revision: str) -> int:

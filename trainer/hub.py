@@ -16,7 +16,9 @@ from huggingface_hub.errors import (
 from conf.problem import Problem
 
 HUB = "https://huggingface.co"
-NEW_TOKEN = "make a token at https://huggingface.co/settings/tokens, then put it in place with `hf auth login`"
+NEW_TOKEN = (
+    "make a token at https://huggingface.co/settings/tokens, then put it in place: `inv init --token FILE`, without AWS `hf auth login`"
+)
 
 
 @contextmanager
@@ -27,9 +29,7 @@ def explained(repository: str, endpoint: str | None, section: str = "") -> Itera
     try:
         yield
     except GatedRepoError as error:
-        raise Problem(
-            f"{repository} is gated and this token's account has no access", f"accept its terms at {page}", "model_unavailable"
-        ) from error
+        raise _gated(repository, page, error) from error
     except RevisionNotFoundError as error:
         raise Problem(
             f"{repository} has no such revision", f"see its branches and tags at {page}/tree/main", "model_unavailable"
@@ -48,6 +48,12 @@ def explained(repository: str, endpoint: str | None, section: str = "") -> Itera
         ) from error
 
 
+def _gated(repository: str, page: str, error: GatedRepoError) -> Problem:
+    if error.response.status_code == 401:
+        return Problem(f"{repository} is gated, and there is no token", f"accept its terms at {page}; {NEW_TOKEN}", "model_unavailable")
+    return Problem(f"{repository} is gated and this token's account has no access", f"accept its terms at {page}", "model_unavailable")
+
+
 def _unknown(repository: str, address: str, page: str) -> Problem:
     hint = f"check the name at {page}; if it is private, the token's account must see it"
     return Problem(f"the Hub at {address} shows this token no repository {repository}", hint, "model_unavailable")
@@ -56,7 +62,7 @@ def _unknown(repository: str, address: str, page: str) -> Problem:
 def _refused(repository: str, address: str, error: HfHubHTTPError) -> Problem:
     status = error.response.status_code
     if status == 401:
-        return Problem(f"the Hub at {address} does not accept the token (401)", NEW_TOKEN, "refused")
+        return Problem(f"the Hub at {address} does not accept the token (401): it is wrong, revoked or expired", NEW_TOKEN, "refused")
     if status == 403:
         scope = "write access to contents of repositories under your namespace (`repo.write`), or the role `write`"
         return Problem(

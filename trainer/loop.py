@@ -2,6 +2,7 @@
 
 A step's loss is the sum over all its supervised tokens divided by their number, however many packs it takes. Everything that
 a step needs follows from its number, so a run that goes on after a kill -9 ends with the same bytes as one that was left alone.
+A run that is asked to stop (`stop`) finishes its step and saves it; it goes on from there, with the measurement that was due.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from trainer.order import Order
 from trainer.pack import packs
 from trainer.prompt import Example
 from trainer.record import Record
+from trainer.stop import Stop
 from trainer.team import Team
 
 
@@ -28,26 +30,34 @@ def train(
 ) -> Progress:
     """Train to the last step. The best step is among the checkpoints; `judge` scores a step where `train.best` asks for it."""
     last, learner = steps(settings.train, order), optimizer.build(tuned, settings.train)
-    with attention.packed(tuned.get_base_model()):
+    with attention.packed(tuned.get_base_model()), Stop(obeyed=team.first) as stop:
         progress = store.resume(tuned, learner)
         drawn = trackers.start(record.folder, settings, progress.step) if team.first else []
-        if progress.step == 0:
-            progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
-        else:
-            print(f"going on after step {progress.step} of {last}", flush=True)
-        pace, begun = Pace(progress.step, last), time.monotonic() - progress.seconds
-        while not progress.over:
-            step = progress.step + 1
-            rows = order.step(step)
-            rate = optimizer.rate(step, last, settings.train)
-            figures = take(step, rows, tuned, learner, rate, settings, team) | {"epoch": order.epoch(step)}
-            progress.step, progress.tokens = step, progress.tokens + sum(map(len, rows))
-            pace.tell(record, drawn, figures, sum(map(len, rows)))
-            progress.seconds = team.agree(time.monotonic() - begun)
-            progress.over = step == last or progress.seconds >= (settings.train.hours or math.inf) * 3600
-            keep(progress, tuned, learner, held_out, settings, store, record, drawn, team, judge)
-        for tracker in drawn:
-            tracker.close()
+        try:
+            if progress.step == 0:
+                progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
+            else:
+                print(f"going on after step {progress.step} of {last}", flush=True)
+            pace, begun = Pace(progress.step, last), time.monotonic() - progress.seconds
+            while progress.due or not progress.over:
+                if not progress.due:  # else it was stopped between a step and its measurement
+                    with stop.later():
+                        step = progress.step + 1
+                        rows = order.step(step)
+                        rate = optimizer.rate(step, last, settings.train)
+                        figures = take(step, rows, tuned, learner, rate, settings, team) | {"epoch": order.epoch(step)}
+                        progress.step, progress.tokens, progress.due = step, progress.tokens + sum(map(len, rows)), True
+                        pace.tell(record, drawn, figures, sum(map(len, rows)))
+                        progress.seconds, asked = team.agree((time.monotonic() - begun, stop.asked))
+                        progress.over = step == last or progress.seconds >= (settings.train.hours or math.inf) * 3600
+                        if asked:
+                            stop.asked = True  # of all processes, behind the same step
+                keep(progress, tuned, learner, held_out, settings, store, record, drawn, team, judge, stop)
+        except KeyboardInterrupt:
+            raise _left(progress, last, tuned, learner, store, team) from None
+        finally:
+            for tracker in drawn:
+                tracker.close()
     return progress
 
 
@@ -80,20 +90,23 @@ def take(
 
 
 def keep(
-    progress: Progress, tuned, learner, held_out: list[Example], settings: Recipe, store: Store, record: Record, drawn, team, judge
+    progress: Progress, tuned, learner, held_out: list[Example], settings: Recipe, store: Store, record: Record, drawn, team, judge, stop
 ) -> None:
     """Measure and save where the settings say; always at the last step, and always at a step that is the best so far."""
     step, train = progress.step, settings.train
-    better = False
+    found = None
     if step % train.eval_every == 0 or progress.over:
-        loss, score = team.agree(_judged(tuned, held_out, settings, step, record, drawn, judge) if team.first else None)
-        better = score > progress.best_score or not progress.best_step
-        progress.waited = 0 if better else progress.waited + 1
-        progress.over = progress.over or (train.patience is not None and progress.waited >= train.patience)
+        found = team.agree(_judged(tuned, held_out, settings, step, record, drawn, judge) if team.first else None)
+    with stop.later():
+        better = found is not None and (found[1] > progress.best_score or not progress.best_step)
+        if found is not None:
+            progress.waited = 0 if better else progress.waited + 1
+            progress.over = progress.over or (train.patience is not None and progress.waited >= train.patience)
         if better:
-            progress.best_step, progress.best_loss, progress.best_score = step, loss, score
-    if team.first and (better or step % train.save_every == 0 or progress.over):
-        store.save(progress, tuned, learner)
+            progress.best_step, (progress.best_loss, progress.best_score) = step, found
+        progress.due = False
+        if team.first and (better or step % train.save_every == 0 or progress.over):
+            store.save(progress, tuned, learner)
 
 
 def _judged(tuned, held_out, settings: Recipe, step: int, record: Record, drawn, judge: Callable) -> tuple[float, float]:
@@ -118,6 +131,17 @@ def measure(tuned: PeftModel, examples: list[Example], settings: Recipe, step: i
     told = f", fields {found['field_match']:.3f}" if found.get("field_match") is not None else ""
     print(f"step {step}: loss on held-out rows {found['loss']:.4f}; put first: tokens {found['token_match']:.3f}{told}", flush=True)
     return found["loss"]
+
+
+def _left(progress: Progress, last: int, tuned: PeftModel, learner, store: Store, team: Team) -> Problem:
+    """Save the step that a stop came in, unless it is saved already, and say where the run was left."""
+    if progress.step == 0:
+        return Problem("the trainer was ended from outside before its first step", "start it again", "killed")
+    if team.first and store.newest != progress.step:
+        store.save(progress, tuned, learner)
+    what = f"the trainer was ended from outside after step {progress.step} of {last}, which is saved"
+    print(what, flush=True)
+    return Problem(what, "start it again: it goes on from there", "killed")
 
 
 class Pace:

@@ -7,6 +7,8 @@ it would copy embeddings, head and norms to fp32.
 import os
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,10 +18,12 @@ import transformers
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
 from conf import schema
 from conf.problem import Problem
+from trainer import plan
+from trainer.fit import Room
 from trainer.hub import explained
 from trainer.pack import Pack
 
@@ -44,18 +48,35 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     nf4 = quant.kind is schema.Quantisation.nf4
     options = {"quantization_config": _nf4(quant, dtype), "device_map": {"": place}} if nf4 else {}
     transformers.utils.logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(model.id, folder)
+    with _loadable(model.id):
         weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **options)
-    except (OSError, ValueError, KeyError) as error:
-        if getattr(error, "errno", None):
-            raise
-        what = f"{model.id} cannot be loaded as a causal language model: {str(error).splitlines()[0]}"
-        raise Problem(what, "choose another: `model.id=owner/name`", "model_unavailable") from error
     stops = weights.generation_config.eos_token_id
     precision += ", base weights in 4-bit NF4" if nf4 else ", base weights not quantised"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {precision}", flush=True)
     return Base(weights.to(place) if not nf4 else weights, tokenizer, revision, _listed(stops), precision)
+
+
+def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
+    with _loadable(name):
+        return AutoTokenizer.from_pretrained(files)
+
+
+def shape(name: str, files: Path) -> plan.Shape | None:
+    """The model's sizes, before its weights are loaded; None for one that is not made like a Llama."""
+    with _loadable(name):
+        return plan.shape(AutoConfig.from_pretrained(files).to_dict())
+
+
+@contextmanager
+def _loadable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        if getattr(error, "errno", None):
+            raise
+        what = f"{name} cannot be loaded as a causal language model: {str(error).splitlines()[0]}"
+        raise Problem(what, "choose another: `model.id=owner/name`", "model_unavailable") from error
 
 
 def fetch(model: schema.Model) -> tuple[Path, str | None]:
@@ -185,6 +206,29 @@ def device() -> torch.device:
 
 def has_gpu() -> bool:
     return torch.cuda.is_available()
+
+
+def computed(place: torch.device) -> int:
+    """Bytes of a number as it is computed there."""
+    return _precision(place)[0].itemsize
+
+
+def room() -> Room | None:
+    """The memory that is free for a run: of the GPU if there is one, else of the machine; None where the system does not tell."""
+    if has_gpu():
+        free, total = torch.cuda.mem_get_info(device())
+        return Room(torch.cuda.get_device_name(device()), min(free, int(total * (1 - plan.RESERVE))))
+    free = free_memory()
+    return None if free is None else Room("this machine", free)
+
+
+def free_memory() -> int | None:
+    """Bytes that programs can still have, where the system tells."""
+    table = Path("/proc/meminfo")
+    if not table.exists():
+        return None
+    values = dict(line.split(":") for line in table.read_text().splitlines())
+    return int(values["MemAvailable"].split()[0]) * 1024
 
 
 def peak_memory() -> int:

@@ -4,14 +4,16 @@ import math
 
 from conf import schema
 from trainer import plan
+from trainer.fit import GB, Room
 from trainer.plan import Plan
 
-GB = 1e9
 
-
-def lines(made: Plan, settings: schema.Recipe, model: plan.Shape, card: tuple[str, int] | None, disk: float | None = None) -> list[str]:
-    """The plan, a line for each thing that can go wrong."""
-    told = [_steps(made, settings, model, disk), _memory(made, card), _precision(settings, card), *_time(made)]
+def lines(
+    made: Plan, settings: schema.Recipe, model: plan.Shape, gpu: str | None, room: Room | None, why: str, disk: float | None = None
+) -> list[str]:
+    """The plan, a line for each thing that can go wrong; `why` tells of `train.recompute`."""
+    told = [_steps(made, settings, model, disk), _memory(made, room), f"         train.recompute={settings.train.recompute}: {why}"]
+    told += [_precision(settings, gpu), *_time(made)]
     return told + [f"note     {note}" for note in made.notes]
 
 
@@ -26,19 +28,14 @@ def _steps(made: Plan, settings: schema.Recipe, model: plan.Shape, disk: float |
     )
 
 
-def _memory(made: Plan, card: tuple[str, int] | None) -> str:
+def _memory(made: Plan, room: Room | None) -> str:
     parts = "  ".join(f"{name} {size / GB:.2f}" for name, size in made.memory.items())
-    if card is None:
-        return f"memory   {made.bytes / GB:.1f} GB in the fullest step: {parts}"
-    name, size = card
-    room = size * (1 - plan.RESERVE)
-    verdict = "fits" if made.bytes <= room else "does not fit: `train.recompute=true`, a lower `train.pack_tokens`, or `quant=nf4`"
-    return f"memory   {made.bytes / GB:.1f} GB of {room / GB:.1f} usable on {name} in the fullest step, {verdict}: {parts}"
+    return f"memory   {made.bytes / GB:.1f} GB{f' of {room}' if room else ''} in the fullest step: {parts}"
 
 
-def _precision(settings: schema.Recipe, card: tuple[str, int] | None) -> str:
+def _precision(settings: schema.Recipe, gpu: str | None) -> str:
     stored = "4-bit NF4" if settings.quant.kind is schema.Quantisation.nf4 else "not quantised"
-    computed = "bf16 where the card has it (fp16 would overflow), else fp32" if card else "fp32, or bf16 where the CPU has it"
+    computed = "bf16 where the card has it (fp16 would overflow), else fp32" if gpu else "fp32, or bf16 where the CPU has it"
     return f"numbers  base weights {stored}; computed in {computed}; the adapter in fp32"
 
 

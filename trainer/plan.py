@@ -149,7 +149,7 @@ def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dic
     nf4 = settings.quant.kind is schema.Quantisation.nf4
     weights, each = learned(model, settings.lora), activations(model, settings.lora, load, width, nf4)
     stream = load.tokens * model.hidden * width
-    kept = model.layers * stream + each if settings.train.recompute else model.layers * each
+    kept = model.layers * stream + each if settings.train.recompute == "yes" else model.layers * each
     return {
         "base weights": base(model, settings.quant, width),
         "adapter": 4 * weights,
@@ -166,14 +166,14 @@ def saved(model: Shape, settings: schema.Recipe, load: Load, width: int) -> int:
     """Bytes that autograd holds when the loss is known and nothing has gone backward: what a test can count."""
     nf4 = settings.quant.kind is schema.Quantisation.nf4
     logits = 4 * load.supervised * model.vocabulary
-    if settings.train.recompute:
+    if settings.train.recompute == "yes":
         return (model.layers + 1) * load.tokens * model.hidden * width + logits
     return model.layers * activations(model, settings.lora, load, width, nf4) + masks(load, width) + logits
 
 
 def work(model: Shape, settings: schema.Recipe, tokens: int, supervised: int) -> float:
     """Multiplications and additions to train on so many tokens: 4 for each frozen weight, 6 where it is computed again."""
-    times = 6 if settings.train.recompute else 4
+    times = 6 if settings.train.recompute == "yes" else 4
     adapter = 6 * learned(model, settings.lora)
     return times * tokens * model.multiplied + adapter * tokens + 4 * supervised * model.vocabulary * model.hidden
 
@@ -182,10 +182,15 @@ def rate(gpu: str | None) -> tuple[float, str]:
     """Multiplications and additions a second to count on, and where that figure is from."""
     if gpu is None:
         return CPU * 1e12, f"{CPU * 1000:.0f} GFLOP/s, as two CPU cores did (BENCHMARKS.md)"
-    peak = next((value for name, value in PEAK.items() if name == gpu.split()[-1]), None)
+    peak = next((value for name, value in PEAK.items() if name in words(gpu)), None)
     if peak is None:
         return 0.0, f"the speed of {gpu} is not known"
     return peak * SHARE * 1e12, f"{SHARE:.0%} of the {peak} TFLOP/s that {gpu}'s maker states: an assumption, not measured"
+
+
+def words(gpu: str) -> list[str]:
+    """The words of a card's name: NVIDIA L4, NVIDIA H100 80GB HBM3, NVIDIA A100-SXM4-40GB."""
+    return gpu.replace("-", " ").split()
 
 
 def pack(lengths: list[int], shared: int, supervised: int, limit: int | None) -> Load:
@@ -199,19 +204,27 @@ def pack(lengths: list[int], shared: int, supervised: int, limit: int | None) ->
     return Load(sum(rows) - shared * (len(rows) - 1), [length - shared for length in rows], shared, math.ceil(share * sum(rows)))
 
 
-def make(model: Shape, settings: schema.Recipe, examples: list, held_out: list, gpu: str | None) -> Plan:
-    """The plan for these rows, in tokens, on this device."""
+def fullest(train: schema.Train, examples: list) -> Load:
+    """The fullest forward pass of all: that of the longest rows."""
+    longest = sorted(examples, key=len, reverse=True)[: train.rows_per_step]
+    return pack([len(each) for each in longest], _shared(longest), sum(each.learned for each in longest), train.pack_tokens)
+
+
+def number_width(gpu: str | None) -> int:
+    """Bytes of a number as it is computed, by the device's name at AWS; a CPU mostly has no bf16 of its own."""
+    return 4 if gpu is None or {"T4", "V100"} & set(words(gpu)) else 2
+
+
+def make(model: Shape, settings: schema.Recipe, examples: list, held_out: list, gpu: str | None, each: int | None = None) -> Plan:
+    """The plan for these rows, in tokens, on this device; `each` are the bytes of a number where they are known."""
     train = settings.train
     epoch = sum(map(len, examples))
     supervised = sum(example.learned for example in examples)
     steps = train.steps or math.ceil(train.epochs * len(examples) / train.rows_per_step)
     part = steps * train.rows_per_step / len(examples)  # epochs
-    longest = sorted(examples, key=len, reverse=True)[: train.rows_per_step]
-    fullest = pack([len(each) for each in longest], _shared(longest), sum(each.learned for each in longest), train.pack_tokens)
     speed, source = rate(gpu)
     looks = 1 + math.ceil(steps / train.eval_every)
     scored = sum(map(len, held_out))
-    width = 2 if gpu else 4
     batches = math.ceil(len(held_out) / train.eval_batch)
     seconds = {
         "training": _at_least(
@@ -223,7 +236,8 @@ def make(model: Shape, settings: schema.Recipe, examples: list, held_out: list, 
     }
     if train.hours:
         seconds["training"] = min(seconds["training"], train.hours * 3600)
-    return Plan(memory(model, settings, fullest, width), seconds, steps, source, _notes(settings, steps))
+    needed = memory(model, settings, fullest(train, examples), each or number_width(gpu))
+    return Plan(needed, seconds, steps, source, _notes(settings, steps))
 
 
 def _at_least(operations: float, speed: float, least: float, gpu: str | None) -> float:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
 from conf.problem import Problem
-from conf.schema import Box, Data, Recipe
+from conf.schema import Box, Data, Recipe, Run
 from data import rows
-from trainer import files, plan, prompt, tokens
+from trainer import files, fit, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
 from trainer.prompt import Example, Prompt
@@ -21,8 +22,18 @@ ROOM = 1.3  # of the weights: themselves, checkpoints and the adapter
 KINDS = (".jsonl", ".csv", ".parquet")
 
 
-def check(settings: Recipe, endpoint: str | None, token: str | None) -> dict:
-    """Facts about the rows and the base model that a run needs, or a Problem with the first thing that would stop it.
+def prove(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> tuple[dict, list[str]]:
+    """`check` and `outlook`: facts for the run, and lines for people; or a Problem with the first thing that would stop it."""
+    facts, lines = check(run, endpoint, token), outlook(run, endpoint, token, card, hourly, colour)
+    place = facts["repository"]
+    allowed = (
+        f"the token may write to {place}, where the run can be published" if place else "no token here: nobody knows if it may publish"
+    )
+    return facts, [*lines, f"hub      {allowed}"]
+
+
+def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
+    """Facts about the rows, the token and the base model that a run needs, or a Problem with the first thing that would stop it.
 
     CSV, Parquet and Hub datasets are read by the trainer; here they need only exist, and their number of rows is None.
     """
@@ -40,6 +51,8 @@ def check(settings: Recipe, endpoint: str | None, token: str | None) -> dict:
         else:
             _rows(Path(source), "data.also", settings.data)
     _apart(settings.data, facts)
+    wanted = settings.publish.repository or settings.cloud.hub_repository
+    facts["repository"] = rights.check(hub, wanted, settings.name, settings.kind.value) if token else None
     return facts | model(hub, settings.model.id, settings.model.revision, endpoint)
 
 
@@ -67,16 +80,24 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     return Look(template, examples, template.examples(rows.read(Path(data.validation)), data)[: data.eval_rows], made)
 
 
-def outlook(settings: Recipe, endpoint: str | None, token: str | None, card, hourly: tuple | None, box: Box, colour: bool) -> list[str]:
-    """What the run will see and need, in lines; `card` and `hourly` are as AWS tells them; None: this machine, for nothing."""
-    seen = look(settings, endpoint, token)
+def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
+    """What the run will see and need, in lines; a Problem where it does not fit. `train.recompute=auto` is decided in `run`.
+
+    `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
+    """
+    seen = look(run, endpoint, token)
     if seen.prompt is None or seen.shape is None:
         return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"]
-    name = card.name if card else None
-    made = plan.make(seen.shape, settings, seen.examples, seen.held_out, name)
+    gpu = card.name if card else None
+    room = fit.Room(card.name, int(card.bytes * (1 - plan.RESERVE))) if card else None
+    why = "what fits is decided where it trains"
+    if room:
+        needs = fit.needs_of(seen.shape, seen.examples, plan.number_width(gpu))
+        run.train.recompute, why = fit.settle(run, needs, room, max(map(len, seen.examples)))
+    made = plan.make(seen.shape, run, seen.examples, seen.held_out, gpu)
     told = [prompt.show(seen.prompt, seen.examples, colour)]
-    told += words.lines(made, settings, seen.shape, (card.name, card.bytes) if card else None, box.disk_gb)
-    return told + _price(sum(made.seconds.values()), hourly, box) if hourly else told
+    told += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
+    return told + _price(sum(made.seconds.values()), hourly, run.box) if hourly else told
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
@@ -154,6 +175,16 @@ def model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> dict:
     with explained(name, endpoint):
         info = hub.model_info(name, revision=revision, files_metadata=True)
         if info.gated:  # anyone may read about a gated model; its files are another matter
-            hub.auth_check(name)
+            _past_the_gate(hub, name)
         weights = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
         return {"model_revision": info.sha, "need_gb": math.ceil(weights * ROOM / 1e9 + 1)}
+
+
+def _past_the_gate(hub: HfApi, name: str) -> None:
+    try:
+        hub.auth_check(name)
+    except HfHubHTTPError as error:
+        problem = rights.gate(hub, name)
+        if problem is None:
+            raise
+        raise problem from error

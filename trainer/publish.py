@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from conf.problem import Problem
-from trainer import card, record
+from trainer import card, record, rights
 from trainer.hub import HUB, NEW_TOKEN, explained
 
 ADAPTER = (
@@ -49,7 +49,8 @@ def publish(folder: Path, repository: str | None, private: bool, endpoint: str |
         raise Problem("there is no token for the Hub", NEW_TOKEN, "refused")
     hub = HfApi(endpoint=endpoint, token=token)
     with explained(repository or "your account", endpoint):
-        repository = _name(hub, repository, run)
+        own = repository and "/" in repository
+        repository = rights.place(repository, run["name"], run["kind"], "" if own else hub.whoami()["name"])
     contents = {repository: _content(folder, repository, run)}
     if merged:
         contents[f"{repository}-merged"] = _merged(folder, repository, run)
@@ -73,12 +74,6 @@ def _deliver(hub: HfApi, repository: str, content: dict, run: dict, private: boo
     say(f"downloaded {repository} again: all {len(hashes)} files are those of the run")
     where = {"repository": repository, "url": f"{(endpoint or HUB).rstrip('/')}/{repository}", "revision": revision, "tag": run["run_id"]}
     return {**where, "private": private, "files": hashes, "published_at": record.now(), "verified": True}
-
-
-def _name(hub: HfApi, repository: str | None, run: dict) -> str:
-    repository = repository or run["name"]
-    owned = repository if "/" in repository else f"{hub.whoami()['name']}/{repository}"
-    return f"{owned}-smoke" if run["kind"] == "smoke" else owned
 
 
 def _private(run: dict, private: bool, say: Say) -> bool:

@@ -13,7 +13,7 @@ from peft import PeftModel
 from conf import load
 from conf.schema import Recipe
 from data.score import score
-from trainer import attention, checkpoint, evaluate, loop, merge, model, optimizer, outlook, plan, prompt, rows, trackers
+from trainer import attention, checkpoint, evaluate, fit, loop, merge, model, optimizer, outlook, plan, prompt, rows, tokens, trackers
 from trainer.order import Order, Portion
 from trainer.record import Record
 from trainer.team import Team
@@ -29,19 +29,25 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     trackers.check(settings.train.trackers)
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
-    base = model.load(settings.model, settings.quant)
-    torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
-    tuned = model.adapt(base, settings.lora, settings.train.recompute)
-    template = prompt.Prompt(base.tokenizer, base.stops)
+    files, _ = model.fetch(settings.model)
+    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files))
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
     scored = template.examples(held_out.rows, settings.data)[: settings.data.eval_rows]
-    record.event("progress", what="loading model", done=1, of=1)
     print(prompt.show(template, order.examples), flush=True)
-    print("\n".join(_outlook(base, settings, order.examples, scored)), flush=True)
+    planned, lines = _outlook(files, settings, order.examples, scored, team)
+    print("\n".join(lines), flush=True)
+    if team.first:
+        record.decide(settings)
+    base = replace(model.load(settings.model, settings.quant), tokenizer=template.tokenizer)
+    torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
+    tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
+    record.event("progress", what="loading model", done=1, of=1)
     clock.lap("load")
 
-    identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
+    # Where activations come from changes no step: another card may decide otherwise, and go on.
+    alike = replace(settings, train=replace(settings.train, recompute="auto"))
+    identity = load.fingerprint(alike) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
     store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep)
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
@@ -93,19 +99,24 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "seconds": clock.seconds,
             "peak_memory": model.peak_memory(),
+            "plan": planned,
         },
     )
 
 
-def _outlook(base: model.Base, settings: Recipe, examples: list, scored: list) -> list[str]:
-    shape = plan.shape(base.model.config.to_dict())
+def _outlook(files: Path, settings: Recipe, examples: list, scored: list, team: Team) -> tuple[dict, list[str]]:
+    """The plan as the record keeps it, and in lines; a Problem where the run does not fit. `train.recompute=auto` is decided."""
+    shape, room, each = model.shape(settings.model.id, files), model.room(), model.computed(model.device())
+    train, why = settings.train, "nobody can tell here what fits"
+    if shape and room:
+        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, examples, each), room, max(map(len, examples))))
+    train.recompute = "no" if train.recompute == "auto" else train.recompute
     if shape is None:
-        return ["memory and time are not planned: the model is not made like a Llama"]
-    card = None
-    if torch.cuda.is_available():
-        found = torch.cuda.get_device_properties(base.model.device)
-        card = found.name, found.total_memory
-    return outlook.lines(plan.make(shape, settings, examples, scored, card and card[0]), settings, shape, card)
+        return {"recompute": train.recompute, "why": why}, ["memory and time are not planned: the model is not made like a Llama"]
+    gpu = room.what if model.has_gpu() else None
+    made = plan.make(shape, settings, examples, scored, gpu, each)
+    told = outlook.lines(made, settings, shape, gpu, room, why)
+    return {"recompute": train.recompute, "why": why, "planned_memory": made.memory}, told
 
 
 def judge(tuned: PeftModel, base: model.Base, template: prompt.Prompt, scored: list, settings: Recipe, record: Record) -> Callable:

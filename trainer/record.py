@@ -63,6 +63,14 @@ class Record:
             file.write(secret.hide(files.line({"time": now(), "event": kind, **values})))
         self.beat()
 
+    def decide(self, settings: Recipe) -> None:
+        """Put what the trainer has decided for `auto` into the run's own configuration: a later attempt does the same."""
+        config = self.folder / "config.yaml"
+        values = yaml.safe_load(config.read_text()) if config.exists() else None
+        if values and values["train"]["recompute"] != settings.train.recompute:
+            values["train"]["recompute"] = settings.train.recompute
+            write(config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
     def metrics(self, values: dict) -> None:
         self._stays_open()
         write(self.folder / "metrics.json", files.page(values))

@@ -69,6 +69,7 @@ def main() -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()
+    boxes.doors.close_all()
 
 
 def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, region: str) -> Gateway:
@@ -82,7 +83,7 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, re
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
-    services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes.state, region, clock), Stacks(region)]
+    services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
     services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}

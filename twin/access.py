@@ -1,6 +1,6 @@
 """How one comes to a box without its agent: EC2 Instance Connect keys, and host keys that the console shows.
 
-In the process grade no sshd reads them; the files are where the one of a real box would.
+The box's sshd reads them where that of a real box has them from; who comes to it at all is in `doors`.
 """
 
 import base64
@@ -18,7 +18,9 @@ KEY_LIFE = 60  # seconds that a pushed key is accepted
 KINDS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256")
 CONSOLE = """[    0.000000] Linux version 6.8.0-aws (emulated) on {instance}
 cloud-init: Cloud-init v. 24.1 running 'modules:final' at {moment}
------BEGIN SSH HOST KEY FINGERPRINTS-----
+"""
+# cloud-init's keys_to_console does so once an instance: the console of a later start has no keys.
+FIRST_BOOT = """-----BEGIN SSH HOST KEY FINGERPRINTS-----
 256 {fingerprint} root@{instance} (ED25519)
 -----END SSH HOST KEY FINGERPRINTS-----
 -----BEGIN SSH HOST KEY KEYS-----
@@ -28,8 +30,9 @@ cloud-init: Cloud-init v. 24.1 running 'modules:final' at {moment}
 
 
 class Access:
-    def __init__(self, state: Path, region: str, clock: Clock):
-        self.state, self.region, self.clock = state, region, clock
+    def __init__(self, boxes, region: str, clock: Clock):
+        self.boxes, self.region, self.clock = boxes, region, clock
+        self.keys: dict[Path, list[str]] = {}  # where they stand to those that are accepted now
         self.operations: dict[str, wire.Handler] = {
             "ec2-instance-connect.SendSSHPublicKey": self.push,
             "ec2.GetConsoleOutput": self.console,
@@ -46,25 +49,35 @@ class Access:
         key = asked["SSHPublicKey"].strip()
         if key.split(" ")[0] not in KINDS:
             raise wire.Refusal("InvalidArgsException", "The public key is not a valid OpenSSH public key.")
-        path = self.root(found.id) / "run/ec2-instance-connect" / asked["InstanceOSUser"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(key + "\n")
-        self.clock.at(self.clock.now() + KEY_LIFE, lambda: path.unlink(missing_ok=True))
+        path = self.boxes.root(found.id) / "run/ec2-instance-connect" / asked["InstanceOSUser"]
+        self.keys.setdefault(path, []).append(key)
+        self.write(path)
+        self.clock.at(self.clock.now() + KEY_LIFE, lambda: self.forget(path, key))
         return wire.answer({"RequestId": "twin", "Success": True})
+
+    def forget(self, path: Path, key: str) -> None:
+        self.keys[path].remove(key)
+        self.write(path)
+
+    def write(self, path: Path) -> None:
+        """The file holds the keys of this moment; it is read by one user, and written by this process alone."""
+        path.unlink(missing_ok=True)
+        if self.keys[path]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{key}\n" for key in self.keys[path]))
 
     def console(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         instance = request.parameters["InstanceId"]
         if not instances.find(self.region, instance):
             return forward(request)  # moto says that it does not exist
-        key = host_key(self.root(instance))
+        key = host_key(self.boxes.root(instance))
         digest = base64.b64encode(hashlib.sha256(base64.b64decode(key.split(" ")[1])).digest()).decode().rstrip("=")
-        text = CONSOLE.format(instance=instance, moment=stamp(self.clock.now()), fingerprint=f"SHA256:{digest}", key=key)
+        text = CONSOLE + (FIRST_BOOT if self.boxes.boots(instance) == 1 else "")
+        text = text.format(instance=instance, moment=stamp(self.clock.now()), fingerprint=f"SHA256:{digest}", key=key)
+        text = "" if self.clock.now() < self.boxes.console_from else text
         output = base64.b64encode(text.encode()).decode()
         about = f"<instanceId>{instance}</instanceId><timestamp>{stamp(self.clock.now())}</timestamp>"
         return wire.xml("GetConsoleOutput", f"{about}<output>{output}</output>")
-
-    def root(self, instance: str) -> Path:
-        return self.state / "boxes" / instance / "root"
 
 
 def host_key(root: Path) -> str:

@@ -107,6 +107,11 @@ def command(request: wire.Request) -> Iterator[Asked]:
         yield Asked("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
 
 
+def key(request: wire.Request) -> Iterator[Asked]:
+    instance = request.parameters["InstanceId"]
+    yield Asked(f"ec2-instance-connect:{request.operation}", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance))
+
+
 def report(request: wire.Request) -> Iterator[Asked]:
     yield Asked("ssm:UpdateInstanceInformation", arn(request, "ec2", f"instance/{request.parameters['InstanceId']}"))
 
@@ -249,6 +254,11 @@ SPECIAL: dict[str, Find] = {
     **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
     **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
     **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),
+    "ec2.GetConsoleOutput": partial(things, ids=INSTANCE),
+    "ec2-instance-connect.SendSSHPublicKey": key,
+    **dict.fromkeys(
+        ("ec2.AuthorizeSecurityGroupIngress", "ec2.RevokeSecurityGroupIngress"), partial(things, ids={"GroupId": "security-group"})
+    ),
     "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
     "ec2.RunInstances": launching,
     "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from twin import instances, processes, wire
+from twin import access, doors, instances, processes, wire
 from twin.disks import Disks
 
 HERE = Path(__file__).parent
@@ -31,6 +31,8 @@ class Boxes:
         self.state, self.region = state, region
         self.disks = disks
         self.today = today  # the world's clock
+        self.doors = doors.Doors(state, region)
+        self.console_from = 0.0  # when consoles show something again
         self.without_agent = 0  # of the next boxes to start
         self.skews: dict[str, float] = {}  # seconds that a box's own clock is wrong
         self.offset = 0.0  # seconds that it is ahead of the machine's own
@@ -97,8 +99,11 @@ class Boxes:
             if processes.of(root):
                 return
             furnish(root)
+            self.note_boot(instance, cold)
+            access.host_key(root)
             self.disks.boot(instance, cold)
             self.set_clock(root)
+            self.doors.open(instance, doors.whoever(), doors.sshd(root, self.inside(instance)))
             if self.without_agent:
                 self.without_agent -= 1
             else:
@@ -107,12 +112,10 @@ class Boxes:
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
         root = self.root(instance)
-        own = {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"}
-        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
         with (root / "var/log/amazon-ssm-agent.log").open("ab") as log:
             self.agents[instance] = subprocess.Popen(
                 [sys.executable, "-E", "-s", "-S", str(HERE / "agent"), instance],
-                env=self.environment | own,
+                env=self.inside(instance),
                 cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -120,6 +123,23 @@ class Boxes:
                 start_new_session=True,
             )
         return {"pid": self.agents[instance].pid}
+
+    def inside(self, instance: str) -> dict[str, str]:
+        """The environment of whatever runs in the box; HOME is not in it, as in that of a service."""
+        root = self.root(instance)
+        own = {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"}
+        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
+        return self.environment | own
+
+    def boots(self, instance: str) -> int:
+        """How often the box has been switched on."""
+        path = self.root(instance).parent / "boots"
+        return int(path.read_text()) if path.exists() else 0
+
+    def note_boot(self, instance: str, cold: bool) -> None:
+        """A reboot counts as the same: the console goes on."""
+        if cold:
+            (self.root(instance).parent / "boots").write_text(str(self.boots(instance) + 1))
 
     def move_clocks(self, offset: float) -> None:
         """Every box's `date` goes with the world's clock."""
@@ -140,6 +160,7 @@ class Boxes:
     def shut_down(self, instance: str) -> None:
         with self.lock:
             root = self.root(instance)
+            self.doors.close(instance)
             processes.end(root)
             remove(root.parent / "faults")  # the box's own faults end with its power
             if agent := self.agents.pop(instance, None):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from twin import instances, processes, wire
+from twin import access, instances, processes, wire
 from twin.scheduler import send
 
 KEY = "SOMEBODY"  # stands in the journal where a caller's access key id would
@@ -104,6 +104,22 @@ class Mischief:
         """the box's clock goes wrong, and AWS refuses what its scripts sign"""
         self.boxes.skews[instance] = float(seconds)
         self.boxes.set_clock(self.boxes.root(instance))
+
+    # The way in by SSH
+
+    def do_console_late(self, seconds: float = 5.0) -> None:
+        """consoles show nothing for some seconds"""
+        self.boxes.console_from = self.clock.now() + float(seconds)
+
+    def do_host_key_changed(self, instance: str) -> None:
+        """another host key than the box's own answers at its port 22"""
+        for path in (self.boxes.root(instance) / "etc/ssh").glob("ssh_host_ed25519_key*"):
+            path.unlink()
+        access.host_key(self.boxes.root(instance))
+
+    def do_ssh_cut(self, instance: str) -> None:
+        """every connection to the box's port 22 is gone"""
+        self.boxes.doors.cut(instance)
 
     # Docker and the GPU
 

@@ -140,7 +140,8 @@ def environment(state: Path) -> dict[str, str | None]:
     state = state.resolve()
     found = running(state)
     nowhere = {name: None for name in os.environ if name.startswith(("AWS_", "HF_", "HUGGING_FACE_"))}
-    return nowhere | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
+    ways = {"FABRIC_SSH_CONFIG_PATH": str(state / "ssh_config")}  # where Fabric reads how a host is reached; `ssh -F` takes it, too
+    return nowhere | ways | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
 
 
 def register_image(
@@ -268,7 +269,7 @@ def clear(state: Path) -> None:
         end(found["pid"], found["started"])
     for volatile in ("boxes", "volumes", "snapshots", "stand-ins", "registry"):
         shutil.rmtree(state / volatile, ignore_errors=True)
-    for volatile in ("state.json", "start.json"):
+    for volatile in ("state.json", "start.json", "ssh_config"):
         (state / volatile).unlink(missing_ok=True)
 
 

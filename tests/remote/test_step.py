@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conf import load
-from remote import plan, ssm, step
+from remote import plan, step, transport
 from remote.step import Fact, Step
 from remote.transport import Result
 
@@ -67,12 +67,18 @@ def test_a_missing_setting_is_named(script):
 @pytest.mark.parametrize("value", ["it's", 'a "b"', "$HOME `id` \\", "two\nlines", "{{ .Names }}", "naïve ünïcode", ""])
 def test_a_setting_arrives_as_it_was(value):
     text = step.settings_block({"VALUE": value}) + 'printf "%s" "$VALUE"\n'
-    assert bash(ssm.packed("#!/bin/bash\n" + text)).stdout == value
+    assert bash(transport.packed("#!/bin/bash\n" + text)).stdout == value
 
 
 def test_the_packed_script_keeps_its_exit_code_and_streams():
-    done = bash(ssm.packed("#!/bin/bash\necho out; echo err >&2; exit 7\n"))
+    done = bash(transport.packed("#!/bin/bash\necho out; echo err >&2; exit 7\n"))
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+def test_of_a_script_that_was_cut_on_its_way_nothing_runs():
+    text = transport.packed("#!/bin/bash\n" + "echo started\n" * 400)
+    for length in range(20, len(text) - 2, 7):
+        assert bash(text[:length]).stdout == "", length
 
 
 def test_facts_are_filled_in_or_shown_by_name():
@@ -86,7 +92,7 @@ def test_every_script_of_a_plan_fits_into_one_command():
     for verb in (plan.up(run), plan.deploy(run, ROOT), plan.train(run, ROOT, lambda: None, False), plan.down(run, False)):
         for part in verb:
             if isinstance(part, Step):
-                assert len(ssm.packed(part.text({}))) < 24_000
+                assert len(transport.packed(part.text({}))) < 24_000
 
 
 def test_only_marked_lines_are_facts():

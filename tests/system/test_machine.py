@@ -19,8 +19,8 @@ GRADE = ("cloud.grade=machine",)
 class Machine(Laptop):
     """A laptop whose one box is a machine."""
 
-    def inv(self, *verbs: str, **options):
-        return super().inv(*verbs, overrides=GRADE, timeout=900, **options)
+    def inv(self, *verbs: str, more: tuple[str, ...] = (), **options):
+        return super().inv(*verbs, overrides=(*GRADE, *more), timeout=900, **options)
 
     @property
     def instance(self) -> str:
@@ -102,18 +102,43 @@ def test_the_volume_is_formatted_and_the_blank_disk_beside_it_is_not(machine):
 
 
 def test_one_comes_in_by_a_pushed_key_and_the_host_key_of_the_console(machine, tmp_path):
+    instance = machine.client("ec2").describe_instances(InstanceIds=[machine.instance])["Reservations"][0]["Instances"][0]
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
-    port = (machine.box / "ssh-port").read_text()
     console = machine.client("ec2").get_console_output(InstanceId=machine.instance)["Output"]
     host = re.search(r"^(ssh-ed25519 \S+)", console, re.MULTILINE)[1]
-    (tmp_path / "hosts").write_text(f"[127.0.0.1]:{port} {host}\n")
-    options = ["-F", "none", "-o", f"UserKnownHostsFile={tmp_path}/hosts", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
-    ssh = ["ssh", *options, "-i", str(tmp_path / "key"), "-p", port, "root@127.0.0.1", "hostname"]
-    assert subprocess.run(ssh, capture_output=True).returncode == 255
-    machine.client("ec2-instance-connect").send_ssh_public_key(
-        InstanceId=machine.instance, InstanceOSUser="root", SSHPublicKey=(tmp_path / "key.pub").read_text()
-    )
-    assert subprocess.run(ssh, text=True, capture_output=True, check=True).stdout.strip() == "box"
+    (tmp_path / "hosts").write_text(f"box {host}\n")
+    options = ["-F", str(machine.state / "ssh_config"), "-o", f"UserKnownHostsFile={tmp_path}/hosts", "-o", "HostKeyAlias=box"]
+    ssh = [
+        "ssh",
+        *options,
+        "-o",
+        "BatchMode=yes",
+        "-i",
+        str(tmp_path / "key"),
+        instance["PublicIpAddress"],
+        "hostname; id -un; sudo -n id -un",
+    ]
+
+    def push() -> None:
+        machine.client("ec2-instance-connect").send_ssh_public_key(
+            InstanceId=machine.instance, InstanceOSUser="root", SSHPublicKey=(tmp_path / "key.pub").read_text()
+        )
+
+    push()
+    assert subprocess.run(ssh, capture_output=True).returncode == 255, "its group lets nobody in"
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
+    change = {"GroupId": instance["SecurityGroups"][0]["GroupId"], "IpPermissions": [rule]}
+    machine.client("ec2").authorize_security_group_ingress(**change)
+    assert subprocess.run(ssh, text=True, capture_output=True, check=True).stdout.split() == ["box", "root"]
+    machine.client("ec2").revoke_security_group_ingress(**change)
+
+
+def test_scripts_travel_by_ssh_to_its_own_sshd(machine):
+    again = machine.inv("up", "deploy", more=("box.ssh=true",))
+    assert "(changed: no)" in again.stdout
+    accepted = machine.run("grep -c 'Accepted publickey for root' /var/log/sshd.log")
+    assert int(accepted) >= 3  # setup, volume, deploy
+    machine.inv("up")  # closes the port
 
 
 def test_it_comes_back_from_a_reboot_with_agent_docker_and_volume(machine):

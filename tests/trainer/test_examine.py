@@ -58,7 +58,7 @@ def test_prediction_prints_one_answer_for_each_line_and_nothing_else(trained):
 
 
 def test_a_model_that_does_not_fit_is_one_sentence_before_anything_is_loaded(trained, monkeypatch):
-    monkeypatch.setattr(finished, "free_memory", lambda: 1000)
+    monkeypatch.setattr(finished.model, "free_memory", lambda: 1000)
     monkeypatch.setattr(finished.model, "load", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(Problem, match=r"needs about 0.0 GB of memory here, and 0.0 GB are free") as caught:
         finished.load(trained)
@@ -66,7 +66,7 @@ def test_a_model_that_does_not_fit_is_one_sentence_before_anything_is_loaded(tra
 
 
 def test_free_memory_is_what_the_system_says():
-    free = finished.free_memory()
+    free = model.free_memory()
     assert free is None or 10_000_000 < free < 10**13
 
 

@@ -29,7 +29,7 @@ def trained(settings_for, base_for, tmp_path_factory):
         settings = settings_for(folder, *SMALL, *words)
         torch.manual_seed(settings.seed)
         base = base_for()
-        tuned = model.adapt(base, settings.lora, settings.train.recompute)
+        tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(TRAIN)[:6], settings.data)
         order = Order([Portion(rows[:4])], settings.seed, settings.train.rows_per_step)
         store = checkpoint.Store(folder / "checkpoints", "x", settings.train.keep)

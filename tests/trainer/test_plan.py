@@ -37,7 +37,7 @@ def counted(tuned, packed) -> int:
 
 def check(folder: Path, settings, rows: int) -> None:
     base = model.load(schema.Model(str(folder), "main", "", False), settings.quant)
-    tuned = model.adapt(base, settings.lora, settings.train.recompute).train()
+    tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes").train()
     made = plan.shape(json.loads((folder / "config.json").read_text()))
     width = base.model.dtype.itemsize
     examples = [prompt.Prompt(base.tokenizer, base.stops).example(row) for row in read(TRAIN)[:rows]]

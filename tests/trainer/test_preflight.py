@@ -9,11 +9,20 @@ from werkzeug.serving import make_server
 from conf import load
 from conf.problem import Problem
 from trainer.files import digest
-from trainer.preflight import check
+from trainer.preflight import check, prove
+from twin.hub.access import Token
 from twin.hub.app import Hub
 
 TOKEN = "hf_write"
 MODEL, GATED, DATASET = "owner/base", "meta-llama/gated", "owner/notes"
+WRITE = ["repo.content.read", "repo.write"]
+TOKENS = {
+    "hf_read": Token("read"),
+    "hf_expired": Token("write", expired=True),
+    "hf_own": Token("fineGrained", {"owner": WRITE}, gated=False),
+    "hf_model": Token("fineGrained", {"owner/quickstart": WRITE}),
+    "hf_team": Token("fineGrained", {"team": WRITE, "owner": ["repo.content.read"]}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +31,10 @@ def hub(tmp_path_factory):
     place = tmp_path_factory.mktemp("hub")
     (place / "model").mkdir()
     (place / "model" / "config.json").write_text("{}")
-    served = Hub(place / "root", TOKEN, {MODEL: place / "model", GATED: place / "model"}, owner="owner", gated=[GATED])
+    models = {MODEL: place / "model", GATED: place / "model"}
+    served = Hub(
+        place / "root", TOKEN, models, owner="owner", gated=[GATED], tokens=TOKENS, organisations={"team": "write", "guests": "read"}
+    )
     server = make_server("127.0.0.1", 0, served, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -107,18 +119,76 @@ def test_an_unknown_revision_is_one_sentence(tmp_path, hub):
     assert "no such revision" in refusal(run(tmp_path, "model.revision=elsewhere"), hub).what
 
 
-@pytest.mark.parametrize("token", [TOKEN, None])
-def test_a_gated_model_says_where_to_accept_its_terms(tmp_path, hub, token):
-    problem = refusal(run(tmp_path, f"model.id={GATED}"), hub, token)
-    assert "is gated" in problem.what and f"{hub}/{GATED}" in problem.hint
+def test_a_gated_model_says_where_to_accept_its_terms(tmp_path, hub):
+    problem = refusal(run(tmp_path, f"model.id={GATED}"), hub)
+    assert problem.what == f"{GATED} is gated and this token's account has no access" and problem.reason == "model_unavailable"
+    assert f"{hub}/{GATED}" in problem.hint
 
 
-def test_a_bad_token_is_one_sentence(tmp_path, hub):
-    assert "does not accept the token (401)" in refusal(run(tmp_path), hub, "hf_wrong").what
+def test_a_gated_model_and_no_token_is_another_sentence(tmp_path, hub):
+    problem = refusal(run(tmp_path, f"model.id={GATED}"), hub, None)
+    assert problem.what == f"{GATED} is gated, and there is no token"
+    assert f"{hub}/{GATED}" in problem.hint and "settings/tokens" in problem.hint
+
+
+def test_a_fine_grained_token_without_leave_for_gated_models_is_another(tmp_path, hub):
+    problem = refusal(run(tmp_path, f"model.id={GATED}"), hub, "hf_own")
+    assert problem.what == f"{GATED} is gated, and this fine-grained token may not read gated models"
+    assert "public gated repos" in problem.hint
+
+
+@pytest.mark.parametrize("token", ["hf_wrong", "hf_expired"])
+def test_a_token_that_is_wrong_or_expired_is_one_sentence(token, tmp_path, hub):
+    problem = refusal(run(tmp_path), hub, token)
+    assert "does not accept the token (401): it is wrong, revoked or expired" in problem.what
+    assert "settings/tokens" in problem.hint and token not in str(problem)
+
+
+def test_a_token_that_may_only_read_is_refused_before_training(tmp_path, hub):
+    problem = refusal(run(tmp_path), hub, "hf_read")
+    assert problem.what == "the Hub token of owner may only read, and this run is to be published in owner/quickstart"
+    assert "tokenType=write" in problem.hint and "inv init --token" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("token", "words", "place"),
+    [
+        (TOKEN, [], "owner/quickstart"),
+        (TOKEN, ["publish.repository=team/notes"], "team/notes"),
+        (TOKEN, ["kind=smoke"], "owner/quickstart-smoke"),
+        (TOKEN, ["cloud.hub_repository=team/ours"], "team/ours"),
+        ("hf_own", [], "owner/quickstart"),
+        ("hf_model", [], "owner/quickstart"),
+        ("hf_team", ["publish.repository=team/notes"], "team/notes"),
+    ],
+)
+def test_a_token_that_may_write_there_is_told_with_the_place(token, words, place, tmp_path, hub):
+    from huggingface_hub import HfApi
+
+    facts, lines = prove(run(tmp_path, *words), hub, token, None, None, False)
+    assert facts["repository"] == place and lines[-1].startswith(f"hub      the token may write to {place},")
+    HfApi(endpoint=hub, token=token).create_repo(place, exist_ok=True)  # and so it is
+
+
+@pytest.mark.parametrize(
+    ("token", "words", "place"),
+    [("hf_team", [], "owner"), ("hf_own", ["publish.repository=team/notes"], "team"), ("hf_model", ["name=other"], "owner")],
+)
+def test_a_fine_grained_token_without_that_namespace_names_it(token, words, place, tmp_path, hub):
+    problem = refusal(run(tmp_path, *words), hub, token)
+    assert f"is fine-grained and has no write access to {place}, where" in problem.what
+    assert "`repo.write`" in problem.hint and "publish.repository=OWNER/NAME" in problem.hint
+
+
+def test_a_namespace_that_is_not_the_account_s_is_refused(tmp_path, hub):
+    problem = refusal(run(tmp_path, "publish.repository=strangers/x"), hub)
+    assert "account owner is neither strangers nor a member of it" in problem.what
+    assert "who may only read there" in refusal(run(tmp_path, "publish.repository=guests/x"), hub).what
 
 
 def test_an_open_model_needs_no_token(tmp_path, hub):
-    assert check(run(tmp_path), hub, None)["train_rows"] == 2
+    facts, lines = prove(run(tmp_path), hub, None, None, None, False)
+    assert facts["train_rows"] == 2 and facts["repository"] is None and "no token here" in lines[-1]
 
 
 def test_a_hub_that_is_down_is_one_sentence(tmp_path):

@@ -49,21 +49,39 @@ def test_a_row_that_is_too_long_is_found_before_anything_is_paid_for(settings_fo
         preflight.look(settings_for(tmp_path, "data.max_length=300"), None, None)
 
 
-def test_the_outlook_shows_the_mask_the_stop_token_and_what_does_not_fit_without_torch(tiny, tmp_path):
-    words = ["cloud=twin", "experiment=smoke", f"model.id={tiny}", f"data.train={TRAIN}", "train.eval_every=50", "train.recompute=false"]
-    code = f"""
+OUTLOOK = """
 import sys
 from conf import load
+from conf.problem import Problem
 from trainer import preflight
 run = load.load({words!r})
 class Card:
-    name, bytes = "NVIDIA L4", 4_000_000
-print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), run.box, True)))
+    name, bytes = "NVIDIA L4", {memory}
+try:
+    print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), True)), run.train.recompute, sep="\\n")
+except Problem as problem:
+    print(problem)
 print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def outlook(tiny, memory):
+    words = ["cloud=twin", "experiment=smoke", f"model.id={tiny}", f"data.train={TRAIN}", "train.eval_every=50"]
+    code = OUTLOOK.format(words=words, memory=memory)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_outlook_shows_the_mask_the_stop_token_and_what_was_decided_without_torch(tiny):
+    done = outlook(tiny, 24_000_000_000)
     assert "\033[32m{" in done and "every answer ends with '<|im_end|>'" in done
-    assert "does not fit: `train.recompute=true`" in done and "base weights 0.00" in done
+    assert "GB of 22.1 GB usable on NVIDIA L4 in the fullest step: base weights 0.00" in done
+    assert "train.recompute=no: with all activations kept the fullest step takes" in done
     assert "train.eval_every=50 is more than all 4 steps" in done
     assert "an assumption, not measured" in done and "at $0.9776 an hour of g6.2xlarge (a list)" in done
+    assert done.splitlines()[-2:] == ["no", "[]"], "what is decided is what the run is made with"
+
+
+def test_the_outlook_refuses_what_does_not_fit_and_says_what_would(tiny):
+    done = outlook(tiny, 4_000_000)
+    assert done.startswith("the fullest step takes ") and "NVIDIA L4" in done and "hint: " in done
     assert done.splitlines()[-1] == "[]"

@@ -3,11 +3,14 @@
 import ast
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -17,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 
 from twin import faults, processes, world
+from twin.machine import ground
 
 LOST = (ConnectionClosedError, HTTPClientError)
 
@@ -452,6 +456,40 @@ def test_mutations_are_the_calls_at_which_the_laptop_can_be_killed(cloud, box):
     cloud.s3.list_buckets()
     box.run("aws s3 ls; echo x | aws s3 cp --quiet - s3://things/from-the-box")
     assert world.mutations(cloud.state)[before:] == ["s3.PUT", "ssm.SendCommand"]
+
+
+# The way in by SSH
+
+
+def test_a_console_is_late(cloud, machine):
+    strike(cloud, "console-late", seconds=100)
+    assert not cloud.ec2.get_console_output(InstanceId=machine.instance).get("Output")
+    world.forward(cloud.state, 101)
+    assert "SSH HOST KEY" in cloud.ec2.get_console_output(InstanceId=machine.instance)["Output"]
+
+
+def test_a_host_key_is_another(cloud, machine):
+    before = (machine.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+    strike(cloud, "host-key-changed", box=machine)
+    assert (machine.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text() != before
+
+
+@pytest.mark.skipif(not ground.program("sshd"), reason="it needs Debian's openssh-server: apt-get install openssh-server")
+def test_connections_by_ssh_are_cut(cloud):
+    network = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    group = cloud.ec2.create_security_group(GroupName="open", Description="o", VpcId=network)["GroupId"]
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
+    cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    box = cloud.box(SecurityGroupIds=[group])
+    address = cloud.ec2.describe_instances(InstanceIds=[box.instance])["Reservations"][0]["Instances"][0]["PublicIpAddress"]
+    config = (cloud.state / "ssh_config").read_text().partition(f"Host {address}\n")[2]
+    with socket.create_connection(("127.0.0.1", int(re.search(r"Port (\d+)", config)[1])), timeout=10) as line:
+        assert line.recv(8) == b"SSH-2.0-"
+        strike(cloud, "ssh-cut", box=box)
+        with suppress(ConnectionResetError):
+            while line.recv(4096):  # the rest of what it had said
+                pass
+    cloud.ec2.terminate_instances(InstanceIds=[box.instance])
 
 
 # The list

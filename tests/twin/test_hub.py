@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from werkzeug.serving import make_server
 
+from twin.hub.access import Token
 from twin.hub.app import Hub
 
 NAME = "local-user/adapter"
@@ -216,6 +217,35 @@ def test_a_token_that_may_only_read_can_read_and_nothing_else(api, url):
     ):
         with pytest.raises(HfHubHTTPError, match="403"):
             forbidden()
+
+
+def test_a_fine_grained_token_may_what_it_lists_and_says_so(tmp_path):
+    tokens = {
+        "hf_fine": Token("fineGrained", {"team": ["repo.content.read", "repo.write"]}, gated=False),
+        "hf_old": Token("write", expired=True),
+    }
+    with served(tmp_path / "hub", tokens=tokens, organisations={"team": "write"}) as url:
+        fine = HfApi(endpoint=url, token="hf_fine")
+        told = fine.whoami()
+        assert told["orgs"][0]["name"] == "team" and told["orgs"][0]["roleInOrg"] == "write"
+        token = told["auth"]["accessToken"]
+        (scope,) = token["fineGrained"]["scoped"]
+        assert (token["role"], token["fineGrained"]["canReadGatedRepos"]) == ("fineGrained", False)
+        assert (scope["entity"]["type"], scope["entity"]["name"], scope["permissions"]) == (
+            "org",
+            "team",
+            ["repo.content.read", "repo.write"],
+        )
+        fine.create_repo("team/adapter", private=True)
+        assert fine.auth_check("team/adapter", write=True) is None
+        HfApi(endpoint=url, token="hf_writer").create_repo(NAME, private=True)
+        with pytest.raises(HfHubHTTPError, match="403"):
+            fine.create_repo("local-user/other")
+        with pytest.raises(RepositoryNotFoundError):
+            fine.model_info(NAME)
+        with pytest.raises(HfHubHTTPError) as error:
+            HfApi(endpoint=url, token="hf_old").whoami()
+        assert error.value.response.status_code == 401
 
 
 def test_nobody_writes_to_the_repositories_of_others(tmp_path):

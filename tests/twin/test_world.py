@@ -103,4 +103,4 @@ def test_hub_answers_and_is_in_the_journal(cloud):
 
 def test_background_process_listens_on_loopback_only(cloud):
     listening = [one.laddr.ip for one in psutil.Process(world.status(cloud.state)["pid"]).net_connections() if one.status == "LISTEN"]
-    assert listening == ["127.0.0.1", "127.0.0.1"]
+    assert len(listening) >= 2 and set(listening) == {"127.0.0.1"}  # AWS, the Hub, and port 22 of each box

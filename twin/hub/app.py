@@ -15,14 +15,17 @@ from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
 from twin.hub import card, page, upload, view
-from twin.hub.access import Access
+from twin.hub.access import Access, Token
 from twin.hub.blobs import Damaged
 from twin.hub.routes import ROUTES, WRITE
 from twin.hub.store import Commit, Refused, Repository, Store
 
 
 class Hub:
-    """The Hub of one account, `owner`; `models` are folders shown as repositories by their id, `gated` some of these."""
+    """The Hub of one account, `owner`; `models` are folders shown as repositories by their id, `gated` some of these.
+
+    `token` may write, `read_token` may read; `tokens` are others. `organisations` says what the account is in each of its own.
+    """
 
     def __init__(
         self,
@@ -33,8 +36,11 @@ class Hub:
         read_token: str | None = None,
         gated: Collection[str] = (),
         part_size: int = 64 * 2**20,
+        tokens: dict[str, Token] | None = None,
+        organisations: dict[str, str] | None = None,
     ):
-        self.access = Access(owner, token, read_token)
+        classic = {token: Token("write")} | ({read_token: Token("read")} if read_token else {})
+        self.access = Access(owner, classic | (tokens or {}), organisations or {})
         self.store = Store(root)
         self.blobs = self.store.blobs
         self.part_size = part_size  # bytes; a larger file is uploaded in parts
@@ -61,7 +67,7 @@ class Hub:
     # The account and its repositories
 
     def _whoami(self, request: Request) -> dict:
-        return view.account(self.access.owner, self.access.known(request))
+        return view.account(self.access.owner, self.access.known(request), self.access.organisations)
 
     def _validate_card(self, request: Request) -> Response:
         faults = card.faults(request.get_json()["content"])
@@ -70,7 +76,7 @@ class Hub:
     def _create(self, request: Request) -> Response:
         asked = request.get_json()
         kind, name = self._named(asked)
-        self.access.may_write(request, name.split("/")[0])
+        self.access.may_write(request, name)
         private = asked.get("visibility") == "private" or asked.get("private") is True
         repository, new = self.store.create(kind, name, private)
         answer = {"url": request.host_url + repository.page, "name": name, "id": name}

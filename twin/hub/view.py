@@ -4,13 +4,24 @@ import hashlib
 from pathlib import PurePosixPath
 
 from twin.hub import card
+from twin.hub.access import Token
 from twin.hub.blobs import File, pointer
 from twin.hub.store import Commit, Repository
 
 
-def account(name: str, role: str) -> dict:
-    token = {"displayName": f"{role} token", "role": role}
-    return {"type": "user", "id": name, "name": name, "fullname": name, "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
+def account(name: str, token: Token, organisations: dict[str, str]) -> dict:
+    """What whoami-v2 tells: the account, its organisations, and what the token that asks may do."""
+    told = {"displayName": f"{token.role} token", "role": token.role, "createdAt": "2026-01-01T00:00:00.000Z"}
+    if token.role == "fineGrained":
+        kinds = {name: "user"} | dict.fromkeys(organisations, "org")
+        scoped = [
+            {"entity": {"_id": entity, "type": kinds.get(entity, "model"), "name": entity}, "permissions": permissions}
+            for entity, permissions in token.scopes.items()
+        ]
+        told["fineGrained"] = {"canReadGatedRepos": token.gated, "global": [], "scoped": scoped}
+    member = [{"type": "org", "id": each, "name": each, "fullname": each, "roleInOrg": role} for each, role in organisations.items()]
+    auth = {"type": "access_token", "accessToken": told}
+    return {"type": "user", "id": name, "name": name, "fullname": name, "orgs": member, "auth": auth}
 
 
 def information(repository: Repository, commit: Commit, readme: str, with_files: bool) -> dict:

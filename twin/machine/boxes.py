@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from twin import access, processes
+from twin import access, doors, processes
 from twin.boxes import Boxes
 from twin.machine import debian, ground, life
 
@@ -36,11 +36,13 @@ class MachineBoxes(Boxes):
             if life.alive(box):
                 return
             (box / "root/dev").mkdir(parents=True, exist_ok=True)
+            self.note_boot(instance, cold)
             access.host_key(box / "root")
             make_nodes(box / "root/dev")
             self.disks.boot(instance, cold)
             self.boot(box)
             self.set_clock(box / "root")
+            self.doors.open(instance, "root", sshd(box, self.inside(instance)))
             if self.without_agent:
                 self.without_agent -= 1
             else:
@@ -52,7 +54,7 @@ class MachineBoxes(Boxes):
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL"]
         with (box / "boot.log").open("ab") as log:
             outer = self.outers[box.name] = subprocess.Popen(
-                [*unshare, str(HERE / "init.sh"), lower, str(box), str(port(box))],
+                [*unshare, str(HERE / "init.sh"), lower, str(box)],
                 env={"PATH": ground.SYSTEM_PATH, "TRACE": self.environment.get("TWIN_TRACE", "")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -69,18 +71,22 @@ class MachineBoxes(Boxes):
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
         box = self.root(instance).parent
-        own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
-        own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
-        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
         words = [*life.inside(box), "/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance]
         with (self.root(instance) / "var/log/amazon-ssm-agent.log").open("ab") as log:
             self.agents[instance] = subprocess.Popen(
-                words, env=self.environment | own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                words, env=self.inside(instance), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         return {"pid": self.agents[instance].pid}
 
+    def inside(self, instance: str) -> dict[str, str]:
+        own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
+        own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
+        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
+        return self.environment | own
+
     def shut_down(self, instance: str) -> None:
         with self.lock:
+            self.doors.close(instance)
             box = self.root(instance).parent
             life.end(box)
             if outer := self.outers.pop(instance, None):
@@ -101,14 +107,15 @@ def make_nodes(folder: Path) -> None:
     (folder / "disk/by-id").mkdir(parents=True, exist_ok=True)
 
 
-def port(box: Path) -> int:
-    """Where the box's sshd listens: the same as long as the box exists."""
-    path = box / "ssh-port"
-    if not path.exists():
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            path.write_text(str(free.getsockname()[1]))
-    return int(path.read_text())
+def sshd(box: Path, environment: dict[str, str]) -> doors.Serve:
+    """Serves a connection by the box's own sshd, in the box."""
+    own = " ".join(f'"{name}={value}"' for name, value in environment.items())
+    words = [*life.inside(box), "/usr/sbin/sshd", "-i", "-f", "/opt/box/sshd_config", "-E", "/var/log/sshd.log", "-o", f"SetEnv={own}"]
+
+    def serve(connection: socket.socket) -> subprocess.Popen:
+        return subprocess.Popen(words, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, env={"PATH": ground.SYSTEM_PATH})
+
+    return serve
 
 
 def stand_ins(state: Path) -> Path:

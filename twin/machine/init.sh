@@ -1,10 +1,10 @@
 #!/bin/bash
 # The first process of a box, in namespaces of its own: puts its root together, then is its service manager.
-#   init.sh LOWER BOX PORT: LOWER are the folders below its root, BOX holds what is its own, sshd listens on PORT of 127.0.0.1
+#   init.sh LOWER BOX: LOWER are the folders below its root, BOX holds what is its own
 set -euo pipefail
-lower=$1 box=$2 port=$3
+lower=$1 box=$2
 
-if [ "${4:-}" != inside ]; then
+if [ "${3:-}" != inside ]; then
   mount --make-rprivate /
   mkdir -p "$box/work" "$box/docker" "$box/mount" "$box/root/dev/pts" "$box/root/dev/shm" "$box/root/run/ec2-instance-connect"
   mount -t overlay box -o "lowerdir=$lower,upperdir=$box/root,workdir=$box/work" "$box/mount"
@@ -30,7 +30,7 @@ if [ "${4:-}" != inside ]; then
   cd /
   umount -l /mnt
   # Without CAP_SYS_BOOT no mistake in here turns the machine off.
-  exec setpriv --bounding-set -sys_boot --inh-caps -sys_boot -- /bin/bash /opt/box/init.sh "$lower" "$box" "$port" inside
+  exec setpriv --bounding-set -sys_boot --inh-caps -sys_boot -- /bin/bash /opt/box/init.sh "$lower" "$box" inside
 fi
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -55,7 +55,6 @@ done
 # A mount outlives no boot, and fstab is read at each of them.
 mount -a 2>/dev/null || true
 
-/usr/sbin/sshd -D -e -f /opt/box/sshd_config -p "$port" </dev/null >>/var/log/sshd.log 2>&1 &
 while :; do
   # No bridge and no iptables: the network is that of the machine outside.
   dockerd --bridge=none --iptables=false --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs </dev/null >>/var/log/dockerd.log 2>&1 || true

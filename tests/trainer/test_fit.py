@@ -1,0 +1,145 @@
+"""What does not fit is refused before weights are loaded, with settings that would fit; `auto` is decided once, and said why."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from conf import load
+from conf.problem import Problem
+from tests.trainer import forked
+from trainer import __main__ as command
+from trainer import fit, model, plan, record
+from trainer.files import lines
+from trainer.fit import STEP, Room
+from trainer.prompt import Example
+from trainer.team import Team
+
+GB = 10**9
+LLAMA_8B = plan.shape(
+    {
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    }
+)
+ROWS = [Example(None, list(range(length - 80)), [1] * 80) for length in range(150, 312)]
+NEEDS = fit.needs_of(LLAMA_8B, ROWS, 2)
+
+
+def settings(*words):
+    return load.load(["cloud=twin", "experiment=medical_ie_8b", *words])
+
+
+def settled(room: float, *words):
+    return fit.settle(settings(*words), NEEDS, Room("NVIDIA X", int(room * GB)), max(map(len, ROWS)))
+
+
+def with_words(words: str, *others: str) -> int:
+    """Bytes that a run needs with these overrides."""
+    return NEEDS(settings(*others, *words.split()))
+
+
+def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_figures_are_told():
+    plain, less = (with_words(f"train.recompute={word}") for word in ("no", "yes"))
+    assert less < plain
+    chosen, why = settled(plain / GB + 0.1)
+    assert chosen == "no" and why.startswith(f"with all activations kept the fullest step takes {plain / GB:.1f} GB of ")
+    chosen, why = settled(plain / GB - 0.1)
+    assert chosen == "yes" and why.endswith(f"; {less / GB:.1f} GB as it is") and "NVIDIA X" in why
+
+
+@pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])
+def test_what_is_set_stays_as_it_is(word, chosen):
+    assert settled(1000, f"train.recompute={word}")[0] == chosen
+
+
+def test_another_word_is_refused_with_those_there_are():
+    with pytest.raises(Problem, match=r"train.recompute is maybe") as caught:
+        settings("train.recompute=maybe")
+    assert "auto, yes or no" in caught.value.hint
+
+
+def test_a_run_that_does_not_fit_is_offered_settings_and_each_of_them_fits():
+    words = ["quant=none", "train.recompute=no"]
+    room = with_words("", "quant=nf4", "train.recompute=no") / GB + 0.5
+    with pytest.raises(Problem, match=r"the fullest step takes \d+\.\d GB, with all activations kept, and there are \d+") as caught:
+        settled(room, *words)
+    offers = re.findall(r"`([^`]+)` \(([\d.]+) GB\)", caught.value.hint)
+    assert "quant=nf4" in [offer for offer, _ in offers]
+    for offer, stated in offers:
+        assert with_words(offer, *words) <= room * GB and f"{with_words(offer, *words) / GB:.1f}" == stated
+
+
+def test_the_packs_that_are_offered_are_the_largest_that_fit():
+    room = with_words("train.pack_tokens=2000 train.recompute=no") / GB
+    with pytest.raises(Problem) as caught:
+        settled(room, "train.recompute=no")
+    (limit,) = re.findall(r"train.pack_tokens=(\d+)", caught.value.hint)
+    assert with_words(f"train.pack_tokens={limit} train.recompute=no") <= room * GB
+    assert with_words(f"train.pack_tokens={int(limit) + STEP} train.recompute=no") > room * GB
+
+
+def test_settings_that_only_help_together_are_offered_together():
+    room = with_words("train.pack_tokens=700 train.recompute=yes") / GB
+    with pytest.raises(Problem) as caught:
+        settled(room, "quant=none", "train.recompute=no")
+    (offer,) = re.findall(r"set `([^`]+)`", caught.value.hint)
+    assert " " in offer and with_words(offer, "quant=none", "train.recompute=no") <= room * GB
+
+
+def test_where_nothing_helps_it_says_how_much_is_needed():
+    with pytest.raises(Problem) as caught:
+        settled(3)
+    (least,) = re.findall(r"it takes ([\d.]+) GB: take a box with a larger card, `box.instance_type=TYPE`", caught.value.hint)
+    assert float(least) > 3
+
+
+@pytest.mark.parametrize(("gpu", "width"), [("NVIDIA L4", 2), ("NVIDIA T4", 4), ("Tesla V100-SXM2-16GB", 4), (None, 4)])
+def test_a_card_without_bf16_computes_with_four_bytes(gpu, width):
+    assert plan.number_width(gpu) == width
+
+
+def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "room", lambda: Room("this machine", 1_000_000))
+    monkeypatch.setattr(model, "load", lambda *_: pytest.fail("weights were loaded"))
+    run = settings_for(tmp_path / "runs", "quant=none")
+    folder = forked.make(run, "too large")
+    with pytest.raises(Problem, match="the fullest step takes") as caught:
+        command.train(run, folder, Team())
+    assert caught.value.reason == "bad_config" and "box.instance_type" in caught.value.hint
+
+
+def test_what_the_trainer_decides_for_auto_is_in_its_configuration_and_its_record(trained):
+    assert yaml.safe_load((trained / "config.yaml").read_text())["train"]["recompute"] == "no"
+    kept = record.verify(trained)["plan"]
+    assert kept["recompute"] == "no" and "with all activations kept the fullest step takes" in kept["why"]
+    assert kept["planned_memory"]["activations"] > 0
+
+
+def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_finds(settings_for, tmp_path, monkeypatch):
+    run = settings_for(tmp_path / "runs", "quant=none", "train.trackers=[]")
+    folder = forked.make(run, "decided")
+    plain = []
+
+    def small():
+        return Room("this machine", plain[0] - 1)
+
+    real = fit.settle
+
+    def settle(settings, needs, room, longest):
+        plain.append(needs(replace(settings, train=replace(settings.train, recompute="no"))))
+        return real(settings, needs, small(), longest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "settle", settle)
+        forked.finish(forked.start(run, folder), folder)
+    assert record.settings(folder).train.recompute == "yes"
+    again = record.settings(folder)
+    forked.finish(forked.start(again, folder), folder)
+    assert record.settings(folder).train.recompute == "yes"
+    assert [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"] == [1, 2, 3, 4]
