@@ -6,6 +6,7 @@ The whole way takes minutes and is a `system` test; the shorter one of docs/AWS.
 import fnmatch
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from whole_account import Story, snapshot
 
 from conf import load
 from remote import permissions, setup_rights, stack
-from remote.statement import Place, document
+from remote.statement import Place, document, together
 from twin import policy, templates, world
 from twin.machine import ground
 
@@ -193,8 +194,41 @@ def test_everything_is_named_only_where_nothing_can_be(who):
 
 @pytest.mark.parametrize("who", sorted(POLICIES))
 def test_policies_fit_into_what_iam_takes(who):
-    """A managed policy has 6,144 characters at most, not counting white space."""
-    assert len(json.dumps(POLICIES[who], separators=(",", ":"))) <= 6144
+    """A managed policy has 6,144 characters at most, not counting white space; an account's own names are longer than the emulated ones."""
+    cloud = replace(RUN.cloud, region="ap-southeast-2", bucket=f"fine-tune-slm-{world.ACCOUNT}-ap-southeast-2")
+    login = f"arn:aws:iam::{world.ACCOUNT}:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_PowerUserAccess_0123456789abcdef"
+    assert len(json.dumps(permissions.roles(cloud, world.ACCOUNT, login)[who], separators=(",", ":"))) <= 6144
+
+
+@pytest.mark.parametrize("statements", [LAPTOP, SETUP])
+def test_what_is_written_in_fewer_words_allows_no_action_on_any_other_resource(statements):
+    fitting = {f"{service['prefix']}:{each['privilege']}": types(each) for service in iam_definition for each in service["privileges"]}
+    for one in together(statements):
+        said = {
+            (action, each)
+            for other in statements
+            if other.condition in ({}, one.condition)
+            for action in other.actions
+            for each in other.resources
+        }
+        for action in one.actions:
+            more = {each for each in one.resources if kind(each) in fitting.get(action, set())} - {
+                each for known, each in said if known == action
+            }
+            # Who may delete our volume may delete its tags; a launch has no use for a snapshot that gets our tag.
+            assert not more or action in ("ec2:DeleteTags", "ec2:RunInstances"), (one.sid, action, more)
+
+
+def types(privilege: dict) -> set[str]:
+    return {each["resource_type"].rstrip("*").lower() for each in privilege["resource_types"]}
+
+
+def kind(resource: str) -> str:
+    """The type of what an ARN names, as the Service Authorization Reference calls it."""
+    service, rest = resource.split(":")[2] if ":" in resource else "", resource.split(":", 5)[-1]
+    if service == "s3":
+        return "object" if "/" in rest else "bucket"
+    return rest.replace(":", "/").split("/")[0]
 
 
 def test_the_stacks_roles_have_exactly_these_policies():
