@@ -47,7 +47,7 @@ def policy(aws: Aws, who: str) -> dict:
 
 
 def _documents(at: Place) -> dict[str, dict]:
-    mine, setup = together(laptop(at)), together(setup_rights.setup(at))
+    mine, setup = together(laptop(at), MINE), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
     lists = {"laptop": mine, "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
     return {who: document(statements) for who, statements in lists.items()}
 
