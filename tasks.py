@@ -268,7 +268,7 @@ def policy(c, who="laptop"):
 
     from remote import permissions
 
-    run = settings(c)
+    run = settings(c, fetch=parameters_of_a_new_account)
     rehearsed(c, f"call   Print the policy of {who}") or print(json.dumps(permissions.policy(account(run), who), indent=2))
 
 

@@ -9,7 +9,7 @@ from conf import schema
 from conf.problem import Problem
 from remote import setup_rights
 from remote.aws import Aws
-from remote.statement import Place, Statement, document
+from remote.statement import Place, Statement, document, together
 
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
 MARKED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
@@ -47,8 +47,8 @@ def policy(aws: Aws, who: str) -> dict:
 
 
 def _documents(at: Place) -> dict[str, dict]:
-    setup = setup_rights.together(setup_rights.setup(at))
-    lists = {"laptop": laptop(at), "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
+    mine, setup = together(laptop(at), MINE), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
+    lists = {"laptop": mine, "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
     return {who: document(statements) for who, statements in lists.items()}
 
 

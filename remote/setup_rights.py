@@ -42,15 +42,6 @@ def setup(at: Place) -> list[Statement]:
     return [*_stack(at), *_looking(at), *_leaving(at), *(one for made in _made(at) for one in made.statements())]
 
 
-def together(statements: list[Statement]) -> list[Statement]:
-    """The same rights in fewer words: IAM takes 6,144 characters. No action of one service fits a resource of another."""
-    through = [one for one in statements if one.condition == THROUGH_STACK and one.resources != ("*",)]
-    actions = tuple(dict.fromkeys(action for one in through for action in one.actions))
-    resources = tuple(dict.fromkeys(each for one in through for each in one.resources))
-    why = "CloudFormation makes, changes and removes what the stack has"
-    return [*(one for one in statements if one not in through), Statement("MakeStack", why, actions, resources, THROUGH_STACK)]
-
-
 def _stack(at: Place) -> list[Statement]:
     changes = ("CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet", "DeleteChangeSet")
     stacks = ("DescribeStacks", "ListStackResources", "DescribeStackEvents", "DeleteStack")

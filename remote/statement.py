@@ -1,7 +1,7 @@
 """A line of a policy, the account that it is about, and the text that IAM takes."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from conf import schema
 
@@ -64,6 +64,21 @@ class Place:
     @property
     def images(self) -> str:
         return self.arn("ecr", f"repository/{self.cloud.repository}")
+
+
+def together(statements: list[Statement], condition: dict) -> list[Statement]:
+    """The same rights in fewer words, for IAM takes 6,144 characters: what has this condition is one line, and what names everything.
+
+    No action of these fits the other's resources, so that nothing more is allowed.
+    """
+    found: dict[str, Statement] = {}
+    for one in statements:
+        everything = one.resources == ("*",)
+        key = f"{one.condition} {everything}" if everything or one.condition == condition else one.sid
+        before = found.get(key, replace(one, actions=(), resources=()))
+        joined = (*dict.fromkeys((*before.actions, *one.actions)),), (*dict.fromkeys((*before.resources, *one.resources)),)
+        found[key] = replace(before, actions=joined[0], resources=joined[1])
+    return list(found.values())
 
 
 def document(statements: list[Statement]) -> dict:

@@ -1,8 +1,12 @@
-"""Least privilege, held against what is really asked: every verb passes with our policies, and no line of them is for nothing."""
+"""Least privilege, held against what is really asked: every verb passes with our policies, and no line of them is for nothing.
+
+The whole way takes minutes and is a `system` test; the shorter one of docs/AWS.md runs with the same policies in tests/test_docs_aws.py.
+"""
 
 import fnmatch
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from whole_account import Story, snapshot
 
 from conf import load
 from remote import permissions, setup_rights, stack
-from remote.statement import Place, document
+from remote.statement import Place, document, together
 from twin import policy, templates, world
 from twin.machine import ground
 
@@ -31,6 +35,14 @@ GIVEN = ("cloud.budget_usd=40", "cloud.github=me/mine")
 
 def stopped(laptop) -> bool:
     return next(box["state"] for box in snapshot(laptop)["boxes"]) == "stopped"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """An account with nothing in it."""
+    made = Story(tmp_path_factory.mktemp("an empty account"))
+    yield made
+    world.stop(made.state)
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +80,26 @@ def story(tmp_path_factory):
     world.stop(made.state)
 
 
+@pytest.mark.system
 def test_the_whole_story_passes_with_our_policies_and_the_doctor_finds_nothing_wrong(story):
     for said in story.said["doctor"]:
         assert " 0 broken, 0 to look at" in said
 
 
+@pytest.mark.system
 def test_a_command_that_is_given_twice_changes_nothing_the_second_time(story):
     assert set(story.changed) == {"init", "plan", "doctor", "up", "deploy", "publish", "down", "destroy"}
     assert {verb: change for verb, change in story.changed.items() if change} == {}
 
 
+@pytest.mark.system
 def test_nothing_is_left_but_what_was_kept_on_purpose(story):
     kept = {name: things for name, things in story.kept.items() if things}
     assert set(kept) == {"buckets", "objects", "snapshots"}
     assert {name: things for name, things in snapshot(story).items() if things} == {"snapshots": kept["snapshots"]}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("who", "statements"), [("laptop", [*LAPTOP, *SETUP]), ("box", BOX)])
 def test_all_that_is_asked_for_is_allowed(story, who, statements):
     asked = [one for one in story.asked[who] if one["action"] != "sts:GetCallerIdentity"]
@@ -94,6 +110,7 @@ def allowed(statements, one: dict) -> bool:
     return policy.decide([document(statements)], one["action"], one["resource"], one["context"]) == policy.ALLOWED
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("who", "statements", "beside"), [("laptop", LAPTOP, []), ("laptop", SETUP, LAPTOP), ("box", BOX, [])])
 def test_without_any_one_line_something_that_was_asked_for_would_be_denied(story, who, statements, beside):
     for one in statements:
@@ -141,13 +158,13 @@ def test_without_one_line_of_the_boxs_the_chain_fails_with_a_sentence(laptop, ac
 
 
 @pytest.mark.parametrize("action", ["cloudformation:CreateChangeSet", "iam:CreateRole", "ssm:PutParameter"])
-def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(story, action):
-    world.enforce(story.state, [POLICIES["laptop"], without("setup", action)])
-    done = story.inv("init", "--yes", overrides=GIVEN, ok=False)
-    world.enforce(story.state, None)
+def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(empty, action):
+    world.enforce(empty.state, [POLICIES["laptop"], without("setup", action)])
+    done = empty.inv("init", "--yes", overrides=GIVEN, ok=False)
+    world.enforce(empty.state, None)
     assert refused(done, action) and "--who setup" in done.stderr
-    left = {name: things for name, things in snapshot(story).items() if things}
-    assert set(left) - {"snapshots", "stacks"} == set()  # CloudFormation keeps the record of what it has rolled back
+    left = {name: things for name, things in snapshot(empty).items() if things}
+    assert set(left) - {"stacks"} == set()  # CloudFormation keeps the record of what it has rolled back
 
 
 @pytest.mark.parametrize("who", sorted(POLICIES))
@@ -177,8 +194,41 @@ def test_everything_is_named_only_where_nothing_can_be(who):
 
 @pytest.mark.parametrize("who", sorted(POLICIES))
 def test_policies_fit_into_what_iam_takes(who):
-    """A managed policy has 6,144 characters at most, not counting white space."""
-    assert len(json.dumps(POLICIES[who], separators=(",", ":"))) <= 6144
+    """A managed policy has 6,144 characters at most, not counting white space; an account's own names are longer than the emulated ones."""
+    cloud = replace(RUN.cloud, region="ap-southeast-2", bucket=f"fine-tune-slm-{world.ACCOUNT}-ap-southeast-2")
+    login = f"arn:aws:iam::{world.ACCOUNT}:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_PowerUserAccess_0123456789abcdef"
+    assert len(json.dumps(permissions.roles(cloud, world.ACCOUNT, login)[who], separators=(",", ":"))) <= 6144
+
+
+@pytest.mark.parametrize(("statements", "condition"), [(LAPTOP, permissions.MINE), (SETUP, setup_rights.THROUGH_STACK)])
+def test_what_is_written_in_fewer_words_allows_no_action_on_any_other_resource(statements, condition):
+    fitting = {f"{service['prefix']}:{each['privilege']}": types(each) for service in iam_definition for each in service["privileges"]}
+    for one in together(statements, condition):
+        said = {
+            (action, each)
+            for other in statements
+            if other.condition in ({}, one.condition)
+            for action in other.actions
+            for each in other.resources
+        }
+        for action in one.actions:
+            more = {each for each in one.resources if kind(each) in fitting.get(action, set())} - {
+                each for known, each in said if known == action
+            }
+            # Who may delete our volume may delete its tags.
+            assert not more or action == "ec2:DeleteTags", (one.sid, action, more)
+
+
+def types(privilege: dict) -> set[str]:
+    return {each["resource_type"].rstrip("*").lower() for each in privilege["resource_types"]}
+
+
+def kind(resource: str) -> str:
+    """The type of what an ARN names, as the Service Authorization Reference calls it."""
+    service, rest = resource.split(":")[2] if ":" in resource else "", resource.split(":", 5)[-1]
+    if service == "s3":
+        return "object" if "/" in rest else "bucket"
+    return rest.replace(":", "/").split("/")[0]
 
 
 def test_the_stacks_roles_have_exactly_these_policies():

@@ -1,6 +1,6 @@
 """The NVIDIA driver that the image's torch needs: its wheels bring CUDA, and only the driver is the box's own."""
 
-CUDA = 13  # of torch 2.13 as PyPI has it
+TORCH, CUDA = "2.13", 13  # the release that is pinned, and the CUDA of its wheels on PyPI
 LEAST = {12: 525, 13: 580}  # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 
 

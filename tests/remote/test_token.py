@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from conf import secret
 from remote import step
 
 TOKEN, NEXT = "hf_the_first_token_of_all", "hf_the_token_after_it"
@@ -42,6 +43,7 @@ def box(tmp_path):
 def test_both_forms_of_a_secret_give_a_file_that_only_root_reads(box, stored):
     box.secret.write_text(stored)
     box("fetch_token")
+    assert secret.value(stored) == TOKEN  # on the laptop, too
     assert (box.state / "hub-token").read_text() == TOKEN + "\n"
     assert (box.state / "hub-token").stat().st_mode & 0o777 == 0o600
     assert (box.state / "hub-tokens").stat().st_mode & 0o777 == 0o600
