@@ -82,9 +82,9 @@ def up(c):
 @task
 @friendly
 def deploy(c):
-    """Mount the volume and make the trainer's image ready on the box."""
+    """Mount the volume and make the trainer's image ready on the box; where ECR has none of this tree, the box builds it."""
     run = settings(c)
-    register_image(c, run)
+    image_from_elsewhere(c, run)
     perform(c, run, "deploy", planned().deploy(run, ROOT), "{image} is ready (changed: {changed}). Next: `inv train`")
 
 
@@ -664,21 +664,17 @@ def hub_check():
     return Check("token", "the base model and the published adapter need it", look)
 
 
-def register_image(c, run) -> None:
-    """On the twin the image is this tree's own trainer: really built in the machine grade, but a command where no docker is."""
-    if not run.cloud.loopback or rehearsed(c, "call   Register this tree's trainer as the twin's image"):
+def image_from_elsewhere(c, run) -> None:
+    """On the twin's machine grade CI has built and pushed the image, as it were; with arguments of one's own the box must build it."""
+    if not run.cloud.loopback or run.cloud.grade.value != "machine" or run.cloud.build_args:
         return
     from remote import image
     from twin import world
 
-    if run.cloud.grade.value == "machine":
-        packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
-        world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
+    if rehearsed(c, "call   Build this tree's image, as CI would"):
         return
-    command = [sys.executable, "-m", "trainer"]
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    # The tag is the tree's content: an image that has it already is this tree's, or one that somebody chose to put there.
-    world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
+    packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
+    world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
 
 
 namespace = Collection(

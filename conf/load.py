@@ -22,8 +22,8 @@ from conf.problem import Problem
 
 FOLDER = Path(__file__).parent
 LOCAL = FOLDER / "local.yaml"
-# Settings with keys that are not ours: PEFT's and the optimizer's, which check them, and names of files.
-OPEN = ("lora.options", "train.optimizer_options", "data.also=")
+# Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
+OPEN = ("lora.options", "train.optimizer_options", "data.also=", "cloud.build_args")
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 # Makes `python -m trainer --config-dir RUN --config-name config` write nothing but the run itself.
 HYDRA = """\

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,14 +93,20 @@ def _way_in(run: schema.Run) -> Plan:
 def deploy(run: schema.Run, root: Path) -> Plan:
     """The volume is mounted and this tree's image is on the box."""
     disk = {"VOLUME": Fact("volume_id"), "OURS": Fact("ours"), "SIZE_GB": Fact("size_gb"), "PATIENCE": 60}
+    tag, arguments = image.tag(root, run.cloud.build_args), " ".join(f"{name}={value}" for name, value in run.cloud.build_args.items())
+    parts = {"NAME": Fact("name"), "TAG": tag, "CONTEXT": Fact("context"), "SHA256": Fact("sha256"), "ARGUMENTS": arguments}
+    parts |= {"REVISION": Fact("revision"), "ATTEMPT": Fact("attempt"), "BUILDER": compose("image", _place(run)), "PATIENCE": 15}
     return [
         _alone(run, "deploy"),
         Call(box.require, {"name": run.box.name}),
         Call(volume.require, {"name": run.box.name}),
         Step("volume", _place(run) | disk, timeout=600),
         Call(volume.note_format, {"volume_id": Fact("volume_id")}, when=Fact("ours"), said=False),
-        Call(image.find, {"tag": image.tag(root)}),
-        Step("deploy", _place(run) | {"IMAGE": Fact("image")}, timeout=1800),
+        Call(image.offer, {"tag": tag, "root": root}),
+        Step("build", _place(run) | parts, when=Fact("missing"), again=Fact("building")),
+        Call(image.find, {"tag": tag}, when=Fact("missing"), said=False),
+        Call(image.note, {"image": Fact("image")}, when=Fact("missing"), said=False),
+        Step("deploy", _place(run) | {"IMAGE": Fact("image"), "BUILT": Fact("missing")}, timeout=1800),
     ]
 
 
@@ -112,7 +119,7 @@ def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
         Call(check, {"settings": run}),
         _alone(run, "train"),
         Call(box.require, {"name": run.box.name}),
-        Call(image.find, {"tag": image.tag(root)}),
+        Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}),
         Call(runs.prepare, {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root}),
         Step("train", start, timeout=600),
         Call(lock.release, {"lock": Fact("lock")}, said=False),
@@ -208,6 +215,8 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
         facts |= part.action(aws, **filled(part.settings, facts))
     else:
         facts |= _run(part, facts, transport(aws, facts["instance_id"]))
+        while part.again and facts[part.again.name] == "yes":
+            facts |= _run(part, facts, transport(aws, facts["instance_id"]))
     if part.said:
         talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
 
@@ -215,6 +224,8 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
 def _run(step: Step, facts: dict, transport: Transport) -> dict:
     result = transport.run(step.text(facts), step.timeout, title=f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip())
     found = result.facts
+    if step.again and result.stderr.strip():
+        talk(textwrap.indent(result.stderr.rstrip(), "    "))
     if result.code == 0:
         return found
     if "problem" in found:
