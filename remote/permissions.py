@@ -106,7 +106,7 @@ def _disks(at: Place) -> list[Statement]:
 
 def _commands(at: Place) -> list[Statement]:
     ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
-    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id"))
+    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id", "ecr/image-digest"))
     own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
     answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:DescribeInstanceInformation")
     schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
@@ -115,7 +115,7 @@ def _commands(at: Place) -> list[Statement]:
         Statement("RunAsShell", "by AWS's own document", ("ssm:SendCommand",), (at.public("ssm", "document/AWS-RunShellScript"),)),
         Statement("Answers", "what the scripts answered, and whether the agent lives", answers),
         Statement("Settings", "settings, from Parameter Store", ("ssm:GetParameters",), (ours,)),
-        Statement("Records", "`up` writes down which instance and volume it uses", ("ssm:PutParameter",), records),
+        Statement("Records", "`up` writes down which instance and volume it uses, `deploy` which image it has had built", ("ssm:PutParameter",), records),
         Statement("Ami", "the newest image of AWS for the box", ("ssm:GetParameter",), (theirs,)),
         Statement(
             "StopFromOutside", "the schedule that stops a dead box", schedules, (at.arn("scheduler", "schedule/default/fine-tune-slm-*"),)
