@@ -60,7 +60,7 @@ def load(words: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> s
 
 def recipe(composed: DictConfig) -> schema.Recipe:
     """The trainer's part of a composed or saved configuration, checked."""
-    kept = {key: value for key, value in composed.items_ex(resolve=False) if key not in ("cloud", "box", "hydra")}
+    kept = {key: value for key, value in composed.items_ex(resolve=False) if key not in ("cloud", "box", "cost", "hydra")}
     return _typed(schema.Recipe, OmegaConf.create(kept))
 
 
@@ -77,7 +77,9 @@ def read(text: str) -> schema.Run:
 
 def fingerprint(run: schema.Recipe) -> str:
     """The sha256 of all that decides what a run computes: two runs with one fingerprint are the same run."""
-    decisive = {key: value for key, value in _plain(run).items() if key not in ("run_id", "runs", "provenance", "publish", "cloud", "box")}
+    decisive = {
+        key: value for key, value in _plain(run).items() if key not in ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost")
+    }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

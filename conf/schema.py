@@ -289,8 +289,20 @@ class Box:
 
 
 @dataclass
+class Cost:
+    limit: float | None = MISSING  # USD that a run may cost; null means no limit
+    per_hour: float | None = MISSING  # USD an hour of the box, where AWS does not say or says otherwise; null asks AWS
+
+    def __post_init__(self):
+        for name in ("limit", "per_hour"):
+            if getattr(self, name) is not None:
+                positive(f"cost.{name}", getattr(self, name))
+
+
+@dataclass
 class Run(Recipe):
     """A recipe with the cloud and the box it runs on: what the laptop composes."""
 
     cloud: Cloud = MISSING
     box: Box = MISSING
+    cost: Cost = MISSING

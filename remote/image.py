@@ -20,7 +20,7 @@ def tag(root: Path, arguments: dict[str, str] | None = None) -> str:
 
 def find(aws: Aws, tag: str) -> dict:
     """Find the image of this tree in ECR."""
-    registry, digest = _look(aws, tag)
+    registry, digest = look(aws, tag)
     if digest is None:
         raise Problem(
             f"ECR repository `{aws.cloud.repository}` has no image of this tree (tag {tag})",
@@ -32,7 +32,7 @@ def find(aws: Aws, tag: str) -> dict:
 
 def offer(aws: Aws, tag: str, root: Path) -> dict:
     """Find the image of this tree in ECR; where there is none, put what it is made of into S3, for the box to build it."""
-    registry, digest = _look(aws, tag)
+    registry, digest = look(aws, tag)
     if digest is not None:
         return {"missing": "no", "image": f"{registry}@{digest}", "image_tag": tag}
     store = Store(aws)
@@ -51,13 +51,18 @@ def note(aws: Aws, image: str) -> dict:
     return {}
 
 
+def describe(aws: Aws, tag: str) -> dict:
+    """What ECR says of the image with this tag: its size, and when it was pushed."""
+    return aws.client("ecr").describe_images(repositoryName=aws.cloud.repository, imageIds=[{"imageTag": tag}])["imageDetails"][0]
+
+
 def revision(root: Path) -> str:
     """The commit that the tree is at, as far as it is at one."""
     commit, changed = runs.commit(root)
     return f"{commit}{' with changes' if changed else ''}" if commit else "unknown"
 
 
-def _look(aws: Aws, tag: str) -> tuple[str, str | None]:
+def look(aws: Aws, tag: str) -> tuple[str, str | None]:
     """Registry and repository in one word, and the digest of what has the tag there."""
     ecr, name = aws.client("ecr"), aws.cloud.repository
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, destroy, door, follow, hub, image, lock, record, runs, switch, volume
+from remote import box, budget, destroy, door, follow, hub, image, local, lock, record, runs, switch, volume
 from remote import clean as cleaning
 from remote import init as account
 from remote.aws import Aws
@@ -53,7 +53,7 @@ def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
     ]
 
 
-def up(run: schema.Run) -> Plan:
+def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
     watch = {
         "LOG_GROUP": run.cloud.log_group,
@@ -64,16 +64,21 @@ def up(run: schema.Run) -> Plan:
         "GPU": _word(run.box.gpu),
     }
     watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
-    supervisor = compose("supervise", _place(run) | _store(run) | watch, "ship")
+    look_after = {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "LIFE_LEFT": Fact("life_left")}
+    look_after |= {"SUPERVISOR": compose("supervise", _place(run) | _store(run) | watch, "ship")}
+    told = [Call(foretell, {"settings": run}, said=False)] if foretell else []
     return [
+        *told,
+        Call(budget.hold, {"run": run} | ({"planned": Fact("planned")} if told else {}), said=False),
         _alone(run, "up"),
         Call(volume.locate, {"name": run.box.name}, said=False),
         Call(box.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
-        Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
+        Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": Fact("life_hours")}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         *_way_in(run),
-        Step("setup", _place(run) | {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "SUPERVISOR": supervisor}),
+        Call(budget.guard, {"run": run, "instance_id": Fact("instance_id")}, said=False),
+        Step("setup", _place(run) | look_after),
     ]
 
 
@@ -110,17 +115,28 @@ def deploy(run: schema.Run, root: Path) -> Plan:
     ]
 
 
+def push(run: schema.Run, root: Path) -> Plan:
+    """This tree's image, built by the docker of this machine, is in ECR, and its digest is written down."""
+    return [
+        Call(local.build, {"run": run, "root": root}),
+        Call(local.push, {"local": Fact("local"), "tag": Fact("tag")}),
+        Call(image.note, {"image": Fact("image")}),
+    ]
+
+
 def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
     """A run of these settings is going on; followed to its end, unless `detach`."""
     start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
-    start |= {"NEED_GB": Fact("need_gb")}
+    start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left")}
     start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
     plan = [
         Call(check, {"settings": run}),
+        Call(budget.hold, {"run": run, "planned": Fact("planned")}, said=False),
         _alone(run, "train"),
         Call(box.require, {"name": run.box.name}),
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}),
         Call(runs.prepare, {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root}),
+        Call(budget.guard, {"run": run, "instance_id": Fact("instance_id"), "run_id": Fact("run_id")}, said=False),
         Step("train", start, timeout=600),
         Call(lock.release, {"lock": Fact("lock")}, said=False),
     ]

@@ -48,7 +48,8 @@ def machine(tmp_path_factory):
     try:
         made.inv("twin.start", "up")
         import_into(made, debian.tree(CACHE, ["ca-certificates"]), ARGUMENTS["BASE"])
-        import_into(made, wheels(tmp_path_factory.mktemp("wheels")), ARGUMENTS["WHEELS"])
+        made.wheels = wheels(tmp_path_factory.mktemp("wheels"))
+        import_into(made, made.wheels, ARGUMENTS["WHEELS"])
         yield made
     finally:
         world.stop(made.state)
@@ -102,3 +103,23 @@ def test_what_was_built_is_what_was_sent_for_an_ordinary_user(machine):
     assert user == "10001"
     sent = {f"/app/{name}" for name in context.files(ROOT) if not name.startswith("docker/")}
     assert {name for name in files if "__pycache__" not in name} == sent
+
+
+def test_the_docker_of_a_laptop_makes_pushes_and_verifies_the_same(machine, monkeypatch):
+    """Twice: the second push finds the tag and changes nothing."""
+    with builder.running(CACHE) as made:
+        base = made.imported(debian.tree(CACHE, ["ca-certificates"]))
+        for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH"):
+            monkeypatch.setenv(name, made.environment[name])
+        words = (f"cloud.build_args={{BASE: '{base}', WHEELS: '{made.imported(machine.wheels)}'}}",)
+        machine.inv("image.push", overrides=words)
+        again = machine.inv("image.push", "image.verify", overrides=words).stdout
+        arguments = {"BASE": base, "WHEELS": f"{machine.wheels.name}:local"}
+        (found,) = machine.client("ecr").describe_images(
+            repositoryName="fine-tune-slm", imageIds=[{"imageTag": context.tag(ROOT, arguments)}]
+        )["imageDetails"]
+        assert f"ok    digest    {found['imageDigest']}" in again
+        assert "ok    start     `python -m trainer --help` works" in again and "WRONG" not in again and "size" in again
+        monkeypatch.setenv("PATH", str(machine.folder))
+        refused = Laptop.inv(machine, "image.verify", overrides=("cloud.grade=machine", *words), ok=False)
+        assert "there is no docker on this machine" in refused.stderr and "`inv deploy`" in refused.stderr
