@@ -146,7 +146,7 @@ def _unfinished(store: Store, run: schema.Run) -> str | None:
 
 def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> str:
     run.run_id = new_id(run.name)
-    sha, dirty = _git(root)
+    sha, dirty = commit(root)
     rate, source = price.per_hour(aws, run.box.instance_type)
     run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source)
     store.put(f"runs/{run.run_id}/config.yaml", load.dump(run).encode())
@@ -158,7 +158,7 @@ def _enter(store: Store, run_id: str, phase: str) -> None:
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": now(), "heartbeat": now()}).encode())
 
 
-def _git(root: Path) -> tuple[str | None, bool | None]:
+def commit(root: Path) -> tuple[str | None, bool | None]:
     """The commit of this tree and whether it has changes; (None, None) outside a repository."""
     try:
         sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True)

@@ -27,6 +27,7 @@ class Step:
     timeout: int = 120  # seconds
     when: Fact | None = None  # left out unless this fact is "yes"
     said: bool = True
+    again: Fact | None = None  # run once more while this fact is "yes"; what it says meanwhile is for people
 
     def text(self, facts: dict) -> str:
         """The self-contained bash text: settings, then lib.sh, then the script."""

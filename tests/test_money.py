@@ -80,6 +80,25 @@ def test_a_box_over_its_time_ends_the_run_saves_it_and_stops(off):
     assert "`inv up`" in stranded.stderr
 
 
+def test_a_box_stops_itself_when_the_limit_of_costs_is_spent(off):
+    """At a dollar a second, by the ledger: what the box has cost until now, and 25 dollars more."""
+    stand_in_trainer.register(off.state, step_seconds=1)
+    words = ("train.steps=300", "train.save_every=5", "seed=9", "cost.per_hour=3600")
+    since = len(off.journal())
+    refused = off.inv("up", overrides=(*words, "cost.limit=0.0000001"), ok=False)
+    assert "the run is planned to cost" in refused.stderr and "`cost.limit=" in refused.stderr
+    assert not {"RunInstances", "StartInstances"} & {call["operation"] for call in off.journal()[since:]}
+    off.inv("up", "deploy", overrides=(*words, "cost.limit=3000"))
+    spent = (datetime.now(UTC) - instance(off)["LaunchTime"]).total_seconds()
+    off.inv("train", "--detach", overrides=(*words, f"cost.limit={spent + 25:.0f}"))
+    run_id = run_ids(off)[-1]
+    wait_until(lambda: stopped(off), 25 + 60)
+    assert "cost.limit is spent" in why(off)
+    assert (state(off, run_id)["phase"], state(off, run_id)["reason"]) == ("failed", "stopped")
+    (report,) = [json.loads(off.object(key)) for key in off.objects() if "/boxes/" in key and run_id in off.object(key).decode()]
+    assert report["ran"] == run_id
+
+
 def test_a_run_that_hangs_is_no_use_of_the_box(off):
     stand_in_trainer.register(off.state, hang_at=2)
     words = ("train.steps=4", "seed=4", "box.idle_minutes=0.5", "box.gpu=false")

@@ -157,15 +157,11 @@ def environment(state: Path) -> dict[str, str | None]:
     return nowhere | ways | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
 
 
-def register_image(
-    state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict, replace: bool = True
-) -> str:
-    """The digest of an image in ECR that consists of a command; without `replace`, what has the tag already stays."""
+def register_image(state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict) -> str:
+    """The digest of an image in ECR that consists of a command."""
     manifest = ecr.manifest(command, str(directory), environment)
     registry = client(state, "ecr")
     found = registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]
-    if found and not replace:
-        return found[0]["imageId"]["imageDigest"]
     if found and found[0]["imageManifest"] != manifest:
         registry.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": tag}])  # a tag may be immutable
     with suppress(registry.exceptions.ImageAlreadyExistsException):  # the same manifest under the same tag

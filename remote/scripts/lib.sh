@@ -81,6 +81,12 @@ seconds() { cut -d . -f 1 /proc/uptime; }
 # renew SECONDS: until then somebody is at work on this box, and it is not idle.
 renew() { mkdir -p "$STATE" && echo $(($(seconds) + $1)) >"$STATE/lease"; }
 
+# limit_life SECONDS: the box stops itself when they are over; empty: when its longest life is.
+limit_life() {
+  mkdir -p "$STATE"
+  if [ -n "$1" ]; then echo $(($(seconds) + $1)) >"$STATE/life"; else rm -f "$STATE/life"; fi
+}
+
 # One supervisor a box, held by the lock; where it runs already it is woken. It has none of our files: a child that kept stdout
 # would keep the command open.
 start_supervisor() {

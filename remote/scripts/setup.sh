@@ -1,8 +1,9 @@
 #!/bin/bash
 # Look the box over, and see to it that the supervisor runs: it ships the run's log, and stops a box that nobody needs.
-#   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text)
+#   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text), LIFE_LEFT (seconds that cost.limit pays for; may be empty)
 #   out:  facts gpu, root_free_gb, changed
 : "${INSTANCE:?setup.sh needs INSTANCE}" "${GPU:?setup.sh needs GPU}" "${SUPERVISOR:?setup.sh needs SUPERVISOR}"
+: "${LIFE_LEFT?setup.sh needs LIFE_LEFT}"
 
 docker_answers() { docker info >/dev/null 2>&1; }
 
@@ -65,6 +66,7 @@ main() {
   need aws
   need flock
   install_supervisor
+  limit_life "$LIFE_LEFT"
   start_supervisor # before anything that may fail: from here on the box does not depend on anybody to be stopped
   wait_for_docker
   seen=$(gpu) || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"

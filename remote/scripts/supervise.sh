@@ -109,6 +109,8 @@ judge() {
   [ "$lease" -le "$used" ] || used=$lease
   if [ $((now - started)) -ge "$LIFE" ]; then
     give_up "box.max_hours is over: it started $(minutes $((now - started))) ago"
+  elif [ "$now" -ge "$(cat "$STATE/life" 2>/dev/null || echo $((now + 1)))" ]; then
+    give_up "cost.limit is spent: it started $(minutes $((now - started))) ago"
   elif [ $((now - used)) -ge "$IDLE" ]; then
     give_up "idle: no run and no command for $(minutes $((now - used)))"
   elif taken=$(notice); then
@@ -127,8 +129,8 @@ report() { # WHY IT STOPS
   now=$(seconds)
   [ -n "$1" ] || [ $((now - reported)) -ge 60 ] || return 0
   ! mounted || doing=$(cat "$MOUNT/current" 2>/dev/null)
-  printf '{"instance": "%s", "started": "%s", "seen": "%s", "run": "%s", "idle": %d, "idle_limit": %d, "life_left": %d, "stopped": "%s"}\n' \
-    "$instance" "$since" "$(utc)" "$doing" "$((now - used))" "$IDLE" "$((started + LIFE - now))" "$1" >"$STATE/report.json"
+  printf '{"instance": "%s", "started": "%s", "seen": "%s", "run": "%s", "ran": "%s", "idle": %d, "idle_limit": %d, "life_left": %d, "stopped": "%s"}\n' \
+    "$instance" "$since" "$(utc)" "$doing" "${run_id:-}" "$((now - used))" "$IDLE" "$((started + LIFE - now))" "$1" >"$STATE/report.json"
   quietly s3 cp --quiet "$STATE/report.json" "s3://$BUCKET/$PREFIX/boxes/$instance/${since//:/}.json" || return 1
   reported=$now
 }

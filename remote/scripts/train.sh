@@ -1,9 +1,11 @@
 #!/bin/bash
 # Start a run, detached; started already is no error.
-#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no), NEED_GB (room for a model and its run)
+#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no), NEED_GB (room for a model and its run),
+#         LIFE_LEFT (seconds that cost.limit pays for; may be empty)
 #   out:  facts container (state), changed
 : "${RUN_ID:?train.sh needs RUN_ID}" "${IMAGE:?train.sh needs IMAGE}" "${BUCKET:?train.sh needs BUCKET}" "${PREFIX:?train.sh needs PREFIX}"
 : "${INPUTS?train.sh needs INPUTS}" "${HUB_SECRET:?train.sh needs HUB_SECRET}" "${GPU:?train.sh needs GPU}" "${NEED_GB:?train.sh needs NEED_GB}"
+: "${LIFE_LEFT?train.sh needs LIFE_LEFT}"
 
 run="$MOUNT/runs/$RUN_ID"
 name=$(container "$RUN_ID")
@@ -93,6 +95,7 @@ main() {
     start
     changed=yes
   fi
+  limit_life "$LIFE_LEFT"
   supervise
   fact container "$(container_state "$RUN_ID")"
   fact changed "$changed"

@@ -35,7 +35,7 @@ def found(aws) -> dict:
 
 
 def two_steps():
-    settings = {"REGION": "r", "MOUNT_PATH": "/m", "IMAGE": Fact("image")}
+    settings = {"REGION": "r", "MOUNT_PATH": "/m", "IMAGE": Fact("image"), "BUILT": "no"}
     return [Call(found), Step("deploy", settings), Step("stop", {"REGION": "r", "MOUNT_PATH": "/m", "FORCE": "no"})]
 
 
@@ -58,6 +58,14 @@ def test_what_one_part_finds_out_reaches_the_next():
     facts = plan.perform(two_steps(), NO_ACCOUNT, box)
     assert facts["changed"] == "no"
     assert "IMAGE=reg/name@sha256:1" in box.scripts[0]
+
+
+def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(capsys):
+    box = Recorder(Result(0, "@@ building=yes\n", "at it\n"), Result(0, "@@ building=no\n"))
+    step = Step("stop", {"REGION": "r", "MOUNT_PATH": "/m", "FORCE": "no"}, again=Fact("building"))
+    assert plan.perform([Call(found), step], NO_ACCOUNT, box)["building"] == "no"
+    assert len(box.scripts) == 2
+    assert "    at it\n" in capsys.readouterr().err
 
 
 def test_a_plan_is_the_same_twice_and_can_be_rehearsed_without_an_account():
