@@ -178,7 +178,9 @@ def logs(c, run=None, follow=False, tail=0):
     from remote import show
 
     config = settings(c)
-    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow, tail or None)
+    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(
+        account(config), run, follow, tail or None, config.box.name
+    )
 
 
 @task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})

@@ -23,6 +23,7 @@ Plan = list[Call | Step]
 
 TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
 FIRST_BOOT = 600  # seconds until a new box must have shown its host key
+CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
@@ -137,7 +138,7 @@ def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}),
         Call(runs.prepare, {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root}),
         Call(budget.guard, {"run": run, "instance_id": Fact("instance_id"), "run_id": Fact("run_id")}, said=False),
-        Step("train", start, timeout=600),
+        Step("train", start, timeout=600, when=Fact("to_do")),
         Call(lock.release, {"lock": Fact("lock")}, said=False),
     ]
     return plan if detach else [*plan, Call(follow.attach, {"run_id": Fact("run_id"), "box_name": run.box.name})]
@@ -188,11 +189,12 @@ def purge(run: schema.Run, force: bool, yes: bool) -> Plan:
 
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
-    """Everything is delivered, and the box is stopped."""
+    """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers."""
+    spare = "the box is stopped all the same; what it has not shipped is on its volume" if force else ""
     return [
         _alone(run, "down"),
         Call(box.look, {"name": run.box.name}),
-        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running")),
+        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare),
         Call(door.close, {"instance_id": Fact("instance_id"), "name": run.box.name}, said=run.box.ssh),
         Call(box.stop, {"instance_id": Fact("instance_id")}),
         *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
@@ -238,7 +240,14 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
 
 
 def _run(step: Step, facts: dict, transport: Transport) -> dict:
-    result = transport.run(step.text(facts), step.timeout, title=f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip())
+    title = f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip()
+    try:
+        result = transport.run(step.text(facts), step.timeout, title=title)
+    except Problem as problem:
+        if not step.spare:
+            raise
+        talk(f"{problem.what}; {step.spare}")
+        return {}
     found = result.facts
     if step.again and result.stderr.strip():
         talk(textwrap.indent(result.stderr.rstrip(), "    "))
@@ -247,6 +256,8 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
     if "problem" in found:
         raise Problem(found["problem"], found["hint"], reason=found["reason"])
     lines = [line for line in result.stderr.splitlines() if line.strip()]
+    if any(word in line for word in CLOCK for line in lines):
+        raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")
     raise Problem(
         f"{step.script}.sh failed with exit code {result.code}\n" + "\n".join(lines[-5:]),
         "run the same command again: every step may run twice; `inv status` shows the box",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import loaded
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,9 +40,14 @@ class Laptop:
     def words(self, *overrides: str, experiment: str = "smoke") -> list[str]:
         return ["--", "cloud=twin", f"cloud.state='{self.state}'", f"runs='{self.folder / 'runs'}'", f"experiment={experiment}", *overrides]
 
+    def command(self, *verbs: str, overrides: tuple[str, ...] = ()) -> list[str]:
+        return [*loaded.inv(), *verbs, *self.words(*overrides)]
+
     def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 180) -> subprocess.CompletedProcess:
+        if "twin.start" in verbs:
+            loaded.worlds()
         done = subprocess.run(
-            [sys.executable, "-m", "invoke", *verbs, *self.words(*overrides)],
+            self.command(*verbs, overrides=overrides),
             cwd=ROOT,
             env=os.environ | HOSTILE,
             text=True,
@@ -54,7 +60,7 @@ class Laptop:
 
     def popen(self, *verbs: str, overrides: tuple[str, ...] = ()) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", "invoke", *verbs, *self.words(*overrides)],
+            self.command(*verbs, overrides=overrides),
             cwd=ROOT,
             env=os.environ | HOSTILE,
             text=True,

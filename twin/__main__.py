@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, grade, instances, launches, provided, world
+from twin import account, grade, instances, launches, provided, warm, wire, world
 from twin.access import Access
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
@@ -34,16 +35,45 @@ from twin.spot import Spot
 from twin.stacks import Stacks
 from twin.vetoes import Vetoes
 
+SERVICES = ("s3", "iam", "ec2", "ssm", "ecr", "logs", "secretsmanager", "sts", "scheduler", "cloudformation", "budgets")
+
 
 class Handler(MotoRequestHandler):
     def log_request(self, *_) -> None:
         """The journal has it."""
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m twin")
-    parser.add_argument("--state", type=Path, required=True)
-    state = parser.parse_args().state
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--serve", type=Path, help="keep this program loaded for many worlds, until standard input ends")
+    given = parser.parse_args(words)
+    if given.serve:
+        serve_worlds(given.serve)
+    run(given.state)
+
+
+def serve_worlds(place: Path) -> None:
+    """Every world is a fork of this process, which has imported and read already what each would."""
+    import boto3
+    import botocore.session
+    from moto.backends import get_backend
+    from moto.moto_api._internal import mock_random
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    loader = botocore.session.create_loader()
+    botocore.session.create_loader = lambda path: loader
+    for service in SERVICES:
+        boto3.Session("none", "none", region_name="us-east-1").client(service)
+        with suppress(KeyError):  # some services know the whole partition only
+            get_backend(service)[wire.ACCOUNT]["us-east-1"]
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    os.register_at_fork(after_in_child=mock_random.seed)  # else all worlds would give their things the same ids
+    warm.serve(place, main)
+
+
+def run(state: Path) -> None:
     plan = json.loads((state / "start.json").read_text())
     (state / "start.json").unlink()  # an account's secrets may stand in it
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)

@@ -125,6 +125,7 @@ class Disks:
     def resize(self, volume: str) -> None:
         """The disk has the size that EC2 says; a file system on it grows only when it is told to."""
         self.set_size(self.volume(volume), instances.volume(self.region, volume).size)
+        (self.volume(volume) / "full").unlink(missing_ok=True)  # the fault of that name ends where there is room again
 
     def found(self, instance: str) -> list[tuple[str, Path]]:
         """The box's disks in the order in which its kernel finds them, each with its serial: its own first, or last."""

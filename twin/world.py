@@ -252,9 +252,12 @@ def running(state: Path) -> dict:
 
 
 def launch(state: Path) -> subprocess.Popen:
+    # TWIN_WARM names where somebody who needs many worlds keeps this program loaded: `python -m twin --serve PLACE`.
+    warm = os.environ.get("TWIN_WARM")
+    program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("warm.py")), warm] if warm else [sys.executable, "-m", "twin"]
     with (state / "twin.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "twin", "--state", str(state)],
+            [*program, "--state", str(state)],
             cwd=Path(__file__).parents[1],
             env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_", "HF_"))} | MOTO,
             stdin=subprocess.DEVNULL,

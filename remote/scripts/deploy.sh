@@ -13,6 +13,7 @@ log_in() {
 
 main() {
   need docker
+  need_docker
   if have_image; then
     fact changed "$BUILT"
   else

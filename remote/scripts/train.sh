@@ -81,6 +81,7 @@ main() {
   local state changed=no
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
   [ -x "$PROGRAMS/supervise.sh" ] || fail refused "the box is not set up" "\`inv up\` sets it up"
+  need_docker
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
   refuse_second_run
   state=$(container_state "$RUN_ID")
@@ -88,6 +89,7 @@ main() {
     write_state "$run" uploading # finished here before, and not delivered
   elif [ "$state" != running ]; then
     rm -f "$STATE/ending"
+    need_gpu
     check_room
     fetch_run
     fetch_inputs
