@@ -223,3 +223,19 @@ def test_another_disk_on_the_mount_point_is_refused(machine):
     result = machine.prepare()
     assert result.code == 1
     assert f"not {VOLUME}" in result.facts["problem"]
+
+
+def test_a_disk_of_which_blkid_cannot_say_anything_is_never_formatted(machine):
+    file = machine.disk()
+    (machine.root / "bin/blkid").write_text("#!/bin/sh\nexit 4\n")
+    (machine.root / "bin/blkid").chmod(0o755)
+    refused(machine, file, "blkid cannot say what is on it (exit code 4)")
+
+
+def test_xfs_is_mounted_as_it_is_and_grows_too(machine):
+    needed("mkfs.xfs")
+    machine.disk()
+    subprocess.run(["mkfs.xfs", "-q", machine.loops[0]], check=True)
+    result = machine.prepare(ours="no")
+    assert (result.code, result.facts["formatted"]) == (0, "no"), result.stderr
+    assert os.path.ismount(machine.mount)
