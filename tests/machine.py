@@ -27,6 +27,13 @@ def needed(*programs: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
+def may_resize() -> bool:
+    """Whether a mounted file system can grow: that needs CAP_SYS_RESOURCE, which root in a container may not have."""
+    status = Path("/proc/self/status")
+    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")] if status.exists() else []
+    return bool(found) and bool(int(found[0], 16) >> 24 & 1)
+
+
 def written(path: Path) -> str:
     """Of what was ever written to a disk, the digest: a sparse file's holes are passed over."""
     digest, place = hashlib.sha256(), 0

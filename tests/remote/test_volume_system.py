@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import scripts
-from machine import needed, written
+from machine import may_resize, needed, written
 
 from remote.step import compose
 from remote.transport import Result
@@ -76,12 +76,6 @@ def machine(tmp_path):
     made = Machine(tmp_path)
     yield made
     made.close()
-
-
-def may_resize() -> bool:
-    status = Path("/proc/self/status")
-    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")] if status.exists() else []
-    return bool(found) and bool(int(found[0], 16) >> 24 & 1)
 
 
 def refused(machine: Machine, file: Path, words: str, **settings) -> None:
