@@ -72,7 +72,7 @@ class Box:
         return folder
 
     def run(self, script: str, **settings) -> Result:
-        return scripts.run(compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training"} | settings), self.root)
+        return scripts.run(compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training", "LIFE_LEFT": ""} | settings), self.root)
 
     def supervise(self, idle: int = 1, life: int = 3600) -> str:
         """What the supervisor says until it has stopped the box, or would have."""
@@ -115,7 +115,7 @@ def test_setup_says_which_program_the_box_lacks(box):
     (box.root / "bin/aws").unlink()
     for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv", "cut"):
         (box.root / "bin" / name).symlink_to(f"/usr/bin/{name}")
-    text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x"})
+    text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x", "LIFE_LEFT": ""})
     text = text.replace("/usr/local/bin:/usr/bin:/bin:/snap/bin", "")
     refused(scripts.run(text, box.root, PATH=f"{box.root}/bin"), "the box has no `aws`", "bad_config")
 
@@ -238,9 +238,11 @@ def test_a_run_that_was_finished_and_not_delivered_is_delivered_and_not_trained_
 
 
 def test_an_image_is_pulled_once_with_a_token_of_the_box_s_own(box):
-    box.tool("docker", 'case "$1 $2" in "image inspect") [ -e pulled ] ;; "login "*) cat >token ;; "pull "*) touch pulled ;; esac')
+    box.tool(
+        "docker", 'case "$1 $2" in "info "*) ;; "image inspect") [ -e pulled ] ;; "login "*) cat >token ;; "pull "*) touch pulled ;; esac'
+    )
     box.tool("aws", "echo of-the-registry")
-    image = {"IMAGE": "r.example/i@sha256:0"}
+    image = {"IMAGE": "r.example/i@sha256:0", "BUILT": "no"}
     assert [box.run("deploy", **image).facts["changed"] for _ in range(2)] == ["yes", "no"]
     assert (box.root / "token").read_text() == "of-the-registry\n"
 
