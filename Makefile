@@ -54,7 +54,8 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/test_faults_of_aws.py tests/test_faults_of_the_box.py tests/system/test_machine.py; \
+	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/remote/test_script_ends.py \
+	    tests/remote/test_volume_system.py tests/system/test_chains.py; \
 	  $(VENV) tests/bash_coverage.py $$folder
 
 lock: setup ## pin every package of the trainer's image

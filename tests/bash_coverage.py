@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from remote.step import SCRIPTS, body
 
-# Words that bash does not trace: a line of these alone is no command.
-SILENT = re.compile(r"(\}|fi|done|else|esac|;;|then|do|\)|[\w|*\" .-]+\)|\w+\(\) \{)( ?#.*)?")
+# Words that bash does not trace, and a case's patterns: a line of these alone is no command. What a loop reads runs with the loop.
+SILENT = re.compile(r"(\}|fi|done( < <\(.*\))?|else|esac|;;|then|do|\)|[\w|*\"{ .-]+\)( ;;)?|\w+\(\) \{)( ?#.*)?")
 
 
 def logical(script: str) -> list[tuple[int, int]]:

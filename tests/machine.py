@@ -27,6 +27,28 @@ def needed(*programs: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
+def may_resize() -> bool:
+    """Whether a mounted file system can grow: that needs CAP_SYS_RESOURCE, which root in a container may not have."""
+    status = Path("/proc/self/status")
+    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")] if status.exists() else []
+    return bool(found) and bool(int(found[0], 16) >> 24 & 1)
+
+
+def written(path: Path) -> str:
+    """Of what was ever written to a disk, the digest: a sparse file's holes are passed over."""
+    digest, place = hashlib.sha256(), 0
+    with path.open("rb") as opened:
+        while True:
+            try:
+                place = os.lseek(opened.fileno(), place, os.SEEK_DATA)
+            except OSError:
+                return digest.hexdigest()
+            end = os.lseek(opened.fileno(), place, os.SEEK_HOLE)
+            opened.seek(place)
+            digest.update(f"{place}".encode() + opened.read(end - place))
+            place = end
+
+
 class Machine(Laptop):
     def inv(self, *verbs: str, overrides: tuple[str, ...] = (), **options):
         return super().inv(*verbs, overrides=(GRADE, *overrides), timeout=900, **options)

@@ -181,9 +181,9 @@ class Boxes:
             self.shut_down(instance)
             if instances.find(self.region, instance)._state.name != passing:
                 return  # stopped first and terminated meanwhile
-            if final == "terminated":
-                shutil.rmtree(self.root(instance).parent, ignore_errors=True)
             instances.set_state(self.region, instance, final)
+        if final == "terminated":  # gigabytes on the machine grade: nobody waits for that
+            shutil.rmtree(self.root(instance).parent, ignore_errors=True)
 
     def watch(self) -> None:
         """Does what a box asked of its own power: `shutdown` and its like leave a word beside its root."""

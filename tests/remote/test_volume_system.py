@@ -3,7 +3,6 @@
 Loop devices stand for disks; blkid, wipefs, mkfs, mount and resize2fs are the real ones. Needs root.
 """
 
-import hashlib
 import os
 import shutil
 import struct
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import scripts
-from machine import needed
+from machine import may_resize, needed, written
 
 from remote.step import compose
 from remote.transport import Result
@@ -33,6 +32,7 @@ class Machine:
         self.folder, self.root = folder, folder / "root"
         self.mount = self.root / "mnt/training"
         self.loops: list[str] = []
+        self.held: list[int] = []
         for name in ("dev/disk/by-id", "etc", "mnt", "run", "bin"):
             (self.root / name).mkdir(parents=True)
 
@@ -43,6 +43,9 @@ class Machine:
             out.truncate(size)
         loop = subprocess.run(["losetup", "--find", "--show", file], check=True, capture_output=True, text=True).stdout.strip()
         self.loops.append(loop)
+        # Held open and let go of at once: it is gone with this process, however that ends.
+        self.held.append(os.open(loop, os.O_RDONLY))
+        subprocess.run(["losetup", "--detach", loop], check=True)
         if volume:
             (self.root / "dev/disk/by-id" / LINK.format(volume.replace("-", ""))).symlink_to(loop)
         return file
@@ -63,8 +66,8 @@ class Machine:
     def close(self) -> None:
         with suppress(subprocess.CalledProcessError):
             self.unmount()
-        for loop in self.loops:
-            subprocess.run(["losetup", "--detach", loop], check=True)
+        for held in self.held:
+            os.close(held)
 
 
 @pytest.fixture
@@ -75,25 +78,14 @@ def machine(tmp_path):
     made.close()
 
 
-def may_resize() -> bool:
-    status = Path("/proc/self/status")
-    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")] if status.exists() else []
-    return bool(found) and bool(int(found[0], 16) >> 24 & 1)
-
-
-def digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def refused(machine: Machine, file: Path, words: str, **settings) -> None:
     """The script ends in a sentence, and not a byte of the disk has changed."""
-    before = digest(file)
+    before = written(file)
     result = machine.prepare(**settings)
     assert result.code == 1, result.stderr
     assert words in result.facts["problem"], result.facts
     assert result.facts["hint"]
-    assert digest(file) == before
+    assert written(file) == before
     assert not machine.mount.exists() or not os.path.ismount(machine.mount)
 
 
@@ -182,9 +174,9 @@ def test_a_disk_that_is_swapped_while_we_look_is_never_formatted(machine):
     first, second = machine.disk(), machine.disk("second", volume=None)
     link = machine.root / "dev/disk/by-id" / LINK.format(VOLUME.replace("-", ""))
     machine.shadow("wipefs", f"ln -sfn {machine.loops[1]} '{link}'")
-    before = digest(second)
+    before = written(second)
     refused(machine, first, "another disk was attached in its place meanwhile")
-    assert digest(second) == before
+    assert written(second) == before
 
 
 def test_a_disk_that_cannot_be_read_is_never_formatted(machine):
@@ -223,3 +215,19 @@ def test_another_disk_on_the_mount_point_is_refused(machine):
     result = machine.prepare()
     assert result.code == 1
     assert f"not {VOLUME}" in result.facts["problem"]
+
+
+def test_a_disk_of_which_blkid_cannot_say_anything_is_never_formatted(machine):
+    file = machine.disk()
+    (machine.root / "bin/blkid").write_text("#!/bin/sh\nexit 4\n")
+    (machine.root / "bin/blkid").chmod(0o755)
+    refused(machine, file, "blkid cannot say what is on it (exit code 4)")
+
+
+def test_xfs_is_mounted_as_it_is_and_grows_too(machine):
+    needed("mkfs.xfs")
+    machine.disk()
+    subprocess.run(["mkfs.xfs", "-q", machine.loops[0]], check=True)
+    result = machine.prepare(ours="no")
+    assert (result.code, result.facts["formatted"]) == (0, "no"), result.stderr
+    assert os.path.ismount(machine.mount)

@@ -1,13 +1,12 @@
 """Faults on a box that is a real system: each has really happened there, and no disk but a blank one of ours is ever formatted."""
 
-import hashlib
 import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from machine import Machine, needed
+from machine import Machine, needed, written
 
 from remote.step import compose
 from remote.transport import Result
@@ -79,21 +78,6 @@ def prepare(box, volume: str, ours: str = "yes", size: int = 1, patience: int = 
 
 def file(box, volume: str) -> Path:
     return box.state / "volumes" / volume / "disk"
-
-
-def written(path: Path) -> str:
-    """Of what was ever written to a disk, the digest: a sparse file's holes are passed over."""
-    digest, place = hashlib.sha256(), 0
-    with path.open("rb") as opened:
-        while True:
-            try:
-                place = os.lseek(opened.fileno(), place, os.SEEK_DATA)
-            except OSError:
-                return digest.hexdigest()
-            end = os.lseek(opened.fileno(), place, os.SEEK_HOLE)
-            opened.seek(place)
-            digest.update(f"{place}".encode() + opened.read(end - place))
-            place = end
 
 
 def refused(box, volume: str, words: str, **settings) -> None:

@@ -80,7 +80,7 @@ def test_terminate_deletes_the_box_and_frees_the_volume(machine, until):
     volume, _ = machine.attach_volume()
     machine.cloud.ec2.terminate_instances(InstanceIds=[machine.instance])
     until(lambda: machine.cloud.instance_state(machine.instance) == "terminated")
-    assert not machine.root.exists()
+    until(lambda: not machine.root.exists())
     assert (machine.cloud.state / "volumes" / volume).is_dir()
     assert machine.cloud.ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available"
     assert refused(machine.cloud.ec2.start_instances, InstanceIds=[machine.instance]) == "IncorrectInstanceState"
