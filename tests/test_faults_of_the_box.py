@@ -90,7 +90,14 @@ STORIES = [
     Story("docker-dead", "deploy", "docker on the box does not answer", then=("inv down", "inv up deploy")),
     Story("docker-dead", RUNNING, "docker on the box does not answer", ON_THE_VOLUME, ("inv down --force", "inv up deploy train")),
     Story("clock-wrong", "train", "the box's clock is wrong", then=("inv down", "inv up deploy")),
-    Story("foreign-filesystem", "up", "is not formatted: it holds xfs", "every byte of it", ("inv down --purge --yes", "inv up deploy")),
+    Story(
+        "foreign-filesystem",
+        "up",
+        "is not formatted: it holds ntfs",
+        "every byte of it",
+        ("inv down --purge --yes", "inv up deploy"),
+        {"kind": "ntfs"},
+    ),
     Story("disk-unreadable", "deploy", "is not formatted: ", "every byte of it", ("inv down --purge --yes", "inv up deploy")),
     Story("devices-swapped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), first=turned_off_and_counted_the_other_way),
     Story(
