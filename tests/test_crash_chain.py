@@ -16,7 +16,7 @@ CHAIN = ("up", "deploy", "train", "publish", "down")
 CHANGES = {
     "up": {"PutObject locks", "RunInstances", "CreateSchedule", "CreateVolume", "AttachVolume", "PutParameter", "SendCommand setup"},
     "deploy": {"SendCommand volume", "CreateTags", "SendCommand deploy", "PutObject audit", "DeleteObject locks"},
-    "train": {"PutObject inputs", "PutObject runs config.yaml", "PutObject runs state.json", "SendCommand train", "PutObject audit"},
+    "train": {"PutObject inputs", "PutObject runs config.yaml", "SendCommand train", "PutObject audit"},
     "publish": {"PutObject runs published.json", "PutObject audit"},
     "down": {"SendCommand stop", "StopInstances", "DeleteSchedule", "PutObject audit"},
 }

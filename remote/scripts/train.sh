@@ -33,7 +33,7 @@ fetch_inputs() {
   for sha in $INPUTS; do [ -f "$MOUNT/inputs/$sha" ] || wanted+=(--include "$sha"); done
   [ "${#wanted[@]}" -gt 0 ] || return 0
   rm -rf "$MOUNT/inputs.part"
-  aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/inputs" "$MOUNT/inputs.part" --exclude "*" "${wanted[@]}"
+  aws s3 cp --only-show-errors --recursive "s3://$BUCKET/$PREFIX/inputs" "$MOUNT/inputs.part" --exclude "*" "${wanted[@]}"
   for sha in "$MOUNT/inputs.part"/*; do
     echo "${sha##*/}  $sha" | sha256sum --check --quiet >&2
     mv "$sha" "$MOUNT/inputs/"
@@ -45,7 +45,7 @@ fetch_run() {
   local part="$MOUNT/run.part"
   [ ! -f "$run/config.yaml" ] || return 0
   rm -rf "$part"
-  aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
+  aws s3 cp --only-show-errors --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
     --include config.yaml --include events.jsonl --include "log/*" --include "checkpoints/*"
   mkdir -p "$part/log" "$part/checkpoints"
   cat "$part/log"/* >"$part/log.txt" 2>/dev/null || true
