@@ -5,7 +5,7 @@ VENV := .venv/bin/python
 REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
-.PHONY: help setup run test test-system script-coverage lock smoke check clean
+.PHONY: help setup run test test-system script-coverage lock smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -50,11 +50,11 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$packages >/dev/null || \
       echo "they could not be installed: tests that need them are skipped, each with its reason"; fi
-	@$(VENV) -m pytest -m system -rs $(tests)
+	@$(VENV) -m pytest -n 2 --dist loadgroup -m system -rs --durations=20 $(tests)
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/test_fault_stories.py tests/system/test_machine.py; \
+	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/test_faults_of_aws.py tests/test_faults_of_the_box.py tests/system/test_machine.py; \
 	  $(VENV) tests/bash_coverage.py $$folder
 
 lock: setup ## pin every package of the trainer's image
@@ -69,3 +69,7 @@ check: setup ## formatting and lint
 clean: ## stop the twin and remove what it kept; the environment and the models stay
 	@test ! -x $(VENV) || $(VENV) -m invoke twin.stop -- cloud=twin
 	@rm -rf .twin
+
+clean-machine: ## remove what boxes of the machine grade are made of, and what is left of any that were killed
+	@test ! -x $(VENV) || $(VENV) -c 'from twin import world; world.reap()'
+	@rm -rf .cache/machine

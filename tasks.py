@@ -76,15 +76,15 @@ def destroy(c, data=False, yes=False):
 def up(c):
     """Start the box, or make it, with its volume attached and its agent answering."""
     run = settings(c)
-    perform(c, run, "up", planned().up(run), "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`")
+    perform(c, run, "up", planned().up(run, foretell), "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`")
 
 
 @task
 @friendly
 def deploy(c):
-    """Mount the volume and make the trainer's image ready on the box."""
+    """Mount the volume and make the trainer's image ready on the box; where ECR has none of this tree, the box builds it."""
     run = settings(c)
-    register_image(c, run)
+    image_from_elsewhere(c, run)
     perform(c, run, "deploy", planned().deploy(run, ROOT), "{image} is ready (changed: {changed}). Next: `inv train`")
 
 
@@ -178,7 +178,9 @@ def logs(c, run=None, follow=False, tail=0):
     from remote import show
 
     config = settings(c)
-    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), run, follow, tail or None)
+    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(
+        account(config), run, follow, tail or None, config.box.name
+    )
 
 
 @task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})
@@ -292,8 +294,33 @@ def plan(c):
     aws = account(run)
     for verb, parts in chain(run).items():
         print(f"{verb}\n{planned().outline(parts)}")
-    _, lines = proof(aws, run, sys.stdout.isatty())
-    print("\n".join(lines))
+    show_plan(aws, run)
+
+
+@task
+@friendly
+def image_build(c):
+    """Build the trainer's image of this tree with the docker of this machine; `inv deploy` needs none."""
+    run = settings(c)
+    perform(c, run, "image.build", planned().push(run, ROOT)[:1], "{local} is built. Next: `inv image.push`", audited=False)
+
+
+@task
+@friendly
+def image_push(c):
+    """Build the image with the docker of this machine, push it to ECR, write its digest down."""
+    run = settings(c)
+    perform(c, run, "image.push", planned().push(run, ROOT), "{image} is in ECR. Next: `inv image.verify`, `inv deploy`")
+
+
+@task
+@friendly
+def image_verify(c):
+    """Check the image of this tree in ECR: digest, start, labels, size, age. It runs it with the docker of this machine."""
+    from remote import local
+
+    run = settings(c)
+    rehearsed(c, "call   Check the image in ECR, and start it here") or local.verify(account(run), run, ROOT)
 
 
 @task(help={"empty": "an account with nothing in it, for `inv init`"})
@@ -585,7 +612,7 @@ def chain(run) -> dict:
 
     verbs = planned()
     return {
-        "up": verbs.up(run),
+        "up": verbs.up(run, foretell),
         "deploy": verbs.deploy(run, ROOT),
         "train": verbs.train(run, ROOT, check_inputs, False),
         "publish": verbs.publish(run, None, upload, ROOT, None),
@@ -636,11 +663,52 @@ def check_inputs(aws, settings) -> dict:
 
 
 def proof(aws, run, colour: bool) -> tuple[dict, list[str]]:
-    from remote import gpu, hub, price
+    from remote import hub
     from trainer import preflight
 
-    card, hourly = gpu.card(aws, run.box.instance_type), price.per_hour(aws, run.box.instance_type)
-    return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), card, hourly, colour)
+    return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), *box_of(aws, run), colour)
+
+
+def box_of(aws, run) -> tuple:
+    """The box's card, and its price to plan with."""
+    from remote import gpu, price
+
+    return gpu.card(aws, run.box.instance_type), price.planned(aws, run.box.instance_type, run.cost.per_hour)
+
+
+def foretell(aws, settings) -> dict:
+    """Tell what the run will cost."""
+    from conf.problem import Problem
+    from remote import hub
+    from trainer import preflight
+
+    try:
+        seen = preflight.look(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
+        lines, seconds = preflight.told(seen, settings, *box_of(aws, settings), False)
+    except Problem as problem:  # `train` needs these rows and this model, a box does not
+        lines, seconds = [f"price    of the run unknown: {problem.what}"], None
+    print(f"  {lines[-1]}", file=sys.stderr, flush=True)
+    return {"planned": seconds}
+
+
+def show_plan(aws, run) -> None:
+    """What would be created, what training needs, which boxes would be cheaper or faster; the price last."""
+    from rich.console import Console
+
+    from remote import forecast, hub, image
+    from trainer import preflight
+
+    print(forecast.standing(aws, run, image.tag(ROOT, run.cloud.build_args)))
+    token = hub.token(aws)
+    seen = preflight.look(run, os.environ.get("HF_ENDPOINT"), token)
+    need = functools.partial(preflight.needs, seen, run)
+    found, small = forecast.offers(aws, run, need) if seen.shape else ([], [])
+    lines = proof(aws, run, sys.stdout.isatty())[1]
+    print("\n".join(lines[:-1]))
+    if found:
+        Console(width=120, highlight=False).print(forecast.table(run, found))
+        print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
+    print(lines[-1])
 
 
 def patient(run):
@@ -649,7 +717,9 @@ def patient(run):
     from remote.checks.look import Look
     from trainer import driver
 
-    return Look(account(run), run, image.tag(ROOT), os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver.least())
+    return Look(
+        account(run), run, image.tag(ROOT, run.cloud.build_args), os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver.least()
+    )
 
 
 def hub_check():
@@ -664,21 +734,17 @@ def hub_check():
     return Check("token", "the base model and the published adapter need it", look)
 
 
-def register_image(c, run) -> None:
-    """On the twin the image is this tree's own trainer: really built in the machine grade, but a command where no docker is."""
-    if not run.cloud.loopback or rehearsed(c, "call   Register this tree's trainer as the twin's image"):
+def image_from_elsewhere(c, run) -> None:
+    """On the twin's machine grade CI has built and pushed the image, as it were; with arguments of one's own the box must build it."""
+    if not run.cloud.loopback or run.cloud.grade.value != "machine" or run.cloud.build_args:
         return
     from remote import image
     from twin import world
 
-    if run.cloud.grade.value == "machine":
-        packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
-        world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
+    if rehearsed(c, "call   Build this tree's image, as CI would"):
         return
-    command = [sys.executable, "-m", "trainer"]
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    # The tag is the tree's content: an image that has it already is this tree's, or one that somebody chose to put there.
-    world.register_image(state_folder(run), run.cloud.repository, image.tag(ROOT), command, ROOT, environment, replace=False)
+    packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
+    world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
 
 
 namespace = Collection(
@@ -697,6 +763,9 @@ for body, name in (
     (twin_forward, "forward"),
 ):
     twin.add_task(body, name)
+images = Collection("image")
+for body, name in ((image_build, "build"), (image_push, "push"), (image_verify, "verify")):
+    images.add_task(body, name)
 data = Collection("data")
 for body, name in (
     (data_build, "build"),
@@ -712,4 +781,5 @@ bench.add_task(bench_status, "status")
 bench.add_task(bench_trainer, "trainer")
 namespace.add_collection(twin)
 namespace.add_collection(data)
+namespace.add_collection(images)
 namespace.add_collection(bench)

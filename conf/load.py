@@ -22,8 +22,8 @@ from conf.problem import Problem
 
 FOLDER = Path(__file__).parent
 LOCAL = FOLDER / "local.yaml"
-# Settings with keys that are not ours: PEFT's and the optimizer's, which check them, and names of files.
-OPEN = ("lora.options", "train.optimizer_options", "data.also=")
+# Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
+OPEN = ("lora.options", "train.optimizer_options", "data.also=", "cloud.build_args")
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 # Makes `python -m trainer --config-dir RUN --config-name config` write nothing but the run itself.
 HYDRA = """\
@@ -60,7 +60,7 @@ def load(words: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> s
 
 def recipe(composed: DictConfig) -> schema.Recipe:
     """The trainer's part of a composed or saved configuration, checked."""
-    kept = {key: value for key, value in composed.items_ex(resolve=False) if key not in ("cloud", "box", "hydra")}
+    kept = {key: value for key, value in composed.items_ex(resolve=False) if key not in ("cloud", "box", "cost", "hydra")}
     return _typed(schema.Recipe, OmegaConf.create(kept))
 
 
@@ -77,7 +77,9 @@ def read(text: str) -> schema.Run:
 
 def fingerprint(run: schema.Recipe) -> str:
     """The sha256 of all that decides what a run computes: two runs with one fingerprint are the same run."""
-    decisive = {key: value for key, value in _plain(run).items() if key not in ("run_id", "runs", "provenance", "publish", "cloud", "box")}
+    decisive = {
+        key: value for key, value in _plain(run).items() if key not in ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost")
+    }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

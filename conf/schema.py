@@ -225,6 +225,8 @@ class Cloud:
     bucket: str = MISSING
     prefix: str = MISSING  # of every key of ours in the bucket
     repository: str = MISSING  # in ECR
+    image_digest: str | None = MISSING  # a record only: which image was pushed last; the one that is run is found by its tag
+    build_args: dict[str, str] = MISSING  # of the image, by the Dockerfile's own names; part of what its tag is made of
     box_role: str = MISSING  # what the box may do
     instance_profile: str = MISSING  # hands that role to it
     launch_template: str = MISSING  # what every box is launched with
@@ -242,6 +244,9 @@ class Cloud:
     def __post_init__(self):
         if self.budget_usd < 0:
             raise ValueError(f"cloud.budget_usd is {self.budget_usd}; use 0 or more")
+        for name, value in self.build_args.items():
+            if not f"{name}{value}".isprintable() or " " in f"{name}{value}":
+                raise ValueError(f"cloud.build_args.{name} is {value!r}; use a value without spaces")
 
 
 @dataclass
@@ -284,8 +289,20 @@ class Box:
 
 
 @dataclass
+class Cost:
+    limit: float | None = MISSING  # USD that a run may cost; null means no limit
+    per_hour: float | None = MISSING  # USD an hour of the box, where AWS does not say or says otherwise; null asks AWS
+
+    def __post_init__(self):
+        for name in ("limit", "per_hour"):
+            if getattr(self, name) is not None:
+                positive(f"cost.{name}", getattr(self, name))
+
+
+@dataclass
 class Run(Recipe):
     """A recipe with the cloud and the box it runs on: what the laptop composes."""
 
     cloud: Cloud = MISSING
     box: Box = MISSING
+    cost: Cost = MISSING

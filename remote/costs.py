@@ -46,18 +46,36 @@ def show(aws: Aws, run: schema.Run) -> None:
     console.print(f"prices: {source or 'unknown'}; on demand, before tax and discounts. Traffic, requests and snapshots are not in it.")
 
 
-def _boxes(store: Store, found: box.Found | None, hourly: float | None) -> list[Line]:
-    """One line a start of a box, from its first to its last report; what runs now runs until now."""
+@dataclass(frozen=True)
+class Stretch:
+    """A box from one of its starts to the stop after it, or to now."""
+
+    instance: str
+    started: str
+    seconds: float
+    run: str  # what it was last about, if anything
+    running: bool
+
+
+def stretches(store: Store, found: box.Found | None) -> list[Stretch]:
+    """Every start of a box, from its first to its last report; what runs now runs until now."""
     names = list(store.names("boxes/"))
     with ThreadPoolExecutor(8) as pool:
         reports = sorted((json.loads(body) for body in pool.map(store.get, names)), key=lambda report: report["started"])
-    lines = []
+    made = []
     for report in reports:
         begun, seen = (datetime.fromisoformat(report[key]) for key in ("started", "seen"))
         runs_on = found is not None and found.state == "running" and found.id == report["instance"] and report is reports[-1]
         seconds = ((datetime.now(UTC) if runs_on else seen) - begun).total_seconds()
-        what = f"{report['instance']} from {report['started']}" + (", running" if runs_on else "")
-        lines.append(Line(what, f"{seconds:.0f} s", _rate(hourly, "hour"), None if hourly is None else seconds / 3600 * hourly))
+        made.append(Stretch(report["instance"], report["started"], seconds, report["ran"], runs_on))
+    return made
+
+
+def _boxes(store: Store, found: box.Found | None, hourly: float | None) -> list[Line]:
+    lines = []
+    for one in stretches(store, found):
+        what = f"{one.instance} from {one.started}" + (", running" if one.running else "")
+        lines.append(Line(what, f"{one.seconds:.0f} s", _rate(hourly, "hour"), None if hourly is None else one.seconds / 3600 * hourly))
     return lines
 
 

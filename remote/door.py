@@ -65,7 +65,7 @@ def pin(aws: Aws, instance_id: str, seconds: int) -> dict:
 def note_key(aws: Aws, instance_id: str) -> dict:
     """Note the box's host key while its console still shows it, should SSH be wanted later."""
     try:
-        return pin(aws, instance_id, 0)
+        return {} if box.entry(aws, instance_id).host_key else pin(aws, instance_id, 0)
     except aws.client("ec2").exceptions.ClientError as error:  # only a precaution: the box is up all the same
         print(f"  the host key was not noted ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
         return {}

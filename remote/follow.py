@@ -65,7 +65,7 @@ def _look(aws: Aws, run_id: str, box_name: str, seen: "_Progress", patience: Pat
         current = runs.state(store, run_id)
         seen.update(current.phase, store.get(f"runs/{run_id}/events.jsonl") or b"")
         if current.phase not in ENDED and current.age > QUIET:
-            _check_box(aws, run_id, box_name)
+            check_box(aws, run_id, box_name)
     except (ClientError, BotoCoreError) as error:
         patience.bear(error)
         return None
@@ -77,10 +77,13 @@ def _outcome(store: Store, current: runs.State) -> dict:
         what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
         raise Problem(what, current.hint or "`inv logs` shows what it printed", reason=current.reason or "crashed")
     manifest = runs.manifest(store, current.run_id)
+    if manifest is None:
+        raise Problem(f"{current.run_id} is done, and S3 has no manifest of it", "`inv train` delivers it again", reason="damaged_run")
     return {"run_id": current.run_id, "seconds": manifest["seconds"]}
 
 
-def _check_box(aws: Aws, run_id: str, box_name: str) -> None:
+def check_box(aws: Aws, run_id: str, box_name: str) -> None:
+    """Nothing, or a Problem where nobody is left who could end the run."""
     found = box.find(aws, box_name)
     if found is None or found.state in ("stopped", "stopping"):
         raise Problem(

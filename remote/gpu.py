@@ -13,8 +13,15 @@ class Card:
 
 def card(aws: Aws, instance_type: str) -> Card | None:
     """The card of an instance type; None where EC2 knows none."""
-    found = aws.client("ec2").describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
-    cards = found[0].get("GpuInfo", {}).get("Gpus", []) if found else []
-    if not cards:
-        return None
-    return Card(f"{cards[0]['Manufacturer']} {cards[0]['Name']}", cards[0]["MemoryInfo"]["SizeInMiB"] * 2**20)
+    return cards(aws, (instance_type,)).get(instance_type)
+
+
+def cards(aws: Aws, types: tuple[str, ...]) -> dict[str, Card]:
+    """The card of each of these types that the region knows and that has one, in their order."""
+    pages = aws.client("ec2").get_paginator("describe_instance_types").paginate(Filters=[{"Name": "instance-type", "Values": list(types)}])
+    known = {entry["InstanceType"]: entry.get("GpuInfo", {}).get("Gpus", []) for page in pages for entry in page["InstanceTypes"]}
+    return {kind: _card(known[kind][0]) for kind in types if known.get(kind)}
+
+
+def _card(entry: dict) -> Card:
+    return Card(f"{entry['Manufacturer']} {entry['Name']}", entry["MemoryInfo"]["SizeInMiB"] * 2**20)

@@ -18,6 +18,7 @@ COMING = ("ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey")
 DOOR = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
 AGENT_MESSAGES = ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
 PUSHING = "https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html"
+LAYERS_READ = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
 LAYERS_WRITTEN = ("CompleteLayerUpload", "InitiateLayerUpload", "PutImage", "UploadLayerPart")
 AGENT_CHANNELS = ("CreateControlChannel", "CreateDataChannel", "OpenControlChannel", "OpenDataChannel")
 
@@ -106,7 +107,7 @@ def _disks(at: Place) -> list[Statement]:
 
 def _commands(at: Place) -> list[Statement]:
     ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
-    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id"))
+    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id", "ecr/image-digest"))
     own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
     answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:DescribeInstanceInformation")
     schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
@@ -115,7 +116,12 @@ def _commands(at: Place) -> list[Statement]:
         Statement("RunAsShell", "by AWS's own document", ("ssm:SendCommand",), (at.public("ssm", "document/AWS-RunShellScript"),)),
         Statement("Answers", "what the scripts answered, and whether the agent lives", answers),
         Statement("Settings", "settings, from Parameter Store", ("ssm:GetParameters",), (ours,)),
-        Statement("Records", "`up` writes down which instance and volume it uses", ("ssm:PutParameter",), records),
+        Statement(
+            "Records",
+            "`up` writes down which instance and volume it uses, `deploy` which image it has had built",
+            ("ssm:PutParameter",),
+            records,
+        ),
         Statement("Ami", "the newest image of AWS for the box", ("ssm:GetParameter",), (theirs,)),
         Statement(
             "StopFromOutside", "the schedule that stops a dead box", schedules, (at.arn("scheduler", "schedule/default/fine-tune-slm-*"),)
@@ -137,6 +143,10 @@ def _files(at: Place) -> list[Statement]:
         Statement("LookAtBucket", "`doctor`: nobody else may read it", ("s3:GetBucketPublicAccessBlock",), (at.bucket,)),
         Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
         Statement("FindImage", "the image of this tree", ("ecr:DescribeRepositories", "ecr:DescribeImages"), (at.images,)),
+        Statement("RegistryLogin", "`image.push`, by this machine's docker", ("ecr:GetAuthorizationToken",), implied=PUSHING),
+        Statement(
+            "Push", "and `image.verify`", tuple(f"ecr:{name}" for name in (*LAYERS_READ, *LAYERS_WRITTEN)), (at.images,), implied=PUSHING
+        ),
     ]
 
 
@@ -159,7 +169,7 @@ def _roles(at: Place) -> list[Statement]:
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
     seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
-    seen += ("RouteTables", "SecurityGroups")
+    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory")
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),
@@ -170,7 +180,6 @@ def _reading(at: Place) -> list[Statement]:
 
 def box(at: Place) -> list[Statement]:
     """What scripts and agent on the box call with its role."""
-    layers = ("BatchGetImage", "GetDownloadUrlForLayer", "BatchCheckLayerAvailability")
     agent = tuple(f"ec2messages:{name}" for name in AGENT_MESSAGES)
     page = "https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html"
     log = at.arn("logs", f"log-group:{at.cloud.log_group}:*")
@@ -194,7 +203,7 @@ def box(at: Place) -> list[Statement]:
         Statement(
             "Pull",
             "docker reads layers by these",
-            tuple(f"ecr:{name}" for name in layers),
+            tuple(f"ecr:{name}" for name in LAYERS_READ),
             (at.images,),
             implied="https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-pull-iam.html",
         ),

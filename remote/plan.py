@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, destroy, door, follow, hub, image, lock, record, runs, switch, volume
+from remote import box, budget, destroy, door, follow, hub, image, local, lock, record, runs, switch, volume
 from remote import clean as cleaning
 from remote import init as account
 from remote.aws import Aws
@@ -22,6 +23,7 @@ Plan = list[Call | Step]
 
 TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
 FIRST_BOOT = 600  # seconds until a new box must have shown its host key
+CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
@@ -52,7 +54,7 @@ def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
     ]
 
 
-def up(run: schema.Run) -> Plan:
+def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
     watch = {
         "LOG_GROUP": run.cloud.log_group,
@@ -63,16 +65,21 @@ def up(run: schema.Run) -> Plan:
         "GPU": _word(run.box.gpu),
     }
     watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
-    supervisor = compose("supervise", _place(run) | _store(run) | watch, "ship")
+    look_after = {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "LIFE_LEFT": Fact("life_left")}
+    look_after |= {"SUPERVISOR": compose("supervise", _place(run) | _store(run) | watch, "ship")}
+    told = [Call(foretell, {"settings": run}, said=False)] if foretell else []
     return [
+        *told,
+        Call(budget.hold, {"run": run} | ({"planned": Fact("planned")} if told else {}), said=False),
         _alone(run, "up"),
         Call(volume.locate, {"name": run.box.name}, said=False),
         Call(box.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
-        Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": run.box.max_hours}),
+        Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": Fact("life_hours")}),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         *_way_in(run),
-        Step("setup", _place(run) | {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "SUPERVISOR": supervisor}),
+        Call(budget.guard, {"run": run, "instance_id": Fact("instance_id")}, said=False),
+        Step("setup", _place(run) | look_after),
     ]
 
 
@@ -92,29 +99,46 @@ def _way_in(run: schema.Run) -> Plan:
 def deploy(run: schema.Run, root: Path) -> Plan:
     """The volume is mounted and this tree's image is on the box."""
     disk = {"VOLUME": Fact("volume_id"), "OURS": Fact("ours"), "SIZE_GB": Fact("size_gb"), "PATIENCE": 60}
+    tag, arguments = image.tag(root, run.cloud.build_args), " ".join(f"{name}={value}" for name, value in run.cloud.build_args.items())
+    parts = {"NAME": Fact("name"), "TAG": tag, "CONTEXT": Fact("context"), "SHA256": Fact("sha256"), "ARGUMENTS": arguments}
+    parts |= {"REVISION": Fact("revision"), "ATTEMPT": Fact("attempt"), "BUILDER": compose("image", _place(run)), "PATIENCE": 15}
     return [
         _alone(run, "deploy"),
         Call(box.require, {"name": run.box.name}),
         Call(volume.require, {"name": run.box.name}),
         Step("volume", _place(run) | disk, timeout=600),
         Call(volume.note_format, {"volume_id": Fact("volume_id")}, when=Fact("ours"), said=False),
-        Call(image.find, {"tag": image.tag(root)}),
-        Step("deploy", _place(run) | {"IMAGE": Fact("image")}, timeout=1800),
+        Call(image.offer, {"tag": tag, "root": root}),
+        Step("build", _place(run) | parts, when=Fact("missing"), again=Fact("building")),
+        Call(image.find, {"tag": tag}, when=Fact("missing"), said=False),
+        Call(image.note, {"image": Fact("image")}, when=Fact("missing"), said=False),
+        Step("deploy", _place(run) | {"IMAGE": Fact("image"), "BUILT": Fact("missing")}, timeout=1800),
+    ]
+
+
+def push(run: schema.Run, root: Path) -> Plan:
+    """This tree's image, built by the docker of this machine, is in ECR, and its digest is written down."""
+    return [
+        Call(local.build, {"run": run, "root": root}),
+        Call(local.push, {"local": Fact("local"), "tag": Fact("tag")}),
+        Call(image.note, {"image": Fact("image")}),
     ]
 
 
 def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
     """A run of these settings is going on; followed to its end, unless `detach`."""
     start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
-    start |= {"NEED_GB": Fact("need_gb")}
+    start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left")}
     start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
     plan = [
         Call(check, {"settings": run}),
+        Call(budget.hold, {"run": run, "planned": Fact("planned")}, said=False),
         _alone(run, "train"),
         Call(box.require, {"name": run.box.name}),
-        Call(image.find, {"tag": image.tag(root)}),
+        Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}),
         Call(runs.prepare, {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root}),
-        Step("train", start, timeout=600),
+        Call(budget.guard, {"run": run, "instance_id": Fact("instance_id"), "run_id": Fact("run_id")}, said=False),
+        Step("train", start, timeout=600, when=Fact("to_do")),
         Call(lock.release, {"lock": Fact("lock")}, said=False),
     ]
     return plan if detach else [*plan, Call(follow.attach, {"run_id": Fact("run_id"), "box_name": run.box.name})]
@@ -165,11 +189,12 @@ def purge(run: schema.Run, force: bool, yes: bool) -> Plan:
 
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
-    """Everything is delivered, and the box is stopped."""
+    """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers."""
+    spare = "the box is stopped all the same; what it has not shipped is on its volume" if force else ""
     return [
         _alone(run, "down"),
         Call(box.look, {"name": run.box.name}),
-        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running")),
+        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare),
         Call(door.close, {"instance_id": Fact("instance_id"), "name": run.box.name}, said=run.box.ssh),
         Call(box.stop, {"instance_id": Fact("instance_id")}),
         *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
@@ -208,18 +233,31 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
         facts |= part.action(aws, **filled(part.settings, facts))
     else:
         facts |= _run(part, facts, transport(aws, facts["instance_id"]))
+        while part.again and facts[part.again.name] == "yes":
+            facts |= _run(part, facts, transport(aws, facts["instance_id"]))
     if part.said:
         talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
 
 
 def _run(step: Step, facts: dict, transport: Transport) -> dict:
-    result = transport.run(step.text(facts), step.timeout, title=f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip())
+    title = f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip()
+    try:
+        result = transport.run(step.text(facts), step.timeout, title=title)
+    except Problem as problem:
+        if not step.spare:
+            raise
+        talk(f"{problem.what}; {step.spare}")
+        return {}
     found = result.facts
+    if step.again and result.stderr.strip():
+        talk(textwrap.indent(result.stderr.rstrip(), "    "))
     if result.code == 0:
         return found
     if "problem" in found:
         raise Problem(found["problem"], found["hint"], reason=found["reason"])
     lines = [line for line in result.stderr.splitlines() if line.strip()]
+    if any(word in line for word in CLOCK for line in lines):
+        raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")
     raise Problem(
         f"{step.script}.sh failed with exit code {result.code}\n" + "\n".join(lines[-5:]),
         "run the same command again: every step may run twice; `inv status` shows the box",

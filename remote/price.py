@@ -1,13 +1,48 @@
 """What an hour of a box costs. The only file with boto3's pricing."""
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 
 from remote.aws import Aws
+
+TABLE = json.loads(Path(__file__).with_name("prices.json").read_text())  # for a plan where AWS cannot be asked; it says its date
 
 
 def per_hour(aws: Aws, instance_type: str) -> tuple[float | None, str | None]:
     """USD an hour on demand and where that figure is from; (None, None) when nobody says: a price is never remembered."""
-    wanted = {
+    return _look_up(aws, "Hrs", _instance(aws, instance_type))
+
+
+def planned(aws: Aws, instance_type: str, said: float | None) -> tuple[float | None, str | None]:
+    """USD an hour to plan with: as `cost.per_hour` says, as AWS says, or from our table where AWS cannot be asked, which it says then."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if said is not None:
+        return said, "as cost.per_hour says"
+    try:
+        return _asked(aws, "Hrs", _instance(aws, instance_type), once=True)
+    except (ClientError, BotoCoreError):
+        known = TABLE["prices"].get(instance_type) if aws.cloud.region == TABLE["region"] else None
+        why = f"AWS's Price List cannot be asked now: a table of {TABLE['date']}, {TABLE['source']}"
+        return (known, why) if known is not None else (None, None)
+
+
+def spot(aws: Aws, types: list[str]) -> dict[str, float]:
+    """USD an hour on spot now, in the cheapest zone, of each type for which AWS says it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    asked = {"InstanceTypes": types, "ProductDescriptions": ["Linux/UNIX"], "StartTime": datetime.now(UTC)}
+    try:
+        pages = aws.client("ec2").get_paginator("describe_spot_price_history").paginate(**asked)
+        rows = [(entry["InstanceType"], float(entry["SpotPrice"])) for page in pages for entry in page["SpotPriceHistory"]]
+    except (ClientError, BotoCoreError):
+        return {}
+    return {kind: min(usd for each, usd in rows if each == kind) for kind, _ in rows}
+
+
+def _instance(aws: Aws, instance_type: str) -> dict[str, str]:
+    return {
         "ServiceCode": "AmazonEC2",
         "instanceType": instance_type,
         "regionCode": aws.cloud.region,
@@ -16,7 +51,6 @@ def per_hour(aws: Aws, instance_type: str) -> tuple[float | None, str | None]:
         "preInstalledSw": "NA",
         "capacitystatus": "Used",
     }
-    return _look_up(aws, "Hrs", wanted)
 
 
 def disk_month(aws: Aws, kind: str) -> tuple[float | None, str | None]:
@@ -35,11 +69,16 @@ def bucket_month(aws: Aws) -> tuple[float | None, str | None]:
 def _look_up(aws: Aws, unit: str, wanted: dict[str, str]) -> tuple[float | None, str | None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items() if field != "ServiceCode"]
     try:
-        products = aws.client("pricing").get_products(ServiceCode=wanted["ServiceCode"], Filters=filters)["PriceList"]
+        return _asked(aws, unit, wanted)
     except (ClientError, BotoCoreError):
         return None, None
+
+
+def _asked(aws: Aws, unit: str, wanted: dict[str, str], once: bool = False) -> tuple[float | None, str | None]:
+    """The first price of the first product that fits; (None, None) where the list has none."""
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items() if field != "ServiceCode"]
+    products = aws.client("pricing", once=once).get_products(ServiceCode=wanted["ServiceCode"], Filters=filters)["PriceList"]
     for product in map(json.loads, products):
         for term in product["terms"].get("OnDemand", {}).values():
             for dimension in term["priceDimensions"].values():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,8 +100,10 @@ def newest(store: Store, run_id: str | None = None) -> str:
     return run_id or list(found)[-1]
 
 
-def manifest(store: Store, run_id: str) -> dict:
-    return json.loads(store.get(f"runs/{run_id}/manifest.json"))
+def manifest(store: Store, run_id: str) -> dict | None:
+    """What a sealed run says about itself; None of a run that has no manifest in S3."""
+    body = store.get(f"runs/{run_id}/manifest.json")
+    return json.loads(body) if body else None
 
 
 def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -> dict:
@@ -117,13 +120,15 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -
         if Path(source).suffix in EXTENSIONS:
             inputs[source], _ = store.put_input(root / source)
             run.data.also_sha256[source] = inputs[source]
-    run_id = _unfinished(store, run)
-    if run_id is None:
+    run_id, to_do = _unfinished(store, run), "yes"
+    if run_id is None and (run_id := _unpublished(store, run, image)):
+        to_do = "no"
+    elif run_id is None:
         run_id = _create(store, aws, run, image, root)
     elif state(store, run_id).phase not in ACTIVE:
         # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
         _enter(store, run_id, "created")
-    return {"run_id": run_id, "inputs": " ".join(sorted(set(inputs.values())))}
+    return {"run_id": run_id, "inputs": " ".join(sorted(set(inputs.values()))), "to_do": to_do}
 
 
 def _unfinished(store: Store, run: schema.Run) -> str | None:
@@ -144,9 +149,21 @@ def _unfinished(store: Store, run: schema.Run) -> str | None:
     return found
 
 
+def _unpublished(store: Store, run: schema.Run, image: str) -> str | None:
+    """The newest finished run that these settings and this image have made, while nobody has published it: nobody may have seen its end."""
+    for run_id, files in reversed(listing(store).items()):
+        if {"config.yaml", "manifest.json"} <= files and "published.json" not in files:
+            made = configuration(store, run_id)
+            if load.fingerprint(made) == load.fingerprint(run) and made.provenance.image == image:
+                print(f"{run_id} has been made of these settings, and is not published yet: it is not paid for twice", file=sys.stderr)
+                print("  another of the same: `inv train -- seed=...`", file=sys.stderr, flush=True)
+                return run_id
+    return None
+
+
 def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> str:
     run.run_id = new_id(run.name)
-    sha, dirty = _git(root)
+    sha, dirty = commit(root)
     rate, source = price.per_hour(aws, run.box.instance_type)
     run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source)
     store.put(f"runs/{run.run_id}/config.yaml", load.dump(run).encode())
@@ -158,7 +175,7 @@ def _enter(store: Store, run_id: str, phase: str) -> None:
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": now(), "heartbeat": now()}).encode())
 
 
-def _git(root: Path) -> tuple[str | None, bool | None]:
+def commit(root: Path) -> tuple[str | None, bool | None]:
     """The commit of this tree and whether it has changes; (None, None) outside a repository."""
     try:
         sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True)

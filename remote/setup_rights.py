@@ -131,7 +131,7 @@ def _made(at: Place) -> list[Made]:
             (group, at.arn("ec2", "vpc/*")),
             "CreateSecurityGroup CreateTags AuthorizeSecurityGroupEgress RevokeSecurityGroupEgress DeleteSecurityGroup",
         ),
-        Made("LookAtNetwork", "AWS::EC2::SecurityGroup", "ec2", ("*",), "DescribeSecurityGroups"),
+        # DescribeSecurityGroups every day takes, too.
         Made(
             "MakeLaunchTemplate",
             "AWS::EC2::LaunchTemplate",

@@ -9,30 +9,39 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
 from conf import schema
 from remote import audit, follow, runs
-from remote.aws import Aws
+from remote.aws import Aws, Patience
 from remote.store import Store
 
 
-def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
+def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None, box_name: str) -> None:
     """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
-    store = Store(aws)
+    store, patience = Store(aws), Patience(aws, "the run goes on")
     run_id = runs.newest(store, run_id)
     offset = 0 if lines is None else follow.tail(store, run_id, lines)
     while True:
-        # Asked before the log is read: what was written until the end is then surely read.
-        ended = runs.state(store, run_id).phase in follow.ENDED
-        for chunk in follow.log(store, run_id, offset):
-            sys.stdout.buffer.write(chunk)
-            offset += len(chunk)
-        sys.stdout.flush()
-        if ended or not to_the_end:
-            return
-        time.sleep(follow.PAUSE)
+        try:
+            store = Store(aws)
+            # Asked before the log is read: what was written until the end is then surely read.
+            current = runs.state(store, run_id)
+            for chunk in follow.log(store, run_id, offset):
+                sys.stdout.buffer.write(chunk)
+                offset += len(chunk)
+            sys.stdout.flush()
+            if current.phase in follow.ENDED or not to_the_end:
+                return
+            if current.age > follow.QUIET:
+                follow.check_box(aws, run_id, box_name)
+            time.sleep(follow.PAUSE)
+        except (ClientError, BotoCoreError) as error:
+            if not to_the_end:
+                raise
+            patience.bear(error)
 
 
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: list[str], summary: Callable) -> None:

@@ -11,7 +11,8 @@ WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 # "InvocationDoesNotExist" is documented for the first moments after a send.
 GRACE = 30  # seconds
 ATTEMPTS = 7  # 16 seconds of pauses
-OTHERWISE = "where its agent is dead, `inv up -- box.ssh=true` comes in by SSH, and so do the verbs after it"
+ANEW = "where its agent is dead, `inv down --force` and `inv up` start the box anew"
+OTHERWISE = f"{ANEW}; `inv up -- box.ssh=true` comes in by SSH, and so do the verbs after it"
 LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
 
 
@@ -23,6 +24,7 @@ class Ssm:
         self.instance_id = instance_id
 
     def run(self, script: str, timeout: int, title: str = "") -> Result:
+        self._reach()
         text = packed(script)
         if len(text) > LIMIT:
             what = f"a script of {len(text)} bytes is too long for Run Command"
@@ -31,6 +33,18 @@ class Ssm:
         found = self._collect(command_id, timeout)
         # ResponseCode is -1 when the script never ran to its end.
         return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
+
+    def _reach(self) -> None:
+        """Nothing, or a Problem at once where AWS has not heard of the agent for minutes: a command would wait for it until it expires."""
+        which = [{"Key": "InstanceIds", "Values": [self.instance_id]}]
+        known = self.aws.client("ssm").describe_instance_information(Filters=which)["InstanceInformationList"]
+        if known and known[0]["PingStatus"] == "ConnectionLost":
+            last = f"{known[0]['LastPingDateTime']:%H:%M:%S}"
+            raise Problem(
+                f"AWS has not heard of the agent on {self.instance_id} since {last}",
+                f"`inv up` waits for its agent; {OTHERWISE}",
+                reason="unreachable",
+            )
 
     def _send(self, text: str, timeout: int, title: str) -> str:
         from botocore.exceptions import ClientError, HTTPClientError

@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import subprocess
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,14 +36,3 @@ def packed(script: str) -> str:
     """
     body = base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
     return f"#!/bin/bash\nset -o pipefail\n{{\nbase64 -d <<'END' | gzip -dc | bash\n{body}\nEND\n}}\n"
-
-
-class Local:
-    """Runs scripts on this machine, in a box's root folder: what the tests of the scripts use."""
-
-    def __init__(self, environment: dict[str, str]):
-        self.environment = environment
-
-    def run(self, script: str, timeout: int, title: str = "") -> Result:
-        done = subprocess.run(["bash"], input=script, text=True, capture_output=True, timeout=timeout, env=self.environment)
-        return Result(done.returncode, done.stdout, done.stderr)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import loaded
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,13 @@ HOSTILE = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` a file's tests stay together, and those that share one box and one builder do, too."""
+    for item in items:
+        together = {"machine", "trainer_image"} & set(item.fixturenames) and "system" in item.path.parts
+        item.add_marker(pytest.mark.xdist_group("machine" if together else str(item.path.relative_to(ROOT))))
+
+
 class Laptop:
     """Runs `inv` in a world of its own, in an environment full of real credentials."""
 
@@ -32,9 +40,14 @@ class Laptop:
     def words(self, *overrides: str, experiment: str = "smoke") -> list[str]:
         return ["--", "cloud=twin", f"cloud.state='{self.state}'", f"runs='{self.folder / 'runs'}'", f"experiment={experiment}", *overrides]
 
+    def command(self, *verbs: str, overrides: tuple[str, ...] = ()) -> list[str]:
+        return [*loaded.inv(), *verbs, *self.words(*overrides)]
+
     def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 180) -> subprocess.CompletedProcess:
+        if "twin.start" in verbs:
+            loaded.worlds()
         done = subprocess.run(
-            [sys.executable, "-m", "invoke", *verbs, *self.words(*overrides)],
+            self.command(*verbs, overrides=overrides),
             cwd=ROOT,
             env=os.environ | HOSTILE,
             text=True,
@@ -47,7 +60,7 @@ class Laptop:
 
     def popen(self, *verbs: str, overrides: tuple[str, ...] = ()) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", "invoke", *verbs, *self.words(*overrides)],
+            self.command(*verbs, overrides=overrides),
             cwd=ROOT,
             env=os.environ | HOSTILE,
             text=True,

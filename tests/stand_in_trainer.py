@@ -8,7 +8,7 @@ it into a world's ECR; `inv deploy` then keeps it, because an image with this tr
 
 It logs one numbered line a step, saves a checkpoint every `train.save_every` steps and goes on from the newest whole one; it
 obeys SIGTERM like the real one, and the fault `disk-full`. `crash_at` raises at that step, `hang_at` stops making steps (and
-heartbeats) there, `full_at` meets a full disk; each on the first attempt only.
+heartbeats) there, `full_at` meets a full disk, `hold_at` waits for a file `go` in the run's folder; each on the first attempt only.
 """
 
 import errno
@@ -65,16 +65,24 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
 
 def misfortune(step: int, first: int, folder: Path) -> None:
     """What the box's full disk, or the image's environment on a first attempt, has in store for this step."""
-    if any((parent.parent / "full").exists() for parent in [folder.resolve(), *folder.resolve().parents]):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    no_room(folder)
     if first:
         return
+    while step == option("hold_at") and not (folder / "go").exists():
+        no_room(folder)
+        time.sleep(0.02)
+    (folder / "go").unlink(missing_ok=True)
     if step == option("crash_at"):
         raise RuntimeError(f"told to crash at step {step}")
     if step == option("full_at"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     while step == option("hang_at"):
         time.sleep(1)
+
+
+def no_room(folder: Path) -> None:
+    if any((parent.parent / "full").exists() for parent in [folder.resolve(), *folder.resolve().parents]):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def option(name: str) -> float:
@@ -115,7 +123,9 @@ def finished_run():
 def main() -> None:
     """`python -m trainer` with `run` above in the place of its recipe."""
     import trainer
+    from trainer import curves
 
+    curves.draw = lambda events: []  # matplotlib takes a second
     trainer.recipe = sys.modules["trainer.recipe"] = types.ModuleType("trainer.recipe")
     trainer.recipe.run = run
     sys.argv[0] = str(ROOT / "trainer/__main__.py")

@@ -15,7 +15,11 @@ def diagnose(error: BaseException) -> Problem:
     if isinstance(error, KeyboardInterrupt):
         return Problem("the trainer was ended from outside", "start it again: it goes on at its last checkpoint", "killed")
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
-        return Problem(f"the disk is full: {text}", "raise `box.disk_gb`, or remove old runs; then start it again", "disk_full")
+        return Problem(
+            f"the disk is full: {text}",
+            "`inv clean` removes old runs; `inv up deploy train -- box.disk_gb=...` makes the volume larger",
+            "disk_full",
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(words in text for words in ROOM):
         hint = "lower `train.pack_tokens` (and `train.eval_batch` if it was scoring), or use `quant=nf4`"
         return Problem(f"out of memory: {text.splitlines()[0] if text else 'no room'}", hint, "out_of_memory")

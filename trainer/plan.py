@@ -14,7 +14,7 @@ MOMENTS = {"SGD": 0, "RMSprop": 4, "Adagrad": 4, "Lion": 4, "Lion8bit": 1, "Page
 RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot use
 
 # Dense bf16 multiplications and additions a second that the maker states, in units of 1e12, by the device's name at AWS.
-PEAK = {"L4": 121, "A10G": 70, "L40S": 362, "A100": 312, "H100": 989, "H200": 989, "T4": 65}
+PEAK = {"L4": 121, "A10G": 70, "L40S": 362, "A100": 312, "H100": 989, "H200": 989, "T4": 8.1}  # T4 in fp32: it has no bf16
 SHARE = 0.4  # of it that training reaches: published runs say 0.41 and 0.47 (H100, RTX 4090); not measured on these boxes
 # On a GPU the host must start every kernel. For 8B models 0.25 to 0.4 s a small forward and backward pass are published: 32 layers.
 PASS, TOKEN = 0.01, 0.001  # seconds a layer: to train on a pack at least, and to generate a token for a batch

@@ -1,5 +1,6 @@
 """What can be known to fail before anything is paid for: checked on the laptop, without torch."""
 
+import copy
 import json
 import math
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ KINDS = (".jsonl", ".csv", ".parquet")
 
 def prove(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> tuple[dict, list[str]]:
     """`check` and `outlook`: facts for the run, and lines for people; or a Problem with the first thing that would stop it."""
-    facts, lines = check(run, endpoint, token), outlook(run, endpoint, token, card, hourly, colour)
+    facts = check(run, endpoint, token)
+    lines, seconds = told(look(run, endpoint, token), run, card, hourly, colour)
     place = facts["repository"]
     allowed = (
         f"the token may write to {place}, where the run can be published" if place else "no token here: nobody knows if it may publish"
     )
-    return facts, [*lines, f"hub      {allowed}"]
+    return facts | {"planned": seconds}, [*lines[:-1], f"hub      {allowed}", lines[-1]]
 
 
 def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
@@ -81,23 +83,47 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
-    """What the run will see and need, in lines; a Problem where it does not fit. `train.recompute=auto` is decided in `run`.
+    """What the run will see and need, in lines; a Problem where it does not fit. `train.recompute=auto` is decided in `run`."""
+    return told(look(run, endpoint, token), run, card, hourly, colour)[0]
+
+
+def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tuple[list[str], float | None]:
+    """The outlook's lines, the price last, and the planned seconds; None where only the trainer can tell.
 
     `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
     """
-    seen = look(run, endpoint, token)
     if seen.prompt is None or seen.shape is None:
-        return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"]
+        return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"], None
     gpu = card.name if card else None
     room = fit.Room(card.name, int(card.bytes * (1 - plan.RESERVE))) if card else None
     why = "what fits is decided where it trains"
     if room:
-        needs = fit.needs_of(seen.shape, seen.examples, plan.number_width(gpu))
-        run.train.recompute, why = fit.settle(run, needs, room, max(map(len, seen.examples)))
+        run.train.recompute, why = _settled(seen, run, room)
     made = plan.make(seen.shape, run, seen.examples, seen.held_out, gpu)
-    told = [prompt.show(seen.prompt, seen.examples, colour)]
-    told += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
-    return told + _price(sum(made.seconds.values()), hourly, run.box) if hourly else told
+    seconds = sum(made.seconds.values())
+    lines = [prompt.show(seen.prompt, seen.examples, colour)]
+    lines += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
+    return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
+
+
+def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
+    needs = fit.needs_of(seen.shape, seen.examples, plan.number_width(room.what))
+    return fit.settle(run, needs, room, max(map(len, seen.examples)))
+
+
+def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
+    """For each card and its bytes: the planned seconds (nan where its speed is not known), and whether the run fits into it."""
+    return {name: _on(seen, copy.deepcopy(run), fit.Room(name, int(size * (1 - plan.RESERVE)))) for name, size in cards.items()}
+
+
+def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
+    if not seen.examples:
+        return math.nan, True  # only the trainer can read these rows
+    try:
+        run.train.recompute, _ = _settled(seen, run, room)
+    except Problem:
+        return math.nan, False
+    return sum(plan.make(seen.shape, run, seen.examples, seen.held_out, room.what).seconds.values()), True
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:

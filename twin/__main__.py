@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +14,11 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, grade, instances, launches, provided, world
+from twin import account, grade, instances, launches, provided, warm, wire, world
 from twin.access import Access
-from twin.boxes import Boxes
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
 from twin.control import Control
-from twin.ecr import Registry
 from twin.faults import KINDS, Faults
 from twin.gateway import Gateway
 from twin.hub.app import Hub
@@ -36,24 +35,53 @@ from twin.spot import Spot
 from twin.stacks import Stacks
 from twin.vetoes import Vetoes
 
+SERVICES = ("s3", "iam", "ec2", "ssm", "ecr", "logs", "secretsmanager", "sts", "scheduler", "cloudformation", "budgets")
+
 
 class Handler(MotoRequestHandler):
     def log_request(self, *_) -> None:
         """The journal has it."""
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m twin")
-    parser.add_argument("--state", type=Path, required=True)
-    state = parser.parse_args().state
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--serve", type=Path, help="keep this program loaded for many worlds, until standard input ends")
+    given = parser.parse_args(words)
+    if given.serve:
+        serve_worlds(given.serve)
+    run(given.state)
+
+
+def serve_worlds(place: Path) -> None:
+    """Every world is a fork of this process, which has imported and read already what each would."""
+    import boto3
+    import botocore.session
+    from moto.backends import get_backend
+    from moto.moto_api._internal import mock_random
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    loader = botocore.session.create_loader()
+    botocore.session.create_loader = lambda path: loader
+    for service in SERVICES:
+        boto3.Session("none", "none", region_name="us-east-1").client(service)
+        with suppress(KeyError):  # some services know the whole partition only
+            get_backend(service)[wire.ACCOUNT]["us-east-1"]
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    os.register_at_fork(after_in_child=mock_random.seed)  # else all worlds would give their things the same ids
+    warm.serve(place, main)
+
+
+def run(state: Path) -> None:
     plan = json.loads((state / "start.json").read_text())
     (state / "start.json").unlink()  # an account's secrets may stand in it
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
     journal = Journal(state / "journal.jsonl")
     clock = Clock()
-    boxes, registry = grade.hardware(plan, state, region, clock.today)
+    hardware = grade.hardware(plan, state, region, clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
-    front = gateway(journal, clock, boxes, registry, region)
+    front = gateway(journal, clock, hardware, region)
     aws = address(serve(front))
     found = {
         "aws": aws,
@@ -61,7 +89,7 @@ def main() -> None:
         "region": region,
         "token": token,
     }
-    boxes.environment = box_environment(state, found)
+    hardware.boxes.environment = box_environment(state, found)
     os.environ |= {name: value for name, value in world.aws_environment(state, aws, region).items() if value is not None}
     account.create(plan["account"], token)
     publish(state, found)
@@ -69,10 +97,11 @@ def main() -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()
-    boxes.doors.close_all()
+    hardware.boxes.doors.close_all()
 
 
-def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, region: str) -> Gateway:
+def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: str) -> Gateway:
+    boxes, registry = hardware.boxes, hardware.registry
     about = (instances.running, instances.may_register, instances.tags)
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
     metadata = Metadata(region, clock.now)
@@ -82,7 +111,7 @@ def gateway(journal: Journal, clock: Clock, boxes: Boxes, registry: Registry, re
     boxes.power_off = lambda instance: shut_down(made, region, instance)
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
-    mischief = Mischief(made, clock, boxes, commands, spot, quotas, registry)
+    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry)
     services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
     services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)

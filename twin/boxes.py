@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 STAND_INS = HERE / "bin"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the agent's own service
 # A script of a box must never meet the real ones of the machine that emulates it.
+AWS = "run/aws"  # where a box's own AWS CLI waits for calls
 REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
@@ -102,27 +103,33 @@ class Boxes:
             self.note_boot(instance, cold)
             access.host_key(root)
             self.disks.boot(instance, cold)
+            self.skews.pop(instance, None)  # a boot asks the time server
             self.set_clock(root)
             self.doors.open(instance, doors.whoever(), doors.sshd(root, self.inside(instance)))
             if self.without_agent:
                 self.without_agent -= 1
             else:
                 self.start_agent(instance)
+            self.begin(instance, "aws.log", "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
+        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", "-E", "-s", "-S", str(HERE / "agent"), instance)
+        return {"pid": self.agents[instance].pid}
+
+    def begin(self, instance: str, log: str, *words: str) -> subprocess.Popen:
+        """A Python program that runs as a process of the box."""
         root = self.root(instance)
-        with (root / "var/log/amazon-ssm-agent.log").open("ab") as log:
-            self.agents[instance] = subprocess.Popen(
-                [sys.executable, "-E", "-s", "-S", str(HERE / "agent"), instance],
+        with (root / "var/log" / log).open("ab") as file:
+            return subprocess.Popen(
+                [sys.executable, *words],
                 env=self.inside(instance),
                 cwd=root,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=file,
+                stderr=file,
                 start_new_session=True,
             )
-        return {"pid": self.agents[instance].pid}
 
     def inside(self, instance: str) -> dict[str, str]:
         """The environment of whatever runs in the box; HOME is not in it, as in that of a service."""
@@ -203,7 +210,8 @@ def furnish(root: Path) -> None:
     launchers = {path.stem: f"sh {shlex.quote(str(path))}" for path in STAND_INS.glob("*.sh")}
     launchers |= {name: f"{launchers['refused']} {name}" for name in REFUSED}
     launchers |= {name: f"{launchers['shutdown']} --as {name}" for name in ("reboot", "poweroff", "halt")}
-    launchers |= {"docker": f"{python} -E -s -S {shlex.quote(str(HERE / 'docker'))}", "aws": f"{python} -I -m awscli"}
+    launchers["docker"] = f"{python} -E -s -S {shlex.quote(str(HERE / 'docker'))}"
+    launchers["aws"] = f"{python} -I -S {shlex.quote(str(HERE / 'aws.py'))} {shlex.quote(str(root / AWS))}"
     for name, command in launchers.items():
         path = root / "usr/bin" / name
         path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')

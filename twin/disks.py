@@ -49,14 +49,14 @@ class Disks:
                 self.copy(self.state / "snapshots" / source, self.volume(volume))
             else:
                 self.volume(volume).mkdir(parents=True)
-                if self.foreign:
-                    (self.volume(volume) / "filesystem").write_text(f"{self.foreign.pop(0)}\n")
             self.resize(volume)
+            if self.foreign and not source:
+                self.write_foreign(self.volume(volume), self.foreign.pop(0))
         return response
 
     def delete(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
-        if response.status_code == 200:
+        if response.status_code == 200 and self.has(request.parameters["VolumeId"]):
             shutil.rmtree(self.volume(request.parameters["VolumeId"]))
         return response
 
@@ -71,28 +71,35 @@ class Disks:
         return response
 
     def detach(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        """A mounted volume stays: AWS shows it as `busy` until it is unmounted."""
+        """A mounted volume stays: AWS shows it as `busy` until it is unmounted, and then detaches it."""
         instance, volume = request.parameters["InstanceId"], request.parameters["VolumeId"]
         if self.volume(volume) in self.mounted(instance):
             attachment = instances.volume(self.region, volume).attachment
             attachment.status = "busy"
+            threading.Thread(target=self.detach_later, args=(instance, volume), daemon=True).start()
             return wire.Response(BUSY.format(**request.parameters, device=attachment.device), content_type="text/xml")
         response = forward(request)
         if response.status_code == 200:
-            for name in [name for name in self.names(instance) if self.disk_of(name) == self.volume(volume)]:
-                name.unlink()
-            self.disconnect(self.volume(volume))
+            self.unplug(instance, volume)
         return response
+
+    def detach_later(self, instance: str, volume: str) -> None:
+        while self.volume(volume) in self.mounted(instance):
+            time.sleep(0.2)
+        found = instances.volume(self.region, volume)
+        if found and found.attachment and found.attachment.status == "busy":
+            instances.backend(self.region).detach_volume(volume, instance, found.attachment.device)
+            self.unplug(instance, volume)
 
     def modify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
-        if response.status_code == 200:
+        if response.status_code == 200 and self.has(request.parameters["VolumeId"]):
             self.resize(request.parameters["VolumeId"])
         return response
 
     def snapshot(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
-        if response.status_code == 200:
+        if response.status_code == 200 and self.has(request.parameters["VolumeId"]):
             snapshot = re.search(r"<snapshotId>(snap-[0-9a-f]+)</snapshotId>", response.get_data(as_text=True))[1]
             self.copy(self.volume(request.parameters["VolumeId"]), self.state / "snapshots" / snapshot)
         return response
@@ -111,16 +118,21 @@ class Disks:
     def volume(self, volume: str) -> Path:
         return self.state / "volumes" / volume
 
+    def has(self, volume: str) -> bool:
+        """Whether there is a disk: a box's root volume is the folder of the box."""
+        return self.volume(volume).is_dir()
+
     def resize(self, volume: str) -> None:
         """The disk has the size that EC2 says; a file system on it grows only when it is told to."""
         self.set_size(self.volume(volume), instances.volume(self.region, volume).size)
+        (self.volume(volume) / "full").unlink(missing_ok=True)  # the fault of that name ends where there is room again
 
     def found(self, instance: str) -> list[tuple[str, Path]]:
         """The box's disks in the order in which its kernel finds them, each with its serial: its own first, or last."""
         store = self.root(instance).parent / "instance-store"
         own = (f"nvme-Amazon_EC2_NVMe_Instance_Storage_AWS{instance.removeprefix('i-').upper()}", store)
         volumes = sorted(instances.backend(self.region).volumes.values(), key=lambda one: one.id)
-        attached = [one.id for one in volumes if one.attachment and one.attachment.instance.id == instance and self.volume(one.id).is_dir()]
+        attached = [one.id for one in volumes if one.attachment and one.attachment.instance.id == instance and self.has(one.id)]
         ours = [(f"nvme-Amazon_Elastic_Block_Store_{one.replace('-', '')}", self.volume(one)) for one in attached]
         return [*ours, own] if instance in self.swapped else [own, *ours]
 
@@ -139,6 +151,12 @@ class Disks:
                 link = root / BY_ID / serial
                 link.unlink(missing_ok=True)
                 link.symlink_to(Path("../..") / node.name)
+
+    def unplug(self, instance: str, volume: str) -> None:
+        """The box has this disk no more."""
+        for name in [name for name in self.names(instance) if self.disk_of(name) == self.volume(volume)]:
+            name.unlink()
+        self.disconnect(self.volume(volume))
 
     def boot(self, instance: str, cold: bool) -> None:
         """All disks are looked for again; the instance's own outlives a reboot, but no stop."""
@@ -163,6 +181,10 @@ class Disks:
 
     def copy(self, source: Path, target: Path) -> None:
         shutil.copytree(source, target, symlinks=True)
+
+    def write_foreign(self, folder: Path, kind: str) -> None:
+        """A new disk comes with this on it."""
+        (folder / "filesystem").write_text(f"{kind}\n")
 
     def connect(self, node: Path, folder: Path) -> None:
         """From now on this device node is this disk."""

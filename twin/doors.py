@@ -67,6 +67,8 @@ class Doors:
             self.close(instance)
 
     def cut(self, instance: str) -> None:
+        if instance not in self.open_now:
+            raise ValueError(f"{instance} is off, or has no public address")
         cut(self.open_now[instance])
 
     def watch(self, instance: str, door: Door, serve: Serve) -> None:

@@ -1,7 +1,7 @@
-"""ECR's registry side: a login that works, repository URIs on this machine, and the read half of the registry protocol.
+"""ECR's registry side: a login that works, repository URIs on this machine, and the registry protocol as far as pull and push need it.
 
-Moto keeps the repositories and manifests. The images of the process grade have no layers: their config stands inside the
-manifest, in the descriptor's `data` field that the OCI image specification has for this.
+Moto keeps the repositories and manifests, layers and configs are kept here. An image that is registered as a mere command has no layers:
+its config stands inside the manifest, in the descriptor's `data` field that the OCI image specification has for this.
 """
 
 import base64
@@ -11,11 +11,13 @@ import re
 import secrets
 import time
 from dataclasses import replace
+from urllib.parse import parse_qs
 
 from twin import wire
 
 AMAZON_HOST = re.compile(rb"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com")
 REQUEST = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<number>[0-9a-f]*)")
 TOKEN_LIFE = 12 * 3600  # seconds
 
 
@@ -23,6 +25,7 @@ class Registry:
     def __init__(self, region: str):
         self.region = region
         self.renew()
+        self.blobs: dict[str, bytes] = {}  # by digest
         self.operations: dict[str, wire.Handler] = {
             "ecr.GetAuthorizationToken": self.authorize,
             "ecr.PutImage": put_image,
@@ -30,6 +33,8 @@ class Registry:
             "ecr.DescribeRepositories": with_local_uri,
             "registry.GET": self.serve,
             "registry.HEAD": self.serve,
+            "registry.POST": self.take_in,
+            "registry.PUT": self.take_in,
         }
 
     def renew(self) -> None:
@@ -47,8 +52,8 @@ class Registry:
 
     def serve(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """GET or HEAD of /v2/, of a manifest or of a config blob, for whoever has logged in."""
-        if request.environ.get("HTTP_AUTHORIZATION") != f"Basic {self.credentials}":
-            return problem(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="ecr"'})
+        if not self.logged_in(request):
+            return stranger()
         if request.path == "/v2/":
             return wire.Response("{}", content_type="application/json")
         asked = REQUEST.fullmatch(request.path)
@@ -58,10 +63,52 @@ class Registry:
         content, media_type = found
         return wire.Response(content, content_type=media_type, headers={"Docker-Content-Digest": digest(content)})
 
-    def find(self, name: str, kind: str, reference: str) -> tuple[bytes, str] | None:
+    def take_in(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """The writing half: a blob in one piece, then the manifest that names it, under a tag that nothing else has."""
+        if not self.logged_in(request):
+            return stranger()
+        upload, named = UPLOAD.fullmatch(request.path), REQUEST.fullmatch(request.path)
+        if not self.known((upload or named or {"name": ""})["name"]):
+            return problem(404, "NAME_UNKNOWN")
+        if upload and request.operation == "POST":
+            return wire.Response(status=202, headers={"Location": f"{request.path.rstrip('/')}/{secrets.token_hex(16)}"})
+        if upload:
+            return self.take_blob(request)
+        return self.take_manifest(request, named["name"], named["reference"])
+
+    def take_blob(self, request: wire.Request) -> wire.Response:
+        (wanted,) = parse_qs(request.environ["QUERY_STRING"])["digest"]
+        if digest(request.body) != wanted:
+            return problem(400, "DIGEST_INVALID")
+        self.blobs[wanted] = request.body
+        return wire.Response(status=201, headers={"Docker-Content-Digest": wanted})
+
+    def take_manifest(self, request: wire.Request, name: str, reference: str) -> wire.Response:
+        content = json.loads(request.body)
+        if any(blob["digest"] not in self.blobs for blob in (content["config"], *content["layers"])):
+            return problem(400, "MANIFEST_BLOB_UNKNOWN")
+        if other := holder(self.known(name), reference, digest(request.body)):
+            return problem(400, "TAG_INVALID", words=other)
+        own = digest(request.body)
+        if not any(reference in image.image_tags and image.get_image_digest() == own for image in self.known(name).images):
+            from moto.ecr.models import ecr_backends
+
+            kind = request.environ["CONTENT_TYPE"]
+            ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), reference, kind, own)
+        return wire.Response(status=201, headers={"Docker-Content-Digest": own})
+
+    def logged_in(self, request: wire.Request) -> bool:
+        return request.environ.get("HTTP_AUTHORIZATION") == f"Basic {self.credentials}"
+
+    def known(self, name: str):
         from moto.ecr.models import ecr_backends
 
-        repository = ecr_backends[wire.ACCOUNT][self.region].repositories.get(name)
+        return ecr_backends[wire.ACCOUNT][self.region].repositories.get(name)
+
+    def find(self, name: str, kind: str, reference: str) -> tuple[bytes, str] | None:
+        repository = self.known(name)
+        if kind == "blobs" and reference in self.blobs:
+            return self.blobs[reference], "application/octet-stream"
         for image in repository.images if repository else []:
             if kind == "manifests" and reference in (image.get_image_digest(), *image.image_tags):
                 return image.image_manifest.encode(), image.image_manifest_media_type
@@ -85,13 +132,19 @@ def refuse_moving_tag(request: wire.Request, digest: str) -> None:
     """Where tags are immutable, a tag stays at the image that it was given to; moto lets it go."""
     from moto.ecr.models import ecr_backends
 
-    name, tag = request.parameters["repositoryName"], request.parameters.get("imageTag")
-    repository = ecr_backends[wire.ACCOUNT][request.region].repositories.get(name)
-    if not repository or repository.image_tag_mutability != "IMMUTABLE":
-        return
-    if any(tag in image.image_tags and image.get_image_digest() != digest for image in repository.images):
-        words = f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the tag is immutable."
+    repository = ecr_backends[wire.ACCOUNT][request.region].repositories.get(request.parameters["repositoryName"])
+    if words := holder(repository, request.parameters.get("imageTag"), digest):
         raise wire.Refusal("ImageTagAlreadyExistsException", words)
+
+
+def holder(repository, tag: str | None, digest: str) -> str:
+    """Why the tag cannot be given to this image, in ECR's words; empty where it can."""
+    if not repository or repository.image_tag_mutability != "IMMUTABLE":
+        return ""
+    if not any(tag in image.image_tags and image.get_image_digest() != digest for image in repository.images):
+        return ""
+    name = repository.name
+    return f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the tag is immutable."
 
 
 def with_local_uri(request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -118,6 +171,10 @@ def manifest(command: list[str], directory: str, environment: dict[str, str]) ->
     return json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": descriptor, "layers": []})
 
 
-def problem(status: int, code: str, headers: dict | None = None) -> wire.Response:
-    errors = {"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}
+def stranger() -> wire.Response:
+    return problem(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="ecr"'})
+
+
+def problem(status: int, code: str, headers: dict | None = None, words: str = "") -> wire.Response:
+    errors = {"errors": [{"code": code, "message": words or code.lower().replace("_", " ")}]}
     return wire.Response(json.dumps(errors), status, headers=headers, content_type="application/json")

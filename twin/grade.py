@@ -3,20 +3,29 @@
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from twin.boxes import Boxes
 from twin.disks import Disks
 from twin.ecr import Registry
+from twin.mischief import Mischief
 
 
-def hardware(plan: dict, state: Path, region: str, today: Callable[[], datetime]) -> tuple[Boxes, Registry]:
+class Hardware(NamedTuple):
+    boxes: Boxes
+    registry: Registry
+    mischief: type[Mischief]  # what may befall them
+
+
+def hardware(plan: dict, state: Path, region: str, today: Callable[[], datetime]) -> Hardware:
     """Boxes with their disks, and the registry that they pull from, of the grade that the plan names."""
     if plan["grade"] == "process":
-        return Boxes(state, region, Disks(state, region), today), Registry(region)
+        return Hardware(Boxes(state, region, Disks(state, region), today), Registry(region), Mischief)
     from twin.machine.boxes import MachineBoxes
     from twin.machine.disks import MachineDisks
+    from twin.machine.mischief import MachineMischief
     from twin.machine.registry import MachineRegistry
 
     boxes = MachineBoxes(state, region, MachineDisks(state, region), today)
     boxes.cache = Path(plan["cache"])
-    return boxes, MachineRegistry(region, state / "registry")
+    return Hardware(boxes, MachineRegistry(region, state / "registry"), MachineMischief)

@@ -151,6 +151,10 @@ class Mischief:
 
     # Disks
 
+    def do_root_full(self, instance: str) -> None:
+        """no byte is free on the box's own disk: docker can build nothing"""
+        self.mark(instance, "root-full")
+
     def do_disk_full(self, instance: str) -> None:
         """no byte is free on the box's volumes"""
         for volume in self.volumes(instance):

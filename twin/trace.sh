@@ -2,7 +2,7 @@
 # in a folder of its own. A script of Run Command is unpacked into bash's standard input; its parent then is what the agent started.
 text=
 case "$0" in
-  */supervise.sh) text=$0 ;;
+  */supervise.sh | */tmp/_script.sh) text=$0 ;;
   bash) text=$(tr '\0' '\n' <"/proc/$PPID/cmdline" | grep '/_script\.sh$' || true) ;;
 esac
 if [ -n "$text" ]; then

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
 from twin import ecr, processes
-from twin.machine import debian, ground
+from twin.machine import debian, ground, tidy
 from twin.machine import life as machine
 from twin.wire import ACCOUNT as ACCOUNT
 from twin.wire import CALLER as CALLER
@@ -41,13 +41,16 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
     state = state.resolve()
     if grade == "machine" and (reason := ground.missing()):
         raise WorldError(f"boxes of the grade `machine` cannot be had here: {reason}")
+    if grade == "machine":
+        reap()
     state.mkdir(parents=True, exist_ok=True)
     with alone(state):
         if read(state):
             return
         clear(state)
         if grade == "machine":
-            debian.box(cache.resolve())  # minutes the first time, and no caller of an API waits so long
+            debian.box(cache.resolve())  # a minute the first time, and no caller of an API waits so long
+            tidy.prune(cache.resolve())
         plan = {"models": {name: str(Path(folder).resolve()) for name, folder in models.items()}, "account": account}
         plan |= {"grade": grade, "cache": str(cache.resolve())}
         (state / "start.json").touch(mode=0o600)
@@ -61,6 +64,16 @@ def stop(state: Path) -> None:
     if state.is_dir():
         with alone(state):
             clear(state)
+
+
+def reap() -> None:
+    """Nothing is left of worlds whose process was killed, no box, mount or loop device; those of living worlds stay."""
+    for state in tidy.states():
+        with alone(state) if state.is_dir() else nullcontext():  # its disks may be all that is left
+            if not read(state):
+                tidy.kill(state)
+                machine.clear(state)
+                clear(state)
 
 
 def status(state: Path) -> dict | None:
@@ -144,15 +157,11 @@ def environment(state: Path) -> dict[str, str | None]:
     return nowhere | ways | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
 
 
-def register_image(
-    state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict, replace: bool = True
-) -> str:
-    """The digest of an image in ECR that consists of a command; without `replace`, what has the tag already stays."""
+def register_image(state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict) -> str:
+    """The digest of an image in ECR that consists of a command."""
     manifest = ecr.manifest(command, str(directory), environment)
     registry = client(state, "ecr")
     found = registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]
-    if found and not replace:
-        return found[0]["imageId"]["imageDigest"]
     if found and found[0]["imageManifest"] != manifest:
         registry.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": tag}])  # a tag may be immutable
     with suppress(registry.exceptions.ImageAlreadyExistsException):  # the same manifest under the same tag
@@ -161,17 +170,25 @@ def register_image(
 
 
 def build_image(state: Path, cache: Path, repository: str, tag: str, context: Path, packages: tuple[Path, Path]) -> None:
-    """The image of `context`/docker/Dockerfile is in ECR under this tag, really built and pushed; what has the tag already stays."""
-    from twin.machine import builder
+    """The image of `context`/docker/Dockerfile is in ECR under this tag, really built and pushed; what has the tag already stays.
+
+    The tag stands for the content: the same one is built once, for all worlds.
+    """
+    from twin.machine import builder, shelf
 
     registry = client(state, "ecr")
     if registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]:
         return
-    uri = registry.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
-    login = registry.get_authorization_token()["authorizationData"][0]["authorizationToken"]
-    with builder.running(cache) as made:
-        made.build(context, context / "docker/Dockerfile", *packages, f"{uri}:{tag}")
-        made.push(f"{uri}:{tag}", login)
+    files, name = state.resolve() / "registry/files", f"{repository.replace('/', '-')}-{tag}"
+    with shelf.alone(cache, name):
+        if shelf.lay_out(cache, name, files):
+            return
+        uri = registry.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
+        login = registry.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+        with builder.running(cache) as made:
+            made.build(context, context / "docker/Dockerfile", *packages, f"{uri}:{tag}")
+            made.push(f"{uri}:{tag}", login)
+        shelf.put(cache, name, files)
 
 
 def client(state: Path, service: str):
@@ -235,9 +252,12 @@ def running(state: Path) -> dict:
 
 
 def launch(state: Path) -> subprocess.Popen:
+    # TWIN_WARM names where somebody who needs many worlds keeps this program loaded: `python -m twin --serve PLACE`.
+    warm = os.environ.get("TWIN_WARM")
+    program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("warm.py")), warm] if warm else [sys.executable, "-m", "twin"]
     with (state / "twin.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "twin", "--state", str(state)],
+            [*program, "--state", str(state)],
             cwd=Path(__file__).parents[1],
             env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_", "HF_"))} | MOTO,
             stdin=subprocess.DEVNULL,

@@ -3,19 +3,14 @@
 #   out:  facts run_id, phase, changed
 
 main() {
-  local id tries=0
+  local id
   mounted || fail refused "the volume is not mounted on the box, so no run goes on there" "\`inv status\` shows the runs"
   [ -f "$MOUNT/current" ] || fail refused "no run goes on on this box" "\`inv status\` shows the runs"
   id=$(cat "$MOUNT/current")
-  printf '%s\n' cancelled "" "somebody asked for it" "inv train starts a new run" >"$STATE/ending.part"
+  printf '%s\n' cancelled "" "somebody asked for it" "\`inv train\` starts a new run" >"$STATE/ending.part"
   mv "$STATE/ending.part" "$STATE/ending"
   docker stop "$(container "$id")" >/dev/null || true # it may end by itself just now
-  while [ -f "$MOUNT/current" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 400 ] || fail unreachable "the run has ended, and its files are not in S3 yet" "\`inv status\`, then \`inv stop-run\` again"
-    [ $((tries % 10)) -ne 1 ] || start_supervisor
-    sleep 1
-  done
+  wait_for_delivery "\`inv status\`, then \`inv stop-run\` again"
   fact run_id "$id"
   fact phase "$(phase "$MOUNT/runs/$id")" # it may have been finished just before
   fact changed yes

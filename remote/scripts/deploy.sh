@@ -1,8 +1,8 @@
 #!/bin/bash
 # Make the trainer's image ready on the box.
-#   in:   IMAGE (registry/name@digest)
+#   in:   IMAGE (registry/name@digest), BUILT (yes: this box has just built it)
 #   out:  facts image, changed
-: "${IMAGE:?deploy.sh needs IMAGE}"
+: "${IMAGE:?deploy.sh needs IMAGE}" "${BUILT:?deploy.sh needs BUILT}"
 
 have_image() { docker image inspect "$IMAGE" >/dev/null 2>&1; }
 
@@ -13,8 +13,9 @@ log_in() {
 
 main() {
   need docker
+  need_docker
   if have_image; then
-    fact changed no
+    fact changed "$BUILT"
   else
     log "pulling $IMAGE"
     log_in

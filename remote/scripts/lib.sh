@@ -30,14 +30,24 @@ fail() {
 
 need() { command -v "$1" >/dev/null || fail bad_config "the box has no \`$1\`" "choose an image that has it: \`box.ami=...\`"; }
 
+docker_answers() { docker info >/dev/null 2>&1; }
+
+# Without its daemon docker calls every image and every container unknown.
+need_docker() { docker_answers || fail unreachable "docker on the box does not answer" "\`inv down\` and \`inv up\` restart it"; }
+
+need_gpu() { [ "$GPU" = no ] || nvidia-smi -L >/dev/null 2>&1 || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"; }
+
 utc() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 
 mounted() { mountpoint -q "$MOUNT"; }
 
 container() { printf 'fine-tune-slm-%s' "$1"; }
 
-# State.Status of a run's container, or "absent".
-container_state() { docker inspect --format '{{.State.Status}}' "$(container "$1")" 2>/dev/null || echo absent; }
+# State.Status of a run's container; "absent", or "unknown" where docker itself does not answer: it may well run.
+container_state() {
+  docker inspect --format '{{.State.Status}}' "$(container "$1")" 2>/dev/null && return
+  if docker_answers; then echo absent; else echo unknown; fi
+}
 
 phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$1/state.json" 2>/dev/null; }
 
@@ -81,6 +91,12 @@ seconds() { cut -d . -f 1 /proc/uptime; }
 # renew SECONDS: until then somebody is at work on this box, and it is not idle.
 renew() { mkdir -p "$STATE" && echo $(($(seconds) + $1)) >"$STATE/lease"; }
 
+# limit_life SECONDS: the box stops itself when they are over; empty: when its longest life is.
+limit_life() {
+  mkdir -p "$STATE"
+  if [ -n "$1" ]; then echo $(($(seconds) + $1)) >"$STATE/life"; else rm -f "$STATE/life"; fi
+}
+
 # One supervisor a box, held by the lock; where it runs already it is woken. It has none of our files: a child that kept stdout
 # would keep the command open.
 start_supervisor() {
@@ -91,6 +107,17 @@ start_supervisor() {
     setsid flock --nonblock --close "$STATE/supervisor.lock" "$PROGRAMS/supervise.sh" </dev/null >>"$BOX_ROOT/var/log/fine-tune-slm.log" 2>&1 7>&- &
   fi
   [ ! -p "$STATE/bell" ] || echo 1<>"$STATE/bell"
+}
+
+# wait_for_delivery HINT: until the supervisor has all of the current run in S3; it removes $MOUNT/current then.
+wait_for_delivery() {
+  local tries=0
+  while [ -f "$MOUNT/current" ]; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 400 ] || fail unreachable "the run has ended, and its files are not in S3 yet" "$1"
+    [ $((tries % 10)) -ne 1 ] || start_supervisor
+    sleep 1
+  done
 }
 
 # Steps have a LEASE, their own timeout; the supervisor has none.

@@ -1,16 +1,15 @@
 #!/bin/bash
 # Look the box over, and see to it that the supervisor runs: it ships the run's log, and stops a box that nobody needs.
-#   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text)
+#   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text), LIFE_LEFT (seconds that cost.limit pays for; may be empty)
 #   out:  facts gpu, root_free_gb, changed
 : "${INSTANCE:?setup.sh needs INSTANCE}" "${GPU:?setup.sh needs GPU}" "${SUPERVISOR:?setup.sh needs SUPERVISOR}"
-
-docker_answers() { docker info >/dev/null 2>&1; }
+: "${LIFE_LEFT?setup.sh needs LIFE_LEFT}"
 
 wait_for_docker() {
   local tries=0
   until docker_answers; do
     tries=$((tries + 1))
-    [ "$tries" -lt 30 ] || fail unreachable "docker on the box does not answer" "\`inv down\` and \`inv up\` restart it"
+    [ "$tries" -lt 30 ] || need_docker
     sleep 2
   done
 }
@@ -65,9 +64,11 @@ main() {
   need aws
   need flock
   install_supervisor
+  limit_life "$LIFE_LEFT"
   start_supervisor # before anything that may fail: from here on the box does not depend on anybody to be stopped
   wait_for_docker
-  seen=$(gpu) || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"
+  need_gpu
+  seen=$(gpu)
   fact gpu "$seen"
   fact root_free_gb "$(df -Pk "$BOX_ROOT/" | awk 'NR == 2 { printf "%d", $4 / 1048576 }')"
   fact changed "$changed"

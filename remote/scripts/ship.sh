@@ -36,7 +36,8 @@ ship() {
   quietly s3 cp --quiet --recursive "$box" "$target" || return 1 # the next round ships it all again
   if [ "$end" -gt "$offset" ]; then
     mirror "$chunk" || log "CloudWatch did not take a chunk; S3 has it"
-    echo "$end" >"$shipped" || return 1
+    # Renamed: on a full disk the old offset stays, and the next round ships the chunk again, longer.
+    echo "$end" >"$shipped.part" && mv "$shipped.part" "$shipped" || return 1
   fi
   note_checkpoints "$box/checkpoints"
 }

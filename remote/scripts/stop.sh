@@ -4,19 +4,6 @@
 #   out:  facts stopped_run, changed
 : "${FORCE:?stop.sh needs FORCE}"
 
-running() { docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1; }
-
-# The supervisor removes $MOUNT/current once all is in S3.
-wait_for_supervisor() {
-  local tries=0
-  while [ -f "$MOUNT/current" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 300 ] || fail unreachable "the run's files are not in S3 yet" "\`inv status\`, then \`inv down\` again"
-    [ $((tries % 10)) -ne 1 ] || start_supervisor
-    sleep 1
-  done
-}
-
 # The supervisor may be looking at it just now.
 unmount() {
   local tries=0
@@ -28,16 +15,33 @@ unmount() {
   done
 }
 
-main() {
-  local name
-  name=$(running)
-  fact stopped_run "${name#fine-tune-slm-}"
-  if [ -n "$name" ]; then
-    [ "$FORCE" = yes ] || fail refused "${name#fine-tune-slm-} is still running" "\`inv train\` follows it; \`inv down --force\` ends it, and a later \`inv train\` goes on from its checkpoint"
-    docker stop "$name" >/dev/null
+# Sets `going` to the id of the run that goes on, and `answers` to whether docker can be told to end it.
+look() {
+  answers=yes going=""
+  if docker_answers; then
+    going=$(docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
+    going=${going#fine-tune-slm-}
+  else
+    answers=no
+    ! mounted || going=$(cat "$MOUNT/current" 2>/dev/null || true)
   fi
+}
+
+main() {
+  look
+  fact stopped_run "$going"
+  if [ -n "$going" ] && [ "$FORCE" = no ]; then
+    [ "$answers" = yes ] || fail unreachable "docker on the box does not answer, and $going may still be running" "\`inv down --force\` stops the box all the same; a later \`inv up deploy train\` goes on from its checkpoint"
+    fail refused "$going is still running" "\`inv train\` follows it; \`inv down --force\` ends it, and a later \`inv train\` goes on from its checkpoint"
+  fi
+  if [ -n "$going" ] && [ "$answers" = no ]; then
+    sync # its end comes with the box's, which unmounts the volume, too
+    fact changed no
+    return
+  fi
+  [ -z "$going" ] || docker stop "$(container "$going")" >/dev/null
   if mounted; then
-    wait_for_supervisor
+    wait_for_delivery "\`inv status\`, then \`inv down\` again"
     unmount
     fact changed yes
   else

@@ -12,6 +12,8 @@ rest() {
   [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || sleep "$PERIOD"
 }
 
+full() { [ "$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $4 }')" -lt 1024 ]; }
+
 # PERIOD seconds, or until somebody rings.
 doze() { read -r -t "$PERIOD" -u 8 || true; }
 
@@ -23,14 +25,17 @@ explain_exit() {
     mapfile -t words <"$STATE/ending"
     write_state "$run" "${words[@]}"
   elif [ "$(docker inspect --format '{{.State.OOMKilled}}' "$name" 2>/dev/null)" = true ]; then
-    write_state "$run" failed out_of_memory "the kernel ended the trainer: the box has no memory left" "lower train.pack_tokens, then inv train"
+    write_state "$run" failed out_of_memory "the kernel ended the trainer: the box has no memory left" "lower \`train.pack_tokens\`, then \`inv train\`"
   elif [ "$(phase "$run")" = failed ]; then
     return 0
+  elif full; then # the trainer had no room to say so itself
+    rm -f "$MOUNT/reserve"
+    write_state "$run" failed disk_full "the volume has no room left" "inv up deploy train -- box.disk_gb=... makes it larger; inv clean removes old runs"
   elif [ "$code" -gt 128 ]; then
-    write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "inv train goes on from the newest checkpoint"
+    write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "\`inv train\` goes on from the newest checkpoint"
   else
     docker logs --tail 20 "$name" >>"$run/log.txt" 2>&1 || true
-    write_state "$run" failed crashed "$(grep -v '^ *$' "$run/log.txt" | tail -n 1)" "inv logs shows what it printed"
+    write_state "$run" failed crashed "$(grep -v '^ *$' "$run/log.txt" | tail -n 1)" "\`inv logs\` shows what it printed"
   fi
 }
 
@@ -40,7 +45,7 @@ finish() {
       if retry deliver; then
         write_state "$run" "done"
       else
-        write_state "$run" failed unreachable "S3 did not take the run's files" "inv train delivers them again"
+        write_state "$run" failed unreachable "S3 did not take the run's files" "\`inv train\` delivers them again"
       fi
       ;;
     "done" | cancelled) ;;
@@ -59,12 +64,13 @@ attend() {
     return
   fi
   choose
-  if [ "$(container_state "$run_id")" = running ]; then
-    ship || log "S3 does not take the log; trying again in $PERIOD s"
-    rest
-  else
-    finish
-  fi
+  case "$(container_state "$run_id")" in
+    running | unknown)
+      ship || log "S3 does not take the log; trying again in $PERIOD s"
+      rest
+      ;;
+    *) finish ;;
+  esac
   used=$(seconds)
 }
 
@@ -104,10 +110,12 @@ judge() {
   [ "$lease" -le "$used" ] || used=$lease
   if [ $((now - started)) -ge "$LIFE" ]; then
     give_up "box.max_hours is over: it started $(minutes $((now - started))) ago"
+  elif [ "$now" -ge "$(cat "$STATE/life" 2>/dev/null || echo $((now + 1)))" ]; then
+    give_up "cost.limit is spent: it started $(minutes $((now - started))) ago"
   elif [ $((now - used)) -ge "$IDLE" ]; then
     give_up "idle: no run and no command for $(minutes $((now - used)))"
   elif taken=$(notice); then
-    end_run failed stopped "AWS takes this spot box back at $taken" "inv up deploy train goes on from the newest checkpoint"
+    end_run failed stopped "AWS takes this spot box back at $taken" "\`inv up deploy train\` goes on from the newest checkpoint"
     report "spot interruption" || log "S3 did not take the report"
   elif hangs; then
     give_up "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"
@@ -122,8 +130,8 @@ report() { # WHY IT STOPS
   now=$(seconds)
   [ -n "$1" ] || [ $((now - reported)) -ge 60 ] || return 0
   ! mounted || doing=$(cat "$MOUNT/current" 2>/dev/null)
-  printf '{"instance": "%s", "started": "%s", "seen": "%s", "run": "%s", "idle": %d, "idle_limit": %d, "life_left": %d, "stopped": "%s"}\n' \
-    "$instance" "$since" "$(utc)" "$doing" "$((now - used))" "$IDLE" "$((started + LIFE - now))" "$1" >"$STATE/report.json"
+  printf '{"instance": "%s", "started": "%s", "seen": "%s", "run": "%s", "ran": "%s", "idle": %d, "idle_limit": %d, "life_left": %d, "stopped": "%s"}\n' \
+    "$instance" "$since" "$(utc)" "$doing" "${run_id:-}" "$((now - used))" "$IDLE" "$((started + LIFE - now))" "$1" >"$STATE/report.json"
   quietly s3 cp --quiet "$STATE/report.json" "s3://$BUCKET/$PREFIX/boxes/$instance/${since//:/}.json" || return 1
   reported=$now
 }
@@ -131,7 +139,7 @@ report() { # WHY IT STOPS
 # The box stops itself, with its own role; a shutdown stops it, too, where the role may not.
 give_up() { # WHY
   log "$(utc) stopping this box: $1"
-  end_run failed stopped "the box stopped itself: $1" "inv up deploy train goes on from the newest checkpoint"
+  end_run failed stopped "the box stopped itself: $1" "\`inv up deploy train\` goes on from the newest checkpoint"
   quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $1" || log "the tag was not taken"
   report "$1" || log "S3 did not take the report"
   sync

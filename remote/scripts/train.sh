@@ -1,9 +1,11 @@
 #!/bin/bash
 # Start a run, detached; started already is no error.
-#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no), NEED_GB (room for a model and its run)
+#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no), NEED_GB (room for a model and its run),
+#         LIFE_LEFT (seconds that cost.limit pays for; may be empty)
 #   out:  facts container (state), changed
 : "${RUN_ID:?train.sh needs RUN_ID}" "${IMAGE:?train.sh needs IMAGE}" "${BUCKET:?train.sh needs BUCKET}" "${PREFIX:?train.sh needs PREFIX}"
 : "${INPUTS?train.sh needs INPUTS}" "${HUB_SECRET:?train.sh needs HUB_SECRET}" "${GPU:?train.sh needs GPU}" "${NEED_GB:?train.sh needs NEED_GB}"
+: "${LIFE_LEFT?train.sh needs LIFE_LEFT}"
 
 run="$MOUNT/runs/$RUN_ID"
 name=$(container "$RUN_ID")
@@ -69,6 +71,7 @@ start() {
 }
 
 supervise() {
+  [ -s "$MOUNT/reserve" ] || head -c 1048576 /dev/zero >"$MOUNT/reserve" # room to say that the disk is full
   printf '%s\n' "$RUN_ID" >"$MOUNT/current.part"
   mv "$MOUNT/current.part" "$MOUNT/current"
   start_supervisor
@@ -78,6 +81,7 @@ main() {
   local state changed=no
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
   [ -x "$PROGRAMS/supervise.sh" ] || fail refused "the box is not set up" "\`inv up\` sets it up"
+  need_docker
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
   refuse_second_run
   state=$(container_state "$RUN_ID")
@@ -85,6 +89,7 @@ main() {
     write_state "$run" uploading # finished here before, and not delivered
   elif [ "$state" != running ]; then
     rm -f "$STATE/ending"
+    need_gpu
     check_room
     fetch_run
     fetch_inputs
@@ -92,6 +97,7 @@ main() {
     start
     changed=yes
   fi
+  limit_life "$LIFE_LEFT"
   supervise
   fact container "$(container_state "$RUN_ID")"
   fact changed "$changed"

@@ -1,14 +1,13 @@
-"""Python imports this by itself where its folder is on PYTHONPATH: the process is killed at the first new change that it makes in AWS.
+"""Python imports this by itself where its folder is on PYTHONPATH: the process is killed at the first call to AWS that is new.
 
-The call has been carried out and its answer is lost, as when a laptop dies. KILLED_AT is the file that holds the list, a name a line.
+A changing call has been carried out and its answer is lost, a reading one has been answered: as when a laptop dies. KILLED_AT is the
+file that holds the list of calls, a name a line.
 """
 
 import json
 import os
 import signal
 from pathlib import Path
-
-READS = ("Get", "Describe", "List", "Head", "Lookup", "BatchGet")
 
 
 def name(operation: str, request: dict) -> str:
@@ -28,11 +27,10 @@ if "KILLED_AT" in os.environ:
 
     def make_request(self, operation_model, request_dict):
         answer = usual(self, operation_model, request_dict)
-        if not operation_model.name.startswith(READS):
-            known, this = place.read_text().splitlines(), name(operation_model.name, request_dict)
-            if this not in known:
-                place.write_text("\n".join([*known, this]))
-                os.kill(os.getpid(), signal.SIGKILL)
+        known, this = place.read_text().splitlines(), name(operation_model.name, request_dict)
+        if this not in known:
+            place.write_text("\n".join([*known, this]))
+            os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
     Endpoint.make_request = make_request

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import loaded
 import pytest
 
 from conf import load
@@ -15,6 +16,7 @@ from remote.store import Store
 def aws(tmp_path_factory):
     from twin import world
 
+    loaded.worlds()
     state = tmp_path_factory.mktemp("world")
     run = load.load(["cloud=twin", f"cloud.state='{state}'"], local=Path("none"))
     cloud = run.cloud

@@ -5,7 +5,8 @@ import json
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from remote import follow, runs
+from conf.problem import Problem
+from remote import follow, runs, show
 from remote.aws import Patience
 
 
@@ -46,3 +47,51 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
 def test_what_waiting_does_not_mend_ends_the_wait(aws):
     with pytest.raises(ClientError, match="AccessDenied"):
         Patience(aws, "it goes on").bear(ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject"))
+
+
+def set_state(store, phase: str, beat: str) -> None:
+    store.put("runs/x/state.json", json.dumps({"phase": phase, "since": beat, "heartbeat": beat}).encode())
+
+
+def test_a_followed_log_goes_on_at_its_byte_after_the_login_is_back(aws, store, monkeypatch, capsysbinary):
+    """Two chunks, and between them the credentials expire twice: each byte comes once, and it is said once."""
+    text = b"".join(b"line %03d\n" % number for number in range(20))
+    set_state(store, "running", runs.now())
+    store.put("runs/x/log/000000000000", text[:50])
+    usual, calls = follow.log, []
+
+    def log(store, run_id, offset=0):
+        calls.append(offset)
+        if len(calls) in (2, 3):
+            raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject")
+        if len(calls) == 4:
+            store.put("runs/x/log/000000000050", text[50:])
+            set_state(store, "done", runs.now())
+        return usual(store, run_id, offset)
+
+    monkeypatch.setattr(follow, "log", log)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    show.logs(aws, "x", True, None, "box")
+    found = capsysbinary.readouterr()
+    assert found.out == text
+    assert found.err.count(b"credentials have expired; log in from another shell. the run goes on") == 1
+    assert calls[:4] == [0, 50, 50, 50]
+
+
+def test_a_followed_log_ends_with_a_sentence_where_nobody_is_left_to_end_the_run(aws, store):
+    set_state(store, "running", "2026-01-01T00:00:00Z")
+    store.put("runs/x/log/000000000000", b"line\n")
+    with pytest.raises(Problem, match="the box is gone and x is not finished.*\n\nhint: `inv up deploy train`"):
+        show.logs(aws, "x", True, None, "no-such-box")
+    show.logs(aws, "x", False, 1, "no-such-box")
+
+
+def test_without_following_a_refusal_is_told_at_once(aws, store, monkeypatch):
+    set_state(store, "running", runs.now())
+
+    def refused(store, run_id):
+        raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject")
+
+    monkeypatch.setattr(runs, "state", refused)
+    with pytest.raises(ClientError):
+        show.logs(aws, "x", False, None, "box")

@@ -35,7 +35,7 @@ def found(aws) -> dict:
 
 
 def two_steps():
-    settings = {"REGION": "r", "MOUNT_PATH": "/m", "IMAGE": Fact("image")}
+    settings = {"REGION": "r", "MOUNT_PATH": "/m", "IMAGE": Fact("image"), "BUILT": "no"}
     return [Call(found), Step("deploy", settings), Step("stop", {"REGION": "r", "MOUNT_PATH": "/m", "FORCE": "no"})]
 
 
@@ -60,6 +60,14 @@ def test_what_one_part_finds_out_reaches_the_next():
     assert "IMAGE=reg/name@sha256:1" in box.scripts[0]
 
 
+def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(capsys):
+    box = Recorder(Result(0, "@@ building=yes\n", "at it\n"), Result(0, "@@ building=no\n"))
+    step = Step("stop", {"REGION": "r", "MOUNT_PATH": "/m", "FORCE": "no"}, again=Fact("building"))
+    assert plan.perform([Call(found), step], NO_ACCOUNT, box)["building"] == "no"
+    assert len(box.scripts) == 2
+    assert "    at it\n" in capsys.readouterr().err
+
+
 def test_a_plan_is_the_same_twice_and_can_be_rehearsed_without_an_account():
     run = load.load(["cloud=aws", "experiment=medical_ie_8b"])
     assert plan.deploy(run, ROOT) == plan.deploy(run, ROOT)
@@ -67,3 +75,31 @@ def test_a_plan_is_the_same_twice_and_can_be_rehearsed_without_an_account():
     assert "call   Find the box by its tag" in text
     assert "MOUNT_PATH=/mnt/training" in text
     assert "FORCE=no" in text
+
+
+class Dead:
+    """A box that takes no commands."""
+
+    def __call__(self, aws, instance_id):
+        return self
+
+    def run(self, script, timeout, title=""):
+        raise Problem("the box did not take the command", "`inv up`", reason="unreachable")
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_only_with_force_a_box_that_takes_no_commands_is_stopped_all_the_same(force, capsys):
+    (stop,) = [part for part in plan.down(load.load(["cloud=twin"]), force) if isinstance(part, Step)]
+    parts = [Call(lambda aws: {"instance_id": "i-1", "running": "yes"}, said=False), stop, Call(lambda aws: {"stopped": "yes"}, said=False)]
+    if force:
+        assert plan.perform(parts, NO_ACCOUNT, Dead())["stopped"] == "yes"
+        assert "did not take the command; the box is stopped all the same" in capsys.readouterr().err
+    else:
+        with pytest.raises(Problem, match="did not take the command"):
+            plan.perform(parts, NO_ACCOUNT, Dead())
+
+
+def test_a_wrong_clock_is_called_a_wrong_clock():
+    box = Recorder(Result(255, stderr="An error occurred (RequestTimeTooSkewed) when calling the GetObject operation: ...\n"))
+    with pytest.raises(Problem, match="the box's clock is wrong.*\n\nhint: `inv down` and `inv up`"):
+        plan.perform(two_steps(), NO_ACCOUNT, box)

@@ -51,13 +51,28 @@ def test_the_same_settings_go_on_with_the_unfinished_run(aws, store, settings):
         assert runs.state(store, first).phase in runs.ACTIVE, "whoever follows would read how the last attempt ended"
 
 
-def test_a_sealed_or_cancelled_run_is_never_gone_on_with(aws, store, settings):
+def test_a_published_or_cancelled_run_is_never_gone_on_with(aws, store, settings):
     first = prepare(aws, settings)["run_id"]
     seal(store, first)
+    store.put(f"runs/{first}/published.json", b"{}")
     second = prepare(aws, settings)["run_id"]
     assert second != first
     set_state(store, second, "cancelled")
     assert prepare(aws, settings)["run_id"] not in (first, second)
+
+
+def test_a_finished_run_that_nobody_has_published_is_not_paid_for_twice(aws, store, settings, capsys):
+    first = prepare(aws, settings)
+    assert first["to_do"] == "yes"
+    seal(store, first["run_id"])
+    again = prepare(aws, settings)
+    assert (again["run_id"], again["to_do"]) == (first["run_id"], "no")
+    assert "is not paid for twice" in capsys.readouterr().err
+    other = prepare(aws, settings, "seed=2")["run_id"]
+    assert other != first["run_id"]
+    set_state(store, other, "failed")
+    changed = runs.prepare(aws, settings(), "reg/name@sha256:2", "other tag", settings.root)
+    assert changed["run_id"] != first["run_id"], "another trainer may make another run of the same settings"
 
 
 def test_other_data_is_another_run(aws, store, settings):

@@ -37,7 +37,7 @@ def test_every_parameter_of_the_template_is_given(settings):
 def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
     conf = stack.TEMPLATE.parents[1] / "conf"
     asked = set(re.findall(r"\$\{ssm:(/fine-tune-slm/[^,}]+)", "".join(path.read_text() for path in conf.glob("*/*.yaml"))))
-    records = {"ecr/registry", "ecr/image-digest", "secrets/aws-credentials-name", "secrets/docker-token-name"}
+    records = {"ecr/registry", "secrets/aws-credentials-name", "secrets/docker-token-name"}
     assert set(init.NAMES) - asked == {f"/fine-tune-slm/{name}" for name in records}
     assert asked <= set(init.NAMES)
 

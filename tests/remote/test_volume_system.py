@@ -14,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import scripts
+from machine import needed
 
 from remote.step import compose
-from remote.transport import Local, Result
+from remote.transport import Result
 
 pytestmark = pytest.mark.system
-TOOLS = ("losetup", "mkfs.ext4", "blkid", "wipefs", "findmnt", "resize2fs", "blockdev")
 LINK = "nvme-Amazon_Elastic_Block_Store_{}"
 VOLUME = "vol-0123456789abcdef0"
 GB = 1 << 30
@@ -48,8 +49,7 @@ class Machine:
 
     def prepare(self, ours: str = "yes", size: int = 1) -> Result:
         settings = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "VOLUME": VOLUME, "OURS": ours, "SIZE_GB": size, "PATIENCE": 1}
-        environment = {"BOX_ROOT": str(self.root), "PATH": f"{self.root}/bin:{os.environ['PATH']}"}
-        return Local(environment).run(compose("volume", settings), 60)
+        return scripts.run(compose("volume", settings), self.root)
 
     def shadow(self, tool: str, before: str) -> None:
         """Something happens each time just before `tool` runs."""
@@ -69,11 +69,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path):
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if os.geteuid() != 0 or missing:
-        pytest.skip(f"needs root and {', '.join(TOOLS)}")
-    if subprocess.run(["losetup", "--find"], capture_output=True).returncode:
-        pytest.skip("no loop device is to be had here")
+    needed("losetup", "mkfs.ext4")
     made = Machine(tmp_path)
     yield made
     made.close()

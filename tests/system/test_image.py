@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT, TINY
+from machine import needed
 
 pytestmark = pytest.mark.system
 LOCKED_DOWN = ["--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
@@ -77,7 +78,7 @@ def compose() -> list[str] | None:
 
 def test_the_compose_file_runs_it_on_a_tiny_model(trainer_image, tmp_path):
     if not (command := compose()):
-        pytest.skip("it needs docker compose: apt-get install --no-install-recommends docker-compose")
+        needed("docker-compose")
     builder, image = trainer_image
     (tmp_path / "runs").mkdir()
     environment = builder.environment | {"IMAGE": image, "OWNER": "0:0", "RUNS": str(tmp_path / "runs")}

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT
+from machine import needed
 
 from remote.step import SCRIPTS, body
 from twin.machine import ground
@@ -16,9 +17,8 @@ NAMES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem not in ("
 
 
 def checked(text: str) -> str:
-    if not ground.program("shellcheck"):
-        pytest.skip("it needs Debian's shellcheck: apt-get install shellcheck")
-    return subprocess.run(["shellcheck", "--shell=bash", "-"], input=text, text=True, capture_output=True).stdout
+    needed("shellcheck")
+    return subprocess.run([ground.program("shellcheck"), "--shell=bash", "-"], input=text, text=True, capture_output=True).stdout
 
 
 @pytest.mark.parametrize("name", NAMES)

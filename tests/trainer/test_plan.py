@@ -1,12 +1,13 @@
 """What is planned is what is counted: bytes of weights, of moments, and of the tensors that autograd keeps."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from conf import schema
+from conf import load, schema
 from data.rows import read
 from tests.trainer.conftest import ROOT, TRAIN
 from trainer import attention, model, optimizer, pack, plan, prompt
@@ -82,3 +83,32 @@ def test_the_tiny_model_keeps_the_bytes_that_were_planned(words, tiny, settings_
 @pytest.mark.skipif(not SMALL.exists(), reason="`make setup` makes SmolLM2-135M")
 def test_a_real_small_model_keeps_the_bytes_that_were_planned(words, settings_for, tmp_path):
     check(SMALL, settings_for(tmp_path, *words), rows=2)
+
+
+def eight(*words):
+    """Llama-3.1-8B on the shipped task, as `inv plan -- experiment=medical_ie_8b` would plan it; 4,500 rows of 600 tokens."""
+    shape = plan.shape(LLAMA31_8B)
+    row = prompt.Example(None, list(range(500)), list(range(100)))
+    return lambda card: plan.make(shape, load.load(["cloud=twin", "experiment=medical_ie_8b", *words]), [row] * 4500, [row] * 500, card)
+
+
+LLAMA31_8B = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
+
+def test_eight_billion_weights_take_hours_on_an_l4_and_less_on_faster_cards():
+    made = {card: eight()(f"NVIDIA {card}") for card in ("L4", "A10G", "L40S", "H100", "T4")}
+    hours = {card: sum(one.seconds.values()) / 3600 for card, one in made.items()}
+    assert 1 < hours["L4"] < 24
+    assert hours["H100"] < hours["L40S"] < hours["L4"] < hours["A10G"] < hours["T4"]
+    assert 6e9 < made["L4"].bytes < min(22e9, made["T4"].bytes)  # without bf16 what is computed is twice as wide
+
+
+def test_seconds_of_an_unknown_card_are_not_made_up():
+    assert all(math.isnan(seconds) for seconds in eight()("NVIDIA Z1").seconds.values())

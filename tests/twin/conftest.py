@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import loaded
 import pytest
 
 from twin import world
@@ -124,6 +125,11 @@ class Box:
         volume = self.cloud.ec2.create_volume(AvailabilityZone="us-east-1a", Size=10, VolumeType="gp3")["VolumeId"]
         self.cloud.ec2.attach_volume(VolumeId=volume, InstanceId=self.instance, Device="/dev/sdf")
         return volume, self.root / f"dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once():
+    loaded.worlds()
 
 
 @pytest.fixture(scope="session")

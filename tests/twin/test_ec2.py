@@ -191,3 +191,14 @@ def test_a_port_is_opened_to_one_address_and_closed_again(cloud):
     (opened,) = [one for one in rules if not one["IsEgress"]]
     cloud.ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[opened["SecurityGroupRuleId"]])
     assert cloud.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"] == []
+
+
+def test_the_root_volume_that_a_terminated_box_leaves_can_be_deleted(cloud, until):
+    instance = cloud.launch()
+    (root,) = cloud.ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance]}])["Volumes"]
+    cloud.ec2.modify_volume(VolumeId=root["VolumeId"], Size=root["Size"] + 1)
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    until(lambda: cloud.instance_state(instance) == "terminated")
+    if [one for one in cloud.ec2.describe_volumes()["Volumes"] if one["VolumeId"] == root["VolumeId"]]:
+        cloud.ec2.delete_volume(VolumeId=root["VolumeId"])
+    assert root["VolumeId"] not in [one["VolumeId"] for one in cloud.ec2.describe_volumes()["Volumes"]]

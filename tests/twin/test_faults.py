@@ -364,6 +364,12 @@ def test_container_killed(cloud, machine):
     assert machine.shell("docker wait victim").stdout == "137\n"
 
 
+def test_root_full(cloud, machine):
+    strike(cloud, "root-full", box=machine)
+    done = machine.shell("docker build --tag some/image:1 - </dev/null")
+    assert done.returncode != 0 and "no space left on device" in done.stderr
+
+
 @pytest.fixture
 def disk(machine):
     """A formatted and mounted volume: its box, device and mount point."""

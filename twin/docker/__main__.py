@@ -1,7 +1,8 @@
 """Stands for docker in a box of the process grade: same commands, exit codes and messages, no isolation.
 
-An image is a command that its config names, a container is a process in a session of its own with the environment that
-docker would give it. Whatever real docker has and this has not is refused, so that no script relies on it unnoticed.
+An image is a command that its config names, and the files that were copied into it; a container is a process in a session of its
+own with the environment that docker would give it. Whatever real docker has and this has not is refused, so that no script relies
+on it unnoticed.
 The box's launcher runs this folder with the standard library alone; its modules therefore import each other by plain names.
 """
 
@@ -12,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+from build import build
 from containers import CONTAINERS, Container, create, erase, foreground, shim, start_detached
-from images import ROOT, image, login, pull, ready
+from images import ROOT, image, login, pull, push, ready
 from words import Failure, fill, one, parse, show
 
 ABOUT = {
@@ -171,7 +173,7 @@ def info(arguments: list[str]) -> None:
 
 
 VERBS = {"login": login, "pull": pull, "image": image, "run": run, "ps": ps, "inspect": inspect, "logs": logs, "stop": stop, "kill": kill}
-VERBS |= {"rm": rm, "wait": wait, "info": info}
+VERBS |= {"rm": rm, "wait": wait, "info": info, "build": build, "push": push}
 
 
 def suffer(verb: str, arguments: list[str]) -> None:

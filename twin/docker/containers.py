@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from images import ROOT
+from images import ROOT, layer_folder
 from words import Failure, now, write
 
 CONTAINERS = ROOT / "var/lib/docker/containers"
@@ -84,13 +84,15 @@ def create(options: dict, image: dict, reference: str, words: list[str]) -> Cont
     write(folder / "state.json", state | {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"})
     about = {"Id": identifier, "Name": f"/{name}", "Created": now(), "Image": image["Id"], "LogPath": str(folder / "log")}
     host = {"AutoRemove": "--rm" in options, "StopTimeout": int(options.get("--stop-timeout", ["10"])[-1])}
-    write(folder / "config.json", about | {"HostConfig": host, "Config": settings(options, image["Config"], identifier, reference, words)})
+    write(folder / "config.json", about | {"HostConfig": host, "Config": settings(options, image, identifier, reference, words)})
     return Container(name)
 
 
 def settings(options: dict, image: dict, identifier: str, reference: str, words: list[str]) -> dict:
+    own, files = image["Config"], [str(layer_folder(one)) for one in image["RootFS"]["Layers"]]
     environment = {"PATH": CONTAINER_PATH, "HOSTNAME": identifier[:12], "HOME": str(ROOT / "root")}
-    for pair in [*image["Env"], *options.get("--env", [])]:
+    environment |= {key: placed(value, files) for key, _, value in (pair.partition("=") for pair in own["Env"])}
+    for pair in options.get("--env", []):
         key, equals, value = pair.partition("=")
         if equals or key in os.environ:
             environment[key] = value if equals else os.environ[key]
@@ -99,10 +101,15 @@ def settings(options: dict, image: dict, identifier: str, reference: str, words:
         "Labels": dict(label.partition("=")[::2] for label in options.get("--label", [])),
         "Env": [f"{key}={value}" for key, value in environment.items()],
         "User": options.get("--user", [""])[-1],  # shown, not followed: all of a box runs as whoever started the emulation
-        "Entrypoint": image["Entrypoint"],
+        "Entrypoint": [sys.executable if files and word == "python" else word for word in own["Entrypoint"][:1]] + own["Entrypoint"][1:],
         "Cmd": words,
-        "WorkingDir": options.get("--workdir", [image["WorkingDir"]])[-1],
+        "WorkingDir": options.get("--workdir", [f"{files[0]}{own['WorkingDir']}" if files else own["WorkingDir"]])[-1],
     }
+
+
+def placed(value: str, files: list[str]) -> str:
+    """A path that an image with files of its own names is one of the box; those of a registered command are meant as they are."""
+    return f"{ROOT}{value}" if files and re.fullmatch(r"/[^:]*", value) else value
 
 
 def begin(container: Container, **streams) -> subprocess.Popen | None:

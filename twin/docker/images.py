@@ -1,44 +1,63 @@
-"""Images of the stand-in docker: logs in to the registry, pulls a manifest and its config, checks their digests."""
+"""Images of the stand-in docker: logs in to the registry, pulls and pushes manifests, configs and layers, checks their digests."""
 
 import base64
 import hashlib
+import io
 import json
 import os
 import sys
+import tarfile
 from pathlib import Path
 
 from words import Failure, one, parse, show, write
 
 ROOT = Path(os.environ["BOX_ROOT"])
 IMAGES = ROOT / "var/lib/docker/images"
+BLOBS, LAYERS = ROOT / "var/lib/docker/blobs", ROOT / "var/lib/docker/layers"
+MANIFEST, CONFIG, LAYER = (f"application/vnd.oci.image.{kind}" for kind in ("manifest.v1+json", "config.v1+json", "layer.v1.tar"))
 # Real docker asks HOME; a script may have set that to anything, and nothing of a box is written outside of its root.
 LOGINS = Path(os.environ.get("DOCKER_CONFIG", ROOT / "root/.docker")) / "config.json"
 
 
 class Answer(Exception):
-    """A registry that did not say 200."""
+    """A registry that refused."""
 
     def __init__(self, status: int, reason: str):
         super().__init__(f"{status} {reason}")
-        self.status = status
+        self.status, self.reason = status, reason
 
 
-def fetch(registry: str, path: str, logins: dict) -> bytes:
+def ask(registry: str, method: str, path: str, logins: dict, body: bytes | None = None, kind: str = "") -> tuple[bytes, str]:
+    """What the registry answers, and where it says to go on."""
     import http.client  # slow to import, and most commands never ask a registry
 
     headers = {"Authorization": f"Basic {logins[registry]['auth']}"} if registry in logins else {}
+    headers |= {"Content-Type": kind} if kind else {}
     connection = http.client.HTTPConnection(registry, timeout=60)
     try:
-        connection.request("GET", path, headers=headers)
+        connection.request(method, path, body, headers)
         reply = connection.getresponse()
-        content = reply.read()
+        content, location = reply.read(), reply.getheader("Location", "")
     except OSError as error:
-        raise Failure(f"Error response from daemon: Get http://{registry}{path}: {error}") from None
+        raise Failure(f"Error response from daemon: {method} http://{registry}{path}: {error}") from None
     finally:
         connection.close()
-    if reply.status != 200:
-        raise Answer(reply.status, reply.reason)
-    return content
+    if reply.status not in (200, 201, 202):
+        raise Answer(reply.status, message(content) or reply.reason)
+    return content, location
+
+
+def message(content: bytes) -> str:
+    """A registry's own words, where it has any."""
+    try:
+        error = json.loads(content)["errors"][0]
+        return f"{error['code'].lower().replace('_', ' ')}: {error['message']}"
+    except (ValueError, KeyError, IndexError):
+        return ""
+
+
+def fetch(registry: str, path: str, logins: dict) -> bytes:
+    return ask(registry, "GET", path, logins)[0]
 
 
 def known_logins() -> dict:
@@ -68,21 +87,97 @@ def pull(arguments: list[str]) -> None:
 
 
 def download(reference: str) -> None:
-    registry, _, path = reference.partition("/")
-    name, pinned, digest = path.partition("@")
-    if not pinned:
-        name, _, digest = path.partition(":")
+    registry, name, wanted = parts(reference)
+    logins = known_logins()
     try:
-        manifest = fetch(registry, f"/v2/{name}/manifests/{digest or 'latest'}", known_logins())
-        config = json.loads(manifest)["config"]
-        settings = fetch(registry, f"/v2/{name}/blobs/{config['digest']}", known_logins())
+        manifest = fetch(registry, f"/v2/{name}/manifests/{wanted}", logins)
+        found = json.loads(manifest)
+        for blob in (found["config"], *found["layers"]):
+            if fetched(fetch(registry, f"/v2/{name}/blobs/{blob['digest']}", logins)) != blob["digest"]:
+                raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {blob['digest']}")
     except Answer as answer:
         known = {401: "no basic auth credentials", 404: f"manifest for {reference} not found: manifest unknown"}
         raise Failure(f"Error response from daemon: {known.get(answer.status, answer)}") from None
-    if (pinned and sha256(manifest) != digest) or sha256(settings) != config["digest"]:
-        raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {digest}")
-    content = {"Id": config["digest"], "RepoDigests": [f"{registry}/{name}@{sha256(manifest)}"], "Config": json.loads(settings)["config"]}
-    write(image_file(reference), content)
+    if "@" in reference and sha256(manifest) != wanted:
+        raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {wanted}")
+    keep(reference, blob_file(found["config"]["digest"]).read_bytes(), [f"{registry}/{name}@{sha256(manifest)}"])
+
+
+def push(arguments: list[str]) -> None:
+    options, rest = parse(arguments, "--quiet")
+    reference = one(rest)
+    registry, name, tag = parts(reference)
+    if "@" in reference or not image_file(reference).exists():
+        raise Failure(f"An image does not exist locally with the tag: {registry}/{name}")
+    config = blob_file(json.loads(image_file(reference).read_text())["Id"]).read_bytes()
+    layers = [blob_file(digest).read_bytes() for digest in json.loads(config)["rootfs"]["diff_ids"]]
+    described = [
+        {"mediaType": kind, "digest": sha256(body), "size": len(body)}
+        for kind, body in [(CONFIG, config), *((LAYER, one) for one in layers)]
+    ]
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]}).encode()
+    logins = known_logins()
+    try:
+        for body in (*layers, config):
+            upload(registry, name, body, logins)
+        ask(registry, "PUT", f"/v2/{name}/manifests/{tag}", logins, manifest, MANIFEST)
+    except Answer as answer:
+        raise Failure("no basic auth credentials" if answer.status == 401 else answer.reason) from None
+    keep(reference, config, [f"{registry}/{name}@{sha256(manifest)}"])
+    print(reference if "--quiet" in options else f"{tag}: digest: {sha256(manifest)} size: {len(manifest)}")
+
+
+def upload(registry: str, name: str, body: bytes, logins: dict) -> None:
+    try:
+        ask(registry, "HEAD", f"/v2/{name}/blobs/{sha256(body)}", logins)
+    except Answer as answer:
+        if answer.status != 404:
+            raise
+        _, place = ask(registry, "POST", f"/v2/{name}/blobs/uploads/", logins)
+        ask(registry, "PUT", f"{place}?digest={sha256(body)}", logins, body)
+
+
+def parts(reference: str) -> tuple[str, str, str]:
+    """Registry, repository, and tag or digest."""
+    registry, _, path = reference.partition("/")
+    name, _, wanted = path.partition("@") if "@" in path else path.partition(":")
+    return registry, name, wanted or "latest"
+
+
+def fetched(body: bytes) -> str:
+    """The digest of bytes that are kept from now on."""
+    path = blob_file(sha256(body))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+    return sha256(body)
+
+
+def keep(reference: str, config: bytes, digests: list[str]) -> None:
+    """The image is here under this name, and under each of its digests; its files are unpacked."""
+    found = json.loads(config)
+    about = {
+        "Id": sha256(config),
+        "RepoTags": [] if "@" in reference else [reference],
+        "RepoDigests": digests,
+        "Created": found.get("created", ""),
+    }
+    about |= {"Config": found["config"], "RootFS": {"Layers": found["rootfs"]["diff_ids"]}, "Size": 0}
+    for layer in found["rootfs"]["diff_ids"]:
+        body = blob_file(layer).read_bytes()
+        about["Size"] += len(body)
+        if not layer_folder(layer).exists():
+            with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+                tar.extractall(layer_folder(layer), filter="data")
+    for name in {reference, *digests}:
+        write(image_file(name), about)
+
+
+def blob_file(digest: str) -> Path:
+    return BLOBS / digest.removeprefix("sha256:")
+
+
+def layer_folder(digest: str) -> Path:
+    return LAYERS / digest.removeprefix("sha256:")
 
 
 def sha256(content: bytes) -> str:

@@ -17,6 +17,7 @@ from twin.boxes import Boxes
 from twin.machine import debian, ground, life
 
 HERE = Path(__file__).parent
+GPU = {"nvidia0": (1, 3)}  # the stand-in for its driver looks for it, and nobody else may find one here
 PATIENCE = 30.0  # seconds until a box has booted
 
 
@@ -99,7 +100,7 @@ class MachineBoxes(Boxes):
 
 def make_nodes(folder: Path) -> None:
     """What the kernel itself puts into /dev; the disks come apart."""
-    numbers = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "kmsg": (1, 11), "tty": (5, 0)}
+    numbers = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "kmsg": (1, 11), "tty": (5, 0), **GPU}
     for name, (major, minor) in numbers.items():
         if not (folder / name).exists():
             os.mknod(folder / name, stat.S_IFCHR, os.makedev(major, minor))

@@ -1,20 +1,23 @@
 """Builds images with a docker daemon of its own, which keeps its layers from one time to the next and listens on no port."""
 
 import base64
-import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from twin.machine import debian, ground
 
 PATIENCE = 60.0  # seconds until the daemon answers
+LAYERS = "5GB"  # of build steps are kept: one image and the stages that it comes from take 3.4
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # plain torch brings gigabytes of CUDA
 
 
@@ -34,17 +37,17 @@ class Builder:
 
     def build(self, context: Path, dockerfile: Path, requirements: Path, constraints: Path, tag: str) -> None:
         """The image of a Dockerfile that takes BASE and WHEELS, made without any registry: on a Debian of ours, from wheels."""
-        base = self.imported(debian.tree(self.cache, ["ca-certificates"]))
+        base = self.imported(debian.base(self.cache))
         wheels = self.imported(wheelhouse(self.cache, requirements, constraints))
         arguments = ["--build-arg", f"BASE={base}", "--build-arg", f"WHEELS={wheels}", "--network", "host"]
         self.docker("build", *arguments, "--file", str(dockerfile), "--tag", tag, str(context))
+        self.prune({base, wheels, tag})
 
     def push(self, image: str, login: str) -> None:
-        """The image is in its registry; `login` is user and password as ECR hands them out. Here it is forgotten: its layers stay."""
+        """The image is in its registry; `login` is user and password as ECR hands them out. Here it is forgotten: its steps stay."""
         user, _, password = base64.b64decode(login).decode().partition(":")
         self.docker("login", "--username", user, "--password-stdin", image.partition("/")[0], text=password)
         self.docker("push", "--quiet", image)
-        self.docker("image", "tag", image, f"built:{image.rpartition(':')[2]}")
         self.docker("image", "rm", image)
 
     def imported(self, folder: Path) -> str:
@@ -55,15 +58,25 @@ class Builder:
                 self.docker("import", "-", name, stdin=tar.stdout)
         return name
 
+    def prune(self, keep: set[str]) -> None:
+        """Only what the next build begins with is left."""
+        listed = self.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        for name in {name for name in listed if "<none>" not in name} - keep:
+            self.docker("image", "rm", "--force", name)
+        self.docker("image", "prune", "--force")
+        self.docker("builder", "prune", "--all", "--force", "--keep-storage", LAYERS)
+
 
 @contextmanager
 def running(cache: Path) -> Iterator[Builder]:
     """A builder whose daemon runs until the end; one at a time."""
     cache = cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="builder-") as folder, (cache / "builder.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        run = Path(folder)
+    # A socket's name has 107 characters at most.
+    run = Path(tempfile.gettempdir()) / f"builder-{hashlib.sha256(bytes(cache)).hexdigest()[:8]}"
+    with debian.alone(cache / "builder"):
+        clear(run)
+        run.mkdir(mode=0o700)
         daemon = start(cache, run)
         try:
             builder = Builder(cache, run / "docker.sock")
@@ -72,6 +85,14 @@ def running(cache: Path) -> Iterator[Builder]:
         finally:
             daemon.terminate()
             daemon.wait()
+            clear(run)
+
+
+def clear(run: Path) -> None:
+    """Nothing is left of a daemon, not even of one whose builder was killed: it ends by itself, and may not have ended yet."""
+    with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        psutil.Process(int((run / "pid").read_text())).wait(PATIENCE)
+    shutil.rmtree(run, ignore_errors=True)
 
 
 def start(cache: Path, run: Path) -> subprocess.Popen:
@@ -106,16 +127,14 @@ def wait(builder: Builder, daemon: subprocess.Popen, log: Path) -> None:
 def wheelhouse(cache: Path, requirements: Path, constraints: Path) -> Path:
     """A folder with the wheels of all requirements, for the Python that runs this; it is kept while they stay the same."""
     content = requirements.read_bytes() + constraints.read_bytes() + sys.version.split()[0].rpartition(".")[0].encode()
-    folder = cache / f"wheels-{hashlib.sha256(content).hexdigest()[:12]}"
-    if not folder.exists():
-        part = folder.with_suffix(".part")
-        torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
-        into = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(part)]
-        subprocess.run([*into, "--no-deps", "--retries", "0", "--timeout", "5", "--index-url", CPU_TORCH, torch], capture_output=True)
-        done = subprocess.run(
-            [*into, "--find-links", str(part), "-r", str(requirements), "-c", str(constraints)], text=True, capture_output=True
-        )
-        if done.returncode:
-            raise RuntimeError(f"pip cannot make the wheels:\n{done.stderr[-2000:]}")
-        part.rename(folder)
-    return folder
+    return debian.kept(cache / f"wheels-{hashlib.sha256(content).hexdigest()[:12]}", lambda part: fetch(part, requirements, constraints))
+
+
+def fetch(part: Path, requirements: Path, constraints: Path) -> None:
+    torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
+    into = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(part)]
+    subprocess.run([*into, "--no-deps", "--retries", "0", "--timeout", "5", "--index-url", CPU_TORCH, torch], capture_output=True)
+    command = [*into, "--find-links", str(part), "-r", str(requirements), "-c", str(constraints)]
+    done = subprocess.run(command, text=True, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"pip cannot make the wheels:\n{done.stderr[-2000:]}")

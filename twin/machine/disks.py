@@ -10,9 +10,18 @@ import subprocess
 from pathlib import Path
 
 from twin.disks import BY_ID, Disks
+from twin.machine import ground
 from twin.machine.loops import attached, let_go, loops
 
 GIB = 1 << 30
+# What makes a new disk foreign, and the package that has it.
+FOREIGN = {
+    "xfs": (["mkfs.xfs", "-q"], "xfsprogs"),
+    "ext4": (["mkfs.ext4", "-q"], "e2fsprogs"),
+    "LVM2_member": (["pvcreate", "--quiet", "--quiet"], "lvm2"),
+    "dos": (["sfdisk", "--quiet", "--label", "dos"], "fdisk"),
+    "gpt": (["sfdisk", "--quiet", "--label", "gpt"], "fdisk"),
+}
 
 
 class MachineDisks(Disks):
@@ -29,11 +38,29 @@ class MachineDisks(Disks):
         for loop in loops(file):
             subprocess.run(["losetup", "--set-capacity", loop], check=True)
 
+    def write_foreign(self, folder: Path, kind: str) -> None:
+        """A real file system, volume group's member or partition table, as whoever had the disk before would make it."""
+        command, _ = FOREIGN[kind]
+        self.plug(folder)
+        table = ",,\n" if command[0] == "sfdisk" else ""
+        try:
+            subprocess.run([ground.program(command[0]), *command[1:], loops(folder / "disk")[0]], input=table, text=True, check=True)
+        finally:
+            let_go(folder / "disk")
+
+    def damage(self, folder: Path) -> None:
+        """Every read of the disk fails from now on, and every write; what stood on it lies beside it."""
+        subprocess.run(["cp", "--sparse=always", str(folder / "disk"), str(folder / "kept")], check=True)
+        os.truncate(folder / "disk", 0)
+
     def connect(self, node: Path, folder: Path) -> None:
-        file = folder / "disk"
-        if not loops(file):
-            subprocess.run(["losetup", "--find", str(file)], check=True)
-        os.mknod(node, stat.S_IFBLK | 0o660, os.stat(loops(file)[0]).st_rdev)
+        self.plug(folder)
+        os.mknod(node, stat.S_IFBLK | 0o660, os.stat(loops(folder / "disk")[0]).st_rdev)
+
+    def plug(self, folder: Path) -> None:
+        """There is a loop device on the disk's file."""
+        if not loops(folder / "disk"):
+            subprocess.run(["losetup", "--find", str(folder / "disk")], check=True)
 
     def disk_of(self, name: Path) -> Path | None:
         """The folder of the disk that a node or a link names."""

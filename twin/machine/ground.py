@@ -19,6 +19,8 @@ TESTED = {
     "sshd": "openssh-server",
     "mkfs.xfs": "xfsprogs",
     "pvcreate": "lvm2",
+    "sfdisk": "fdisk",
+    "systemd-analyze": "systemd",
     "shellcheck": "shellcheck",
     "docker-compose": "docker-compose",
 }

@@ -55,11 +55,13 @@ done
 # A mount outlives no boot, and fstab is read at each of them.
 mount -a 2>/dev/null || true
 
+# The service that keeps docker running.
 while :; do
   # No bridge and no iptables: the network is that of the machine outside.
   dockerd --bridge=none --iptables=false --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs </dev/null >>/var/log/dockerd.log 2>&1 || true
   sleep 1
 done &
+echo $! >/run/docker-service.pid
 touch /run/booted
 while :; do
   sleep 3600 &

@@ -33,6 +33,14 @@ def child(outer: subprocess.Popen) -> int | None:
     return None
 
 
+def kill(box: Path) -> None:
+    """As when the power goes."""
+    if alive(box):
+        first = psutil.Process(json.loads((box / "first.json").read_text())["pid"])
+        first.kill()  # and with it whatever else is in its namespace
+        first.wait()
+
+
 def end(box: Path) -> None:
     """No process of the box is left; its mounts went with them."""
     if alive(box):
@@ -41,8 +49,7 @@ def end(box: Path) -> None:
         try:
             first.wait(SHUTDOWN)
         except psutil.TimeoutExpired:
-            first.kill()  # and with it whatever else is in its namespace
-            first.wait()
+            kill(box)
     (box / "first.json").unlink(missing_ok=True)
     for container in (box / "docker/containers").glob("*"):
         for group in Path("/sys/fs/cgroup").glob(f"**/docker/{container.name}"):

@@ -33,7 +33,7 @@ class MachineRegistry(ecr.Registry):
         asked = ("BatchGetImage", "DescribeImages", "ListImages", "BatchDeleteImage")
         self.operations |= {f"ecr.{name}": self.informed for name in asked}
         self.operations |= {f"ecr.{name}": self.with_own_uri for name in ("CreateRepository", "DescribeRepositories")}
-        del self.operations["registry.GET"], self.operations["registry.HEAD"]
+        self.operations = {name: handler for name, handler in self.operations.items() if not name.startswith("registry.")}
 
     def renew(self) -> None:
         super().renew()

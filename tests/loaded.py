@@ -1,0 +1,39 @@
+"""Programs that the tests start often, each loaded once and then forked (twin/warm.py): a process of its own for every call, at once."""
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def inv() -> tuple[str, ...]:
+    """The words that run `inv` as `python -m invoke` does, in half the time."""
+    return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/warm_inv.py")
+
+
+@functools.cache
+def worlds() -> None:
+    """Every world that is started from now on is a fork of one process that has loaded it."""
+    from twin import world
+
+    os.environ["TWIN_WARM"] = served("-m", "twin", "--serve", environment=world.MOTO)
+
+
+def served(*program: str, environment: dict[str, str] | None = None) -> str:
+    """Where a program that is kept loaded takes calls. It ends with this process: its standard input does."""
+    place = Path(tempfile.mkdtemp()) / "calls"
+    atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
+    words = [sys.executable, *program, str(place)]
+    server = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=ROOT, env=os.environ | (environment or {}), start_new_session=True)
+    while not place.exists():
+        assert server.poll() is None, f"{program} ended"
+        time.sleep(0.01)
+    return str(place)

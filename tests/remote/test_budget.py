@@ -1,0 +1,96 @@
+"""What a run may cost is asked before anything is paid for, and left to the box as the time that it may live."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from conf import load
+from conf.problem import Problem
+from remote import box, budget, price
+from remote.aws import Aws
+from twin import world
+
+RATE = 0.9776  # of a g6.2xlarge, as the emulated Price List says
+HOUR = 3600.0
+
+
+def run(*words):
+    return load.load(["cloud=twin", *words], local=Path("none"))
+
+
+@pytest.fixture
+def no_price_list(aws):
+    state = Path(os.environ["AWS_CONFIG_FILE"]).parent
+    world.fault(state, "server-error", only="pricing.*", count=0)
+    yield
+    world.heal(state)
+
+
+def test_without_a_limit_nothing_is_refused_and_life_is_what_the_box_has(aws):
+    assert budget.hold(aws, run(), planned=1e9) == {"life_hours": 12}
+    assert budget.guard(aws, run(), "i-1") == {"life_left": ""}
+
+
+def test_what_is_planned_to_cost_more_is_refused_with_figure_and_way_out(aws):
+    with pytest.raises(Problem) as caught:
+        budget.hold(aws, run("cost.limit=2"), planned=3 * HOUR)
+    assert "planned to cost $2.93, and cost.limit is $2.00: 3.0 h of g6.2xlarge at $0.9776 an hour (AWS Price List" in caught.value.what
+    assert all(word in caught.value.hint for word in ("`cost.limit=4`", "`train.hours=1.6`", "`inv plan`"))
+
+
+def test_what_the_hint_names_is_enough(aws):
+    assert budget.hold(aws, run("cost.limit=4"), planned=3 * HOUR)["life_hours"] == pytest.approx(4 / RATE)
+
+
+def test_the_limit_shortens_the_longest_life_and_never_lengthens_it(aws):
+    assert budget.hold(aws, run("cost.limit=1"), planned=60.0)["life_hours"] == pytest.approx(1 / RATE)
+    assert budget.hold(aws, run("cost.limit=500"))["life_hours"] == 12
+
+
+def test_a_limit_without_a_price_says_how_to_set_it(aws):
+    unpriced = ("cost.limit=5", "box.instance_type=p3.16xlarge")
+    with pytest.raises(Problem, match="nobody told the price of p3.16xlarge") as caught:
+        budget.hold(aws, run(*unpriced))
+    assert "`cost.per_hour=USD`" in caught.value.hint
+    assert budget.hold(aws, run(*unpriced, "cost.per_hour=24.48"))["life_hours"] == pytest.approx(5 / 24.48)
+
+
+def report(store, instance: str, hours_ago: float, hours: float, ran: str) -> None:
+    begun = datetime.now(UTC) - timedelta(hours=hours_ago)
+    made = {"instance": instance, "started": begun.isoformat(), "seen": (begun + timedelta(hours=hours)).isoformat(), "run": "", "ran": ran}
+    store.put(f"boxes/{instance}/{begun:%Y%m%d%H%M%S}.json", json.dumps(made).encode())
+
+
+def test_the_ledger_counts_what_the_run_has_cost_on_boxes_before(aws, store):
+    report(store, "i-1", 9, 1, "mine")
+    report(store, "i-1", 7, 5, "another")
+    report(store, "i-2", 2, 0.5, "mine")
+    left = budget.guard(aws, run("cost.limit=2"), "i-3", "mine")["life_left"]
+    assert left == pytest.approx((2 - 1.5 * RATE) / RATE * HOUR, abs=2)
+    with pytest.raises(Problem, match=r"mine has cost \$1.47 already, and cost.limit is \$1.00"):
+        budget.guard(aws, run("cost.limit=1"), "i-3", "mine")
+
+
+def test_a_box_that_runs_has_spent_what_it_costs_since_its_start(aws, store, monkeypatch):
+    report(store, "i-1", 1, 0.01, "")
+    running = box.Found("i-1", "running", "", "", datetime.now(UTC), "", "")
+    monkeypatch.setattr(budget.box, "find", lambda aws, name: running)
+    assert budget.guard(aws, run("cost.limit=2"), "i-1")["life_left"] == pytest.approx((2 - RATE) / RATE * HOUR, abs=5)
+
+
+def test_where_the_price_list_is_out_of_reach_a_dated_table_says_so(aws, no_price_list):
+    rate, source = price.planned(aws, "g6.2xlarge", None)
+    assert rate == RATE and "cannot be asked now" in source and "2026-01-19" in source
+    assert price.planned(aws, "p3.16xlarge", None) == (None, None)
+    assert price.per_hour(aws, "g6.2xlarge") == (None, None)  # the ledger never takes a remembered one
+    elsewhere = Aws(run("cloud.region=eu-west-1").cloud)
+    assert price.planned(elsewhere, "g6.2xlarge", None) == (None, None)
+
+
+def test_both_tables_of_prices_say_the_same():
+    theirs = json.loads((Path(price.__file__).parents[1] / "twin/prices.json").read_text())["compute"]
+    assert theirs["date"] == price.TABLE["date"]
+    assert {kind: float(usd) for kind, usd in theirs["prices"].items()}.items() <= price.TABLE["prices"].items()

@@ -1,0 +1,77 @@
+"""The docker of this machine: what is passed to it, and what is said where there is none."""
+
+import pytest
+
+from conf import load
+from conf.problem import Problem
+from remote import context, image, local
+
+DOCKER = """#!/bin/sh
+echo "$@" >>"$0.words"
+case $1 in build) cat >"$0.stdin" ;; esac
+[ ! -e "$0.fails" ] || { echo "some layer"; echo "no space left on device" >&2; exit 1; }
+"""
+
+
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    """A docker that writes down what it is asked."""
+    path = tmp_path / "bin/docker"
+    path.parent.mkdir()
+    path.write_text(DOCKER)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path):
+    made = tmp_path / "tree"
+    for name, text in {
+        "docker/Dockerfile": "ARG BASE=a\nFROM ${BASE}\n",
+        ".dockerignore": "*\n!app\n",
+        "app/hello.py": "",
+        "secret": "",
+    }.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(text)
+    return made
+
+
+def run(*words):
+    return load.load(["cloud=twin", *words])
+
+
+def test_the_very_bytes_that_the_box_would_get_are_built_under_the_same_tag(docker, tree):
+    made = local.build(None, run("cloud.build_args={BASE: b}"), tree)
+    words = (docker.parent / "docker.words").read_text()
+    assert (docker.parent / "docker.stdin").read_bytes() == context.tarball(tree)
+    assert made == {"tag": image.tag(tree, {"BASE": "b"}), "local": f"fine-tune-slm:{image.tag(tree, {'BASE': 'b'})}"}
+    assert f"--tag {made['local']}" in words and "--build-arg=BASE=b" in words
+    assert f"--label=fine-tune-slm.content={made['tag']}" in words and "--label=org.opencontainers.image.revision=unknown" in words
+
+
+def test_without_docker_the_box_is_named_that_builds_it(tree, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Problem, match="there is no docker on this machine") as caught:
+        local.build(None, run(), tree)
+    assert "`inv deploy`" in caught.value.hint
+
+
+def test_what_docker_says_last_is_said(docker):
+    (docker.parent / "docker.fails").touch()
+    with pytest.raises(Problem, match="`docker push` failed on this machine: no space left on device"):
+        local.docker("push", "x")
+
+
+def test_a_tag_that_ecr_has_is_not_pushed_again(aws, docker, tree):
+    import os
+    from pathlib import Path
+
+    from twin import world
+
+    digest = world.register_image(
+        Path(os.environ["AWS_CONFIG_FILE"]).parent, aws.cloud.repository, image.tag(tree), ["/bin/true"], tree, {}
+    )
+    assert local.push(aws, "here", image.tag(tree))["image"].endswith(digest)
+    assert not (docker.parent / "docker.words").exists()

@@ -1,0 +1,304 @@
+"""Where the box's scripts end when a tool of theirs fails: docker, the AWS command line, umount, systemd, S3 and the clock.
+
+The scripts are the real ones, in bash, in a root folder of their own; in the place of the tools stand a few lines that answer as told.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import scripts
+
+from remote.step import compose
+from remote.transport import Result
+
+RUN = "20261122-000000-tiny-0000"
+DOCKER = """
+case "$1 $2 $*" in
+  info*) [ ! -e docker/dead ] ;;
+  *State.Status*) cat docker/state 2>/dev/null || exit 1 ;;
+  *State.ExitCode*) cat docker/exit ;;
+  *State.OOMKilled*) cat docker/oom 2>/dev/null || echo false ;;
+  ps*) cat docker/names 2>/dev/null || true ;;
+  logs*) echo "the last words of the container" ;;
+  wait*) rm -f docker/state; exit 125 ;;
+  stop*) echo exited >docker/state ;;
+esac
+"""
+# Sleeping costs no time here; the supervisor, which never ends by itself, ends with its last sleep.
+SLEEP = 'if [ "$1" = 60 ]; then kill -KILL $PPID; fi'
+
+
+class Box:
+    def __init__(self, root: Path):
+        self.root, self.mount, self.state = root, root / "mnt/training", root / "run/fine-tune-slm"
+        for folder in ("bin", "docker", "opt/fine-tune-slm", "var/log", "etc/systemd/system"):
+            (root / folder).mkdir(parents=True)
+        self.state.mkdir(parents=True)
+        self.tool("docker", DOCKER)
+        self.tool("sleep", SLEEP)
+        self.tool("aws", 'echo "$*" >>aws.log')
+        self.tool("mountpoint", "[ -e mounted ]")
+        self.tool("umount", "rm mounted")
+        self.tool("curl", "exit 7")
+        self.tool("nvidia-smi", "echo 93")
+        self.tool("nice", 'shift 2; exec "$@"')
+        self.put("opt/fine-tune-slm/supervise.sh", "#!/bin/sh\n").chmod(0o755)
+        self.put("opt/fine-tune-slm/instance", "i-1\n")
+
+    def tool(self, name: str, body: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\ncd '{self.root}'\n{body}\n")
+        path.chmod(0o755)
+
+    def put(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def going_on(self, phase: str = "running", **docker: str) -> Path:
+        """A run is the current one on the mounted volume; what docker says of its container."""
+        self.put("mounted", "")
+        self.put("mnt/training/shipped/.keep", "")
+        self.put("mnt/training/current", f"{RUN}\n")
+        folder = self.put(f"mnt/training/runs/{RUN}/state.json", json.dumps({"phase": phase})).parent
+        (folder / "log.txt").write_text("one\ntwo\n")
+        for name, value in docker.items():
+            self.put(f"docker/{name}", f"{value}\n")
+        return folder
+
+    def run(self, script: str, **settings) -> Result:
+        return scripts.run(compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training"} | settings), self.root)
+
+    def supervise(self, idle: int = 1, life: int = 3600) -> str:
+        """What the supervisor says until it has stopped the box, or would have."""
+        watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0}
+        watch |= {"PERIOD": 1, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
+        path = self.root / "opt/fine-tune-slm/supervise.sh"
+        path.write_text(compose("supervise", watch, "ship"))
+        result = scripts.run_file(path, self.root, 30)
+        assert result.code == -9, result.stderr
+        return result.stderr
+
+    def told(self) -> dict:
+        return json.loads((self.mount / f"runs/{RUN}/state.json").read_text())
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Box(tmp_path)
+
+
+def refused(result: Result, words: str, reason: str = "unreachable") -> None:
+    assert (result.code, result.facts["reason"]) == (1, reason), result.stdout + result.stderr
+    assert words in result.facts["problem"] and result.facts["hint"]
+
+
+# Steps
+
+
+def test_setup_says_that_docker_does_not_answer(box):
+    box.put("docker/dead", "")
+    refused(box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh"), "docker on the box does not answer")
+
+
+def test_setup_says_that_there_is_no_gpu(box):
+    box.tool("nvidia-smi", "exit 9")
+    refused(box.run("setup", INSTANCE="i-1", GPU="yes", SUPERVISOR="#!/bin/sh"), "shows no GPU", "bad_config")
+
+
+def test_setup_says_which_program_the_box_lacks(box):
+    (box.root / "bin/aws").unlink()
+    for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv", "cut"):
+        (box.root / "bin" / name).symlink_to(f"/usr/bin/{name}")
+    text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x"})
+    text = text.replace("/usr/local/bin:/usr/bin:/bin:/snap/bin", "")
+    refused(scripts.run(text, box.root, PATH=f"{box.root}/bin"), "the box has no `aws`", "bad_config")
+
+
+def test_setup_makes_a_unit_where_there_is_systemd(box):
+    (box.root / "run/systemd/system").mkdir(parents=True)
+    box.tool("systemctl", 'echo "$*" >>systemctl.log')
+    result = box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh")
+    assert (result.code, result.facts["gpu"]) == (0, "none"), result.stderr
+    assert "Restart=always" in (box.root / "etc/systemd/system/fine-tune-slm.service").read_text()
+    assert (box.root / "systemctl.log").read_text().splitlines() == [
+        "daemon-reload",
+        "enable fine-tune-slm.service",
+        "start fine-tune-slm.service",
+    ]
+
+
+def test_a_command_that_fails_unforeseen_names_its_line(box):
+    box.put("mounted", "")
+    box.tool("umount", "exit 3")
+    box.tool("sync", "exit 5")
+    result = box.run("stop", FORCE="no")
+    assert result.code == 5 and "sync exited with 5" in result.stderr
+
+
+def test_stop_and_cancel_give_up_on_a_run_that_nobody_ships(box):
+    box.going_on()
+    refused(box.run("stop", FORCE="no"), "files are not in S3 yet")
+    refused(box.run("cancel"), "files are not in S3 yet")
+    assert (box.state / "ending").read_text().startswith("cancelled\n")
+
+
+def test_stop_says_that_something_still_uses_the_volume(box):
+    box.put("mounted", "")
+    box.tool("umount", "exit 32")
+    refused(box.run("stop", FORCE="no"), "still uses the volume")
+
+
+def test_cancel_needs_the_volume_and_a_run_on_it(box):
+    refused(box.run("cancel"), "the volume is not mounted", "refused")
+    box.put("mounted", "")
+    refused(box.run("cancel"), "no run goes on", "refused")
+
+
+def train(box, **settings) -> Result:
+    given = {"RUN_ID": RUN, "IMAGE": "r/i@sha256:0", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "hub", "GPU": "no"}
+    return box.run("train", **given | {"NEED_GB": 1} | settings)
+
+
+def test_train_says_what_is_missing_on_the_box(box):
+    refused(train(box), "the volume is not mounted", "refused")
+    box.put("mounted", "")
+    supervisor = box.root / "opt/fine-tune-slm/supervise.sh"
+    supervisor.chmod(0o644)
+    refused(train(box), "the box is not set up", "refused")
+    supervisor.chmod(0o755)
+    box.tool("docker", '[ "$1" = info ]')
+    refused(train(box), "the trainer's image is not on the box", "refused")
+
+
+def test_train_refuses_a_second_run_and_a_volume_without_room(box):
+    box.going_on(names="fine-tune-slm-another")
+    refused(train(box), "another is still running", "refused")
+    (box.root / "docker/names").unlink()
+    (box.mount / "hub-cache").mkdir()
+    refused(train(box, NEED_GB=10**9), "the run needs about 1000000000 GB", "disk_full")
+
+
+def test_a_token_in_json_is_found_and_its_every_value_hidden(box):
+    folder = box.going_on()
+    secret = '{"owner": "me",\\n "hub_token": "hf_first"}'
+    box.tool("aws", f"case \"$*\" in *get-secret-value*) printf '{secret}' ;; esac")
+    text = compose("stop", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "FORCE": "no", "HUB_SECRET": "hub"})
+    (folder / "log.txt").write_text("a hf_first b\nhf_first\n")
+    text = text.replace("running() {", 'fetch_token; hide "$MOUNT/runs/*/log.txt"; running() {')
+    own = text.rpartition('main "$@"')[0] + f'fetch_token\nhide "$MOUNT/runs/{RUN}/log.txt"\n'
+    assert scripts.run(own, box.root).code == 0
+    assert (box.state / "hub-token").read_text() == "hf_first\n"
+    assert (folder / "log.txt").read_text() == "a ******** b\n********\n"
+
+
+# The supervisor
+
+
+def test_a_run_that_nobody_can_ship_is_ended_when_the_box_is_over_its_time(box):
+    """Nothing answers: neither AWS nor shutdown; the volume is still unmounted, and the run says why it ended."""
+    box.going_on(state="running", exit="143")
+    box.tool("aws", "exit 255")
+    box.tool("shutdown", "exit 1")
+    said = box.supervise(life=0)
+    for words in ("box.max_hours is over", "the tag was not taken", "S3 did not take the report", "nothing stops this box"):
+        assert words in said
+    assert box.told()["reason"] == "stopped" and not (box.root / "mounted").exists()
+
+
+def test_a_volume_in_use_does_not_keep_the_box_on(box):
+    box.put("mounted", "")
+    box.tool("umount", "exit 32")
+    said = box.supervise()
+    assert "idle: no run and no command" in said and "the volume is in use" in said
+    assert "stop-instances" in (box.root / "aws.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("docker", "reason", "evidence"),
+    [
+        ({"oom": "true", "exit": "137"}, "out_of_memory", "no memory left"),
+        ({"exit": "139"}, "killed", "signal 11"),
+        ({"exit": "1"}, "crashed", "the last words of the container"),
+    ],
+)
+def test_why_a_trainer_ended_that_could_not_say_so(box, docker, reason, evidence):
+    box.going_on(**docker)
+    box.supervise()
+    assert (box.told()["phase"], box.told()["reason"]) == ("failed", reason)
+    assert evidence in box.told()["evidence"]
+    assert not (box.mount / "current").exists()
+
+
+def test_a_trainer_that_filled_the_disk_could_not_say_so(box):
+    box.going_on(exit="1")
+    box.put("mnt/training/reserve", "room")
+    box.tool("df", "echo; echo disk 100 100 0 100% /mnt")
+    box.supervise()
+    assert box.told()["reason"] == "disk_full" and not (box.mount / "reserve").exists()
+
+
+def test_what_the_trainer_says_itself_stays(box):
+    box.going_on(phase="failed", exit="1")
+    box.supervise()
+    assert box.told() == {"phase": "failed"}
+
+
+def test_a_finished_run_that_s3_does_not_take_is_said_to_be_undelivered(box):
+    box.going_on(phase="uploading")
+    box.tool("aws", '[ "$1" != s3 ]')
+    box.supervise()
+    assert box.told()["reason"] == "unreachable"
+
+
+def test_a_finished_run_is_done_though_its_checkpoints_cannot_be_removed(box):
+    box.going_on(phase="uploading")
+    box.tool("aws", '[ "$1 $2" != "s3 rm" ]')
+    assert "checkpoints are left in S3" in box.supervise()
+    assert box.told()["phase"] == "done"
+
+
+def test_a_log_that_nobody_takes_is_shipped_later(box):
+    box.going_on(state="running", exit="1")
+    box.put("run/fine-tune-slm/hub-token", "old\n")
+    box.tool("aws", '[ -e shipped ] || { touch shipped; exit 1; }\necho "$*" >>aws.log')
+    said = box.supervise()
+    assert "S3 does not take the log; trying again" in said or "could not be read again" in said
+    assert (box.mount / f"shipped/{RUN}").read_text().strip().isdigit()
+
+
+def test_cloudwatch_and_a_token_that_cannot_be_read_do_not_hold_up_the_log(box):
+    box.going_on(exit="1")
+    box.put("run/fine-tune-slm/hub-token", "old\n")
+    box.tool("aws", '[ "$1" = s3 ]')
+    said = box.supervise()
+    assert "the one at hand stays" in said and "CloudWatch did not take a chunk" in said
+    assert int((box.mount / f"shipped/{RUN}").read_text()) >= len("one\ntwo\n")
+
+
+def test_a_trainer_that_hangs_is_no_use_of_the_box(box):
+    folder = box.going_on(state="running", exit="143")
+    box.tool("docker", DOCKER.replace("rm -f docker/state; exit 125", "/bin/sleep 0.3"))
+    box.tool("nvidia-smi", "echo 0")
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+    assert "has written nothing" in box.supervise(idle=2)
+    assert box.told()["reason"] == "stopped"
+
+
+def test_a_spot_box_that_is_taken_back_ends_its_run_first(box):
+    box.going_on(state="running", exit="143")
+    box.tool("curl", """case "$*" in *PUT*) echo token ;; *) echo '{"action": "stop", "time": "2026-11-22T12:00:00Z"}' ;; esac""")
+    box.supervise(life=2)
+    assert "2026-11-22T12:00:00Z" in box.told()["evidence"]
+    assert "spot interruption" in (box.state / "report.json").read_text() or "box.max_hours" in (box.state / "report.json").read_text()
+
+
+def test_a_new_supervisor_takes_the_old_one_s_place(box):
+    """`up` brings another text while it runs."""
+    own = 'echo "the new one is here" >&2; kill -KILL $$'
+    box.tool("mountpoint", f"printf '#!/bin/bash\\n%s\\n' '{own}' >opt/fine-tune-slm/supervise.sh; exit 1")
+    assert "the new one is here" in box.supervise(idle=60)

@@ -1,0 +1,102 @@
+"""Whole chains with the real trainer in its real image: what befalls the box in the middle, and how the run ends all the same."""
+
+import pytest
+from machine import MOUNT, trainers
+
+from twin import world
+from twin.machine import life
+
+pytestmark = pytest.mark.system
+STEPS = 40
+# Long enough to be caught in the middle.
+LONG = (f"train.steps={STEPS}", "train.save_every=4", f"train.eval_every={STEPS}", "train.rows_per_step=2")
+
+
+@pytest.fixture
+def settings(machine, request):
+    """Those of a run of this test's own."""
+    return (*LONG, f"seed={100 + len(request.node.name)}")
+
+
+def test_from_nothing_to_a_published_adapter_and_a_stopped_box(machine):
+    (run_id,) = machine.run_ids()[:1]
+    machine.ended_well(run_id, steps=4, resumed=0)
+    assert "is published and verified" in machine.first.stdout and "is stopped" in machine.first.stdout
+
+
+def test_somebody_stops_the_box_in_the_middle(machine, settings):
+    with machine.counted() as most:
+        run_id = machine.begin(*settings)
+        world.fault(machine.state, "box-stopped")
+        machine.until(lambda: machine.instance_state() == "stopped")
+        stranded = machine.inv("train", overrides=settings, ok=False)
+        assert stranded.returncode == 1 and "`inv up`" in stranded.stderr
+        done = machine.inv("up", "deploy", "train", "publish", overrides=settings)
+    assert f"{run_id} is done" in done.stdout
+    assert most() == 1
+    machine.ended_well(run_id, STEPS, resumed=1)
+
+
+def test_the_box_reboots_in_the_middle(machine, settings):
+    with machine.counted() as most:
+        run_id = machine.begin(*settings)
+        first = (machine.box / "first.json").read_text()
+        world.fault(machine.state, "box-reboots")
+        machine.until(lambda: life.alive(machine.box) and (machine.box / "first.json").read_text() != first)
+        done = machine.inv("up", "train", "publish", overrides=settings)
+    assert f"{run_id} is done" in done.stdout
+    assert most() == 1
+    machine.ended_well(run_id, STEPS, resumed=1)
+
+
+def test_the_disk_is_full_in_the_middle_and_grows(machine, settings):
+    with machine.counted() as most:
+        run_id = machine.begin(*settings)
+        world.fault(machine.state, "disk-full")
+        machine.until(lambda: machine.phase(run_id)["phase"] == "failed")
+        assert machine.phase(run_id)["reason"] == "disk_full" and "box.disk_gb=" in machine.phase(run_id)["hint"]
+        again = machine.inv("train", overrides=settings, ok=False)
+        assert again.returncode == 1 and "`inv up deploy train -- box.disk_gb=...`" in again.stderr
+        assert not trainers()
+        done = machine.inv("up", "deploy", "train", "publish", overrides=(*settings, "box.disk_gb=110"))
+    machine.run(f"rm {MOUNT}/somebodys.file*")
+    assert f"{run_id} is done" in done.stdout
+    assert most() == 1
+    machine.ended_well(run_id, STEPS, resumed=1)
+
+
+def test_aws_takes_the_spot_box_back_and_another_box_goes_on(machine, settings):
+    machine.client("ec2").terminate_instances(InstanceIds=[machine.instance])
+    machine.until(lambda: machine.instance_state() == "terminated")
+    spot = as_spot(machine)
+    machine.inv("up", "deploy")
+    assert machine.instance == spot
+    volume = machine.run(f"findmnt --noheadings --output UUID {MOUNT}")
+    with machine.counted() as most:
+        run_id = machine.begin(*settings)
+        world.fault(machine.state, "spot-notice")
+        machine.until(lambda: machine.phase(run_id)["phase"] == "failed")
+        assert "AWS takes this spot box back" in machine.phase(run_id)["evidence"]
+        world.forward(machine.state, 120)
+        machine.until(lambda: machine.instance_state() == "terminated")
+        done = machine.inv("up", "deploy", "train", "publish", overrides=settings)
+    assert machine.instance != spot and machine.run(f"findmnt --noheadings --output UUID {MOUNT}") == volume
+    assert f"{run_id} is done" in done.stdout
+    assert most() == 1
+    machine.ended_well(run_id, STEPS, resumed=1)
+
+
+def as_spot(machine) -> str:
+    """A spot box with the tags and the template of the one before it."""
+    ec2 = machine.client("ec2")
+    last = ec2.describe_instances(InstanceIds=[machine.instance])["Reservations"][0]["Instances"][0]
+    (template,) = ec2.describe_launch_templates()["LaunchTemplates"]
+    return ec2.run_instances(
+        ImageId=last["ImageId"],
+        InstanceType=last["InstanceType"],
+        MinCount=1,
+        MaxCount=1,
+        LaunchTemplate={"LaunchTemplateName": template["LaunchTemplateName"]},
+        InstanceMarketOptions={"MarketType": "spot"},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [tag for tag in last["Tags"] if not tag["Key"].startswith("aws:")]}],
+    )["Instances"][0]["InstanceId"]

@@ -1,0 +1,116 @@
+"""Something befalls the box, its agent, docker or disks in the middle of the chain; it ends the same, and what the user reads is true."""
+
+import signal
+
+import pytest
+from stories import RUNNING, WATCHED, Clock, Story, Tale, tell, were_left_and_stopped
+from test_recovery import wait_until
+
+from twin import world
+
+pytestmark = pytest.mark.system  # minutes: a chain for each fault
+DELIVERY = 1100  # seconds after which Run Command gives a step up that no agent takes
+LIFE = 12 * 3600 + 700  # seconds after which the schedule outside has stopped any box
+
+
+def asked(tale) -> bool:
+    """Whether a command waits for the box's agent."""
+    commands = tale.laptop.client("ssm").list_commands(InstanceId=tale.instance)["Commands"]
+    return any(command["Status"] == "Pending" for command in commands)
+
+
+def time_goes_by(tale) -> None:
+    wait_until(lambda: asked(tale))
+    tale.clock.forward(DELIVERY)
+
+
+def a_life_goes_by(tale) -> None:
+    tale.clock.forward(LIFE)
+    wait_until(lambda: tale.instances[-1]["State"]["Name"] == "stopped")
+
+
+def interrupted(tale) -> None:
+    """It would be told after ten minutes; nobody waits so long."""
+    wait_until(lambda: tale.instances and tale.instances[-1]["State"]["Name"] == "running")
+    tale.going.send_signal(signal.SIGINT)
+
+
+def turned_off_and_counted_the_other_way(tale) -> None:
+    world.fault(tale.laptop.state, "box-stopped", instance=tale.instance)
+    wait_until(lambda: not tale.trains() and tale.instances[-1]["State"]["Name"] == "stopped")
+
+
+def taken_back(tale) -> None:
+    wait_until(lambda: not tale.trains())
+    tale.clock.forward(125)
+    wait_until(lambda: tale.instances[-1]["State"]["Name"] == "stopped")
+
+
+def given_again(tale) -> None:
+    world.fault(tale.laptop.state, "spot-back", instance=tale.instance)
+
+
+WAIT_ENDED = "stopped; what runs on the box goes on"
+ON_THE_VOLUME = "the log, and the newest checkpoint on the volume"
+IN_S3 = "the log, and the newest checkpoint in S3"
+STORIES = [
+    Story("agent-restarts", RUNNING),
+    Story("docker-slow", "deploy", options={"seconds": 0.2}),
+    Story("device-late", "up", options={"seconds": 3}),
+    Story("container-killed", WATCHED, "failed (killed)", ON_THE_VOLUME, ("inv train",), ends=True),
+    Story("box-stopped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), ends=True),
+    Story(
+        "spot-notice",
+        RUNNING,
+        "is stopped",
+        IN_S3,
+        ("inv up deploy train",),
+        settings=("box.spot=true",),
+        ends=True,
+        first=taken_back,
+        mended=given_again,
+    ),
+    Story("box-reboots", RUNNING, "the volume is not mounted on the box", ON_THE_VOLUME, ("inv deploy train",), ends=True),
+    Story("box-terminated", RUNNING, "there is no box", ON_THE_VOLUME, ("inv up deploy train",), ends=True),
+    Story("mount-lost", RUNNING, "the volume is not mounted on the box", ON_THE_VOLUME, ("inv deploy train",), ends=True),
+    Story(
+        "disk-full",
+        WATCHED,
+        "failed (disk_full): the disk is full",
+        ON_THE_VOLUME,
+        ("inv up deploy train -- box.disk_gb=120",),
+        hint="`inv up deploy train -- box.disk_gb=",
+        ends=True,
+    ),
+    Story("gpu-missing", "train", "the box shows no GPU", then=("inv down", "inv up deploy")),
+    Story("docker-dead", "deploy", "docker on the box does not answer", then=("inv down", "inv up deploy")),
+    Story("docker-dead", RUNNING, "docker on the box does not answer", ON_THE_VOLUME, ("inv down --force", "inv up deploy train")),
+    Story("clock-wrong", "train", "the box's clock is wrong", then=("inv down", "inv up deploy")),
+    Story("foreign-filesystem", "up", "is not formatted: it holds xfs", "every byte of it", ("inv down --purge --yes", "inv up deploy")),
+    Story("disk-unreadable", "deploy", "is not formatted: ", "every byte of it", ("inv down --purge --yes", "inv up deploy")),
+    Story("devices-swapped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), first=turned_off_and_counted_the_other_way),
+    Story(
+        "agent-never-registers", "up", WAIT_ENDED, "all", ("inv down --force", "inv up deploy"), hint="`inv status`", meanwhile=interrupted
+    ),
+    Story("agent-dies", "train", "did not take the command", then=("inv down --force", "inv up deploy"), meanwhile=time_goes_by),
+    Story("agent-hangs", "deploy", "did not take the command", then=("inv down --force", "inv up deploy"), meanwhile=time_goes_by),
+    Story("box-dead", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), ends=True, first=a_life_goes_by),
+]
+
+
+@pytest.fixture(scope="module")
+def told(laptop):
+    """The stories told so far; each leaves its box behind."""
+    laptop.clock = Clock(laptop.state)
+    return []
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_a_story(laptop, told, story):
+    tale = Tale(laptop, laptop.clock, story, 100 + STORIES.index(story))
+    tell(tale)
+    told.append(tale)
+
+
+def test_every_box_that_was_left_has_stopped_by_itself_soon_enough(laptop, told):
+    were_left_and_stopped(laptop, laptop.clock, told)

@@ -1,0 +1,56 @@
+"""`inv`, loaded once for many tests and forked for each command: python tests/warm_inv.py SOCKET
+
+A command then takes half a second less, and is otherwise as `python -m invoke` started in this tree's root: a process of its own,
+with its own arguments and environment, that may be interrupted or killed. What reads the environment while it is imported
+(huggingface_hub) is left for the command itself.
+"""
+
+import os
+import runpy
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+LIBRARIES = ("boto3", "hydra", "invoke.main", "jinja2", "rich.live", "rich.table", "tokenizers", "trainer.splits", "twin.world", "tasks")
+ROOMS = ("audit", "clean", "costs", "follow", "hub", "plan", "show", "ssm", "status", "store")
+SERVICES = ("ec2", "ssm", "s3", "sts", "ecr", "scheduler", "secretsmanager", "pricing")
+
+
+def load() -> None:
+    """All that most verbs import, and the descriptions of the services that they talk to."""
+    import importlib
+
+    import botocore.session
+
+    loader = botocore.session.create_loader()
+    botocore.session.create_loader = lambda path: loader  # every session's own loader would read the descriptions again
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for name in ROOMS:
+        importlib.import_module(f"remote.{name}")
+    import boto3
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # each command brings its own
+    for service in SERVICES:
+        boto3.Session("none", "none", region_name="us-east-1").client(service)
+
+
+def main(words: list[str]) -> None:
+    if "KILLED_AT" in os.environ:
+        runpy.run_path(str(ROOT / "tests/killed/sitecustomize.py"))
+    from invoke.main import program
+
+    sys.argv = ["inv", *words]
+    program.run()
+
+
+if __name__ == "__main__":
+    load()
+    from twin import warm
+
+    assert "huggingface_hub" not in sys.modules
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    warm.serve(Path(sys.argv[1]), main)
