@@ -134,7 +134,14 @@ def test_all_missing_parameters_are_named_in_one_error():
 
 def test_whoever_fetches_is_told_which_cloud_to_ask():
     def fetch(names, cloud):
-        assert cloud == {"name": "twin", "loopback": True, "state": "elsewhere", "grade": "process", "region": "eu-west-1", "build_args": {}}
+        assert cloud == {
+            "name": "twin",
+            "loopback": True,
+            "state": "elsewhere",
+            "grade": "process",
+            "region": "eu-west-1",
+            "build_args": {},
+        }
         return {"/fine-tune-slm/s3/bucket": "mine", "/fine-tune-slm/output/hf-repo": "none", "/fine-tune-slm/ebs/size-gb": "250"}
 
     run = loaded("cloud=twin", "cloud.state=elsewhere", "cloud.region=eu-west-1", fetch=fetch)
