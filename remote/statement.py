@@ -67,14 +67,14 @@ class Place:
 
 
 def together(statements: list[Statement], condition: dict) -> list[Statement]:
-    """The same rights in fewer words, for IAM takes 6,144 characters: what has this condition is one line, and what names everything.
+    """The same rights in fewer words, for IAM takes 6,144 characters: what has this condition is one line, and what names the same.
 
     No action of these fits the other's resources, so that nothing more is allowed.
     """
     found: dict[str, Statement] = {}
     for one in statements:
-        everything = one.resources == ("*",)
-        key = f"{one.condition} {everything}" if everything or one.condition == condition else one.sid
+        alike = one.condition == condition and one.resources != ("*",)
+        key = f"{one.condition} {alike or one.resources}"
         before = found.get(key, replace(one, actions=(), resources=()))
         joined = (*dict.fromkeys((*before.actions, *one.actions)),), (*dict.fromkeys((*before.resources, *one.resources)),)
         found[key] = replace(before, actions=joined[0], resources=joined[1])

@@ -2,49 +2,28 @@
 
 from huggingface_hub import HfApi
 
-from conf.finding import BROKEN, NOTE, OK, Finding
+from conf.finding import BROKEN, OK, Finding
 from conf.problem import Problem
 from conf.schema import Run
-from trainer import preflight
-from trainer.hub import explained
-
-TOKENS = "https://huggingface.co/settings/tokens"
+from trainer import preflight, rights
 
 
 def check(run: Run, endpoint: str | None, token: str) -> list[Finding]:
-    """The token's rights, and the base model."""
+    """The token's rights, and then the base model."""
+    hub = HfApi(endpoint=endpoint, token=token)
     try:
-        with explained("the token", endpoint):
-            who = HfApi(endpoint=endpoint, token=token).whoami()
+        target = rights.check(hub, run.publish.repository or run.cloud.hub_repository, run.name, run.kind.value)
     except Problem as problem:
-        command = f"make one at {TOKENS}, then `aws secretsmanager put-secret-value --secret-id {run.cloud.hub_secret} --secret-string file://...`"
-        return [Finding("token", BROKEN, problem.what, "the base model and the published adapter need it", command)]
-    return [_token(who, run), *_model(run, endpoint, token)]
+        return [Finding("token", BROKEN, problem.what, "the base model and the published adapter need it", problem.hint)]
+    return [Finding("token", OK, f"it may write to {target}"), _model(run, hub)]
 
 
-def _token(who: dict, run: Run) -> Finding:
-    owner = (run.publish.repository or who["name"]).split("/")[0]
-    role = who.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read" or (role == "fineGrained" and not _may_write(who, owner)):
-        command = f"give it write access to contents of repositories of {owner}, at {TOKENS}"
-        return Finding("token", BROKEN, f"the token of {who['name']} may not write for {owner}", "`publish` uploads with it", command)
-    if owner != who["name"] and owner not in [one["name"] for one in who.get("orgs", [])]:
-        what = f"{who['name']} is no member of {owner}, where publish.repository is"
-        return Finding("token", NOTE, what, "`publish` uploads there", f"`publish.repository={who['name']}/NAME`")
-    return Finding("token", OK, f"{who['name']}, {role or 'of unknown role'}")
-
-
-def _may_write(who: dict, owner: str) -> bool:
-    scopes = who["auth"]["accessToken"].get("fineGrained", {}).get("scoped", [])
-    return any("repo.write" in one.get("permissions", []) and one.get("entity", {}).get("name") == owner for one in scopes)
-
-
-def _model(run: Run, endpoint: str | None, token: str) -> list[Finding]:
+def _model(run: Run, hub: HfApi) -> Finding:
     try:
-        found = preflight.model(HfApi(endpoint=endpoint, token=token), run.model.id, run.model.revision, endpoint)
+        found = preflight.model(hub, run.model.id, run.model.revision, hub.endpoint)
     except Problem as problem:
-        return [Finding("model", BROKEN, problem.what, "the run starts from it", problem.hint)]
+        return Finding("model", BROKEN, problem.what, "the run starts from it", problem.hint)
     if found["need_gb"] > run.box.disk_gb:
         what = f"box.disk_gb={run.box.disk_gb} is less than the {found['need_gb']} GB that a run of {run.model.id} takes"
-        return [Finding("volume", BROKEN, what, "model cache and runs are on it", f"`box.disk_gb={found['need_gb']}`")]
-    return [Finding("model", OK, f"{run.model.id} at {found['model_revision'][:12]}, {found['need_gb']} GB of {run.box.disk_gb} GB")]
+        return Finding("volume", BROKEN, what, "model cache and runs are on it", f"`box.disk_gb={found['need_gb']}`")
+    return Finding("model", OK, f"{run.model.id} at {found['model_revision'][:12]}, {found['need_gb']} GB of {run.box.disk_gb} GB")
