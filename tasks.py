@@ -222,29 +222,31 @@ def tensorboard(c, run=None, port=6006):
     )
 
 
-@task(help={"text": "a text, a .txt or .jsonl file, or `-` for standard input", "run": "id of a finished run; the newest when left out"})
+@task(
+    help={
+        "text": "a text, a file (.jsonl: a row a line), or `-` for standard input",
+        "run": "id of a finished run; the newest when left out",
+    }
+)
 @friendly
 def predict(c, text, run=None):
-    """Answer a text with a finished run's adapter, on this machine's CPU."""
-    from remote import here
-
+    """Answer texts with a finished run's adapter: on the box if it is up, else on this machine's CPU."""
     config = settings(c)
-    rehearsed(c, f"call   Fetch {run or 'the newest finished run'} from S3, load it here and answer") or here.predict(
-        account(config), config, run, text, ROOT
-    )
+    perform(c, config, "predict", planned().predict(config, run, text, ROOT), None, audited=False)
 
 
-@task(help={"split": "data/<split>.jsonl, or a .jsonl file of your own", "run": "id of a finished run; the newest when left out"})
+@task(help={"split": SPLIT, "run": "id of a finished run; the newest when left out"})
 @friendly
 def evaluate(c, split, run=None):
     """Score a finished run on any rows, on this machine, and keep the result beside it in S3."""
     from remote import here
+    from trainer import splits
     from trainer.report import summary
 
     config = settings(c)
     rehearsed(
         c, f"call   Fetch {run or 'the newest finished run'} from S3, score it here on {split}, keep the result in S3"
-    ) or here.evaluate(account(config), config, run, split, ROOT, summary)
+    ) or here.evaluate(account(config), config, run, split, ROOT, splits.path, summary)
 
 
 @task(help={"json": "for programs"})
@@ -652,7 +654,8 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
         raise
     if audited:
         audit.write(Store(aws), verb, time.monotonic() - started, "ok")
-    print(done.format(**facts), flush=True)
+    if done:
+        print(done.format(**facts), flush=True)
 
 
 def check_inputs(aws, settings) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import box, budget, destroy, door, follow, hub, image, local, lock, record, runs, switch, volume
+from remote import answers, box, budget, destroy, door, follow, hub, image, local, lock, record, runs, switch, volume
 from remote import clean as cleaning
 from remote import init as account
 from remote.aws import Aws
@@ -156,6 +156,24 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
     }
     fetch = {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs, "merged": run.publish.merged}
     return [Call(runs.download, fetch), Call(hub.publish, settings)]
+
+
+def predict(run: schema.Run, run_id: str | None, what: str, root: Path) -> Plan:
+    """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's."""
+    script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ASKED": Fact("asked")}
+    script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
+    chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "what": what}
+    local = {"run_id": Fact("run_id"), "kind": run.kind.value, "lines": Fact("lines"), "root": root, "into": root / run.runs}
+    up = Fact("up")
+    return [
+        Call(answers.choose, chosen, said=False),
+        Call(lock.take, {"name": run.box.name, "verb": "predict"}, when=up, said=False),
+        Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}, when=up),
+        Call(answers.ask, {"lines": Fact("lines")}, when=up),
+        Step("predict", script, timeout=1800, when=up),
+        Call(answers.collect, {"answers": Fact("answers")}, when=up),
+        Call(answers.here, local, when=Fact("away")),
+    ]
 
 
 def stop_run(run: schema.Run) -> Plan:

@@ -16,6 +16,7 @@ LAPTOP = [
     "remote.gpu",
     "remote.plan",
     "remote.show",
+    "remote.answers",
     "remote.here",
     "remote.board",
     "remote.hub",

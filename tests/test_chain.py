@@ -208,10 +208,20 @@ def test_the_report_tells_scores_page_price_and_what_is_next(chain):
     assert page.exists()
 
 
-def test_predict_answers_on_this_machine(chain):
-    done = chain.inv("predict", "A 60-year-old with stage II melanoma.")
-    assert done.stdout.strip()
-    assert "answering with" in done.stderr
+def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_where_it_is_up(chain):
+    notes = chain.folder / "notes.jsonl"
+    notes.write_text('{"input": "A 60-year-old with stage II melanoma."}\n{"input": "Stage IV lung cancer, EGFR L858R."}\n')
+    here = chain.inv("predict", str(notes))
+    assert "on this machine's CPU: the box is stopped" in here.stderr and len(here.stdout.splitlines()) >= 2
+    chain.inv("up", "deploy")
+    there = chain.inv("predict", str(notes))
+    assert "on the box (i-" in there.stderr and "predict.sh" in there.stderr
+    assert there.stdout == here.stdout
+    assert not [key for key in chain.objects() if "/questions/" in key], "texts or answers are left in S3"
+    (chain.folder / "broken.jsonl").write_text("hello\n")
+    broken = chain.inv("predict", str(chain.folder / "broken.jsonl"), ok=False)
+    assert "line 1 is no JSON object" in broken.stderr and "Traceback" not in broken.stderr
+    chain.inv("down")
 
 
 def test_a_run_is_a_spreadsheet_and_two_runs_are_compared(chain):

@@ -4,6 +4,7 @@
     python -m trainer --config-dir RUN --config-name config      works in RUN, and goes on where an attempt before it stopped
     accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
     python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
+    python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
     python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          one run after the other
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
@@ -132,5 +133,10 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
     if sys.argv[1:2] == ["preflight"]:
         sys.exit(_preflight(sys.argv[2:]))
+    if sys.argv[1:2] == ["predict"]:
+        from trainer import predict
+
+        sys.argv = sys.argv[1:]
+        sys.exit(predict.main())
     sys.argv = load.opened(sys.argv)
     main()

@@ -4,6 +4,7 @@ A tracker is told numbers by name at a step, and that the run is over. What a ru
 only draws. `mlflow`, `wandb` and `trackio` find their servers and logins by their own environment variables.
 """
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +42,9 @@ class Mlflow:
 
         self.library = mlflow
         mlflow.set_experiment(settings.name)
-        mlflow.start_run(run_name=folder.name)
+        # By its name a later attempt finds the run and goes on with the same curves.
+        known = mlflow.search_runs(filter_string=f"attributes.run_name = '{folder.name}'", output_format="list")
+        mlflow.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name)
         mlflow.log_text(load.dump(settings), "config.yaml")
 
     def log(self, figures: dict[str, float], step: int) -> None:
@@ -92,7 +95,41 @@ def check(names: list[str]) -> None:
             raise Problem(f"the tracker {name} is not installed where the trainer runs", f"`pip install {name}`, or leave it out")
 
 
+class Careful:
+    """A tracker whose failure ends no run: it says so once, and draws no more."""
+
+    def __init__(self, name: str, tracker: Tracker):
+        self.name, self.tracker = name, tracker
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self._try(lambda: self.tracker.log(figures, step))
+
+    def close(self) -> None:
+        self._try(lambda: self.tracker.close())
+
+    def _try(self, what: Callable[[], None]) -> None:
+        if self.tracker is None:
+            return
+        try:
+            what()
+        except Exception as error:  # of any library, for any reason: hours of training must not hang on a curve
+            print(f"the tracker {self.name} draws no more: {_first_line(error)}", flush=True)
+            self.tracker = None
+
+
 def start(folder: Path, settings: Recipe, step: int) -> list[Tracker]:
     """The trackers that the settings ask for, going on behind `step`."""
     check(settings.train.trackers)
-    return [KINDS[name](folder, settings, step) for name in settings.train.trackers]
+    return [Careful(name, _started(name, folder, settings, step)) for name in settings.train.trackers]
+
+
+def _started(name: str, folder: Path, settings: Recipe, step: int) -> Tracker:
+    try:
+        return KINDS[name](folder, settings, step)
+    except Exception as error:
+        hint = f"its own environment variables say where it writes, such as MLFLOW_TRACKING_URI or WANDB_MODE; or leave {name} out"
+        raise Problem(f"the tracker {name} does not start: {_first_line(error)}", hint) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

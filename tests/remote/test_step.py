@@ -19,6 +19,7 @@ SETTINGS = {
     "look": {"HOSTS": "hub=127.0.0.1:1", "GPU": "no"},
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},
     "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no", "NEED_GB": "1"},
+    "predict": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "ASKED": "questions/1", "HUB_SECRET": "s", "GPU": "no"},
     "supervise": {
         "BUCKET": "b",
         "PREFIX": "p",

@@ -1,0 +1,89 @@
+"""Answers of a finished run's model to new texts: on the box where it is up and free, else on this machine's CPU."""
+
+import json
+import secrets
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from conf.problem import Problem
+from remote import box, runs
+from remote.aws import Aws
+from remote.store import Store
+
+
+def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, what: str) -> dict:
+    """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
+    lines, store = asked(what), Store(aws)
+    run_id, found = runs.sealed(store, run_id, kind), box.find(aws, box_name)
+    unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
+    busy = next((name for name in unfinished if runs.state(store, name).active), None)
+    why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
+    up = found is not None and found.state == "running" and busy is None
+    place = f"on the box ({found.id}, {found.instance_type})" if up else f"on this machine's CPU: {why}"
+    print(f"answering with {run_id} {place}", file=sys.stderr, flush=True)
+    facts = {"run_id": run_id, "lines": lines, "up": "yes" if up else "no", "away": "no" if up else "yes"}
+    return facts | ({"instance_id": found.id} if up else {})
+
+
+def ask(aws: Aws, lines: list[str]) -> dict:
+    """Put the texts into S3, for the box."""
+    name = f"questions/{secrets.token_hex(16)}"
+    Store(aws).put(name, "".join(f"{line}\n" for line in lines).encode())
+    return {"asked": name}
+
+
+def collect(aws: Aws, answers: str) -> dict:
+    """Print the box's answers, and remove them from S3; the box has removed the texts."""
+    store = Store(aws)
+    _print(store.get(answers).decode())
+    store.remove_all([answers])
+    return {}
+
+
+def here(aws: Aws, run_id: str, kind: str, lines: list[str], root: Path, into: Path) -> dict:
+    """Fetch the run and answer on this machine's CPU."""
+    if find_spec("torch") is None:
+        hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
+        raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
+    folder = runs.download(aws, run_id, kind, into)["folder"]
+    command = [sys.executable, "-m", "trainer.predict", str(folder)]
+    done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), text=True, stdout=subprocess.PIPE, cwd=root)
+    if done.returncode:
+        raise Problem(
+            f"the trainer could not answer with {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
+        )
+    _print(done.stdout)
+    return {}
+
+
+def asked(what: str) -> list[str]:
+    """The lines that the trainer reads: one for a text, or for a file of plain text; one for each row of a .jsonl file."""
+    if what == "-":
+        return [json.dumps({"input": sys.stdin.read()})]
+    named = what.endswith((".jsonl", ".txt", ".md")) and "\n" not in what
+    if not named and not _is_file(what):
+        return [json.dumps({"input": what})]
+    path = Path(what)
+    if not path.is_file():
+        raise Problem(f"there is no file {what}", "name a file, or give the text itself", reason="bad_data")
+    body = path.read_text(encoding="utf-8")
+    lines = [line for line in body.split("\n") if line.strip()] if path.suffix == ".jsonl" else [json.dumps({"input": body})]
+    if not lines:
+        raise Problem(f"{what} has no text", 'write a JSON object a line, such as {"input": "..."}', reason="bad_data")
+    return lines
+
+
+def _is_file(what: str) -> bool:
+    """A text may be longer than any name can be, or hold what no name can."""
+    try:
+        return Path(what).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _print(text: str) -> None:
+    for line in text.split("\n"):  # not splitlines(): an answer may hold any character that it takes for a line's end
+        if line:
+            print(json.loads(line)["output"])
