@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ HOSTILE = {
     "HF_TOKEN": "hf_real_token_of_the_user",
     "HF_ENDPOINT": "https://hub.example.invalid",
 }
+
+
+def pytest_configure():
+    """A shell without job control starts what it puts behind itself deaf to Ctrl-C, and what that starts is deaf too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

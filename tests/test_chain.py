@@ -211,6 +211,7 @@ def test_the_report_tells_scores_page_price_and_what_is_next(chain):
 def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_where_it_is_up(chain):
     notes = chain.folder / "notes.jsonl"
     notes.write_text('{"input": "A 60-year-old with stage II melanoma."}\n{"input": "Stage IV lung cancer, EGFR L858R."}\n')
+    chain.inv("down")
     here = chain.inv("predict", str(notes))
     assert "on this machine's CPU: the box is stopped" in here.stderr and len(here.stdout.splitlines()) >= 2
     chain.inv("up", "deploy")

@@ -33,8 +33,7 @@ class Gateway:
             return gone(start_response)
         request, status = wire.read(environ), 500
         try:
-            self.permissions.check(request)
-            response = self.faults.answer(request, lambda: self.answer(request))
+            response = self.faults.answer(request, lambda: self.permitted(request))
             status = response.status_code
         except wire.Refusal as refusal:
             response = refusal.reply(request)
@@ -45,6 +44,11 @@ class Gateway:
             by = self.permissions.instance_of(request.key) or request.key
             self.journal.record(request.service, request.operation, environ, status, request.body, by)
         return response(environ, start_response)
+
+    def permitted(self, request: wire.Request) -> Response:
+        """The answer, if the caller may ask: whose credentials or clock are wrong is told so first, as AWS does."""
+        self.permissions.check(request)
+        return self.answer(request)
 
     def answer(self, request: wire.Request, depth: int = 0) -> Response:
         for position, layer in enumerate(self.layers[depth:], depth):

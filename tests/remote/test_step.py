@@ -13,6 +13,7 @@ from remote.transport import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in step.SCRIPTS.glob("*.sh") if path.stem not in ("lib", "ship"))
+IMAGE = {"NAME": "127.0.0.1:5000/n", "TAG": "t", "CONTEXT": "s3://b/c.tar", "SHA256": "0", "ARGUMENTS": "A=1", "REVISION": "0"}
 SETTINGS = {
     "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me"},
     "volume": {"VOLUME": "vol-0abc", "OURS": "yes", "SIZE_GB": "1", "PATIENCE": "1"},
@@ -35,6 +36,8 @@ SETTINGS = {
     "stop": {"FORCE": "no"},
     "cancel": {},
     "clean": {"KEPT": ""},
+    "image": IMAGE,
+    "build": IMAGE | {"ATTEMPT": "1", "BUILDER": "#!/bin/bash", "PATIENCE": "1"},
 }
 PLACE = {"REGION": "us-east-1", "MOUNT_PATH": "/mnt/training"}
 
