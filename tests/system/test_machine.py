@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from remote.box import HOST_KEY
 from twin import processes
 from twin.machine import life, loops
 
@@ -45,12 +46,11 @@ def test_the_volume_is_formatted_and_the_blank_disk_beside_it_is_not(machine):
     assert machine.run("ls /mnt/training/runs/*/manifest.json")
 
 
-def test_one_comes_in_by_a_pushed_key_and_the_host_key_of_the_console(machine, tmp_path):
+def test_one_comes_in_by_a_pushed_key_and_the_host_key_that_the_first_console_showed(machine, tmp_path):
     instance = machine.client("ec2").describe_instances(InstanceIds=[machine.instance])["Reservations"][0]["Instances"][0]
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
-    console = machine.client("ec2").get_console_output(InstanceId=machine.instance)["Output"]
-    host = re.search(r"^(ssh-ed25519 \S+)", console, re.MULTILINE)[1]
-    (tmp_path / "hosts").write_text(f"box {host}\n")
+    pinned = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}[HOST_KEY]
+    (tmp_path / "hosts").write_text(f"box {pinned}\n")
     options = ["-F", str(machine.state / "ssh_config"), "-o", f"UserKnownHostsFile={tmp_path}/hosts", "-o", "HostKeyAlias=box"]
     ssh = [
         "ssh",
@@ -73,7 +73,7 @@ def test_one_comes_in_by_a_pushed_key_and_the_host_key_of_the_console(machine, t
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
     change = {"GroupId": instance["SecurityGroups"][0]["GroupId"], "IpPermissions": [rule]}
     machine.client("ec2").authorize_security_group_ingress(**change)
-    assert subprocess.run(ssh, text=True, capture_output=True, check=True).stdout.split() == ["box", "root"]
+    assert subprocess.run(ssh, text=True, capture_output=True, check=True).stdout.split() == ["box", "root", "root"]
     machine.client("ec2").revoke_security_group_ingress(**change)
 
 
