@@ -103,7 +103,7 @@ def system(tmp_path):
 
 
 def test_systemd_starts_the_supervisor_starts_it_again_and_starts_it_at_the_next_boot(system):
-    settings = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": SUPERVISOR}
+    settings = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": SUPERVISOR, "LIFE_LEFT": ""}
     (system.folder / "_script.sh").write_text(compose("setup", settings))
     done = system.run("bash /run/probe/_script.sh")
     assert done.returncode == 0 and "@@ changed=yes" in done.stdout, done.stdout + done.stderr
