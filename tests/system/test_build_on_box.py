@@ -47,7 +47,7 @@ def machine(tmp_path_factory):
     made = Machine(tmp_path_factory.mktemp("a laptop"))
     try:
         made.inv("twin.start", "up")
-        import_into(made, debian.tree(CACHE, ["ca-certificates"]), ARGUMENTS["BASE"])
+        import_into(made, debian.base(CACHE), ARGUMENTS["BASE"])
         made.wheels = wheels(tmp_path_factory.mktemp("wheels"))
         import_into(made, made.wheels, ARGUMENTS["WHEELS"])
         yield made
@@ -108,7 +108,7 @@ def test_what_was_built_is_what_was_sent_for_an_ordinary_user(machine):
 def test_the_docker_of_a_laptop_makes_pushes_and_verifies_the_same(machine, monkeypatch):
     """Twice: the second push finds the tag and changes nothing."""
     with builder.running(CACHE) as made:
-        base = made.imported(debian.tree(CACHE, ["ca-certificates"]))
+        base = made.imported(debian.base(CACHE))
         for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH"):
             monkeypatch.setenv(name, made.environment[name])
         words = (f"cloud.build_args={{BASE: '{base}', WHEELS: '{made.imported(machine.wheels)}'}}",)

@@ -36,9 +36,10 @@ def rebooted(box):
 
 
 def reboot(box) -> None:
-    first = (box.box / "first.json").read_text()
+    record = box.box / "first.json"  # of the box's first process; it is not there while it is off
+    first = record.read_text()
     world.fault(box.state, "box-reboots")
-    box.until(lambda: life.alive(box.box) and (box.box / "first.json").read_text() != first)
+    box.until(lambda: life.alive(box.box) and record.exists() and record.read_text() != first)
     box.until(lambda: box.run("docker info", ok=False))
 
 
