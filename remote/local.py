@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -69,7 +70,10 @@ def docker(*words: str, given: bytes = b"", check: bool = True, shown: bool = Fa
         raise Problem(
             "there is no docker on this machine", "`inv deploy` has the box build the image: it needs none here", reason="refused"
         )
-    done = subprocess.run([program, *words], input=given, stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE)
+    environment = os.environ | {"DOCKER_BUILDKIT": "1"}  # Debian's client still takes the older builder, which knows no `RUN --mount`
+    done = subprocess.run(
+        [program, *words], input=given, env=environment, stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE
+    )
     if check and done.returncode:
         hint = "`docker info` shows whether it answers; without it `inv deploy` has the box build the image"
         raise Problem(f"`docker {words[0]}` failed on this machine: {last(done)}", hint, reason="crashed")
