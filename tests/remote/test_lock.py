@@ -22,11 +22,11 @@ def put(store, found: dict) -> None:
 
 def test_the_second_command_is_told_who_works_on_the_box_and_what_to_do(aws, store):
     taken = lock.take(aws, "mine", "deploy")
-    put(store, held(store, pid=1, who="anna@elsewhere"))
-    with pytest.raises(Problem, match=r"`inv deploy` of anna@elsewhere") as caught:
+    put(store, held(store, pid=1, who="somebody@elsewhere"))
+    with pytest.raises(Problem, match=r"`inv deploy` of somebody@elsewhere") as caught:
         lock.take(aws, "mine", "up")
     assert "aws s3 rm s3://" in caught.value.hint
-    assert "anna@elsewhere" in lock.holder(aws, "mine")
+    assert "somebody@elsewhere" in lock.holder(aws, "mine")
     lock.release(aws, taken["lock"])
     assert lock.holder(aws, "mine"), "only its own holder gives a lock back"
 
@@ -48,7 +48,7 @@ def test_a_dead_command_of_this_machine_leaves_no_wall(aws, store, capsys):
 
 def test_a_lock_older_than_any_verb_takes_is_taken_over(aws, store):
     lock.take(aws, "mine", "up")
-    put(store, held(store, who="anna@elsewhere", since=(datetime.now(UTC) - timedelta(hours=2)).isoformat()))
+    put(store, held(store, who="somebody@elsewhere", since=(datetime.now(UTC) - timedelta(hours=2)).isoformat()))
     lock.release(aws, lock.take(aws, "mine", "down")["lock"])
     assert lock.holder(aws, "mine") is None
 
