@@ -74,8 +74,9 @@ class Box:
     def run(self, script: str, **settings) -> Result:
         return scripts.run(compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training", "LIFE_LEFT": ""} | settings), self.root)
 
-    def supervise(self, idle: int = 1, life: int = 3600) -> str:
-        """What the supervisor says until it has stopped the box, or would have."""
+    def supervise(self, idle: int | None = None, life: int = 3600) -> str:
+        """What the supervisor says until it has stopped the box, or would have; with a run it has time to look at that first."""
+        idle = idle or (4 if (self.mount / "current").exists() else 1)
         watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0}
         watch |= {"PERIOD": 1, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
         path = self.root / "opt/fine-tune-slm/supervise.sh"
