@@ -29,6 +29,7 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items):
     """With `--dist loadgroup` a file's tests stay together, and those that share one box and one builder do, too."""
     for item in items:
