@@ -50,7 +50,7 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$packages >/dev/null || \
       echo "they could not be installed: tests that need them are skipped, each with its reason"; fi
-	@$(VENV) -m pytest -n 2 --dist loadgroup -m system -rs --durations=20 $(tests)
+	@$(VENV) -m pytest -n 2 --dist loadfile -m system -rs --durations=20 $(tests)
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

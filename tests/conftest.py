@@ -29,14 +29,6 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook of this name
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a file's tests stay together, and those that share one box and one builder do, too."""
-    for item in items:
-        together = {"machine", "trainer_image"} & set(item.fixturenames) and "system" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("machine" if together else str(item.path.relative_to(ROOT))))
-
-
 class Laptop:
     """Runs `inv` in a world of its own, in an environment full of real credentials."""
 
