@@ -75,7 +75,7 @@ def docker(*words: str, given: bytes = b"", check: bool = True, shown: bool = Fa
         [program, *words], input=given, env=environment, stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE
     )
     if check and done.returncode:
-        hint = "`docker info` shows whether it answers; without it `inv deploy` has the box build the image"
+        hint = "`docker info` and `docker buildx version` must both answer; without them `inv deploy` has the box build the image"
         raise Problem(f"`docker {words[0]}` failed on this machine: {last(done)}", hint, reason="crashed")
     return done
 
