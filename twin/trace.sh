@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by every bash of a box where somebody wants to know which lines of its scripts run: notes them in $TWIN_TRACE, each script
 # in a folder of its own. A script of Run Command is unpacked into bash's standard input; its parent then is what the agent started.
 text=

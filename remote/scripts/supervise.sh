@@ -5,6 +5,8 @@
 # It is held by a lock: there is one at a time. `set -e` does not hold here either (see ship.sh): it must outlive every failure.
 : "${PERIOD:?supervise.sh needs PERIOD}" "${IDLE:?supervise.sh needs IDLE}" "${LIFE:?supervise.sh needs LIFE}" "${GPU:?supervise.sh needs GPU}"
 
+run_id="" run="" target="" # the current run: ship.sh's choose says which
+
 # PERIOD seconds, or until the container ends.
 rest() {
   local code=0
