@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import stand_in_trainer
 from test_recovery import run_ids, state, trainers, wait_until
 
-from twin import world
+from twin import processes, world
 from twin.faults import KINDS
 from twin.mischief import Mischief
 
@@ -110,7 +110,7 @@ class Tale:
         return any(name in files(self, run_id) for run_id in set(run_ids(self.laptop)) - self.before)
 
     def trains(self) -> bool:
-        return any(any(str(self.root) in word for word in process.cmdline()) for process in trainers(self.laptop))
+        return any(any(str(self.root) in word for word in processes.words(process)) for process in trainers(self.laptop))
 
     def meets(self) -> subprocess.CompletedProcess:
         """The command that meets the fault, when it has ended."""

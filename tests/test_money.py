@@ -173,7 +173,7 @@ def test_a_killed_supervisor_is_started_again_by_the_next_up(laptop):
     box.inv("up")
 
     def supervisors():
-        return [process for process in processes.of(box.root) if "supervise.sh" in " ".join(process.cmdline())]
+        return processes.called(box.root, "supervise.sh")
 
     for process in supervisors():
         process.kill()

@@ -20,6 +20,19 @@ def of(root: Path) -> list[psutil.Process]:
     return found
 
 
+def called(root: Path, word: str) -> list[psutil.Process]:
+    """The processes of the box with that word in their command line."""
+    return [process for process in of(root) if word in " ".join(words(process))]
+
+
+def words(process: psutil.Process) -> list[str]:
+    """The command line; none when the process has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def end(root: Path, patience: float = 2.0) -> None:
     """No process of the box is left: SIGTERM as at a shutdown, then SIGKILL."""
     deadline = time.monotonic() + patience

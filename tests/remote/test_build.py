@@ -183,7 +183,7 @@ def test_a_killed_build_is_told_once_and_then_begun_anew(aws, run, box, tree):
     def kill():
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            builders = [one for one in processes.of(root(box)) if any(word.endswith("/image.sh") for word in one.cmdline())]
+            builders = processes.called(root(box), "/image.sh")
             if builders and stage(box) == "start the image":
                 (root(box) / "var/lib/docker/again").touch()
                 for one in builders:

@@ -12,7 +12,7 @@ from twin import processes, world
 
 
 def running(box) -> list[str]:
-    return [" ".join(process.cmdline()) for process in processes.of(box.root)]
+    return [" ".join(processes.words(process)) for process in processes.of(box.root)]
 
 
 def test_gives_exit_code_and_both_streams(box):
@@ -141,7 +141,7 @@ def machine(cloud):
 
 
 def agent_of(box) -> psutil.Process:
-    return next(one for one in processes.of(box.root) if box.instance in one.cmdline())
+    return processes.called(box.root, box.instance)[0]
 
 
 def test_an_execution_timeout_below_five_seconds_silently_becomes_an_hour(box):
