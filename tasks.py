@@ -235,9 +235,15 @@ def predict(c, text, run=None):
     perform(c, config, "predict", planned().predict(config, run, text, ROOT), None, audited=False)
 
 
-@task(help={"split": SPLIT, "run": "id of a finished run; the newest when left out"})
+@task(
+    help={
+        "split": SPLIT,
+        "run": "id of a finished run; the newest when left out",
+        "scaffold": "once more with the keys of the answer filled in, reported apart",
+    }
+)
 @friendly
-def evaluate(c, split, run=None):
+def evaluate(c, split, run=None, scaffold=False):
     """Score a finished run on any rows, on this machine, and keep the result beside it in S3."""
     from remote import here
     from trainer import splits
@@ -246,7 +252,7 @@ def evaluate(c, split, run=None):
     config = settings(c)
     rehearsed(
         c, f"call   Fetch {run or 'the newest finished run'} from S3, score it here on {split}, keep the result in S3"
-    ) or here.evaluate(account(config), config, run, split, ROOT, splits.path, summary)
+    ) or here.evaluate(account(config), config, run, split, ROOT, splits.path, summary, scaffold)
 
 
 @task(help={"json": "for programs"})

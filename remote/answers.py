@@ -18,7 +18,7 @@ def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, what: str) ->
     lines, store = asked(what), Store(aws)
     run_id, found = runs.sealed(store, run_id, kind), box.find(aws, box_name)
     unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
-    busy = next((name for name in unfinished if runs.state(store, name).active), None)
+    busy = next((name for name in unfinished if runs.state(store, name).active and runs.holder(store, name) == box_name), None)
     why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
     up = found is not None and found.state == "running" and busy is None
     place = f"on the box ({found.id}, {found.instance_type})" if up else f"on this machine's CPU: {why}"

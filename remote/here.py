@@ -18,10 +18,13 @@ from remote.aws import Aws
 from remote.store import Store
 
 
-def evaluate(aws: Aws, run: schema.Run, run_id: str | None, split: str, root: Path, find: Callable, summary: Callable) -> None:
+def evaluate(
+    aws: Aws, run: schema.Run, run_id: str | None, split: str, root: Path, find: Callable, summary: Callable, scaffold: bool = False
+) -> None:
     """Score a finished run on other rows, keep the result beside it in S3 as evaluations/<split>.json, and print it.
 
-    `find` tells which file a split of the run's data is.
+    `find` tells which file a split of the run's data is. With `scaffold` both models answer once more with the keys filled in;
+    those scores are a table of their own.
     """
     _packages()
     folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
@@ -32,7 +35,8 @@ def evaluate(aws: Aws, run: schema.Run, run_id: str | None, split: str, root: Pa
     print(f"scoring {folder.name} on {rows}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
-        done = subprocess.run([sys.executable, "-m", "trainer.examine", str(folder), str(rows), str(out)], stdout=sys.stderr, cwd=root)
+        words = [sys.executable, "-m", "trainer.examine", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
+        done = subprocess.run(words, stdout=sys.stderr, cwd=root)
         if done.returncode:
             raise Problem(f"the trainer could not score {folder.name}", "its own words are above", reason="crashed")
         found = out.with_name(f"{rows.stem}.json").read_bytes()
@@ -41,7 +45,10 @@ def evaluate(aws: Aws, run: schema.Run, run_id: str | None, split: str, root: Pa
         )
         store.put(name, found)
     scores = json.loads(found)
-    Console(width=120, highlight=False).print(show.scores(summary(scores), f"{folder.name} on {rows.stem} ({scores['rows']} rows)"))
+    screen, title = Console(width=120, highlight=False), f"{folder.name} on {rows.stem} ({scores['rows']} rows)"
+    screen.print(show.scores(summary(scores), title))
+    if filled := scores.get("scaffold"):
+        screen.print(show.scores(summary({"task": scores["task"]} | filled), f"{title}, keys filled in: no score of the run's"))
     if scores["trained_on"]:
         print("note       the run was trained on these very rows: this is no test")
     print(f"kept       {store.url(name)}")

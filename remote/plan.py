@@ -130,13 +130,14 @@ def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
     start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
     start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left")}
     start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
+    given = {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root, "instance_id": Fact("instance_id")}
     plan = [
         Call(check, {"settings": run}),
         Call(budget.hold, {"run": run, "planned": Fact("planned")}, said=False),
         _alone(run, "train"),
         Call(box.require, {"name": run.box.name}),
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}),
-        Call(runs.prepare, {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root}),
+        Call(runs.prepare, given),
         Call(budget.guard, {"run": run, "instance_id": Fact("instance_id"), "run_id": Fact("run_id")}, said=False),
         Step("train", start, timeout=600, when=Fact("to_do")),
         Call(lock.release, {"lock": Fact("lock")}, said=False),

@@ -106,7 +106,13 @@ def manifest(store: Store, run_id: str) -> dict | None:
     return json.loads(body) if body else None
 
 
-def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -> dict:
+def holder(store: Store, run_id: str) -> str | None:
+    """The name of the box that the run was given to last; None before it was given to any."""
+    body = store.get(f"runs/{run_id}/box.json")
+    return json.loads(body)["name"] if body else None
+
+
+def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, instance_id: str) -> dict:
     """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
     store.check()
@@ -120,7 +126,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -
         if Path(source).suffix in EXTENSIONS:
             inputs[source], _ = store.put_input(root / source)
             run.data.also_sha256[source] = inputs[source]
-    run_id, to_do = _unfinished(store, run), "yes"
+    (run_id, taken), to_do = _unfinished(store, run), "yes"
     if run_id is None and (run_id := _unpublished(store, run, image)):
         to_do = "no"
     elif run_id is None:
@@ -128,25 +134,44 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path) -
     elif state(store, run_id).phase not in ACTIVE:
         # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
         _enter(store, run_id, "created")
+    if to_do == "yes":
+        _give(store, run_id, run.box.name, instance_id, taken)
     return {"run_id": run_id, "inputs": " ".join(sorted(set(inputs.values()))), "to_do": to_do}
 
 
-def _unfinished(store: Store, run: schema.Run) -> str | None:
-    """The unfinished run with these settings, if any; a Problem while a run with other settings goes on."""
-    found = None
+def _unfinished(store: Store, run: schema.Run) -> tuple[str | None, str | None]:
+    """The unfinished run with these settings, if any, and the etag of what says whose it is; a Problem while it is another box's,
+    or while this box has another run to do."""
+    found = None, None
     for run_id, files in listing(store).items():
         if "config.yaml" not in files or "manifest.json" in files:
             continue
-        current = state(store, run_id)
-        if load.fingerprint(configuration(store, run_id)) == load.fingerprint(run):
-            found = run_id if current.phase != "cancelled" else found
-        elif current.active:
+        given, etag = store.tagged(f"runs/{run_id}/box.json")
+        current, made = state(store, run_id), configuration(store, run_id)
+        name = json.loads(given)["name"] if given else made.box.name
+        if load.fingerprint(made) == load.fingerprint(run):
+            if current.active and name != run.box.name:
+                raise Problem(
+                    f"run `{run_id}` of these very settings is {current.phase} on the box `{name}`",
+                    f"`inv logs --run {run_id}` follows it; another of the same: `inv train -- seed=...`",
+                    reason="refused",
+                )
+            found = (run_id, etag) if current.phase != "cancelled" else found
+        elif current.active and name == run.box.name and current.phase != "created":
+            # A run of this box that is only created is being started by nobody: its lock is ours. The box itself has the last word.
             raise Problem(
                 f"run `{run_id}` with other settings is still {current.phase}",
                 "`inv logs` follows it; `inv down --force` ends it",
                 reason="refused",
             )
     return found
+
+
+def _give(store: Store, run_id: str, name: str, instance_id: str, etag: str | None) -> None:
+    """Write down which box has the run: another that wakes up with it on its volume lets go of it. A Problem if one was faster."""
+    place, body = f"runs/{run_id}/box.json", json.dumps({"name": name, "instance": instance_id}).encode()
+    if (store.replace(place, body, etag) if etag else store.create(place, body)) is None and store.get(place) != body:
+        raise Problem(f"run `{run_id}` was given to another box just now", "`inv status` shows it", reason="refused")
 
 
 def _unpublished(store: Store, run: schema.Run, image: str) -> str | None:

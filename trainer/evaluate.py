@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -61,15 +62,17 @@ def reload(tuned: PeftModel, adapter: Path) -> None:
 
 
 @torch.inference_mode()
-def generate(model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str) -> list[Answer]:
-    """The model's own answer to every row, in the rows' order. Rows of like length share a batch."""
+def generate(
+    model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str, way: Callable | None = None
+) -> list[Answer]:
+    """The model's answer to every row, in the rows' order, by `answer` or in another way. Rows of like length share a batch."""
     model.eval()
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt))
     answers: dict[int, Answer] = {}
     record.event("progress", what=what, done=0, of=len(order))
     for start in range(0, len(order), settings.train.eval_batch):
         batch = order[start : start + settings.train.eval_batch]
-        outputs = answer(model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
+        outputs = (way or answer)(model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
         answers |= dict(zip(batch, outputs, strict=True))
         record.event("progress", what=what, done=len(answers), of=len(order))
         print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)

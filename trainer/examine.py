@@ -1,40 +1,53 @@
-"""python -m trainer.examine RUN_FOLDER ROWS OUT: a finished run scored on other rows, into OUT.json and OUT.predictions.jsonl.
+"""python -m trainer.examine RUN_FOLDER ROWS OUT [scaffold]: a finished run scored on other rows, into OUT.json and OUT.predictions.jsonl.
 
-Base and tuned model answer every row as they did when the run was scored: same prompt, quantisation and scorer. Nothing in the
-run's folder is written.
+Base and tuned model answer every row as they did when the run was scored: same prompt, quantisation and scorer. With `scaffold`
+they answer once more, the keys filled in; those scores stand apart. Nothing in the run's folder is written.
 """
 
 import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from conf.problem import Problem
+from conf.schema import Recipe
 from data.rows import Row, RowError, read
-from trainer import attention, evaluate, files, finished, glance, record
+from trainer import attention, evaluate, files, finished, glance, record, scaffold
 from trainer.failure import diagnose
 from trainer.prompt import Example
 
 
 class Screen:
-    """Shows what an evaluation does; it leaves nothing on the disk."""
+    """Takes the place of a run's record, and leaves nothing on the disk."""
 
-    def event(self, _kind: str, **_values) -> None:
-        pass  # `generate` prints the same
+    def __init__(self):
+        self.seconds: dict[str, float] = {}  # of each part that was scored; `generate` itself prints how far it is
+        self._begun = 0.0
+
+    def event(self, _kind: str, what: str, done: int, of: int) -> None:
+        if not done:
+            self._begun = time.monotonic()
+        self.seconds[what] = round(time.monotonic() - self._begun, 2)
 
     def beat(self) -> None:
         pass
 
 
-def examine(folder: Path, source: Path, split: str) -> tuple[dict, list[dict]]:
+def examine(folder: Path, source: Path, split: str, with_scaffold: bool = False) -> tuple[dict, list[dict]]:
     """The scores and the answers of the run in `folder` on the rows of `source`."""
     begun = time.monotonic()
     run = finished.load(folder)
     rows = _rows(source)
     settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
     examples, sha256 = run.prompt.examples(rows, settings.data), files.digest(source)
-    scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, Screen())
+    parts = scaffold.parts(examples) if with_scaffold else None
+    screen = Screen()
+    scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, screen)
+    if parts:
+        scores["scaffold"], texts = filled_in(run, examples, settings, parts, screen)
+        answers = [row | {"scaffold": each} for row, each in zip(answers, texts, strict=True)]
     return scores | {
         "run_id": folder.name,
         "split": split,
@@ -46,6 +59,20 @@ def examine(folder: Path, source: Path, split: str) -> tuple[dict, list[dict]]:
         "seconds": round(time.monotonic() - begun, 1),
         "time": record.now(),
     }, answers
+
+
+def filled_in(
+    run: finished.Finished, examples: list[Example], settings: Recipe, parts: list[str], screen: Screen
+) -> tuple[dict, list[dict]]:
+    """What both models score, and answer, when the scaffold is filled in for them."""
+    way = partial(scaffold.answers, scaffold=parts)
+    tuned = evaluate.generate(run.tuned, run.prompt, examples, settings, screen, "scoring tuned, keys filled in", way)
+    with run.tuned.disable_adapter():
+        base = evaluate.generate(run.tuned, run.prompt, examples, settings, screen, "scoring base, keys filled in", way)
+    rows = [example.row for example in examples]
+    scores = {"base": evaluate.judged(base, rows, settings), "tuned": evaluate.judged(tuned, rows, settings)}
+    texts = [{"base": old, "tuned": new} for (old, _), (new, _) in zip(base, tuned, strict=True)]
+    return scores | {"parts": parts, "seconds": screen.seconds}, texts
 
 
 def _rows(source: Path) -> list[Row]:
@@ -74,10 +101,11 @@ def losses(run: finished.Finished, examples: list[Example]) -> dict[str, float]:
 def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
     try:
-        if len(sys.argv) != 4:
-            raise Problem("which run, which rows, and where to?", "python -m trainer.examine RUN_FOLDER ROWS OUT")
-        folder, source, out = map(Path, sys.argv[1:])
-        scores, answers = examine(folder, source, out.name)
+        places, options = sys.argv[1:4], sys.argv[4:]
+        if len(places) != 3 or options not in ([], ["scaffold"]):
+            raise Problem("which run, which rows, and where to?", "python -m trainer.examine RUN_FOLDER ROWS OUT [scaffold]")
+        folder, source, out = map(Path, places)
+        scores, answers = examine(folder, source, out.name, bool(options))
         out.parent.mkdir(parents=True, exist_ok=True)
         files.write(out.with_name(f"{out.name}.predictions.jsonl"), "".join(files.line(row) for row in answers))
         files.write(out.with_name(f"{out.name}.json"), files.page(scores))

@@ -71,16 +71,16 @@ class Prompt:
             raise Problem(what, "put a system turn's text into the first user turn", "bad_data") from error
 
     def tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        return [token for text, _ in self._pieces(messages) for token in self._encode(text)]
+        return [token for text, _ in self._pieces(messages) for token in self.encode(text)]
 
     def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
         prompt, earlier = [], []
         for text, answer in self._pieces(row.messages):
-            tokens = self._encode(text)
+            tokens = self.encode(text)
             if answer and learn is Learn.every_answer:
                 earlier.append((len(prompt), len(prompt) + len(tokens)))
             prompt += tokens
-        return Example(row, prompt, [*self._encode(row.completion), self.stop], self._values(row), tuple(earlier))
+        return Example(row, prompt, [*self.encode(row.completion), self.stop], self._values(row), tuple(earlier))
 
     def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
@@ -121,7 +121,8 @@ class Prompt:
             raise Problem(what, "make each answer a row of its own, with the turns before it", "bad_data")
         return written
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """A piece of text in tokens, nothing put before or behind it."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _values(self, row: Row) -> dict[str, range]:

@@ -13,6 +13,22 @@ choose() {
   shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
 }
 
+# ours, theirs or unknown: a run that another box has gone on with must not be touched by one that wakes up with it on its volume. Asked
+# once a boot, and again where S3 could not be reached for a while.
+whose() {
+  local said
+  if [ "$(cat "$STATE/ours" 2>/dev/null)" = "$run_id" ]; then
+    echo ours
+  elif ! said=$(quietly s3 cp --quiet "$target/box.json" -); then
+    echo unknown
+  elif [[ "$said" == *"\"$(cat "$PROGRAMS/instance")\""* ]]; then
+    echo "$run_id" >"$STATE/ours"
+    echo ours
+  else
+    echo theirs
+  fi
+}
+
 # Shipping must not slow the training down.
 quietly() { nice -n 19 aws "$@"; }
 
@@ -21,6 +37,7 @@ size() { stat -c %s "$1" 2>/dev/null || echo 0; }
 # A chunk is named by the offset of its first byte: shipped twice, it is the same chunk. All in one call: each start of `aws` costs
 # a second of one core.
 ship() {
+  [ "$(whose)" = ours ] || return 1
   rotate_token
   local offset end chunk file box="$STATE/outbox"
   offset=$(cat "$shipped" 2>/dev/null || echo 0)
@@ -33,7 +50,10 @@ ship() {
   fi
   for file in state.json events.jsonl; do [ ! -f "$run/$file" ] || cp "$run/$file" "$box/$file" || return 1; done
   pack_checkpoints "$box/checkpoints"
-  quietly s3 cp --quiet --recursive "$box" "$target" || return 1 # the next round ships it all again
+  if ! quietly s3 cp --quiet --recursive "$box" "$target"; then # the next round ships it all again
+    rm -f "$STATE/ours"
+    return 1
+  fi
   if [ "$end" -gt "$offset" ]; then
     mirror "$chunk" || log "CloudWatch did not take a chunk; S3 has it"
     # Renamed: on a full disk the old offset stays, and the next round ships the chunk again, longer.
@@ -82,7 +102,8 @@ mirror() {
 
 # Everything first, the manifest last: whoever sees the manifest sees a whole run.
 deliver() {
-  quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
+  [ "$(whose)" = ours ] &&
+    quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
     --exclude manifest.json --exclude state.json &&
     quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
 }

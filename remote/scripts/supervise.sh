@@ -59,6 +59,14 @@ finish() {
   rm -f "$MOUNT/current" "$STATE/ending"
 }
 
+# The run goes on elsewhere: what this volume has of it is old.
+let_go() {
+  log "$(utc) another box has gone on with $run_id: this one lets go of it"
+  docker kill "$(container "$run_id")" >/dev/null 2>&1
+  rm -rf "$run"
+  rm -f "$MOUNT/current" "$STATE/ending" "$shipped" "$shipped.checkpoints"
+}
+
 # One look at the run; it takes PERIOD seconds, less where something ends or somebody rings.
 attend() {
   if ! mounted || [ ! -f "$MOUNT/current" ]; then
@@ -66,6 +74,10 @@ attend() {
     return
   fi
   choose
+  if [ "$(whose)" = theirs ]; then
+    let_go
+    return
+  fi
   case "$(container_state "$run_id")" in
     running | unknown)
       ship || log "S3 does not take the log; trying again in $PERIOD s"

@@ -11,8 +11,8 @@ from remote import aws as account
 from remote import follow, runs
 
 
-def prepare(aws, settings, *words):
-    return runs.prepare(aws, settings(*words), "reg/name@sha256:1", "tag", settings.root)
+def prepare(aws, settings, *words, instance="i-1"):
+    return runs.prepare(aws, settings(*words), "reg/name@sha256:1", "tag", settings.root, instance)
 
 
 def set_state(store, run_id, phase, minutes_ago=0, **more):
@@ -71,7 +71,7 @@ def test_a_finished_run_that_nobody_has_published_is_not_paid_for_twice(aws, sto
     other = prepare(aws, settings, "seed=2")["run_id"]
     assert other != first["run_id"]
     set_state(store, other, "failed")
-    changed = runs.prepare(aws, settings(), "reg/name@sha256:2", "other tag", settings.root)
+    changed = runs.prepare(aws, settings(), "reg/name@sha256:2", "other tag", settings.root, "i-1")
     assert changed["run_id"] != first["run_id"], "another trainer may make another run of the same settings"
 
 
@@ -89,6 +89,52 @@ def test_other_settings_are_refused_while_a_run_goes_on_but_not_for_ever(aws, st
         prepare(aws, settings, "lora.r=8")
     set_state(store, first, "running", minutes_ago=30)
     assert prepare(aws, settings, "lora.r=8")["run_id"] != first
+
+
+def test_a_run_that_was_made_and_never_started_is_in_nobodys_way(aws, store, settings):
+    """`train` failed between the two: the box had no GPU, say. The box's lock is ours, so nobody is starting it now."""
+    first = prepare(aws, settings)["run_id"]
+    assert runs.state(store, first).phase == "created"
+    assert prepare(aws, settings, "lora.r=8")["run_id"] != first
+    assert prepare(aws, settings)["run_id"] == first, "its own settings still mean it"
+
+
+def test_two_people_with_a_box_each_are_not_in_each_others_way(aws, store, settings):
+    hers = prepare(aws, settings, "box.name=ada")["run_id"]
+    set_state(store, hers, "running")
+    his = prepare(aws, settings, "box.name=bob", "lora.r=8", instance="i-2")["run_id"]
+    assert his != hers and (runs.holder(store, hers), runs.holder(store, his)) == ("ada", "bob")
+
+
+@pytest.mark.parametrize("phase", ["created", "running", "uploading"])
+def test_a_run_that_goes_on_elsewhere_is_not_begun_a_second_time(aws, store, settings, phase):
+    hers = prepare(aws, settings, "box.name=ada")["run_id"]
+    set_state(store, hers, phase)
+    with pytest.raises(Problem, match=f"{hers}.* of these very settings is {phase} on the box `ada`"):
+        prepare(aws, settings, "box.name=bob", instance="i-2")
+    assert runs.holder(store, hers) == "ada"
+
+
+def test_a_run_that_has_ended_elsewhere_is_given_to_the_box_that_goes_on_with_it(aws, store, settings):
+    hers = prepare(aws, settings, "box.name=ada")["run_id"]
+    set_state(store, hers, "running", minutes_ago=30)
+    assert prepare(aws, settings, "box.name=bob", instance="i-2")["run_id"] == hers
+    assert json.loads(store.get(f"runs/{hers}/box.json")) == {"name": "bob", "instance": "i-2"}
+
+
+def test_of_two_boxes_that_take_a_run_at_once_one_gets_it(aws, store, settings, monkeypatch):
+    first = prepare(aws, settings, "box.name=ada")["run_id"]
+    set_state(store, first, "failed")
+    enter = runs._enter
+
+    def somebody_is_faster(store, run_id, phase):
+        enter(store, run_id, phase)
+        store.put(f"runs/{first}/box.json", json.dumps({"name": "eve", "instance": "i-3"}).encode())
+
+    monkeypatch.setattr(runs, "_enter", somebody_is_faster)
+    with pytest.raises(Problem, match="was given to another box just now"):
+        prepare(aws, settings, "box.name=bob", instance="i-2")
+    assert runs.holder(store, first) == "eve"
 
 
 def test_verbs_mean_the_newest_sealed_run_of_their_kind(aws, store, settings):
