@@ -5,6 +5,7 @@
 main() {
   local id
   mounted || fail refused "the volume is not mounted on the box, so no run goes on there" "\`inv status\` shows the runs"
+  need_docker
   [ -f "$MOUNT/current" ] || fail refused "no run goes on on this box" "\`inv status\` shows the runs"
   id=$(cat "$MOUNT/current")
   printf '%s\n' cancelled "" "somebody asked for it" "\`inv train\` starts a new run" >"$STATE/ending.part"

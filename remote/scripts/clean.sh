@@ -12,7 +12,8 @@ main() {
     before=$(free)
     for id in "$MOUNT/runs"/*; do
       id=${id##*/}
-      [[ " $KEPT " != *" $id "* && "$(container_state "$id")" != running && -d "$MOUNT/runs/$id" ]] || continue
+      [[ " $KEPT " != *" $id "* && -d "$MOUNT/runs/$id" ]] || continue
+      case "$(container_state "$id")" in running | unknown) continue ;; esac # without docker's word it may well run
       docker rm --force "$(container "$id")" >/dev/null 2>&1 || true
       changed=yes
       rm -rf "${MOUNT:?}/runs/$id" "$MOUNT/shipped/$id" "$MOUNT/shipped/$id.checkpoints"

@@ -30,12 +30,15 @@ fail() {
 
 need() { command -v "$1" >/dev/null || fail bad_config "the box has no \`$1\`" "choose an image that has it: \`box.ami=...\`"; }
 
-docker_answers() { docker info >/dev/null 2>&1; }
+# A daemon that hangs must not hold up whoever asks.
+ask_docker() { timeout 20 docker "$@"; }
+
+docker_answers() { ask_docker info >/dev/null 2>&1; }
 
 # Without its daemon docker calls every image and every container unknown.
 need_docker() { docker_answers || fail unreachable "docker on the box does not answer" "\`inv down\` and \`inv up\` restart it"; }
 
-need_gpu() { [ "$GPU" = no ] || nvidia-smi -L >/dev/null 2>&1 || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"; }
+need_gpu() { [ "$GPU" = no ] || timeout 20 nvidia-smi -L >/dev/null 2>&1 || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"; }
 
 utc() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 
@@ -45,7 +48,7 @@ container() { printf 'fine-tune-slm-%s' "$1"; }
 
 # State.Status of a run's container; "absent", or "unknown" where docker itself does not answer: it may well run.
 container_state() {
-  docker inspect --format '{{.State.Status}}' "$(container "$1")" 2>/dev/null && return
+  ask_docker inspect --format '{{.State.Status}}' "$(container "$1")" 2>/dev/null && return
   if docker_answers; then echo absent; else echo unknown; fi
 }
 
@@ -54,10 +57,10 @@ phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$1/state.json" 2>/dev/null
 # write_state FOLDER PHASE [REASON EVIDENCE HINT]
 write_state() {
   local evidence
-  evidence=$(printf '%s' "${4:-}" | tr -d '\000-\037"\134' | cut -c 1-500)
+  evidence=$(printf '%s' "${4:-}" | tr -d '\000-\037"\134' | head -c 500 | iconv -c -f UTF-8 -t UTF-8) || true # the cut may be in a character
   printf '{"phase": "%s", "since": "%s", "reason": "%s", "evidence": "%s", "hint": "%s", "heartbeat": "%s"}\n' \
-    "$2" "$(utc)" "${3:-}" "$evidence" "${5:-}" "$(utc)" >"$1/state.part"
-  mv "$1/state.part" "$1/state.json"
+    "$2" "$(utc)" "${3:-}" "$evidence" "${5:-}" "$(utc)" >"$1/state.part" &&
+    mv "$1/state.part" "$1/state.json"
 }
 
 # The Hub token, into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`. A secret may be
@@ -104,7 +107,7 @@ start_supervisor() {
   if [ -d "$BOX_ROOT/run/systemd/system" ]; then
     systemctl start fine-tune-slm.service >&2
   else
-    setsid flock --nonblock --close "$STATE/supervisor.lock" "$PROGRAMS/supervise.sh" </dev/null >>"$BOX_ROOT/var/log/fine-tune-slm.log" 2>&1 7>&- &
+    setsid flock --nonblock --close "$STATE/supervisor.lock" "$PROGRAMS/supervise.sh" </dev/null >>"$BOX_ROOT/var/log/fine-tune-slm.log" 2>&1 7>&- 9>&- &
   fi
   [ ! -p "$STATE/bell" ] || echo 1<>"$STATE/bell"
 }
@@ -126,6 +129,7 @@ if [ -n "${LEASE:-}" ]; then
   # One after the other: a command that was sent twice finds its work done.
   exec 7>"$STATE/step.lock"
   flock --timeout "$LEASE" 7
+  renew "$LEASE" # the one before has given its own back
   trap 'renew 0' EXIT
 fi
 

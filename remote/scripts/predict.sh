@@ -32,8 +32,9 @@ answer() {
 main() {
   local others
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
+  need_docker
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
-  others=$(docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
+  others=$(ask_docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
   [ -z "$others" ] || fail refused "${others#fine-tune-slm-} is training on this box, and needs its memory" "wait for it: \`inv logs --follow\`"
   rm -rf "$work"
   mkdir -p "$work"

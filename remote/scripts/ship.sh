@@ -29,14 +29,15 @@ whose() {
   fi
 }
 
-# Shipping must not slow the training down.
-quietly() { nice -n 19 aws "$@"; }
+# Shipping must not slow the training down; nor may a network that is gone keep a box on that is to be stopped.
+quietly() { nice -n 19 timeout "${PATIENCE:-3600}" aws --cli-connect-timeout 5 "$@"; }
 
 size() { stat -c %s "$1" 2>/dev/null || echo 0; }
 
 # A chunk is named by the offset of its first byte: shipped twice, it is the same chunk. All in one call: each start of `aws` costs
-# a second of one core.
-ship() {
+# a second of one core. Only at the `end` the log's last line may be one without an end, and only then goes a phase that ends the
+# run, behind all else: whoever reads it has read the rest.
+ship() { # [end]
   [ "$(whose)" = ours ] || return 1
   rotate_token
   local offset end chunk file box="$STATE/outbox"
@@ -47,8 +48,12 @@ ship() {
   if [ "$end" -gt "$offset" ]; then
     hide "$run/log.txt" || return 1
     tail -c +$((offset + 1)) "$run/log.txt" | head -c $((end - offset)) >"$chunk" || return 1
+    [ "${1:-}" = end ] || whole_lines "$chunk" || return 1
+    end=$((offset + $(size "$chunk")))
+    [ "$end" -gt "$offset" ] || rm "$chunk"
   fi
   for file in state.json events.jsonl; do [ ! -f "$run/$file" ] || cp "$run/$file" "$box/$file" || return 1; done
+  case "$(phase "$box")" in failed | cancelled | "done") rm "$box/state.json" ;; esac
   pack_checkpoints "$box/checkpoints"
   if ! quietly s3 cp --quiet --recursive "$box" "$target"; then # the next round ships it all again
     rm -f "$STATE/ours"
@@ -59,7 +64,13 @@ ship() {
     # Renamed: on a full disk the old offset stays, and the next round ships the chunk again, longer.
     echo "$end" >"$shipped.part" && mv "$shipped.part" "$shipped" || return 1
   fi
-  note_checkpoints "$box/checkpoints"
+  note_checkpoints "$box/checkpoints" || return 1
+  [ "${1:-}" != end ] || quietly s3 cp --quiet "$run/state.json" "$target/state.json"
+}
+
+# What stands behind the last line's end waits for the next round: half a token would not be known for one.
+whole_lines() {
+  [ -z "$(tail -c 1 "$1")" ] || truncate -s "-$(tail -n 1 "$1" | wc -c)" "$1"
 }
 
 # A token that was replaced in its secret is replaced here while the run goes on: whoever asks the Hub reads the file each time.
@@ -88,17 +99,21 @@ note_checkpoints() {
   printf '%s\n' "${kept[@]}" >"$shipped.checkpoints"
 }
 
-# CloudWatch wants JSON: {"timestamp": milliseconds, "message": text}; it refuses empty messages.
+# CloudWatch wants JSON: {"timestamp": milliseconds, "message": text}; it refuses empty messages, and more than 10,000 of them or a
+# megabyte at once, each counted with 26 bytes more: of so much only the end is mirrored. S3 has it all.
 mirror() {
   local now
   now=$(date +%s%3N)
-  grep -v '^ *$' "$1" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
+  tail -c 600000 "$1" | iconv -c -f UTF-8 -t UTF-8 | tail -n 9000 >"$STATE/mirror.txt"
+  grep -v '^ *$' "$STATE/mirror.txt" | tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/\\t/g' \
     -e "s/.*/{\"timestamp\": $now, \"message\": \"&\"}/" | paste -sd, | sed -e 's/^/[/' -e 's/$/]/' >"$STATE/mirror.json"
-  if [ "${1##*/}" = 000000000000 ]; then
-    quietly logs create-log-stream --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" 2>/dev/null || true
-  fi
-  quietly logs put-log-events --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" --log-events "file://$STATE/mirror.json" >/dev/null
+  [ -s "$STATE/mirror.json" ] && [ "$(cat "$STATE/mirror.json")" != "[]" ] || return 0
+  put_mirror 2>/dev/null || { stream create-log-stream && put_mirror; }
 }
+
+stream() { quietly logs "$1" --log-group-name "$LOG_GROUP" --log-stream-name "$STREAM_PREFIX/$run_id" "${@:2}"; }
+
+put_mirror() { stream put-log-events --log-events "file://$STATE/mirror.json" >/dev/null; }
 
 # Everything first, the manifest last: whoever sees the manifest sees a whole run.
 deliver() {
@@ -106,13 +121,4 @@ deliver() {
     quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
     --exclude manifest.json --exclude state.json &&
     quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
-}
-
-retry() { # COMMAND...
-  local pause=2
-  until "$@"; do
-    [ "$pause" -lt 300 ] || return 1
-    sleep "$pause"
-    pause=$((pause * 2))
-  done
 }

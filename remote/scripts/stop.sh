@@ -19,7 +19,7 @@ unmount() {
 look() {
   answers=yes going=""
   if docker_answers; then
-    going=$(docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
+    going=$(ask_docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
     going=${going#fine-tune-slm-}
   else
     answers=no

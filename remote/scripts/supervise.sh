@@ -20,40 +20,51 @@ full() { [ "$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $4 }')" -lt 1024 ]; }
 doze() { read -r -t "$PERIOD" -u 8 || true; }
 
 explain_exit() {
-  local name code words
+  local name code words no_room=no
   name=$(container "$run_id")
-  code=$(docker inspect --format '{{.State.ExitCode}}' "$name" 2>/dev/null || echo 137)
+  code=$(ask_docker inspect --format '{{.State.ExitCode}}' "$name" 2>/dev/null || echo 137)
+  ! full || no_room=yes
+  [ "$no_room" = no ] || rm -f "$MOUNT/reserve" # nothing could be written down
   if [ -f "$STATE/ending" ]; then
     mapfile -t words <"$STATE/ending"
     write_state "$run" "${words[@]}"
-  elif [ "$(docker inspect --format '{{.State.OOMKilled}}' "$name" 2>/dev/null)" = true ]; then
+  elif [ "$(ask_docker inspect --format '{{.State.OOMKilled}}' "$name" 2>/dev/null)" = true ]; then
     write_state "$run" failed out_of_memory "the kernel ended the trainer: the box has no memory left" "lower \`train.pack_tokens\`, then \`inv train\`"
   elif [ "$(phase "$run")" = failed ]; then
     return 0
-  elif full; then # the trainer had no room to say so itself
-    rm -f "$MOUNT/reserve"
+  elif [ "$no_room" = yes ]; then # the trainer had none to say so itself
     write_state "$run" failed disk_full "the volume has no room left" "inv up deploy train -- box.disk_gb=... makes it larger; inv clean removes old runs"
   elif [ "$code" -gt 128 ]; then
     write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "\`inv train\` goes on from the newest checkpoint"
   else
-    docker logs --tail 20 "$name" >>"$run/log.txt" 2>&1 || true
+    ask_docker logs --tail 20 "$name" >>"$run/log.txt" 2>&1 || true
     write_state "$run" failed crashed "$(grep -v '^ *$' "$run/log.txt" | tail -n 1)" "\`inv logs\` shows what it printed"
   fi
 }
 
+# finish [ended]: say how the run ended, deliver what it made, and let it go once S3 has all of it. Whoever starts the run again
+# waits for that, and what has been started meanwhile is not finished.
 finish() {
+  local code=0
+  exec 9>"$STATE/run.lock"
+  if flock --timeout 60 9; then conclude "$@" || code=1; else code=1; fi
+  exec 9>&-
+  return "$code"
+}
+
+conclude() {
+  if [ "${1:-}" != ended ]; then
+    case "$(container_state "$run_id")" in running | unknown) return 0 ;; esac
+  fi
   case "$(phase "$run")" in
     uploading)
-      if retry deliver; then
-        write_state "$run" "done"
-      else
-        write_state "$run" failed unreachable "S3 did not take the run's files" "\`inv train\` delivers them again"
-      fi
+      deliver || return 1
+      write_state "$run" "done"
       ;;
     "done" | cancelled) ;;
     *) explain_exit ;;
   esac
-  retry ship
+  ship end || return 1
   # A finished run's checkpoints are on the volume, and nobody goes on from them.
   [ "$(phase "$run")" != "done" ] || quietly s3 rm --quiet --recursive "$target/checkpoints" || log "checkpoints are left in S3"
   rm -f "$MOUNT/current" "$STATE/ending"
@@ -62,7 +73,7 @@ finish() {
 # The run goes on elsewhere: what this volume has of it is old.
 let_go() {
   log "$(utc) another box has gone on with $run_id: this one lets go of it"
-  docker kill "$(container "$run_id")" >/dev/null 2>&1
+  ask_docker kill "$(container "$run_id")" >/dev/null 2>&1
   rm -rf "$run"
   rm -f "$MOUNT/current" "$STATE/ending" "$shipped" "$shipped.checkpoints"
 }
@@ -83,7 +94,13 @@ attend() {
       ship || log "S3 does not take the log; trying again in $PERIOD s"
       rest
       ;;
-    *) finish ;;
+    *)
+      if ! finish; then # an end that S3 does not take is no use of the box
+        log "$(utc) S3 does not take the end of $run_id; trying again in $PERIOD s"
+        doze
+        return
+      fi
+      ;;
   esac
   used=$(seconds)
 }
@@ -93,18 +110,20 @@ end_run() {
   mounted && [ -f "$MOUNT/current" ] || return 0
   choose
   printf '%s\n' "$@" >"$STATE/ending"
-  docker stop "$(container "$run_id")" >/dev/null
-  finish
+  timeout 150 docker stop "$(container "$run_id")" >/dev/null || log "docker did not stop $run_id"
+  finish ended || log "S3 does not have the end of $run_id; the volume has"
 }
 
-# A trainer that hangs is no use of the box: nothing written for IDLE seconds, and nothing computed.
+# A trainer that hangs is no use of the box: nothing written for IDLE seconds, no model fetched either, and nothing computed. A GPU
+# that does not answer computes nothing.
 hangs() {
-  local newest
+  local most
   mounted && [ -f "$MOUNT/current" ] || return 1
   choose
-  newest=$(stat -c %Y "$run/state.json" "$run/log.txt" "$run/events.jsonl" 2>/dev/null | sort -n | tail -n 1)
-  [ $(($(date +%s) - ${newest:-0})) -ge "$IDLE" ] || return 1
-  [ "$GPU" = no ] || [ "$(nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits 2>/dev/null | sort -n | tail -n 1)" = 0 ]
+  [ -z "$(find "$run" "$MOUNT/hub-cache" -newermt "-$IDLE seconds" -print -quit 2>/dev/null)" ] || return 1
+  [ "$GPU" = yes ] || return 0
+  most=$(timeout 20 nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits 2>/dev/null | grep -E '^[0-9]+$' | sort -n | tail -n 1)
+  [ "${most:-0}" -eq 0 ]
 }
 
 # When AWS will take this spot box back, if it has said so: two minutes before.
@@ -129,7 +148,7 @@ judge() {
   elif [ $((now - used)) -ge "$IDLE" ]; then
     give_up "idle: no run and no command for $(minutes $((now - used)))"
   elif taken=$(notice); then
-    end_run failed stopped "AWS takes this spot box back at $taken" "\`inv up deploy train\` goes on from the newest checkpoint"
+    PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $taken" "\`inv up deploy train\` goes on from the newest checkpoint"
     report "spot interruption" || log "S3 did not take the report"
   elif hangs; then
     give_up "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"
@@ -152,6 +171,7 @@ report() { # WHY IT STOPS
 
 # The box stops itself, with its own role; a shutdown stops it, too, where the role may not.
 give_up() { # WHY
+  local PATIENCE=60 AWS_MAX_ATTEMPTS=2
   log "$(utc) stopping this box: $1"
   end_run failed stopped "the box stopped itself: $1" "\`inv up deploy train\` goes on from the newest checkpoint"
   quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $1" || log "the tag was not taken"

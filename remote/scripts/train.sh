@@ -12,7 +12,7 @@ name=$(container "$RUN_ID")
 
 refuse_second_run() {
   local others
-  others=$(docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | grep -vFx "$name" | head -n 1 || true)
+  others=$(ask_docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | grep -vFx "$name" | head -n 1 || true)
   [ -z "$others" ] || fail refused "${others#fine-tune-slm-} is still running on this box" "\`inv train\` with its settings attaches to it; \`inv status\` shows it"
 }
 
@@ -64,17 +64,18 @@ fetch_run() {
 }
 
 start() {
-  local gpus=()
+  local said gpus=()
   [ "$GPU" = no ] || gpus=(--gpus all)
   write_state "$run" starting
   docker rm --force "$name" >/dev/null 2>&1 || true
   # Root owns the volume's files, and without capabilities owning them is all that it can do in there.
   # A path means the same inside and outside, so that no file of a run depends on where it is read.
-  docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \
+  said=$(docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \
     --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
     --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET \
     --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 --env TOKENIZERS_PARALLELISM=false \
-    "$IMAGE" --config-dir "$run" --config-name config >/dev/null
+    "$IMAGE" --config-dir "$run" --config-name config 2>&1) ||
+    fail crashed "docker on the box could not start the trainer: $(tail -n 1 <<<"$said" | tr -d '\n"')" "\`inv doctor\` looks at the box; then \`inv train\` again"
 }
 
 supervise() {
@@ -84,6 +85,15 @@ supervise() {
   start_supervisor
 }
 
+# Whatever ended here goes to S3 first: then the supervisor has no more to say about it.
+take_over() {
+  local last
+  last=$(cat "$MOUNT/current" 2>/dev/null || true)
+  [ -z "$last" ] || [ "$last" = "$RUN_ID" ] || wait_for_delivery "\`inv status\`, then \`inv train\` again"
+  exec 9>"$STATE/run.lock"
+  flock --timeout 300 9 || fail unreachable "the box is still delivering $last to S3" "\`inv status\`, then \`inv train\` again"
+}
+
 main() {
   local state changed=no
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
@@ -91,6 +101,7 @@ main() {
   need_docker
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
   refuse_second_run
+  take_over
   state=$(container_state "$RUN_ID")
   if [ -f "$run/manifest.json" ]; then
     write_state "$run" uploading # finished here before, and not delivered

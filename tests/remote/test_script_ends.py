@@ -28,6 +28,9 @@ case "$1 $2 $*" in
   stop*) echo exited >docker/state ;;
 esac
 """
+LOGGED = 'echo "$*" >>aws.log'
+# Whose the run is, as S3 says it; the supervisor asks before it sends anything.
+WHOSE = '[ "$1" != --cli-connect-timeout ] || shift 2; case "$*" in *box.json*) cat claim 2>/dev/null || exit 1; exit ;; esac'
 # Sleeping costs no time here; the supervisor, which never ends by itself, ends with its last sleep.
 SLEEP = 'if [ "$1" = 60 ]; then kill -KILL $PPID; fi'
 
@@ -40,7 +43,7 @@ class Box:
         self.state.mkdir(parents=True)
         self.tool("docker", DOCKER)
         self.tool("sleep", SLEEP)
-        self.tool("aws", 'echo "$*" >>aws.log')
+        self.tool("aws", LOGGED)
         self.tool("mountpoint", "[ -e mounted ]")
         self.tool("umount", "rm mounted")
         self.tool("curl", "exit 7")
@@ -48,10 +51,11 @@ class Box:
         self.tool("nice", 'shift 2; exec "$@"')
         self.put("opt/fine-tune-slm/supervise.sh", "#!/bin/sh\n").chmod(0o755)
         self.put("opt/fine-tune-slm/instance", "i-1\n")
+        self.put("claim", '{"name": "me", "instance": "i-1"}')
 
     def tool(self, name: str, body: str) -> None:
         path = self.root / "bin" / name
-        path.write_text(f"#!/bin/sh\ncd '{self.root}'\n{body}\n")
+        path.write_text(f"#!/bin/sh\ncd '{self.root}'\n{WHOSE if name == 'aws' else ''}\n{body}\n")
         path.chmod(0o755)
 
     def put(self, name: str, text: str) -> Path:
@@ -238,6 +242,49 @@ def test_a_run_that_was_finished_and_not_delivered_is_delivered_and_not_trained_
     assert (result.code, result.facts["changed"], box.told()["phase"]) == (0, "no", "uploading"), result.stderr
 
 
+def test_a_run_that_starts_again_waits_until_the_supervisor_is_done_with_its_last_attempt(box):
+    box.going_on(phase="failed")
+    (box.mount / "hub-cache").mkdir()
+    box.tool("flock", 'touch asked; exec /usr/bin/flock "$@"')
+    box.tool("docker", DOCKER + '[ "$1" != run ] || { [ ! -e asked ] || touch in_order; echo running >docker/state; }')
+    assert train(box, NEED_GB=0).facts["changed"] == "yes"
+    assert (box.root / "in_order").exists()
+
+
+def test_a_run_whose_end_is_not_in_s3_is_not_pushed_aside_by_another(box):
+    box.going_on()
+    box.put("mnt/training/current", "another\n")
+    refused(train(box), "files are not in S3 yet")
+    assert (box.mount / "current").read_text() == "another\n"
+
+
+@pytest.mark.parametrize(("newest", "fetched"), [("000000000004", False), ("000000000008", True), ("000000000099", True)])
+def test_what_another_box_has_added_to_a_run_is_fetched_before_it_goes_on_here(box, newest, fetched):
+    """The volume has sent 8 bytes of the log: a piece in S3 that begins there or later is another's."""
+    folder = box.going_on(phase="failed")
+    box.put(f"mnt/training/runs/{RUN}/config.yaml", "old")
+    box.put(f"mnt/training/shipped/{RUN}", "8\n")
+    (box.mount / "hub-cache").mkdir()
+    run = "mnt/training/run.part"
+    box.tool(
+        "aws",
+        f"""case "$*" in
+  "s3 ls"*) echo "2026-11-22 12:00:00 4 000000000000"; echo "2026-11-22 12:00:00 4 {newest}" ;;
+  *p/runs/*) mkdir -p {run}/log; echo new >{run}/config.yaml; printf 'one\ntwo\nmore\n' >{run}/log/000000000000 ;;
+esac""",
+    )
+    box.tool("docker", DOCKER + '[ "$1" != run ] || echo running >docker/state')
+    assert train(box, NEED_GB=0).facts["changed"] == "yes"
+    assert ((folder / "config.yaml").read_text() == "new\n") == fetched
+
+
+def test_docker_s_own_words_are_told_where_it_cannot_start_the_trainer(box):
+    box.going_on(phase="failed")
+    (box.mount / "hub-cache").mkdir()
+    box.tool("docker", DOCKER + '[ "$1" != run ] || { echo "could not select device driver: [[gpu]]" >&2; exit 125; }')
+    refused(train(box, NEED_GB=0, GPU="no"), "could not start the trainer: could not select device driver: [[gpu]]", "crashed")
+
+
 def test_an_image_is_pulled_once_with_a_token_of_the_box_s_own(box):
     box.tool(
         "docker", 'case "$1 $2" in "info "*) ;; "image inspect") [ -e pulled ] ;; "login "*) cat >token ;; "pull "*) touch pulled ;; esac'
@@ -353,11 +400,103 @@ def test_what_the_trainer_says_itself_stays(box):
     assert box.told() == {"phase": "failed"}
 
 
-def test_a_finished_run_that_s3_does_not_take_is_said_to_be_undelivered(box):
-    box.going_on(phase="uploading")
+@pytest.mark.parametrize(("phase", "ended"), [("uploading", "done"), ("running", "failed")])
+def test_an_end_that_s3_does_not_take_is_kept_and_delivered_when_the_box_is_up_again(box, phase, ended):
+    """It is no use of the box either: idle, it stops."""
+    box.going_on(phase=phase, exit="1")
     box.tool("aws", '[ "$1" != s3 ]')
+    said = box.supervise()
+    assert f"S3 does not take the end of {RUN}" in said and "stopping this box: idle" in said
+    assert (box.mount / "current").exists()
+    box.put("mounted", "")
+    box.tool("aws", LOGGED)
     box.supervise()
-    assert box.told()["reason"] == "unreachable"
+    assert box.told()["phase"] == ended and not (box.mount / "current").exists()
+    assert int((box.mount / f"shipped/{RUN}").read_text()) >= len("one\ntwo\n")
+
+
+def calls(box, *words: str) -> list[int]:
+    """At which places of all that `aws` was asked these words stand."""
+    return [place for place, line in enumerate((box.root / "aws.log").read_text().splitlines()) if all(word in line for word in words)]
+
+
+def test_the_phase_that_ends_a_run_travels_behind_the_last_of_its_log(box):
+    """Whoever watches stops at that phase."""
+    folder = box.going_on(phase="failed", state="running", exit="1")
+    (folder / "log.txt").write_text("one\nno end")
+    box.tool(
+        "aws",
+        LOGGED
+        + '; case "$*" in *outbox*) ls run/fine-tune-slm/outbox | tr "\n" " " >>sent; cat run/fine-tune-slm/outbox/log/* >>sent ;; esac',
+    )
+    box.tool(
+        "docker", DOCKER.replace("rm -f docker/state; exit 125", "if [ -e waited ]; then rm -f docker/state; else touch waited; fi; exit 0")
+    )
+    box.supervise()
+    sent = (box.root / "sent").read_text()
+    assert sent.startswith("checkpoints log one\n") and sent.endswith("no end"), "half a line may be half a token"
+    assert "state.json" not in sent
+    (last,) = calls(box, "state.json s3://b/p/runs")
+    assert last > max(calls(box, "outbox"))
+
+
+def test_a_box_that_wakes_up_with_a_run_that_another_one_has_gone_on_with_lets_go_of_it(box):
+    folder = box.going_on(state="running")
+    box.put("claim", '{"name": "other", "instance": "i-2"}')
+    box.tool("docker", DOCKER + '[ "$1" != kill ] || rm docker/state')
+    assert f"another box has gone on with {RUN}" in box.supervise()
+    assert not (folder.exists() or (box.mount / "current").exists() or (box.root / "docker/state").exists())
+    assert calls(box, "runs") == [], "it has touched what is the other's"
+
+
+def test_a_box_sends_nothing_before_s3_has_said_whose_the_run_is(box):
+    box.going_on(state="running", exit="143")
+    (box.root / "claim").unlink()
+    box.tool("docker", DOCKER.replace("rm -f docker/state; exit 125", "/bin/sleep 0.2"))
+    box.supervise(life=2)
+    assert calls(box, "outbox") == [] and (box.mount / "current").exists()
+
+
+def test_a_docker_that_hangs_does_not_keep_the_box_on(box):
+    box.going_on(state="running")
+    box.tool("docker", "exec /bin/sleep 60")
+    box.tool("timeout", 'shift; exec /usr/bin/timeout 0.3 "$@"')
+    said = box.supervise(life=0)
+    assert "docker did not stop" in said and "stop-instances" in (box.root / "aws.log").read_text()
+    assert box.told()["reason"] == "stopped"
+
+
+def test_a_gpu_that_is_gone_computes_nothing(box):
+    folder = box.going_on(state="running", exit="143")
+    box.tool("docker", DOCKER.replace("rm -f docker/state; exit 125", "/bin/sleep 0.3"))
+    box.tool("nvidia-smi", "exit 9")
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
+    assert "has written nothing" in box.supervise(idle=2)
+
+
+def test_a_model_that_is_being_fetched_is_no_hanging_trainer(box):
+    folder = box.going_on(state="running", exit="143")
+    box.tool("docker", DOCKER.replace("rm -f docker/state; exit 125", "/bin/sleep 0.3; touch mnt/training/hub-cache/blob.incomplete"))
+    box.tool("nvidia-smi", "echo 0")
+    box.put("mnt/training/hub-cache/blob.incomplete", "")
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
+    assert "box.max_hours is over" in box.supervise(idle=2, life=4)
+
+
+def test_what_is_said_of_an_end_is_cut_between_characters(box):
+    box.going_on(exit="1")
+    box.tool("docker", DOCKER.replace('echo "the last words of the container"', f'echo "x{"é" * 400}"'))
+    box.supervise()
+    assert box.told()["evidence"] == "x" + "é" * 249
+
+
+def test_a_log_stream_that_is_not_there_is_made(box):
+    box.going_on(exit="1")
+    box.tool("aws", LOGGED + '; case "$*" in *create-log-stream*) touch stream ;; *put-log-events*) [ -e stream ] ;; esac')
+    assert "CloudWatch did not take a chunk" not in box.supervise()
+    assert len(calls(box, "create-log-stream")) == 1 and len(calls(box, "put-log-events")) == 2
 
 
 def test_a_finished_run_is_done_though_its_checkpoints_cannot_be_removed(box):
