@@ -1,6 +1,6 @@
 """No box is forgotten: left alone, hung, ruined or over its time, it stops itself, and says why; where it is dead, AWS stops it.
 
-The boxes are left alone at the same time, each with its own prefix in S3, so that the waits for them are one wait.
+The boxes are left alone at the same time, so that the waits for them are one wait.
 """
 
 import json
@@ -20,15 +20,15 @@ RUINS = ("agent-dies", "agent-hangs", "docker-dead", "gpu-missing", "clock-wrong
 
 
 class Box:
-    """One box of the laptop, with runs of its own."""
+    """One box of the laptop, with a run of its own."""
 
     def __init__(self, laptop, name: str, *settings: str):
         self.laptop, self.name = laptop, name
-        self.settings = (f"box.name={name}", f"cloud.prefix={name}", *settings)
+        self.settings = (f"box.name={name}", *settings)
 
     def inv(self, *verbs: str, more: tuple[str, ...] = (), ok: bool = True):
         done = self.laptop.inv(*verbs, overrides=(*self.settings, *more), ok=ok)
-        self.left = time.monotonic()
+        self.left = world.forward(self.laptop.state, 0)  # by the world's clock, as its meter counts
         return done
 
     @property
@@ -49,16 +49,26 @@ class Box:
         return self.laptop.state / "boxes" / self.instance["InstanceId"] / "root"
 
     @property
-    def objects(self) -> list[str]:
-        return [key for key in self.laptop.objects() if key.startswith(f"{self.name}/")]
+    def reports(self) -> list[dict]:
+        keys = [key for key in self.laptop.objects() if f"/boxes/{self.instance['InstanceId']}/" in key]
+        return [json.loads(self.laptop.object(key)) for key in keys]
+
+    @property
+    def run_id(self) -> str:
+        held = [key for key in self.laptop.objects() if key.endswith("/box.json")]
+        (mine,) = [key.split("/")[2] for key in held if json.loads(self.laptop.object(key))["name"] == self.name]
+        return mine
 
     @property
     def state(self) -> dict:
-        (key,) = [key for key in self.objects if key.endswith("/state.json")]
-        return json.loads(self.laptop.object(key))
+        return json.loads(self.laptop.object(f"fine-tune-slm/runs/{self.run_id}/state.json"))
 
     def stops_within(self, seconds: float) -> None:
-        wait_until(lambda: self.stopped, seconds + 120 - (time.monotonic() - self.left))
+        """After it was left, by the meter: two minutes more at most are paid for."""
+        wait_until(lambda: self.stopped, seconds + 120)
+        rows = world.costs(self.laptop.state)["rows"]
+        (paid,) = [row["until"] for row in rows if row["id"] == self.instance["InstanceId"] and (row["until"] or 0) > self.left]
+        assert paid - self.left <= seconds + 120
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +109,7 @@ def test_a_box_left_alone_stops_itself_and_says_why(boxes):
     box = boxes["idle"]
     box.stops_within(IDLE * 60)
     assert "idle: no run and no command" in box.why
-    (report,) = [json.loads(box.laptop.object(key)) for key in box.objects if "/boxes/" in key]
+    (report,) = box.reports
     assert report["stopped"] in box.why
     assert box.instance["InstanceId"] == report["instance"]
 
@@ -118,7 +128,7 @@ def test_a_box_over_its_time_ends_the_run_saves_it_and_stops(boxes):
     assert (box.state["phase"], box.state["reason"]) == ("failed", "stopped")
     assert "the box stopped itself" in box.state["evidence"]
     assert processes.of(box.root) == []
-    assert any("/checkpoints/" in key and key.endswith("COMPLETE") for key in box.objects)
+    assert any(f"/{box.run_id}/checkpoints/" in key and key.endswith("COMPLETE") for key in box.laptop.objects())
     stranded = box.inv("train", ok=False)
     assert "`inv up`" in stranded.stderr
 
@@ -131,7 +141,7 @@ def test_a_ruined_box_stops_itself_all_the_same(boxes, ruin):
 def test_a_box_stops_itself_when_the_limit_of_costs_is_spent(laptop):
     """At a dollar a second, by the ledger: what the box has cost until now, and 25 dollars more."""
     stand_in_trainer.register(laptop.state, step_seconds=1)
-    box = Box(laptop, "dear", "train.steps=300", "train.save_every=5", "cost.per_hour=3600")
+    box = Box(laptop, "dear", "train.steps=300", "train.save_every=5", "seed=2", "cost.per_hour=3600")
     since = len(laptop.journal())
     refused = box.inv("up", more=("cost.limit=0.0000001",), ok=False)
     assert "the run is planned to cost" in refused.stderr and "`cost.limit=" in refused.stderr
@@ -142,8 +152,8 @@ def test_a_box_stops_itself_when_the_limit_of_costs_is_spent(laptop):
     wait_until(lambda: box.stopped, 25 + 60)
     assert "cost.limit is spent" in box.why
     assert (box.state["phase"], box.state["reason"]) == ("failed", "stopped")
-    (report,) = [json.loads(laptop.object(key)) for key in box.objects if "/boxes/" in key]
-    assert any(f"/runs/{report['ran']}/" in key for key in box.objects)
+    (report,) = box.reports
+    assert report["ran"] == box.run_id
 
 
 def test_the_schedule_is_armed_once_never_moved_and_gone_after_a_verified_stop(laptop):
