@@ -63,6 +63,14 @@ fetch_run() {
   mv "$part" "$run"
 }
 
+# The box may have a GPU and docker no way to give it: the trainer would then compute on CPUs, for the price of the GPU.
+need_gpu_inside() {
+  local said
+  [ "$GPU" = yes ] || return 0
+  said=$(timeout 120 docker run --rm --gpus all --entrypoint nvidia-smi "$IMAGE" -L 2>&1) ||
+    fail bad_config "no GPU reaches the trainer's image: $(tail -n 1 <<<"$said" | tr -d '\n"')" "\`inv down\` and \`inv up\`; or an image with NVIDIA's container toolkit: \`box.ami=...\`"
+}
+
 start() {
   local said gpus=()
   [ "$GPU" = no ] || gpus=(--gpus all)
@@ -108,6 +116,7 @@ main() {
   elif [ "$state" != running ]; then
     rm -f "$STATE/ending"
     need_gpu
+    need_gpu_inside
     check_room
     fetch_run
     fetch_inputs

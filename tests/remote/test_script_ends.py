@@ -223,7 +223,7 @@ def test_what_a_new_volume_lacks_of_a_run_is_fetched_and_its_log_goes_on_where_i
     ;;
 esac""",
     )
-    box.tool("docker", DOCKER + '[ "$1" != run ] || { echo "$*" >docker/started; echo running >docker/state; }')
+    box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo "$*" >docker/started; echo running >docker/state ;; esac')
     result = train(box, INPUTS=sha, NEED_GB=0, GPU="yes")
     assert (result.code, result.facts["changed"], result.facts["container"]) == (0, "yes", "running"), result.stderr
     assert (box.mount / f"runs/{RUN}/log.txt").read_text() == "one\ntwo\n"
@@ -283,6 +283,17 @@ def test_docker_s_own_words_are_told_where_it_cannot_start_the_trainer(box):
     (box.mount / "hub-cache").mkdir()
     box.tool("docker", DOCKER + '[ "$1" != run ] || { echo "could not select device driver: [[gpu]]" >&2; exit 125; }')
     refused(train(box, NEED_GB=0, GPU="no"), "could not start the trainer: could not select device driver: [[gpu]]", "crashed")
+
+
+def test_a_gpu_that_docker_cannot_give_stops_the_run_before_it_computes_on_cpus(box):
+    box.going_on(phase="failed")
+    (box.mount / "hub-cache").mkdir()
+    box.tool(
+        "docker",
+        DOCKER + 'case "$*" in run*--entrypoint*) echo "exec: nvidia-smi: not found in PATH" >&2; exit 127 ;; run*) touch started ;; esac',
+    )
+    refused(train(box, NEED_GB=0, GPU="yes"), "no GPU reaches the trainer's image: exec: nvidia-smi: not found in PATH", "bad_config")
+    assert not (box.root / "started").exists()
 
 
 def test_an_image_is_pulled_once_with_a_token_of_the_box_s_own(box):

@@ -51,7 +51,7 @@ def test_detached_container_is_logged_inspected_and_keeps_its_exit_code(box, ima
     options = (
         "--gpus all --network host --ipc host --shm-size 1g --restart no --stop-timeout 3 --log-driver json-file --log-opt max-size=1m"
     )
-    shell = box.shell(f"docker run --detach --name one --label run=r1 {options} {image} 'echo out; echo err >&2; sleep 0.5; exit 7'")
+    shell = box.shell(f"docker run --detach --name one --label run=r1 {options} {image} 'echo out; echo err >&2; sleep 2; exit 7'")
     assert shell.returncode == 0 and len(shell.stdout.strip()) == 64
     assert box.shell("docker ps --filter label=run=r1 --format '{{.Names}} {{.State}}'").stdout == "one running\n"
     assert box.shell("docker wait one").stdout == "7\n"
@@ -61,6 +61,13 @@ def test_detached_container_is_logged_inspected_and_keeps_its_exit_code(box, ima
     assert box.shell("docker ps --quiet --filter name=^/one$").stdout == ""
     assert len(box.shell("docker ps --all --quiet --filter name=^/one$").stdout) == 13
     assert json.loads(box.shell("docker inspect one").stdout)[0]["Config"]["Labels"] == {"run": "r1"}
+
+
+def test_a_container_that_is_given_a_gpu_can_show_it(box, image):
+    shown = box.shell(f"docker run --rm --gpus all --entrypoint nvidia-smi {image} -L")
+    assert shown.stdout.startswith("GPU 0: NVIDIA L4"), shown.stderr
+    assert box.shell(f"docker run --rm --entrypoint echo {image} hello").stdout == "hello\n"
+    assert box.shell(f"docker run --rm --entrypoint nvidia-smi {image} -L").returncode != 0, "docker gives it to nobody else"
 
 
 def test_a_name_is_taken_once(box, image):

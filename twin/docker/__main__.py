@@ -26,7 +26,9 @@ ABOUT = {
     "Runtimes": {"nvidia": {}, "runc": {}},
 }
 RUN_FLAGS = "--detach --rm --interactive"
-RUN_VALUES = "--name --gpus --network --ipc --shm-size --restart --label --user --workdir --env --volume --tmpfs --stop-timeout"
+RUN_VALUES = (
+    "--name --gpus --network --ipc --shm-size --restart --label --user --workdir --env --volume --tmpfs --stop-timeout --entrypoint"
+)
 RUN_VALUES += " --log-driver --log-opt --cap-drop --security-opt"
 ONLY = {
     "--gpus": ["all"],

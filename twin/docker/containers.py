@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,10 +102,17 @@ def settings(options: dict, image: dict, identifier: str, reference: str, words:
         "Labels": dict(label.partition("=")[::2] for label in options.get("--label", [])),
         "Env": [f"{key}={value}" for key, value in environment.items()],
         "User": options.get("--user", [""])[-1],  # shown, not followed: all of a box runs as whoever started the emulation
-        "Entrypoint": [sys.executable if files and word == "python" else word for word in own["Entrypoint"][:1]] + own["Entrypoint"][1:],
+        "Entrypoint": entrypoint(options, own["Entrypoint"], files),
         "Cmd": words,
         "WorkingDir": options.get("--workdir", [f"{files[0]}{own['WorkingDir']}" if files else own["WorkingDir"]])[-1],
     }
+
+
+def entrypoint(options: dict, own: list[str], files: list[str]) -> list[str]:
+    if given := options.get("--entrypoint"):
+        # What NVIDIA's toolkit puts into a container that is given a GPU.
+        return [shutil.which("nvidia-smi")] if given[-1] == "nvidia-smi" and "--gpus" in options else [given[-1]]
+    return [sys.executable if files and word == "python" else word for word in own[:1]] + own[1:]
 
 
 def placed(value: str, files: list[str]) -> str:
