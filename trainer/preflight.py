@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -17,6 +18,7 @@ from trainer import files, fit, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
 from trainer.prompt import Example, Prompt
+from trainer.rows import scorable
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 ROOM = 1.3  # of the weights: themselves, checkpoints and the adapter
@@ -37,25 +39,41 @@ def prove(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple
 def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
     """Facts about the rows, the token and the base model that a run needs, or a Problem with the first thing that would stop it.
 
-    CSV, Parquet and Hub datasets are read by the trainer; here they need only exist, and their number of rows is None.
+    Datasets of the Hub, and Parquet where pyarrow is missing, are read by the trainer; here they need only exist, and their number of
+    rows is None.
     """
-    hub = HfApi(endpoint=endpoint, token=token or False)  # False: no login that happens to lie about is used
-    facts = {}
-    for name in ("train", "validation"):
-        source = getattr(settings.data, name)
-        if source.startswith("hub:"):
-            facts |= {f"{name}_rows": None, f"{name}_sha256": _hub_dataset(hub, source, endpoint)}
-        else:
-            facts |= {f"{name}_rows": _rows(Path(source), f"data.{name}", settings.data), f"{name}_sha256": files.digest(Path(source))}
-    for source in settings.data.also:
-        if source.startswith("hub:"):
-            _hub_dataset(hub, source, endpoint)
-        else:
-            _rows(Path(source), "data.also", settings.data)
-    _apart(settings.data, facts)
+    hub = _hub(endpoint, token)
+    facts = tables(settings.data, endpoint, token)
     wanted = settings.publish.repository or settings.cloud.hub_repository
     facts["repository"] = rights.check(hub, wanted, settings.name, settings.kind.value) if token else None
     return facts | model(hub, settings.model.id, settings.model.revision, endpoint)
+
+
+def tables(data: Data, endpoint: str | None, token: str | None) -> dict:
+    """How many rows there are to train on and to score, and the files' sha256; every row of theirs can be used."""
+    facts, hashes = {}, {}
+    for name in ("train", "validation"):
+        source = getattr(data, name)
+        count, hashes[source] = _table(source, f"data.{name}", data, endpoint, token)
+        facts |= {f"{name}_rows": count, f"{name}_sha256": hashes[source]}
+    for source in data.also:
+        _, hashes[source] = _table(source, "data.also", data, endpoint, token)
+    _apart(data, hashes)
+    return facts
+
+
+def _table(source: str, setting: str, data: Data, endpoint: str | None, token: str | None) -> tuple[int | None, str | None]:
+    if source.startswith("hub:"):
+        return None, _hub_dataset(_hub(endpoint, token), source, endpoint)
+    found = _rows(source, setting)
+    if found is None:
+        return None, files.digest(Path(source))
+    _fields(source, setting, found, data.fields)
+    return len(found), files.digest(Path(source))
+
+
+def _hub(endpoint: str | None, token: str | None) -> HfApi:
+    return HfApi(endpoint=endpoint, token=token or False)  # False: no login that happens to lie about is used
 
 
 @dataclass(frozen=True)
@@ -74,12 +92,15 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     config = folder / "config.json"
     made = plan.shape(json.loads(config.read_text())) if config.is_file() else None
     data = settings.data
-    sources = [data.train, *data.also, data.validation]
-    if any(source.startswith("hub:") for source in sources) or not (folder / "tokenizer.json").is_file():
+    named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
+    *training, held_out = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
+    if None in (*training, held_out) or not (folder / "tokenizer.json").is_file():
         return Look(None, [], [], made)
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
-    examples = [example for source in sources[:-1] for example in template.examples(rows.read(Path(source)), data, data.learn)]
-    return Look(template, examples, template.examples(rows.read(Path(data.validation)), data)[: data.eval_rows], made)
+    examples = [example for found in training for example in template.examples(found, data, data.learn)]
+    scored = template.examples(held_out, data)[: data.eval_rows]
+    scorable([example.row for example in scored], data.fields)
+    return Look(template, examples, scored, made)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
@@ -148,24 +169,25 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
         )
 
 
-def _rows(path: Path, setting: str, data: Data) -> int | None:
+def _rows(source: str, setting: str) -> list[rows.Row] | None:
+    """The file's rows, or a Problem with the first thing wrong with it; None for Parquet that only the trainer can read."""
+    path = Path(source)
     if not path.is_file():
-        raise Problem(f"{setting} names {path}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
     if path.suffix not in KINDS:
-        raise Problem(
-            f"{setting} names {path}, which is none of {', '.join(KINDS)}", "write the rows as JSON Lines, one object a line", "bad_data"
-        )
-    if path.suffix != ".jsonl":
+        what = f"{setting} names {source}, which is none of {', '.join(KINDS)}"
+        raise Problem(what, "write the rows as JSON Lines, one object a line", "bad_data")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         return None
     try:
-        found = rows.read(path)
+        return rows.read(path)
     except rows.RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={path}`", "bad_data") from error
-    _fields(path, setting, found, data.fields)
-    return len(found)
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={source}`", "bad_data") from error
+    except OSError as error:
+        raise Problem(f"{setting} names {source}, which cannot be read: {error.strerror}", f"`ls -l {source}`", "bad_data") from error
 
 
-def _fields(path: Path, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
+def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
     """Every field that will be scored must occur, and only answers that are objects have fields."""
     if fields is None:
         return
@@ -180,10 +202,13 @@ def _fields(path: Path, setting: str, found: list[rows.Row], fields: list[str] |
         raise Problem(what, f"the outputs have: `data.fields=[{','.join(sorted(known))}]`", "bad_data")
 
 
-def _apart(data: Data, facts: dict) -> None:
-    same_file = facts["train_sha256"] and facts["train_sha256"] == facts["validation_sha256"]
-    if same_file or data.train == data.validation:
-        what = f"data.train and data.validation are the same rows ({data.validation}): the scores would tell nothing"
+def _apart(data: Data, hashes: dict[str, str | None]) -> None:
+    """No source of rows to train on may be the held-out one, whatever it is called."""
+    held_out = data.validation
+    same = [source for source in (data.train, *data.also) if source == held_out or (hashes[source] or source) == hashes[held_out]]
+    if same:
+        setting = "data.train" if data.train in same else "data.also"
+        what = f"{setting} and data.validation are the same rows ({held_out}): the scores would tell nothing"
         raise Problem(what, "hold rows out of training: `data.validation=OTHER.jsonl`", "bad_data")
 
 

@@ -34,6 +34,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
     scored = template.examples(held_out.rows, settings.data)[: settings.data.eval_rows]
+    rows.scorable([example.row for example in scored], settings.data.fields)
     print(prompt.show(template, order.examples), flush=True)
     planned, lines = _outlook(files, settings, order.examples, scored, team)
     print("\n".join(lines), flush=True)

@@ -11,6 +11,7 @@ from conf.problem import Problem
 from conf.schema import Data
 from data.rows import Row, RowError, normalise
 from data.rows import read as read_file
+from data.score import check
 from trainer.files import digest
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,22 @@ def read(data: Data, folder: Path) -> tuple[list[Table], Table]:
         hint = "hold rows out of training: `data.validation=OTHER.jsonl`"
         raise Problem("data.validation and rows to train on are the same: the scores would tell nothing", hint, "bad_data")
     return training, held_out
+
+
+def scorable(rows: list[Row], fields: list[str] | None) -> None:
+    """Nothing, or the Problem that would come up when the model has answered these rows, and all is paid for."""
+    try:
+        check(rows, fields)
+    except ValueError as error:
+        what, _, hint = str(error).partition("; ")
+        raise Problem(what, _mending(rows) or hint, "bad_data") from error
+
+
+def _mending(rows: list[Row]) -> str:
+    if any(row.output is None for row in rows):
+        return "make every answer an object, or score free text: `data.fields=null`"
+    known = ",".join(sorted({name for row in rows for name in row.output}))
+    return f"the {len(rows)} scored rows have: `data.fields=[{known}]`; `data.eval_rows` scores more" if known else ""
 
 
 def instruction(rows: list[Row]) -> str:
