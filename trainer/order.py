@@ -35,6 +35,14 @@ class Order:
         """How many epochs are done after this step."""
         return round(number * self.rows_per_step / self.length, 4)
 
+    def seen(self, steps: int) -> int:
+        """How many different rows the first so many steps train on."""
+        return len({place for epoch in range(-(-steps * self.rows_per_step // self.length)) for place in self._part(epoch, steps)})
+
+    def _part(self, epoch: int, steps: int) -> list[int]:
+        """The rows of an epoch that the first so many steps reach."""
+        return self._epoch(epoch)[: steps * self.rows_per_step - epoch * self.length]
+
     def _shuffled(self, epoch: int) -> list[int]:
         draw = random.Random(f"{self.seed} {epoch}")
         visits = self._visits(draw)

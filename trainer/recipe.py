@@ -33,7 +33,8 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files))
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
-    scored = template.examples(held_out.rows, settings.data)[: settings.data.eval_rows]
+    kept = template.examples(held_out.rows, settings.data)
+    scored = kept[: settings.data.eval_rows]
     rows.scorable([example.row for example in scored], settings.data.fields)
     print(prompt.show(template, order.examples), flush=True)
     planned, lines = _outlook(files, settings, order.examples, scored, team)
@@ -91,8 +92,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
                 "train": training[0].sha256,
                 "also": {source: table.sha256 for source, table in zip(settings.data.also, training[1:], strict=True)},
                 "validation": held_out.sha256,
-                "train_rows": sum(len(table.rows) for table in training),
-                "validation_rows": len(held_out.rows),
+                **_counts(training, order, progress.best_step, held_out, kept, len(scored)),
             },
             "precision": base.precision,
             "stops": template.stops,
@@ -103,6 +103,18 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "plan": planned,
         },
     )
+
+
+def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept: list, scored: int) -> dict:
+    """How many rows there were, how many of them had a part in the exported weights and in the scores, and what was left out."""
+    return {
+        "train_rows": len(order.examples),
+        "train_rows_seen": order.seen(steps),
+        "train_rows_left_out": sum(len(table.rows) for table in training) - len(order.examples),
+        "validation_rows": len(kept),
+        "validation_rows_scored": scored,
+        "validation_rows_left_out": len(held_out.rows) - len(kept),
+    }
 
 
 def _outlook(files: Path, settings: Recipe, examples: list, scored: list, team: Team) -> tuple[dict, list[str]]:

@@ -102,3 +102,10 @@ def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examp
     store.restore(progress.best_step, tuned)
     with attention.packed(tuned.get_base_model()):
         assert loop.measure(tuned, [noise], settings, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
+
+
+def test_the_rows_that_steps_reach_are_counted_once(examples):
+    order = Order([Portion(examples[:4]), Portion(examples[4:], 0.5)], 17, 2)
+    for steps in range(9):
+        reached = {example.row.id for step in range(1, steps + 1) for example in order.step(step)}
+        assert order.seen(steps) == len(reached)

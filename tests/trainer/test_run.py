@@ -142,6 +142,28 @@ def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_th
         assert tokenizer(place["prompt"], add_special_tokens=False)["input_ids"] == tokens
 
 
+def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_on(settings_for, template, volume):
+    lengths = [sorted(len(template.example(row)) for row in read(path)) for path in (TRAIN, VALIDATION)]
+    limit = max(each[len(each) // 2] for each in lengths)
+    words = ["quant=none", "data.too_long=drop", f"data.max_length={limit}", "train.steps=1", "data.eval_rows=3"]
+    settings = settings_for(volume / "runs", *words)
+    folder = make(settings, "dropped")
+    command.train(settings, folder)
+    told = record.verify(folder)["data"]
+    kept, held = (sum(length <= limit for length in each) for each in lengths)
+    assert 8 < kept < 32 and 3 < held < 16
+    assert {name: count for name, count in told.items() if "rows" in name} == {
+        **{"train_rows": kept, "train_rows_seen": 8, "train_rows_left_out": 32 - kept},
+        **{"validation_rows": held, "validation_rows_scored": 3, "validation_rows_left_out": 16 - held},
+    }
+    card = (folder / "card.md").read_text()
+    assert f"on 8 of the {kept} rows of `{TRAIN.name}`." in card
+    assert f"{32 - kept} of those to train on, {16 - held} of those held out" in card
+    assert f"| training rows | 8 seen of {kept} of" in card and f"| held-out rows | 3 scored of {held} of" in card
+    page = (folder / "report.html").read_text()
+    assert "tuned on 8 rows, scored greedily on 3 held-out rows" in page and f"{32 - kept} longer ones left out" in page
+
+
 def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path):
     (tmp_path / "more.jsonl").write_text("".join(TRAIN.read_text().splitlines(True)[:4]).replace('"id": "', '"id": "more-'))
     words = ["quant=none", "lora.options.init_lora_weights=pissa", "train.best=macro_f1", f"data.also={{{tmp_path / 'more.jsonl'}: 2}}"]
