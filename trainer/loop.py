@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 
 from conf.problem import Problem
-from conf.schema import Best, Recipe, Train
+from conf.schema import Best, Recipe
 from trainer import attention, glance, model, optimizer, trackers
 from trainer.checkpoint import Progress, Store
 from trainer.order import Order
@@ -29,7 +29,7 @@ def train(
     tuned: PeftModel, order: Order, held_out: list[Example], settings: Recipe, store: Store, record: Record, team: Team, judge: Callable
 ) -> Progress:
     """Train to the last step. The best step is among the checkpoints; `judge` scores a step where `train.best` asks for it."""
-    last, learner = steps(settings.train, order), optimizer.build(tuned, settings.train)
+    last, learner = order.steps(settings.train), optimizer.build(tuned, settings.train)
     with attention.packed(tuned.get_base_model()), Stop(obeyed=team.first) as stop:
         progress = store.resume(tuned, learner)
         drawn = trackers.start(record.folder, settings, progress.step) if team.first else []
@@ -59,10 +59,6 @@ def train(
             for tracker in drawn:
                 tracker.close()
     return progress
-
-
-def steps(train: Train, order: Order) -> int:
-    return train.steps or math.ceil(train.epochs * order.length / train.rows_per_step)
 
 
 def take(

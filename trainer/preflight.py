@@ -17,11 +17,11 @@ from data import rows
 from trainer import files, fit, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
+from trainer.order import Order, Portion
 from trainer.prompt import Example, Prompt
 from trainer.rows import scorable
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-ROOM = 1.3  # of the weights: themselves, checkpoints and the adapter
 KINDS = (".jsonl", ".csv", ".parquet")
 
 
@@ -46,7 +46,7 @@ def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
     facts = tables(settings.data, endpoint, token)
     wanted = settings.publish.repository or settings.cloud.hub_repository
     facts["repository"] = rights.check(hub, wanted, settings.name, settings.kind.value) if token else None
-    return facts | model(hub, settings.model.id, settings.model.revision, endpoint)
+    return facts | model(hub, settings, endpoint)
 
 
 def tables(data: Data, endpoint: str | None, token: str | None) -> dict:
@@ -81,7 +81,7 @@ class Look:
     """What the model will see, in its own tokens, and its sizes. None where only the trainer can tell."""
 
     prompt: Prompt | None
-    examples: list[Example]
+    order: Order | None
     held_out: list[Example]
     shape: plan.Shape | None
 
@@ -95,12 +95,13 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
     *training, held_out = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
     if None in (*training, held_out) or not (folder / "tokenizer.json").is_file():
-        return Look(None, [], [], made)
+        return Look(None, None, [], made)
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
-    examples = [example for found in training for example in template.examples(found, data, data.learn)]
+    weights = [1.0, *data.also.values()]
+    portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
     scored = template.examples(held_out, data)[: data.eval_rows]
     scorable([example.row for example in scored], data.fields)
-    return Look(template, examples, scored, made)
+    return Look(template, Order(portions, settings.seed, settings.train.rows_per_step), scored, made)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
@@ -120,16 +121,15 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     why = "what fits is decided where it trains"
     if room:
         run.train.recompute, why = _settled(seen, run, room)
-    made = plan.make(seen.shape, run, seen.examples, seen.held_out, gpu)
+    made = plan.make(seen.shape, run, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
-    lines = [prompt.show(seen.prompt, seen.examples, colour)]
+    lines = [prompt.show(seen.prompt, seen.order.examples, colour)]
     lines += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
     return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
 
 
 def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
-    needs = fit.needs_of(seen.shape, seen.examples, plan.number_width(room.what))
-    return fit.settle(run, needs, room, max(map(len, seen.examples)))
+    return fit.settle(run, fit.needs_of(seen.shape, seen.order, plan.number_width(room.what)), room, seen.order.longest)
 
 
 def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
@@ -138,13 +138,13 @@ def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float,
 
 
 def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
-    if not seen.examples:
+    if seen.order is None:
         return math.nan, True  # only the trainer can read these rows
     try:
         run.train.recompute, _ = _settled(seen, run, room)
     except Problem:
         return math.nan, False
-    return sum(plan.make(seen.shape, run, seen.examples, seen.held_out, room.what).seconds.values()), True
+    return sum(plan.make(seen.shape, run, seen.order, seen.held_out, room.what).seconds.values()), True
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
@@ -221,14 +221,19 @@ def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
         hub.auth_check(name, repo_type="dataset")
 
 
-def model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> dict:
-    """The commit that the base model's revision stands for, once its files may be read; and the room that a run of it takes."""
+def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
+    """The commit that the base model's revision stands for, once its files may be read; and the room that this run of it takes."""
+    name, revision = settings.model.id, settings.model.revision
     with explained(name, endpoint):
         info = hub.model_info(name, revision=revision, files_metadata=True)
         if info.gated:  # anyone may read about a gated model; its files are another matter
             _past_the_gate(hub, name)
-        weights = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
-        return {"model_revision": info.sha, "need_gb": math.ceil(weights * ROOM / 1e9 + 1)}
+        stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        made = None
+        if "config.json" in stored:
+            made = plan.shape(json.loads(Path(hub.hf_hub_download(name, "config.json", revision=info.sha)).read_text()))
+        weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
+        return {"model_revision": info.sha, "need_gb": math.ceil(plan.disk(made, settings, weights) / 1e9)}
 
 
 def _past_the_gate(hub: HfApi, name: str) -> None:

@@ -37,7 +37,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     scored = kept[: settings.data.eval_rows]
     rows.scorable([example.row for example in scored], settings.data.fields)
     print(prompt.show(template, order.examples), flush=True)
-    planned, lines = _outlook(files, settings, order.examples, scored, team)
+    planned, lines = _outlook(files, settings, order, scored, team)
     print("\n".join(lines), flush=True)
     if team.first:
         record.decide(settings)
@@ -47,9 +47,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.event("progress", what="loading model", done=1, of=1)
     clock.lap("load")
 
-    # Where activations come from changes no step: another card may decide otherwise, and go on.
-    alike = replace(settings, train=replace(settings.train, recompute="auto"))
-    identity = load.fingerprint(alike) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
+    identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
     store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep)
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
@@ -117,17 +115,17 @@ def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept
     }
 
 
-def _outlook(files: Path, settings: Recipe, examples: list, scored: list, team: Team) -> tuple[dict, list[str]]:
+def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team) -> tuple[dict, list[str]]:
     """The plan as the record keeps it, and in lines; a Problem where the run does not fit. `train.recompute=auto` is decided."""
     shape, room, each = model.shape(settings.model.id, files), model.room(), model.computed(model.device())
     train, why = settings.train, "nobody can tell here what fits"
     if shape and room:
-        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, examples, each), room, max(map(len, examples))))
+        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest))
     train.recompute = "no" if train.recompute == "auto" else train.recompute
     if shape is None:
         return {"recompute": train.recompute, "why": why}, ["memory and time are not planned: the model is not made like a Llama"]
     gpu = room.what if model.has_gpu() else None
-    made = plan.make(shape, settings, examples, scored, gpu, each)
+    made = plan.make(shape, settings, order, scored, gpu, each)
     told = outlook.lines(made, settings, shape, gpu, room, why)
     return {"recompute": train.recompute, "why": why, "planned_memory": made.memory}, told
 

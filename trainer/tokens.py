@@ -63,7 +63,7 @@ class Tokens:
 class Generation(Extension):
     """`{% generation %}`, around answers: transformers marks their tokens by it; the text is what stands within."""
 
-    tags = {"generation"}
+    tags = frozenset({"generation"})
 
     def parse(self, parser) -> nodes.Scope:
         line = next(parser.stream).lineno

@@ -70,6 +70,12 @@ def test_good_settings_become_facts(tmp_path, hub):
     assert len(facts["model_revision"]) == 40
 
 
+def test_the_room_that_is_asked_of_the_volume_knows_the_run(tmp_path, hub, monkeypatch):
+    monkeypatch.setattr(preflight.plan, "disk", lambda made, settings, weights: 10**9 * (settings.train.keep + weights) + 1)
+    assert check(run(tmp_path), hub, TOKEN)["need_gb"] == 4
+    assert check(run(tmp_path, "train.keep=30"), hub, TOKEN)["need_gb"] == 31
+
+
 def test_a_broken_row_is_named_by_file_and_line(tmp_path, hub):
     problem = refusal(run(tmp_path, train=[row(1), '{"instruction": "a", "output"']), hub)
     assert f"{tmp_path}/train.jsonl:2: the line is not JSON" in problem.what and problem.reason == "bad_data"
