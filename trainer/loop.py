@@ -24,6 +24,8 @@ from trainer.record import Record
 from trainer.stop import Stop
 from trainer.team import Team
 
+SHOWN = 16  # rows that are named where something is wrong with them
+
 
 def train(
     tuned: PeftModel, order: Order, held_out: list[Example], settings: Recipe, store: Store, record: Record, team: Team, judge: Callable
@@ -121,6 +123,8 @@ def _judged(tuned, held_out, settings: Recipe, step: int, record: Record, drawn,
 def measure(tuned: PeftModel, examples: list[Example], settings: Recipe, step: int, record: Record, drawn=()) -> float:
     """Measure the held-out rows, and return the mean loss of their answer tokens."""
     found = glance.measure(tuned, examples, settings.train.pack_tokens, settings.data.fields, record.beat)
+    if not math.isfinite(found["loss"]):
+        raise _not_measured(step, examples, tuned, found["loss"])  # it could not be compared: it would stay the best one to the end
     record.event("eval", step=step, **found)
     for tracker in drawn:
         tracker.log({f"eval/{name}": value for name, value in found.items() if isinstance(value, float)}, step)
@@ -174,10 +178,21 @@ def _share_gradients(team: Team, total: torch.Tensor, weights: list[torch.Tensor
     team.add_up([total, *(weight.grad for weight in weights)])
 
 
-@torch.no_grad()
 def _not_finite(step: int, rows: list[Example], tuned: PeftModel, value: float) -> Problem:
+    what = f"the loss of step {step} is {value}" if not math.isfinite(value) else f"a gradient of step {step} is not finite"
+    return Problem(f"{what}; {_broken(rows, tuned)}", "look at those rows; if they are sound, lower `train.lr`", "non_finite_loss")
+
+
+def _not_measured(step: int, rows: list[Example], tuned: PeftModel, value: float) -> Problem:
+    what = f"the loss on held-out rows after step {step} is {value}; {_broken(rows, tuned)}"
+    return Problem(what, "look at those rows; if they are sound, lower `train.lr`", "non_finite_loss")
+
+
+@torch.no_grad()
+def _broken(rows: list[Example], tuned: PeftModel) -> str:
+    """Which of the rows has no finite loss by itself, the first few of them."""
     alone = {row.row.id: model.loss(tuned, pack).item() for row in rows for pack in packs([row], len(row))}
     broken = [name for name, loss in alone.items() if not math.isfinite(loss)]
-    what = f"the loss of step {step} is {value}" if not math.isfinite(value) else f"a gradient of step {step} is not finite"
-    where = f"the rows {', '.join(broken)} have no finite loss" if broken else f"its rows are {', '.join(alone)}"
-    return Problem(f"{what}; {where}", "look at those rows; if they are sound, lower `train.lr`", "non_finite_loss")
+    names = broken or list(alone)
+    told = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"the rows {told} have no finite loss" if broken else f"its rows are {told}"

@@ -72,13 +72,15 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.predictions(answers)
     clock.lap("evaluate")
 
+    learned = [row for table in training for row in table.rows]
     record.metrics(
         scores
         | {
             "split": "validation",
             "step": progress.best_step,
             "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
-            "instruction": rows.instruction([row for table in training for row in table.rows]),
+            "instruction": rows.instruction(learned),
+            "opening": rows.opening(learned),
             "seconds": clock.seconds,
         }
     )

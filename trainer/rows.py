@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from conf.problem import Problem
@@ -62,6 +63,12 @@ def instruction(rows: list[Row]) -> str:
     shared = os.path.commonprefix(prompts).rpartition("\n\n")[0]  # noqa: RUF071 (of texts, not of paths)
     openings = Counter(prompt.partition("\n\n")[0] for prompt in prompts if "\n\n" in prompt)
     return shared or next((text for text, times in openings.most_common(1) if times > 1), "")
+
+
+def opening(rows: list[Row]) -> list[dict[str, str]]:
+    """The turns with which all prompts begin, such as a system turn; the user's last one is not among them."""
+    alike = takewhile(lambda turns: all(turn == turns[0] for turn in turns), zip(*(row.messages[:-1] for row in rows), strict=False))
+    return [turns[0] for turns in alike]
 
 
 def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table:

@@ -91,6 +91,35 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes_and_nam
             assert torch.equal(weight, weights[name])
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(tuned, examples, settings):
+    weights = {name: weight.detach().clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
+    first = next(weight for weight in tuned.parameters() if weight.requires_grad)
+    first.register_hook(lambda gradient: gradient + float("inf"))
+    ids = ", ".join(example.row.id for example in examples)
+    with pytest.raises(Problem, match=f"a gradient of step 1 is not finite; its rows are {ids}") as caught:
+        step(tuned, examples, settings)
+    assert caught.value.reason == "non_finite_loss"
+    assert all(torch.equal(weight, weights[name]) for name, weight in tuned.named_parameters() if weight.requires_grad)
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["before training", "at the first measurement"])
+def test_a_held_out_loss_that_is_not_finite_is_never_the_best_one(first, tuned, examples, settings, tmp_path):
+    settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.rows_per_step = 4, 2, 2, 2
+    trained = []
+
+    def poison(module, _tokens, embedded):
+        trained.extend([True] * module.training)
+        return embedded * float("nan") if len(trained) >= first and not module.training else embedded
+
+    tuned.get_base_model().get_input_embeddings().register_forward_hook(poison)
+    store = checkpoint.Store(tmp_path / "checkpoints", "x", 1)
+    what = f"the loss on held-out rows after step {first} is nan; the rows {examples[0].row.id} have no finite loss"
+    with pytest.raises(Problem, match=what) as caught:
+        loop.train(tuned, order(examples, settings), examples[:1], settings, store, Record(tmp_path), Team(), None)
+    assert caught.value.reason == "non_finite_loss" and "train.lr" in caught.value.hint
+    assert store.newest == 0, "what cannot be measured was saved as the best"
+
+
 def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examples, settings, tmp_path):
     settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.keep = 6, 1, 100, 1
     settings.train.lr, settings.train.rows_per_step = 0.1, 2

@@ -142,6 +142,26 @@ def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_th
         assert tokenizer(place["prompt"], add_special_tokens=False)["input_ids"] == tokens
 
 
+def test_an_input_alone_is_asked_as_training_asked_it_system_turn_and_all(settings_for, volume, tmp_path):
+    def turns(number):
+        question = f"Name the city.\n\nText {number}."
+        pairs = [("system", "You are brief."), ("user", question), ("assistant", "Rome")]
+        return {"id": f"r{number}", "messages": [{"role": role, "content": text} for role, text in pairs]}
+
+    for name, numbers in (("train", range(8)), ("held_out", range(8, 12))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(turns(number)) + "\n" for number in numbers))
+    files = [f"data.train={tmp_path}/train.jsonl", f"data.validation={tmp_path}/held_out.jsonl"]
+    settings = settings_for(volume / "runs", *files, "data.fields=null", "quant=none", "train.steps=1")
+    folder = make(settings, "with a system turn")
+    command.train(settings, folder)
+    answerer = predict.Answerer(folder)
+    trained = answerer.run.prompt.example(read(tmp_path / "train.jsonl")[3]).prompt
+    for asked in ({"input": "Text 3."}, {"instruction": "Name the city.", "input": "Text 3."}, {"prompt": "Name the city.\n\nText 3."}):
+        assert answerer.run.prompt.tokens(answerer.messages(json.dumps(asked), "line 1")) == trained
+    own = [{"role": "user", "content": "Hello."}]
+    assert answerer.messages(json.dumps({"messages": own}), "line 1") == own
+
+
 def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_on(settings_for, template, volume):
     lengths = [sorted(len(template.example(row)) for row in read(path)) for path in (TRAIN, VALIDATION)]
     limit = max(each[len(each) // 2] for each in lengths)
