@@ -9,13 +9,14 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from peft import PeftModel
 
 from conf.problem import Problem
 from conf.schema import Best, Recipe
-from trainer import attention, glance, model, optimizer, trackers
+from trainer import attention, glance, model, optimizer, plan, trackers
 from trainer.checkpoint import Progress, Store
 from trainer.order import Order
 from trainer.pack import packs
@@ -40,7 +41,7 @@ def train(
                 progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
             else:
                 print(f"going on after step {progress.step} of {last}", flush=True)
-            pace, begun = Pace(progress.step, last), time.monotonic() - progress.seconds
+            pace, begun = Pace(progress.step, last, partial(_utilisation, tuned, settings, team)), time.monotonic() - progress.seconds
             while progress.due or not progress.over:
                 if not progress.due:  # else it was stopped between a step and its measurement
                     with stop.later():
@@ -49,7 +50,7 @@ def train(
                         rate = optimizer.rate(step, last, settings.train)
                         figures = take(step, rows, tuned, learner, rate, settings, team) | {"epoch": order.epoch(step)}
                         progress.step, progress.tokens, progress.due = step, progress.tokens + sum(map(len, rows)), True
-                        pace.tell(record, drawn, figures, sum(map(len, rows)))
+                        pace.tell(record, drawn, figures, rows)
                         progress.seconds, asked = team.agree((time.monotonic() - begun, stop.asked))
                         progress.over = step == last or progress.seconds >= (settings.train.hours or math.inf) * 3600
                         if asked:
@@ -147,22 +148,38 @@ def _left(progress: Progress, last: int, tuned: PeftModel, learner, store: Store
 class Pace:
     """Tells how fast it goes, and how long it will take."""
 
-    def __init__(self, done: int, last: int):
-        self.first, self.last = done, last
+    def __init__(self, done: int, last: int, utilisation: Callable[[list[Example], float], float | None]):
+        self.first, self.last, self.utilisation = done, last, utilisation
         self.spent = 0.0
         self.begun = time.monotonic()
 
-    def tell(self, record: Record, drawn: list, figures: dict[str, float], tokens: int) -> None:
+    def tell(self, record: Record, drawn: list, figures: dict[str, float], rows: list[Example]) -> None:
         seconds = time.monotonic() - self.begun
         self.spent += seconds
         step = int(figures["step"])
         eta = self.spent / (step - self.first) * (self.last - step)
-        speed = tokens / seconds
-        record.event("step", **figures, steps=self.last, tok_s=round(speed, 1), mfu=None, mem=model.peak_memory(), eta=round(eta, 1))
+        speed, mfu = sum(map(len, rows)) / seconds, self.utilisation(rows, seconds)
+        record.event(
+            "step",
+            **figures,
+            **{
+                "steps": self.last,
+                "tok_s": round(speed, 1),
+                "mfu": mfu and float(f"{mfu:.3g}"),
+                "mem": model.peak_memory(),
+                "eta": round(eta, 1),
+            },
+        )
         for tracker in drawn:
             tracker.log({f"train/{name}": value for name, value in figures.items() if name != "step"} | {"train/tok_s": speed}, step)
         print(f"step {step}/{self.last}  loss {figures['loss']:.4f}  {speed:.0f} tokens/s  {eta:.0f} s left", flush=True)
         self.begun = time.monotonic()
+
+
+def _utilisation(tuned: PeftModel, settings: Recipe, team: Team, rows: list[Example], seconds: float) -> float | None:
+    shape = plan.shape(tuned.get_base_model().config.to_dict())
+    supervised = sum(row.learned for row in rows)
+    return plan.utilisation(shape, settings, sum(map(len, rows)), supervised, seconds, model.gpu(), team.size)
 
 
 def _draw_anew(seed: int, step: int, team: Team) -> None:

@@ -5,7 +5,7 @@ tensors that autograd saves. Seconds follow from multiplications to do and a rat
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from conf import schema
@@ -192,14 +192,34 @@ def work(model: Shape, settings: schema.Recipe, tokens: int, supervised: int) ->
     return times * tokens * model.multiplied + adapter * tokens + 4 * supervised * model.vocabulary * model.hidden
 
 
+def utilisation(
+    model: Shape | None, settings: schema.Recipe, tokens: int, supervised: int, seconds: float, gpu: str | None, cards: int
+) -> float | None:
+    """MFU: the share of the maker's figure that training on these tokens reached; None where the card or the model is not known.
+
+    Real tokens, 4 operations for a frozen weight, 6 for one of the adapter, 4 for the head where there is loss: what is computed
+    again to save memory does not count.
+    """
+    most = gpu and model and peak(gpu)
+    if not most:
+        return None
+    plain = replace(settings, train=replace(settings.train, recompute="no"))
+    return work(model, plain, tokens, supervised) / seconds / (most * 1e12 * cards)
+
+
+def peak(gpu: str) -> float | None:
+    """The maker's figure for a card, in 1e12 operations a second."""
+    return next((value for name, value in PEAK.items() if name in words(gpu)), None)
+
+
 def rate(gpu: str | None) -> tuple[float, str]:
     """Multiplications and additions a second to count on, and where that figure is from."""
     if gpu is None:
         return CPU * 1e12, f"{CPU * 1000:.0f} GFLOP/s, as two CPU cores did (BENCHMARKS.md)"
-    peak = next((value for name, value in PEAK.items() if name in words(gpu)), None)
-    if peak is None:
+    most = peak(gpu)
+    if most is None:
         return 0.0, f"the speed of {gpu} is not known"
-    return peak * SHARE * 1e12, f"{SHARE:.0%} of the {peak} TFLOP/s that {gpu}'s maker states: an assumption, not measured"
+    return most * SHARE * 1e12, f"{SHARE:.0%} of the {most} TFLOP/s that {gpu}'s maker states: an assumption, not measured"
 
 
 def words(gpu: str) -> list[str]:

@@ -126,9 +126,8 @@ def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Te
     train.recompute = "no" if train.recompute == "auto" else train.recompute
     if shape is None:
         return {"recompute": train.recompute, "why": why}, ["memory and time are not planned: the model is not made like a Llama"]
-    gpu = room.what if model.has_gpu() else None
-    made = plan.make(shape, settings, order, scored, gpu, each)
-    told = outlook.lines(made, settings, shape, gpu, room, why)
+    made = plan.make(shape, settings, order, scored, model.gpu(), each)
+    told = outlook.lines(made, settings, shape, model.gpu(), room, why)
     return {"recompute": train.recompute, "why": why, "planned_memory": made.memory}, told
 
 

@@ -8,7 +8,8 @@ import torch
 
 from conf.problem import Problem
 from conf.schema import Schedule
-from trainer import attention, checkpoint, loop, model, optimizer
+from trainer import attention, checkpoint, loop, model, optimizer, plan
+from trainer.files import lines
 from trainer.order import Order, Portion
 from trainer.record import Record
 from trainer.team import Team
@@ -89,6 +90,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes_and_nam
     for name, weight in tuned.named_parameters():
         if weight.requires_grad:
             assert torch.equal(weight, weights[name])
+
+
+def test_the_share_of_a_known_card_s_speed_is_recorded_and_no_other_is_made_up(tuned, examples, settings, tmp_path, monkeypatch):
+    settings.train.steps, settings.train.rows_per_step, settings.train.recompute = 1, 2, "yes"
+    monkeypatch.setattr(optimizer, "rate", lambda *_: 0.0)  # the same step each time
+    found = {}
+    for card in ("NVIDIA L4", "NVIDIA Z1", None):
+        monkeypatch.setattr(model, "gpu", lambda card=card: card)
+        record, store = Record(tmp_path / str(card)), checkpoint.Store(tmp_path / str(card) / "checkpoints", "x", 1)
+        loop.train(tuned, order(examples, settings), examples[:1], settings, store, record, Team(), None)
+        (found[card],) = [event for event in lines(record.events) if event["event"] == "step"]
+    assert found[None]["mfu"] is None and found["NVIDIA Z1"]["mfu"] is None
+    rows = order(examples, settings).step(1)
+    shape, plain = plan.shape(tuned.get_base_model().config.to_dict()), replace(settings, train=replace(settings.train, recompute="no"))
+    operations = plan.work(shape, plain, sum(map(len, rows)), sum(row.learned for row in rows))
+    seconds = sum(map(len, rows)) / found["NVIDIA L4"]["tok_s"]
+    assert found["NVIDIA L4"]["mfu"] == pytest.approx(operations / seconds / 121e12, rel=0.01)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(tuned, examples, settings):

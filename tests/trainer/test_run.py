@@ -14,6 +14,7 @@ from threading import Thread
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
 from conf import load, schema
@@ -84,8 +85,6 @@ def test_the_metrics_are_of_the_exported_step_and_the_tuned_model_learned(run):
 
 
 def test_the_exported_weights_are_those_of_the_best_step(run):
-    from safetensors.torch import load_file
-
     best = json.loads((run / "metrics.json").read_text())["step"]
     saved = load_file(run / f"checkpoints/step-{best:06d}/adapter.safetensors")
     exported = load_file(run / "adapter/adapter_model.safetensors")
@@ -110,10 +109,28 @@ def test_plain_peft_and_transformers_give_the_answers_that_were_scored(run, tiny
         assert tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True) == row["tuned"]
 
 
-def test_the_adapter_says_where_its_base_comes_from_and_asks_the_hub_nothing(run, tiny):
+def test_the_adapter_says_where_its_base_comes_from_and_at_which_commit(run, tiny, tuned, base, tmp_path):
     config = json.loads((run / "adapter/adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(tiny)
-    assert "embed" not in str(sorted(os.listdir(run / "adapter")))
+    assert config["base_model_name_or_path"] == str(tiny) and config["revision"] is None, "a folder has no commit"
+    model.save(tuned, replace(base, revision="1" * 40), schema.Model("owner/name", "main", "", False), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "1" * 40)
+
+
+def test_saving_an_adapter_asks_the_hub_nothing(tuned, base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *_words, **_options: asked.append(1))
+    model.save(tuned, base, schema.Model("owner/name", "main", "", False), tmp_path)
+    assert not asked and not any("embed" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    tuned.save_pretrained(tmp_path)
+    assert asked, "PEFT's own default no longer asks: the test has lost its subject"
+
+
+def test_a_gpu_without_bf16_of_its_own_computes_in_fp32_and_says_why(monkeypatch):
+    for native, dtype, why in ((True, torch.bfloat16, "natively"), (False, torch.float32, "this GPU has no bf16 and fp16 overflows")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native or including_emulation)
+        found, told = model._precision(torch.device("cuda"))
+        assert found is dtype and told.endswith(why)
 
 
 def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
