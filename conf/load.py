@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent
 LOCAL = FOLDER / "local.yaml"
 # Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
 OPEN = ("lora.options", "train.optimizer_options", "data.also=", "cloud.build_args")
+BESIDES = ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost")  # none of them changes what is computed
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 # Makes `python -m trainer --config-dir RUN --config-name config` write nothing but the run itself.
 HYDRA = """\
@@ -76,10 +77,12 @@ def read(text: str) -> schema.Run:
 
 
 def fingerprint(run: schema.Recipe) -> str:
-    """The sha256 of all that decides what a run computes: two runs with one fingerprint are the same run."""
-    decisive = {
-        key: value for key, value in _plain(run).items() if key not in ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost")
-    }
+    """The sha256 of all that decides what a run computes: two runs with one fingerprint are the same run.
+
+    Where activations come from changes no step, and is decided anew for each card: another one goes on with the run.
+    """
+    decisive = {key: value for key, value in _plain(run).items() if key not in BESIDES}
+    decisive["train"] = {key: value for key, value in decisive["train"].items() if key != "recompute"}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -116,6 +116,9 @@ class Data:
             positive(f"data.{name}", getattr(self, name))
         for source, weight in self.also.items():
             positive(f"data.also.{source}", weight)
+        if self.fields is not None and (not self.fields or len(set(self.fields)) < len(self.fields)):
+            shown = f"[{','.join(self.fields)}]"
+            raise ValueError(f"data.fields is {shown}; name each key to score once, or score free text: `data.fields=null`")
 
 
 @dataclass
@@ -208,6 +211,8 @@ class Recipe:
     def __post_init__(self):
         if not self.name or set(self.name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_."):
             raise ValueError(f"name is {self.name!r}; use small letters, digits, '-', '_' and '.'")
+        if self.train.best is Best.macro_f1 and self.data.fields is None:
+            raise ValueError("train.best is macro_f1, which free text (data.fields=null) does not have; set `train.best=loss`")
 
 
 class Grade(Enum):

@@ -45,7 +45,7 @@ from data.resample import Counts, intervals, total
 from data.rows import Row
 from data.values import normalise, values
 
-__all__ = ["difference", "normalise", "parse", "score", "values"]
+__all__ = ["check", "difference", "normalise", "parse", "score", "values"]
 
 BANDS = {50: "up to 50 words", 100: "51 to 100 words", 200: "101 to 200 words"}
 
@@ -164,10 +164,15 @@ def _band(words: int) -> str:
 
 
 def _check(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None) -> None:
-    if not rows:
-        raise ValueError("there are no rows to score; give at least one")
+    check(rows, fields)
     if not len(predictions) == len(rows) == len(stopped):
         raise ValueError(f"{len(predictions)} predictions and {len(stopped)} stop flags for {len(rows)} rows; give one of each per row")
+
+
+def check(rows: list[Row], fields: list[str] | None) -> None:
+    """Nothing, or a ValueError that says why answers to these rows cannot be scored. It can be asked before there are answers."""
+    if not rows:
+        raise ValueError("there are no rows to score; give at least one")
     if fields is None:
         return
     if not fields or len(set(fields)) < len(fields):

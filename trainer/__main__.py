@@ -104,7 +104,11 @@ def _preflight(words: list[str]) -> None:
     try:
         run = load.load(words)
         here = run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, sys.stdout.isatty()
-        lines = preflight.outlook(*here) if Path(run.model.id).is_dir() else preflight.prove(*here)[1]
+        if Path(run.model.id).is_dir():  # no Hub knows it: only the rows can be checked
+            preflight.tables(run.data, *here[1:3])
+            lines = preflight.outlook(*here)
+        else:
+            lines = preflight.prove(*here)[1]
         print("\n".join(lines))
     except Problem as problem:
         sys.exit(f"error: {problem}")

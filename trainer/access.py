@@ -20,7 +20,7 @@ def check(run: Run, endpoint: str | None, token: str) -> list[Finding]:
 
 def _model(run: Run, hub: HfApi) -> Finding:
     try:
-        found = preflight.model(hub, run.model.id, run.model.revision, hub.endpoint)
+        found = preflight.model(hub, run, hub.endpoint)
     except Problem as problem:
         return Finding("model", BROKEN, problem.what, "the run starts from it", problem.hint)
     if found["need_gb"] > run.box.disk_gb:

@@ -94,11 +94,7 @@ def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int)
 def judged(answers: list[Answer], rows: list, settings: Recipe) -> dict:
     """The scores of one model's answers."""
     texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
-    try:
-        return score(texts, rows, stopped, settings.data.fields, settings.seed)
-    except ValueError as error:
-        what, _, hint = str(error).partition("; ")
-        raise Problem(what, hint or "see data.fields", "bad_data") from error
+    return score(texts, rows, stopped, settings.data.fields, settings.seed)
 
 
 def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str) -> str:

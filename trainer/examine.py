@@ -17,6 +17,7 @@ from data.rows import Row, RowError, read
 from trainer import attention, evaluate, files, finished, glance, record, scaffold
 from trainer.failure import diagnose
 from trainer.prompt import Example
+from trainer.rows import scorable
 
 
 class Screen:
@@ -42,6 +43,7 @@ def examine(folder: Path, source: Path, split: str, with_scaffold: bool = False)
     rows = _rows(source)
     settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
     examples, sha256 = run.prompt.examples(rows, settings.data), files.digest(source)
+    scorable([example.row for example in examples], settings.data.fields)
     parts = scaffold.parts(examples) if with_scaffold else None
     screen = Screen()
     scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, screen)

@@ -68,10 +68,10 @@ def summary(metrics: dict) -> list[Line]:
         for key, what in HEADLINES[metrics["task"]].items()
         if key not in WHERE_KNOWN or base.get(key) is not None or tuned.get(key) is not None
     ]
-    loss = metrics.get("completion_loss")
-    return lines + (
-        [Line("completion_loss", "loss per answer token (lower is better)", loss.get("base"), loss.get("tuned"))] if loss else []
-    )
+    if "completion_loss" not in metrics:  # with keys filled in there is none
+        return lines
+    loss = metrics["completion_loss"] or {}
+    return [*lines, Line("completion_loss", "loss per answer token (lower is better)", loss.get("base"), loss.get("tuned"))]
 
 
 def fields(metrics: dict) -> list[Line]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from conf.problem import Problem
 from conf.schema import Quant, Quantisation, Recipe
 from trainer import plan
-from trainer.prompt import Example
+from trainer.order import Order
 
 GB = 1e9
 STEP = 64  # tokens: a pack's limit is offered in multiples of this
@@ -29,9 +29,9 @@ class Room:
         return f"{self.bytes / GB:.1f} GB usable on {self.what}"
 
 
-def needs_of(model: plan.Shape, examples: list[Example], each: int) -> Needs:
+def needs_of(model: plan.Shape, order: Order, each: int) -> Needs:
     """What these rows need on this model; `each` are the bytes of a number as it is computed."""
-    return lambda settings: sum(plan.memory(model, settings, plan.fullest(settings.train, examples), each).values())
+    return lambda settings: sum(plan.fullest(model, settings, order, each).values())
 
 
 def settle(settings: Recipe, needs: Needs, room: Room, longest: int) -> tuple[str, str]:

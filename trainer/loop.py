@@ -9,13 +9,14 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from peft import PeftModel
 
 from conf.problem import Problem
-from conf.schema import Best, Recipe, Train
-from trainer import attention, glance, model, optimizer, trackers
+from conf.schema import Best, Recipe
+from trainer import attention, glance, model, optimizer, plan, trackers
 from trainer.checkpoint import Progress, Store
 from trainer.order import Order
 from trainer.pack import packs
@@ -24,12 +25,14 @@ from trainer.record import Record
 from trainer.stop import Stop
 from trainer.team import Team
 
+SHOWN = 16  # rows that are named where something is wrong with them
+
 
 def train(
     tuned: PeftModel, order: Order, held_out: list[Example], settings: Recipe, store: Store, record: Record, team: Team, judge: Callable
 ) -> Progress:
     """Train to the last step. The best step is among the checkpoints; `judge` scores a step where `train.best` asks for it."""
-    last, learner = steps(settings.train, order), optimizer.build(tuned, settings.train)
+    last, learner = order.steps(settings.train), optimizer.build(tuned, settings.train)
     with attention.packed(tuned.get_base_model()), Stop(obeyed=team.first) as stop:
         progress = store.resume(tuned, learner)
         drawn = trackers.start(record.folder, settings, progress.step) if team.first else []
@@ -38,7 +41,7 @@ def train(
                 progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
             else:
                 print(f"going on after step {progress.step} of {last}", flush=True)
-            pace, begun = Pace(progress.step, last), time.monotonic() - progress.seconds
+            pace, begun = Pace(progress.step, last, partial(_utilisation, tuned, settings, team)), time.monotonic() - progress.seconds
             while progress.due or not progress.over:
                 if not progress.due:  # else it was stopped between a step and its measurement
                     with stop.later():
@@ -47,7 +50,7 @@ def train(
                         rate = optimizer.rate(step, last, settings.train)
                         figures = take(step, rows, tuned, learner, rate, settings, team) | {"epoch": order.epoch(step)}
                         progress.step, progress.tokens, progress.due = step, progress.tokens + sum(map(len, rows)), True
-                        pace.tell(record, drawn, figures, sum(map(len, rows)))
+                        pace.tell(record, drawn, figures, rows)
                         progress.seconds, asked = team.agree((time.monotonic() - begun, stop.asked))
                         progress.over = step == last or progress.seconds >= (settings.train.hours or math.inf) * 3600
                         if asked:
@@ -59,10 +62,6 @@ def train(
             for tracker in drawn:
                 tracker.close()
     return progress
-
-
-def steps(train: Train, order: Order) -> int:
-    return train.steps or math.ceil(train.epochs * order.length / train.rows_per_step)
 
 
 def take(
@@ -125,6 +124,8 @@ def _judged(tuned, held_out, settings: Recipe, step: int, record: Record, drawn,
 def measure(tuned: PeftModel, examples: list[Example], settings: Recipe, step: int, record: Record, drawn=()) -> float:
     """Measure the held-out rows, and return the mean loss of their answer tokens."""
     found = glance.measure(tuned, examples, settings.train.pack_tokens, settings.data.fields, record.beat)
+    if not math.isfinite(found["loss"]):
+        raise _not_measured(step, examples, tuned, found["loss"])  # it could not be compared: it would stay the best one to the end
     record.event("eval", step=step, **found)
     for tracker in drawn:
         tracker.log({f"eval/{name}": value for name, value in found.items() if isinstance(value, float)}, step)
@@ -147,22 +148,38 @@ def _left(progress: Progress, last: int, tuned: PeftModel, learner, store: Store
 class Pace:
     """Tells how fast it goes, and how long it will take."""
 
-    def __init__(self, done: int, last: int):
-        self.first, self.last = done, last
+    def __init__(self, done: int, last: int, utilisation: Callable[[list[Example], float], float | None]):
+        self.first, self.last, self.utilisation = done, last, utilisation
         self.spent = 0.0
         self.begun = time.monotonic()
 
-    def tell(self, record: Record, drawn: list, figures: dict[str, float], tokens: int) -> None:
+    def tell(self, record: Record, drawn: list, figures: dict[str, float], rows: list[Example]) -> None:
         seconds = time.monotonic() - self.begun
         self.spent += seconds
         step = int(figures["step"])
         eta = self.spent / (step - self.first) * (self.last - step)
-        speed = tokens / seconds
-        record.event("step", **figures, steps=self.last, tok_s=round(speed, 1), mfu=None, mem=model.peak_memory(), eta=round(eta, 1))
+        speed, mfu = sum(map(len, rows)) / seconds, self.utilisation(rows, seconds)
+        record.event(
+            "step",
+            **figures,
+            **{
+                "steps": self.last,
+                "tok_s": round(speed, 1),
+                "mfu": mfu and float(f"{mfu:.3g}"),
+                "mem": model.peak_memory(),
+                "eta": round(eta, 1),
+            },
+        )
         for tracker in drawn:
             tracker.log({f"train/{name}": value for name, value in figures.items() if name != "step"} | {"train/tok_s": speed}, step)
         print(f"step {step}/{self.last}  loss {figures['loss']:.4f}  {speed:.0f} tokens/s  {eta:.0f} s left", flush=True)
         self.begun = time.monotonic()
+
+
+def _utilisation(tuned: PeftModel, settings: Recipe, team: Team, rows: list[Example], seconds: float) -> float | None:
+    shape = plan.shape(tuned.get_base_model().config.to_dict())
+    supervised = sum(row.learned for row in rows)
+    return plan.utilisation(shape, settings, sum(map(len, rows)), supervised, seconds, model.gpu(), team.size)
 
 
 def _draw_anew(seed: int, step: int, team: Team) -> None:
@@ -178,10 +195,21 @@ def _share_gradients(team: Team, total: torch.Tensor, weights: list[torch.Tensor
     team.add_up([total, *(weight.grad for weight in weights)])
 
 
-@torch.no_grad()
 def _not_finite(step: int, rows: list[Example], tuned: PeftModel, value: float) -> Problem:
+    what = f"the loss of step {step} is {value}" if not math.isfinite(value) else f"a gradient of step {step} is not finite"
+    return Problem(f"{what}; {_broken(rows, tuned)}", "look at those rows; if they are sound, lower `train.lr`", "non_finite_loss")
+
+
+def _not_measured(step: int, rows: list[Example], tuned: PeftModel, value: float) -> Problem:
+    what = f"the loss on held-out rows after step {step} is {value}; {_broken(rows, tuned)}"
+    return Problem(what, "look at those rows; if they are sound, lower `train.lr`", "non_finite_loss")
+
+
+@torch.no_grad()
+def _broken(rows: list[Example], tuned: PeftModel) -> str:
+    """Which of the rows has no finite loss by itself, the first few of them."""
     alone = {row.row.id: model.loss(tuned, pack).item() for row in rows for pack in packs([row], len(row))}
     broken = [name for name, loss in alone.items() if not math.isfinite(loss)]
-    what = f"the loss of step {step} is {value}" if not math.isfinite(value) else f"a gradient of step {step} is not finite"
-    where = f"the rows {', '.join(broken)} have no finite loss" if broken else f"its rows are {', '.join(alone)}"
-    return Problem(f"{what}; {where}", "look at those rows; if they are sound, lower `train.lr`", "non_finite_loss")
+    names = broken or list(alone)
+    told = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"the rows {told} have no finite loss" if broken else f"its rows are {told}"

@@ -108,6 +108,10 @@ def adapter_config(lora: schema.Lora) -> LoraConfig:
     if moves_base(lora) and lora.options.get("use_dora"):
         what = f"lora.options asks for DoRA on top of {start}; such an adapter cannot be given back to the base as everybody has it"
         raise Problem(what, "choose one of them")
+    uneven = [name for name in ("rank_pattern", "alpha_pattern") if lora.options.get(name)]
+    if moves_base(lora) and lora.options.get("use_rslora") and uneven:
+        what = f"lora.options asks for rsLoRA and {uneven[0]} on top of {start}; such an adapter cannot be given back to the base"
+        raise Problem(what, f"leave out one of them: `lora.options.use_rslora=false`, or no {uneven[0]}")
     try:
         return LoraConfig(
             r=lora.r,
@@ -206,6 +210,11 @@ def device() -> torch.device:
 
 def has_gpu() -> bool:
     return torch.cuda.is_available()
+
+
+def gpu() -> str | None:
+    """The name of the GPU, as plans and rates are made for it; None on a CPU."""
+    return torch.cuda.get_device_name(device()) if has_gpu() else None
 
 
 def computed(place: torch.device) -> int:

@@ -1,9 +1,12 @@
 """Which rows make which step: decided by the seed and the step's number alone, so nothing has to be remembered."""
 
+import math
+import os
 import random
 from dataclasses import dataclass
 from functools import lru_cache
 
+from conf.schema import Train
 from trainer.prompt import Example
 
 
@@ -20,6 +23,7 @@ class Order:
 
     def __init__(self, portions: list[Portion], seed: int, rows_per_step: int):
         self.examples = [example for portion in portions for example in portion.examples]
+        self.longest = max(map(len, self.examples))
         self.portions = portions
         self.seed = seed
         self.rows_per_step = rows_per_step
@@ -34,6 +38,18 @@ class Order:
     def epoch(self, number: int) -> float:
         """How many epochs are done after this step."""
         return round(number * self.rows_per_step / self.length, 4)
+
+    def steps(self, train: Train) -> int:
+        """How many steps these settings ask for."""
+        return train.steps or math.ceil(train.epochs * self.length / train.rows_per_step)
+
+    def seen(self, steps: int) -> int:
+        """How many different rows the first so many steps train on."""
+        return len({place for epoch in range(-(-steps * self.rows_per_step // self.length)) for place in self._part(epoch, steps)})
+
+    def _part(self, epoch: int, steps: int) -> list[int]:
+        """The rows of an epoch that the first so many steps reach."""
+        return self._epoch(epoch)[: steps * self.rows_per_step - epoch * self.length]
 
     def _shuffled(self, epoch: int) -> list[int]:
         draw = random.Random(f"{self.seed} {epoch}")
@@ -52,3 +68,11 @@ class Order:
                 visits += draw.sample(places, round(part * len(places)))
             start += len(places)
         return visits
+
+
+def beginning(rows: list[Example]) -> int:
+    """How many tokens all rows begin with; each keeps the token that predicts the first one with loss."""
+    if len(rows) == 1:
+        return 0
+    alike = os.path.commonprefix([row.prompt for row in rows])  # noqa: RUF071 (of tokens, not of paths)
+    return min(len(alike), min(row.turns[0][0] for row in rows) - 1)

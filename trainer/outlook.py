@@ -19,12 +19,11 @@ def lines(
 
 def _steps(made: Plan, settings: schema.Recipe, model: plan.Shape, disk: float | None) -> str:
     train = settings.train
-    each = plan.learned(model, settings.lora) * (4 + plan.moments(train))
-    room = (train.keep + 2) * each + plan.base(model, schema.Quant(schema.Quantisation.none, False), 2)
+    room = plan.disk(model, settings, plan.base(model, schema.Quant(schema.Quantisation.none, False), 2))
     of = f" of {disk:.0f}" if disk else ""
     return (
         f"steps    {made.steps} of {train.rows_per_step} rows; measured every {train.eval_every}, saved every {train.save_every}; "
-        f"checkpoints and the base model take {room / GB:.1f}{of} GB of disk"
+        f"checkpoints and models take {room / GB:.1f}{of} GB of disk"
     )
 
 

@@ -5,11 +5,11 @@ attention (see `attention`) go from the shared beginning straight into each rest
 autograd adds up the gradients that all rows send into the beginning they share.
 """
 
-import os
 from dataclasses import dataclass
 
 import torch
 
+from trainer.order import beginning
 from trainer.prompt import Example
 
 
@@ -39,7 +39,7 @@ def packs(examples: list[Example], limit: int | None) -> list[Pack]:
 
 
 def _pack(rows: list[Example]) -> Pack:
-    shared = _shared(rows)
+    shared = beginning(rows)
     tokens, positions, supervised, labels, lengths = rows[0].prompt[:shared], list(range(shared)), [], [], [shared]
     for row in rows:
         rest = (row.prompt + row.completion)[shared:]
@@ -51,11 +51,3 @@ def _pack(rows: list[Example]) -> Pack:
         positions += range(shared, len(row))
         lengths.append(len(rest))
     return Pack(torch.tensor([tokens]), torch.tensor([positions]), lengths, torch.tensor(supervised), torch.tensor(labels), rows)
-
-
-def _shared(rows: list[Example]) -> int:
-    """How many tokens all rows begin with; each keeps the token that predicts the first one with loss."""
-    if len(rows) == 1:
-        return 0
-    alike = os.path.commonprefix([row.prompt for row in rows])  # noqa: RUF071 (of tokens, not of paths)
-    return min(len(alike), min(row.turns[0][0] for row in rows) - 1)

@@ -5,12 +5,15 @@ tensors that autograd saves. Seconds follow from multiplications to do and a rat
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from conf import schema
+from trainer.order import Order, beginning
 
 NF4_DOUBLE, NF4_SINGLE = 0.5 + 1 / 64 + 4 / (64 * 256), 0.5 + 4 / 64  # bytes a weight; one constant for 64 weights
 MOMENTS = {"SGD": 0, "RMSprop": 4, "Adagrad": 4, "Lion": 4, "Lion8bit": 1, "PagedLion8bit": 1}  # bytes a weight; Adam has two moments
+LOGS, UNKNOWN = 10**9, 0.3  # bytes of all that is not weights; of the base model's size, an adapter whose size is not known
 RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot use
 
 # Dense bf16 multiplications and additions a second that the maker states, in units of 1e12, by the device's name at AWS.
@@ -112,6 +115,17 @@ def learned(model: Shape, lora: schema.Lora) -> int:
     return model.layers * (lora.r * sum(map(sum, chosen)) + magnitudes)
 
 
+def disk(model: Shape | None, settings: schema.Recipe, weights: int) -> int:
+    """Bytes of the volume that a run takes at its fullest, its base model's `weights` as they are downloaded among them."""
+    whole = (1 + merged_forms(settings)) * weights  # every merged form lies there until all are scored
+    if model is None:
+        return whole + math.ceil(UNKNOWN * weights) + LOGS
+    adapter = learned(model, settings.lora)
+    checkpoint = adapter * (4 + moments(settings.train))
+    # The newest, the best, and the one that is being written; the adapter that is shipped may have twice the rank.
+    return whole + (settings.train.keep + 2) * checkpoint + 2 * 4 * adapter + LOGS
+
+
 def moments(train: schema.Train) -> int:
     """Bytes that the optimizer remembers of a weight."""
     name = train.optimizer.rpartition(".")[2]
@@ -178,14 +192,34 @@ def work(model: Shape, settings: schema.Recipe, tokens: int, supervised: int) ->
     return times * tokens * model.multiplied + adapter * tokens + 4 * supervised * model.vocabulary * model.hidden
 
 
+def utilisation(
+    model: Shape | None, settings: schema.Recipe, tokens: int, supervised: int, seconds: float, gpu: str | None, cards: int
+) -> float | None:
+    """MFU: the share of the maker's figure that training on these tokens reached; None where the card or the model is not known.
+
+    Real tokens, 4 operations for a frozen weight, 6 for one of the adapter, 4 for the head where there is loss: what is computed
+    again to save memory does not count.
+    """
+    most = gpu and model and peak(gpu)
+    if not most:
+        return None
+    plain = replace(settings, train=replace(settings.train, recompute="no"))
+    return work(model, plain, tokens, supervised) / seconds / (most * 1e12 * cards)
+
+
+def peak(gpu: str) -> float | None:
+    """The maker's figure for a card, in 1e12 operations a second."""
+    return next((value for name, value in PEAK.items() if name in words(gpu)), None)
+
+
 def rate(gpu: str | None) -> tuple[float, str]:
     """Multiplications and additions a second to count on, and where that figure is from."""
     if gpu is None:
         return CPU * 1e12, f"{CPU * 1000:.0f} GFLOP/s, as two CPU cores did (BENCHMARKS.md)"
-    peak = next((value for name, value in PEAK.items() if name in words(gpu)), None)
-    if peak is None:
+    most = peak(gpu)
+    if most is None:
         return 0.0, f"the speed of {gpu} is not known"
-    return peak * SHARE * 1e12, f"{SHARE:.0%} of the {peak} TFLOP/s that {gpu}'s maker states: an assumption, not measured"
+    return most * SHARE * 1e12, f"{SHARE:.0%} of the {most} TFLOP/s that {gpu}'s maker states: an assumption, not measured"
 
 
 def words(gpu: str) -> list[str]:
@@ -193,21 +227,50 @@ def words(gpu: str) -> list[str]:
     return gpu.replace("-", " ").split()
 
 
-def pack(lengths: list[int], shared: int, supervised: int, limit: int | None) -> Load:
-    """The fullest forward pass that a step of the longest rows makes: `lengths` are those of one step's rows, longest first."""
-    rows = [lengths[0]]
-    for length in lengths[1:]:
-        if limit and sum(rows) + length <= limit:
-            rows.append(length)
-    shared = shared if len(rows) > 1 else 0
-    share = supervised / sum(lengths)
-    return Load(sum(rows) - shared * (len(rows) - 1), [length - shared for length in rows], shared, math.ceil(share * sum(rows)))
+@lru_cache(maxsize=16)  # settings are tried one after the other, on one card after the other
+def loads(order: Order, limit: int | None, steps: int) -> list[Load]:
+    """For each step what none of its forward passes exceeds, however its rows are shared among packs of `limit` and processes."""
+    return [load for step in range(1, steps + 1) for load in _loads(order.step(step), limit or 0)]
 
 
-def fullest(train: schema.Train, examples: list) -> Load:
-    """The fullest forward pass of all: that of the longest rows."""
-    longest = sorted(examples, key=len, reverse=True)[: train.rows_per_step]
-    return pack([len(each) for each in longest], _shared(longest), sum(each.learned for each in longest), train.pack_tokens)
+def _loads(rows: list, limit: int) -> list[Load]:
+    longest = max(rows, key=len)
+    alone = Load(len(longest), [len(longest)], 0, max(row.learned for row in rows))
+    fitting = sorted((row for row in rows if len(row) <= limit), key=len, reverse=True)
+    if len(fitting) < 2 or len(fitting[-2]) + len(fitting[-1]) > limit:
+        return [alone]
+    return [_together(fitting, limit), *[alone] * (len(longest) > limit)]
+
+
+def _together(rows: list, limit: int) -> Load:
+    """What no pack of some of these rows exceeds, longest first: one of the longest of them, the last cut at the limit."""
+    taken, room = [], limit
+    for row in rows:
+        taken.append(min(len(row), room))
+        room -= taken[-1]
+        if not room:
+            break
+    saved = beginning(rows)
+    computed = max(sum(taken[:count]) - saved * (count - 1) for count in range(1, len(taken) + 1))
+    first = [row.prompt[0] for row in rows]
+    shared = max(saved, int(len(set(first)) < len(first)))  # some of the rows may share what not all do
+    return Load(computed, [max(length - shared, 0) for length in taken], shared, _most_supervised(rows, limit))
+
+
+def _most_supervised(rows: list, limit: int) -> int:
+    """Tokens with loss among `limit` tokens of these rows, those first of which most have loss."""
+    found = 0.0
+    for row in sorted(rows, key=lambda row: row.learned / len(row), reverse=True):
+        found += row.learned * min(1, limit / len(row))
+        limit -= min(limit, len(row))
+    return math.ceil(found)
+
+
+def fullest(model: Shape, settings: schema.Recipe, order: Order, width: int) -> dict[str, int]:
+    """Bytes at the fullest moment of all steps, by what holds them."""
+    train = settings.train
+    steps = loads(order, train.pack_tokens, order.steps(train))
+    return max((memory(model, settings, load, width) for load in steps), key=lambda parts: sum(parts.values()))
 
 
 def number_width(gpu: str | None) -> int:
@@ -215,29 +278,32 @@ def number_width(gpu: str | None) -> int:
     return 4 if gpu is None or {"T4", "V100"} & set(words(gpu)) else 2
 
 
-def make(model: Shape, settings: schema.Recipe, examples: list, held_out: list, gpu: str | None, each: int | None = None) -> Plan:
+def make(model: Shape, settings: schema.Recipe, order: Order, held_out: list, gpu: str | None, each: int | None = None) -> Plan:
     """The plan for these rows, in tokens, on this device; `each` are the bytes of a number where they are known."""
     train = settings.train
-    epoch = sum(map(len, examples))
-    supervised = sum(example.learned for example in examples)
-    steps = train.steps or math.ceil(train.epochs * len(examples) / train.rows_per_step)
-    part = steps * train.rows_per_step / len(examples)  # epochs
+    steps = order.steps(train)
+    visits = [example for step in range(1, steps + 1) for example in order.step(step)]
     speed, source = rate(gpu)
-    looks = 1 + math.ceil(steps / train.eval_every)
+    looks = math.ceil(steps / train.eval_every)  # besides the one before the first step
     scored = sum(map(len, held_out))
     batches = math.ceil(len(held_out) / train.eval_batch)
+    answers = _at_least(_reading(model, scored), speed, batches * settings.data.max_new_tokens * TOKEN * model.layers, gpu)
+    glance = _at_least(2 * model.multiplied * scored, speed, PASS * model.layers / 3, gpu)
+    operations = work(model, settings, sum(map(len, visits)), sum(example.learned for example in visits))
     seconds = {
-        "training": _at_least(
-            work(model, settings, round(epoch * part), round(supervised * part)), speed, steps * PASS * model.layers, gpu
-        ),
-        "measuring": _at_least(2 * model.multiplied * scored * looks, speed, looks * PASS * model.layers / 3, gpu),
-        # The base model's answers and the tuned one's.
-        "scoring": 2 * _at_least(_reading(model, scored), speed, batches * settings.data.max_new_tokens * TOKEN * model.layers, gpu),
+        "training": _at_least(operations, speed, steps * PASS * model.layers, gpu),
+        "measuring": (1 + looks) * glance + looks * answers * (train.best is schema.Best.macro_f1),
+        "scoring": (2 + merged_forms(settings)) * answers,  # of the base model, of the tuned one, and of what is merged
     }
     if train.hours:
         seconds["training"] = min(seconds["training"], train.hours * 3600)
-    needed = memory(model, settings, fullest(train, examples), each or number_width(gpu))
+    needed = fullest(model, settings, order, each or number_width(gpu))
     return Plan(needed, seconds, steps, source, _notes(settings, steps))
+
+
+def merged_forms(settings: schema.Recipe) -> int:
+    """How many merged models are made and scored: an NF4 base can be merged in two ways."""
+    return settings.publish.merged * (2 if settings.quant.kind is schema.Quantisation.nf4 else 1)
 
 
 def _at_least(operations: float, speed: float, least: float, gpu: str | None) -> float:
@@ -249,15 +315,6 @@ def _at_least(operations: float, speed: float, least: float, gpu: str | None) ->
 def _reading(model: Shape, tokens: int) -> float:
     """Operations to read prompts and write answers of so many tokens."""
     return 2.0 * tokens * (model.multiplied + model.vocabulary * model.hidden)
-
-
-def _shared(rows: list) -> int:
-    alike = 0
-    for tokens in zip(*(row.prompt for row in rows), strict=False):
-        if len(set(tokens)) > 1:
-            break
-        alike += 1
-    return min(alike, min(row.turns[0][0] for row in rows) - 1) if len(rows) > 1 else 0
 
 
 def _notes(settings: schema.Recipe, steps: int) -> list[str]:

@@ -3,8 +3,8 @@
     echo '{"input": "Stage II breast cancer ..."}' | python -m trainer.predict runs/20261122-011157-quickstart-385b
 
 Each line of stdin is {"instruction"?, "input"}, {"prompt"} or {"messages"}; without an instruction, one of the training rows'
-own is used. Each line of stdout is {"output", "stopped"}. The prompt is rendered by the code that training used, and
-decoding is greedy.
+own is used, and so are the turns with which all of them begin. Each line of stdout is {"output", "stopped"}. The prompt is
+rendered by the code that training used, and decoding is greedy.
 """
 
 import json
@@ -26,7 +26,8 @@ class Answerer:
 
     def __init__(self, folder: Path):
         self.run = finished.load(folder)
-        self.instruction = json.loads((folder / "metrics.json").read_text())["instruction"]
+        metrics = json.loads((folder / "metrics.json").read_text())
+        self.instruction, self.opening = metrics["instruction"], metrics.get("opening", [])
 
     def messages(self, line: str, where: str) -> list[dict[str, str]]:
         """The prompt's turns that a line of input asks for."""
@@ -35,10 +36,10 @@ class Answerer:
             if "messages" in raw:
                 return normalise({"messages": [*raw["messages"], {"role": "assistant", "content": "-"}]}, where).messages
             if "prompt" in raw:
-                return normalise({"prompt": raw["prompt"], "completion": "-"}, where).messages
+                return self.opening + normalise({"prompt": raw["prompt"], "completion": "-"}, where).messages
             if not (self.instruction or "instruction" in raw):
-                return normalise({"prompt": raw["input"], "completion": "-"}, where).messages
-            return normalise({"instruction": self.instruction, **raw, "output": "-"}, where).messages
+                return self.opening + normalise({"prompt": raw["input"], "completion": "-"}, where).messages
+            return self.opening + normalise({"instruction": self.instruction, **raw, "output": "-"}, where).messages
         except (ValueError, TypeError, KeyError) as error:
             what = f"{error.where}: {error.what}" if isinstance(error, RowError) else f"{where} is no JSON object ({error})"
             raise Problem(what, 'write lines such as {"input": "..."} or {"prompt": "..."}', "bad_data") from error

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -16,10 +17,11 @@ from data import rows
 from trainer import files, fit, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
+from trainer.order import Order, Portion
 from trainer.prompt import Example, Prompt
+from trainer.rows import scorable
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-ROOM = 1.3  # of the weights: themselves, checkpoints and the adapter
 KINDS = (".jsonl", ".csv", ".parquet")
 
 
@@ -37,25 +39,41 @@ def prove(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple
 def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
     """Facts about the rows, the token and the base model that a run needs, or a Problem with the first thing that would stop it.
 
-    CSV, Parquet and Hub datasets are read by the trainer; here they need only exist, and their number of rows is None.
+    Datasets of the Hub, and Parquet where pyarrow is missing, are read by the trainer; here they need only exist, and their number of
+    rows is None.
     """
-    hub = HfApi(endpoint=endpoint, token=token or False)  # False: no login that happens to lie about is used
-    facts = {}
-    for name in ("train", "validation"):
-        source = getattr(settings.data, name)
-        if source.startswith("hub:"):
-            facts |= {f"{name}_rows": None, f"{name}_sha256": _hub_dataset(hub, source, endpoint)}
-        else:
-            facts |= {f"{name}_rows": _rows(Path(source), f"data.{name}", settings.data), f"{name}_sha256": files.digest(Path(source))}
-    for source in settings.data.also:
-        if source.startswith("hub:"):
-            _hub_dataset(hub, source, endpoint)
-        else:
-            _rows(Path(source), "data.also", settings.data)
-    _apart(settings.data, facts)
+    hub = _hub(endpoint, token)
+    facts = tables(settings.data, endpoint, token)
     wanted = settings.publish.repository or settings.cloud.hub_repository
     facts["repository"] = rights.check(hub, wanted, settings.name, settings.kind.value) if token else None
-    return facts | model(hub, settings.model.id, settings.model.revision, endpoint)
+    return facts | model(hub, settings, endpoint)
+
+
+def tables(data: Data, endpoint: str | None, token: str | None) -> dict:
+    """How many rows there are to train on and to score, and the files' sha256; every row of theirs can be used."""
+    facts, hashes = {}, {}
+    for name in ("train", "validation"):
+        source = getattr(data, name)
+        count, hashes[source] = _table(source, f"data.{name}", data, endpoint, token)
+        facts |= {f"{name}_rows": count, f"{name}_sha256": hashes[source]}
+    for source in data.also:
+        _, hashes[source] = _table(source, "data.also", data, endpoint, token)
+    _apart(data, hashes)
+    return facts
+
+
+def _table(source: str, setting: str, data: Data, endpoint: str | None, token: str | None) -> tuple[int | None, str | None]:
+    if source.startswith("hub:"):
+        return None, _hub_dataset(_hub(endpoint, token), source, endpoint)
+    found = _rows(source, setting)
+    if found is None:
+        return None, files.digest(Path(source))
+    _fields(source, setting, found, data.fields)
+    return len(found), files.digest(Path(source))
+
+
+def _hub(endpoint: str | None, token: str | None) -> HfApi:
+    return HfApi(endpoint=endpoint, token=token or False)  # False: no login that happens to lie about is used
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,7 @@ class Look:
     """What the model will see, in its own tokens, and its sizes. None where only the trainer can tell."""
 
     prompt: Prompt | None
-    examples: list[Example]
+    order: Order | None
     held_out: list[Example]
     shape: plan.Shape | None
 
@@ -74,12 +92,16 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     config = folder / "config.json"
     made = plan.shape(json.loads(config.read_text())) if config.is_file() else None
     data = settings.data
-    sources = [data.train, *data.also, data.validation]
-    if any(source.startswith("hub:") for source in sources) or not (folder / "tokenizer.json").is_file():
-        return Look(None, [], [], made)
+    named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
+    *training, held_out = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
+    if None in (*training, held_out) or not (folder / "tokenizer.json").is_file():
+        return Look(None, None, [], made)
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
-    examples = [example for source in sources[:-1] for example in template.examples(rows.read(Path(source)), data, data.learn)]
-    return Look(template, examples, template.examples(rows.read(Path(data.validation)), data)[: data.eval_rows], made)
+    weights = [1.0, *data.also.values()]
+    portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
+    scored = template.examples(held_out, data)[: data.eval_rows]
+    scorable([example.row for example in scored], data.fields)
+    return Look(template, Order(portions, settings.seed, settings.train.rows_per_step), scored, made)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
@@ -99,16 +121,15 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     why = "what fits is decided where it trains"
     if room:
         run.train.recompute, why = _settled(seen, run, room)
-    made = plan.make(seen.shape, run, seen.examples, seen.held_out, gpu)
+    made = plan.make(seen.shape, run, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
-    lines = [prompt.show(seen.prompt, seen.examples, colour)]
+    lines = [prompt.show(seen.prompt, seen.order.examples, colour)]
     lines += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
     return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
 
 
 def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
-    needs = fit.needs_of(seen.shape, seen.examples, plan.number_width(room.what))
-    return fit.settle(run, needs, room, max(map(len, seen.examples)))
+    return fit.settle(run, fit.needs_of(seen.shape, seen.order, plan.number_width(room.what)), room, seen.order.longest)
 
 
 def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
@@ -117,13 +138,13 @@ def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float,
 
 
 def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
-    if not seen.examples:
+    if seen.order is None:
         return math.nan, True  # only the trainer can read these rows
     try:
         run.train.recompute, _ = _settled(seen, run, room)
     except Problem:
         return math.nan, False
-    return sum(plan.make(seen.shape, run, seen.examples, seen.held_out, room.what).seconds.values()), True
+    return sum(plan.make(seen.shape, run, seen.order, seen.held_out, room.what).seconds.values()), True
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
@@ -148,24 +169,25 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
         )
 
 
-def _rows(path: Path, setting: str, data: Data) -> int | None:
+def _rows(source: str, setting: str) -> list[rows.Row] | None:
+    """The file's rows, or a Problem with the first thing wrong with it; None for Parquet that only the trainer can read."""
+    path = Path(source)
     if not path.is_file():
-        raise Problem(f"{setting} names {path}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
     if path.suffix not in KINDS:
-        raise Problem(
-            f"{setting} names {path}, which is none of {', '.join(KINDS)}", "write the rows as JSON Lines, one object a line", "bad_data"
-        )
-    if path.suffix != ".jsonl":
+        what = f"{setting} names {source}, which is none of {', '.join(KINDS)}"
+        raise Problem(what, "write the rows as JSON Lines, one object a line", "bad_data")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         return None
     try:
-        found = rows.read(path)
+        return rows.read(path)
     except rows.RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={path}`", "bad_data") from error
-    _fields(path, setting, found, data.fields)
-    return len(found)
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={source}`", "bad_data") from error
+    except OSError as error:
+        raise Problem(f"{setting} names {source}, which cannot be read: {error.strerror}", f"`ls -l {source}`", "bad_data") from error
 
 
-def _fields(path: Path, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
+def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
     """Every field that will be scored must occur, and only answers that are objects have fields."""
     if fields is None:
         return
@@ -180,10 +202,13 @@ def _fields(path: Path, setting: str, found: list[rows.Row], fields: list[str] |
         raise Problem(what, f"the outputs have: `data.fields=[{','.join(sorted(known))}]`", "bad_data")
 
 
-def _apart(data: Data, facts: dict) -> None:
-    same_file = facts["train_sha256"] and facts["train_sha256"] == facts["validation_sha256"]
-    if same_file or data.train == data.validation:
-        what = f"data.train and data.validation are the same rows ({data.validation}): the scores would tell nothing"
+def _apart(data: Data, hashes: dict[str, str | None]) -> None:
+    """No source of rows to train on may be the held-out one, whatever it is called."""
+    held_out = data.validation
+    same = [source for source in (data.train, *data.also) if source == held_out or (hashes[source] or source) == hashes[held_out]]
+    if same:
+        setting = "data.train" if data.train in same else "data.also"
+        what = f"{setting} and data.validation are the same rows ({held_out}): the scores would tell nothing"
         raise Problem(what, "hold rows out of training: `data.validation=OTHER.jsonl`", "bad_data")
 
 
@@ -196,14 +221,19 @@ def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
         hub.auth_check(name, repo_type="dataset")
 
 
-def model(hub: HfApi, name: str, revision: str, endpoint: str | None) -> dict:
-    """The commit that the base model's revision stands for, once its files may be read; and the room that a run of it takes."""
+def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
+    """The commit that the base model's revision stands for, once its files may be read; and the room that this run of it takes."""
+    name, revision = settings.model.id, settings.model.revision
     with explained(name, endpoint):
         info = hub.model_info(name, revision=revision, files_metadata=True)
         if info.gated:  # anyone may read about a gated model; its files are another matter
             _past_the_gate(hub, name)
-        weights = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
-        return {"model_revision": info.sha, "need_gb": math.ceil(weights * ROOM / 1e9 + 1)}
+        stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        made = None
+        if "config.json" in stored:
+            made = plan.shape(json.loads(Path(hub.hf_hub_download(name, "config.json", revision=info.sha)).read_text()))
+        weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
+        return {"model_revision": info.sha, "need_gb": math.ceil(plan.disk(made, settings, weights) / 1e9)}
 
 
 def _past_the_gate(hub: HfApi, name: str) -> None:

@@ -56,6 +56,7 @@ class Prompt:
         settle(tokenizer)
         self.tokenizer = tokenizer
         self.stop = _stop(tokenizer, stops)
+        self.warning = _untrained(tokenizer, stops)
         self.stops = sorted({self.stop, *stops})
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.stop)
         if tokenizer.pad_token is None:
@@ -155,7 +156,8 @@ def _past(text: str, place: int, skipped: str) -> int:
 
 def settle(tokenizer) -> None:
     """Close what the tokenizer's chat template leaves open; a settled one stays as it is."""
-    template = tokenizer.chat_template or PLAIN
+    named = tokenizer.chat_template
+    template = (named.get("default") if isinstance(named, dict) else named) or PLAIN
     if ("strftime_now" in template or "date_string" in template) and not template.startswith(DATE):
         template = DATE + template
     tokenizer.chat_template = template
@@ -177,25 +179,45 @@ def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
         f"{text}\n"
         f"--- {len(lengths)} rows, {sum(lengths)} tokens ({supervised} with loss); a row has {lengths[0]} to {lengths[-1]}, "
         f"half have {lengths[len(lengths) // 2]} or fewer; every answer ends with {prompt.tokenizer.decode([prompt.stop])!r} ---"
+        + (f"\nnote     {prompt.warning}" if prompt.warning else "")
     )
 
 
 def _starts_with_bos(tokenizer) -> bool:
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
-    return text.startswith(tokenizer.bos_token)
+    return _rendered(tokenizer, {"role": "user", "content": "a"}).startswith(tokenizer.bos_token)
 
 
 def _stop(tokenizer, stops: list[int]) -> int:
     """The token that ends an answer: the one the template puts behind it if the model stops there, else the tokenizer's."""
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}]
-    behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(ANSWER)[2]
-    candidates = [*tokenizer(behind, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, *stops]
+    candidates = [*tokenizer(_behind(tokenizer), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, *stops]
     for token in candidates:
         if token in stops:
             return token
     if tokenizer.eos_token_id is not None:
         return tokenizer.eos_token_id
     raise Problem("the model names no token at which it stops", "choose another model: `model.id=owner/name`", "model_unavailable")
+
+
+def _untrained(tokenizer, stops: list[int]) -> str | None:
+    """What to say where the template ends an answer with a token of its own at which the model does not stop: most base models."""
+    behind = _behind(tokenizer).strip()
+    tokens = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    if not stops or set(tokens) & set(stops) or tokenizer.decode(tokens, skip_special_tokens=True).strip() == behind:
+        return None
+    return f"the chat template ends an answer with {behind!r}, and the model does not stop there: a base model may never have learned it"
+
+
+def _behind(tokenizer) -> str:
+    """What the template puts behind an answer."""
+    return _rendered(tokenizer, {"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}).rpartition(ANSWER)[2]
+
+
+def _rendered(tokenizer, *turns: dict[str, str]) -> str:
+    try:
+        return tokenizer.apply_chat_template(list(turns), tokenize=False)
+    except (TemplateError, TypeError) as error:
+        what = f"the model's chat template does not render a question and its answer: {error}"
+        raise Problem(what, "choose another model: `model.id=owner/name`", "model_unavailable") from error
 
 
 def named(examples: list[Example]) -> str:

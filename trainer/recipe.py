@@ -33,9 +33,11 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files))
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
-    scored = template.examples(held_out.rows, settings.data)[: settings.data.eval_rows]
+    kept = template.examples(held_out.rows, settings.data)
+    scored = kept[: settings.data.eval_rows]
+    rows.scorable([example.row for example in scored], settings.data.fields)
     print(prompt.show(template, order.examples), flush=True)
-    planned, lines = _outlook(files, settings, order.examples, scored, team)
+    planned, lines = _outlook(files, settings, order, scored, team)
     print("\n".join(lines), flush=True)
     if team.first:
         record.decide(settings)
@@ -45,9 +47,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.event("progress", what="loading model", done=1, of=1)
     clock.lap("load")
 
-    # Where activations come from changes no step: another card may decide otherwise, and go on.
-    alike = replace(settings, train=replace(settings.train, recompute="auto"))
-    identity = load.fingerprint(alike) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
+    identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
     store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep)
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
@@ -72,13 +72,15 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.predictions(answers)
     clock.lap("evaluate")
 
+    learned = [row for table in training for row in table.rows]
     record.metrics(
         scores
         | {
             "split": "validation",
             "step": progress.best_step,
             "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
-            "instruction": rows.instruction([row for table in training for row in table.rows]),
+            "instruction": rows.instruction(learned),
+            "opening": rows.opening(learned),
             "seconds": clock.seconds,
         }
     )
@@ -90,8 +92,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
                 "train": training[0].sha256,
                 "also": {source: table.sha256 for source, table in zip(settings.data.also, training[1:], strict=True)},
                 "validation": held_out.sha256,
-                "train_rows": sum(len(table.rows) for table in training),
-                "validation_rows": len(held_out.rows),
+                **_counts(training, order, progress.best_step, held_out, kept, len(scored)),
             },
             "precision": base.precision,
             "stops": template.stops,
@@ -104,18 +105,29 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     )
 
 
-def _outlook(files: Path, settings: Recipe, examples: list, scored: list, team: Team) -> tuple[dict, list[str]]:
+def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept: list, scored: int) -> dict:
+    """How many rows there were, how many of them had a part in the exported weights and in the scores, and what was left out."""
+    return {
+        "train_rows": len(order.examples),
+        "train_rows_seen": order.seen(steps),
+        "train_rows_left_out": sum(len(table.rows) for table in training) - len(order.examples),
+        "validation_rows": len(kept),
+        "validation_rows_scored": scored,
+        "validation_rows_left_out": len(held_out.rows) - len(kept),
+    }
+
+
+def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team) -> tuple[dict, list[str]]:
     """The plan as the record keeps it, and in lines; a Problem where the run does not fit. `train.recompute=auto` is decided."""
     shape, room, each = model.shape(settings.model.id, files), model.room(), model.computed(model.device())
     train, why = settings.train, "nobody can tell here what fits"
     if shape and room:
-        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, examples, each), room, max(map(len, examples))))
+        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest))
     train.recompute = "no" if train.recompute == "auto" else train.recompute
     if shape is None:
         return {"recompute": train.recompute, "why": why}, ["memory and time are not planned: the model is not made like a Llama"]
-    gpu = room.what if model.has_gpu() else None
-    made = plan.make(shape, settings, examples, scored, gpu, each)
-    told = outlook.lines(made, settings, shape, gpu, room, why)
+    made = plan.make(shape, settings, order, scored, model.gpu(), each)
+    told = outlook.lines(made, settings, shape, model.gpu(), room, why)
     return {"recompute": train.recompute, "why": why, "planned_memory": made.memory}, told
 
 

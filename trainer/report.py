@@ -5,6 +5,7 @@ the run and is never published. Everything that comes from outside (rows, answer
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
@@ -69,19 +70,24 @@ def _side(side: str, value: float | None, interval: list[float] | None) -> dict:
 
 def _examples(predictions: list[dict], metrics: dict) -> tuple[list[dict], list[dict]]:
     """The scored rows that the tuned model answered wrong, and those that it answered right."""
-    compare = _objects if metrics["task"] == "extraction" else _texts
+    scored = list(metrics["tuned"].get("fields", {}))
+    compare = partial(_objects, scored=scored) if metrics["task"] == "extraction" else _texts
     examples = [compare(row) | {"id": row["id"], "prompt": _words(row["prompt"])} for row in predictions]
     return [example for example in examples if not example["right"]], [example for example in examples if example["right"]]
 
 
-def _objects(row: dict) -> dict:
-    """An example whose answers are objects: a line for each field, with what each side said and whether it is right."""
+def _objects(row: dict, scored: list[str]) -> dict:
+    """An example whose answers are objects: a line for each field that is scored, with what each side said and whether it is right."""
     expected = score.parse(row["expected"]) or {}
     answers = {side: score.parse(row[side]) for side in ("base", "tuned") if isinstance(row.get(side), str)}
     whole = {side: answer for side, answer in answers.items() if answer is not None}
     table = [
-        {"name": name, "expected": _value(value), "cells": [_cell(name, answer.get(name), value) for answer in whole.values()]}
-        for name, value in expected.items()
+        {
+            "name": name,
+            "expected": _value(expected.get(name)),
+            "cells": [_cell(name, answer.get(name), expected.get(name)) for answer in whole.values()],
+        }
+        for name in scored
     ]
     right = "tuned" in whole and all(line["cells"][-1]["right"] for line in table)
     return {"fields": table, "sides": list(whole), "broken": {side: row[side] for side in answers if side not in whole}, "right": right}

@@ -5,12 +5,14 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from conf.problem import Problem
 from conf.schema import Data
 from data.rows import Row, RowError, normalise
 from data.rows import read as read_file
+from data.score import check
 from trainer.files import digest
 
 ROOT = Path(__file__).parents[1]
@@ -39,12 +41,34 @@ def read(data: Data, folder: Path) -> tuple[list[Table], Table]:
     return training, held_out
 
 
+def scorable(rows: list[Row], fields: list[str] | None) -> None:
+    """Nothing, or the Problem that would come up when the model has answered these rows, and all is paid for."""
+    try:
+        check(rows, fields)
+    except ValueError as error:
+        what, _, hint = str(error).partition("; ")
+        raise Problem(what, _mending(rows) or hint, "bad_data") from error
+
+
+def _mending(rows: list[Row]) -> str:
+    if any(row.output is None for row in rows):
+        return "make every answer an object, or score free text: `data.fields=null`"
+    known = ",".join(sorted({name for row in rows for name in row.output}))
+    return f"the {len(rows)} scored rows have: `data.fields=[{known}]`; `data.eval_rows` scores more" if known else ""
+
+
 def instruction(rows: list[Row]) -> str:
     """What the task says without any row's own text: the paragraphs that all prompts begin with, else the first one most often seen."""
     prompts = [row.messages[-1]["content"] for row in rows]
     shared = os.path.commonprefix(prompts).rpartition("\n\n")[0]  # noqa: RUF071 (of texts, not of paths)
     openings = Counter(prompt.partition("\n\n")[0] for prompt in prompts if "\n\n" in prompt)
     return shared or next((text for text, times in openings.most_common(1) if times > 1), "")
+
+
+def opening(rows: list[Row]) -> list[dict[str, str]]:
+    """The turns with which all prompts begin, such as a system turn; the user's last one is not among them."""
+    alike = takewhile(lambda turns: all(turn == turns[0] for turn in turns), zip(*(row.messages[:-1] for row in rows), strict=False))
+    return [turns[0] for turns in alike]
 
 
 def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table:

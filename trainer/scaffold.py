@@ -8,6 +8,7 @@ its scores are reported apart and are never those of a run.
 """
 
 import json
+import re
 from contextlib import nullcontext
 
 import torch
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 from conf.problem import Problem
 from trainer.prompt import Example, Prompt, value_spans
 
-COLON = '":'
+COLON = re.compile(r'"[ \t\r\n]*:[ \t\r\n]*')  # behind a key: its closing quote, and all up to the value
 HINT = "score them without: `inv evaluate --split FILE`"
 
 
@@ -66,12 +67,11 @@ def missing(text: str, scaffold: list[str]) -> str | None:
 
 def _end_of_value(text: str, place: int) -> int | None:
     """Where the value ends whose key's closing quote stands at `place`; None where it has not ended."""
-    if not text.startswith(COLON, place):
+    colon = COLON.match(text, place)
+    if not colon:
         return None
-    start = place + len(COLON)
-    start += len(text[start:]) - len(text[start:].lstrip(" \t\r\n"))
     try:
-        value, end = json.JSONDecoder().raw_decode(text, start)
+        value, end = json.JSONDecoder().raw_decode(text, colon.end())
     except (ValueError, RecursionError):
         return None
     open_ended = isinstance(value, (int, float)) and not isinstance(value, bool) and end == len(text)  # 1 may become 12
@@ -117,9 +117,8 @@ def _next(prompt: Prompt, given: list[int], token: int, scaffold: list[str], lim
         return [], True
     filled = prompt.encode(added) if added else []
     given += filled
-    if missing(prompt.answer(given)[0], scaffold) is None:
-        return [], True
-    if len(given) >= limit:
+    complete = len(given) <= limit and missing(prompt.answer(given)[0], scaffold) is None
+    if complete or len(given) >= limit:
         del given[limit:]
-        return [], False
+        return [], complete
     return [token, *filled], False

@@ -8,8 +8,8 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Template, TemplateError
-from jinja2.ext import loopcontrols
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -32,7 +32,7 @@ class Tokens:
             token = config.get(name)
             setattr(self, name, token.get("content") if isinstance(token, dict) else token)
         template = folder / "chat_template.jinja"
-        self.chat_template = template.read_text() if template.is_file() else config.get("chat_template")
+        self.chat_template = template.read_text() if template.is_file() else _by_name(config.get("chat_template"))
 
     @property
     def bos_token_id(self) -> int | None:
@@ -60,9 +60,19 @@ class Tokens:
         return None if token is None else self.tokenizer.token_to_id(token)
 
 
+class Generation(Extension):
+    """`{% generation %}`, around answers: transformers marks their tokens by it; the text is what stands within."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser) -> nodes.Scope:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(["name:endgeneration"], drop_needle=True), lineno=line)
+
+
 @cache  # compiling takes a hundred times as long as rendering a row
 def _compiled(template: str) -> Template:
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     world.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     world.globals["raise_exception"] = _raise
     world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
@@ -73,6 +83,11 @@ def stops(folder: Path) -> list[int]:
     """The tokens at which the model says that it ends an answer."""
     found = _json(folder / "generation_config.json").get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
     return [] if found is None else [found] if isinstance(found, int) else found
+
+
+def _by_name(template: str | list[dict] | None) -> str | dict[str, str] | None:
+    """A template, or where a model has several of them, each by its name, as transformers keeps them."""
+    return {each["name"]: each["template"] for each in template} if isinstance(template, list) else template
 
 
 def _json(path: Path) -> dict:

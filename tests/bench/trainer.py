@@ -265,17 +265,16 @@ def _figures(asked, base, marks: list[float], losses: list[float], steps: list, 
     tokens = sum(len(row) for step in steps[1:] for row in step)
     supervised = sum(row.learned for step in steps[1:] for row in step)
     seconds = marks[-1] - marks[1]
-    gpu = torch.cuda.is_available()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     made = plan.shape(base.model.config.to_dict())
-    work = plan.work(made, load.load(["cloud=twin"]), tokens, supervised)
-    peak = next((value for name, value in plan.PEAK.items() if gpu and name in torch.cuda.get_device_name()), None)
+    peak = gpu and plan.peak(gpu)
     return {
         "tokens_s": tokens / seconds,
         "peak": torch.cuda.max_memory_reserved() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "allocated": torch.cuda.max_memory_allocated() if gpu else None,
         "losses": [round(loss, 4) for loss in losses],
         "how": how,
-        "mfu": work / seconds / (peak * 1e12) if peak else None,
+        "mfu": plan.utilisation(made, load.load(["cloud=twin"]), tokens, supervised, seconds, gpu, 1),
         "formula": f"real tokens: 4 for a frozen weight, 6 for one of the adapter, 4 for the head where there is loss; of {peak} TFLOP/s",
     }
 

@@ -13,6 +13,7 @@ from trainer import __main__ as command
 from trainer import fit, model, plan, record
 from trainer.files import lines
 from trainer.fit import STEP, Room
+from trainer.order import Order, Portion
 from trainer.prompt import Example
 from trainer.team import Team
 
@@ -28,7 +29,7 @@ LLAMA_8B = plan.shape(
     }
 )
 ROWS = [Example(None, list(range(length - 80)), [1] * 80) for length in range(150, 312)]
-NEEDS = fit.needs_of(LLAMA_8B, ROWS, 2)
+NEEDS = fit.needs_of(LLAMA_8B, Order([Portion(ROWS)], 17, 16), 2)
 
 
 def settings(*words):

@@ -8,7 +8,8 @@ import torch
 
 from conf.problem import Problem
 from conf.schema import Schedule
-from trainer import attention, checkpoint, loop, model, optimizer
+from trainer import attention, checkpoint, loop, model, optimizer, plan
+from trainer.files import lines
 from trainer.order import Order, Portion
 from trainer.record import Record
 from trainer.team import Team
@@ -91,6 +92,52 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes_and_nam
             assert torch.equal(weight, weights[name])
 
 
+def test_the_share_of_a_known_card_s_speed_is_recorded_and_no_other_is_made_up(tuned, examples, settings, tmp_path, monkeypatch):
+    settings.train.steps, settings.train.rows_per_step, settings.train.recompute = 1, 2, "yes"
+    monkeypatch.setattr(optimizer, "rate", lambda *_: 0.0)  # the same step each time
+    found = {}
+    for card in ("NVIDIA L4", "NVIDIA Z1", None):
+        monkeypatch.setattr(model, "gpu", lambda card=card: card)
+        record, store = Record(tmp_path / str(card)), checkpoint.Store(tmp_path / str(card) / "checkpoints", "x", 1)
+        loop.train(tuned, order(examples, settings), examples[:1], settings, store, record, Team(), None)
+        (found[card],) = [event for event in lines(record.events) if event["event"] == "step"]
+    assert found[None]["mfu"] is None and found["NVIDIA Z1"]["mfu"] is None
+    rows = order(examples, settings).step(1)
+    shape, plain = plan.shape(tuned.get_base_model().config.to_dict()), replace(settings, train=replace(settings.train, recompute="no"))
+    operations = plan.work(shape, plain, sum(map(len, rows)), sum(row.learned for row in rows))
+    seconds = sum(map(len, rows)) / found["NVIDIA L4"]["tok_s"]
+    assert found["NVIDIA L4"]["mfu"] == pytest.approx(operations / seconds / 121e12, rel=0.01)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(tuned, examples, settings):
+    weights = {name: weight.detach().clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
+    first = next(weight for weight in tuned.parameters() if weight.requires_grad)
+    first.register_hook(lambda gradient: gradient + float("inf"))
+    ids = ", ".join(example.row.id for example in examples)
+    with pytest.raises(Problem, match=f"a gradient of step 1 is not finite; its rows are {ids}") as caught:
+        step(tuned, examples, settings)
+    assert caught.value.reason == "non_finite_loss"
+    assert all(torch.equal(weight, weights[name]) for name, weight in tuned.named_parameters() if weight.requires_grad)
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["before training", "at the first measurement"])
+def test_a_held_out_loss_that_is_not_finite_is_never_the_best_one(first, tuned, examples, settings, tmp_path):
+    settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.rows_per_step = 4, 2, 2, 2
+    trained = []
+
+    def poison(module, _tokens, embedded):
+        trained.extend([True] * module.training)
+        return embedded * float("nan") if len(trained) >= first and not module.training else embedded
+
+    tuned.get_base_model().get_input_embeddings().register_forward_hook(poison)
+    store = checkpoint.Store(tmp_path / "checkpoints", "x", 1)
+    what = f"the loss on held-out rows after step {first} is nan; the rows {examples[0].row.id} have no finite loss"
+    with pytest.raises(Problem, match=what) as caught:
+        loop.train(tuned, order(examples, settings), examples[:1], settings, store, Record(tmp_path), Team(), None)
+    assert caught.value.reason == "non_finite_loss" and "train.lr" in caught.value.hint
+    assert store.newest == 0, "what cannot be measured was saved as the best"
+
+
 def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examples, settings, tmp_path):
     settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.keep = 6, 1, 100, 1
     settings.train.lr, settings.train.rows_per_step = 0.1, 2
@@ -102,3 +149,10 @@ def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examp
     store.restore(progress.best_step, tuned)
     with attention.packed(tuned.get_base_model()):
         assert loop.measure(tuned, [noise], settings, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
+
+
+def test_the_rows_that_steps_reach_are_counted_once(examples):
+    order = Order([Portion(examples[:4]), Portion(examples[4:], 0.5)], 17, 2)
+    for steps in range(9):
+        reached = {example.row.id for step in range(1, steps + 1) for example in order.step(step)}
+        assert order.seen(steps) == len(reached)

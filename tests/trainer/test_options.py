@@ -133,12 +133,24 @@ def test_an_adapter_that_starts_from_the_base_weights_needs_them_plain(base_for,
     assert "quant=none" in caught.value.hint
 
 
+def test_what_peft_can_do_is_let_through(settings_for, tmp_path):
+    words = ["lora.options={use_rslora: true, rank_pattern: {q_proj: 4}}", "lora.options={use_rslora: true, init_lora_weights: pissa}"]
+    for word in [*words, "lora.options={rank_pattern: {q_proj: 4}, init_lora_weights: olora}"]:
+        model.adapter_config(settings_for(tmp_path, word).lora)
+
+
 @pytest.mark.parametrize(
     ("words", "what", "hint"),
     [
         (["lora.options.use_dorra=true"], "LoraConfig has no option `use_dorra`", "use_dora"),
         (["lora.options.init_lora_weights=eva"], "without looking at data", "pissa"),
         (["lora.options={use_dora: true, init_lora_weights: pissa}"], "DoRA on top of pissa", "one of them"),
+        (
+            ["lora.options={use_rslora: true, rank_pattern: {q_proj: 4}, init_lora_weights: olora}"],
+            "rsLoRA and rank_pattern",
+            "use_rslora=false",
+        ),
+        (["lora.options={use_rslora: true, alpha_pattern: {q_proj: 4}, init_lora_weights: pissa}"], "rsLoRA and alpha_pattern", "alpha_"),
         (["lora.options={loftq_config: 3, init_lora_weights: loftq}"], "init_lora_weights is loftq", "olora"),
     ],
 )
@@ -269,7 +281,8 @@ def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(tra
     assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_a_tracker_that_is_not_there_is_said_before_the_model_is_loaded():
+def test_a_tracker_that_is_not_there_is_said_before_the_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "mlflow" else name)
     with pytest.raises(Problem, match="no tracker `tensorbord`"):
         trackers.check(["tensorbord"])
     with pytest.raises(Problem, match="the tracker mlflow is not installed") as caught:

@@ -10,7 +10,11 @@ import torch
 from conf import load, schema
 from data.rows import read
 from tests.trainer.conftest import ROOT, TRAIN
-from trainer import attention, model, optimizer, pack, plan, prompt
+from trainer import attention, loop, model, optimizer, pack, plan, prompt
+from trainer.checkpoint import Store
+from trainer.order import Order, Portion
+from trainer.record import Record
+from trainer.team import Team
 
 SMALL = ROOT / ".cache/models/smollm2-135m"
 
@@ -89,7 +93,8 @@ def eight(*words):
     """Llama-3.1-8B on the shipped task, as `inv plan -- experiment=medical_ie_8b` would plan it; 4,500 rows of 600 tokens."""
     shape = plan.shape(LLAMA31_8B)
     row = prompt.Example(None, list(range(500)), list(range(100)))
-    return lambda card: plan.make(shape, load.load(["cloud=twin", "experiment=medical_ie_8b", *words]), [row] * 4500, [row] * 500, card)
+    order = Order([Portion([row] * 4500)], 17, 16)
+    return lambda card: plan.make(shape, load.load(["cloud=twin", "experiment=medical_ie_8b", *words]), order, [row] * 500, card)
 
 
 LLAMA31_8B = {
@@ -112,3 +117,88 @@ def test_eight_billion_weights_take_hours_on_an_l4_and_less_on_faster_cards():
 
 def test_seconds_of_an_unknown_card_are_not_made_up():
     assert all(math.isnan(seconds) for seconds in eight()("NVIDIA Z1").seconds.values())
+
+
+def example(length: int, learned: int, start: tuple[int, ...] = (1, 2, 3)) -> prompt.Example:
+    own = 10 + length * 7919 + learned  # each row goes on in its own way
+    prefix = [*start, *range(own, own + length - learned - len(start))]
+    return prompt.Example(None, prefix, [9] * learned)
+
+
+LONG_AMONG_SHORT = [example(2100, 60)] * 16 + [example(500 + n % 7, 40) for n in range(400)]
+MIXED = [example(60 + 37 * n % 900, 20 + 13 * n % 40, (1, n % 3, 4)) for n in range(200)]
+STRANGERS = [example(50 + n, 30, (n,)) for n in range(100)]
+
+
+@pytest.mark.parametrize("rows", [LONG_AMONG_SHORT, MIXED, STRANGERS, MIXED[:5]], ids=["long among short", "mixed", "strangers", "few"])
+@pytest.mark.parametrize("limit", [None, 300, 2048, 4096])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_no_pack_of_any_step_needs_more_than_the_fullest_step_that_is_planned(rows, limit, processes, settings_for, tmp_path):
+    settings = settings_for(tmp_path, f"train.pack_tokens={'null' if limit is None else limit}", "train.steps=null", "train.epochs=1.5")
+    order = Order([Portion(rows[:-3]), Portion(rows[-3:], 4)], 17, 16)
+    shape, steps = plan.shape(LLAMA31_8B), order.steps(settings.train)
+    bounds = plan.loads(order, limit, steps)
+    most = sum(plan.fullest(shape, settings, order, 2).values())
+    for step in range(1, steps + 1):
+        for process in range(processes):
+            for packed in pack.packs(order.step(step)[process::processes], limit):
+                real = planned_load(packed)
+                assert real.tokens <= max(bound.tokens for bound in bounds)
+                assert real.supervised <= max(bound.supervised for bound in bounds)
+                assert sum(plan.memory(shape, settings, real, 2).values()) <= most
+
+
+def test_the_fullest_step_is_no_more_than_its_limit(settings_for, tmp_path):
+    order = Order([Portion(LONG_AMONG_SHORT)], 17, 16)
+    tokens = [bound.tokens for bound in plan.loads(order, 4096, 40)]
+    assert 3900 < max(tokens) <= 4096
+
+
+def test_the_planned_steps_are_those_of_the_loop_with_rows_that_are_visited_twice(tuned, examples, settings_for, tmp_path):
+    settings = settings_for(tmp_path, "train.steps=null", "train.epochs=2", "train.rows_per_step=2", "train.trackers=[]")
+    order = Order([Portion(examples[:4]), Portion(examples[4:], 2.5)], 17, 2)
+    made = plan.make(plan.shape(LLAMA31_8B), settings, order, examples[:1], None)
+    assert made.steps == 9, "four rows once, two rows twice and every other of them once more: nine an epoch, two epochs"
+    progress = loop.train(tuned, order, examples[:1], settings, Store(tmp_path, "x", 1), Record(tmp_path), Team(), None)
+    assert progress.step == made.steps
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "more"),
+    [
+        (["train.best=macro_f1"], "measuring", lambda seconds, looks: looks * seconds["scoring"] / 2),
+        (["publish.merged=true"], "scoring", lambda seconds, _: seconds["scoring"]),
+        (["publish.merged=true", "quant=none"], "scoring", lambda seconds, _: seconds["scoring"] / 2),
+    ],
+    ids=["macro_f1", "merged", "merged without NF4"],
+)
+def test_all_that_is_generated_is_planned(words, part, more):
+    plain, other = eight()("NVIDIA L4"), eight(*words)("NVIDIA L4")
+    looks = math.ceil(plain.steps / 50)
+    assert other.seconds[part] == pytest.approx(plain.seconds[part] + more(plain.seconds, looks))
+    assert {name: value for name, value in other.seconds.items() if name != part} == {
+        name: value for name, value in plain.seconds.items() if name != part
+    }
+
+
+LLAMA_8B_FILES = 16_060_556_376  # bytes of its weights on the Hub
+ADAPTER_8B = 41_943_040  # weights of rank 16 in all linear layers
+
+
+@pytest.mark.parametrize(
+    ("words", "models", "checkpoints", "each"),
+    [
+        ([], 1, 5, 12),
+        (["train.keep=10"], 1, 12, 12),
+        (["publish.merged=true"], 3, 5, 12),
+        (["publish.merged=true", "quant=none"], 2, 5, 12),
+        (["train.optimizer=bitsandbytes.optim.AdamW8bit"], 1, 5, 6),
+    ],
+)
+@pytest.mark.parametrize("rank", [16, 64])
+def test_the_disk_has_room_for_every_model_and_checkpoint_that_lie_there_at_once(words, models, checkpoints, each, rank):
+    run = load.load(["cloud=twin", "experiment=medical_ie_8b", f"lora.r={rank}", *words])
+    shape, adapter = plan.shape(LLAMA31_8B), ADAPTER_8B * rank // 16
+    assert plan.learned(shape, run.lora) == adapter
+    assert plan.disk(shape, run, LLAMA_8B_FILES) == models * LLAMA_8B_FILES + checkpoints * adapter * each + 8 * adapter + 10**9
+    assert plan.disk(None, run, LLAMA_8B_FILES) == pytest.approx((models + 0.3) * LLAMA_8B_FILES + 10**9, abs=1)

@@ -8,6 +8,7 @@ from werkzeug.serving import make_server
 
 from conf import load
 from conf.problem import Problem
+from trainer import preflight
 from trainer.files import digest
 from trainer.preflight import check, prove
 from twin.hub.access import Token
@@ -69,6 +70,12 @@ def test_good_settings_become_facts(tmp_path, hub):
     assert len(facts["model_revision"]) == 40
 
 
+def test_the_room_that_is_asked_of_the_volume_knows_the_run(tmp_path, hub, monkeypatch):
+    monkeypatch.setattr(preflight.plan, "disk", lambda made, settings, weights: 10**9 * (settings.train.keep + weights) + 1)
+    assert check(run(tmp_path), hub, TOKEN)["need_gb"] == 4
+    assert check(run(tmp_path, "train.keep=30"), hub, TOKEN)["need_gb"] == 31
+
+
 def test_a_broken_row_is_named_by_file_and_line(tmp_path, hub):
     problem = refusal(run(tmp_path, train=[row(1), '{"instruction": "a", "output"']), hub)
     assert f"{tmp_path}/train.jsonl:2: the line is not JSON" in problem.what and problem.reason == "bad_data"
@@ -88,10 +95,26 @@ def test_a_file_of_another_kind_is_refused(tmp_path, hub):
     assert "none of .jsonl, .csv, .parquet" in refusal(run(tmp_path, f"data.train={tmp_path}/rows.txt"), hub).what
 
 
-def test_tables_are_left_to_the_trainer(tmp_path, hub):
+def test_tables_are_read_here_too(tmp_path, hub):
     (tmp_path / "rows.csv").write_text("prompt,completion\na,b\n")
-    facts = check(run(tmp_path, f"data.train={tmp_path}/rows.csv"), hub, TOKEN)
+    facts = check(run(tmp_path, f"data.train={tmp_path}/rows.csv", "data.fields=null"), hub, TOKEN)
+    assert facts["train_rows"] == 1 and len(facts["train_sha256"]) == 64
+    assert "rows.csv:2 answers with plain text" in refusal(run(tmp_path, f"data.train={tmp_path}/rows.csv"), hub).what
+
+
+def test_parquet_is_left_to_the_trainer_where_pyarrow_is_missing(tmp_path, hub, monkeypatch):
+    (tmp_path / "rows.parquet").write_bytes(b"of no matter")
+    settings = run(tmp_path, f"data.train={tmp_path}/rows.parquet")
+    assert "the file is not Parquet" in refusal(settings, hub).what
+    monkeypatch.setattr(preflight, "find_spec", lambda _name: None)
+    facts = check(settings, hub, TOKEN)
     assert facts["train_rows"] is None and len(facts["train_sha256"]) == 64
+
+
+def test_held_out_rows_that_are_also_trained_on_are_refused_wherever_they_stand(tmp_path, hub):
+    (tmp_path / "more.jsonl").write_text(row(3) + "\n")
+    problem = refusal(run(tmp_path, f"data.also={{{tmp_path}/more.jsonl: 2}}"), hub)
+    assert problem.what.startswith("data.also and data.validation are the same rows") and problem.reason == "bad_data"
 
 
 def test_the_same_rows_twice_are_refused_even_under_two_names(tmp_path, hub):

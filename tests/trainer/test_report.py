@@ -143,3 +143,19 @@ def test_the_laptop_imports_all_of_it_without_torch_or_matplotlib():
     code = "import sys, trainer.record, trainer.report, trainer.card, trainer.publish, trainer.preflight;"
     code += "print([name for name in ('torch', 'matplotlib', 'transformers', 'datasets') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_row_is_right_where_the_scorer_says_so_whatever_else_it_holds(tmp_path):
+    folder = finished(tmp_path)
+    rows = [row | {"tuned": json.dumps(json.loads(row["expected"]) | {"gene_mutation": "EGFR"})} for row in PREDICTIONS]
+    (folder / "predictions.jsonl").write_text("".join(files.line(row) for row in rows))
+    two = {
+        side: METRICS[side] | {"fields": {name: METRICS[side]["fields"][name] for name in ("cancer_type", "stage")}}
+        for side in ("base", "tuned")
+    }
+    (folder / "metrics.json").write_text(json.dumps(METRICS | two))
+    text = report.render(folder)
+    assert "Right after tuning" in text and "Still wrong after tuning" not in text
+    assert "<td>gene_mutation" not in text and "EGFR" not in text.split("Right after tuning")[1].split("</section>")[0]
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    assert "Right after tuning" not in report.render(folder)

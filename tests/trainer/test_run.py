@@ -14,6 +14,7 @@ from threading import Thread
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
 from conf import load, schema
@@ -84,8 +85,6 @@ def test_the_metrics_are_of_the_exported_step_and_the_tuned_model_learned(run):
 
 
 def test_the_exported_weights_are_those_of_the_best_step(run):
-    from safetensors.torch import load_file
-
     best = json.loads((run / "metrics.json").read_text())["step"]
     saved = load_file(run / f"checkpoints/step-{best:06d}/adapter.safetensors")
     exported = load_file(run / "adapter/adapter_model.safetensors")
@@ -110,10 +109,28 @@ def test_plain_peft_and_transformers_give_the_answers_that_were_scored(run, tiny
         assert tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True) == row["tuned"]
 
 
-def test_the_adapter_says_where_its_base_comes_from_and_asks_the_hub_nothing(run, tiny):
+def test_the_adapter_says_where_its_base_comes_from_and_at_which_commit(run, tiny, tuned, base, tmp_path):
     config = json.loads((run / "adapter/adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(tiny)
-    assert "embed" not in str(sorted(os.listdir(run / "adapter")))
+    assert config["base_model_name_or_path"] == str(tiny) and config["revision"] is None, "a folder has no commit"
+    model.save(tuned, replace(base, revision="1" * 40), schema.Model("owner/name", "main", "", False), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "1" * 40)
+
+
+def test_saving_an_adapter_asks_the_hub_nothing(tuned, base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *_words, **_options: asked.append(1))
+    model.save(tuned, base, schema.Model("owner/name", "main", "", False), tmp_path)
+    assert not asked and not any("embed" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    tuned.save_pretrained(tmp_path)
+    assert asked, "PEFT's own default no longer asks: the test has lost its subject"
+
+
+def test_a_gpu_without_bf16_of_its_own_computes_in_fp32_and_says_why(monkeypatch):
+    for native, dtype, why in ((True, torch.bfloat16, "natively"), (False, torch.float32, "this GPU has no bf16 and fp16 overflows")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native or including_emulation)
+        found, told = model._precision(torch.device("cuda"))
+        assert found is dtype and told.endswith(why)
 
 
 def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
@@ -140,6 +157,48 @@ def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_th
         exec(rendering.replace("messages = [", f"messages = {row.messages!r}; _ = [", 1), place)
         assert place["prompt"] == template.text(row.messages)
         assert tokenizer(place["prompt"], add_special_tokens=False)["input_ids"] == tokens
+
+
+def test_an_input_alone_is_asked_as_training_asked_it_system_turn_and_all(settings_for, volume, tmp_path):
+    def turns(number):
+        question = f"Name the city.\n\nText {number}."
+        pairs = [("system", "You are brief."), ("user", question), ("assistant", "Rome")]
+        return {"id": f"r{number}", "messages": [{"role": role, "content": text} for role, text in pairs]}
+
+    for name, numbers in (("train", range(8)), ("held_out", range(8, 12))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(turns(number)) + "\n" for number in numbers))
+    files = [f"data.train={tmp_path}/train.jsonl", f"data.validation={tmp_path}/held_out.jsonl"]
+    settings = settings_for(volume / "runs", *files, "data.fields=null", "quant=none", "train.steps=1")
+    folder = make(settings, "with a system turn")
+    command.train(settings, folder)
+    answerer = predict.Answerer(folder)
+    trained = answerer.run.prompt.example(read(tmp_path / "train.jsonl")[3]).prompt
+    for asked in ({"input": "Text 3."}, {"instruction": "Name the city.", "input": "Text 3."}, {"prompt": "Name the city.\n\nText 3."}):
+        assert answerer.run.prompt.tokens(answerer.messages(json.dumps(asked), "line 1")) == trained
+    own = [{"role": "user", "content": "Hello."}]
+    assert answerer.messages(json.dumps({"messages": own}), "line 1") == own
+
+
+def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_on(settings_for, template, volume):
+    lengths = [sorted(len(template.example(row)) for row in read(path)) for path in (TRAIN, VALIDATION)]
+    limit = max(each[len(each) // 2] for each in lengths)
+    words = ["quant=none", "data.too_long=drop", f"data.max_length={limit}", "train.steps=1", "data.eval_rows=3"]
+    settings = settings_for(volume / "runs", *words)
+    folder = make(settings, "dropped")
+    command.train(settings, folder)
+    told = record.verify(folder)["data"]
+    kept, held = (sum(length <= limit for length in each) for each in lengths)
+    assert 8 < kept < 32 and 3 < held < 16
+    assert {name: count for name, count in told.items() if "rows" in name} == {
+        **{"train_rows": kept, "train_rows_seen": 8, "train_rows_left_out": 32 - kept},
+        **{"validation_rows": held, "validation_rows_scored": 3, "validation_rows_left_out": 16 - held},
+    }
+    card = (folder / "card.md").read_text()
+    assert f"on 8 of the {kept} rows of `{TRAIN.name}`." in card
+    assert f"{32 - kept} of those to train on, {16 - held} of those held out" in card
+    assert f"| training rows | 8 seen of {kept} of" in card and f"| held-out rows | 3 scored of {held} of" in card
+    page = (folder / "report.html").read_text()
+    assert "tuned on 8 rows, scored greedily on 3 held-out rows" in page and f"{32 - kept} longer ones left out" in page
 
 
 def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path):

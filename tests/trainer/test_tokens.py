@@ -1,5 +1,7 @@
 """The laptop counts what the trainer counts: the same text, the same tokens, for the very rows."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -29,6 +31,60 @@ def test_rows_are_the_same_tokens_without_transformers(name):
         for learn in Learn:
             assert ours.example(row, learn) == theirs.example(row, learn)
     assert prompt.show(ours, [ours.example(SPOKEN)]) == prompt.show(theirs, [theirs.example(SPOKEN)])
+
+
+TURN = "{{ '<|im_start|>' + turn.role + '\\n' }}"
+MARKED = (
+    "{% for turn in messages %}" + TURN + "{% if turn.role == 'assistant' %}\n{% generation %}\n{% set said = turn.content %}"
+    "{{ said }}<|im_end|>\n{% endgeneration %}{{ said }}\n{% else %}{{ turn.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+SEVERAL = [{"name": "tool_use", "template": "{{ 1 / 0 }}"}, {"name": "default", "template": MARKED}]
+
+
+@pytest.fixture
+def with_template(tiny, tmp_path):
+    """The tiny model's tokenizer, its template in tokenizer_config.json."""
+
+    def make(template):
+        folder = shutil.copytree(tiny, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "chat_template.jinja"))
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("template", [MARKED, SEVERAL], ids=["answers marked", "several templates"])
+def test_a_template_of_another_shape_gives_the_same_tokens_here_and_there(template, with_template):
+    folder = with_template(template)
+    theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), tokens.stops(folder))
+    ours = prompt.Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    for turns in (SPOKEN.messages, SPOKEN.messages[1:2]):
+        text = ours.text(turns)
+        assert text == theirs.text(turns) and text.endswith("<|im_start|>assistant\n")
+    assert ours.example(read(TRAIN)[0]) == theirs.example(read(TRAIN)[0])
+    assert isinstance(theirs.tokenizer.chat_template, str), "whoever loads the saved tokenizer must find the one that was used"
+
+
+@pytest.mark.parametrize("template", ["{% nonsense %}", "{{ raise_exception('never') }}", "{{ messages[0].content + 1 }}"])
+@pytest.mark.parametrize("kind", [tokens.Tokens, AutoTokenizer.from_pretrained], ids=["laptop", "box"])
+def test_a_template_that_cannot_be_rendered_is_a_sentence(kind, template, with_template):
+    folder = with_template(template)
+    with pytest.raises(Problem, match="the model's chat template does not render a question and its answer") as caught:
+        prompt.Prompt(kind(folder), [2])
+    assert caught.value.reason == "model_unavailable"
+
+
+def test_a_template_whose_end_the_model_does_not_know_is_told_in_one_line(tiny):
+    known = tokens.Tokens(tiny)
+    end, other = (known.tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|pad|>"))
+    of_base, plain = prompt.Prompt(tokens.Tokens(tiny), [other]), tokens.Tokens(tiny)
+    plain.chat_template = None
+    told = prompt.show(of_base, [of_base.example(SPOKEN)]).splitlines()[-1]
+    assert told.startswith("note     the chat template ends an answer with '<|im_end|>', and the model does not stop there")
+    for quiet in (prompt.Prompt(known, [end]), prompt.Prompt(plain, [other])):
+        assert "note  " not in prompt.show(quiet, [quiet.example(read(TRAIN)[0])])
 
 
 def test_the_stops_are_those_that_the_loaded_model_names(tiny, base):
