@@ -51,9 +51,8 @@ class OneByOne(Launcher):
         except Problem as problem:
             print(f"error: {problem}", file=sys.stderr, flush=True)
             sys.exit(130 if problem.reason == "killed" else 1)
-        return [
-            JobReturn(list(words), status=JobStatus.COMPLETED, _return_value=scores[job.name]) for words, job in zip(job_overrides, jobs)
-        ]
+        done = zip(job_overrides, jobs, strict=True)
+        return [JobReturn(list(words), status=JobStatus.COMPLETED, _return_value=scores[job.name]) for words, job in done]
 
 
 def register() -> None:
@@ -125,7 +124,7 @@ class Sweep:
         if failed := [job for job in self.jobs if job.problem]:
             told = "\n".join(f"  {job.name} ({job.words}): {job.problem.what}" for job in failed)
             hint = f"{failed[0].problem.hint}; {self._again} tries again what is not finished"
-            raise Problem(f"{len(failed)} of {len(self.jobs)} jobs failed:\n{told}", hint, failed[0].problem.reason)
+            raise Problem(f"{len(failed)} of {len(self.jobs)} jobs failed:\n{told}", hint, "crashed")
         return {entry.run_id: entry.score for entry in entries}
 
     @property
@@ -140,19 +139,19 @@ class Sweep:
         begun = time.monotonic()
         print(f"{title} begins; its words: {job.folder / 'log.txt'}", flush=True)
         code = self._train(job)
+        if code == 0 and sealed(job.folder):
+            Record(job.folder).phase("done")
+            print(f"  finished in {time.monotonic() - begun:.0f} s", flush=True)
         if self.stopped:
             done = sum(sealed(job.folder) for job in self.jobs)
             what = f"the sweep was stopped at {job.name}, with {done} of {len(self.jobs)} jobs finished"
             raise Problem(what, f"go on: {self._again}", "killed")
-        if code == 0 and sealed(job.folder):
-            Record(job.folder).phase("done")
-            print(f"  finished in {time.monotonic() - begun:.0f} s", flush=True)
-        else:
+        if not sealed(job.folder):
             job.problem = _said(job.folder, code)
             print(f"  failed ({job.problem.reason}): {job.problem.what}", flush=True)
 
     def _train(self, job: Job) -> int:
-        """The exit code of a process that trains in the job's folder; the folder is held as long as it lives, whatever becomes of this one."""
+        """The exit code of a process that trains in the job's folder; the folder is held as long as that lives."""
         job.folder.mkdir(parents=True, exist_ok=True)
         if not (job.folder / "config.yaml").exists():
             files.write(job.folder / "config.yaml", load.dump(job.settings))

@@ -126,15 +126,8 @@ def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
 
 
 def test_the_real_trainer_is_swept_and_the_leaderboard_ranks_its_scores(sweeps, tiny):
-    words = (
-        "model=tiny",
-        f"model.id='{tiny}'",
-        "quant=none",
-        "train.steps=2",
-        "data.eval_rows=2",
-        "train.trackers=[]",
-        "data.max_length=50,700",
-    )
+    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]")
+    words = (f"model.id='{tiny}'", *few, "data.max_length=50,700")
     process = sweeps.start(*words, program=("-m", "trainer"))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "rank.0 (data.max_length=50): row smoke_train-0000 has" in said
