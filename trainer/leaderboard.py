@@ -41,6 +41,12 @@ def ranked(runs: dict[Path, str]) -> list[Entry]:
     return [first, *(_beside(folders[first.run_id], folders[entry.run_id], entry) for entry in others)]
 
 
+def best(runs: dict[Path, str]) -> tuple[str, str]:
+    """The leaderboard for a terminal, and the run that is first."""
+    entries = ranked(runs)
+    return text(entries), entries[0].run_id
+
+
 def text(entries: list[Entry]) -> str:
     """The leaderboard for a terminal."""
     rows = [COLUMNS, *(_row(place, entry) for place, entry in enumerate(entries, start=1))]
