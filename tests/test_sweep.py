@@ -72,23 +72,27 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert sent == [], "a finished sweep needs no box"
 
 
-def test_where_the_box_is_gone_the_sweep_ends_and_goes_on_with_the_next_one(box):
+def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_and_goes_on_later(box):
     stand_in_trainer.register(box.state, step_seconds=0.05, hold_at=3)
     box.inv("up", "deploy")
     words = ("train.steps=4,5", "train.save_every=2", "seed=5")
     going = box.popen("sweep", "--name", "lost", overrides=words)
     try:
         wait_until(lambda: any((box.state / "volumes").rglob("lost.0/checkpoints/step-000002/COMPLETE")))
-        instance = box.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
-        box.client("ec2").stop_instances(InstanceIds=[instance])
-        said, _ = going.communicate(timeout=90)
+        for process in trainers(box):
+            process.kill()
+        said, _ = going.communicate(timeout=60)
     finally:
         going.kill()
     assert going.returncode == 1 and "Traceback" not in said
-    assert "lost.0" in said and "0 of 2 jobs are finished" in said
+    assert "lost.0 failed (killed)" in said and "0 of 2 jobs are finished" in said
     assert "hint: `inv up deploy`, then `inv sweep --name lost -- " in said
-    assert [run for run in run_ids(box) if run.startswith("lost")] == ["lost.0"], "the next job was begun without a box"
+    assert [run for run in run_ids(box) if run.startswith("lost")] == ["lost.0"], "the next job was begun"
 
+    instance = box.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
+    box.client("ec2").stop_instances(InstanceIds=[instance])
+    stranded = box.inv("sweep", overrides=words, ok=False)
+    assert "0 of 2 jobs are finished" in stranded.stderr and "start it with `inv up`; then `inv sweep --name lost -- " in stranded.stderr
     box.inv("up", "deploy")
     going = box.popen("sweep", "--name", "lost", overrides=words)
     try:
@@ -99,7 +103,7 @@ def test_where_the_box_is_gone_the_sweep_ends_and_goes_on_with_the_next_one(box)
         going.kill()
     assert going.returncode == 130 and "lost.1 goes on, and no job begins after it. `inv sweep --name lost -- " in said
     assert sealed(box, "lost.0") and trainers(box)
-    (folder,) = (box.state / "volumes").rglob("lost.1")
+    (folder,) = (box.state / "volumes").rglob("runs/lost.1")
     (folder / "go").touch()
     done = box.inv("sweep", overrides=words)
     assert "lost.1 is done in" in done.stdout or done.stdout.count("not paid for again") == 2
