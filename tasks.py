@@ -259,15 +259,12 @@ def predict(c, text, run=None):
 )
 @friendly
 def evaluate(c, split, run=None, scaffold=False):
-    """Score a finished run on any rows, on this machine, and keep the result beside it in S3."""
-    from remote import here
+    """Score a finished run on any rows: on the box if it is up and free, else on this machine; the result is kept beside it in S3."""
     from trainer import splits
     from trainer.report import summary
 
     config = settings(c)
-    rehearsed(
-        c, f"call   Fetch {run or 'the newest finished run'} from S3, score it here on {split}, keep the result in S3"
-    ) or here.evaluate(account(config), config, run, split, ROOT, splits.path, summary, scaffold)
+    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.path, summary, scaffold), None, audited=False)
 
 
 @task(help={"json": "for programs"})

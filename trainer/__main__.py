@@ -5,6 +5,7 @@
     accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
     python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
+    python -m trainer examine RUN ROWS OUT                       a finished run's scores on other rows
     python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          a sweep: one run after the other, each in a process of its own
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
@@ -134,6 +135,11 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(predict.main())
+    if sys.argv[1:2] == ["examine"]:
+        from trainer import examine
+
+        sys.argv = sys.argv[1:]
+        sys.exit(examine.main())
     sys.argv = load.opened(sys.argv)
     sweep.register()
     main()

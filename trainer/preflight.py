@@ -78,8 +78,10 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     if any(source.startswith("hub:") for source in sources) or not (folder / "tokenizer.json").is_file():
         return Look(None, [], [], made)
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
-    examples = [example for source in sources[:-1] for example in template.examples(rows.read(Path(source)), data, data.learn)]
-    return Look(template, examples, template.examples(rows.read(Path(data.validation)), data)[: data.eval_rows], made)
+    training = [_read(Path(source), "data.train" if source == data.train else "data.also") for source in sources[:-1]]
+    examples = [example for found in training for example in template.examples(found, data, data.learn)]
+    held_out = _read(Path(data.validation), "data.validation")
+    return Look(template, examples, template.examples(held_out, data)[: data.eval_rows], made)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
@@ -149,20 +151,29 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
 
 
 def _rows(path: Path, setting: str, data: Data) -> int | None:
-    if not path.is_file():
-        raise Problem(f"{setting} names {path}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+    _there(path, setting)
     if path.suffix not in KINDS:
         raise Problem(
             f"{setting} names {path}, which is none of {', '.join(KINDS)}", "write the rows as JSON Lines, one object a line", "bad_data"
         )
     if path.suffix != ".jsonl":
         return None
-    try:
-        found = rows.read(path)
-    except rows.RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={path}`", "bad_data") from error
+    found = _read(path, setting)
     _fields(path, setting, found, data.fields)
     return len(found)
+
+
+def _there(path: Path, setting: str) -> None:
+    if not path.is_file():
+        raise Problem(f"{setting} names {path}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+
+
+def _read(path: Path, setting: str) -> list[rows.Row]:
+    _there(path, setting)
+    try:
+        return rows.read(path)
+    except rows.RowError as error:
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={path}`", "bad_data") from error
 
 
 def _fields(path: Path, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
