@@ -97,6 +97,21 @@ def train(c, detach=False):
     perform(c, run, "train", planned().train(run, ROOT, check_inputs, detach), done)
 
 
+@task(help={"name": "of the sweep; when left out the newest that has one of these runs, else a new one"})
+@friendly
+def sweep(c, name=None):
+    """Train a run for each combination of values, one after the other, and rank them: inv sweep -- lora.r=8,16 train.lr=1e-4,2e-4"""
+    from remote import sweep as several
+    from trainer import leaderboard
+
+    jobs = several.jobs(overrides(), functools.partial(settings, c))
+    run = jobs[0].run
+    if rehearsed(c, several.rehearsal(jobs)):
+        print(planned().rehearse(planned().train(run, ROOT, check_inputs, False)))
+        return
+    several.go(account(run), jobs, name, ROOT, foresight(), leaderboard.best)
+
+
 @task(help={"run": "id of a finished run; the newest when left out"})
 @friendly
 def publish(c, run=None):
@@ -244,15 +259,12 @@ def predict(c, text, run=None):
 )
 @friendly
 def evaluate(c, split, run=None, scaffold=False):
-    """Score a finished run on any rows, on this machine, and keep the result beside it in S3."""
-    from remote import here
+    """Score a finished run on any rows: on the box if it is up and free, else on this machine; the result is kept beside it in S3."""
     from trainer import splits
     from trainer.report import summary
 
     config = settings(c)
-    rehearsed(
-        c, f"call   Fetch {run or 'the newest finished run'} from S3, score it here on {split}, keep the result in S3"
-    ) or here.evaluate(account(config), config, run, split, ROOT, splits.path, summary, scaffold)
+    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.path, summary, scaffold), None, audited=False)
 
 
 @task(help={"json": "for programs"})
@@ -678,6 +690,23 @@ def proof(aws, run, colour: bool) -> tuple[dict, list[str]]:
     return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), *box_of(aws, run), colour)
 
 
+def foresight():
+    """`proof` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
+    from remote import hub
+    from trainer import preflight
+
+    seen = {}
+
+    def check(aws, run) -> dict:
+        access = os.environ.get("HF_ENDPOINT"), hub.token(aws)
+        facts, rows = preflight.check(run, *access), repr((run.model, run.data))
+        if rows not in seen:
+            seen[rows] = preflight.look(run, *access)
+        return facts | {"planned": preflight.told(seen[rows], run, *box_of(aws, run), False)[1]}
+
+    return check
+
+
 def box_of(aws, run) -> tuple:
     """The box's card, and its price to plan with."""
     from remote import gpu, price
@@ -757,7 +786,7 @@ def image_from_elsewhere(c, run) -> None:
 
 
 namespace = Collection(
-    *(init, plan, up, deploy, train, publish, down, status, logs, report, predict, stop_run, clean, costs),
+    *(init, plan, up, deploy, train, sweep, publish, down, status, logs, report, predict, stop_run, clean, costs),
     *(evaluate, compare, tensorboard, doctor, policy, smoke, destroy),
 )
 twin = Collection("twin")

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -86,6 +86,13 @@ def fingerprint(run: schema.Recipe) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
+def same(made: schema.Recipe, wanted: schema.Recipe) -> bool:
+    """Whether a run that was made is the one that is wanted, whatever has been decided for `auto` since."""
+    if wanted.train.recompute == "auto":
+        made = replace(made, train=replace(made.train, recompute="auto"))
+    return fingerprint(made) == fingerprint(wanted)
+
+
 def _with_local(words: list[str], local: Path) -> list[str]:
     # An explicit cloud=twin is hermetic: nothing of the user's own defaults may reach it.
     if "cloud=twin" in words or not local.exists():
@@ -144,7 +151,7 @@ def _bad_override(error: Exception, words: list[str]) -> Problem:
     if group:
         return _no_such_setting(group.group(1))
     if "Ambiguous value" in str(error):
-        return Problem(str(error).splitlines()[0], "one value each; a sweep is `python -m trainer -m lora.r=8,16`")
+        return Problem(str(error).splitlines()[0], "one value each; several are a sweep: `inv sweep -- lora.r=8,16`")
     return Problem(f"cannot use the overrides `{' '.join(words)}`: {str(error).splitlines()[0]}", "`KEY=VALUE` for each, as in conf/")
 
 

@@ -16,15 +16,21 @@ from remote.store import Store
 def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, what: str) -> dict:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = asked(what), Store(aws)
-    run_id, found = runs.sealed(store, run_id, kind), box.find(aws, box_name)
+    run_id, (found, where) = runs.sealed(store, run_id, kind), place(aws, store, box_name)
+    print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
+    facts = {"run_id": run_id, "lines": lines, "up": "yes" if found else "no", "away": "no" if found else "yes"}
+    return facts | ({"instance_id": found.id} if found else {})
+
+
+def place(aws: Aws, store: Store, box_name: str) -> tuple[box.Found | None, str]:
+    """The box where it is up and free, None for this machine; and where that is, in words."""
+    found = box.find(aws, box_name)
     unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
     busy = next((name for name in unfinished if runs.state(store, name).active and runs.holder(store, name) == box_name), None)
+    if found and found.state == "running" and busy is None:
+        return found, f"on the box ({found.id}, {found.instance_type})"
     why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
-    up = found is not None and found.state == "running" and busy is None
-    place = f"on the box ({found.id}, {found.instance_type})" if up else f"on this machine's CPU: {why}"
-    print(f"answering with {run_id} {place}", file=sys.stderr, flush=True)
-    facts = {"run_id": run_id, "lines": lines, "up": "yes" if up else "no", "away": "no" if up else "yes"}
-    return facts | ({"instance_id": found.id} if up else {})
+    return None, f"on this machine's CPU: {why}"
 
 
 def ask(aws: Aws, lines: list[str]) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote import answers, box, budget, destroy, door, follow, hub, image, local, lock, record, runs, switch, volume
+from remote import answers, box, budget, destroy, door, evaluations, follow, hub, image, local, lock, record, runs, switch, volume
 from remote import clean as cleaning
 from remote import init as account
 from remote.aws import Aws
@@ -174,6 +174,25 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path) -> Plan:
         Step("predict", script, timeout=1800, when=up),
         Call(answers.collect, {"answers": Fact("answers")}, when=up),
         Call(answers.here, local, when=Fact("away")),
+    ]
+
+
+def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: Callable, summary: Callable, scaffold: bool) -> Plan:
+    """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
+    script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ROWS": Fact("rows_sha256")}
+    script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold)}
+    script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
+    chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "split": split, "find": find}
+    local = {"run_id": Fact("run_id"), "kind": run.kind.value, "rows": Fact("rows"), "scaffold": scaffold, "root": root}
+    up = Fact("up")
+    return [
+        Call(evaluations.choose, chosen, said=False),
+        Call(lock.take, {"name": run.box.name, "verb": "evaluate"}, when=up, said=False),
+        Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}, when=up),
+        Call(evaluations.send, {"rows": Fact("rows")}, when=up),
+        Step("evaluate", script, timeout=3600, when=up),
+        Call(evaluations.score, local | {"into": root / run.runs}, when=Fact("away")),
+        Call(evaluations.tell, {"run_id": Fact("run_id"), "split": Fact("split"), "summary": summary}, said=False),
     ]
 
 

@@ -116,16 +116,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, i
     """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
     store.check()
-    inputs = {}
-    for name in ("train", "validation"):
-        path = root / getattr(run.data, name)
-        if path.suffix in EXTENSIONS:
-            inputs[name], _ = store.put_input(path)
-            setattr(run.data, f"{name}_sha256", inputs[name])
-    for source in run.data.also:
-        if Path(source).suffix in EXTENSIONS:
-            inputs[source], _ = store.put_input(root / source)
-            run.data.also_sha256[source] = inputs[source]
+    inputs = deliver(store, run, root)
     (run_id, taken), to_do = _unfinished(store, run), "yes"
     if run_id is None and (run_id := _unpublished(store, run, image)):
         to_do = "no"
@@ -136,7 +127,24 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, i
         _enter(store, run_id, "created")
     if to_do == "yes":
         _give(store, run_id, run.box.name, instance_id, taken)
-    return {"run_id": run_id, "inputs": " ".join(sorted(set(inputs.values()))), "to_do": to_do}
+    run.run_id = run_id
+    return {"run_id": run_id, "inputs": " ".join(sorted(inputs)), "to_do": to_do}
+
+
+def deliver(store: Store, run: schema.Run, root: Path) -> set[str]:
+    """Put the files of rows into S3 by their hashes, unless they are there, and the hashes into the settings."""
+    inputs = set()
+    for name in ("train", "validation"):
+        path = root / getattr(run.data, name)
+        if path.suffix in EXTENSIONS:
+            sha256, _ = store.put_input(path)
+            setattr(run.data, f"{name}_sha256", sha256)
+            inputs.add(sha256)
+    for source in run.data.also:
+        if Path(source).suffix in EXTENSIONS:
+            run.data.also_sha256[source], _ = store.put_input(root / source)
+            inputs.add(run.data.also_sha256[source])
+    return inputs
 
 
 def _unfinished(store: Store, run: schema.Run) -> tuple[str | None, str | None]:
@@ -187,7 +195,9 @@ def _unpublished(store: Store, run: schema.Run, image: str) -> str | None:
 
 
 def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> str:
-    run.run_id = new_id(run.name)
+    run.run_id = run.run_id or new_id(run.name)
+    if run.run_id in listing(store):
+        raise Problem(f"there is a run `{run.run_id}` already, of other settings", "leave `run_id` out: every run gets one", "refused")
     sha, dirty = commit(root)
     rate, source = price.per_hour(aws, run.box.instance_type)
     run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source)
@@ -219,19 +229,22 @@ def download(aws: Aws, run_id: str | None, kind: str, into: Path, merged: bool =
     run_id = sealed(store, run_id, kind)
     folder = into / run_id
     for name, entry in manifest(store, run_id)["files"].items():
-        target = folder / name
-        if name.startswith("merged/") and not merged:
-            continue
-        if not target.exists() or _sha256(target) != entry["sha256"]:
-            store.download(f"runs/{run_id}/{name}", target)
-        if _sha256(target) != entry["sha256"]:
-            raise Problem(
-                f"{store.url(f'runs/{run_id}/{name}')} does not match the run's manifest",
-                f"the run cannot be published; look at it with `aws s3 ls {store.url(f'runs/{run_id}/')}`",
-                reason="damaged_run",
-            )
+        if merged or not name.startswith("merged/"):
+            fetch(store, run_id, name, entry["sha256"], folder / name)
     store.download(f"runs/{run_id}/manifest.json", folder / "manifest.json")
     return {"run_id": run_id, "folder": folder}
+
+
+def fetch(store: Store, run_id: str, name: str, sha256: str, target: Path) -> None:
+    """One file of a finished run, unless it is here; a Problem where it is not what the run's manifest says."""
+    if not target.exists() or _sha256(target) != sha256:
+        store.download(f"runs/{run_id}/{name}", target)
+    if _sha256(target) != sha256:
+        raise Problem(
+            f"{store.url(f'runs/{run_id}/{name}')} does not match the run's manifest",
+            f"the run cannot be published; look at it with `aws s3 ls {store.url(f'runs/{run_id}/')}`",
+            reason="damaged_run",
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -234,14 +234,33 @@ def test_a_run_is_a_spreadsheet_and_two_runs_are_compared(chain):
     assert "the settings are the same" in out and "scored on the same rows" in out
 
 
-def test_a_finished_run_is_scored_on_other_rows_and_its_own_files_stay(chain):
+def test_a_finished_run_is_scored_on_other_rows_here_or_on_the_box_and_its_own_files_stay(chain):
     run = list(runs(chain))[-1]
     before = {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in ("manifest.json", "metrics.json", "predictions.jsonl")}
-    out = chain.inv("evaluate", "--split", "smoke_validation").stdout
-    assert "macro-F1 over fields" in out and "(16 rows)" in out
-    kept = json.loads(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.json"))
-    assert (kept["run_id"], kept["rows"], kept["trained_on"]) == (run, 16, False)
+
+    def kept() -> dict:
+        return json.loads(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.json"))
+
+    chain.inv("down")
+    here = chain.inv("evaluate", "--split", "smoke_validation")
+    assert "on this machine's CPU: the box is stopped" in here.stderr
+    assert "macro-F1 over fields" in here.stdout and "(16 rows)" in here.stdout
+    first = kept()
+    assert (first["run_id"], first["split"], first["rows"], first["trained_on"]) == (run, "smoke_validation", 16, False)
     assert len(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.predictions.jsonl").splitlines()) == 16
+
+    chain.inv("up", "deploy")
+    there = chain.inv("evaluate", "--split", "smoke_validation", "--scaffold")
+    assert "on the box (i-" in there.stderr and "evaluate.sh" in there.stderr
+    second = kept()
+    assert second["time"] > first["time"] and second["scaffold"]["tuned"], "the box did not score it anew, with the keys filled in"
+    same = ("base", "tuned", "rows_sha256", "completion_loss", "adapter_sha256")
+    assert {name: second[name] for name in same} == {name: first[name] for name in same}
+    assert "keys filled in" in there.stdout and there.stdout.splitlines()[1] == here.stdout.splitlines()[1]
+    (chain.folder / "no rows.jsonl").write_text("hello\n")
+    broken = chain.inv("evaluate", "--split", str(chain.folder / "no rows.jsonl"), ok=False)
+    assert "no rows.jsonl:1: the line is not JSON" in broken.stderr and "Traceback" not in broken.stderr
+    chain.inv("down")
     assert before == {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in before}
 
 

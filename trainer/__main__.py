@@ -5,20 +5,19 @@
     accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
     python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
-    python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          one run after the other
+    python -m trainer examine RUN ROWS OUT                       a finished run's scores on other rows
+    python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          a sweep: one run after the other, each in a process of its own
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
 """
 
 import os
-import secrets
 import signal
 import sys
 import time
 import traceback
 import warnings
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import hydra
@@ -28,7 +27,8 @@ from omegaconf import DictConfig
 from conf import load
 from conf.problem import Problem
 from conf.schema import Recipe
-from trainer.record import Record, sealed
+from trainer import sweep
+from trainer.record import Record, new_id, sealed
 from trainer.team import Listener, Team
 
 FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may tell more than the sentence
@@ -45,8 +45,6 @@ def main(composed: DictConfig) -> None:
             Record(folder).phase("uploading" if given else "done")
     except Problem as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-        if HydraConfig.get().mode.name == "MULTIRUN" and problem.reason != "killed":
-            raise  # the sweep goes on with its next job, and fails at its end
         sys.exit(1)
 
 
@@ -82,8 +80,7 @@ def _given_folder() -> Path | None:
 
 
 def _own_folder(settings: Recipe) -> Path:
-    begun = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    settings.run_id = settings.run_id or f"{begun}-{settings.name}-{secrets.token_hex(2)}"
+    settings.run_id = settings.run_id or new_id(settings.name)
     folder = Path(settings.runs).resolve() / settings.run_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(load.dump(settings))
@@ -142,5 +139,11 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(predict.main())
+    if sys.argv[1:2] == ["examine"]:
+        from trainer import examine
+
+        sys.argv = sys.argv[1:]
+        sys.exit(examine.main())
     sys.argv = load.opened(sys.argv)
+    sweep.register()
     main()

@@ -7,6 +7,7 @@ line at a time. `manifest.json` comes last: a folder that has one is a finished 
 
 import json
 import math
+import secrets
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -143,6 +144,11 @@ def settings(folder: Path) -> Recipe:
     values = yaml.safe_load((folder / "config.yaml").read_text())
     values.pop("defaults", None)
     return load.recipe(OmegaConf.create(values))
+
+
+def new_id(name: str) -> str:
+    """The name of a run that begins now, or of a sweep."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
 
 
 def now() -> str:

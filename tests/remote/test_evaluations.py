@@ -1,4 +1,4 @@
-"""What is kept of scores that are computed on this machine."""
+"""What is kept of scores on other rows."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from conf import load
 from conf.problem import Problem
-from remote import here
+from remote import evaluations
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def run(tmp_path):
 
 def test_two_sets_of_rows_never_share_a_name(store, run, tmp_path):
     rows, name = tmp_path / "rows/test_both.jsonl", "runs/r/evaluations/test_both.json"
-    here._same_rows(store, name, rows)
+    evaluations._same_rows(store, name, rows)
     store.put(name, json.dumps({"rows_sha256": "0" * 64}).encode())
     with pytest.raises(Problem, match="holds the scores on other rows"):
-        here._same_rows(store, name, rows)
+        evaluations._same_rows(store, name, rows)

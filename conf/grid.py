@@ -1,0 +1,33 @@
+"""Every combination of settings that are given several values, by Hydra's own reading of the words."""
+
+from itertools import product
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+
+from conf.problem import Problem
+
+
+def combinations(words: list[str]) -> list[tuple[list[str], list[str]]]:
+    """For each combination all its words, and of them those that set it apart."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(words)
+    except HydraException as error:
+        hint = "quote values that hold spaces or brackets: inv sweep -- 'lora.r=8,16' 'train.lr=choice(1e-4,2e-4)'"
+        raise Problem(str(error).splitlines()[0], hint) from error
+    swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
+    if not swept:
+        raise Problem("nothing is to be swept: no setting has several values", "give one several: `inv sweep -- lora.r=8,16`")
+    values = {override.get_key_element(): _values(override) for override in overrides}  # the last one of a key is meant, as ever
+    found = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+    return [(list(one.values()), [word for key, word in one.items() if key in swept]) for one in found]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if not override.is_discrete_sweep() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        hint = f"name the values: `{override.key_or_group}=A,B` or `{override.key_or_group}=range(1,4)`"
+        raise Problem(f"`{override.input_line}` does not say which values to try", hint)
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

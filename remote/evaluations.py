@@ -1,0 +1,77 @@
+"""Scores of a finished run on other rows: computed on the box where it is up and free, else on this machine."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from conf.problem import Problem
+from remote import answers, runs, show
+from remote.aws import Aws
+from remote.store import Store
+
+
+def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, split: str, find: Callable) -> dict:
+    """Find the finished run and the rows, and choose who scores: the box where it is up and free, else this machine."""
+    store = Store(aws)
+    run_id = runs.sealed(store, run_id, kind)
+    rows = find(runs.configuration(store, run_id).data, split).resolve()
+    _same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
+    box, place = answers.place(aws, store, box_name)
+    print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
+    facts = {"run_id": run_id, "rows": rows, "file": rows.name, "split": rows.stem}
+    return facts | ({"up": "yes", "away": "no", "instance_id": box.id} if box else {"up": "no", "away": "yes"})
+
+
+def send(aws: Aws, rows: Path) -> dict:
+    """Put the rows into S3 by their hash, for the box."""
+    sha256, _ = Store(aws).put_input(rows)
+    return {"rows_sha256": sha256}
+
+
+def score(aws: Aws, run_id: str, kind: str, rows: Path, scaffold: bool, root: Path, into: Path) -> dict:
+    """Fetch the run, score it on this machine, and keep the result beside it in S3."""
+    if find_spec("torch") is None:
+        hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
+        raise Problem("scoring on this machine needs the trainer's packages", hint, reason="refused")
+    folder, store = runs.download(aws, run_id, kind, into)["folder"], Store(aws)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / rows.stem
+        words = [sys.executable, "-m", "trainer.examine", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
+        done = subprocess.run(words, stdout=sys.stderr, cwd=root)
+        if done.returncode:
+            raise Problem(
+                f"the trainer could not score {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
+            )
+        for ending in ("predictions.jsonl", "json"):
+            name = f"{rows.stem}.{ending}"
+            store.put(f"runs/{run_id}/evaluations/{name}", out.with_name(name).read_bytes())
+    return {}
+
+
+def tell(aws: Aws, run_id: str, split: str, summary: Callable) -> dict:
+    """Print what is kept of the scores."""
+    store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
+    scores = json.loads(store.get(name))
+    screen, title = Console(width=120, highlight=False), f"{run_id} on {split} ({scores['rows']} rows)"
+    screen.print(show.scores(summary(scores), title))
+    if filled := scores.get("scaffold"):
+        screen.print(show.scores(summary({"task": scores["task"]} | filled), f"{title}, keys filled in: no score of the run's"))
+    if scores["trained_on"]:
+        print("note       the run was trained on these very rows: this is no test")
+    print(f"kept       {store.url(name)}")
+    return {}
+
+
+def _same_rows(store: Store, name: str, rows: Path) -> None:
+    """A second evaluation under one name must be of the same rows: two results that cannot be told apart would be compared."""
+    before = store.get(name)
+    if before and json.loads(before)["rows_sha256"] != hashlib.sha256(rows.read_bytes()).hexdigest():
+        hint = f"give these another name: `cp {rows} {rows.with_stem(rows.stem + '_2')}`, then `--split` that file"
+        raise Problem(f"{store.url(name)} holds the scores on other rows than {rows} has now", hint, "refused")

@@ -1,0 +1,206 @@
+"""A sweep: a run for each combination of values, one after the other on one box, and who is best.
+
+Each job is the ordinary `train` plan. Nothing is remembered here: its runs in S3 are called <sweep>.<number>, and a job's run is
+found by its settings, so that the same command goes on where the last one ended.
+"""
+
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conf import grid, load, schema
+from conf.problem import Problem
+from remote import audit, plan, price, runs
+from remote.aws import Aws
+from remote.store import Store
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+SWEPT = re.compile(r"(.+)\.(\d+)")
+# What ends one job and says nothing about the next. Any other reason is the box's or the account's.
+OWN = {"bad_config", "bad_data", "model_unavailable", "out_of_memory", "non_finite_loss", "crashed", "damaged_run"}
+RANKED = ("config.yaml", "metrics.json", "predictions.jsonl")  # of a run, what the leaderboard reads
+
+
+@dataclass
+class Job:
+    words: str  # what sets it apart
+    run: schema.Run
+    run_id: str = ""
+    finished: bool = False
+    facts: dict = field(default_factory=dict)  # what was found out about these settings before anything was paid for
+    problem: Problem | None = None
+
+
+def jobs(words: list[str], settings: Callable[[list[str]], schema.Run]) -> list[Job]:
+    """The combinations that the words ask for, each with its checked settings; two are never the same run."""
+    made: dict[str, Job] = {}
+    for every, own in grid.combinations(words):
+        job = Job(" ".join(own), settings(every))
+        before = made.setdefault(load.fingerprint(job.run), job)
+        if before is not job:
+            what = f"`{before.words}` and `{job.words}` are the same run"
+            raise Problem(what, "give each value once, of settings that the training depends on")
+    return list(made.values())
+
+
+def rehearsal(jobs: list[Job]) -> str:
+    """What a sweep would do, in words."""
+    each = "\n".join(
+        f"call   Train, or find finished, job {number} of {len(jobs)}: {job.words}" for number, job in enumerate(jobs, start=1)
+    )
+    return f"# sweep\n{each}\ncall   Rank the finished runs by their scores\n# each job, as `inv train` does it"
+
+
+def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable, rank: Callable) -> None:
+    """Train what is not finished, job by job; print the leaderboard. A Problem at the end names the jobs that failed.
+
+    `check(aws, settings)` answers facts, or a Problem; `rank` of run folders and what sets each apart answers a text and the best run.
+    """
+    store = Store(aws)
+    store.check()
+    again = f"`{_command(name := place(store, jobs, name, root))}`"
+    _foresee(aws, jobs, name, check)
+    for number, job in enumerate(jobs, start=1):
+        title = f"job {number} of {len(jobs)}: {job.run_id} ({job.words})"
+        if job.finished:
+            print(f"{title} is finished: not paid for again", flush=True)
+        elif job.problem is None:
+            print(title, flush=True)
+            _train(aws, store, job, root, f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs are finished", again)
+    _rank(store, jobs, root, rank)
+    if failed := [job for job in jobs if job.problem]:
+        told = "\n".join(f"  {job.run_id} ({job.words}): {job.problem.what}" for job in failed)
+        what, hint = (
+            f"{len(failed)} of {len(jobs)} jobs failed:\n{told}",
+            f"{failed[0].problem.hint}; {again} tries again what is not finished",
+        )
+        raise Problem(what, hint, reason=failed[0].problem.reason)
+
+
+def place(store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
+    """The sweep's name, and in each job its run's: one that was made before, or the next number."""
+    if name and not NAME.fullmatch(name):
+        raise Problem(f"a sweep cannot be called {name!r}", "use small letters, digits, '-' and '_': `--name rank-and-rate`")
+    for job in jobs:
+        runs.deliver(store, job.run, root)
+    made = _made(store)
+    name = name or _same_sweep(made, jobs) or runs.new_id(jobs[0].run.name)
+    numbers = [int(found[2]) for run_id in runs.listing(store) if (found := SWEPT.fullmatch(run_id)) and found[1] == name]
+    free, mine = max(numbers, default=-1) + 1, {run_id: entry for run_id, entry in made.items() if SWEPT.fullmatch(run_id)[1] == name}
+    for job in jobs:
+        before = next((run_id for run_id, (config, _) in mine.items() if load.same(config, job.run)), None)
+        if before:
+            config, job.finished = mine.pop(before)
+            job.run.train.recompute = config.train.recompute  # as it was decided then
+        else:
+            before, free = f"{name}.{free}", free + 1
+        job.run_id = job.run.run_id = before
+    return name
+
+
+def _made(store: Store) -> dict[str, tuple[schema.Run, bool]]:
+    """The runs of all sweeps but those that were cancelled: their settings, and whether they are finished."""
+    found = {}
+    for run_id, files in runs.listing(store).items():
+        if SWEPT.fullmatch(run_id) and "config.yaml" in files:
+            sealed = "manifest.json" in files
+            if sealed or runs.state(store, run_id).phase != "cancelled":
+                found[run_id] = runs.configuration(store, run_id), sealed
+    return found
+
+
+def _same_sweep(made: dict[str, tuple[schema.Run, bool]], jobs: list[Job]) -> str | None:
+    """The newest sweep that has one of these jobs."""
+    for run_id, (config, _) in reversed(made.items()):
+        if any(load.same(config, job.run) for job in jobs):
+            return SWEPT.fullmatch(run_id)[1]
+    return None
+
+
+def _foresee(aws: Aws, jobs: list[Job], name: str, check: Callable) -> None:
+    """Look at every job's rows and settings, and tell what all of them will take; a Problem where none can be trained."""
+    open_jobs = [job for job in jobs if not job.finished]
+    for job in open_jobs:
+        try:
+            job.facts = check(aws, job.run)
+        except Problem as problem:
+            if problem.reason not in OWN:
+                raise
+            job.problem = problem
+            print(f"{job.run_id} ({job.words}) cannot be trained: {problem.what}", flush=True)
+    if open_jobs and all(job.problem for job in jobs):
+        raise open_jobs[0].problem
+    planned = [job.facts.get("planned") for job in open_jobs if not job.problem]
+    print(f"sweep {name}: {len(jobs)} jobs, {len(jobs) - len(open_jobs)} of them finished; {_cost(aws, jobs[0].run, planned)}", flush=True)
+
+
+def _cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
+    if not planned:
+        return "nothing is left to train"
+    if None in planned:
+        return "how long the rest takes is not known here"
+    seconds = sum(planned)
+    told = (
+        f"the rest is planned to take {seconds / 3600:.1f} h" if seconds >= 3600 else f"the rest is planned to take {seconds / 60:.0f} min"
+    )
+    rate, source = price.planned(aws, run.box.instance_type, run.cost.per_hour)
+    cost = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({run.box.instance_type}, {source})"
+    return f"{told} {cost}; loading comes on top"
+
+
+def _train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: str) -> None:
+    """Do the job, or leave in it why it failed; a Problem where the next one would fail, too."""
+
+    def known(aws: Aws, settings: schema.Run) -> dict:
+        """Take what was found out about these settings before the first job began."""
+        return job.facts
+
+    begun, outcome = time.monotonic(), "failed"
+    try:
+        job.run_id = plan.perform(plan.train(job.run, root, known, False), aws, plan.transport(job.run))["run_id"]
+        job.finished, outcome = True, "ok"
+        print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s", flush=True)
+    except Problem as problem:
+        job.run_id = job.run.run_id
+        if not _of_its_own(store, job, problem):
+            hint = "`inv up deploy`, then" if problem.reason in ("unreachable", "stopped", "killed") else f"{problem.hint}; then"
+            raise Problem(f"{problem.what}; {standing}", f"{hint} {again} goes on with the sweep", problem.reason) from problem
+        job.problem = problem
+        print(f"  failed: {problem.what}", flush=True)
+    except KeyboardInterrupt:
+        left = f"stopped watching; {job.run.run_id} goes on, and no job begins after it"
+        words = f"{left}. {again} goes on with the sweep, `inv stop-run` ends the run"
+        raise KeyboardInterrupt(words) from None
+    finally:
+        audit.write(store, "train", time.monotonic() - begun, outcome)
+
+
+def _of_its_own(store: Store, job: Job, problem: Problem) -> bool:
+    """Whether the run itself says that it failed, for a reason that is not the next one's."""
+    current = runs.state(store, job.run_id)
+    return problem.reason in OWN and (current.phase, current.reason) == ("failed", problem.reason)
+
+
+def _rank(store: Store, jobs: list[Job], root: Path, rank: Callable) -> None:
+    folders = {_fetched(store, job, root): job.words for job in jobs if job.finished}
+    if not folders:
+        return
+    text, best = rank(folders)
+    print(f"{text}\nNext: `inv publish --run {best}`, `inv report --run {best}`", flush=True)
+
+
+def _fetched(store: Store, job: Job, root: Path) -> Path:
+    folder = root / job.run.runs / job.run_id
+    stated = json.loads(store.get(f"runs/{job.run_id}/manifest.json"))["files"]
+    for name in RANKED:
+        runs.fetch(store, job.run_id, name, stated[name]["sha256"], folder / name)
+    return folder
+
+
+def _command(name: str) -> str:
+    return shlex.join(["inv", "sweep", "--name", name, "--", *load.overrides(sys.argv)])

@@ -1,0 +1,41 @@
+"""`inv plan`: what the chain would do and what training needs, with nothing started; or why it cannot be, in one sentence."""
+
+import pytest
+
+
+def asked_to_change(laptop, since: int) -> list[str]:
+    """What was called that changes an account. Addresses of the Hub that only look are left out."""
+    looks = ("Get", "Describe", "List", "Head", "BatchGet", "Lookup")
+    calls = [entry for entry in laptop.journal()[since:] if entry["service"] in ("ec2", "s3", "ssm", "ecr", "scheduler", "sts", "iam")]
+    return [f"{entry['service']}.{entry['operation']}" for entry in calls if not entry["operation"].startswith(looks)]
+
+
+def test_the_plan_names_each_part_the_memory_the_time_and_the_price_and_starts_nothing(laptop):
+    before = len(laptop.journal())
+    out = laptop.inv("plan", overrides=("train.steps=3",)).stdout
+    for verb in ("up", "deploy", "train", "publish", "down"):
+        assert f"\n{verb}\n  " in f"\n{out}"
+    assert "  train.sh on the box" in out and "  Let AWS itself stop the box" in out
+    assert "the loss is on what stands between [[ and ]]" in out and "--- 32 rows, " in out
+    assert "steps    3 of 8 rows" in out and "usable on NVIDIA L4 in the fullest step" in out
+    assert "time     about " in out and "an hour of g6.2xlarge" in out
+    assert out.splitlines()[-1].startswith("price    about $")
+    assert asked_to_change(laptop, before) == []
+    assert laptop.client("ec2").describe_instances()["Reservations"] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what", "hint"),
+    [
+        (("lora.r=8,16",), "lora.r", "`inv sweep -- lora.r=8,16`"),
+        (("train.stepz=3",), "there is no setting `train.stepz`", "`train.steps`"),
+        (("data.max_length=50",), "more than data.max_length=50", "`data.too_long=drop`"),
+        (("data.validation=nowhere.jsonl",), "nowhere.jsonl", "data.validation="),
+        (("model.id=nobody/nothing",), "nobody/nothing", "check the name"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_sentence_and_a_hint(laptop, overrides, what, hint):
+    done = laptop.inv("plan", overrides=overrides, ok=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    error, _, rest = done.stderr[done.stderr.index("error: ") :].partition("\n\nhint: ")
+    assert what in error and hint in rest
