@@ -12,6 +12,13 @@ from remote.aws import DENIED, Aws
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who comes in by SSH, as its console showed it first
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
+UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
+# cloud-init runs it at the first boot: until setup.sh has its supervisor running, nothing else on the box would stop it. What setup.sh
+# calls off may come before this or after it, for the agent takes commands while the box still boots.
+USER_DATA = f"""#!/bin/sh
+shutdown -h +{UNATTENDED}
+[ ! -e "${{BOX_ROOT:-}}/run/fine-tune-slm/supervised" ] || shutdown -c
+"""
 ALIVE = ["pending", "running", "stopping", "stopped"]
 
 
@@ -86,9 +93,14 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
         instance_id, changed = found.id, "started"
     else:
         instance_id, changed = found.id, "no"
+    return {"instance_id": instance_id, "changed": changed, "on": changed}
+
+
+def wait(aws: Aws, instance_id: str) -> dict:
+    """Wait until AWS says that the box runs."""
     _wait(aws, "instance_running", instance_id)
-    found = find(aws, box.name)
-    return {"instance_id": instance_id, "zone": found.zone, "instance_type": found.instance_type, "changed": changed}
+    entry = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    return {"zone": entry["Placement"]["AvailabilityZone"], "instance_type": entry["InstanceType"]}
 
 
 def _adopt(aws: Aws, name: str) -> Found | None:
@@ -135,6 +147,7 @@ def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
             LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
             BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+            UserData=USER_DATA,
             ClientToken=f"{box.name}-{moment}-{zone}{'-spot' if market else ''}",
             **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
             **({"InstanceMarketOptions": market} if market else {}),

@@ -75,6 +75,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
         Call(volume.locate, {"name": run.box.name}, said=False),
         Call(box.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": Fact("life_hours")}),
+        Call(box.wait, {"instance_id": Fact("instance_id")}, said=False),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         *_way_in(run),
@@ -234,11 +235,21 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) ->
             if part.when is None or facts[part.when.name] == "yes":
                 _perform(part, facts, aws, transport)
     except BaseException:
+        if "on" in facts:
+            talk(_left_on(facts))
         with contextlib.suppress(Exception):  # what went wrong is what the user must read
             _unlock(aws, facts)
         raise
     _unlock(aws, facts)
     return facts
+
+
+def _left_on(facts: dict) -> str:
+    """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
+    by_itself = f"stops itself {box.UNATTENDED} min after its launch, unless an `inv up` sets it up" if facts["on"] == "launched" else ""
+    outside = f"is stopped by AWS at {facts['stops_at']}" if "stops_at" in facts else ""
+    ends = ", and ".join(part for part in (by_itself, outside) if part) or "is stopped by nothing from outside"
+    return f"{facts['instance_id']} is on all the same: it {ends}; `inv down` stops it now"
 
 
 def _unlock(aws: Aws, facts: dict) -> None:

@@ -66,6 +66,8 @@ main() {
   install_supervisor
   limit_life "$LIFE_LEFT"
   start_supervisor # before anything that may fail: from here on the box does not depend on anybody to be stopped
+  touch "$STATE/supervised"
+  shutdown -c >&2 # what the launch has planned for a box that nobody comes to
   wait_for_docker
   need_gpu
   seen=$(gpu)

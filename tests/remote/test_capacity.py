@@ -34,13 +34,19 @@ def state(account) -> Path:
     return Path(account.cloud.state)
 
 
+def had(account, wanted, volume_zone: str | None = None) -> dict:
+    """The box, once it runs."""
+    made = box.ensure(account, wanted, volume_zone)
+    return made | box.wait(account, made["instance_id"])
+
+
 def described(account, instance_id: str) -> dict:
     return account.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
 
 
 def test_a_zone_without_room_is_passed_over(account, settings):
     world.fault(state(account), "capacity", count=0, zones="us-east-1a,us-east-1b")
-    assert box.ensure(account, settings().box)["zone"] == "us-east-1c"
+    assert had(account, settings().box)["zone"] == "us-east-1c"
 
 
 def test_where_no_zone_has_room_every_try_is_told(account, settings):
@@ -63,7 +69,7 @@ def test_where_the_volume_is_no_other_zone_is_tried(account, settings):
 def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_that_are_printed(account, settings):
     """A file system on the way: what the volume had, the box in the other zone has."""
     run = settings()
-    made = box.ensure(account, run.box)
+    made = had(account, run.box)
     disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
     volume.note_format(account, disk)
     box.stop(account, made["instance_id"])
@@ -75,7 +81,7 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command in commands:
         subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
-    moved = box.ensure(account, run.box, **volume.locate(account, run.box.name))
+    moved = had(account, run.box, **volume.locate(account, run.box.name))
     assert moved["zone"] == "us-east-1b" and moved["instance_id"] != made["instance_id"]
     found = volume.ensure(account, run.box, moved["instance_id"], moved["zone"])
     assert (found["volume_changed"], found["ours"]) == ("attached", "no") and found["volume_id"] != disk
@@ -98,12 +104,11 @@ def test_a_quota_that_is_used_up_leads_to_the_doctor(account, settings):
 
 def test_a_spot_box_can_be_stopped_and_started_and_leaves_no_request_behind(account, settings):
     run = settings("box.spot=true")
-    made = box.ensure(account, run.box)["instance_id"]
+    made = had(account, run.box)["instance_id"]
     assert described(account, made)["InstanceLifecycle"] == "spot"
     box.stop(account, made)
-    assert box.ensure(account, run.box) | {"instance_id": made, "changed": "started"} == box.ensure(account, run.box) | {
-        "changed": "started"
-    }
+    again = had(account, run.box)
+    assert (again["instance_id"], again["changed"]) == (made, "started")
     box.terminate(account, made)
     requests = account.client("ec2").describe_spot_instance_requests()["SpotInstanceRequests"]
     assert [one["State"] for one in requests] == ["cancelled"]

@@ -44,6 +44,7 @@ class Box:
         self.tool("mountpoint", "[ -e mounted ]")
         self.tool("umount", "rm mounted")
         self.tool("curl", "exit 7")
+        self.tool("shutdown", 'echo "$*" >>shutdown.log')
         self.tool("nvidia-smi", "echo 93")
         self.tool("nice", 'shift 2; exec "$@"')
         self.put("opt/fine-tune-slm/supervise.sh", "#!/bin/sh\n").chmod(0o755)
