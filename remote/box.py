@@ -180,13 +180,17 @@ def look(aws: Aws, name: str) -> dict:
     found = find(aws, name)
     if found is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
-    return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"}
+    return _seen(found)
 
 
 def glance(aws: Aws, name: str) -> dict:
     """Find the box by its tag, if there is one."""
     found = find(aws, name)
-    return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"} if found else {"running": "no"}
+    return _seen(found) if found else {"there": "no", "running": "no"}
+
+
+def _seen(found: Found) -> dict:
+    return {"instance_id": found.id, "there": "yes", "running": "yes" if found.state == "running" else "no"}
 
 
 def require(aws: Aws, name: str) -> dict:

@@ -4,7 +4,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
-from remote import ask, runs, volume
+from remote import ask, box, runs, volume
 from remote.aws import Aws
 from remote.store import Store
 
@@ -34,14 +34,19 @@ def remove(aws: Aws, removed: str) -> dict:
     return {}
 
 
-def sure_to_purge(aws: Aws, name: str, yes: bool) -> dict:
+def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> dict:
     """List what goes with the box, and ask."""
-    store = Store(aws)
+    store, found, disk = Store(aws), box.find(aws, name), volume.zone(aws, name)
+    if found is None and disk is None:
+        raise Problem(f"there is neither a box nor a volume named `{name}`", "`inv status` shows what there is", reason="refused")
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
-    print(f"  the box `{name}` with its root disk, and its {volume.describe(aws, name)}, with all that is on it", file=sys.stderr)
+    parts = [f"the box `{name}` ({found.id}) with its root disk"] if found else []
+    parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []
+    print(f"  {', and '.join(parts)}", file=sys.stderr)
     if open_runs:
         print(f"  not finished, and only their synced checkpoints would be left: {', '.join(open_runs)}", file=sys.stderr)
-    print(f"  what stays: {store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
+    copy = "a copy of the volume, " if snapshot and disk else ""
+    print(f"  what stays: {copy}{store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
     ask.sure(yes, "remove them for good?")
     return {}
 

@@ -169,7 +169,7 @@ def _roles(at: Place) -> list[Statement]:
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
     seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
-    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory")
+    seen += ("RouteTables", "SecurityGroups", "Snapshots", "SpotPriceHistory")
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),

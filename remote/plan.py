@@ -198,27 +198,34 @@ def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
     ]
 
 
-def purge(run: schema.Run, force: bool, yes: bool) -> Plan:
-    """The box and its volume are gone for good; what is in S3 and on the Hub stays."""
+def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Plan:
+    """The box and its volume are gone for good, also where one of them is gone already; what is in S3 and on the Hub stays."""
+    spare = "box and volume go all the same, and with them what was not shipped"
     return [
-        Call(cleaning.sure_to_purge, {"name": run.box.name, "yes": yes}),
-        *down(run, force),
-        Call(box.terminate, {"instance_id": Fact("instance_id")}),
+        Call(cleaning.sure_to_purge, {"name": run.box.name, "yes": yes, "snapshot": snapshot}),
+        _alone(run, "down"),
+        Call(box.glance, {"name": run.box.name}),
+        *_off(run, force, spare, snapshot),
+        Call(box.terminate, {"instance_id": Fact("instance_id")}, when=Fact("there")),
         Call(volume.delete, {"name": run.box.name}),
     ]
 
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
-    """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers."""
-    spare = "the box is stopped all the same; what it has not shipped is on its volume" if force else ""
+    """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers, or it cannot deliver."""
+    spare = "the box is stopped all the same; what it has not shipped is on its volume"
+    return [_alone(run, "down"), Call(box.look, {"name": run.box.name}), *_off(run, force, spare, snapshot)]
+
+
+def _off(run: schema.Run, force: bool, spare: str, snapshot: bool) -> Plan:
+    """First what is paid for by the second; whoever may not close the door, or make a copy, has stopped the box by then."""
+    mine, there = {"instance_id": Fact("instance_id")}, Fact("there")
     return [
-        _alone(run, "down"),
-        Call(box.look, {"name": run.box.name}),
-        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare),
-        Call(door.close, {"instance_id": Fact("instance_id"), "name": run.box.name}, said=run.box.ssh),
-        Call(box.stop, {"instance_id": Fact("instance_id")}),
+        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare if force else ""),
+        Call(box.stop, mine, when=there),
+        Call(switch.disarm, mine, when=there),
         *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
-        Call(switch.disarm, {"instance_id": Fact("instance_id")}),
+        Call(door.close, mine | {"name": run.box.name}, when=there, said=run.box.ssh),
     ]
 
 
@@ -283,6 +290,9 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
         talk(textwrap.indent(result.stderr.rstrip(), "    "))
     if result.code == 0:
         return found
+    if step.spare:
+        talk(f"{found.get('problem') or f'{step.script}.sh failed with exit code {result.code}'}; {step.spare}")
+        return {}
     if "problem" in found:
         raise Problem(found["problem"], found["hint"], reason=found["reason"])
     lines = [line for line in result.stderr.splitlines() if line.strip()]
