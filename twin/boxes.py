@@ -25,6 +25,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # 
 # A script of a box must never meet the real ones of the machine that emulates it.
 AWS = "run/aws"  # where a box's own AWS CLI waits for calls
 USER_DATA = "var/lib/cloud/instance/scripts/part-001"  # where cloud-init keeps and runs a script that came as user data
+GMT = "%Y-%m-%d %H:%M:%S GMT"
 REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
@@ -85,6 +86,9 @@ class Boxes:
         if response.status_code == 200:
             for instance in request.listed("InstanceId"):
                 instances.set_state(self.region, instance, passing)
+                instances.find(self.region, instance)._reason = (
+                    "" if request.key == "SHUTDOWN" else f"User initiated ({self.today():{GMT}})"
+                )
                 threading.Thread(target=self.switch_off, args=(instance, passing, final)).start()
         return response
 
