@@ -1,5 +1,6 @@
 """The box: one EC2 instance, found by its tag. The only file with boto3's ec2 instances."""
 
+import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
             BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
             UserData=USER_DATA,
-            ClientToken=f"{box.name}-{moment}-{zone}{'-spot' if market else ''}",
+            # By its hash: a token has 64 characters at most.
+            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{box.instance_type}".encode()).hexdigest(),
             **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
             **({"InstanceMarketOptions": market} if market else {}),
         )

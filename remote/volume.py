@@ -1,5 +1,6 @@
 """The box's data volume: runs and the model cache. It outlives the box. The only file with boto3's ec2 volumes."""
 
+import hashlib
 import sys
 import time
 
@@ -144,6 +145,7 @@ def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
         Size=box.disk_gb,
         VolumeType=box.disk_type,
         Encrypted=True,
-        ClientToken=f"{box.name}-{int(time.time() // 60)}",  # a lost answer, and botocore asks again: still one volume
+        # A lost answer, and botocore asks again: still one volume. By its hash: a token has 64 characters at most.
+        ClientToken=hashlib.sha256(f"{box.name}-{int(time.time() // 60)}".encode()).hexdigest(),
         TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}],
     )

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conf.problem import Problem
-from remote import box, volume
+from remote import box, capacity, volume
 from remote.aws import Aws
+from remote.checks import market
 from twin import world
 
 
@@ -126,3 +128,70 @@ def test_the_plan_knows_where_the_volume_is(account, settings):
     tags = [{"Key": box.BOX, "Value": run.box.name}, {"Key": box.OWNER, "Value": account.caller}]
     account.client("ec2").create_volume(AvailabilityZone="us-east-1d", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])
     assert volume.locate(account, run.box.name) == {"volume_zone": "us-east-1d"}
+
+
+def refusing(*refusals: tuple[str, str]):
+    """A launch that AWS refuses so often, in these words."""
+    left = list(refusals)
+
+    def launch(zone: str, market: dict) -> str:
+        if not left:
+            return f"i-in-{zone}"
+        code, message = left.pop(0)
+        raise ClientError({"Error": {"Code": code, "Message": message}}, "RunInstances")
+
+    return launch
+
+
+def test_a_zone_without_a_default_subnet_is_passed_over(account, settings):
+    none = ("InvalidInput", "No default subnet for availability zone: 'us-east-1a'.")
+    assert capacity.launched(account, settings().box, None, refusing(none)) == "i-in-us-east-1b"
+    with pytest.raises(ClientError, match="InvalidInput"):
+        capacity.launched(account, settings().box, None, refusing(("InvalidInput", "something else")))
+
+
+def test_an_account_that_aws_still_checks_is_told_to_wait(account, settings):
+    with pytest.raises(Problem, match=r"AWS still checks this account(.|\n)*four hours at most"):
+        capacity.launched(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
+
+
+def test_a_box_with_a_long_name_is_launched_with_its_volume(account, settings):
+    wanted = settings(f"box.name={'n' * 90}").box
+    made = had(account, wanted)
+    assert volume.ensure(account, wanted, made["instance_id"], made["zone"])["volume_changed"] == "created"
+
+
+@pytest.mark.parametrize(
+    ("kind", "codes"),
+    [
+        ("g6.2xlarge", ("L-DB2E81BA", "L-3819A6DF")),
+        ("p4d.24xlarge", ("L-417A185B", "L-7212CCBC")),
+        ("p5.4xlarge", ("L-417A185B", "L-C4BD4855")),
+        ("p9.4xlarge", ("L-417A185B", None)),
+        ("m7i.large", ("L-1216C47A", "L-34B43A08")),
+        ("trn1.2xlarge", (None, None)),
+    ],
+)
+def test_a_type_is_counted_by_the_quota_of_its_family_or_nobody_knows(kind, codes):
+    assert market.codes(kind) == codes
+
+
+def test_a_spot_box_that_aws_took_back_is_waited_for_or_left_for_one_on_demand_by_the_commands_that_are_printed(account, settings):
+    """Last in this file: afterwards it is two minutes later."""
+    run = settings("box.spot=true")
+    made = had(account, run.box)
+    disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
+    world.fault(state(account), "spot-notice", instance=made["instance_id"])
+    world.forward(state(account), 125)
+    account.client("ec2").get_waiter("instance_stopped").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
+    with pytest.raises(Problem, match="only AWS starts it again") as told:
+        box.ensure(account, run.box)
+    *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
+    assert last == "inv up -- box.spot=false"
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in commands:
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
+    account.client("ec2").get_waiter("instance_terminated").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
+    again = had(account, settings().box, made["zone"])
+    assert again["instance_id"] != made["instance_id"]
+    assert volume.ensure(account, run.box, again["instance_id"], again["zone"])["volume_id"] == disk

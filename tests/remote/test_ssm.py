@@ -82,7 +82,7 @@ def test_whoever_gives_up_withdraws_it(aws, mine, state, monkeypatch):
     monkeypatch.setattr(Ssm, "_collect", given_up)
     with pytest.raises(Problem, match="has not answered"):
         Ssm(aws, mine).run(BASH + "sleep 20", 60, "lost")
-    assert [one["Status"] for one in sent(aws, mine, "lost")][0] in ("Cancelling", "Cancelled")
+    assert sent(aws, mine, "lost")[0]["Status"] in ("Cancelling", "Cancelled")
 
 
 def given_up(self, command_id: str, timeout: int):
