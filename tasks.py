@@ -138,10 +138,11 @@ def stop_run(c):
 
 @task(help={"older_than": "days; takes finished runs that are older, too", "yes": "do not ask"})
 @friendly
-def clean(c, older_than=0, yes=False):
+def clean(c, older_than=None, yes=False):
     """List the runs that came to nothing, and remove them; never a running one."""
+    days = whole("--older-than", older_than)
     run = settings(c)
-    perform(c, run, "clean", planned().clean(run, older_than or None, yes), "{count} runs are removed. Next: `inv status`")
+    perform(c, run, "clean", planned().clean(run, days, yes), "{count} runs are removed. Next: `inv status`")
 
 
 @task
@@ -175,13 +176,14 @@ def status(c):
     help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends", "tail": "begin with the last so many lines"}
 )
 @friendly
-def logs(c, run=None, follow=False, tail=0):
+def logs(c, run=None, follow=False, tail=None):
     """Print a run's log, with the box on or off."""
     from remote import show
 
+    lines = whole("--tail", tail)
     config = settings(c)
     rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(
-        account(config), run, follow, tail or None, config.box.name
+        account(config), run, follow, lines, config.box.name
     )
 
 
@@ -214,10 +216,11 @@ def compare(c, first, second):
 
 @task(help={"run": "id of a run; the newest ten when left out", "port": "on 127.0.0.1"})
 @friendly
-def tensorboard(c, run=None, port=6006):
+def tensorboard(c, run=None, port="6006"):
     """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
     from remote import board
 
+    port = whole("--port", port)
     config = settings(c)
     rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or board.show(
         account(config), run, port
@@ -517,6 +520,15 @@ def bench_trainer(c, steps=4, rounds=2, shape=None):
     """Time training beside TRL: tokens a second, peak memory, losses."""
     words = [sys.executable, "tests/bench/trainer.py", "--steps", str(steps), "--rounds", str(rounds)]
     c.run(shlex.join(words + (["--shape", shape] if shape else [])))
+
+
+def whole(option: str, text: str | None) -> int | None:
+    """The whole number that an option says; None where nothing is said. Invoke reads those whose default is one, in a traceback."""
+    from conf.problem import Problem
+
+    if text is not None and not (text.isdecimal() and int(text) > 0):
+        raise Problem(f"{option} is {text}", f"it takes a whole number, 1 or more: `{option} 10`", reason="bad_config")
+    return None if text is None else int(text)
 
 
 def overrides() -> list[str]:

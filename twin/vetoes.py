@@ -62,7 +62,9 @@ class Vetoes:
 
 def check_token(token: str) -> None:
     if len(token) > LONGEST_TOKEN:
-        raise wire.Refusal("InvalidParameterValue", f"Value ({token}) for parameter ClientToken is invalid: it has more than 64 characters.")
+        raise wire.Refusal(
+            "InvalidParameterValue", f"Value ({token}) for parameter ClientToken is invalid: it has more than 64 characters."
+        )
 
 
 def makeable(request: wire.Request, forward: wire.Forward) -> wire.Response:
