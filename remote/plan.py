@@ -188,12 +188,16 @@ def stop_run(run: schema.Run) -> Plan:
 
 
 def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
-    """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs."""
+    """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs; the box is asked first."""
+    mine = {"name": run.box.name}
+    told = {"going": Fact("going"), "whole": Fact("whole"), "mounted": Fact("mounted")}
+    asked = [Call(cleaning.look, mine, said=False), Step("held", _place(run), when=Fact("running"), said=False)]
     return [
-        _alone(run, "clean"),
-        Call(cleaning.choose, {"days": days, "yes": yes}),
-        Call(cleaning.remove, {"removed": Fact("removed")}),
-        Call(box.glance, {"name": run.box.name}),
+        *asked,
+        Call(cleaning.choose, mine | told | {"days": days, "yes": yes}),
+        _alone(run, "clean"),  # nobody has to wait for a human
+        *asked,
+        Call(cleaning.remove, {"removed": Fact("removed"), "going": Fact("going")}),
         Step("clean", _place(run) | {"KEPT": Fact("kept")}, timeout=300, when=Fact("running")),
     ]
 

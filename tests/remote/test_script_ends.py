@@ -103,6 +103,18 @@ def refused(result: Result, words: str, reason: str = "unreachable") -> None:
 # Steps
 
 
+def test_the_box_tells_what_goes_on_and_what_is_whole(box):
+    assert box.run("held").facts == {"mounted": "no"}
+    box.put("mounted", "")
+    assert box.run("held").facts == {"mounted": "yes", "going": "", "whole": ""}
+    box.put("mnt/training/runs/one/state.json", "{}")
+    box.put("mnt/training/runs/two/manifest.json", "{}")
+    box.put("mnt/training/current", "one\n")
+    assert [box.run("held").facts[name].split() for name in ("going", "whole")] == [["one"], ["two"]]
+    box.put("docker/dead", "")  # it may well run whatever is on the volume
+    assert box.run("held").facts["going"].split() == ["one", "two"]
+
+
 def test_setup_says_that_docker_does_not_answer(box):
     box.put("docker/dead", "")
     refused(box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh"), "docker on the box does not answer")
