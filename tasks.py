@@ -670,10 +670,10 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
             if audited:
-                audit.write(Store(aws), verb, time.monotonic() - started, "failed")
+                audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "failed")
         raise
     if audited:
-        audit.write(Store(aws), verb, time.monotonic() - started, "ok")
+        audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "ok")
     if done:
         print(done.format(**facts), flush=True)
 

@@ -244,6 +244,7 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) ->
     try:
         for part in plan:
             if part.when is None or facts[part.when.name] == "yes":
+                _renew(aws, facts)
                 _perform(part, facts, aws, transport)
     except BaseException:
         if "on" in facts:
@@ -268,6 +269,11 @@ def _unlock(aws: Aws, facts: dict) -> None:
         lock.release(aws, facts["lock"])
 
 
+def _renew(aws: Aws, facts: dict) -> None:
+    if facts.get("lock"):
+        lock.renew(aws, facts["lock"])
+
+
 def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
     started = time.monotonic()
     if isinstance(part, Call):
@@ -275,6 +281,7 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
     else:
         facts |= _run(part, facts, transport(aws, facts["instance_id"]))
         while part.again and facts[part.again.name] == "yes":
+            _renew(aws, facts)
             facts |= _run(part, facts, transport(aws, facts["instance_id"]))
     if part.said:
         talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
