@@ -6,7 +6,7 @@ A price comes from AWS's Price List or is unknown; a sum with an unknown part is
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,7 @@ from remote.store import Store
 
 WHEN = "%Y-%m-%dT%H:%M:%SZ"
 SHORTEST = 60  # seconds: what starts costs a minute at least
+ALONE = timedelta(minutes=box.UNATTENDED)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 MONTH = 730 * 3600  # seconds; AWS bills disks by the second of a month
 
@@ -87,8 +88,10 @@ def stretches(store: Store, found: box.Found | None) -> list[Stretch]:
 
 def _stretch(one: lives.Life, reports: list[Report], found: box.Found | None) -> Stretch:
     running = found is not None and found.state == "running" and (found.id, found.launched) == (one.instance, one.launched)
-    ended = one.stopped or max((each.seen for each in reports), default=one.launched)
-    seconds = ((datetime.now(UTC) if running else ended) - one.launched).total_seconds()
+    now = datetime.now(UTC)
+    # AWS names no moment where a box turned itself off: a new one does that before it has a supervisor that reports.
+    ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + ALONE, now))
+    seconds = ((now if running else ended) - one.launched).total_seconds()
     ran = reports[-1].ran if reports else ""
     return Stretch(one.instance, one.launched.strftime(WHEN), max(seconds, SHORTEST), ran, running, one.instance_type)
 

@@ -9,7 +9,7 @@ import pytest
 
 from conf import load
 from conf.problem import Problem
-from remote import box, budget, lives, price
+from remote import box, budget, costs, lives, price
 from remote.aws import Aws
 from twin import world
 
@@ -113,6 +113,12 @@ def test_each_start_costs_what_its_own_type_costs(aws, store):
         report(store, f"i-{number}", 9 - number * 4 - 0.1, 0.2, "mine")
     spent = RATE + price.per_hour(aws, "g6e.2xlarge")[0]
     assert budget.guard(aws, run("cost.limit=10"), "i-3", "mine")["life_left"] == pytest.approx((10 - spent) / RATE * HOUR, abs=5)
+
+
+def test_a_box_that_turned_itself_off_before_it_had_a_supervisor_has_cost_its_half_hour(aws, store):
+    begun = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=9)
+    lives.keep(aws, lives.Life("i-orphan", "g6.2xlarge", begun, None))
+    assert [one.seconds for one in costs.stretches(store, None)] == [box.UNATTENDED * 60]
 
 
 def test_where_the_price_list_is_out_of_reach_a_dated_table_says_so(aws, no_price_list):

@@ -125,6 +125,14 @@ def test_setup_says_that_there_is_no_gpu(box):
     refused(box.run("setup", INSTANCE="i-1", GPU="yes", SUPERVISOR="#!/bin/sh"), "shows no GPU", "bad_config")
 
 
+def test_setup_calls_off_the_shutdown_that_the_launch_has_planned_once_the_supervisor_is_started(box):
+    assert box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh").code == 0
+    assert (box.root / "shutdown.log").read_text() == "-c\n"
+    assert (box.state / "supervised").exists()
+    box.tool("shutdown", "exit 1")
+    assert box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh").code == 0, "no logind: nothing was planned"
+
+
 def test_setup_says_which_program_the_box_lacks(box):
     (box.root / "bin/aws").unlink()
     for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv", "cut"):
