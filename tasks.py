@@ -135,8 +135,10 @@ def publish(c, run=None):
 def down(c, force=False, snapshot=False, purge=False, yes=False):
     """Stop the box, once everything is delivered."""
     run = settings(c)
-    parts = planned().purge(run, force, yes) if purge else planned().down(run, force, snapshot)
-    perform(c, run, "down", parts, "{instance_id} is {state}. Next: `inv report`")
+    parts = planned().purge(run, force, yes, snapshot) if purge else planned().down(run, force, snapshot)
+    copy = "; {snapshot} is a copy of the volume" if snapshot else ""
+    done = f"box and volume `{run.box.name}` are gone{copy}" if purge else f"{{instance_id}} is {{state}}{copy}"
+    perform(c, run, "down", parts, f"{done}. Next: `inv report`")
 
 
 @task(name="stop-run")
@@ -151,10 +153,11 @@ def stop_run(c):
 
 @task(help={"older_than": "days; takes finished runs that are older, too", "yes": "do not ask"})
 @friendly
-def clean(c, older_than=0, yes=False):
+def clean(c, older_than=None, yes=False):
     """List the runs that came to nothing, and remove them; never a running one."""
+    days = whole("--older-than", older_than)
     run = settings(c)
-    perform(c, run, "clean", planned().clean(run, older_than or None, yes), "{count} runs are removed. Next: `inv status`")
+    perform(c, run, "clean", planned().clean(run, days, yes), "{count} runs are removed. Next: `inv status`")
 
 
 @task
@@ -188,13 +191,14 @@ def status(c):
     help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends", "tail": "begin with the last so many lines"}
 )
 @friendly
-def logs(c, run=None, follow=False, tail=0):
+def logs(c, run=None, follow=False, tail=None):
     """Print a run's log, with the box on or off."""
     from remote import show
 
+    lines = whole("--tail", tail)
     config = settings(c)
     rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(
-        account(config), run, follow, tail or None, config.box.name
+        account(config), run, follow, lines, config.box.name
     )
 
 
@@ -227,10 +231,11 @@ def compare(c, first, second):
 
 @task(help={"run": "id of a run; the newest ten when left out", "port": "on 127.0.0.1"})
 @friendly
-def tensorboard(c, run=None, port=6006):
+def tensorboard(c, run=None, port="6006"):
     """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
     from remote import board
 
+    port = whole("--port", port)
     config = settings(c)
     rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or board.show(
         account(config), run, port
@@ -529,6 +534,15 @@ def bench_trainer(c, steps=4, rounds=2, shape=None):
     c.run(shlex.join(words + (["--shape", shape] if shape else [])))
 
 
+def whole(option: str, text: str | None) -> int | None:
+    """The whole number that an option says; None where nothing is said. Invoke reads those whose default is one, in a traceback."""
+    from conf.problem import Problem
+
+    if text is not None and not (text.isdecimal() and int(text) > 0):
+        raise Problem(f"{option} is {text}", f"it takes a whole number, 1 or more: `{option} 10`", reason="bad_config")
+    return None if text is None else int(text)
+
+
 def overrides() -> list[str]:
     from conf import load
 
@@ -668,10 +682,10 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
             if audited:
-                audit.write(Store(aws), verb, time.monotonic() - started, "failed")
+                audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "failed")
         raise
     if audited:
-        audit.write(Store(aws), verb, time.monotonic() - started, "ok")
+        audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "ok")
     if done:
         print(done.format(**facts), flush=True)
 

@@ -20,6 +20,7 @@ MEANING = {
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
 
 
 class Aws:
@@ -95,8 +96,13 @@ def passing(error: Exception) -> str | None:
     """What to say of an error that waiting or a login mends, or None: a long wait need not end for it."""
     from botocore import exceptions
 
-    if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError | exceptions.ConnectionError):
+    cut = exceptions.HTTPClientError | exceptions.EndpointConnectionError | exceptions.ConnectionError | exceptions.IncompleteReadError
+    if isinstance(error, cut):
         return "AWS does not answer"
+    if isinstance(error, exceptions.ClientError):
+        code, status = error.response["Error"].get("Code", "?"), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or code in BUSY:
+            return f"AWS has trouble of its own or is asked too often ({code})"
     meaning = explain(error)
     expired = meaning is not None and meaning.what == MEANING["ExpiredToken"][0]
     return f"{meaning.what}; log in from another shell" if expired else None

@@ -1,17 +1,27 @@
 """The box: one EC2 instance, found by its tag. The only file with boto3's ec2 instances."""
 
+import hashlib
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
-from remote import capacity, switch
+from remote import capacity, lives, switch
 from remote.aws import DENIED, Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who comes in by SSH, as its console showed it first
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
+AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
+UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
+# cloud-init runs it at the first boot: until setup.sh has its supervisor running, nothing else on the box would stop it. What setup.sh
+# calls off may come before this or after it, for the agent takes commands while the box still boots.
+USER_DATA = f"""#!/bin/sh
+shutdown -h +{UNATTENDED}
+[ ! -e "${{BOX_ROOT:-}}/run/fine-tune-slm/supervised" ] || shutdown -c
+"""
 ALIVE = ["pending", "running", "stopping", "stopped"]
 
 
@@ -24,6 +34,11 @@ class Found:
     launched: datetime  # its latest start
     owner: str
     stopped_because: str  # what its supervisor said when it stopped the box
+    stopped_at: datetime | None = None  # as AWS says; it does not where the box turned itself off
+
+    @property
+    def life(self) -> lives.Life:
+        return lives.Life(self.id, self.instance_type, self.launched, self.stopped_at)
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,17 @@ def _found(entry: dict) -> Found:
         entry["LaunchTime"],
         tags.get(OWNER, ""),
         tags.get(STOPPED, ""),
+        _stopped_at(entry),
     )
+
+
+def _stopped_at(entry: dict) -> datetime | None:
+    told = AT.search(entry.get("StateTransitionReason", "")) if entry["State"]["Name"] not in ("pending", "running") else None
+    return datetime.fromisoformat(f"{told[1]}+00:00") if told else None
+
+
+def _described(aws: Aws, instance_id: str) -> Found:
+    return _found(aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0])
 
 
 def entry(aws: Aws, instance_id: str) -> Entry:
@@ -80,15 +105,22 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
     if found is None:
         instance_id, changed = _launch(aws, box, volume_zone), "launched"
     elif found.state in ("stopped", "stopping"):
+        lives.keep(aws, _described(aws, found.id).life)
         switch.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
         capacity.started(aws, box, found.id, found.zone)
         instance_id, changed = found.id, "started"
     else:
         instance_id, changed = found.id, "no"
+    return {"instance_id": instance_id, "changed": changed, "on": changed}
+
+
+def wait(aws: Aws, instance_id: str) -> dict:
+    """Wait until AWS says that the box runs."""
     _wait(aws, "instance_running", instance_id)
-    found = find(aws, box.name)
-    return {"instance_id": instance_id, "zone": found.zone, "instance_type": found.instance_type, "changed": changed}
+    found = _described(aws, instance_id)
+    lives.keep(aws, found.life)
+    return {"zone": found.zone, "instance_type": found.instance_type}
 
 
 def _adopt(aws: Aws, name: str) -> Found | None:
@@ -135,7 +167,9 @@ def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
             LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
             BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
-            ClientToken=f"{box.name}-{moment}-{zone}{'-spot' if market else ''}",
+            UserData=USER_DATA,
+            # By its hash: a token has 64 characters at most.
+            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{box.instance_type}".encode()).hexdigest(),
             **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
             **({"InstanceMarketOptions": market} if market else {}),
         )
@@ -167,13 +201,17 @@ def look(aws: Aws, name: str) -> dict:
     found = find(aws, name)
     if found is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
-    return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"}
+    return _seen(found)
 
 
 def glance(aws: Aws, name: str) -> dict:
     """Find the box by its tag, if there is one."""
     found = find(aws, name)
-    return {"instance_id": found.id, "running": "yes" if found.state == "running" else "no"} if found else {"running": "no"}
+    return _seen(found) if found else {"there": "no", "running": "no"}
+
+
+def _seen(found: Found) -> dict:
+    return {"instance_id": found.id, "there": "yes", "running": "yes" if found.state == "running" else "no"}
 
 
 def require(aws: Aws, name: str) -> dict:
@@ -216,6 +254,7 @@ def stop(aws: Aws, instance_id: str) -> dict:
 
 def terminate(aws: Aws, instance_id: str) -> dict:
     """Terminate the box and wait until it is gone, its root disk with it."""
+    lives.keep(aws, _described(aws, instance_id).life)
     capacity.release(aws, instance_id)
     aws.client("ec2").terminate_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_terminated", instance_id)

@@ -35,7 +35,8 @@ def guard(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None
     rate, _ = _rate(aws, run)
     stretches = costs.stretches(Store(aws), box.find(aws, run.box.name))
     mine = [one for one in stretches if (one.running and one.instance == instance_id) or (run_id and one.run == run_id)]
-    spent = sum(one.seconds for one in mine) / 3600 * rate
+    rates = {kind: price.planned(aws, kind, run.cost.per_hour)[0] for kind in {one.instance_type for one in mine} if kind}
+    spent = sum(one.seconds / 3600 * (rates.get(one.instance_type) or rate) for one in mine)
     if spent >= limit:
         raise Problem(
             f"{run_id or instance_id} has cost ${spent:.2f} already, and cost.limit is ${limit:.2f}",

@@ -15,6 +15,7 @@ ELSEWHERE = (
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
 )
+NO_SUBNET = "No default subnet"  # in its message: the code is that of any wrong parameter
 # A spot box that `down` stops must be able to start again: a one-time request cannot.
 SPOT = {
     "MarketType": "spot",
@@ -31,12 +32,17 @@ def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str,
         try:
             return launch(where, market)
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
             if code == "VcpuLimitExceeded":
                 raise _quota(aws, box, error) from error
-            if code not in ELSEWHERE:
+            if code == "PendingVerification":
+                hint = "wait for AWS's mail, four hours at most, then `inv up`; after that, write to aws-verification@amazon.com"
+                raise Problem(
+                    f"AWS still checks this account, and launches nothing for it in {aws.cloud.region}", hint, "refused"
+                ) from error
+            if code not in ELSEWHERE and NO_SUBNET not in message:
                 raise
-            refused.append(f"{where}{', spot' if market else ''}: {code}")
+            refused.append(f"{where}{', spot' if market else ''}: {NO_SUBNET.lower() if NO_SUBNET in message else code}")
             print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
     raise _nowhere(aws, box, zone, refused)
 
@@ -51,6 +57,8 @@ def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
         code = error.response["Error"]["Code"]
         if code == "VcpuLimitExceeded":
             raise _quota(aws, box, error) from error
+        if code == "IncorrectSpotRequestState":
+            raise _taken_back(aws, instance_id) from error
         if code not in ELSEWHERE:
             raise
         raise Problem(
@@ -58,6 +66,15 @@ def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
             f"try again later, or leave the zone with the volume:\n{_way_out(aws, box, zone, instance_id)}",
             reason="refused",
         ) from error
+
+
+def _taken_back(aws: Aws, instance_id: str) -> Problem:
+    commands = "\n".join(f"`{line}`" for line in [*_given_up(aws, instance_id), "inv up -- box.spot=false"])
+    return Problem(
+        f"AWS has taken the spot box {instance_id} back, and only AWS starts it again, as soon as there is room for it",
+        f"wait until `inv status` says that it runs, then `inv up`; or go on at once with a box on demand, the volume stays:\n{commands}",
+        reason="refused",
+    )
 
 
 def release(aws: Aws, instance_id: str) -> None:

@@ -1,58 +1,94 @@
 """Removing runs that came to nothing, or are old: listed first, never a running one."""
 
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
-from remote import ask, runs, volume
+from remote import ask, box, runs, volume
 from remote.aws import Aws
 from remote.store import Store
 
 
-def choose(aws: Aws, days: int | None, yes: bool) -> dict:
+def look(aws: Aws, name: str) -> dict:
+    """Find the box by its tag, if there is one: it knows best which runs go on, and which are whole on its volume only."""
+    return box.glance(aws, name) | {"mounted": "no", "going": "", "whole": ""}
+
+
+def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: str, going: str, whole: str) -> dict:
     """List the runs that are not finished, or older than `--older-than` days; ask before they are removed."""
     store = Store(aws)
-    found = [line for run_id, files in runs.listing(store).items() if (line := _reason(store, run_id, files, days))]
-    for run_id, why in found:
-        size = sum(store.names(f"runs/{run_id}/").values())
-        print(f"  {run_id}  {why}  {size / 1e6:.1f} MB", file=sys.stderr, flush=True)
+    told = Told(name, going.split(), whole.split(), sure=mounted == "yes" or volume.zone(aws, name) is None)
+    found = []
+    for run_id, files in runs.listing(store).items():
+        why, goes = _judged(store, run_id, files, days, told)
+        size = sum(store.names(f"runs/{run_id}/").values()) if goes else 0
+        if why:
+            print(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"), file=sys.stderr, flush=True)
+        found += [run_id] if goes else []
     if found:
         ask.sure(yes, f"remove {len(found)} runs for good?")
-    removed = [run_id for run_id, _ in found]
-    return {"removed": " ".join(removed), "kept": " ".join(set(runs.listing(store)) - set(removed)), "count": len(found)}
+    return {"removed": " ".join(found), "count": len(found)}
 
 
-def remove(aws: Aws, removed: str) -> dict:
+def remove(aws: Aws, removed: str, going: str) -> dict:
     """Remove the runs from S3."""
     store = Store(aws)
     for run_id in removed.split():
-        if runs.state(store, run_id).active:
+        if runs.state(store, run_id).active or run_id in going.split():
             raise Problem(f"run `{run_id}` has started again meanwhile", "`inv status` shows it", reason="refused")
         # The config goes last: what is left of a run when this is cut short is still found, and removed the next time.
         names = sorted(store.names(f"runs/{run_id}/"), key=lambda name: name.endswith("/config.yaml"))
         store.remove_all(names)
-    return {}
+    return {"kept": " ".join(sorted({*runs.listing(store), *going.split()} - set(removed.split())))}
 
 
-def sure_to_purge(aws: Aws, name: str, yes: bool) -> dict:
+def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> dict:
     """List what goes with the box, and ask."""
-    store = Store(aws)
+    store, found, disk = Store(aws), box.find(aws, name), volume.zone(aws, name)
+    if found is None and disk is None:
+        raise Problem(f"there is neither a box nor a volume named `{name}`", "`inv status` shows what there is", reason="refused")
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
-    print(f"  the box `{name}` with its root disk, and its {volume.describe(aws, name)}, with all that is on it", file=sys.stderr)
+    parts = [f"the box `{name}` ({found.id}) with its root disk"] if found else []
+    parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []
+    print(f"  {', and '.join(parts)}", file=sys.stderr)
     if open_runs:
         print(f"  not finished, and only their synced checkpoints would be left: {', '.join(open_runs)}", file=sys.stderr)
-    print(f"  what stays: {store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
+    copy = "a copy of the volume, " if snapshot and disk else ""
+    print(f"  what stays: {copy}{store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
     ask.sure(yes, "remove them for good?")
     return {}
 
 
-def _reason(store: Store, run_id: str, files: set[str], days: int | None) -> tuple[str, str] | None:
+@dataclass(frozen=True)
+class Told:
+    """What the box says of the runs on its volume."""
+
+    name: str  # of the box
+    going: list[str]
+    whole: list[str]  # these have ended well; S3 may not have all of it
+    sure: bool  # the volume was looked at, or there is none
+
+
+def _judged(store: Store, run_id: str, files: set[str], days: int | None, told: Told) -> tuple[str, bool]:
+    """What there is to say of a run, if anything, and whether it goes."""
     state = runs.state(store, run_id)
-    if "manifest.json" not in files:
-        return None if state.active else (run_id, f"{state.phase}, never finished")
-    if days is not None and _made(run_id) < datetime.now(UTC) - timedelta(days=days):
-        return run_id, f"finished, older than {days} days" + (", published" if "published.json" in files else ", never published")
-    return None
+    if "manifest.json" in files:
+        old = days is not None and _made(run_id) < datetime.now(UTC) - timedelta(days=days)
+        published = "published" if "published.json" in files else "never published"
+        return (f"finished, older than {days} days, {published}", True) if old and run_id not in told.going else ("", False)
+    if run_id in told.going or state.active:
+        return "goes on", False
+    holder = runs.holder(store, run_id) or told.name
+    if holder != told.name and state.phase in runs.ACTIVE:
+        return f"{state.phase} on the box `{holder}`, as it last said: `inv clean -- box.name={holder}` asks that one", False
+    elsewhere = holder != told.name or not told.sure
+    if run_id in told.whole or (elsewhere and (state.phase in ("uploading", "done") or state.reason == "unreachable")):
+        return (
+            f"ended well, and S3 has not all of it; the volume of `{holder}` may: `inv up deploy train` with its settings delivers it",
+            False,
+        )
+    return f"{state.phase}, never finished", True
 
 
 def _made(run_id: str) -> datetime:

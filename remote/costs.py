@@ -6,16 +6,20 @@ A price comes from AWS's Price List or is unknown; a sum with an unknown part is
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 from rich.table import Table
 
 from conf import schema
-from remote import box, price, runs
+from remote import box, lives, price, runs
 from remote.aws import Aws
 from remote.store import Store
 
+WHEN = "%Y-%m-%dT%H:%M:%SZ"
+SHORTEST = 60  # seconds: what starts costs a minute at least
+ALONE = timedelta(minutes=box.UNATTENDED)
+FOREVER = datetime.max.replace(tzinfo=UTC)
 MONTH = 730 * 3600  # seconds; AWS bills disks by the second of a month
 
 
@@ -31,8 +35,8 @@ def show(aws: Aws, run: schema.Run) -> None:
     """Print the ledger."""
     store = Store(aws)
     found = box.find(aws, run.box.name)
-    hourly, source = price.per_hour(aws, found.instance_type if found else run.box.instance_type)
-    lines = [*_boxes(store, found, hourly), *_disks(aws, run)]
+    boxes, source = _boxes(aws, store, found, run.box.instance_type)
+    lines = [*boxes, *_disks(aws, run)]
     table = Table("what", "how much", "rate", "USD", box=None, pad_edge=False)
     for line in lines:
         table.add_row(line.what, line.amount, line.rate, _money(line.dollars))
@@ -55,28 +59,76 @@ class Stretch:
     seconds: float
     run: str  # what it was last about, if anything
     running: bool
+    instance_type: str  # empty: nobody knows
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a box's supervisor said of itself: from its start on, until it was last heard of."""
+
+    instance: str
+    begun: datetime
+    seen: datetime
+    ran: str
 
 
 def stretches(store: Store, found: box.Found | None) -> list[Stretch]:
-    """Every start of a box, from its first to its last report; what runs now runs until now."""
-    names = list(store.names("boxes/"))
-    with ThreadPoolExecutor(8) as pool:
-        reports = sorted((json.loads(body) for body in pool.map(store.get, names)), key=lambda report: report["started"])
+    """Every start of every box of this prefix, oldest first; what runs now runs until now."""
+    starts, reports = _starts(store, found), _reports(store)
     made = []
-    for report in reports:
-        begun, seen = (datetime.fromisoformat(report[key]) for key in ("started", "seen"))
-        runs_on = found is not None and found.state == "running" and found.id == report["instance"] and report is reports[-1]
-        seconds = ((datetime.now(UTC) if runs_on else seen) - begun).total_seconds()
-        made.append(Stretch(report["instance"], report["started"], seconds, report["ran"], runs_on))
-    return made
+    for one in starts:
+        later = [each.launched for each in starts if each.instance == one.instance and each.launched > one.launched]
+        own = [each for each in reports if each.instance == one.instance and one.launched <= each.begun < min(later, default=FOREVER)]
+        reports = [each for each in reports if each not in own]
+        made.append(_stretch(one, own, found))
+    types = {one.instance: one.instance_type for one in starts}
+    made += [_reported(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
+    return sorted(made, key=lambda one: one.started)
 
 
-def _boxes(store: Store, found: box.Found | None, hourly: float | None) -> list[Line]:
-    lines = []
+def _stretch(one: lives.Life, reports: list[Report], found: box.Found | None) -> Stretch:
+    running = found is not None and found.state == "running" and (found.id, found.launched) == (one.instance, one.launched)
+    now = datetime.now(UTC)
+    # AWS names no moment where a box turned itself off: a new one does that before it has a supervisor that reports.
+    ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + ALONE, now))
+    seconds = ((now if running else ended) - one.launched).total_seconds()
+    ran = reports[-1].ran if reports else ""
+    return Stretch(one.instance, one.launched.strftime(WHEN), max(seconds, SHORTEST), ran, running, one.instance_type)
+
+
+def _reported(each: Report, kind: str) -> Stretch:
+    return Stretch(each.instance, each.begun.strftime(WHEN), max((each.seen - each.begun).total_seconds(), SHORTEST), each.ran, False, kind)
+
+
+def _starts(store: Store, found: box.Found | None) -> list[lives.Life]:
+    """Every start that was written down; of the box that is there now, AWS says it itself."""
+    known = {(one.instance, one.launched): one for one in map(lives.read, _bodies(store, "lives/"))}
+    if found:
+        known[found.id, found.launched] = found.life
+    return sorted(known.values(), key=lambda one: one.launched)
+
+
+def _reports(store: Store) -> list[Report]:
+    told = map(json.loads, _bodies(store, "boxes/"))
+    moments = datetime.fromisoformat
+    made = [Report(one["instance"], moments(one["started"]), moments(one["seen"]), one["ran"]) for one in told]
+    return sorted(made, key=lambda one: one.begun)
+
+
+def _bodies(store: Store, under: str) -> list[bytes]:
+    with ThreadPoolExecutor(8) as pool:
+        return [body for body in pool.map(store.get, list(store.names(under))) if body]
+
+
+def _boxes(aws: Aws, store: Store, found: box.Found | None, otherwise: str) -> tuple[list[Line], str | None]:
+    """A line for each start, at the price of the type that the box had; and where the prices are from."""
+    rates, lines = {}, []
     for one in stretches(store, found):
-        what = f"{one.instance} from {one.started}" + (", running" if one.running else "")
+        kind = one.instance_type or otherwise
+        rates[kind] = hourly, _ = rates.get(kind) or price.per_hour(aws, kind)
+        what = f"{one.instance} {kind} from {one.started}" + (", running" if one.running else "")
         lines.append(Line(what, f"{one.seconds:.0f} s", _rate(hourly, "hour"), None if hourly is None else one.seconds / 3600 * hourly))
-    return lines
+    return lines, next((source for _, source in rates.values() if source), None) or price.per_hour(aws, otherwise)[1]
 
 
 def _disks(aws: Aws, run: schema.Run) -> list[Line]:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,6 +18,7 @@ from remote.store import Store
 
 PAUSE = 1.0  # seconds between two looks
 PLAIN_EVERY = 15  # seconds between two plain lines when nobody watches a terminal
+EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
 QUIET = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
 ENDED = {"done", "failed", "cancelled", "lost"}
 
@@ -63,7 +64,7 @@ def _look(aws: Aws, run_id: str, box_name: str, seen: "_Progress", patience: Pat
     try:
         store = Store(aws)
         current = runs.state(store, run_id)
-        seen.update(current.phase, store.get(f"runs/{run_id}/events.jsonl") or b"")
+        seen.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
         if current.phase not in ENDED and current.age > QUIET:
             check_box(aws, run_id, box_name)
     except (ClientError, BotoCoreError) as error:
@@ -99,6 +100,7 @@ class _Progress:
     def __init__(self):
         self.console = Console(stderr=True, highlight=False)
         self.live = Live("", console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
+        self.events, self.phase, self.fetched = [], "", 0.0
         self.last = ""
         self.printed = -PLAIN_EVERY
 
@@ -110,14 +112,37 @@ class _Progress:
         if self.live:
             self.live.stop()
 
-    def update(self, phase: str, events: bytes) -> None:
-        line = sentence(phase, [json.loads(line) for line in events.splitlines() if line.endswith(b"}")])
+    def update(self, current: runs.State, events: Callable[[], bytes]) -> None:
+        now = time.monotonic()
+        if current.phase != self.phase or now - self.fetched >= EVERY:
+            self.events, self.phase, self.fetched = whole(events()), current.phase, now
+        line = sentence(current.phase, self.events) + quiet(current)
         if self.live:
             self.live.update(Text(line))
         elif line != self.last and time.monotonic() - self.printed >= PLAIN_EVERY:
             print(line, file=sys.stderr, flush=True)
             self.printed = time.monotonic()
         self.last = line
+
+
+def whole(events: bytes) -> list[dict]:
+    """The events that came whole: the last line may be cut, and so may be one at which an earlier attempt was killed."""
+    found = []
+    for line in events[: events.rfind(b"\n") + 1].splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [event for event in found if isinstance(event, dict) and "event" in event]
+
+
+def quiet(current: runs.State) -> str:
+    """What to add where nobody has heard of a run for so long that it may be dead, though its box runs."""
+    if current.phase in ENDED or current.age <= QUIET:
+        return ""
+    minutes = current.age.total_seconds() // 60
+    since = "at all" if current.age == timedelta.max else f"for {minutes:.0f} min" if minutes < 120 else f"for {minutes // 60:.0f} h"
+    return f"; no sign of life {since}: `inv status` shows the box, `inv down --force` ends it"
 
 
 def sentence(phase: str, events: list[dict]) -> str:

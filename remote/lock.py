@@ -6,23 +6,47 @@ import os
 import secrets
 import socket
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
 from remote.aws import Aws
 from remote.store import Store
 
-LONGEST = timedelta(hours=1)  # no verb holds it for longer: what is older was left behind
+LONGEST = timedelta(hours=1)  # no part of a verb takes longer, and each renews it: what is older was left behind
+FRESH = 300  # seconds in which it need not be renewed
 
 
 def take(aws: Aws, name: str, verb: str) -> dict:
     """Take the box's lock in S3, so that two commands never work on it at once."""
     store, key = Store(aws), f"locks/{name}.json"
-    mine = {"who": f"{getpass.getuser()}@{socket.gethostname()}", "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
-    mine["since"] = datetime.now(UTC).isoformat(timespec="seconds")
+    mine = {"who": me(), "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
+    mine["since"] = mine["seen"] = _now()
     body = json.dumps(mine).encode()
     etag = store.create(key, body) or _instead(store, key, body, mine)
-    return {"lock": {"key": key, "etag": etag}}
+    return {"lock": {"key": key, "etag": etag, "mine": mine, "renewed": time.monotonic()}}
+
+
+def renew(aws: Aws, lock: dict) -> None:
+    """The lock is ours for another while; a Problem where it was taken from us."""
+    if time.monotonic() - lock["renewed"] < FRESH:
+        return
+    store, mine = Store(aws), lock["mine"] | {"seen": _now()}
+    etag = store.replace(lock["key"], json.dumps(mine).encode(), lock["etag"])
+    if etag is None:
+        found, etag = store.tagged(lock["key"])
+        if found is None or json.loads(found)["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
+            whose = _words(json.loads(found)) if found else "nobody"
+            raise Problem(f"the lock of this box is no longer ours: {whose} has it", "`inv status`, then the same command again", "refused")
+    lock |= {"etag": etag, "renewed": time.monotonic()}
+
+
+def me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def release(aws: Aws, lock: dict) -> dict:
@@ -59,7 +83,7 @@ def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
 
 
 def _left(found: dict, me: str) -> bool:
-    if datetime.now(UTC) - datetime.fromisoformat(found["since"]) > LONGEST:
+    if datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"])) > LONGEST:
         return True
     return found["who"] == me and not _alive(found["pid"])
 

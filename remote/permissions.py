@@ -109,12 +109,12 @@ def _commands(at: Place) -> list[Statement]:
     ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
     records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id", "ecr/image-digest"))
     own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
-    answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:DescribeInstanceInformation")
+    answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:CancelCommand", "ssm:DescribeInstanceInformation")
     schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
     return [
         Statement("RunScripts", "scripts run on our boxes", ("ssm:SendCommand",), (at.arn("ec2", "instance/*"),), own),
         Statement("RunAsShell", "by AWS's own document", ("ssm:SendCommand",), (at.public("ssm", "document/AWS-RunShellScript"),)),
-        Statement("Answers", "what the scripts answered, and whether the agent lives", answers),
+        Statement("Answers", "what the scripts answered, that one is not to begin any more, and whether the agent lives", answers),
         Statement("Settings", "settings, from Parameter Store", ("ssm:GetParameters",), (ours,)),
         Statement(
             "Records",
@@ -169,7 +169,7 @@ def _roles(at: Place) -> list[Statement]:
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
     seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
-    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory")
+    seen += ("RouteTables", "SecurityGroups", "Snapshots", "SpotPriceHistory")
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),

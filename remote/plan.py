@@ -75,6 +75,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
         Call(volume.locate, {"name": run.box.name}, said=False),
         Call(box.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": Fact("life_hours")}),
+        Call(box.wait, {"instance_id": Fact("instance_id")}, said=False),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         *_way_in(run),
@@ -206,37 +207,48 @@ def stop_run(run: schema.Run) -> Plan:
 
 
 def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
-    """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs."""
+    """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs; the box is asked first."""
+    mine = {"name": run.box.name}
+    told = {"going": Fact("going"), "whole": Fact("whole"), "mounted": Fact("mounted")}
+    asked = [Call(cleaning.look, mine, said=False), Step("held", _place(run), when=Fact("running"), said=False)]
     return [
-        _alone(run, "clean"),
-        Call(cleaning.choose, {"days": days, "yes": yes}),
-        Call(cleaning.remove, {"removed": Fact("removed")}),
-        Call(box.glance, {"name": run.box.name}),
+        *asked,
+        Call(cleaning.choose, mine | told | {"days": days, "yes": yes}),
+        _alone(run, "clean"),  # nobody has to wait for a human
+        *asked,
+        Call(cleaning.remove, {"removed": Fact("removed"), "going": Fact("going")}),
         Step("clean", _place(run) | {"KEPT": Fact("kept")}, timeout=300, when=Fact("running")),
     ]
 
 
-def purge(run: schema.Run, force: bool, yes: bool) -> Plan:
-    """The box and its volume are gone for good; what is in S3 and on the Hub stays."""
+def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Plan:
+    """The box and its volume are gone for good, also where one of them is gone already; what is in S3 and on the Hub stays."""
+    spare = "box and volume go all the same, and with them what was not shipped"
     return [
-        Call(cleaning.sure_to_purge, {"name": run.box.name, "yes": yes}),
-        *down(run, force),
-        Call(box.terminate, {"instance_id": Fact("instance_id")}),
+        Call(cleaning.sure_to_purge, {"name": run.box.name, "yes": yes, "snapshot": snapshot}),
+        _alone(run, "down"),
+        Call(box.glance, {"name": run.box.name}),
+        *_off(run, force, spare, snapshot),
+        Call(box.terminate, {"instance_id": Fact("instance_id")}, when=Fact("there")),
         Call(volume.delete, {"name": run.box.name}),
     ]
 
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
-    """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers."""
-    spare = "the box is stopped all the same; what it has not shipped is on its volume" if force else ""
+    """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers, or it cannot deliver."""
+    spare = "the box is stopped all the same; what it has not shipped is on its volume"
+    return [_alone(run, "down"), Call(box.look, {"name": run.box.name}), *_off(run, force, spare, snapshot)]
+
+
+def _off(run: schema.Run, force: bool, spare: str, snapshot: bool) -> Plan:
+    """First what is paid for by the second; whoever may not close the door, or make a copy, has stopped the box by then."""
+    mine, there = {"instance_id": Fact("instance_id")}, Fact("there")
     return [
-        _alone(run, "down"),
-        Call(box.look, {"name": run.box.name}),
-        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare),
-        Call(door.close, {"instance_id": Fact("instance_id"), "name": run.box.name}, said=run.box.ssh),
-        Call(box.stop, {"instance_id": Fact("instance_id")}),
+        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare if force else ""),
+        Call(box.stop, mine, when=there),
+        Call(switch.disarm, mine, when=there),
         *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
-        Call(switch.disarm, {"instance_id": Fact("instance_id")}),
+        Call(door.close, mine | {"name": run.box.name}, when=there, said=run.box.ssh),
     ]
 
 
@@ -251,8 +263,11 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) ->
     try:
         for part in plan:
             if part.when is None or facts[part.when.name] == "yes":
+                _renew(aws, facts)
                 _perform(part, facts, aws, transport)
     except BaseException:
+        if "on" in facts:
+            talk(_left_on(facts))
         with contextlib.suppress(Exception):  # what went wrong is what the user must read
             _unlock(aws, facts)
         raise
@@ -260,9 +275,22 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) ->
     return facts
 
 
+def _left_on(facts: dict) -> str:
+    """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
+    by_itself = f"stops itself {box.UNATTENDED} min after its launch, unless an `inv up` sets it up" if facts["on"] == "launched" else ""
+    outside = f"is stopped by AWS at {facts['stops_at']}" if "stops_at" in facts else ""
+    ends = ", and ".join(part for part in (by_itself, outside) if part) or "is stopped by nothing from outside"
+    return f"{facts['instance_id']} is on all the same: it {ends}; `inv down` stops it now"
+
+
 def _unlock(aws: Aws, facts: dict) -> None:
     if facts.get("lock"):
         lock.release(aws, facts["lock"])
+
+
+def _renew(aws: Aws, facts: dict) -> None:
+    if facts.get("lock"):
+        lock.renew(aws, facts["lock"])
 
 
 def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
@@ -272,6 +300,7 @@ def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws,
     else:
         facts |= _run(part, facts, transport(aws, facts["instance_id"]))
         while part.again and facts[part.again.name] == "yes":
+            _renew(aws, facts)
             facts |= _run(part, facts, transport(aws, facts["instance_id"]))
     if part.said:
         talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
@@ -291,6 +320,9 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
         talk(textwrap.indent(result.stderr.rstrip(), "    "))
     if result.code == 0:
         return found
+    if step.spare:
+        talk(f"{found.get('problem') or f'{step.script}.sh failed with exit code {result.code}'}; {step.spare}")
+        return {}
     if "problem" in found:
         raise Problem(found["problem"], found["hint"], reason=found["reason"])
     lines = [line for line in result.stderr.splitlines() if line.strip()]

@@ -63,9 +63,25 @@ def listing(store: Store) -> dict[str, set[str]]:
 
 def state(store: Store, run_id: str) -> State:
     body = store.get(f"runs/{run_id}/state.json")
-    values = json.loads(body) if body else {"phase": "created"}
+    values = _values(body) if body else {"phase": "created"}
     known = {key: values.get(key) or "" for key in State.__dataclass_fields__ if key != "run_id"}
     return State(run_id, **known)
+
+
+def _values(body: bytes) -> dict:
+    """What a state.json says; one that is cut says that of itself."""
+    try:
+        values = json.loads(body.decode(errors="replace"))  # evidence is cut by bytes, maybe within a letter
+    except ValueError:
+        values = None
+    if isinstance(values, dict) and values.get("phase"):
+        return values
+    return {
+        "phase": "unknown",
+        "reason": "damaged_run",
+        "evidence": "its state.json in S3 cannot be read",
+        "hint": "`inv logs` shows its log",
+    }
 
 
 def configuration(store: Store, run_id: str) -> schema.Run:

@@ -23,7 +23,7 @@ def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None, box_
     """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
     store, patience = Store(aws), Patience(aws, "the run goes on")
     run_id = runs.newest(store, run_id)
-    offset = 0 if lines is None else follow.tail(store, run_id, lines)
+    offset, told = 0 if lines is None else follow.tail(store, run_id, lines), ""
     while True:
         try:
             store = Store(aws)
@@ -37,11 +37,19 @@ def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None, box_
                 return
             if current.age > follow.QUIET:
                 follow.check_box(aws, run_id, box_name)
+                told = _say(follow.quiet(current), told)
             time.sleep(follow.PAUSE)
         except (ClientError, BotoCoreError) as error:
             if not to_the_end:
                 raise
             patience.bear(error)
+
+
+def _say(words: str, told: str) -> str:
+    """The words, which are said once while they are the same."""
+    if words and words != told:
+        print(f"  {words.removeprefix('; ')}", file=sys.stderr, flush=True)
+    return words
 
 
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: list[str], summary: Callable) -> None:

@@ -1,6 +1,7 @@
 """The transport over SSM Run Command: send, poll, collect."""
 
 import secrets
+import sys
 import time
 
 from conf.problem import Problem
@@ -10,6 +11,7 @@ from remote.transport import Result, packed
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 # "InvocationDoesNotExist" is documented for the first moments after a send.
 GRACE = 30  # seconds
+LAG = 10  # seconds in which a command that was sent shows in the list
 ATTEMPTS = 7  # 16 seconds of pauses
 ANEW = "where its agent is dead, `inv down --force` and `inv up` start the box anew"
 OTHERWISE = f"{ANEW}; `inv up -- box.ssh=true` comes in by SSH, and so do the verbs after it"
@@ -30,7 +32,15 @@ class Ssm:
             what = f"a script of {len(text)} bytes is too long for Run Command"
             raise Problem(what, "this is a fault of ours: please report it", reason="crashed")
         command_id = self._send(text, timeout, f"{title} {secrets.token_hex(4)}".strip())
-        found = self._collect(command_id, timeout)
+        try:
+            found = self._collect(command_id, timeout)
+        except KeyboardInterrupt:
+            if self._withdraw(command_id, WAITING - {"InProgress"}):
+                raise KeyboardInterrupt(f"stopped; {title or 'the command'} had not begun on the box, and is withdrawn") from None
+            raise
+        except Problem:
+            self._withdraw(command_id, WAITING)  # else it would begin, or begin anew, as soon as there is an agent again
+            raise
         # ResponseCode is -1 when the script never ran to its end.
         return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
 
@@ -55,7 +65,7 @@ class Ssm:
             "InstanceIds": [self.instance_id],
             "DocumentName": "AWS-RunShellScript",
             "Comment": title[:100],
-            "TimeoutSeconds": 60,  # to be delivered in
+            "TimeoutSeconds": 60,  # so long and the script's own timeout together it waits for an agent that would take it
             "Parameters": {"commands": [text], "executionTimeout": [str(timeout)]},
         }
         for attempt in range(ATTEMPTS):
@@ -65,17 +75,38 @@ class Ssm:
                 what = f"the agent on {self.instance_id} does not take commands"
                 raise Problem(what, f"`inv up` starts the box and waits for it; {OTHERWISE}", reason="unreachable") from error
             except (HTTPClientError, ClientError) as error:
-                if attempt == ATTEMPTS - 1 or not _again(error):
+                if not _again(error):
+                    raise
+                if not _refused(error) and (sent := self._sent(title[:100])):
+                    return sent
+                if attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(2**attempt / 4)
-                if sent := self._sent(title[:100]):
-                    return sent
         raise AssertionError("the last attempt returns or raises")
 
     def _sent(self, title: str) -> str | None:
         """The command of this title, if it arrived: SendCommand has no client token, so we look before sending again."""
-        recent = self.aws.client("ssm").list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
-        return next((command["CommandId"] for command in recent if command.get("Comment") == title), None)
+        deadline = time.monotonic() + LAG
+        while time.monotonic() < deadline:
+            recent = self.aws.client("ssm").list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
+            if found := [command["CommandId"] for command in recent if command.get("Comment") == title]:
+                return found[0]
+            time.sleep(0.5)
+        return None
+
+    def _withdraw(self, command_id: str, states: set[str]) -> bool:
+        """Whether a command that has one of these states was cancelled; one that is at work in the box ends as it will."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        ssm = self.aws.client("ssm")
+        try:
+            if ssm.get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)["Status"] not in states:
+                return False
+            ssm.cancel_command(CommandId=command_id, InstanceIds=[self.instance_id])
+        except (ClientError, BotoCoreError) as error:
+            print(f"  command {command_id} may still begin on the box: it could not be cancelled ({error})", file=sys.stderr, flush=True)
+            return False
+        return True
 
     def _collect(self, command_id: str, timeout: int) -> dict:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -122,6 +153,10 @@ class Ssm:
 def _again(error: Exception) -> bool:
     """Whether another attempt may do better: no answer, a throttle, or trouble of the service's own."""
     answer = getattr(error, "response", None)
-    if answer is None:
-        return True
-    return answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or answer["Error"]["Code"] in ("ThrottlingException", "Throttling")
+    return answer is None or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or _refused(error)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the service has said that it did nothing."""
+    answer = getattr(error, "response", None)
+    return answer is not None and answer["Error"]["Code"] in ("ThrottlingException", "Throttling")

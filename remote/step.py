@@ -28,7 +28,7 @@ class Step:
     when: Fact | None = None  # left out unless this fact is "yes"
     said: bool = True
     again: Fact | None = None  # run once more while this fact is "yes"; what it says meanwhile is for people
-    spare: str = ""  # what is said, and gone on after, where the box does not take the script
+    spare: str = ""  # what is said, and gone on after, where the box does not take the script or fails at it
 
     def text(self, facts: dict) -> str:
         """The self-contained bash text: settings, then lib.sh, then the script."""

@@ -5,6 +5,7 @@ The only file with boto3's scheduler.
 """
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
@@ -13,6 +14,7 @@ from remote.aws import Aws
 # "Universal target": the scheduler calls the EC2 API itself, with the role that it is given.
 STOP = "arn:{partition}:scheduler:::aws-sdk:ec2:stopInstances"
 GRACE = timedelta(minutes=10)  # for the box to end its run and stop itself first; this is for a box that cannot
+SHOWN = "%Y-%m-%dT%H:%M:%SZ"
 WHEN = "%Y-%m-%dT%H:%M:%S"
 
 
@@ -23,15 +25,20 @@ def arm(aws: Aws, instance_id: str, hours: float) -> dict:
     if due and due <= datetime.now(UTC):
         disarm(aws, instance_id)  # it has fired, and somebody has started the box again
         due = None
-    if due is None:
+    if due:
+        print(
+            f"  AWS stops it at {due:{SHOWN}}: its longest life counts from its start, and another holds from the next one", file=sys.stderr
+        )
+    else:
         due = datetime.now(UTC) + timedelta(hours=hours) + GRACE
         try:
             scheduler.create_schedule(**_schedule(aws, instance_id, due))
         except scheduler.exceptions.ConflictException:
-            due = look(aws, instance_id)  # the answer to our own request was lost, and botocore has sent it twice
+            # The answer to our own request was lost, and botocore has sent it twice; it may not show yet.
+            due = look(aws, instance_id) or due
         except scheduler.exceptions.ClientError as error:
             raise _not_armed(aws, instance_id, error) from error
-    return {"stops_at": due.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {"stops_at": f"{due:{SHOWN}}"}
 
 
 def disarm(aws: Aws, instance_id: str) -> dict:

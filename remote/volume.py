@@ -1,5 +1,7 @@
 """The box's data volume: runs and the model cache. It outlives the box. The only file with boto3's ec2 volumes."""
 
+import hashlib
+import sys
 import time
 
 from conf import schema
@@ -63,6 +65,9 @@ def locate(aws: Aws, name: str) -> dict:
 def snapshot(aws: Aws, name: str) -> dict:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
     found = _find(aws, name)
+    if found is None:
+        print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
+        return {"snapshot": "none"}
     tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
     made = aws.client("ec2").create_snapshot(
         VolumeId=found["VolumeId"],
@@ -73,12 +78,28 @@ def snapshot(aws: Aws, name: str) -> dict:
 
 
 def delete(aws: Aws, name: str) -> dict:
-    """Delete the volume, with all that is on it."""
+    """Delete the volume, with all that is on it, once every copy of it is whole."""
     found = _find(aws, name)
-    if found:
-        aws.client("ec2").get_waiter("volume_available").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
-        aws.client("ec2").delete_volume(VolumeId=found["VolumeId"])
-    return {"deleted": found["VolumeId"] if found else "none"}
+    if found is None:
+        return {"deleted": "none"}
+    ec2, mine = aws.client("ec2"), found["VolumeId"]
+    _wait_for_copies(aws, mine)
+    ec2.get_waiter("volume_available").wait(VolumeIds=[mine], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+    try:
+        ec2.delete_volume(VolumeId=mine)
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidVolume.NotFound":  # the first answer was lost, and botocore has asked twice
+            raise
+    return {"deleted": mine}
+
+
+def _wait_for_copies(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
+    deadline, mine = time.monotonic() + seconds, [{"Name": "volume-id", "Values": [volume_id]}, {"Name": "status", "Values": ["pending"]}]
+    while pending := aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]:
+        if time.monotonic() > deadline:
+            made = ", ".join(f"{one['SnapshotId']} ({one.get('Progress', '?')})" for one in pending)
+            raise Problem(f"{volume_id} stays until its copy is whole: {made}", "`inv down --purge` again, later", reason="unreachable")
+        time.sleep(2)
 
 
 def facts_of(found: dict) -> dict:
@@ -124,6 +145,7 @@ def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
         Size=box.disk_gb,
         VolumeType=box.disk_type,
         Encrypted=True,
-        ClientToken=f"{box.name}-{int(time.time() // 60)}",  # a lost answer, and botocore asks again: still one volume
+        # A lost answer, and botocore asks again: still one volume. By its hash: a token has 64 characters at most.
+        ClientToken=hashlib.sha256(f"{box.name}-{int(time.time() // 60)}".encode()).hexdigest(),
         TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}],
     )

@@ -35,6 +35,21 @@ def test_a_verb_out_of_order_says_what_is_missing(laptop, verb, what, hint):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("logs", "--tail", "abc"),
+        ("logs", "--tail=-5"),
+        ("clean", "--older-than", "x"),
+        ("clean", "--older-than=-1"),
+        ("tensorboard", "--port", "x"),
+    ],
+)
+def test_an_option_that_is_no_number_is_told_which_it_takes(tmp_path, words):
+    option = words[1].partition("=")[0]
+    refused(Laptop(tmp_path).inv("--dry", *words, ok=False), f"{option} is {words[-1].split('=')[-1]}", f"1 or more: `{option} 10`")
+
+
+@pytest.mark.parametrize(
     ("overrides", "what", "hint"),
     [
         (("train.lrr=3",), "there is no setting `train.lrr`", "`train.lr`"),

@@ -24,8 +24,8 @@ RUN = load.load(["cloud=twin"], local=Path("none"))
 POLICIES = permissions.roles(RUN.cloud, world.ACCOUNT, world.CALLER)
 AT = Place("aws", world.ACCOUNT, RUN.cloud, world.CALLER)
 LAPTOP, SETUP, BOX = permissions.laptop(AT), setup_rights.setup(AT), permissions.box(AT)
-# Asked only when the answers to eight sends in a row were lost (remote/ssm.py), or a stack could not be made (remote/stack.py).
-RARE = {("Answers", "ssm:ListCommands"), ("Stack", "cloudformation:DescribeStackEvents")}
+# Asked only when the answer to a send was lost or nobody waits for the command any more (remote/ssm.py), or a stack could not be made.
+RARE = {("Answers", "ssm:ListCommands"), ("Answers", "ssm:CancelCommand"), ("Stack", "cloudformation:DescribeStackEvents")}
 SSHD = ground.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
     RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}

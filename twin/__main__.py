@@ -109,6 +109,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     faults = Faults(permissions.instance_of, boxes.skews)
     made = Gateway(journal, permissions, faults, [])
     boxes.power_off = lambda instance: shut_down(made, region, instance)
+    boxes.later = lambda seconds, action: clock.at(clock.now() + seconds, action)
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry)

@@ -4,6 +4,7 @@ A box is an SSM agent in its own root folder with small stand-ins for hardware a
 Moto answers first, then the hardware follows.
 """
 
+import base64
 import shlex
 import shutil
 import subprocess
@@ -19,9 +20,12 @@ from twin.disks import Disks
 
 HERE = Path(__file__).parent
 STAND_INS = HERE / "bin"
+AGENT = (sys.executable, "-E", "-s", "-S", str(HERE / "agent"))
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the agent's own service
 # A script of a box must never meet the real ones of the machine that emulates it.
 AWS = "run/aws"  # where a box's own AWS CLI waits for calls
+USER_DATA = "var/lib/cloud/instance/scripts/part-001"  # where cloud-init keeps and runs a script that came as user data
+GMT = "%Y-%m-%d %H:%M:%S GMT"
 REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
@@ -40,6 +44,8 @@ class Boxes:
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
         self.power_off: Callable[[str], None] = lambda instance: None  # what EC2 makes of a box that shut itself down
+        self.later: Callable[[float, Callable[[], None]], None] = lambda seconds, action: None  # on the world's clock
+        self.shutdowns: dict[str, object] = {}  # the one that each box has planned
         self.lock = threading.RLock()
         threading.Thread(target=self.watch, daemon=True).start()
         self.operations: dict[str, wire.Handler] = {
@@ -53,6 +59,7 @@ class Boxes:
     # What follows EC2's answers
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        check_user_data(request.parameters.get("UserData", ""))
         response = forward(request)
         for instance in instances.named(response):
             instances.find(self.region, instance).launch_time = self.today()
@@ -79,6 +86,9 @@ class Boxes:
         if response.status_code == 200:
             for instance in request.listed("InstanceId"):
                 instances.set_state(self.region, instance, passing)
+                instances.find(self.region, instance)._reason = (
+                    "" if request.key == "SHUTDOWN" else f"User initiated ({self.today():{GMT}})"
+                )
                 threading.Thread(target=self.switch_off, args=(instance, passing, final)).start()
         return response
 
@@ -110,19 +120,29 @@ class Boxes:
                 self.without_agent -= 1
             else:
                 self.start_agent(instance)
-            self.begin(instance, "aws.log", "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
+            self.begin(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
+            self.first_boot(instance)
+
+    def first_boot(self, instance: str) -> None:
+        """User data runs as cloud-init has it: a script, once in an instance's life, beside whatever else the box does by then."""
+        script, path = instances.user_data(self.region, instance), self.root(instance) / USER_DATA
+        if script and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(script)
+            path.chmod(0o700)
+            self.begin(instance, "cloud-init-output.log", f"{self.inside(instance)['BOX_ROOT']}/{USER_DATA}")
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
-        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", "-E", "-s", "-S", str(HERE / "agent"), instance)
+        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *AGENT, instance)
         return {"pid": self.agents[instance].pid}
 
     def begin(self, instance: str, log: str, *words: str) -> subprocess.Popen:
-        """A Python program that runs as a process of the box."""
+        """A program that runs as a process of the box."""
         root = self.root(instance)
         with (root / "var/log" / log).open("ab") as file:
             return subprocess.Popen(
-                [sys.executable, *words],
+                words,
                 env=self.inside(instance),
                 cwd=root,
                 stdin=subprocess.DEVNULL,
@@ -167,6 +187,7 @@ class Boxes:
     def shut_down(self, instance: str) -> None:
         with self.lock:
             root = self.root(instance)
+            self.shutdowns.pop(instance, None)
             self.doors.close(instance)
             processes.end(root)
             remove(root.parent / "faults")  # the box's own faults end with its power
@@ -189,17 +210,30 @@ class Boxes:
         """Does what a box asked of its own power: `shutdown` and its like leave a word beside its root."""
         while True:
             for path in self.state.glob(f"boxes/*/{self.POWER}"):
-                instance, word = path.relative_to(self.state / "boxes").parts[0], path.read_text().strip()
+                instance, (word, *minutes) = path.relative_to(self.state / "boxes").parts[0], path.read_text().split()
                 path.unlink()
+                self.shutdowns.pop(instance, None)  # a new word takes the place of the one before
                 if word == "reboot":
                     self.restart(instance)
-                else:
+                elif word == "off" and minutes:
+                    self.plan_shutdown(instance, int(minutes[0]) * 60)
+                elif word == "off":
                     self.power_off(instance)
             time.sleep(0.1)
+
+    def plan_shutdown(self, instance: str, seconds: float) -> None:
+        planned = self.shutdowns[instance] = object()
+        self.later(seconds, lambda: self.power_off(instance) if self.shutdowns.get(instance) is planned else None)
 
     def restart(self, instance: str) -> None:
         self.shut_down(instance)
         self.switch_on(instance, cold=False)
+
+
+def check_user_data(encoded: str) -> None:
+    """Nothing, or a refusal of what a real box may well make something of, and these do not."""
+    if encoded and not base64.b64decode(encoded).startswith(b"#!"):
+        raise wire.Refusal("InvalidParameterValue", "this emulation knows user data that is a script and begins with #!")
 
 
 def furnish(root: Path) -> None:

@@ -1,5 +1,6 @@
 """What moto knows about instances and volumes, read in its own process: the emulated hardware follows it."""
 
+import base64
 import json
 import re
 from functools import cache
@@ -40,6 +41,12 @@ def all_running(region: str) -> list:
 def named(response: wire.Response) -> list[str]:
     """The instances that an answer of RunInstances names; none when it is a refusal."""
     return re.findall(r"<instanceId>(i-[0-9a-f]+)</instanceId>", response.get_data(as_text=True)) if response.status_code == 200 else []
+
+
+def user_data(region: str, instance: str) -> bytes:
+    """What the launch gave the instance to run; empty when it gave nothing."""
+    given = find(region, instance).user_data
+    return base64.b64decode(str(given)) if given else b""
 
 
 def tags(region: str, instance: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from twin import instances, wire
 
 MODIFICATIONS = 4  # of one volume within 24 hours
+LONGEST_TOKEN = 64  # characters
 LARGEST_PARAMETER = 4096  # characters of a standard-tier parameter
 
 
@@ -20,6 +21,7 @@ class Vetoes:
             "ec2.StartInstances": startable,
             "ec2.StopInstances": stoppable,
             "ec2.RebootInstances": stoppable,
+            "ec2.CreateVolume": makeable,
             "ec2.AttachVolume": attachable,
             "ec2.DetachVolume": detachable,
             "ec2.ModifyVolume": self.modifiable,
@@ -31,6 +33,7 @@ class Vetoes:
         token = request.parameters.get("ClientToken")
         if not token:
             return forward(request)
+        check_token(token)
         with self.lock:
             asked, response = self.launched.get(token, (request.parameters, None))
             if asked != request.parameters:
@@ -55,6 +58,18 @@ class Vetoes:
         if response.status_code == 200:
             self.modified[volume.id] = [*recent, self.now()]
         return response
+
+
+def check_token(token: str) -> None:
+    if len(token) > LONGEST_TOKEN:
+        raise wire.Refusal(
+            "InvalidParameterValue", f"Value ({token}) for parameter ClientToken is invalid: it has more than 64 characters."
+        )
+
+
+def makeable(request: wire.Request, forward: wire.Forward) -> wire.Response:
+    check_token(request.parameters.get("ClientToken", ""))
+    return forward(request)
 
 
 def startable(request: wire.Request, forward: wire.Forward) -> wire.Response:

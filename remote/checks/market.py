@@ -1,27 +1,40 @@
 """Whether a box can be had: quota, zones, price."""
 
+import re
+
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote import price, volume
 from remote.checks.look import Look
 
-# Quotas count vCPUs of a family of types: on demand, spot.
-# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
-QUOTAS = {"g": ("L-DB2E81BA", "L-3819A6DF"), "p": ("L-417A185B", "L-7212CCBC"), "": ("L-1216C47A", "L-34B43A08")}
+# Quotas count vCPUs of a family of types. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
+DEMAND = dict.fromkeys(("g", "gr", "vt"), "L-DB2E81BA") | {"p": "L-417A185B"} | dict.fromkeys((*"acdhimrtz", "im", "is"), "L-1216C47A")
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-spot-limits.html: of the P types the newer ones have quotas of their own.
+SPOT = {"L-DB2E81BA": "L-3819A6DF", "L-1216C47A": "L-34B43A08"}
+SPOT_OF_P = {"p2": "L-7212CCBC", "p3": "L-7212CCBC", "p4": "L-7212CCBC", "p5": "L-C4BD4855"}
+
+
+def codes(kind: str) -> tuple[str | None, str | None]:
+    """The quotas that count this type on demand and as spot; None where nobody here knows."""
+    letters, generation = re.match(r"([a-z]+)(\d*)", kind).groups()
+    demand = DEMAND.get(letters)
+    return demand, SPOT_OF_P.get(f"p{generation}") if letters == "p" else SPOT.get(demand)
 
 
 def quota(look: Look) -> list[Finding]:
     """What AWS lets the account run of this family, also as spot where that is wanted."""
     if look.kind is None:
         return []  # the check of the type says so
-    family = look.run.box.instance_type.split(".")[0]
-    demand, spot = next(codes for start, codes in QUOTAS.items() if family.startswith(start))
+    demand, spot = codes(look.run.box.instance_type)
     found = [_quota(look, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
     if look.run.box.spot:
         found.append(_quota(look, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
     return found
 
 
-def _quota(look: Look, code: str, market: str, verdict: str, why: str) -> Finding:
+def _quota(look: Look, code: str | None, market: str, verdict: str, why: str) -> Finding:
+    if code is None:
+        what = f"unknown: which quota counts a {look.run.box.instance_type} {market} is not known here"
+        return Finding("quota", NOTE, what, why, "`aws service-quotas list-service-quotas --service-code ec2`")
     needed = look.kind["VCpuInfo"]["DefaultVCpus"]
     value = look.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
     what = f"{value:.0f} vCPUs {market} ({code}), of which a {look.run.box.instance_type} takes {needed}"

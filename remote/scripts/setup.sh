@@ -66,6 +66,9 @@ main() {
   install_supervisor
   limit_life "$LIFE_LEFT"
   start_supervisor # before anything that may fail: from here on the box does not depend on anybody to be stopped
+  touch "$STATE/supervised"
+  # What the launch has planned for a box that nobody comes to; a system that cannot call it off could not plan it either.
+  shutdown -c >&2 || log "no planned shutdown was called off"
   wait_for_docker
   need_gpu
   seen=$(gpu)

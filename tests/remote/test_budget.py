@@ -9,7 +9,7 @@ import pytest
 
 from conf import load
 from conf.problem import Problem
-from remote import box, budget, price
+from remote import box, budget, costs, lives, price
 from remote.aws import Aws
 from twin import world
 
@@ -74,11 +74,51 @@ def test_the_ledger_counts_what_the_run_has_cost_on_boxes_before(aws, store):
         budget.guard(aws, run("cost.limit=1"), "i-3", "mine")
 
 
+def running(monkeypatch, instance: str, hours: float) -> None:
+    """AWS says that this box runs, and since when."""
+    begun = (datetime.now(UTC) - timedelta(hours=hours)).replace(microsecond=0)
+    found = box.Found(instance, "running", "", "g6.2xlarge", begun, "", "")
+    monkeypatch.setattr(budget.box, "find", lambda aws, name: found)
+
+
+def left_of_two_dollars(aws, instance: str) -> float:
+    return budget.guard(aws, run("cost.limit=2"), instance)["life_left"]
+
+
 def test_a_box_that_runs_has_spent_what_it_costs_since_its_start(aws, store, monkeypatch):
+    running(monkeypatch, "i-1", 1)
+    assert left_of_two_dollars(aws, "i-1") == pytest.approx((2 - RATE) / RATE * HOUR, abs=5), "its supervisor has not reported yet"
+    report(store, "i-1", 0.9, 0.01, "")
+    assert left_of_two_dollars(aws, "i-1") == pytest.approx((2 - RATE) / RATE * HOUR, abs=5)
+
+
+def test_the_time_that_a_box_was_stopped_is_not_paid_for(aws, store, monkeypatch):
+    report(store, "i-1", 9, 0.5, "")
+    running(monkeypatch, "i-1", 0.1)
+    assert left_of_two_dollars(aws, "i-1") == pytest.approx((2 - 0.1 * RATE) / RATE * HOUR, abs=5)
+
+
+def test_somebody_elses_newer_report_hides_nothing(aws, store, monkeypatch):
     report(store, "i-1", 1, 0.01, "")
-    running = box.Found("i-1", "running", "", "", datetime.now(UTC), "", "")
-    monkeypatch.setattr(budget.box, "find", lambda aws, name: running)
-    assert budget.guard(aws, run("cost.limit=2"), "i-1")["life_left"] == pytest.approx((2 - RATE) / RATE * HOUR, abs=5)
+    report(store, "i-colleague", 0.5, 0.4, "")
+    running(monkeypatch, "i-1", 1)
+    assert left_of_two_dollars(aws, "i-1") == pytest.approx((2 - RATE) / RATE * HOUR, abs=5)
+
+
+def test_each_start_costs_what_its_own_type_costs(aws, store):
+    now = datetime.now(UTC).replace(microsecond=0)
+    for number, kind in enumerate(("g6.2xlarge", "g6e.2xlarge")):
+        begun = now - timedelta(hours=9 - number * 4)
+        lives.keep(aws, lives.Life(f"i-{number}", kind, begun, begun + timedelta(hours=1)))
+        report(store, f"i-{number}", 9 - number * 4 - 0.1, 0.2, "mine")
+    spent = RATE + price.per_hour(aws, "g6e.2xlarge")[0]
+    assert budget.guard(aws, run("cost.limit=10"), "i-3", "mine")["life_left"] == pytest.approx((10 - spent) / RATE * HOUR, abs=5)
+
+
+def test_a_box_that_turned_itself_off_before_it_had_a_supervisor_has_cost_its_half_hour(aws, store):
+    begun = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=9)
+    lives.keep(aws, lives.Life("i-orphan", "g6.2xlarge", begun, None))
+    assert [one.seconds for one in costs.stretches(store, None)] == [box.UNATTENDED * 60]
 
 
 def test_where_the_price_list_is_out_of_reach_a_dated_table_says_so(aws, no_price_list):

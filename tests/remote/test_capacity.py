@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conf.problem import Problem
-from remote import box, volume
+from remote import box, capacity, volume
 from remote.aws import Aws
+from remote.checks import market
 from twin import world
 
 
@@ -34,13 +36,19 @@ def state(account) -> Path:
     return Path(account.cloud.state)
 
 
+def had(account, wanted, volume_zone: str | None = None) -> dict:
+    """The box, once it runs."""
+    made = box.ensure(account, wanted, volume_zone)
+    return made | box.wait(account, made["instance_id"])
+
+
 def described(account, instance_id: str) -> dict:
     return account.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
 
 
 def test_a_zone_without_room_is_passed_over(account, settings):
     world.fault(state(account), "capacity", count=0, zones="us-east-1a,us-east-1b")
-    assert box.ensure(account, settings().box)["zone"] == "us-east-1c"
+    assert had(account, settings().box)["zone"] == "us-east-1c"
 
 
 def test_where_no_zone_has_room_every_try_is_told(account, settings):
@@ -63,7 +71,7 @@ def test_where_the_volume_is_no_other_zone_is_tried(account, settings):
 def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_that_are_printed(account, settings):
     """A file system on the way: what the volume had, the box in the other zone has."""
     run = settings()
-    made = box.ensure(account, run.box)
+    made = had(account, run.box)
     disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
     volume.note_format(account, disk)
     box.stop(account, made["instance_id"])
@@ -75,7 +83,7 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command in commands:
         subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
-    moved = box.ensure(account, run.box, **volume.locate(account, run.box.name))
+    moved = had(account, run.box, **volume.locate(account, run.box.name))
     assert moved["zone"] == "us-east-1b" and moved["instance_id"] != made["instance_id"]
     found = volume.ensure(account, run.box, moved["instance_id"], moved["zone"])
     assert (found["volume_changed"], found["ours"]) == ("attached", "no") and found["volume_id"] != disk
@@ -98,12 +106,11 @@ def test_a_quota_that_is_used_up_leads_to_the_doctor(account, settings):
 
 def test_a_spot_box_can_be_stopped_and_started_and_leaves_no_request_behind(account, settings):
     run = settings("box.spot=true")
-    made = box.ensure(account, run.box)["instance_id"]
+    made = had(account, run.box)["instance_id"]
     assert described(account, made)["InstanceLifecycle"] == "spot"
     box.stop(account, made)
-    assert box.ensure(account, run.box) | {"instance_id": made, "changed": "started"} == box.ensure(account, run.box) | {
-        "changed": "started"
-    }
+    again = had(account, run.box)
+    assert (again["instance_id"], again["changed"]) == (made, "started")
     box.terminate(account, made)
     requests = account.client("ec2").describe_spot_instance_requests()["SpotInstanceRequests"]
     assert [one["State"] for one in requests] == ["cancelled"]
@@ -121,3 +128,70 @@ def test_the_plan_knows_where_the_volume_is(account, settings):
     tags = [{"Key": box.BOX, "Value": run.box.name}, {"Key": box.OWNER, "Value": account.caller}]
     account.client("ec2").create_volume(AvailabilityZone="us-east-1d", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])
     assert volume.locate(account, run.box.name) == {"volume_zone": "us-east-1d"}
+
+
+def refusing(*refusals: tuple[str, str]):
+    """A launch that AWS refuses so often, in these words."""
+    left = list(refusals)
+
+    def launch(zone: str, market: dict) -> str:
+        if not left:
+            return f"i-in-{zone}"
+        code, message = left.pop(0)
+        raise ClientError({"Error": {"Code": code, "Message": message}}, "RunInstances")
+
+    return launch
+
+
+def test_a_zone_without_a_default_subnet_is_passed_over(account, settings):
+    none = ("InvalidInput", "No default subnet for availability zone: 'us-east-1a'.")
+    assert capacity.launched(account, settings().box, None, refusing(none)) == "i-in-us-east-1b"
+    with pytest.raises(ClientError, match="InvalidInput"):
+        capacity.launched(account, settings().box, None, refusing(("InvalidInput", "something else")))
+
+
+def test_an_account_that_aws_still_checks_is_told_to_wait(account, settings):
+    with pytest.raises(Problem, match=r"AWS still checks this account(.|\n)*four hours at most"):
+        capacity.launched(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
+
+
+def test_a_box_with_a_long_name_is_launched_with_its_volume(account, settings):
+    wanted = settings(f"box.name={'n' * 90}").box
+    made = had(account, wanted)
+    assert volume.ensure(account, wanted, made["instance_id"], made["zone"])["volume_changed"] == "created"
+
+
+@pytest.mark.parametrize(
+    ("kind", "codes"),
+    [
+        ("g6.2xlarge", ("L-DB2E81BA", "L-3819A6DF")),
+        ("p4d.24xlarge", ("L-417A185B", "L-7212CCBC")),
+        ("p5.4xlarge", ("L-417A185B", "L-C4BD4855")),
+        ("p9.4xlarge", ("L-417A185B", None)),
+        ("m7i.large", ("L-1216C47A", "L-34B43A08")),
+        ("trn1.2xlarge", (None, None)),
+    ],
+)
+def test_a_type_is_counted_by_the_quota_of_its_family_or_nobody_knows(kind, codes):
+    assert market.codes(kind) == codes
+
+
+def test_a_spot_box_that_aws_took_back_is_waited_for_or_left_for_one_on_demand_by_the_commands_that_are_printed(account, settings):
+    """Last in this file: afterwards it is two minutes later."""
+    run = settings("box.spot=true")
+    made = had(account, run.box)
+    disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
+    world.fault(state(account), "spot-notice", instance=made["instance_id"])
+    world.forward(state(account), 125)
+    account.client("ec2").get_waiter("instance_stopped").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
+    with pytest.raises(Problem, match="only AWS starts it again") as told:
+        box.ensure(account, run.box)
+    *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
+    assert last == "inv up -- box.spot=false"
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in commands:
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
+    account.client("ec2").get_waiter("instance_terminated").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
+    again = had(account, settings().box, made["zone"])
+    assert again["instance_id"] != made["instance_id"]
+    assert volume.ensure(account, run.box, again["instance_id"], again["zone"])["volume_id"] == disk

@@ -21,7 +21,9 @@ def state(aws):
 @pytest.fixture(scope="module")
 def mine(aws):
     """The id of a box that runs."""
-    return box.ensure(aws, load.load(["cloud=twin", "box.name=mine"], local=Path("none")).box)["instance_id"]
+    instance = box.ensure(aws, load.load(["cloud=twin", "box.name=mine"], local=Path("none")).box)["instance_id"]
+    box.wait(aws, instance)
+    return instance
 
 
 @pytest.fixture(autouse=True)

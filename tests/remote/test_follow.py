@@ -95,3 +95,80 @@ def test_without_following_a_refusal_is_told_at_once(aws, store, monkeypatch):
     monkeypatch.setattr(runs, "state", refused)
     with pytest.raises(ClientError):
         show.logs(aws, "x", False, None, "box")
+
+
+REFUSALS = [("InternalError", 500), ("SlowDown", 503), ("ThrottlingException", 400)]
+
+
+@pytest.mark.parametrize(("code", "status"), REFUSALS)
+def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch, capsys, code, status):
+    set_state(store, "done", runs.now())
+    store.put("runs/x/manifest.json", json.dumps({"seconds": {"train": 1}}).encode())
+    answer = {"Error": {"Code": code, "Message": "later"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    troubles, usual = [ClientError(answer, "GetObject")] * 3, runs.state
+
+    def state(store, run_id):
+        if troubles:
+            raise troubles.pop()
+        return usual(store, run_id)
+
+    monkeypatch.setattr(runs, "state", state)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert follow.attach(aws, "x", "box")["run_id"] == "x"
+    assert capsys.readouterr().err.count(f"asked too often ({code}). x goes on") == 1
+
+
+def test_a_line_that_is_cut_is_no_event_yet():
+    step = b'{"event": "step", "step": 1, "steps": 2}'
+    assert len(follow.whole(step + b"\n" + b'{"event": "step", "eval": {"a": 1}')) == 1
+    assert follow.whole(step) == []
+    assert len(follow.whole(b'{"event": "st' + step + b"\n" + step + b"\n")) == 1
+
+
+class Quiet:
+    """A run of which nothing is heard, on a box that runs, until somebody stops watching."""
+
+    def __init__(self, store, monkeypatch):
+        set_state(store, "running", "2026-01-01T00:00:00Z")
+        store.put("runs/x/log/000000000000", b"line\n")
+        self.looks = 0
+        monkeypatch.setattr(follow, "check_box", lambda *about: None)
+        monkeypatch.setattr("time.sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.looks += 1
+        if self.looks == 3:
+            raise KeyboardInterrupt
+
+
+def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(aws, store, monkeypatch, capsys):
+    Quiet(store, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        follow.attach(aws, "x", "box")
+    assert "running; no sign of life for " in capsys.readouterr().err
+    Quiet(store, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        show.logs(aws, "x", True, None, "box")
+    assert capsys.readouterr().err.count("no sign of life for ") == 1
+
+
+def test_events_are_fetched_as_often_as_the_box_ships_them(aws, store, monkeypatch):
+    Quiet(store, monkeypatch)
+    usual, asked = type(store).get, []
+    monkeypatch.setattr(type(store), "get", lambda self, name: asked.append(name) or usual(self, name))
+    with pytest.raises(KeyboardInterrupt):
+        follow.attach(aws, "x", "box")
+    assert asked.count("runs/x/state.json") == 3
+    assert asked.count("runs/x/events.jsonl") == 1
+
+
+@pytest.mark.parametrize("body", [b'{"phase": "runn', b"[]", b"\xff\xfe", b'{"phase": ""}'])
+def test_a_torn_state_is_said_and_is_no_traceback(store, body):
+    store.put("runs/x/state.json", body)
+    found = runs.state(store, "x")
+    assert (found.phase, found.evidence, found.active) == ("unknown", "its state.json in S3 cannot be read", False)
+
+
+def test_a_letter_that_was_cut_spoils_no_state(store):
+    store.put("runs/x/state.json", '{"phase": "failed", "evidence": "naïv'.encode()[:-2] + b'\xc3"}')
+    assert runs.state(store, "x").phase == "failed"

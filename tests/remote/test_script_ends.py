@@ -47,6 +47,7 @@ class Box:
         self.tool("mountpoint", "[ -e mounted ]")
         self.tool("umount", "rm mounted")
         self.tool("curl", "exit 7")
+        self.tool("shutdown", 'echo "$*" >>shutdown.log')
         self.tool("nvidia-smi", "echo 93")
         self.tool("nice", 'shift 2; exec "$@"')
         self.put("opt/fine-tune-slm/supervise.sh", "#!/bin/sh\n").chmod(0o755)
@@ -106,6 +107,18 @@ def refused(result: Result, words: str, reason: str = "unreachable") -> None:
 # Steps
 
 
+def test_the_box_tells_what_goes_on_and_what_is_whole(box):
+    assert box.run("held").facts == {"mounted": "no"}
+    box.put("mounted", "")
+    assert box.run("held").facts == {"mounted": "yes", "going": "", "whole": ""}
+    box.put("mnt/training/runs/one/state.json", "{}")
+    box.put("mnt/training/runs/two/manifest.json", "{}")
+    box.put("mnt/training/current", "one\n")
+    assert [box.run("held").facts[name].split() for name in ("going", "whole")] == [["one"], ["two"]]
+    box.put("docker/dead", "")  # it may well run whatever is on the volume
+    assert box.run("held").facts["going"].split() == ["one", "two"]
+
+
 def test_setup_says_that_docker_does_not_answer(box):
     box.put("docker/dead", "")
     refused(box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh"), "docker on the box does not answer")
@@ -114,6 +127,14 @@ def test_setup_says_that_docker_does_not_answer(box):
 def test_setup_says_that_there_is_no_gpu(box):
     box.tool("nvidia-smi", "exit 9")
     refused(box.run("setup", INSTANCE="i-1", GPU="yes", SUPERVISOR="#!/bin/sh"), "shows no GPU", "bad_config")
+
+
+def test_setup_calls_off_the_shutdown_that_the_launch_has_planned_once_the_supervisor_is_started(box):
+    assert box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh").code == 0
+    assert (box.root / "shutdown.log").read_text() == "-c\n"
+    assert (box.state / "supervised").exists()
+    box.tool("shutdown", "exit 1")
+    assert box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh").code == 0, "no logind: nothing was planned"
 
 
 def test_setup_says_which_program_the_box_lacks(box):

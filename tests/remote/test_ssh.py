@@ -38,6 +38,7 @@ def mine(aws, name):
     """The id of a box that may be come to by SSH; its agent runs, too."""
     run = load.load(["cloud=twin", f"box.name={name}"], local=Path("none"))
     instance = box.ensure(aws, run.box)["instance_id"]
+    box.wait(aws, instance)
     door.open_to(aws, instance, name, "auto")
     door.pin(aws, instance, 20)
     box.wait_for_agent(aws, instance)

@@ -30,7 +30,7 @@ def run():
 def instance(aws, run):
     found = box.ensure(aws, run.box)
     switch.arm(aws, found["instance_id"], 12)
-    volume.ensure(aws, run.box, found["instance_id"], found["zone"])
+    volume.ensure(aws, run.box, found["instance_id"], box.wait(aws, found["instance_id"])["zone"])
     return found["instance_id"]
 
 

@@ -38,6 +38,7 @@ SETTINGS = {
     "stop": {"FORCE": "no"},
     "cancel": {},
     "clean": {"KEPT": ""},
+    "held": {},
     "image": IMAGE,
     "build": IMAGE | {"ATTEMPT": "1", "BUILDER": "#!/bin/bash", "PATIENCE": "1"},
 }

@@ -6,7 +6,7 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 
-from twin import processes
+from twin import processes, world
 
 
 @pytest.fixture
@@ -154,3 +154,42 @@ def test_shows_the_gpu_of_the_instance_type(box):
     query = "nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader"
     assert box.shell(query).stdout.startswith("NVIDIA L4, 23034 MiB, 580.")
     assert box.shell(query + ",nounits").stdout.startswith("NVIDIA L4, 23034, 580.")
+
+
+def log(box, name: str) -> str:
+    path = box.root / "var/log" / name
+    return path.read_text() if path.exists() else ""
+
+
+def test_user_data_runs_once_in_a_boxs_life(cloud, until):
+    box = cloud.box(UserData='#!/bin/sh\necho $0 boots >>"$BOX_ROOT/root/told"\n')
+    told = box.root / "root/told"
+    until(told.exists)
+    assert told.read_text() == f"{box.root}/var/lib/cloud/instance/scripts/part-001 boots\n"
+    stop(box, until)
+    cloud.ec2.start_instances(InstanceIds=[box.instance])
+    assert box.run("echo up")["StandardOutputContent"] == "up\n"
+    assert len(told.read_text().splitlines()) == 1
+    cloud.ec2.terminate_instances(InstanceIds=[box.instance])
+
+
+def test_user_data_that_is_no_script_is_refused_here(cloud):
+    assert refused(cloud.launch, UserData="#cloud-config\n") == "InvalidParameterValue"
+
+
+def test_a_planned_shutdown_comes_when_it_is_due_unless_it_is_called_off(cloud, until):
+    def planned(*more: str) -> str:
+        instance = cloud.launch(
+            UserData="\n".join(["#!/bin/sh", "shutdown -h +30", *more, "echo done"]), InstanceInitiatedShutdownBehavior="stop"
+        )
+        path = cloud.state / "boxes" / instance
+        until(lambda: "done" in (path / "root/var/log/cloud-init-output.log").read_text() and not (path / "power").exists())
+        return instance
+
+    left, called_off = planned(), planned("shutdown -c")
+    world.forward(cloud.state, 29 * 60)
+    assert cloud.instance_state(left) == "running"
+    world.forward(cloud.state, 61)
+    until(lambda: cloud.instance_state(left) == "stopped")
+    assert cloud.instance_state(called_off) == "running"
+    cloud.ec2.terminate_instances(InstanceIds=[left, called_off])

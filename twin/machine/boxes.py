@@ -48,6 +48,7 @@ class MachineBoxes(Boxes):
                 self.without_agent -= 1
             else:
                 self.start_agent(instance)
+            self.first_boot(instance)
 
     def boot(self, box: Path) -> None:
         """The box's first process runs, and has put its root together."""
@@ -71,13 +72,22 @@ class MachineBoxes(Boxes):
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
-        box = self.root(instance).parent
-        words = [*life.inside(box), "/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance]
-        with (self.root(instance) / "var/log/amazon-ssm-agent.log").open("ab") as log:
-            self.agents[instance] = subprocess.Popen(
-                words, env=self.inside(instance), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        self.agents[instance] = self.begin(
+            instance, "amazon-ssm-agent.log", "/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance
+        )
         return {"pid": self.agents[instance].pid}
+
+    def begin(self, instance: str, log: str, *words: str) -> subprocess.Popen:
+        root = self.root(instance)
+        with (root / "var/log" / log).open("ab") as file:
+            return subprocess.Popen(
+                [*life.inside(root.parent), *words],
+                env=self.inside(instance),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
 
     def inside(self, instance: str) -> dict[str, str]:
         own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
@@ -89,6 +99,7 @@ class MachineBoxes(Boxes):
         with self.lock:
             self.doors.close(instance)
             box = self.root(instance).parent
+            self.shutdowns.pop(instance, None)
             life.end(box)
             if outer := self.outers.pop(instance, None):
                 outer.wait()
