@@ -78,12 +78,18 @@ class Aws:
         return secret.value(found["SecretString"])
 
 
+def region(cloud: dict) -> str:
+    """Where the account is asked while Parameter Store has not said it: as the settings say, or the environment as the AWS CLI reads it."""
+    import boto3
+
+    return cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
+
+
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
     import boto3
 
-    region = cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
-    client = boto3.client("ssm", region_name=region)
+    client = boto3.client("ssm", region_name=region(cloud))
     values = {}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)

@@ -4,7 +4,7 @@ import sys
 
 from conf import schema
 from conf.problem import Problem
-from remote import ask, stack, switch
+from remote import ask, capacity, stack, switch
 from remote.aws import Aws
 from remote.box import ALIVE, BOX, OWNER
 
@@ -48,10 +48,11 @@ def agree(aws: Aws, data: bool, yes: bool) -> dict:
 
 
 def remove_boxes(aws: Aws, boxes: list, volumes: list) -> dict:
-    """Terminate the stopped boxes, with the schedules that were to stop them."""
+    """Terminate the stopped boxes, with their spot requests and the schedules that were to stop them."""
     ec2 = aws.client("ec2")
     for id in boxes:
         switch.disarm(aws, id)
+        capacity.release(aws, id)
         ec2.terminate_instances(InstanceIds=[id])
     if boxes:
         ec2.get_waiter("instance_terminated").wait(InstanceIds=boxes, WaiterConfig={"Delay": 2, "MaxAttempts": 300})

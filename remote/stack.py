@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws import Aws
+from remote.aws import Aws, region
 
 NAME = "fine-tune-slm"
 TEMPLATE = Path(__file__).with_name("stack.yaml")
@@ -86,10 +86,10 @@ def names_of_a_new_account(cloud: dict) -> dict[str, str]:
     """What an account's own name decides: a bucket's name must be nobody else's in the world."""
     import boto3
 
-    region = cloud.get("region") or boto3.Session().region_name or "us-east-1"
-    number = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
-    bucket = "fine-tune-slm" if cloud["loopback"] else f"fine-tune-slm-{number}-{region}"
-    return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": region}
+    where = region(cloud)
+    number = boto3.client("sts", region_name=where).get_caller_identity()["Account"]
+    bucket = "fine-tune-slm" if cloud["loopback"] else f"fine-tune-slm-{number}-{where}"
+    return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": where}
 
 
 def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
