@@ -259,12 +259,20 @@ def evaluate(c, split, run=None, scaffold=False):
 @friendly
 def doctor(c, json=False):
     """Look for every reason why the chain would fail, each with the command that mends it."""
+    from conf.problem import Problem
     from remote import doctor as ward
 
-    run = settings(c)
     if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
+        settings(c)
         return
-    found = ward.examine(patient(run), [hub_check()])
+    seen = []
+    try:
+        run = settings(c, fetch=functools.partial(parameters, True, fetch=functools.partial(ward.fetch, seen)))
+        found = ward.examine(patient(run), [hub_check()])
+    except Problem as problem:
+        if not seen:  # AWS was not asked yet: it is the words behind `--`
+            raise
+        found = ward.unread(seen, problem)
     print(ward.as_json(found) if json else ward.text(found))
     if not ward.fine(found):
         raise Exit(code=1)
@@ -536,7 +544,7 @@ def settings(c, words=None, world_needed=True, fetch=None):
     return run
 
 
-def parameters(world_needed, names, cloud) -> dict:
+def parameters(world_needed, names, cloud, fetch=None) -> dict:
     """Values of Parameter Store, from the account that this command is about."""
     from remote import aws
 
@@ -544,7 +552,7 @@ def parameters(world_needed, names, cloud) -> dict:
         return {}
     if cloud["loopback"]:
         point_at(cloud["state"])
-    return aws.fetch(names, cloud)
+    return (fetch or aws.fetch)(names, cloud)
 
 
 def parameters_of_a_new_account(names, cloud) -> dict:

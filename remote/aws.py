@@ -85,11 +85,16 @@ def region(cloud: dict) -> str:
     return cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
 
 
-def fetch(names: list[str], cloud: dict) -> dict[str, str]:
-    """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
+def early(service: str, cloud: dict):
+    """A client for the time before there are settings."""
     import boto3
 
-    client = boto3.client("ssm", region_name=region(cloud))
+    return boto3.client(service, region_name=region(cloud))
+
+
+def fetch(names: list[str], cloud: dict) -> dict[str, str]:
+    """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
+    client = early("ssm", cloud)
     values = {}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)

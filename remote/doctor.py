@@ -1,11 +1,13 @@
 """Every reason why the chain would fail, found before it does: all checks side by side, nothing changed, nothing paid for."""
 
+import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
+from remote import aws
 from remote.aws import DENIED, explain
 from remote.checks import account, box, login, market, network, rights
 from remote.checks.look import Check, Look
@@ -29,9 +31,30 @@ CHECKS = [
 ]
 
 
+def fetch(seen: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
+    """Values of Parameter Store, once login, region and clock are sound; what was seen of these is added to `seen`."""
+    seen += login.check(aws.region(cloud), functools.partial(aws.early, cloud=cloud))
+    if wrong := [one for one in seen if one.verdict == BROKEN]:
+        raise Problem(wrong[0].what, wrong[0].command, reason="refused")
+    try:
+        return aws.fetch(names, cloud)
+    except Exception as error:
+        problem = explain(error)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def unread(seen: list[Finding], problem: Problem) -> list[Finding]:
+    """What is wrong where the settings could not be read: then there is nothing else to examine."""
+    if any(one.verdict == BROKEN for one in seen):
+        return seen
+    return [*seen, Finding("settings", BROKEN, problem.what, "every verb reads its names from Parameter Store", problem.hint)]
+
+
 def examine(look: Look, more: list[Check]) -> list[Finding]:
     """What every check found; where the credentials are no good, only that."""
-    found = login.check(look.aws, look.run)
+    found = login.check(look.run.cloud.region, look.aws.client)
     if any(one.verdict == BROKEN for one in found):
         return found
     with ThreadPoolExecutor(8) as pool:

@@ -443,6 +443,51 @@ def test_a_missing_parameter_is_named_before_anything_else():
         load.load(["cloud=aws"], fetch=lambda *_: {}, local=Path("none"))
 
 
+@contextmanager
+def skewed_everywhere(here):
+    world.fault(here.state, "clock-skew", count=0, by="laptop")
+    yield ()
+    world.heal(here.state)
+
+
+@contextmanager
+def no_parameter(here):
+    """The emulated account's bucket has a default; a real one's has none."""
+    ssm, name = here.client("ssm"), "/fine-tune-slm/s3/bucket"
+    before = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+    ssm.delete_parameter(Name=name)
+    yield ("cloud.bucket='${ssm:/fine-tune-slm/s3/bucket}'",)
+    ssm.put_parameter(Name=name, Value=before, Type="String")
+
+
+@contextmanager
+def settings_denied(here):
+    world.enforce(here.state, [without("laptop", "ssm:GetParameters")])
+    yield ()
+    world.enforce(here.state, None)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "command"),
+    [
+        (expired, "credentials", "aws login"),
+        (skewed_everywhere, "clock", "timedatectl"),
+        (no_parameter, "settings", "`inv init` sets them up"),
+        (settings_denied, "settings", "`inv policy`"),
+    ],
+)
+def test_what_stands_against_reading_the_settings_is_a_finding_like_any_other(sound, broken, check, command):
+    with broken(sound) as overrides:
+        done = sound.inv("doctor", "--json", overrides=overrides, ok=False)
+    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["verdict"] != OK]
+    assert (done.returncode, found["check"], found["verdict"]) == (1, check, BROKEN) and command in found["command"]
+
+
+def test_words_that_cannot_be_read_are_no_finding(sound):
+    done = sound.inv("doctor", "--json", overrides=("no.such=1",), ok=False)
+    assert done.returncode == 1 and done.stdout == "" and "error: there is no setting" in done.stderr
+
+
 def test_for_programs_it_is_json_and_the_exit_code_tells(sound):
     done = sound.inv("doctor", "--json")
     assert json.loads(done.stdout)["ok"] is True
