@@ -22,6 +22,11 @@ MEANING = {
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
+def may_not(error: Exception) -> bool:
+    """Whether AWS refuses it for want of a right."""
+    return getattr(error, "response", {}).get("Error", {}).get("Code", "") in DENIED
+
+
 class Aws:
     """Clients for the services of `cloud`, made when first asked for. boto3 is imported then, not before."""
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
 from remote import aws
-from remote.aws import DENIED, explain
+from remote.aws import explain
 from remote.checks import account, box, login, market, network, rights
 from remote.checks.look import Check, Look
 
@@ -71,13 +71,13 @@ def _carried_out(check: Check, look: Look) -> list[Finding]:
         problem = explain(error)
         if problem is None:
             raise
-        code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-        verdict = UNKNOWN if code in DENIED else BROKEN
+        verdict = UNKNOWN if aws.may_not(error) else BROKEN
         return [Finding(check.name, verdict, problem.what, check.why, problem.hint)]
 
 
 def fine(findings: list[Finding]) -> bool:
-    return all(one.verdict != BROKEN for one in findings)
+    """Whether the chain can work: what nobody could look at may stand against it."""
+    return not any(one.verdict in (BROKEN, UNKNOWN) for one in findings)
 
 
 def text(findings: list[Finding]) -> str:
@@ -87,8 +87,8 @@ def text(findings: list[Finding]) -> str:
         lines.append(f"{MARKS[one.verdict]}  {one.check:<12}  {one.what}")
         if one.verdict != OK:
             lines += [f"{'':23}{word}" for word in (one.why and f"why: {one.why}", one.command and f"do:  {one.command}") if word]
-    broken, notes = ([one for one in findings if one.verdict == verdict] for verdict in (BROKEN, NOTE))
-    return "\n".join([*lines, f"{len(findings)} checks, {len(broken)} broken, {len(notes)} to look at"])
+    broken, unknown, notes = (sum(one.verdict == verdict for one in findings) for verdict in (BROKEN, UNKNOWN, NOTE))
+    return "\n".join([*lines, f"{len(findings)} checks, {broken} broken, {unknown} unknown, {notes} to look at"])
 
 
 def as_json(findings: list[Finding]) -> str:

@@ -5,10 +5,12 @@ request names are marked `implied`, with the page that says so. Keys of KMS are 
 manages, whose own policies let the account's services use them.
 """
 
+import sys
+
 from conf import schema
 from conf.problem import Problem
 from remote import setup_rights
-from remote.aws import Aws
+from remote.aws import Aws, may_not
 from remote.statement import Place, Statement, document, together
 
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
@@ -34,6 +36,21 @@ def principal(aws: Aws) -> str:
     return aws.client("iam").get_role(RoleName=aws.caller.rsplit("/", 1)[1])["Role"]["Arn"]
 
 
+def _place_of_anyone(aws: Aws) -> Place:
+    """The same for who may not even look himself up: he is the one who needs his policy."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return place(aws)
+    except ClientError as error:
+        if not may_not(error):
+            raise
+    _, partition, _, _, account, who = aws.caller.split(":", 5)
+    itself = f"arn:{partition}:iam::{account}:role/*{who.rsplit('/', 1)[1]}"
+    print(f"your login may not look up its own role (iam:GetRole): `{itself}` stands for it, whatever its path", file=sys.stderr)
+    return Place(partition, account, aws.cloud, itself)
+
+
 def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "aws") -> dict[str, dict]:
     """The policies of all who act for us."""
     return _documents(Place(partition, account, cloud, principal))
@@ -41,7 +58,7 @@ def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "a
 
 def policy(aws: Aws, who: str) -> dict:
     """The policy of one of them, in the account that is asked."""
-    known = _documents(place(aws))
+    known = _documents(_place_of_anyone(aws))
     if who not in known:
         raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(known)}")
     return known[who]
@@ -156,13 +173,17 @@ def _roles(at: Place) -> list[Statement]:
         return Statement(sid, why, ("iam:PassRole",), (at.role(role),), condition, page)
 
     page = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
-    mine = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role))
+    looked_at, by_user = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role)), []
+    if ":role/" in at.principal:  # whose session does not say the role's path
+        looked_at += (at.principal,)
+    else:
+        by_user.append(Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)))
     return [
         passed("GiveBoxItsRole", "the box acts by its role", at.cloud.box_role, "ec2", page),
         passed("GiveSchedulerItsRole", "the schedule acts by its role", at.cloud.scheduler_role, "scheduler", page),
         Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (at.profile,)),
-        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), mine),
-        Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)),
+        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), looked_at),
+        *by_user,
     ]
 
 

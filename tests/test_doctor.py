@@ -434,6 +434,39 @@ def test_where_the_doctor_may_not_look_it_says_so_and_names_the_line(here):
     found = examined()
     world.enforce(here.state, None)
     assert {name: one.verdict for name, one in found.items()} == {"permissions": BROKEN, "network": "unknown"}
+    assert not doctor.fine([found["network"]])
+    assert "1 checks, 0 broken, 1 unknown, 0 to look at" in doctor.text([found["network"]])
+
+
+SSO = "AWSReservedSSO_Training_0123456789abcdef"
+
+
+@pytest.fixture
+def by_sso(sound):
+    """A role as IAM Identity Center makes it, by which the laptop acts from now on."""
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
+    path = "/aws-reserved/sso.amazonaws.com/"
+    iam = sound.client("iam")
+    yield iam.create_role(RoleName=SSO, Path=path, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    world.enforce(sound.state, None)
+    iam.delete_role(RoleName=SSO)
+
+
+def test_a_login_by_a_role_may_look_itself_up(here, by_sso):
+    cloud = load.load(["cloud=twin"], local=Path("none")).cloud
+    world.enforce(here.state, [permissions.roles(cloud, world.ACCOUNT, by_sso)["laptop"]], SSO)
+    assert examined() == {}
+
+
+def test_who_may_do_nothing_yet_gets_the_policies_that_he_needs(sound, by_sso):
+    world.enforce(sound.state, [{"Version": "2012-10-17", "Statement": []}], SSO)
+    for who in ("laptop", "setup", "box", "scheduler", "workflow"):
+        done = sound.inv("policy", "--who", who)
+        assert json.loads(done.stdout)["Statement"]
+        assert "ssm:GetParameters" in done.stderr and "iam:GetRole" in done.stderr
+    world.enforce(sound.state, [json.loads(sound.inv("policy").stdout)], SSO)
+    done = sound.inv("doctor", "--json")
+    assert json.loads(done.stdout)["ok"] is True
 
 
 def test_a_missing_parameter_is_named_before_anything_else():

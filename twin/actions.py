@@ -145,8 +145,8 @@ def stream(request: wire.Request) -> Iterator[Asked]:
 def identity(request: wire.Request) -> Iterator[Asked]:
     """The thing that an action of IAM is about; a role that is put into a profile is passed to EC2."""
     asked = request.parameters
-    names = {"InstanceProfileName": "instance-profile", "RoleName": "role"}
-    found = [iam(f"{kind}/{asked[name]}") for name, kind in names.items() if name in asked]
+    found = [iam(f"instance-profile/{asked['InstanceProfileName']}")] if "InstanceProfileName" in asked else []
+    found += [role(asked["RoleName"])] if "RoleName" in asked else []
     if "Url" in asked:
         found = [iam(f"oidc-provider/{urlsplit(asked['Url']).netloc}")]
     yield Asked(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
@@ -197,6 +197,14 @@ def launching(request: wire.Request) -> Iterator[Asked]:
     profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
     if profile:
         yield passing(role_of(profile), "ec2.amazonaws.com")
+
+
+def role(name: str) -> str:
+    """A role by its name, which is nobody else's; its path is part of what it is called in policies."""
+    from moto.iam.models import iam_backends
+
+    found = [one.arn for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.name == name]
+    return found[0] if found else iam(f"role/{name}")
 
 
 def role_of(profile: str) -> str:
