@@ -8,7 +8,6 @@ from remote import ask, capacity, stack, switch
 from remote.aws import Aws
 from remote.box import ALIVE, BOX, OWNER
 
-MADE_BY = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}
 BUCKET = "DataBucket"
 
 
@@ -74,7 +73,7 @@ def remove_data(aws: Aws) -> dict:
     s3, bucket = aws.client("s3"), aws.cloud.bucket
     if not _bucket(aws):
         return {}
-    ours = MADE_BY in _tags(aws, bucket)
+    ours = stack.TAG in _tags(aws, bucket)
     prefix = "" if ours else aws.cloud.prefix.strip("/") + "/"
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
         entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]

@@ -162,20 +162,23 @@ def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     made = folder / "stack"
     made.mkdir(parents=True, exist_ok=True)
     (made / "template.yaml").write_text(TEMPLATE.read_text())
-    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in facts["wanted"].items()]
-    (made / "parameters.json").write_text(json.dumps(given, indent=2) + "\n")
+    found = stack.find(aws)
+    (made / "parameters.json").write_text(json.dumps(found.given(facts["wanted"]), indent=2) + "\n")
     if shown["changed"] == "no":
         print("nothing to do")
         return
-    print(f"nothing was changed. Whoever may do it: {handed_over(made, aws.cloud.region)}; then `inv init`")
+    print(f"nothing was changed. Whoever may do it: {handed_over(made, aws.cloud.region, found.change)}; then `inv init`")
 
 
-def handed_over(folder: Path, region: str) -> str:
+def handed_over(folder: Path, region: str, change: str) -> str:
+    """The commands that do what `inv init` would, for who may."""
     which = f"--region {region} --stack-name {stack.NAME} --change-set-name init"
     template, given = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
-    files = f"--template-body {template} --parameters {given}"
+    # Without the tags that `init` gives, it would find them missing, and have something to do again.
+    tags = shlex.quote(f"Key={stack.TAG['Key']},Value={stack.TAG['Value']}")
+    files = f"--template-body {template} --parameters {given} --tags {tags}"
     return (
-        f"`aws cloudformation create-change-set {which} --change-set-type CREATE --capabilities CAPABILITY_NAMED_IAM {files}`, "
+        f"`aws cloudformation create-change-set {which} --change-set-type {change} --capabilities CAPABILITY_NAMED_IAM {files}`, "
         f"then `aws cloudformation execute-change-set {which}`"
     )
 

@@ -75,6 +75,20 @@ def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_pat
         before = len(laptop.journal())
         assert "nothing to do" in laptop.inv("init", "--yes").stdout
         assert changes(laptop, before) == set()
+        records = {"ec2/instance-id": "i-1", "ebs/volume-id": "vol-1"}  # as `up` writes them down
+        for name, value in records.items():
+            laptop.client("ssm").put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String", Overwrite=True)
+        other = ("box.instance_type=g5.2xlarge",)
+        said = laptop.inv("--dry", "init", overrides=other).stdout
+        first, second = (shlex.split(words)[1:] for words in said.split("`")[1:4:2])
+        laptop.aws(*first)
+        laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", stack.NAME, "--change-set-name", "init")
+        laptop.aws(*second)
+        laptop.aws("cloudformation", "wait", "stack-update-complete", "--stack-name", stack.NAME)
+        assert "nothing to do" in laptop.inv("init", "--yes", overrides=other).stdout
+        found = parameters(laptop)
+        assert {name: found[f"/fine-tune-slm/{name}"] for name in records} == records
+        assert found["/fine-tune-slm/ec2/instance-type"] == "g5.2xlarge"
     finally:
         world.stop(laptop.state)
 

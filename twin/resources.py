@@ -33,6 +33,7 @@ class Kind:
     fixed: tuple[str, ...] = ()  # properties whose change means another resource in place of this one
     attributes: dict[str, Callable[[Client, str], str]] = field(default_factory=dict)
     iam: bool = False  # the caller must say that he knows what he does
+    tagged: bool = True  # it takes the stack's tags
 
 
 def create_bucket(client: Client, own: Properties, spare: str) -> str:
@@ -278,6 +279,7 @@ KINDS = {
         lambda client, bucket, own: client("s3").delete_bucket_policy(Bucket=bucket),
         ("Bucket", "PolicyDocument"),
         fixed=("Bucket",),
+        tagged=False,
     ),
     "AWS::ECR::Repository": Kind(
         create_repository,
@@ -306,7 +308,13 @@ KINDS = {
         iam=True,
     ),
     "AWS::IAM::InstanceProfile": Kind(
-        create_profile, update_profile, delete_profile, ("InstanceProfileName", "Roles"), fixed=("InstanceProfileName",), iam=True
+        create_profile,
+        update_profile,
+        delete_profile,
+        ("InstanceProfileName", "Roles"),
+        fixed=("InstanceProfileName",),
+        iam=True,
+        tagged=False,
     ),
     "AWS::IAM::OIDCProvider": Kind(
         create_provider,
