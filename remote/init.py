@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from conf import schema, secret
+from conf import load, schema, secret
 from conf.problem import Problem
 from remote import ask, stack
 from remote.aws import Aws
@@ -41,6 +41,8 @@ CALLED = {
     "Network": "Vpc",
     "GithubRole": "GithubRepository",
 }
+# Settings that say what things of the account are called.
+SETTINGS = ("prefix", "launch_template", *(setting for _, setting, _ in ADOPTED.values()))
 COLUMNS = {"Add": "+", "Modify": "~", "Remove": "-"}
 
 
@@ -148,10 +150,20 @@ def read_back(aws: Aws, wanted: dict) -> dict:
 
 def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: str, token: str) -> dict:
     """Write the defaults of later commands, and a summary of the account for people."""
-    _set(local, {"cloud": aws.cloud.name, "cloud.region": aws.cloud.region} if not aws.cloud.loopback else {"cloud": aws.cloud.name})
+    region = {} if aws.cloud.loopback else {"cloud.region": aws.cloud.region}
+    _set(local, {"cloud": aws.cloud.name} | region | _own_names(aws.cloud, local))
     (folder / "setup-summary.txt").write_text(summary(aws, run, token))
     done = "nothing to do" if changed == "no" and token != "stored" else f"account {aws.caller.split(':')[4]} is ready"
     return {"done": done, "summary": str(folder / "setup-summary.txt")}
+
+
+def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
+    """Names that the user has given: when `inv destroy` has removed those in Parameter Store, nothing else knows of his bucket."""
+    words = [f"cloud={cloud.name}", f"cloud.region={cloud.region}"]
+    usual = load.load(words, lambda _, early: stack.names_of_a_new_account(early), Path("none")).cloud
+    there = _lines(local)
+    written = [name for name in SETTINGS if any(_key(line) == f"cloud.{name}" for line in there)]
+    return {f"cloud.{name}": value for name in SETTINGS if (value := getattr(cloud, name)) != getattr(usual, name) or name in written}
 
 
 def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
@@ -290,16 +302,24 @@ def _parameters(aws: Aws) -> list[dict]:
 
 def _set(path: Path, values: dict[str, str]) -> None:
     """Settings at the top of a YAML file; the rest of it stays as the user wrote it."""
-    lines = path.read_text().splitlines() if path.exists() else ["# Your own defaults: `inv init` writes these lines, the rest is yours."]
+    lines = _lines(path)
     for name, value in values.items():
         line = f"{name}: {value}"
-        place = next((number for number, old in enumerate(lines) if old.split(":")[0].strip() == name), None)
+        place = next((number for number, old in enumerate(lines) if _key(old) == name), None)
         if place is None:
             lines.append(line)
         else:
             lines[place] = line
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else ["# Your own defaults: `inv init` writes these lines, the rest is yours."]
+
+
+def _key(line: str) -> str:
+    return line.split(":")[0].strip()
 
 
 def _say(text: str) -> None:
