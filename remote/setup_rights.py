@@ -153,7 +153,7 @@ def _made(at: Place) -> list[Made]:
             "MakeBudget",
             "AWS::Budgets::Budget",
             "budgets",
-            (f"arn:{at.partition}:budgets::{at.account}:budget/{STACK}",),
+            (f"arn:{at.partition}:budgets::{at.account}:budget/{STACK}*",),  # the name ends with who hears of it
             "ModifyBudget",
             "ViewBudget TagResource ListTagsForResource",
         ),

@@ -161,6 +161,17 @@ def test_a_changed_setting_changes_that_and_stays(fresh):
     fresh.inv("init", "--yes", overrides=("box.instance_type=g6.2xlarge",))
 
 
+def test_who_hears_of_the_budget_may_be_said_later_and_be_somebody_else(fresh):
+    budgets, about = fresh.client("budgets"), {"AccountId": "123456789012"}
+    for who in ("me@example.com", "you@example.com"):
+        fresh.inv("init", "--yes", overrides=(f"cloud.budget_email={who}",))
+        (budget,) = budgets.describe_budgets(**about)["Budgets"]
+        (notice,) = budgets.describe_notifications_for_budget(**about, BudgetName=budget["BudgetName"])["Notifications"]
+        assert notice["Threshold"] == 80 and who in budget["BudgetName"]
+    fresh.inv("init", "--yes", overrides=("cloud.budget_email=null",))
+    assert [one["BudgetName"] for one in budgets.describe_budgets(**about)["Budgets"]] == ["fine-tune-slm"]
+
+
 def test_without_a_yes_nothing_is_changed(fresh):
     before = parameters(fresh)
     done = fresh.inv("init", overrides=("cloud.log_stream_prefix=other",), ok=False)

@@ -17,7 +17,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from twin import templates, wire
-from twin.resources import GONE, KINDS, Client, spare_name
+from twin.resources import GONE, KINDS, Client, another, spare_name
 from twin.templates import invalid
 
 SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
@@ -207,7 +207,7 @@ class Stacks:
             if made is None:
                 found.append(change("Add", name, Made(about["Type"], "", properties)))
             elif changed := differing(made.properties, properties):
-                fixed = about["Type"] != made.type or set(changed) & set(KINDS[made.type].fixed)
+                fixed = about["Type"] != made.type or another(KINDS[made.type], made.properties, properties)
                 found.append(change("Modify", name, made, changed, "True" if fixed else "False"))
             elif tags != stack.tags and KINDS[made.type].tagged:
                 found.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
@@ -323,7 +323,7 @@ class Stacks:
         if made and not changed:
             made.keep, made.keep_on_rollback = keep, always
             return
-        if made and not set(changed) & set(kind.fixed):
+        if made and not another(kind, made.properties, properties):
             kind.update(client, made.physical, properties)
             made.properties, made.keep, made.keep_on_rollback = properties, keep, always
             stack.note("UPDATE_COMPLETE", "", name, made)
