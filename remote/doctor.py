@@ -9,7 +9,7 @@ from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
 from remote import aws
 from remote.aws import explain
-from remote.checks import account, box, login, market, network, rights
+from remote.checks import account, box, drift, login, market, network, rights
 from remote.checks.look import Check, Look
 
 MARKS = {OK: "ok     ", NOTE: "note   ", BROKEN: "BROKEN ", UNKNOWN: "unknown"}
@@ -21,6 +21,10 @@ CHECKS = [
     Check("stop role", "what stops a dead box", rights.scheduler_role),
     Check("bucket", "runs, logs and data are in it", account.bucket),
     Check("image", "the box runs it", account.repository),
+    Check("repository", "the image is kept in it", drift.repository),
+    Check("retention", "logs are paid by the GB", drift.logs),
+    Check("launch", "`up` launches every box with it", drift.launch),
+    Check("names", "every verb reads them", drift.names),
     Check("ami", "the box starts from it", account.ami),
     Check("log group", "runs mirror their log to it", account.logs),
     Check("quota", "how much AWS lets you run", market.quota),

@@ -14,7 +14,9 @@ from remote.aws import Aws, may_not
 from remote.statement import Place, Statement, document, together
 
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
-MARKED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
+BORN = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
+COPIED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": ["*"]}}  # likewise: a copy is made of something, which is held to MINE
+COPY = {"StringLike": {"ec2:ResourceTag/fine-tune-slm:box": "*"}}  # as MINE, but only of a copy
 OURS = {"StringEquals": {"aws:ResourceTag/Name": "fine-tune-slm"}}  # the security group of stack.yaml
 COMING = ("ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey")
 DOOR = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
@@ -65,7 +67,7 @@ def policy(aws: Aws, who: str) -> dict:
 
 
 def _documents(at: Place) -> dict[str, dict]:
-    mine, setup = together(laptop(at), MINE), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
+    mine, setup = together(laptop(at), MINE, BORN), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
     lists = {"laptop": mine, "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
     return {who: document(statements) for who, statements in lists.items()}
 
@@ -83,7 +85,7 @@ def _boxes(at: Place) -> list[Statement]:
     used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
     noted = ("ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
     return [
-        Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), MARKED),
+        Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), BORN),
         Statement("LaunchWith", "and with it disk, network and image", ("ec2:RunInstances",), (*made, at.public("ec2", "image/*"))),
         Statement(
             "TagAtBirth",
@@ -116,15 +118,17 @@ def _disks(at: Place) -> list[Statement]:
     volumes, snapshots = at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*")
     changed = ("ec2:AttachVolume", "ec2:ModifyVolume", "ec2:DeleteVolume", "ec2:CreateSnapshot", "ec2:CreateTags")
     return [
-        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), MARKED),
+        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), BORN),
         Statement("UseVolume", "attach, grow, copy, note, delete", changed, (volumes,), MINE),
-        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), MARKED),
+        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), COPIED),
+        Statement("UseCopy", "the way out of a zone: a volume of that copy in another", ("ec2:CreateVolume",), (snapshots,), COPY),
     ]
 
 
 def _commands(at: Place) -> list[Statement]:
     ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
-    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id", "ecr/image-digest"))
+    # In fewer words, for IAM's limit: only ec2/instance-id and ebs/volume-id end so.
+    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("*-id", "ecr/image-digest"))
     own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
     answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:DescribeInstanceInformation")
     schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
@@ -147,6 +151,9 @@ def _commands(at: Place) -> list[Statement]:
 
 
 def _files(at: Place) -> list[Statement]:
+    looked_at = tuple(
+        f"s3:Get{name}" for name in ("BucketPublicAccessBlock", "BucketVersioning", "EncryptionConfiguration", "BucketPolicy")
+    )
     return [
         Statement("Runs", "runs, inputs, locks, audit", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), (at.objects,)),
         Statement(
@@ -157,7 +164,7 @@ def _files(at: Place) -> list[Statement]:
             implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
         ),
         Statement("ListRuns", "which runs there are, and whether there is a bucket", ("s3:ListBucket",), (at.bucket,)),
-        Statement("LookAtBucket", "`doctor`: nobody else may read it", ("s3:GetBucketPublicAccessBlock",), (at.bucket,)),
+        Statement("LookAtBucket", "`doctor`: nobody else may read it, and it is as `init` made it", looked_at, (at.bucket,)),
         Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
         Statement("FindImage", "the image of this tree", ("ecr:DescribeRepositories", "ecr:DescribeImages"), (at.images,)),
         Statement("RegistryLogin", "`image.push`, by this machine's docker", ("ecr:GetAuthorizationToken",), implied=PUSHING),
@@ -190,7 +197,7 @@ def _roles(at: Place) -> list[Statement]:
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
     seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
-    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory")
+    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory", "LaunchTemplateVersions", "Snapshots")
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),

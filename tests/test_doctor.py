@@ -19,7 +19,7 @@ from conf import load
 from conf.finding import BROKEN, OK
 from remote import doctor, image, permissions
 from remote.checks import box as checks_of_box
-from remote.checks import login
+from remote.checks import drift, login
 from twin import world
 from twin.hub.app import Hub
 
@@ -94,19 +94,116 @@ def no_bucket(here):
     here.client("s3").delete_bucket(Bucket="fine-tune-slm")
     yield ()
     here.client("s3").create_bucket(Bucket="fine-tune-slm")  # where it was mended, us-east-1 takes this for an answer
-    close(here)
+    as_made(here)
 
 
-def close(here) -> None:
+def as_made(here) -> None:
+    """The bucket as the stack makes it."""
+    s3, bucket = here.client("s3"), {"Bucket": "fine-tune-slm"}
     closed = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
-    here.client("s3").put_public_access_block(Bucket="fine-tune-slm", PublicAccessBlockConfiguration=closed)
+    s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=closed)
+    s3.put_bucket_versioning(**bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_encryption(**bucket, ServerSideEncryptionConfiguration=drift.ENCRYPTED)
+    plain = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["arn:aws:s3:::fine-tune-slm"]}
+    plain |= {"Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+    s3.put_bucket_policy(**bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [plain]}))
+
+
+@contextmanager
+def no_versions(here):
+    here.client("s3").put_bucket_versioning(Bucket="fine-tune-slm", VersioningConfiguration={"Status": "Suspended"})
+    yield ()
+    as_made(here)
+
+
+@contextmanager
+def no_encryption(here):
+    here.client("s3").delete_bucket_encryption(Bucket="fine-tune-slm")
+    yield ()
+    as_made(here)
+
+
+@contextmanager
+def plain_connections(here):
+    here.client("s3").delete_bucket_policy(Bucket="fine-tune-slm")
+    yield ()
+    as_made(here)
+
+
+@contextmanager
+def moving_tags(here):
+    here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="MUTABLE")
+    yield ()
+    here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+
+
+def scanned(here, yes: bool) -> None:
+    here.client("ecr").put_image_scanning_configuration(repositoryName="fine-tune-slm", imageScanningConfiguration={"scanOnPush": yes})
+
+
+@contextmanager
+def no_scan(here):
+    scanned(here, False)
+    yield ()
+    scanned(here, True)
+
+
+@contextmanager
+def endless_logs(here):
+    here.client("logs").delete_retention_policy(logGroupName="/fine-tune-slm")
+    yield ()
+    here.client("logs").put_retention_policy(logGroupName="/fine-tune-slm", retentionInDays=30)
+
+
+def launch_data(here) -> dict:
+    versions = here.client("ec2").describe_launch_template_versions(LaunchTemplateName="fine-tune-slm", Versions=["$Latest"])
+    return versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+
+
+@contextmanager
+def open_metadata(here):
+    data = launch_data(here)
+    easy = data | {"MetadataOptions": {"HttpTokens": "optional", "HttpPutResponseHopLimit": 3}}
+    here.client("ec2").create_launch_template_version(LaunchTemplateName="fine-tune-slm", LaunchTemplateData=easy)
+    yield ()
+    here.client("ec2").create_launch_template_version(LaunchTemplateName="fine-tune-slm", LaunchTemplateData=data)
+
+
+def let_in(here, port: int, description: str) -> dict:
+    (group,) = launch_data(here)["SecurityGroupIds"]
+    ranges = [{"CidrIp": "198.51.100.0/24", "Description": description}]
+    rule = {"GroupId": group, "IpPermissions": [{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": ranges}]}
+    here.client("ec2").authorize_security_group_ingress(**rule)
+    return rule
+
+
+@contextmanager
+def way_in(here):
+    rule = let_in(here, 8888, "a notebook")
+    yield ()
+    with suppress(ClientError):  # where it was mended it is closed
+        here.client("ec2").revoke_security_group_ingress(**rule)
+
+
+@contextmanager
+def port_left_open(here):
+    rule = let_in(here, 22, f"{BOX}={load.load(['cloud=twin'], local=Path('none')).box.name}")
+    yield ()
+    here.client("ec2").revoke_security_group_ingress(**rule)
+
+
+@contextmanager
+def name_gone(here):
+    here.client("ssm").delete_parameter(Name="/fine-tune-slm/s3/prefix")
+    yield ()
+    here.client("ssm").put_parameter(Name="/fine-tune-slm/s3/prefix", Value="fine-tune-slm", Type="String", Overwrite=True)
 
 
 @contextmanager
 def open_bucket(here):
     here.client("s3").delete_public_access_block(Bucket="fine-tune-slm")
     yield ()
-    close(here)
+    as_made(here)
 
 
 @contextmanager
@@ -114,11 +211,11 @@ def far_bucket(here):
     s3 = here.client("s3")
     s3.delete_bucket(Bucket="fine-tune-slm")
     s3.create_bucket(Bucket="fine-tune-slm", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    close(here)
+    as_made(here)
     yield ()
     s3.delete_bucket(Bucket="fine-tune-slm")
     s3.create_bucket(Bucket="fine-tune-slm")
-    close(here)
+    as_made(here)
 
 
 @contextmanager
@@ -126,7 +223,9 @@ def no_repository(here):
     here.client("ecr").delete_repository(repositoryName="fine-tune-slm", force=True)
     yield ()
     with suppress(ClientError):  # where it was mended it is there
-        here.client("ecr").create_repository(repositoryName="fine-tune-slm")
+        here.client("ecr").create_repository(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+    here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+    scanned(here, True)
     stand_in_trainer.register(here.state)
 
 
@@ -224,6 +323,7 @@ def no_log_group(here):
     yield ()
     with suppress(ClientError):  # where it was mended it is there
         here.client("logs").create_log_group(logGroupName="/fine-tune-slm")
+    here.client("logs").put_retention_policy(logGroupName="/fine-tune-slm", retentionInDays=30)
 
 
 @contextmanager
@@ -297,6 +397,17 @@ def words(*given: str):
         (no_secret, "token", "inv init --token FILE"),
         (gated, "model", "accept its terms"),
         (words("box.disk_gb=1"), "volume", "box.disk_gb="),
+        (no_versions, "versions", "aws s3api put-bucket-versioning --bucket fine-tune-slm"),
+        (no_encryption, "encryption", "aws s3api put-bucket-encryption --bucket fine-tune-slm"),
+        (plain_connections, "connections", "aws s3api put-bucket-policy --bucket fine-tune-slm"),
+        (moving_tags, "tags", "aws ecr put-image-tag-mutability --repository-name fine-tune-slm"),
+        (no_scan, "scan", "aws ecr put-image-scanning-configuration --repository-name fine-tune-slm"),
+        (endless_logs, "retention", "aws logs put-retention-policy --log-group-name /fine-tune-slm"),
+        (words("cloud.launch_template=nowhere"), "launch", "inv init"),
+        (open_metadata, "launch", "aws ec2 create-launch-template-version --launch-template-name fine-tune-slm"),
+        (way_in, "way in", "aws ec2 revoke-security-group-ingress --group-id sg-"),
+        (port_left_open, "way in", "inv down"),
+        (name_gone, "names", "aws ssm put-parameter --type String --name /fine-tune-slm/s3/prefix --value fine-tune-slm"),
     ],
 )
 def test_what_is_broken_is_named_with_a_command_and_nothing_else_is(here, broken, check, command):
@@ -307,7 +418,11 @@ def test_what_is_broken_is_named_with_a_command_and_nothing_else_is(here, broken
     assert found[check].why and found[check].what
 
 
-@pytest.mark.parametrize("broken", [no_bucket, open_bucket, no_repository, no_log_group, large_image, words("box.disk_gb=1")])
+MENDED = [no_bucket, open_bucket, no_repository, no_log_group, large_image, words("box.disk_gb=1")]
+MENDED += [no_versions, no_encryption, plain_connections, moving_tags, no_scan, endless_logs, open_metadata, way_in, name_gone]
+
+
+@pytest.mark.parametrize("broken", MENDED)
 def test_what_the_command_says_mends_it(here, broken):
     with broken(here) as overrides:
         ((check, found),) = examined(*overrides).items()

@@ -173,7 +173,8 @@ def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
     for key, value in request.parameters.items():
         if kind := ids.get(key.split(".")[0]):
             kind = kind if kind != "any" else KINDS.get(value.split("-")[0], "*")
-            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}"), tags_of(request, value))
+            owner = "" if kind == "snapshot" else wire.ACCOUNT  # a snapshot's name has none
+            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), tags_of(request, value))
 
 
 def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Asked]:
@@ -269,6 +270,7 @@ SPECIAL: dict[str, Find] = {
     ),
     "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
     "ec2.RunInstances": launching,
-    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}),
+    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}, existing={"SnapshotId": "snapshot"}),
+    "ec2.DeleteSnapshot": partial(things, ids={"SnapshotId": "snapshot"}),
     "ec2.CreateSnapshot": partial(making, kinds={"snapshot": ""}, existing=VOLUME),
 }
