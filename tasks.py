@@ -276,12 +276,20 @@ def evaluate(c, split, run=None, scaffold=False):
 @friendly
 def doctor(c, json=False):
     """Look for every reason why the chain would fail, each with the command that mends it."""
+    from conf.problem import Problem
     from remote import doctor as ward
 
-    run = settings(c)
     if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
+        settings(c)
         return
-    found = ward.examine(patient(run), [hub_check()])
+    seen = []
+    try:
+        run = settings(c, fetch=functools.partial(parameters, True, fetch=functools.partial(ward.fetch, seen)))
+        found = ward.examine(patient(run), [hub_check()])
+    except Problem as problem:
+        if not seen:  # AWS was not asked yet: it is the words behind `--`
+            raise
+        found = ward.unread(seen, problem)
     print(ward.as_json(found) if json else ward.text(found))
     if not ward.fine(found):
         raise Exit(code=1)
@@ -295,7 +303,7 @@ def policy(c, who="laptop"):
 
     from remote import permissions
 
-    run = settings(c, fetch=parameters_of_a_new_account)
+    run = settings(c, fetch=parameters_for_anyone)
     rehearsed(c, f"call   Print the policy of {who}") or print(json.dumps(permissions.policy(account(run), who), indent=2))
 
 
@@ -562,7 +570,7 @@ def settings(c, words=None, world_needed=True, fetch=None):
     return run
 
 
-def parameters(world_needed, names, cloud) -> dict:
+def parameters(world_needed, names, cloud, fetch=None) -> dict:
     """Values of Parameter Store, from the account that this command is about."""
     from remote import aws
 
@@ -570,7 +578,7 @@ def parameters(world_needed, names, cloud) -> dict:
         return {}
     if cloud["loopback"]:
         point_at(cloud["state"])
-    return aws.fetch(names, cloud)
+    return (fetch or aws.fetch)(names, cloud)
 
 
 def parameters_of_a_new_account(names, cloud) -> dict:
@@ -578,6 +586,19 @@ def parameters_of_a_new_account(names, cloud) -> dict:
 
     found = parameters(True, names, cloud)
     return stack.names_of_a_new_account(cloud) | found
+
+
+def parameters_for_anyone(names, cloud) -> dict:
+    """The same, with the default names where the login may not read Parameter Store: whoever asks for his policy has none yet."""
+    from remote import aws, stack
+
+    try:
+        return parameters_of_a_new_account(names, cloud)
+    except Exception as error:
+        if not aws.may_not(error):
+            raise
+    print("your login may not read Parameter Store (ssm:GetParameters): these are the default names", file=sys.stderr)
+    return stack.names_of_a_new_account(cloud)
 
 
 def point_at(state: str) -> None:

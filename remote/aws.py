@@ -1,6 +1,7 @@
 """One account: its clients, who is asking, and what its errors mean in words."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -19,8 +20,24 @@ MEANING = {
     "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
+QUOTED = re.compile(r"`[^`]*`")
+REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
+
+
+def in_region(text: str, name: str) -> str:
+    """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
+
+    def placed(quoted: re.Match) -> str:
+        return quoted[0] if "--region" in quoted[0] else REGIONAL.sub(rf"\g<0> --region {name}", quoted[0])
+
+    return QUOTED.sub(placed, text)
+
+
+def may_not(error: Exception) -> bool:
+    """Whether AWS refuses it for want of a right."""
+    return getattr(error, "response", {}).get("Error", {}).get("Code", "") in DENIED
 
 
 class Aws:
@@ -79,12 +96,23 @@ class Aws:
         return secret.value(found["SecretString"])
 
 
-def fetch(names: list[str], cloud: dict) -> dict[str, str]:
-    """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
+def region(cloud: dict) -> str:
+    """Where the account is asked while Parameter Store has not said it: as the settings say, or the environment as the AWS CLI reads it."""
     import boto3
 
-    region = cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
-    client = boto3.client("ssm", region_name=region)
+    return cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
+
+
+def early(service: str, cloud: dict):
+    """A client for the time before there are settings."""
+    import boto3
+
+    return boto3.client(service, region_name=region(cloud))
+
+
+def fetch(names: list[str], cloud: dict) -> dict[str, str]:
+    """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
+    client = early("ssm", cloud)
     values = {}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)

@@ -5,14 +5,18 @@ request names are marked `implied`, with the page that says so. Keys of KMS are 
 manages, whose own policies let the account's services use them.
 """
 
+import sys
+
 from conf import schema
 from conf.problem import Problem
 from remote import setup_rights
-from remote.aws import Aws
+from remote.aws import Aws, may_not
 from remote.statement import Place, Statement, document, together
 
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
-MARKED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
+BORN = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
+COPIED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": ["*"]}}  # likewise: a copy is made of something, which is held to MINE
+COPY = {"StringLike": {"ec2:ResourceTag/fine-tune-slm:box": "*"}}  # as MINE, but only of a copy
 OURS = {"StringEquals": {"aws:ResourceTag/Name": "fine-tune-slm"}}  # the security group of stack.yaml
 COMING = ("ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey")
 DOOR = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
@@ -34,6 +38,21 @@ def principal(aws: Aws) -> str:
     return aws.client("iam").get_role(RoleName=aws.caller.rsplit("/", 1)[1])["Role"]["Arn"]
 
 
+def _place_of_anyone(aws: Aws) -> Place:
+    """The same for who may not even look himself up: he is the one who needs his policy."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return place(aws)
+    except ClientError as error:
+        if not may_not(error):
+            raise
+    _, partition, _, _, account, who = aws.caller.split(":", 5)
+    itself = f"arn:{partition}:iam::{account}:role/*{who.rsplit('/', 1)[1]}"
+    print(f"your login may not look up its own role (iam:GetRole): `{itself}` stands for it, whatever its path", file=sys.stderr)
+    return Place(partition, account, aws.cloud, itself)
+
+
 def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "aws") -> dict[str, dict]:
     """The policies of all who act for us."""
     return _documents(Place(partition, account, cloud, principal))
@@ -41,14 +60,14 @@ def roles(cloud: schema.Cloud, account: str, principal: str, partition: str = "a
 
 def policy(aws: Aws, who: str) -> dict:
     """The policy of one of them, in the account that is asked."""
-    known = _documents(place(aws))
+    known = _documents(_place_of_anyone(aws))
     if who not in known:
         raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(known)}")
     return known[who]
 
 
 def _documents(at: Place) -> dict[str, dict]:
-    mine, setup = together(laptop(at), MINE), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
+    mine, setup = together(laptop(at), MINE, BORN), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
     lists = {"laptop": mine, "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
     return {who: document(statements) for who, statements in lists.items()}
 
@@ -66,7 +85,7 @@ def _boxes(at: Place) -> list[Statement]:
     used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
     noted = ("ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
     return [
-        Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), MARKED),
+        Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), BORN),
         Statement("LaunchWith", "and with it disk, network and image", ("ec2:RunInstances",), (*made, at.public("ec2", "image/*"))),
         Statement(
             "TagAtBirth",
@@ -99,15 +118,17 @@ def _disks(at: Place) -> list[Statement]:
     volumes, snapshots = at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*")
     changed = ("ec2:AttachVolume", "ec2:ModifyVolume", "ec2:DeleteVolume", "ec2:CreateSnapshot", "ec2:CreateTags")
     return [
-        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), MARKED),
+        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), BORN),
         Statement("UseVolume", "attach, grow, copy, note, delete", changed, (volumes,), MINE),
-        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), MARKED),
+        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), COPIED),
+        Statement("UseCopy", "the way out of a zone: a volume of that copy in another", ("ec2:CreateVolume",), (snapshots,), COPY),
     ]
 
 
 def _commands(at: Place) -> list[Statement]:
     ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
-    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("ec2/instance-id", "ebs/volume-id", "ecr/image-digest"))
+    # In fewer words, for IAM's limit: only ec2/instance-id and ebs/volume-id end so.
+    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("*-id", "ecr/image-digest"))
     own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
     answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:CancelCommand", "ssm:DescribeInstanceInformation")
     schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
@@ -130,6 +151,9 @@ def _commands(at: Place) -> list[Statement]:
 
 
 def _files(at: Place) -> list[Statement]:
+    looked_at = tuple(
+        f"s3:Get{name}" for name in ("BucketPublicAccessBlock", "BucketVersioning", "EncryptionConfiguration", "BucketPolicy")
+    )
     return [
         Statement("Runs", "runs, inputs, locks, audit", ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), (at.objects,)),
         Statement(
@@ -140,7 +164,7 @@ def _files(at: Place) -> list[Statement]:
             implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
         ),
         Statement("ListRuns", "which runs there are, and whether there is a bucket", ("s3:ListBucket",), (at.bucket,)),
-        Statement("LookAtBucket", "`doctor`: nobody else may read it", ("s3:GetBucketPublicAccessBlock",), (at.bucket,)),
+        Statement("LookAtBucket", "`doctor`: nobody else may read it, and it is as `init` made it", looked_at, (at.bucket,)),
         Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
         Statement("FindImage", "the image of this tree", ("ecr:DescribeRepositories", "ecr:DescribeImages"), (at.images,)),
         Statement("RegistryLogin", "`image.push`, by this machine's docker", ("ecr:GetAuthorizationToken",), implied=PUSHING),
@@ -156,20 +180,24 @@ def _roles(at: Place) -> list[Statement]:
         return Statement(sid, why, ("iam:PassRole",), (at.role(role),), condition, page)
 
     page = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
-    mine = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role))
+    looked_at, by_user = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role)), []
+    if ":role/" in at.principal:  # whose session does not say the role's path
+        looked_at += (at.principal,)
+    else:
+        by_user.append(Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)))
     return [
         passed("GiveBoxItsRole", "the box acts by its role", at.cloud.box_role, "ec2", page),
         passed("GiveSchedulerItsRole", "the schedule acts by its role", at.cloud.scheduler_role, "scheduler", page),
         Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (at.profile,)),
-        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), mine),
-        Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)),
+        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), looked_at),
+        *by_user,
     ]
 
 
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
     seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
-    seen += ("RouteTables", "SecurityGroups", "Snapshots", "SpotPriceHistory")
+    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory", "LaunchTemplateVersions", "Snapshots")
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),

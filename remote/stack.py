@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws import Aws
+from remote.aws import Aws, in_region, region
 
 NAME = "fine-tune-slm"
 TEMPLATE = Path(__file__).with_name("stack.yaml")
@@ -15,8 +15,20 @@ PATIENCE = 900  # seconds; a bucket, roles and parameters take one or two minute
 # States in which there is nothing yet that could be changed.
 UNMADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 BROKEN = ("FAILED", "ROLLBACK_COMPLETE")
-# What no setting decides: `inv up` writes these down, and the stack leaves them as they are.
-RECORDS = ("InstanceId", "VolumeId")
+ENDED = "`inv destroy` takes away what there is of it and keeps the bucket; then `inv init`"
+STUCK = {
+    "DELETE_FAILED": ENDED,
+    "CREATE_FAILED": ENDED,
+    "ROLLBACK_FAILED": ENDED,
+    "UPDATE_ROLLBACK_FAILED": f"mend what `aws cloudformation describe-stack-events --stack-name {NAME}` names, then "
+    f"`aws cloudformation continue-update-rollback --stack-name {NAME}`, then run the same command again",
+}
+# What no setting decides once the stack is made: `inv up` and `inv deploy` write these down, or somebody has once, by hand.
+RECORDS = ("InstanceId", "VolumeId", "ImageDigest", "Registry", "AwsCredentialsName", "DockerTokenName")
+# Those that no setting says at all, with what they are where nobody has put them there by hand.
+BY_HAND = {"ecr/registry": "Registry", "secrets/aws-credentials-name": "AwsCredentialsName", "secrets/docker-token-name": "DockerTokenName"}
+UNSAID = {"Registry": "none", "AwsCredentialsName": "aws/credentials", "DockerTokenName": "docker/token"}
+TAG = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}  # of the stack; CloudFormation hands it on
 
 
 @dataclass(frozen=True)
@@ -26,17 +38,29 @@ class Stack:
     status: str = ""  # empty: there is none
     resources: dict[str, str] = field(default_factory=dict)  # name in the template to physical id
     kinds: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
 
     @property
     def made(self) -> bool:
         return bool(self.status) and self.status not in UNMADE
+
+    @property
+    def change(self) -> str:
+        """The type of a change set for it."""
+        return "UPDATE" if self.made else "CREATE"
+
+    def given(self, wanted: dict[str, str]) -> list[dict]:
+        """The template's parameters as CloudFormation takes them; what is only written down stays as it is."""
+        kept = [name for name in RECORDS if self.made and name in self.parameters]
+        entries = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items() if key not in kept]
+        return entries + [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
 
 
 def find(aws: Aws) -> Stack:
     """The stack as it is; one without a status when there is none."""
     client = aws.client("cloudformation")
     try:
-        status = client.describe_stacks(StackName=NAME)["Stacks"][0]["StackStatus"]
+        about = client.describe_stacks(StackName=NAME)["Stacks"][0]
     except client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id ... does not exist"
             return Stack()
@@ -44,7 +68,9 @@ def find(aws: Aws) -> Stack:
     pages = client.get_paginator("list_stack_resources").paginate(StackName=NAME)
     found = [entry for page in pages for entry in page["StackResourceSummaries"] if not entry["ResourceStatus"].startswith("DELETE")]
     names = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in found}
-    return Stack(status, names, {entry["LogicalResourceId"]: entry["ResourceType"] for entry in found})
+    kinds = {entry["LogicalResourceId"]: entry["ResourceType"] for entry in found}
+    given = {entry["ParameterKey"]: entry["ParameterValue"] for entry in about.get("Parameters", [])}
+    return Stack(about["StackStatus"], names, kinds, given)
 
 
 def parameters(run: schema.Run) -> dict[str, str]:
@@ -72,13 +98,15 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "BudgetUsd": cloud.budget_usd,
         "BudgetEmail": cloud.budget_email,
         "GithubRepository": cloud.github,
+        "ImageDigest": cloud.image_digest,
+        **UNSAID,
     }
     return {name: "none" if value is None else str(value) for name, value in values.items()}
 
 
 def account(run: schema.Run) -> dict:
     """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
-    made = {"name": NAME, "template": TEMPLATE.read_text(), "parameters": parameters(run)}
+    made = {"name": NAME, "template": TEMPLATE.read_text(), "parameters": parameters(run), "tags": [TAG]}
     return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
 
 
@@ -86,10 +114,10 @@ def names_of_a_new_account(cloud: dict) -> dict[str, str]:
     """What an account's own name decides: a bucket's name must be nobody else's in the world."""
     import boto3
 
-    region = cloud.get("region") or boto3.Session().region_name or "us-east-1"
-    number = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
-    bucket = "fine-tune-slm" if cloud["loopback"] else f"fine-tune-slm-{number}-{region}"
-    return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": region}
+    where = region(cloud)
+    number = boto3.client("sts", region_name=where).get_caller_identity()["Account"]
+    bucket = "fine-tune-slm" if cloud["loopback"] else f"fine-tune-slm-{number}-{where}"
+    return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": where}
 
 
 def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
@@ -97,20 +125,18 @@ def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
     client, found = aws.client("cloudformation"), find(aws)
     if found.status == "ROLLBACK_COMPLETE":
         remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
+    if found.status in STUCK:
+        raise Problem(f"the stack `{NAME}` cannot be changed ({found.status})", in_region(STUCK[found.status], aws.cloud.region), "refused")
     if found.status.endswith("IN_PROGRESS") and found.status not in UNMADE:
         raise Problem(f"the stack `{NAME}` is being changed ({found.status})", "wait for it, then run the same command again", "refused")
-    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items()]
-    if found.made:
-        kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in RECORDS]
-        given = [entry for entry in given if entry["ParameterKey"] not in RECORDS] + kept
     made = client.create_change_set(
         StackName=NAME,
         ChangeSetName=f"init-{int(time.time() * 1000)}",
-        ChangeSetType="UPDATE" if found.made else "CREATE",
+        ChangeSetType=found.change,
         TemplateBody=TEMPLATE.read_text(),
-        Parameters=given,
+        Parameters=found.given(wanted),
         Capabilities=["CAPABILITY_NAMED_IAM"],
-        Tags=[{"Key": "fine-tune-slm:made-by", "Value": "inv init"}],
+        Tags=[TAG],
     )
     pause = 0.1
     while (answer := client.describe_change_set(StackName=NAME, ChangeSetName=made["Id"]))["Status"] in (
@@ -145,6 +171,12 @@ def execute(aws: Aws, change_set: str) -> None:
     status = _settled(aws, NAME)
     if status.endswith(BROKEN):
         raise Problem(f"the stack `{NAME}` was not made: {(why := _reason(aws))}", f"{_mended(why)}, then run `inv init` again", "refused")
+
+
+def settled(aws: Aws) -> str:
+    """Its status, once CloudFormation does nothing with it any more."""
+    status = find(aws).status
+    return status if status in ("", *UNMADE) else _settled(aws, NAME)
 
 
 def remove(aws: Aws, found: Stack) -> None:

@@ -66,14 +66,14 @@ class Place:
         return self.arn("ecr", f"repository/{self.cloud.repository}")
 
 
-def together(statements: list[Statement], condition: dict) -> list[Statement]:
-    """The same rights in fewer words, for IAM takes 6,144 characters: what has this condition is one line, and what names the same.
+def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
+    """The same rights in fewer words, for IAM takes 6,144 characters: what has one of these conditions is a line, and what names the same.
 
     No action of these fits the other's resources, so that nothing more is allowed.
     """
     found: dict[str, Statement] = {}
     for one in statements:
-        alike = one.condition == condition and one.resources != ("*",)
+        alike = one.condition in conditions and one.resources != ("*",)
         key = f"{one.condition} {alike or one.resources}"
         before = found.get(key, replace(one, actions=(), resources=()))
         joined = (*dict.fromkeys((*before.actions, *one.actions)),), (*dict.fromkeys((*before.resources, *one.resources)),)

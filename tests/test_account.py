@@ -75,6 +75,20 @@ def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_pat
         before = len(laptop.journal())
         assert "nothing to do" in laptop.inv("init", "--yes").stdout
         assert changes(laptop, before) == set()
+        records = {"ec2/instance-id": "i-1", "ebs/volume-id": "vol-1"}  # as `up` writes them down
+        for name, value in records.items():
+            laptop.client("ssm").put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String", Overwrite=True)
+        other = ("box.instance_type=g5.2xlarge",)
+        said = laptop.inv("--dry", "init", overrides=other).stdout
+        first, second = (shlex.split(words)[1:] for words in said.split("`")[1:4:2])
+        laptop.aws(*first)
+        laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", stack.NAME, "--change-set-name", "init")
+        laptop.aws(*second)
+        laptop.aws("cloudformation", "wait", "stack-update-complete", "--stack-name", stack.NAME)
+        assert "nothing to do" in laptop.inv("init", "--yes", overrides=other).stdout
+        found = parameters(laptop)
+        assert {name: found[f"/fine-tune-slm/{name}"] for name in records} == records
+        assert found["/fine-tune-slm/ec2/instance-type"] == "g5.2xlarge"
     finally:
         world.stop(laptop.state)
 
@@ -147,6 +161,17 @@ def test_a_changed_setting_changes_that_and_stays(fresh):
     fresh.inv("init", "--yes", overrides=("box.instance_type=g6.2xlarge",))
 
 
+def test_who_hears_of_the_budget_may_be_said_later_and_be_somebody_else(fresh):
+    budgets, about = fresh.client("budgets"), {"AccountId": "123456789012"}
+    for who in ("me@example.com", "you@example.com"):
+        fresh.inv("init", "--yes", overrides=(f"cloud.budget_email={who}",))
+        (budget,) = budgets.describe_budgets(**about)["Budgets"]
+        (notice,) = budgets.describe_notifications_for_budget(**about, BudgetName=budget["BudgetName"])["Notifications"]
+        assert notice["Threshold"] == 80 and who in budget["BudgetName"]
+    fresh.inv("init", "--yes", overrides=("cloud.budget_email=null",))
+    assert [one["BudgetName"] for one in budgets.describe_budgets(**about)["Budgets"]] == ["fine-tune-slm"]
+
+
 def test_without_a_yes_nothing_is_changed(fresh):
     before = parameters(fresh)
     done = fresh.inv("init", overrides=("cloud.log_stream_prefix=other",), ok=False)
@@ -205,6 +230,35 @@ def test_a_kept_bucket_is_taken_up_again_and_goes_when_it_is_named(fresh):
     assert buckets(fresh) == []
     left(fresh, volumes=[])
     fresh.inv("destroy", "--data", "--yes")
+
+
+ODD = """ec2/instance-id i-odd, ec2/instance-type g5.4xlarge, ebs/volume-id vol-odd, ebs/mount-path /odd, ebs/volume-type gp2,
+ebs/size-gb 123, s3/bucket odd-bucket, s3/prefix odd, ecr/repository odd-images, ecr/registry 1.dkr.ecr.us-east-1.amazonaws.com,
+secrets/hf-token-name odd/token, secrets/aws-credentials-name odd/credentials, secrets/docker-token-name docker/hub-token,
+cloudwatch/log-group /odd, cloudwatch/log-stream-prefix odd, output/hf-repo me/odd, aws/region us-east-1"""
+
+
+def test_all_names_of_the_seed_that_were_put_there_by_hand_keep_their_values(tmp_path):
+    from twin import world
+
+    laptop, ssm = empty(tmp_path / "by hand"), None
+    try:
+        ssm, odd = laptop.client("ssm"), dict(pair.split() for pair in ODD.split(","))
+        assert set(odd) == set(SEED.split())
+        for name, value in odd.items():
+            ssm.put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String")
+        before = parameters(laptop)
+        ssm.put_parameter(Name="/fine-tune-slm/budget/email", Value="me@example.com", Type="SecureString")
+        refused = laptop.inv("init", "--yes", ok=False)
+        assert "/fine-tune-slm/budget/email in Parameter Store is a SecureString" in refused.stderr
+        ssm.delete_parameter(Name="/fine-tune-slm/budget/email")
+        assert parameters(laptop) == before
+        laptop.inv("init", "--yes")
+        assert {name: parameters(laptop)[f"/fine-tune-slm/{name}"] for name in odd} == odd
+        laptop.inv("init", "--yes", overrides=("box.disk_gb=124",))
+        assert {name: parameters(laptop)[f"/fine-tune-slm/{name}"] for name in odd} == odd | {"ebs/size-gb": "124"}
+    finally:
+        world.stop(laptop.state)
 
 
 def test_what_an_account_has_already_is_used_and_survives(fresh):

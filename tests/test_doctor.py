@@ -17,9 +17,10 @@ from werkzeug.serving import make_server
 import tasks
 from conf import load
 from conf.finding import BROKEN, OK
-from remote import doctor, image, permissions
+from remote import doctor, image, permissions, plan
 from remote.checks import box as checks_of_box
-from remote.checks import login
+from remote.checks import drift, login
+from remote.transport import Result
 from twin import world
 from twin.hub.app import Hub
 
@@ -81,6 +82,17 @@ def box_policy_line(here):
 
 
 @contextmanager
+def other_role(here):
+    """A profile that was adopted, and the role of another name that it hands out."""
+    iam, profile = here.client("iam"), "their-profile"
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+    iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=json.dumps(trust))
+    iam.create_instance_profile(InstanceProfileName=profile)
+    iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName="theirs")
+    yield (f"cloud.instance_profile={profile}",)
+
+
+@contextmanager
 def wrong_trust(here):
     iam, name = here.client("iam"), "fine-tune-slm-scheduler"
     before = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
@@ -94,19 +106,116 @@ def no_bucket(here):
     here.client("s3").delete_bucket(Bucket="fine-tune-slm")
     yield ()
     here.client("s3").create_bucket(Bucket="fine-tune-slm")  # where it was mended, us-east-1 takes this for an answer
-    close(here)
+    as_made(here)
 
 
-def close(here) -> None:
+def as_made(here) -> None:
+    """The bucket as the stack makes it."""
+    s3, bucket = here.client("s3"), {"Bucket": "fine-tune-slm"}
     closed = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
-    here.client("s3").put_public_access_block(Bucket="fine-tune-slm", PublicAccessBlockConfiguration=closed)
+    s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=closed)
+    s3.put_bucket_versioning(**bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_encryption(**bucket, ServerSideEncryptionConfiguration=drift.ENCRYPTED)
+    plain = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["arn:aws:s3:::fine-tune-slm"]}
+    plain |= {"Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+    s3.put_bucket_policy(**bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [plain]}))
+
+
+@contextmanager
+def no_versions(here):
+    here.client("s3").put_bucket_versioning(Bucket="fine-tune-slm", VersioningConfiguration={"Status": "Suspended"})
+    yield ()
+    as_made(here)
+
+
+@contextmanager
+def no_encryption(here):
+    here.client("s3").delete_bucket_encryption(Bucket="fine-tune-slm")
+    yield ()
+    as_made(here)
+
+
+@contextmanager
+def plain_connections(here):
+    here.client("s3").delete_bucket_policy(Bucket="fine-tune-slm")
+    yield ()
+    as_made(here)
+
+
+@contextmanager
+def moving_tags(here):
+    here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="MUTABLE")
+    yield ()
+    here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+
+
+def scanned(here, yes: bool) -> None:
+    here.client("ecr").put_image_scanning_configuration(repositoryName="fine-tune-slm", imageScanningConfiguration={"scanOnPush": yes})
+
+
+@contextmanager
+def no_scan(here):
+    scanned(here, False)
+    yield ()
+    scanned(here, True)
+
+
+@contextmanager
+def endless_logs(here):
+    here.client("logs").delete_retention_policy(logGroupName="/fine-tune-slm")
+    yield ()
+    here.client("logs").put_retention_policy(logGroupName="/fine-tune-slm", retentionInDays=30)
+
+
+def launch_data(here) -> dict:
+    versions = here.client("ec2").describe_launch_template_versions(LaunchTemplateName="fine-tune-slm", Versions=["$Latest"])
+    return versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+
+
+@contextmanager
+def open_metadata(here):
+    data = launch_data(here)
+    easy = data | {"MetadataOptions": {"HttpTokens": "optional", "HttpPutResponseHopLimit": 3}}
+    here.client("ec2").create_launch_template_version(LaunchTemplateName="fine-tune-slm", LaunchTemplateData=easy)
+    yield ()
+    here.client("ec2").create_launch_template_version(LaunchTemplateName="fine-tune-slm", LaunchTemplateData=data)
+
+
+def let_in(here, port: int, description: str) -> dict:
+    (group,) = launch_data(here)["SecurityGroupIds"]
+    ranges = [{"CidrIp": "198.51.100.0/24", "Description": description}]
+    rule = {"GroupId": group, "IpPermissions": [{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": ranges}]}
+    here.client("ec2").authorize_security_group_ingress(**rule)
+    return rule
+
+
+@contextmanager
+def way_in(here):
+    rule = let_in(here, 8888, "a notebook")
+    yield ()
+    with suppress(ClientError):  # where it was mended it is closed
+        here.client("ec2").revoke_security_group_ingress(**rule)
+
+
+@contextmanager
+def port_left_open(here):
+    rule = let_in(here, 22, f"{BOX}={load.load(['cloud=twin'], local=Path('none')).box.name}")
+    yield ()
+    here.client("ec2").revoke_security_group_ingress(**rule)
+
+
+@contextmanager
+def name_gone(here):
+    here.client("ssm").delete_parameter(Name="/fine-tune-slm/s3/prefix")
+    yield ()
+    here.client("ssm").put_parameter(Name="/fine-tune-slm/s3/prefix", Value="fine-tune-slm", Type="String", Overwrite=True)
 
 
 @contextmanager
 def open_bucket(here):
     here.client("s3").delete_public_access_block(Bucket="fine-tune-slm")
     yield ()
-    close(here)
+    as_made(here)
 
 
 @contextmanager
@@ -114,11 +223,11 @@ def far_bucket(here):
     s3 = here.client("s3")
     s3.delete_bucket(Bucket="fine-tune-slm")
     s3.create_bucket(Bucket="fine-tune-slm", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    close(here)
+    as_made(here)
     yield ()
     s3.delete_bucket(Bucket="fine-tune-slm")
     s3.create_bucket(Bucket="fine-tune-slm")
-    close(here)
+    as_made(here)
 
 
 @contextmanager
@@ -126,7 +235,9 @@ def no_repository(here):
     here.client("ecr").delete_repository(repositoryName="fine-tune-slm", force=True)
     yield ()
     with suppress(ClientError):  # where it was mended it is there
-        here.client("ecr").create_repository(repositoryName="fine-tune-slm")
+        here.client("ecr").create_repository(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+    here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+    scanned(here, True)
     stand_in_trainer.register(here.state)
 
 
@@ -224,6 +335,7 @@ def no_log_group(here):
     yield ()
     with suppress(ClientError):  # where it was mended it is there
         here.client("logs").create_log_group(logGroupName="/fine-tune-slm")
+    here.client("logs").put_retention_policy(logGroupName="/fine-tune-slm", retentionInDays=30)
 
 
 @contextmanager
@@ -274,6 +386,7 @@ def words(*given: str):
         (policy_line, "permissions", '"Action": ["scheduler:CreateSchedule"]'),
         (box_policy_line, "box role", '"Action": ["s3:PutObject"]'),
         (words("cloud.instance_profile=nowhere"), "box role", "cloud.instance_profile="),
+        (other_role, "box role", "cloud.box_role=theirs"),
         (wrong_trust, "stop role", "aws iam update-assume-role-policy --role-name fine-tune-slm-scheduler"),
         (words("box.ami=/aws/service/nowhere"), "ami", "box.ami="),
         (words("box.root_gb=1"), "ami", "box.root_gb="),
@@ -297,17 +410,34 @@ def words(*given: str):
         (no_secret, "token", "inv init --token FILE"),
         (gated, "model", "accept its terms"),
         (words("box.disk_gb=1"), "volume", "box.disk_gb="),
+        (no_versions, "versions", "aws s3api put-bucket-versioning --bucket fine-tune-slm"),
+        (no_encryption, "encryption", "aws s3api put-bucket-encryption --bucket fine-tune-slm"),
+        (plain_connections, "connections", "aws s3api put-bucket-policy --bucket fine-tune-slm"),
+        (moving_tags, "tags", "aws ecr put-image-tag-mutability --repository-name fine-tune-slm"),
+        (no_scan, "scan", "aws ecr put-image-scanning-configuration --repository-name fine-tune-slm"),
+        (endless_logs, "retention", "aws logs put-retention-policy --log-group-name /fine-tune-slm"),
+        (words("cloud.launch_template=nowhere"), "launch", "inv init"),
+        (open_metadata, "launch", "aws ec2 create-launch-template-version --launch-template-name fine-tune-slm"),
+        (way_in, "way in", "aws ec2 revoke-security-group-ingress --group-id sg-"),
+        (port_left_open, "way in", "inv down"),
+        (name_gone, "names", "aws ssm put-parameter --type String --name /fine-tune-slm/s3/prefix --value fine-tune-slm"),
     ],
 )
 def test_what_is_broken_is_named_with_a_command_and_nothing_else_is(here, broken, check, command):
     with broken(here) as overrides:
         found = examined(*overrides)
     assert list(found) == [check]
-    assert command in found[check].command
+    assert command in found[check].command.replace(" --region us-east-1", "")
+    for quoted in re.findall("`(aws .*?)`", found[check].command):
+        assert "--region us-east-1" in quoted or quoted.split()[1] in ("login", "sso", "configure"), quoted
     assert found[check].why and found[check].what
 
 
-@pytest.mark.parametrize("broken", [no_bucket, open_bucket, no_repository, no_log_group, large_image, words("box.disk_gb=1")])
+MENDED = [no_bucket, open_bucket, no_repository, no_log_group, large_image, words("box.disk_gb=1")]
+MENDED += [no_versions, no_encryption, plain_connections, moving_tags, no_scan, endless_logs, open_metadata, way_in, name_gone]
+
+
+@pytest.mark.parametrize("broken", MENDED)
 def test_what_the_command_says_mends_it(here, broken):
     with broken(here) as overrides:
         ((check, found),) = examined(*overrides).items()
@@ -392,6 +522,19 @@ def test_a_dead_agent_is_named_alone(here, running):
     assert list(found) == ["agent"] and "`inv up`" in found["agent"].command
 
 
+def test_a_box_that_is_reached_by_ssh_is_asked_by_ssh(here, running, monkeypatch):
+    """Its agent is dead since the test above: that is what SSH is for."""
+    asked = []
+
+    class Line:
+        def run(self, script, timeout, title=""):
+            asked.append(title)
+            return Result(0, "@@ driver=580.1\n@@ unreachable=\n")
+
+    monkeypatch.setattr(plan, "transport", lambda run: lambda aws, instance_id: Line() if run.box.ssh else None)
+    assert examined(NAME, "box.ssh=true") == {} and asked == ["doctor"]
+
+
 def logged_in(monkeypatch, folder: Path, profile: str) -> None:
     """No keys in the environment, and this profile."""
     (folder / "config").write_text(f"[profile mine]\nregion = us-east-1\n{profile}")
@@ -434,6 +577,39 @@ def test_where_the_doctor_may_not_look_it_says_so_and_names_the_line(here):
     found = examined()
     world.enforce(here.state, None)
     assert {name: one.verdict for name, one in found.items()} == {"permissions": BROKEN, "network": "unknown"}
+    assert not doctor.fine([found["network"]])
+    assert "1 checks, 0 broken, 1 unknown, 0 to look at" in doctor.text([found["network"]])
+
+
+SSO = "AWSReservedSSO_Training_0123456789abcdef"
+
+
+@pytest.fixture
+def by_sso(sound):
+    """A role as IAM Identity Center makes it, by which the laptop acts from now on."""
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
+    path = "/aws-reserved/sso.amazonaws.com/"
+    iam = sound.client("iam")
+    yield iam.create_role(RoleName=SSO, Path=path, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    world.enforce(sound.state, None)
+    iam.delete_role(RoleName=SSO)
+
+
+def test_a_login_by_a_role_may_look_itself_up(here, by_sso):
+    cloud = load.load(["cloud=twin"], local=Path("none")).cloud
+    world.enforce(here.state, [permissions.roles(cloud, world.ACCOUNT, by_sso)["laptop"]], SSO)
+    assert examined() == {}
+
+
+def test_who_may_do_nothing_yet_gets_the_policies_that_he_needs(sound, by_sso):
+    world.enforce(sound.state, [{"Version": "2012-10-17", "Statement": []}], SSO)
+    for who in ("laptop", "setup", "box", "scheduler", "workflow"):
+        done = sound.inv("policy", "--who", who)
+        assert json.loads(done.stdout)["Statement"]
+        assert "ssm:GetParameters" in done.stderr and "iam:GetRole" in done.stderr
+    world.enforce(sound.state, [json.loads(sound.inv("policy").stdout)], SSO)
+    done = sound.inv("doctor", "--json")
+    assert json.loads(done.stdout)["ok"] is True
 
 
 def test_a_missing_parameter_is_named_before_anything_else():
@@ -441,6 +617,51 @@ def test_a_missing_parameter_is_named_before_anything_else():
 
     with pytest.raises(Problem, match="/fine-tune-slm/s3/bucket"):
         load.load(["cloud=aws"], fetch=lambda *_: {}, local=Path("none"))
+
+
+@contextmanager
+def skewed_everywhere(here):
+    world.fault(here.state, "clock-skew", count=0, by="laptop")
+    yield ()
+    world.heal(here.state)
+
+
+@contextmanager
+def no_parameter(here):
+    """The emulated account's bucket has a default; a real one's has none."""
+    ssm, name = here.client("ssm"), "/fine-tune-slm/s3/bucket"
+    before = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+    ssm.delete_parameter(Name=name)
+    yield ("cloud.bucket='${ssm:/fine-tune-slm/s3/bucket}'",)
+    ssm.put_parameter(Name=name, Value=before, Type="String")
+
+
+@contextmanager
+def settings_denied(here):
+    world.enforce(here.state, [without("laptop", "ssm:GetParameters")])
+    yield ()
+    world.enforce(here.state, None)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "command"),
+    [
+        (expired, "credentials", "aws login"),
+        (skewed_everywhere, "clock", "timedatectl"),
+        (no_parameter, "settings", "`inv init` sets them up"),
+        (settings_denied, "settings", "`inv policy`"),
+    ],
+)
+def test_what_stands_against_reading_the_settings_is_a_finding_like_any_other(sound, broken, check, command):
+    with broken(sound) as overrides:
+        done = sound.inv("doctor", "--json", overrides=overrides, ok=False)
+    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["verdict"] != OK]
+    assert (done.returncode, found["check"], found["verdict"]) == (1, check, BROKEN) and command in found["command"]
+
+
+def test_words_that_cannot_be_read_are_no_finding(sound):
+    done = sound.inv("doctor", "--json", overrides=("no.such=1",), ok=False)
+    assert done.returncode == 1 and done.stdout == "" and "error: there is no setting" in done.stderr
 
 
 def test_for_programs_it_is_json_and_the_exit_code_tells(sound):

@@ -50,7 +50,7 @@ def connect(ec2) -> None:
     ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
 
 
-def create_stack(session: boto3.Session, name: str, template: str, parameters: dict[str, str]) -> None:
+def create_stack(session: boto3.Session, name: str, template: str, parameters: dict[str, str], tags: list[dict]) -> None:
     """A stack as its owner would make it; a network that is not named is the default one."""
     client = session.client("cloudformation")
     if "Vpc" not in parameters:
@@ -59,7 +59,7 @@ def create_stack(session: boto3.Session, name: str, template: str, parameters: d
     given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     where = {"StackName": name, "ChangeSetName": "first"}
     client.create_change_set(
-        **where, ChangeSetType="CREATE", TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_NAMED_IAM"]
+        **where, ChangeSetType="CREATE", TemplateBody=template, Parameters=given, Tags=tags, Capabilities=["CAPABILITY_NAMED_IAM"]
     )
     often = {"Delay": 0.2, "MaxAttempts": 300}
     client.get_waiter("change_set_create_complete").wait(**where, WaiterConfig=often)

@@ -145,8 +145,8 @@ def stream(request: wire.Request) -> Iterator[Asked]:
 def identity(request: wire.Request) -> Iterator[Asked]:
     """The thing that an action of IAM is about; a role that is put into a profile is passed to EC2."""
     asked = request.parameters
-    names = {"InstanceProfileName": "instance-profile", "RoleName": "role"}
-    found = [iam(f"{kind}/{asked[name]}") for name, kind in names.items() if name in asked]
+    found = [iam(f"instance-profile/{asked['InstanceProfileName']}")] if "InstanceProfileName" in asked else []
+    found += [role(asked["RoleName"])] if "RoleName" in asked else []
     if "Url" in asked:
         found = [iam(f"oidc-provider/{urlsplit(asked['Url']).netloc}")]
     yield Asked(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
@@ -173,7 +173,8 @@ def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
     for key, value in request.parameters.items():
         if kind := ids.get(key.split(".")[0]):
             kind = kind if kind != "any" else KINDS.get(value.split("-")[0], "*")
-            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}"), tags_of(request, value))
+            owner = "" if kind == "snapshot" else wire.ACCOUNT  # a snapshot's name has none
+            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), tags_of(request, value))
 
 
 def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Asked]:
@@ -197,6 +198,14 @@ def launching(request: wire.Request) -> Iterator[Asked]:
     profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
     if profile:
         yield passing(role_of(profile), "ec2.amazonaws.com")
+
+
+def role(name: str) -> str:
+    """A role by its name, which is nobody else's; its path is part of what it is called in policies."""
+    from moto.iam.models import iam_backends
+
+    found = [one.arn for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.name == name]
+    return found[0] if found else iam(f"role/{name}")
 
 
 def role_of(profile: str) -> str:
@@ -261,6 +270,7 @@ SPECIAL: dict[str, Find] = {
     ),
     "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
     "ec2.RunInstances": launching,
-    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}),
+    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}, existing={"SnapshotId": "snapshot"}),
+    "ec2.DeleteSnapshot": partial(things, ids={"SnapshotId": "snapshot"}),
     "ec2.CreateSnapshot": partial(making, kinds={"snapshot": ""}, existing=VOLUME),
 }

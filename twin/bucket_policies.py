@@ -40,7 +40,8 @@ class BucketPolicies:
             self.kept.pop(bucket(request), None)
             return wire.Response(status=204)
         response = forward(request)
-        if response.status_code == 204 and request.path.strip("/") == bucket(request):
+        whole = not request.environ.get("QUERY_STRING") and request.path.strip("/") == bucket(request)
+        if response.status_code == 204 and whole:
             self.kept.pop(bucket(request), None)
         return response
 

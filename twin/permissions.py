@@ -19,6 +19,7 @@ DENIED = {
     "cloudformation": "AccessDenied",
 }
 LAPTOP = "twin"  # its access key
+SESSION = "me"  # of the role by which it may act
 EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 SPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 
@@ -27,13 +28,28 @@ class Permissions:
     def __init__(self, region: str, instance_of: Callable[[str], str | None]):
         self.region, self.instance_of = region, instance_of
         self.laptop: list[dict] | None = None
+        self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
         self.asked: dict[str, dict[str, actions.Asked]] = {"laptop": {}, "box": {}}  # each once
-        self.operations: dict[str, wire.Handler] = {"iam.SimulatePrincipalPolicy": self.simulate}
+        self.operations: dict[str, wire.Handler] = {
+            "iam.SimulatePrincipalPolicy": self.simulate,
+            "sts.GetCallerIdentity": self.identify,
+        }
 
-    def enforce(self, documents: list[dict] | None = None) -> dict:
-        """The laptop's policies from now on; none: it may do everything."""
-        self.laptop = documents
+    def enforce(self, documents: list[dict] | None = None, role: str = "") -> dict:
+        """The laptop's policies from now on; none: it may do everything. With a role's name it acts by that role."""
+        self.laptop, self.role = documents, role
         return {"documents": len(documents or [])}
+
+    @property
+    def caller(self) -> str:
+        return f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{self.role}/{SESSION}" if self.role else wire.CALLER
+
+    def identify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        if request.key != LAPTOP or not self.role:
+            return forward(request)
+        about = f"<Arn>{self.caller}</Arn><UserId>AROATWIN:{SESSION}</UserId><Account>{wire.ACCOUNT}</Account>"
+        space, inner = "https://sts.amazonaws.com/doc/2011-06-15/", f"<GetCallerIdentityResult>{about}</GetCallerIdentityResult>"
+        return wire.Response(f'<GetCallerIdentityResponse xmlns="{space}">{inner}</GetCallerIdentityResponse>', content_type="text/xml")
 
     def used(self) -> dict:
         """All that was asked for so far: by the laptop while it was held to policies, by boxes."""
@@ -55,7 +71,7 @@ class Permissions:
     def rights(self, key: str) -> tuple[str, list[dict] | None]:
         """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""
         if key == LAPTOP:
-            return wire.CALLER, self.laptop
+            return self.caller, self.laptop
         instance = self.instance_of(key)
         if not instance:
             return key, None
@@ -79,9 +95,9 @@ class Permissions:
     def documents(self, source: str) -> list[dict]:
         from moto.iam.models import iam_backends
 
-        if source == wire.CALLER:
-            return [EVERYTHING] if self.laptop is None else self.laptop
         roles = [one for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.arn == source]
+        if source == wire.CALLER or (roles and roles[0].name == self.role):
+            return [EVERYTHING] if self.laptop is None else self.laptop
         if not roles:
             raise wire.Refusal("NoSuchEntity", f"The entity {source} cannot be found.", 404)
         return instances.documents(roles[0])

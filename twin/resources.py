@@ -30,9 +30,10 @@ class Kind:
     update: Callable[[Client, str, Properties], None]
     delete: Callable[[Client, str, Properties], None]
     known: tuple[str, ...]
-    fixed: tuple[str, ...] = ()  # properties whose change means another resource in place of this one
+    fixed: tuple[str, ...] = ()  # properties, or parts of them, whose change means another resource in place of this one
     attributes: dict[str, Callable[[Client, str], str]] = field(default_factory=dict)
     iam: bool = False  # the caller must say that he knows what he does
+    tagged: bool = True  # it takes the stack's tags
 
 
 def create_bucket(client: Client, own: Properties, spare: str) -> str:
@@ -256,6 +257,17 @@ def update_budget(client: Client, name: str, own: Properties) -> None:
     create_budget(client, own, name)
 
 
+def another(kind: Kind, had: Properties, wanted: Properties) -> bool:
+    """Whether what has changed is among what a resource has for life."""
+    return any(part(had, name) != part(wanted, name) for name in kind.fixed)
+
+
+def part(own: Properties, path: str) -> Any:
+    for name in path.split("."):
+        own = own.get(name) if isinstance(own, dict) else None
+    return own
+
+
 def without(values: dict, *names: str) -> dict:
     return {key: value for key, value in values.items() if key not in names}
 
@@ -278,6 +290,7 @@ KINDS = {
         lambda client, bucket, own: client("s3").delete_bucket_policy(Bucket=bucket),
         ("Bucket", "PolicyDocument"),
         fixed=("Bucket",),
+        tagged=False,
     ),
     "AWS::ECR::Repository": Kind(
         create_repository,
@@ -306,7 +319,13 @@ KINDS = {
         iam=True,
     ),
     "AWS::IAM::InstanceProfile": Kind(
-        create_profile, update_profile, delete_profile, ("InstanceProfileName", "Roles"), fixed=("InstanceProfileName",), iam=True
+        create_profile,
+        update_profile,
+        delete_profile,
+        ("InstanceProfileName", "Roles"),
+        fixed=("InstanceProfileName",),
+        iam=True,
+        tagged=False,
     ),
     "AWS::IAM::OIDCProvider": Kind(
         create_provider,
@@ -351,6 +370,7 @@ KINDS = {
         update_budget,
         lambda client, name, own: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
         ("Budget", "NotificationsWithSubscribers"),
+        fixed=("Budget.BudgetName", "NotificationsWithSubscribers"),
     ),
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from twin import templates, wire
-from twin.resources import GONE, KINDS, Client, spare_name
+from twin.resources import GONE, KINDS, Client, another, spare_name
 from twin.templates import invalid
 
 SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
@@ -93,6 +93,7 @@ class ChangeSet:
     wanted: Wanted
     changes: list[dict]
     ready: float
+    tags: list[dict] = field(default_factory=list)
     execution: str = "AVAILABLE"
 
 
@@ -152,13 +153,13 @@ class Stacks:
                 asked["StackName"], f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:stack/{asked['StackName']}/{uuid.uuid4()}"
             )
             stack.created = time.time()
-        changes = self.changes(stack, wanted, self.client_of(request))
+        tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(asked, "Tags")] or stack.tags
+        changes = self.changes(stack, wanted, tags, self.client_of(request))
         if stack not in self.stacks:
             self.stacks.append(stack)
             stack.note("REVIEW_IN_PROGRESS", "User Initiated")
-        stack.tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(asked, "Tags")] or stack.tags
         name = asked["ChangeSetName"]
-        made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + THINKING)
+        made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + THINKING, tags)
         if not changes and stack.now and stack.now.template.get("Outputs") == wanted.template.get("Outputs"):
             made.execution = "UNAVAILABLE"
         stack.change_sets[made.name] = made
@@ -196,8 +197,8 @@ class Stacks:
         if any(KINDS[kind].iam for kind in types.values()) and "CAPABILITY_NAMED_IAM" not in capabilities:
             raise wire.Refusal("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_NAMED_IAM]")
 
-    def changes(self, stack: Stack, wanted: Wanted, client: Client) -> list[dict]:
-        """What carrying it out would do, one entry a resource."""
+    def changes(self, stack: Stack, wanted: Wanted, tags: list[dict], client: Client) -> list[dict]:
+        """What carrying it out would do, one entry a resource. The stack's tags are handed on to every resource that can have some."""
         scope = self.scope(stack, wanted, client, unknown=True)
         entries = wanted.resources(scope)
         found = [change("Remove", name, made) for name, made in stack.made.items() if name not in entries]
@@ -206,8 +207,10 @@ class Stacks:
             if made is None:
                 found.append(change("Add", name, Made(about["Type"], "", properties)))
             elif changed := differing(made.properties, properties):
-                fixed = about["Type"] != made.type or set(changed) & set(KINDS[made.type].fixed)
+                fixed = about["Type"] != made.type or another(KINDS[made.type], made.properties, properties)
                 found.append(change("Modify", name, made, changed, "True" if fixed else "False"))
+            elif tags != stack.tags and KINDS[made.type].tagged:
+                found.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
         return found
 
     def scope(self, stack: Stack, wanted: Wanted, client: Client, unknown: bool = False) -> templates.Scope:
@@ -285,7 +288,7 @@ class Stacks:
         before, had = stack.now, {name: replace(made) for name, made in stack.made.items()}
         try:
             self.become(stack, found.wanted, client)
-            stack.now = found.wanted
+            stack.now, stack.tags = found.wanted, found.tags
             stack.note(f"{found.kind}_COMPLETE")
         except Failed as failure:
             self.roll_back(stack, found.kind, before, had, client, str(failure))
@@ -320,7 +323,7 @@ class Stacks:
         if made and not changed:
             made.keep, made.keep_on_rollback = keep, always
             return
-        if made and not set(changed) & set(kind.fixed):
+        if made and not another(kind, made.properties, properties):
             kind.update(client, made.physical, properties)
             made.properties, made.keep, made.keep_on_rollback = properties, keep, always
             stack.note("UPDATE_COMPLETE", "", name, made)

@@ -105,9 +105,9 @@ def heal(state: Path) -> None:
     ask(state, "heal")
 
 
-def enforce(state: Path, documents: list[dict] | None) -> None:
-    """IAM holds the laptop's calls against these policies from now on; None: it may do everything again."""
-    ask(state, "enforce", documents=documents)
+def enforce(state: Path, documents: list[dict] | None, role: str = "") -> None:
+    """IAM holds the laptop's calls against these policies from now on, as a role where one is named; None: it may do everything."""
+    ask(state, "enforce", documents=documents, role=role)
 
 
 def used(state: Path) -> dict[str, list[dict]]:

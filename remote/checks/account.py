@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from conf.finding import BROKEN, NOTE, OK, Finding
+from remote.checks import drift
 from remote.checks.look import Look
 from remote.store import Store
 
@@ -28,7 +29,7 @@ def bucket(look: Look) -> list[Finding]:
                 "bucket", BROKEN, what, "each byte between regions is slow and costs", f"`cloud.region={found}`, or another `cloud.bucket`"
             )
         ]
-    return [_closed(store) or Finding("bucket", OK, f"{store.bucket} in {found}, closed to the public")]
+    return [_closed(store) or Finding("bucket", OK, f"{store.bucket} in {found}, closed to the public"), *drift.bucket(store)]
 
 
 def _closed(store: Store) -> Finding | None:

@@ -1,12 +1,13 @@
 """Who is asking, for how long still, from which region and by which clock: without these no other check means anything."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
-from conf import schema
 from conf.finding import BROKEN, NOTE, OK, Finding
-from remote.aws import Aws, explain
+from remote.aws import explain
 
 SOON = 15  # minutes
 SKEW = 240  # seconds; AWS refuses what is signed more than five minutes away from its own clock
@@ -15,13 +16,13 @@ CLOCK_WHY = "AWS refuses requests whose time is off by more than five minutes"
 CLOCK_COMMAND = "`sudo timedatectl set-ntp true` (on a Mac: `sudo sntp -sS time.apple.com`)"
 
 
-def check(aws: Aws, run: schema.Run) -> list[Finding]:
-    """Region, credentials and clock."""
-    region = _region(run.cloud.region)
+def check(name: str, client: Callable[[str], Any]) -> list[Finding]:
+    """Region, credentials and clock, by the region's name and what makes a client of a service in it."""
+    region = _region(name)
     if region.verdict == BROKEN:
         return [region]
     try:
-        answer = aws.client("sts").get_caller_identity()
+        answer = client("sts").get_caller_identity()
     except Exception as error:
         return [region, _refused(error)]
     return [region, _credentials(answer["Arn"]), _clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))]

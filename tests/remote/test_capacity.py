@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from conf.problem import Problem
-from remote import box, capacity, volume
+from remote import box, capacity, permissions, volume
 from remote.aws import Aws
 from remote.checks import market
 from twin import world
@@ -80,9 +80,15 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
         box.ensure(account, run.box)
     *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
     assert last == "inv up"
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    elsewhere = {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    world.enforce(state(account), [permissions.roles(account.cloud, world.ACCOUNT, world.CALLER)["laptop"]])
     for command in commands:
-        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | elsewhere, capture_output=True)
+    world.enforce(state(account), None)
     moved = had(account, run.box, **volume.locate(account, run.box.name))
     assert moved["zone"] == "us-east-1b" and moved["instance_id"] != made["instance_id"]
     found = volume.ensure(account, run.box, moved["instance_id"], moved["zone"])

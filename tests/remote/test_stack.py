@@ -47,3 +47,11 @@ def test_settings_are_written_without_touching_the_rest_of_a_users_file(tmp_path
     local.write_text("# mine\ncloud: twin\nlora:\n  r: 8\n")
     init._set(local, {"cloud": "aws", "cloud.region": "eu-west-1"})
     assert local.read_text() == "# mine\ncloud: aws\nlora:\n  r: 8\ncloud.region: eu-west-1\n"
+
+
+def test_a_new_account_is_looked_for_in_the_region_of_the_environment(aws, monkeypatch):
+    """As every other call: AWS_REGION is what the AWS CLI reads, boto3 itself reads AWS_DEFAULT_REGION only."""
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-2")
+    found = stack.names_of_a_new_account({"loopback": False})
+    assert found["/fine-tune-slm/aws/region"] == "eu-west-1" and found["/fine-tune-slm/s3/bucket"].endswith("-eu-west-1")

@@ -66,10 +66,11 @@ class Stack:
     def __init__(self, cloud, name: str):
         self.cloud, self.name, self.cfn = cloud, name, cloud.cloudformation
 
-    def ask(self, kind: str, template: str = TEMPLATE, capabilities=("CAPABILITY_NAMED_IAM",), **parameters: str) -> dict:
+    def ask(self, kind: str, template: str = TEMPLATE, capabilities=("CAPABILITY_NAMED_IAM",), tags=(), **parameters: str) -> dict:
         given = [{"ParameterKey": key, "ParameterValue": value} for key, value in ({"Size": "big"} | parameters).items()]
         where = {"StackName": self.name, "ChangeSetName": "change"}
-        self.cfn.create_change_set(**where, ChangeSetType=kind, TemplateBody=template, Parameters=given, Capabilities=list(capabilities))
+        asked = {"ChangeSetType": kind, "TemplateBody": template, "Parameters": given, "Tags": list(tags)}
+        self.cfn.create_change_set(**where, **asked, Capabilities=list(capabilities))
         return self.settled(lambda: self.cfn.describe_change_set(**where), "Status")
 
     def execute(self) -> str:
@@ -149,6 +150,30 @@ def test_a_changed_parameter_changes_what_depends_on_it_and_nothing_else(cloud, 
     assert stack.execute() == "UPDATE_COMPLETE"
     assert cloud.ssm.get_parameter(Name="/first/shown")["Parameter"]["Value"] == "plain"
     assert "first/token" not in [secret["Name"] for secret in cloud.secretsmanager.list_secrets()["SecretList"]]
+
+
+def test_who_hears_of_a_budget_cannot_be_changed_under_its_name(cloud):
+    fourth = Stack(cloud, "fourth")
+    fourth.ask("CREATE")
+    assert fourth.execute() == "CREATE_COMPLETE"
+    notice = "NotificationsWithSubscribers: [{Notification: {NotificationType: ACTUAL, ComparisonOperator: GREATER_THAN, Threshold: 80}"
+    told = TEMPLATE.replace("{Budget: {", notice + ", Subscribers: [{SubscriptionType: EMAIL, Address: me@example.com}]}], Budget: {")
+    told = told.replace("Properties: NotificationsWith", "Properties: {NotificationsWith")
+    assert actions(fourth.ask("UPDATE", told)) == {"Money": ("Modify", "True")}
+    assert fourth.execute() == "UPDATE_ROLLBACK_COMPLETE"
+    assert any("Money" in reason for reason in fourth.events())
+    fourth.ask("UPDATE", told.replace("BudgetName: !Ref AWS::StackName", "BudgetName: another"))
+    assert fourth.execute() == "UPDATE_COMPLETE"
+    assert cloud.budgets.describe_budgets(AccountId="123456789012")["Budgets"][-1]["BudgetName"] == "another"
+
+
+def test_a_tag_that_changes_is_a_change_of_all_that_can_have_one(stack):
+    tagged = stack.ask("UPDATE", tags=[{"Key": "made-by", "Value": "me"}], Days="14", WithSecret="no")
+    assert {entry["ResourceChange"]["Scope"][0] for entry in tagged["Changes"]} == {"Tags"}
+    assert "Group" in actions(tagged) and "StorePolicy" not in actions(tagged)
+    assert stack.execute() == "UPDATE_COMPLETE"
+    assert stack.look()["Tags"] == [{"Key": "made-by", "Value": "me"}]
+    assert stack.ask("UPDATE", Days="14", WithSecret="no")["Status"] == "FAILED"  # no tags are said: they stay
 
 
 def test_a_name_that_changes_means_another_resource(cloud, stack):
