@@ -153,14 +153,20 @@ def deliver(store: Store, run: schema.Run, root: Path) -> set[str]:
     for name in ("train", "validation"):
         path = root / getattr(run.data, name)
         if path.suffix in EXTENSIONS:
-            sha256, _ = store.put_input(path)
+            sha256 = _put(store, path, f"data.{name}")
             setattr(run.data, f"{name}_sha256", sha256)
             inputs.add(sha256)
     for source in run.data.also:
         if Path(source).suffix in EXTENSIONS:
-            run.data.also_sha256[source], _ = store.put_input(root / source)
+            run.data.also_sha256[source] = _put(store, root / source, "data.also")
             inputs.add(run.data.also_sha256[source])
     return inputs
+
+
+def _put(store: Store, path: Path, setting: str) -> str:
+    if not path.is_file():
+        raise Problem(f"{setting} names {path}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", reason="bad_data")
+    return store.put_input(path)[0]
 
 
 def _unfinished(store: Store, run: schema.Run) -> tuple[str | None, str | None]:

@@ -19,7 +19,7 @@ from remote import audit, plan, price, runs
 from remote.aws import Aws
 from remote.store import Store
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SWEPT = re.compile(r"(.+)\.(\d+)")
 # What ends one job and says nothing about the next. Any other reason is the box's or the account's.
 OWN = {"bad_config", "bad_data", "model_unavailable", "out_of_memory", "non_finite_loss", "crashed", "damaged_run"}
@@ -75,17 +75,14 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
     _rank(store, jobs, root, rank)
     if failed := [job for job in jobs if job.problem]:
         told = "\n".join(f"  {job.run_id} ({job.words}): {job.problem.what}" for job in failed)
-        what, hint = (
-            f"{len(failed)} of {len(jobs)} jobs failed:\n{told}",
-            f"{failed[0].problem.hint}; {again} tries again what is not finished",
-        )
-        raise Problem(what, hint, reason=failed[0].problem.reason)
+        hint = f"{failed[0].problem.hint}; {again} tries again what is not finished"
+        raise Problem(f"{len(failed)} of {len(jobs)} jobs failed:\n{told}", hint, reason=failed[0].problem.reason)
 
 
 def place(store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
     """The sweep's name, and in each job its run's: one that was made before, or the next number."""
     if name and not NAME.fullmatch(name):
-        raise Problem(f"a sweep cannot be called {name!r}", "use small letters, digits, '-' and '_': `--name rank-and-rate`")
+        raise Problem(f"a sweep cannot be called {name!r}", "use small letters, digits, '-', '_' and '.': `--name rank-and-rate`")
     for job in jobs:
         runs.deliver(store, job.run, root)
     made = _made(store)
@@ -150,7 +147,8 @@ def _cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
     )
     rate, source = price.planned(aws, run.box.instance_type, run.cost.per_hour)
     cost = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({run.box.instance_type}, {source})"
-    return f"{told} {cost}; loading comes on top"
+    note = f"; the box stops itself after box.max_hours={run.box.max_hours:g}, and the same command goes on with the rest"
+    return f"{told} {cost}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)
 
 
 def _train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: str) -> None:
@@ -172,8 +170,9 @@ def _train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: s
             raise Problem(f"{problem.what}; {standing}", f"{hint} {again} goes on with the sweep", problem.reason) from problem
         job.problem = problem
         print(f"  failed: {problem.what}", flush=True)
-    except KeyboardInterrupt:
-        left = f"stopped watching; {job.run.run_id} goes on, and no job begins after it"
+    except KeyboardInterrupt as stop:
+        watched = f"stopped watching; {job.run.run_id} goes on, and no job begins after it"
+        left = watched if str(stop) else f"stopped while {job.run.run_id} was being started"
         words = f"{left}. {again} goes on with the sweep, `inv stop-run` ends the run"
         raise KeyboardInterrupt(words) from None
     finally:

@@ -135,6 +135,8 @@ def test_a_job_that_cannot_be_trained_is_named_before_anything_is_paid_for(box):
     done = box.inv("sweep", "--name", "long", overrides=("data.max_length=50,60",), ok=False)
     assert done.returncode == 1 and "data.max_length=50" in done.stderr and "long.1 (data.max_length=60) cannot be trained" in done.stdout
     assert trained(box) == before and not [run for run in run_ids(box) if run.startswith("long")]
+    missing = box.inv("sweep", overrides=("data.train=none.jsonl", "lora.r=2,4"), ok=False)
+    assert "none.jsonl, and there is no such file" in missing.stderr and "`data.train=FILE.jsonl`" in missing.stderr
     named = box.inv("sweep", "--name", "Not/this", overrides=("lora.r=2,4",), ok=False)
     assert "a sweep cannot be called 'Not/this'" in named.stderr
 

@@ -55,7 +55,7 @@ def test_no_experiment_chooses_a_cloud():
         (["lora.options.lora_alpha=3"], "lora.options has lora_alpha", "`lora.alpha`"),
         (["data.also={more.jsonl: 0}"], "data.also.more.jsonl is 0", "more than 0"),
         (["lora.r=???"], "`lora.r` has no value", "lora.r="),
-        (["lora.r=8,16"], "lora.r", "python -m trainer -m"),
+        (["lora.r=8,16"], "lora.r", "inv sweep -- lora.r=8,16"),
         (["data.train=s3://a/b=c"], "cannot read the override", "quote"),
         (["name=A B"], "name is 'A B'", "small letters"),
         (["box.mount=data"], "box.mount is 'data'", "absolute"),

@@ -1,0 +1,82 @@
+"""Where evaluate.sh ends: what stands in its way, rows that are not the ones that were meant, a trainer that fails; and what it keeps."""
+
+import hashlib
+
+import pytest
+
+from tests.remote.test_script_ends import RUN, Box, refused
+
+ROWS = b'{"prompt": "a", "completion": "b"}\n'
+SETTINGS = {"RUN_ID": RUN, "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "FILE": "my rows.jsonl", "SPLIT": "my rows", "SCAFFOLD": "yes"}
+SETTINGS |= {"ROWS": hashlib.sha256(ROWS).hexdigest(), "HUB_SECRET": "s", "GPU": "no"}
+AWS = """
+echo "$*" >>aws.log
+case "$*" in
+  secretsmanager*) echo hf_secret ;;
+  *inputs/*) cp rows "$5" ;;
+esac
+"""
+# Docker that runs the trainer: the words behind the image are OUT's, and `examine.sh` is what it does there.
+DOCKER = """
+echo "$*" >>docker.log
+case "$*" in
+  ps*) cat docker/names 2>/dev/null || true ;;
+  run*) while [ "$1" != examine ]; do shift; done; . ./examine.sh ;;
+esac
+"""
+SCORED = 'echo "{}" >"$4.json"; echo "{}" >"$4.predictions.jsonl"'
+
+
+@pytest.fixture
+def box(tmp_path):
+    made = Box(tmp_path)
+    made.tool("aws", AWS)
+    made.tool("docker", DOCKER)
+    made.put("rows", ROWS.decode())
+    made.put("mounted", "")
+    made.put(f"mnt/training/runs/{RUN}/manifest.json", "{}")
+    made.put("examine.sh", SCORED)
+    return made
+
+
+def said(box, name: str) -> str:
+    return (box.root / f"{name}.log").read_text()
+
+
+def test_the_scores_go_to_s3_behind_the_answers_and_nothing_is_left_on_the_box(box):
+    result = box.run("evaluate", **SETTINGS)
+    assert (result.code, result.facts) == (0, {"changed": "yes"}), result.stderr
+    kept = [line.split("/")[-1] for line in said(box, "aws").splitlines() if f"runs/{RUN}/evaluations/" in line]
+    assert kept == ["my rows.predictions.jsonl", "my rows.json"]
+    assert said(box, "docker").splitlines()[-1].endswith("/evaluate/my rows.jsonl " + f"{box.mount}/evaluate/out/my rows scaffold")
+    assert not (box.mount / "evaluate").exists()
+
+
+def test_a_box_that_trains_or_has_no_volume_scores_nothing(box):
+    box.put("docker/names", "fine-tune-slm-other\n")
+    refused(box.run("evaluate", **SETTINGS), "other is training on this box, and needs its memory", "refused")
+    (box.root / "mounted").unlink()
+    refused(box.run("evaluate", **SETTINGS), "the volume is not mounted", "refused")
+
+
+def test_other_rows_than_were_meant_are_not_scored(box):
+    box.put("rows", "something else\n")
+    result = box.run("evaluate", **SETTINGS)
+    assert result.code != 0
+    assert "evaluations" not in said(box, "aws") and "examine" not in said(box, "docker")
+
+
+def test_a_trainer_that_fails_is_quoted_without_the_token(box):
+    box.put("examine.sh", 'echo "scoring"; echo "error: out of memory beside hf_secret"; exit 1')
+    result = box.run("evaluate", **SETTINGS)
+    refused(result, "out of memory beside *********", "crashed")
+    assert "hf_secret" not in result.stdout + result.stderr
+    assert "evaluations" not in said(box, "aws")
+
+
+def test_a_run_that_this_volume_lacks_is_fetched(box):
+    (box.mount / f"runs/{RUN}/manifest.json").unlink()
+    box.tool("aws", AWS.replace("case", 'case "$*" in *evaluate.part*) mkdir -p "$6"; echo "{}" >"$6/manifest.json" ;; esac\ncase', 1))
+    result = box.run("evaluate", **SETTINGS)
+    assert result.code == 0, result.stderr
+    assert (box.mount / f"runs/{RUN}/manifest.json").exists() and "--include adapter/*" in said(box, "aws")
