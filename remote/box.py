@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
-from remote import capacity, lives, switch
+from remote import capacity, lives, ssm, switch
 from remote.aws import DENIED, Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
@@ -106,6 +106,7 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
         instance_id, changed = _launch(aws, box, volume_zone), "launched"
     elif found.state in ("stopped", "stopping"):
         lives.keep(aws, _described(aws, found.id).life)
+        ssm.forget(aws, found.id)
         switch.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
         capacity.started(aws, box, found.id, found.zone)
@@ -226,11 +227,11 @@ def require(aws: Aws, name: str) -> dict:
 
 def wait_for_agent(aws: Aws, instance_id: str, seconds: int = 600) -> dict:
     """Wait until the box's agent takes commands."""
-    ssm, ec2 = aws.client("ssm"), aws.client("ec2")
+    agents, ec2 = aws.client("ssm"), aws.client("ec2")
     entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     deadline, pause = time.monotonic() + seconds, 0.1
     while time.monotonic() < deadline:
-        known = ssm.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
+        known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
         # After a stop and a start the record can still say Online from before.
         if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
             return {"agent": known[0].get("AgentVersion", "?")}
