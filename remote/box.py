@@ -16,9 +16,13 @@ HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who come
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
 AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
 UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
-# cloud-init runs it at the first boot: until setup.sh has its supervisor running, nothing else on the box would stop it. What setup.sh
-# calls off may come before this or after it, for the agent takes commands while the box still boots.
+# cloud-init runs it at the first boot, and its copy at each later one: until setup.sh has its supervisor running, nothing else on the
+# box would stop it. What setup.sh calls off may come before this or after it, for the agent takes commands while the box still boots.
 USER_DATA = f"""#!/bin/sh
+[ ! -e "${{BOX_ROOT:-}}/opt/fine-tune-slm/supervise.sh" ] || exit 0
+boots="${{BOX_ROOT:-}}/var/lib/cloud/scripts/per-boot"
+mkdir -p "$boots"
+[ "$0" = "$boots/fine-tune-slm" ] || cp -p "$0" "$boots/fine-tune-slm"
 shutdown -h +{UNATTENDED}
 [ ! -e "${{BOX_ROOT:-}}/run/fine-tune-slm/supervised" ] || shutdown -c
 """
