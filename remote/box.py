@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
-from remote import capacity, lives, switch
+from remote import capacity, lives, ssm, switch
 from remote.aws import DENIED, Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
@@ -16,9 +16,13 @@ HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who come
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
 AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
 UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
-# cloud-init runs it at the first boot: until setup.sh has its supervisor running, nothing else on the box would stop it. What setup.sh
-# calls off may come before this or after it, for the agent takes commands while the box still boots.
+# cloud-init runs it at the first boot, and its copy at each later one: until setup.sh has its supervisor running, nothing else on the
+# box would stop it. What setup.sh calls off may come before this or after it, for the agent takes commands while the box still boots.
 USER_DATA = f"""#!/bin/sh
+[ ! -e "${{BOX_ROOT:-}}/opt/fine-tune-slm/supervise.sh" ] || exit 0
+boots="${{BOX_ROOT:-}}/var/lib/cloud/scripts/per-boot"
+mkdir -p "$boots"
+[ "$0" = "$boots/fine-tune-slm" ] || cp -p "$0" "$boots/fine-tune-slm"
 shutdown -h +{UNATTENDED}
 [ ! -e "${{BOX_ROOT:-}}/run/fine-tune-slm/supervised" ] || shutdown -c
 """
@@ -106,6 +110,7 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
         instance_id, changed = _launch(aws, box, volume_zone), "launched"
     elif found.state in ("stopped", "stopping"):
         lives.keep(aws, _described(aws, found.id).life)
+        ssm.forget(aws, found.id)
         switch.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
         capacity.started(aws, box, found.id, found.zone)
@@ -226,11 +231,11 @@ def require(aws: Aws, name: str) -> dict:
 
 def wait_for_agent(aws: Aws, instance_id: str, seconds: int = 600) -> dict:
     """Wait until the box's agent takes commands."""
-    ssm, ec2 = aws.client("ssm"), aws.client("ec2")
+    agents, ec2 = aws.client("ssm"), aws.client("ec2")
     entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     deadline, pause = time.monotonic() + seconds, 0.1
     while time.monotonic() < deadline:
-        known = ssm.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
+        known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
         # After a stop and a start the record can still say Online from before.
         if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
             return {"agent": known[0].get("AgentVersion", "?")}

@@ -277,7 +277,10 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) ->
 
 def _left_on(facts: dict) -> str:
     """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
-    by_itself = f"stops itself {box.UNATTENDED} min after its launch, unless an `inv up` sets it up" if facts["on"] == "launched" else ""
+    alone = f"{box.UNATTENDED} min after its start, unless an `inv up` sets it up"
+    by_itself = {"launched": f"stops itself {alone}", "started": f"stops itself when it is idle; where it was never set up, {alone}"}.get(
+        facts["on"], ""
+    )
     outside = f"is stopped by AWS at {facts['stops_at']}" if "stops_at" in facts else ""
     ends = ", and ".join(part for part in (by_itself, outside) if part) or "is stopped by nothing from outside"
     return f"{facts['instance_id']} is on all the same: it {ends}; `inv down` stops it now"

@@ -18,6 +18,14 @@ OTHERWISE = f"{ANEW}; `inv up -- box.ssh=true` comes in by SSH, and so do the ve
 LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
 
 
+def forget(aws: Aws, instance_id: str) -> None:
+    """Nothing that was sent to a box that is off waits for its next start: whoever has sent it is gone, or they would have withdrawn it."""
+    ssm = aws.client("ssm")
+    for command in ssm.list_commands(InstanceId=instance_id, MaxResults=20)["Commands"]:
+        if command["Status"] in ("Pending", "InProgress"):
+            ssm.cancel_command(CommandId=command["CommandId"], InstanceIds=[instance_id])
+
+
 class Ssm:
     """Runs scripts on one instance. Nothing is ever sent twice blindly: each send is findable by its title."""
 

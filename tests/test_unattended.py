@@ -50,7 +50,17 @@ def test_a_box_whose_agent_never_comes_is_armed_before_it_is_waited_for_and_an_u
     wait_until(lambda: planned(laptop, "mute") and laptop.client("scheduler").list_schedules()["Schedules"])
     os.killpg(going.pid, signal.SIGINT)
     said, _ = going.communicate(timeout=30)
-    assert "is on all the same: it stops itself 30 min after its launch, unless an `inv up` sets it up, and is stopped by AWS at 2" in said
+    assert "is on all the same: it stops itself 30 min after its start, unless an `inv up` sets it up, and is stopped by AWS at 2" in said
+    world.forward(laptop.state, LEFT + 30)
+    wait_until(lambda: state(laptop, "mute") == "stopped")
+
+
+def test_nor_is_it_left_on_when_it_is_started_again(laptop):
+    made = instance(laptop, "mute")["InstanceId"]
+    (laptop.state / "boxes" / made / "root/var/log/cloud-init-output.log").unlink()
+    world.fault(laptop.state, "agent-never-registers")
+    laptop.client("ec2").start_instances(InstanceIds=[made])
+    wait_until(lambda: planned(laptop, "mute"))
     world.forward(laptop.state, LEFT + 30)
     wait_until(lambda: state(laptop, "mute") == "stopped")
 
@@ -65,3 +75,7 @@ def test_a_box_that_was_set_up_is_its_supervisors(laptop):
     world.forward(laptop.state, LEFT + 30)
     assert state(laptop, "kept") == "running"
     laptop.inv("down", overrides=named("kept"))
+    log = laptop.state / "boxes" / instance(laptop, "kept")["InstanceId"] / "root/var/log/cloud-init-output.log"
+    said = log.read_text().count("Shutdown scheduled")
+    laptop.inv("up", "down", overrides=named("kept"))
+    assert log.read_text().count("Shutdown scheduled") == said, "a box that was set up plans nothing at its later starts"

@@ -26,6 +26,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # 
 AWS = "run/aws"  # where a box's own AWS CLI waits for calls
 USER_DATA = "var/lib/cloud/instance/scripts/part-001"  # where cloud-init keeps and runs a script that came as user data
 GMT = "%Y-%m-%d %H:%M:%S GMT"
+PER_BOOT = "var/lib/cloud/scripts/per-boot"  # and scripts that it runs at each boot
 REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
@@ -121,16 +122,19 @@ class Boxes:
             else:
                 self.start_agent(instance)
             self.begin(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
-            self.first_boot(instance)
+            self.cloud_init(instance)
 
-    def first_boot(self, instance: str) -> None:
-        """User data runs as cloud-init has it: a script, once in an instance's life, beside whatever else the box does by then."""
-        script, path = instances.user_data(self.region, instance), self.root(instance) / USER_DATA
-        if script and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(script)
-            path.chmod(0o700)
-            self.begin(instance, "cloud-init-output.log", f"{self.inside(instance)['BOX_ROOT']}/{USER_DATA}")
+    def cloud_init(self, instance: str) -> None:
+        """The scripts of each boot, then user data: a script, once in its life. Both beside whatever else the box does by then."""
+        root, script = self.root(instance), instances.user_data(self.region, instance)
+        due = sorted(str(path.relative_to(root)) for path in root.glob(f"{PER_BOOT}/*"))
+        if script and not (root / USER_DATA).exists():
+            (root / USER_DATA).parent.mkdir(parents=True, exist_ok=True)
+            (root / USER_DATA).write_bytes(script)
+            (root / USER_DATA).chmod(0o700)
+            due.append(USER_DATA)
+        for path in due:
+            self.begin(instance, "cloud-init-output.log", f"{self.inside(instance)['BOX_ROOT']}/{path}")
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""

@@ -88,3 +88,16 @@ def test_whoever_gives_up_withdraws_it(aws, mine, state, monkeypatch):
 def given_up(self, command_id: str, timeout: int):
     time.sleep(2)
     raise Problem(f"command {command_id} has not answered", "wait", reason="unreachable")
+
+
+def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_start(aws, mine, state):
+    """Last in this file: the box is stopped and started."""
+    world.fault(state, "agent-dies", instance=mine)
+    left = Ssm(aws, mine)._send(BASH + 'touch "$BOX_ROOT/root/left"', 60, "left")
+    box.stop(aws, mine)
+    run = load.load(["cloud=twin", "box.name=told"], local=Path("none"))
+    assert box.ensure(aws, run.box)["changed"] == "started"
+    box.wait(aws, mine)
+    box.wait_for_agent(aws, mine)
+    assert "left" not in Ssm(aws, mine).run(BASH + 'ls "$BOX_ROOT/root"', 60).stdout
+    assert aws.client("ssm").get_command_invocation(CommandId=left, InstanceId=mine)["Status"] == "Cancelled"

@@ -48,7 +48,7 @@ class MachineBoxes(Boxes):
                 self.without_agent -= 1
             else:
                 self.start_agent(instance)
-            self.first_boot(instance)
+            self.cloud_init(instance)
 
     def boot(self, box: Path) -> None:
         """The box's first process runs, and has put its root together."""
