@@ -63,7 +63,6 @@ def _front(entry: dict, metrics: dict, config: dict, repository: str) -> ModelCa
         base_model_relation="adapter",
         library_name="peft",
         pipeline_tag="text-generation",
-        license=model.get("license"),
         datasets=hub_data or None,
         tags=tags + ["qlora"] * (config["quant"]["kind"] == "nf4") + ["smoke-test"] * (entry["kind"] == "smoke"),
         model_name=repository.rsplit("/", 1)[-1],

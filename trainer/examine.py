@@ -42,7 +42,7 @@ def examine(folder: Path, source: Path, split: str, with_scaffold: bool = False)
     run = finished.load(folder)
     rows = _rows(source)
     settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
-    examples, sha256 = run.prompt.examples(rows, settings.data), files.digest(source)
+    examples, sha256 = run.prompt.held_out(rows, settings.data), files.digest(source)
     scorable([example.row for example in examples], settings.data.fields)
     parts = scaffold.parts(examples) if with_scaffold else None
     screen = Screen()

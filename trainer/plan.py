@@ -21,7 +21,7 @@ PEAK = {"L4": 121, "A10G": 70, "L40S": 362, "A100": 312, "H100": 989, "H200": 98
 SHARE = 0.4  # of it that training reaches: published runs say 0.41 and 0.47 (H100, RTX 4090); not measured on these boxes
 # On a GPU the host must start every kernel. For 8B models 0.25 to 0.4 s a small forward and backward pass are published: 32 layers.
 PASS, TOKEN = 0.01, 0.001  # seconds a layer: to train on a pack at least, and to generate a token for a batch
-CPU = 0.08  # 1e12 a second that two CPU cores reach (BENCHMARKS.md: SmolLM2-135M at 190 tokens a second)
+CPU = 0.08  # 1e12 a second that two CPU cores reach (BENCHMARKS.md: SmolLM2-135M at 138 to 243 tokens a second; this is 190)
 
 
 @dataclass(frozen=True)

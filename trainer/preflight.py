@@ -99,7 +99,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
     weights = [1.0, *data.also.values()]
     portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
-    scored = template.examples(held_out, data)[: data.eval_rows]
+    scored = template.held_out(held_out, data)[: data.eval_rows]
     scorable([example.row for example in scored], data.fields)
     return Look(template, Order(portions, settings.seed, settings.train.rows_per_step), scored, made)
 

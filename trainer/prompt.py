@@ -11,7 +11,7 @@ Prompt and completion are tokenised apart and concatenated, so no token straddle
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jinja2 import TemplateError
 
@@ -23,6 +23,7 @@ PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endf
 # Llama's templates take `date_string` or ask `strftime_now`: a prompt must be the same tomorrow.
 DATE = "{% set date_string = '26 Jul 2024' %}{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 ANSWER = "an answer"
+TOGETHER = 64  # rows that are tokenised in one call: all cores take part, and little is held besides the tokens
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,33 @@ class Prompt:
         return [token for text, _ in self._pieces(messages) for token in self.encode(text)]
 
     def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
-        prompt, earlier = [], []
-        for text, answer in self._pieces(row.messages):
-            tokens = self.encode(text)
-            if answer and learn is Learn.every_answer:
-                earlier.append((len(prompt), len(prompt) + len(tokens)))
-            prompt += tokens
-        return Example(row, prompt, [*self.encode(row.completion), self.stop], self._values(row), tuple(earlier))
+        (example,) = self._made([row], learn)
+        return replace(example, values=self._values(row))
 
     def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
-        made = [self.example(row, learn) for row in rows]
-        long = [example for example in made if len(example) > data.max_length]
-        if long and data.too_long is TooLong.refuse:
-            what = f"row {long[0].row.id} has {len(long[0])} tokens, more than data.max_length={data.max_length} ({len(long)} such rows)"
-            raise Problem(what, f"set `data.max_length={max(map(len, long))}`, or leave such rows out: `data.too_long=drop`", "bad_data")
-        if len(long) == len(made):
-            raise Problem(f"every row has more than data.max_length={data.max_length} tokens", "raise `data.max_length`", "bad_data")
-        if long:
-            print(f"left out: {len(long)} of {len(made)} rows, of more than {data.max_length} tokens; {named(long)}", flush=True)
-        return [example for example in made if len(example) <= data.max_length]
+        return _fitting(self._made(rows, learn), data)
+
+    def held_out(self, rows: list[Row], data: Data) -> list[Example]:
+        """The same of rows to measure: each knows which tokens write which value."""
+        return [replace(example, values=self._values(example.row)) for example in _fitting(self._made(rows, Learn.last_answer), data)]
+
+    def _made(self, rows: list[Row], learn: Learn) -> list[Example]:
+        return [example for start in range(0, len(rows), TOGETHER) for example in self._batch(rows[start : start + TOGETHER], learn)]
+
+    def _batch(self, rows: list[Row], learn: Learn) -> list[Example]:
+        pieces = [self._pieces(row.messages) for row in rows]
+        texts = [[*(text for text, _ in each), row.completion] for each, row in zip(pieces, rows, strict=True)]
+        found, made = iter(self._encoded([text for each in texts for text in each])), []
+        for row, each in zip(rows, pieces, strict=True):
+            prompt, earlier = [], []
+            for _, answer in each:
+                tokens = next(found)
+                if answer and learn is Learn.every_answer:
+                    earlier.append((len(prompt), len(prompt) + len(tokens)))
+                prompt += tokens
+            made.append(Example(row, prompt, [*next(found), self.stop], earlier=tuple(earlier)))
+        return made
 
     def answer(self, tokens: list[int]) -> tuple[str, bool]:
         """The text of a generated answer, and whether it ended by itself."""
@@ -124,7 +132,10 @@ class Prompt:
 
     def encode(self, text: str) -> list[int]:
         """A piece of text in tokens, nothing put before or behind it."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._encoded([text])[0]
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def _values(self, row: Row) -> dict[str, range]:
         if row.output is None or not self.tokenizer.is_fast:  # only fast tokenizers tell which characters a token stands for
@@ -135,6 +146,18 @@ class Prompt:
             inside = [index for index, (first, last) in enumerate(places) if first < end and last > start]
             found[name] = range(inside[0], inside[-1] + 1)
         return found
+
+
+def _fitting(made: list[Example], data: Data) -> list[Example]:
+    long = [example for example in made if len(example) > data.max_length]
+    if long and data.too_long is TooLong.refuse:
+        what = f"row {long[0].row.id} has {len(long[0])} tokens, more than data.max_length={data.max_length} ({len(long)} such rows)"
+        raise Problem(what, f"set `data.max_length={max(map(len, long))}`, or leave such rows out: `data.too_long=drop`", "bad_data")
+    if len(long) == len(made):
+        raise Problem(f"every row has more than data.max_length={data.max_length} tokens", "raise `data.max_length`", "bad_data")
+    if long:
+        print(f"left out: {len(long)} of {len(made)} rows, of more than {data.max_length} tokens; {named(long)}", flush=True)
+    return [example for example in made if len(example) <= data.max_length]
 
 
 def value_spans(text: str) -> dict[str, tuple[int, int]]:

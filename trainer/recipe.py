@@ -33,7 +33,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files))
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
-    kept = template.examples(held_out.rows, settings.data)
+    kept = template.held_out(held_out.rows, settings.data)
     scored = kept[: settings.data.eval_rows]
     rows.scorable([example.row for example in scored], settings.data.fields)
     print(prompt.show(template, order.examples), flush=True)

@@ -42,7 +42,9 @@ class Tokens:
     def eos_token_id(self) -> int | None:
         return self._id(self.eos_token)
 
-    def __call__(self, text: str, add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> dict:
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> dict:
+        if isinstance(text, list):
+            return {"input_ids": [each.ids for each in self.tokenizer.encode_batch_fast(text, add_special_tokens=add_special_tokens)]}
         found = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return {"input_ids": found.ids, "offset_mapping": found.offsets}
 

@@ -169,3 +169,9 @@ def test_a_reason_outside_the_closed_list_is_refused():
     assert "disk_full" in REASONS
     with pytest.raises(ValueError, match="no_such_reason"):
         Problem("what", "hint", reason="no_such_reason")
+
+
+@pytest.mark.parametrize("group", ["train/default", "lora/all_linear", "lora/attention"])
+def test_every_setting_of_training_has_its_effect_beside_it(group):
+    lines = (load.FOLDER / f"{group}.yaml").read_text().splitlines()
+    assert all(line.startswith("#") or " # " in line for line in lines)

@@ -78,7 +78,7 @@ def test_a_row_that_is_too_long_stops_the_run_and_is_named(template):
 
 def test_a_row_that_is_too_long_is_left_out_whole_only_when_asked(template, capsys):
     rows = read(TRAIN)
-    kept = template.examples(rows, data(300, TooLong.drop))
+    kept = template.held_out(rows, data(300, TooLong.drop))
     left_out = [row for row in rows if len(template.example(row)) > 300]
     assert 0 < len(kept) == len(rows) - len(left_out)
     assert all(example == template.example(example.row) for example in kept), "none was cut"

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from transformers import AutoTokenizer
@@ -85,6 +86,28 @@ def test_a_template_whose_end_the_model_does_not_know_is_told_in_one_line(tiny):
     assert told.startswith("note     the chat template ends an answer with '<|im_end|>', and the model does not stop there")
     for quiet in (prompt.Prompt(known, [end]), prompt.Prompt(plain, [other])):
         assert "note  " not in prompt.show(quiet, [quiet.example(read(TRAIN)[0])])
+
+
+class Counting(tokens.Tokens):
+    """Keeps which texts it was asked for."""
+
+    def __call__(self, text, **options):
+        self.asked = [*getattr(self, "asked", []), *(text if isinstance(text, list) else [text])]
+        return super().__call__(text, **options)
+
+
+def test_many_rows_give_the_tokens_of_each_and_no_text_to_train_on_is_read_twice(tiny, settings_for, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt, "TOGETHER", 5)
+    template, data = prompt.Prompt(Counting(tiny), tokens.stops(tiny)), settings_for(tmp_path, "data.max_length=9999").data
+    rows = [*read(TRAIN)[:7], SPOKEN, *read(TRAIN)[7:12]]
+    for learn in Learn:
+        template.tokenizer.asked = []
+        found = template.examples(rows, data, learn)
+        asked = template.tokenizer.asked
+        assert len(asked) == 12 * 2 + 4, "prompt and answer; a conversation in four parts"
+        assert found == [replace(template.example(row, learn), values={}) for row in rows]
+    assert template.held_out(rows, data) == [template.example(row) for row in rows]
+    assert all(example.values for example, row in zip(template.held_out(rows, data), rows, strict=True) if row.output)
 
 
 def test_the_stops_are_those_that_the_loaded_model_names(tiny, base):
