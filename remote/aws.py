@@ -1,6 +1,7 @@
 """One account: its clients, who is asking, and what its errors mean in words."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -19,7 +20,18 @@ MEANING = {
     "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
+QUOTED = re.compile(r"`[^`]*`")
+REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+
+
+def in_region(text: str, name: str) -> str:
+    """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
+
+    def placed(quoted: re.Match) -> str:
+        return quoted[0] if "--region" in quoted[0] else REGIONAL.sub(rf"\g<0> --region {name}", quoted[0])
+
+    return QUOTED.sub(placed, text)
 
 
 def may_not(error: Exception) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws import Aws
+from remote.aws import Aws, in_region
 
 # Another zone or market may have it.
 ELSEWHERE = (
@@ -118,7 +118,7 @@ def _way_out(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str
         f"aws ec2 delete-volume --volume-id {old}",
         "inv up",
     ]
-    return "\n".join(f"`{line}`" for line in lines)
+    return in_region("\n".join(f"`{line}`" for line in lines), aws.cloud.region)
 
 
 def _given_up(aws: Aws, instance_id: str) -> list[str]:

@@ -14,7 +14,7 @@ BUCKET = "DataBucket"
 def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
     """List what would be removed, and what would stay."""
     found = stack.find(aws)
-    boxes, volumes = _boxes(aws), _volumes(aws)
+    boxes, (volumes, theirs), copies = _boxes(aws), _volumes(aws), _copies(aws)
     sizes = _sizes(aws, found)
     for name, id in found.resources.items():
         if name != BUCKET and found.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
@@ -27,11 +27,16 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
     sign, words = ("-", "") if data else ("=", "  stays; `inv destroy --data` removes it, too")
     for id, size in volumes.items():
         _say(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
+    for id, size in copies.items():
+        _say(f"  {sign} {'EBS Snapshot':26} {id}, of {size} GB{words}")
+    for id, owner in theirs.items():
+        _say(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
     if bucket:
         _say(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
-    kept = [] if data else [*volumes, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
-    removes = bool(found.status or boxes or (data and (volumes or bucket)))
-    return {"stack": found, "boxes": boxes, "volumes": list(volumes) if data else [], "removes": "yes" if removes else "no"} | _words(kept)
+    kept = [] if data else [*volumes, *copies, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
+    removes = bool(found.status or boxes or (data and (volumes or copies or bucket)))
+    things = {"stack": found, "boxes": boxes, "volumes": list(volumes) if data else [], "copies": list(copies)}
+    return things | {"removes": "yes" if removes else "no"} | _words(kept)
 
 
 def _words(kept: list[str]) -> dict:
@@ -42,7 +47,7 @@ def agree(aws: Aws, data: bool, yes: bool) -> dict:
     """Ask before anything is removed; about the data, ask once more."""
     ask.sure(yes, f"remove these from account {aws.caller.split(':')[4]}, {aws.cloud.region}?")
     if data:
-        ask.sure(yes, f"and every run, model and log in s3://{aws.cloud.bucket} and on the volumes, for good?")
+        ask.sure(yes, f"and every run, model and log in s3://{aws.cloud.bucket}, on the volumes and in their copies, for good?")
     return {}
 
 
@@ -68,9 +73,11 @@ def remove_stack(aws: Aws, found: stack.Stack) -> dict:
     return {}
 
 
-def remove_data(aws: Aws) -> dict:
-    """Remove every version of every object; the bucket, too, where `inv init` has made it."""
+def remove_data(aws: Aws, copies: list) -> dict:
+    """Remove the volumes' copies and every version of every object; the bucket, too, where `inv init` has made it."""
     s3, bucket = aws.client("s3"), aws.cloud.bucket
+    for id in copies:
+        aws.client("ec2").delete_snapshot(SnapshotId=id)
     if not _bucket(aws):
         return {}
     ours = stack.TAG in _tags(aws, bucket)
@@ -104,9 +111,19 @@ def _boxes(aws: Aws) -> list[str]:
     return [entry["InstanceId"] for entry in found]
 
 
-def _volumes(aws: Aws) -> dict[str, int]:
+def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
+    """The caller's volumes with their sizes, and everybody else's with whose they are."""
+    pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
+    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry["Tags"]}.get(OWNER)) for page in pages for entry in page["Volumes"]]
+    mine = {entry["VolumeId"]: entry["Size"] for entry, owner in found if owner == aws.caller}
+    return mine, {entry["VolumeId"]: owner or "somebody else" for entry, owner in found if owner != aws.caller}
+
+
+def _copies(aws: Aws) -> dict[str, int]:
+    """What `down --snapshot` has kept, with the size of the volume that it is of: AWS does not say how much of that is paid for."""
     filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
-    return {entry["VolumeId"]: entry["Size"] for entry in aws.client("ec2").describe_volumes(Filters=filters)["Volumes"]}
+    pages = aws.client("ec2").get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
+    return {entry["SnapshotId"]: entry["VolumeSize"] for page in pages for entry in page["Snapshots"]}
 
 
 def _bucket(aws: Aws) -> str:

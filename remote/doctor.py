@@ -3,7 +3,7 @@
 import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
@@ -62,7 +62,8 @@ def examine(look: Look, more: list[Check]) -> list[Finding]:
     if any(one.verdict == BROKEN for one in found):
         return found
     with ThreadPoolExecutor(8) as pool:
-        return found + [one for each in pool.map(lambda check: _carried_out(check, look), [*CHECKS, *more]) for one in each]
+        found += [one for each in pool.map(lambda check: _carried_out(check, look), [*CHECKS, *more]) for one in each]
+    return [replace(one, command=aws.in_region(one.command, look.run.cloud.region)) for one in found]
 
 
 def _carried_out(check: Check, look: Look) -> list[Finding]:

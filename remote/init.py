@@ -1,5 +1,6 @@
 """From an account to one that a run can use: look, show what would change, ask, change it, read it back, write it down."""
 
+import contextlib
 import getpass
 import json
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from conf import load, schema, secret
 from conf.problem import Problem
 from remote import ask, stack
-from remote.aws import Aws
+from remote.aws import Aws, in_region
 from remote.stack import ROOT, TEMPLATE
 
 # What the stack makes unless it is there already: the resource's name in the template, the parameter that decides, how to look.
@@ -64,12 +65,33 @@ def survey(aws: Aws, run: schema.Run) -> dict:
         remove = f"`aws ec2 delete-launch-template --launch-template-name {cloud.launch_template}`"
         hint = f"name another, `cloud.launch_template=...`, or remove it: {remove}"
         raise Problem(f"there is a launch template `{cloud.launch_template}` that no stack of ours made", hint, reason="refused")
+    if wanted["MakeInstanceProfile"] == "no":
+        _hands_out(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
-    return {
-        "wanted": wanted,
-        "adopted": adopted,
-        "left": [] if made.made else [entry for entry in _parameters(aws) if entry["Name"] in NAMES],
-    }
+    left = [] if made.made else _by_hand(aws)
+    given = {entry["Name"].removeprefix(ROOT): entry["Value"] for entry in left}
+    wanted |= {parameter: given[name] for name, parameter in stack.BY_HAND.items() if name in given}
+    return {"wanted": wanted, "adopted": adopted, "left": left}
+
+
+def _by_hand(aws: Aws) -> list[dict]:
+    """What Parameter Store has already of the names that the stack makes."""
+    left = [entry for entry in _parameters(aws) if entry["Name"] in NAMES]
+    if other := [entry for entry in left if entry["Type"] != "String"]:
+        name, kind = other[0]["Name"], other[0]["Type"]
+        again = f"`aws ssm delete-parameter --name {name}`, then `aws ssm put-parameter --type String --name {name} --value VALUE`"
+        what = f"{name} in Parameter Store is a {kind}, and CloudFormation makes plain ones only"
+        raise Problem(what, in_region(f"it is a name, and no secret: {again}", aws.cloud.region), reason="refused")
+    return left
+
+
+def _hands_out(aws: Aws, cloud: schema.Cloud) -> None:
+    """A Problem when the profile that is adopted hands out another role than the one that may be passed."""
+    roles = [role["RoleName"] for role in _profile(aws, cloud.instance_profile)["InstanceProfile"]["Roles"]]
+    if roles != [cloud.box_role]:
+        what = f"the instance profile `{cloud.instance_profile}` hands out {', '.join(roles) or 'no role'}, not `{cloud.box_role}`"
+        hint = f"`cloud.box_role={roles[0]}`" if roles else "put a role into it, or name another: `cloud.instance_profile=...`"
+        raise Problem(what, hint, reason="refused")
 
 
 def propose(aws: Aws, wanted: dict, adopted: list, left: list, token: Path | None) -> dict:
@@ -103,15 +125,35 @@ def agree(aws: Aws, change_set: str, changes: list, yes: bool) -> dict:
 def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
     """Let CloudFormation make the changes, and wait."""
     ssm = aws.client("ssm")
-    for entry in left:  # made by hand before; a stack cannot make what is there
-        ssm.delete_parameter(Name=entry["Name"])
     try:
+        for entry in left:  # made by hand before; a stack cannot make what is there
+            ssm.delete_parameter(Name=entry["Name"])
         stack.execute(aws, change_set)
     except BaseException:
-        for entry in left:
-            ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type=entry["Type"], Overwrite=True)
+        if left:
+            _put_back(aws, left)
         raise
     return {}
+
+
+def _put_back(aws: Aws, left: list) -> None:
+    """Those names are there again, the stack's own or as they were: not before CloudFormation has settled, or it could not make them."""
+    _say("  names in Parameter Store are put back as soon as CloudFormation has settled")
+    ssm, missing = aws.client("ssm"), list(left)
+    try:
+        stack.settled(aws)
+        for entry in left:
+            with contextlib.suppress(ssm.exceptions.ParameterAlreadyExists):
+                ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type="String")
+            missing.remove(entry)
+    finally:
+        for entry in missing:
+            value = shlex.quote(entry["Value"])
+            _say(
+                in_region(
+                    f"  if it is missing: `aws ssm put-parameter --type String --name {entry['Name']} --value {value}`", aws.cloud.region
+                )
+            )
 
 
 def store_token(aws: Aws, token: Path | None, ask_for_it: bool) -> dict:
@@ -168,31 +210,45 @@ def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
 
 def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
-    facts = survey(aws, run)
+    facts, found = survey(aws, run), stack.find(aws)
+    made = _written(folder, found, facts["wanted"])
+    commands = handed_over(made, aws.cloud.region, found)
+    if found.status == "ROLLBACK_COMPLETE":
+        print(f"nothing was changed. A stack whose making failed stands in the way ({found.status}): it holds nothing, and `inv init`")
+        print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
+        return
     shown = propose(aws, facts["wanted"], facts["adopted"], facts["left"], None)
     stack.withdraw(aws, shown["change_set"])
-    made = folder / "stack"
-    made.mkdir(parents=True, exist_ok=True)
-    (made / "template.yaml").write_text(TEMPLATE.read_text())
-    found = stack.find(aws)
-    (made / "parameters.json").write_text(json.dumps(found.given(facts["wanted"]), indent=2) + "\n")
     if shown["changed"] == "no":
         print("nothing to do")
         return
-    print(f"nothing was changed. Whoever may do it: {handed_over(made, aws.cloud.region, found.change)}; then `inv init`")
+    print(f"nothing was changed. Whoever may do it: {commands}; then `inv init`")
 
 
-def handed_over(folder: Path, region: str, change: str) -> str:
+def _written(folder: Path, found: stack.Stack, wanted: dict) -> Path:
+    """Where template and parameters are now."""
+    made = folder / "stack"
+    made.mkdir(parents=True, exist_ok=True)
+    (made / "template.yaml").write_text(TEMPLATE.read_text())
+    (made / "parameters.json").write_text(json.dumps(found.given(wanted), indent=2) + "\n")
+    return made
+
+
+def handed_over(folder: Path, region: str, found: stack.Stack) -> str:
     """The commands that do what `inv init` would, for who may."""
     which = f"--region {region} --stack-name {stack.NAME} --change-set-name init"
     template, given = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
     # Without the tags that `init` gives, it would find them missing, and have something to do again.
     tags = shlex.quote(f"Key={stack.TAG['Key']},Value={stack.TAG['Value']}")
     files = f"--template-body {template} --parameters {given} --tags {tags}"
-    return (
-        f"`aws cloudformation create-change-set {which} --change-set-type {change} --capabilities CAPABILITY_NAMED_IAM {files}`, "
-        f"then `aws cloudformation execute-change-set {which}`"
-    )
+    capable = f"--change-set-type {found.change} --capabilities CAPABILITY_NAMED_IAM"
+    commands = [
+        f"`aws cloudformation create-change-set {which} {capable} {files}`",
+        f"`aws cloudformation execute-change-set {which}`",
+    ]
+    if found.status == "ROLLBACK_COMPLETE":
+        commands.insert(0, f"`aws cloudformation delete-stack --region {region} --stack-name {stack.NAME}`")
+    return ", then ".join(commands)
 
 
 def summary(aws: Aws, run: schema.Run, token: str) -> str:
@@ -213,7 +269,7 @@ def summary(aws: Aws, run: schema.Run, token: str) -> str:
         "EBS volume": f"{values.get(f'{ROOT}ebs/volume-id', 'none')} ({run.box.disk_gb} GB {run.box.disk_type} at {run.box.mount})",
         "Hub token": f"secret {cloud.hub_secret}: {'none yet' if token == 'none yet' else 'stored'}",
         "Hub repository": cloud.hub_repository or "OWNER/NAME of the run",
-        "GitHub repository": cloud.github or "none",
+        "GitHub repository": f"{cloud.github}, with the variables {_variables(aws)}" if cloud.github else "none",
         "budget": f"{cloud.budget_usd} USD a month" if cloud.budget_usd else "none",
     }
     width = max(map(len, about))
@@ -221,6 +277,13 @@ def summary(aws: Aws, run: schema.Run, token: str) -> str:
     lines += [f"{name:{width}}  {value}" for name, value in about.items()]
     lines += ["", f"{len(values)} names in Parameter Store:"]
     return "\n".join([*lines, *(f"  {name} = {value}" for name, value in sorted(values.items()))]) + "\n"
+
+
+def _variables(aws: Aws) -> str:
+    """What .github/workflows/image.yml must be told, under Settings, Secrets and variables, Actions, Variables."""
+    _, partition, _, _, account, _ = aws.caller.split(":", 5)
+    role = f"arn:{partition}:iam::{account}:role/fine-tune-slm-github"
+    return f"AWS_ROLE_ARN={role} AWS_REGION={aws.cloud.region} ECR_REPOSITORY={aws.cloud.repository}"
 
 
 def has_token(aws: Aws) -> bool:

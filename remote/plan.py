@@ -50,7 +50,7 @@ def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
         Call(destroy.agree, {"data": data, "yes": yes}, when=removes, said=False),
         Call(destroy.remove_boxes, {"boxes": Fact("boxes"), "volumes": Fact("volumes")}, when=removes),
         Call(destroy.remove_stack, {"found": Fact("stack")}, when=removes),
-        *([Call(destroy.remove_data, {}, when=removes)] if data else []),
+        *([Call(destroy.remove_data, {"copies": Fact("copies")}, when=removes)] if data else []),
     ]
 
 

@@ -64,7 +64,9 @@ def _looking(at: Place) -> list[Statement]:
 def _leaving(at: Place) -> list[Statement]:
     """`destroy --data`."""
     bucket = ("s3:ListBucketVersions", "s3:GetBucketTagging", "s3:DeleteBucket")
+    ours = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}
     return [
+        Statement("LeaveCopies", "`destroy --data` removes them", ("ec2:DeleteSnapshot",), (at.public("ec2", "snapshot/*"),), ours),
         Statement("LeaveBucket", "`destroy` lists versions, `--data` removes the bucket", bucket, (at.bucket,)),
         Statement("LeaveRuns", "`destroy --data` removes every version", ("s3:DeleteObjectVersion",), (f"{at.bucket}/*",)),
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws import Aws, region
+from remote.aws import Aws, in_region, region
 
 NAME = "fine-tune-slm"
 TEMPLATE = Path(__file__).with_name("stack.yaml")
@@ -15,8 +15,19 @@ PATIENCE = 900  # seconds; a bucket, roles and parameters take one or two minute
 # States in which there is nothing yet that could be changed.
 UNMADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 BROKEN = ("FAILED", "ROLLBACK_COMPLETE")
+ENDED = "`inv destroy` takes away what there is of it and keeps the bucket; then `inv init`"
+STUCK = {
+    "DELETE_FAILED": ENDED,
+    "CREATE_FAILED": ENDED,
+    "ROLLBACK_FAILED": ENDED,
+    "UPDATE_ROLLBACK_FAILED": f"mend what `aws cloudformation describe-stack-events --stack-name {NAME}` names, then "
+    f"`aws cloudformation continue-update-rollback --stack-name {NAME}`, then run the same command again",
+}
 # What no setting decides once the stack is made: `inv up` and `inv deploy` write these down, or somebody has once, by hand.
-RECORDS = ("InstanceId", "VolumeId")
+RECORDS = ("InstanceId", "VolumeId", "ImageDigest", "Registry", "AwsCredentialsName", "DockerTokenName")
+# Those that no setting says at all, with what they are where nobody has put them there by hand.
+BY_HAND = {"ecr/registry": "Registry", "secrets/aws-credentials-name": "AwsCredentialsName", "secrets/docker-token-name": "DockerTokenName"}
+UNSAID = {"Registry": "none", "AwsCredentialsName": "aws/credentials", "DockerTokenName": "docker/token"}
 TAG = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}  # of the stack; CloudFormation hands it on
 
 
@@ -87,6 +98,8 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "BudgetUsd": cloud.budget_usd,
         "BudgetEmail": cloud.budget_email,
         "GithubRepository": cloud.github,
+        "ImageDigest": cloud.image_digest,
+        **UNSAID,
     }
     return {name: "none" if value is None else str(value) for name, value in values.items()}
 
@@ -112,6 +125,8 @@ def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
     client, found = aws.client("cloudformation"), find(aws)
     if found.status == "ROLLBACK_COMPLETE":
         remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
+    if found.status in STUCK:
+        raise Problem(f"the stack `{NAME}` cannot be changed ({found.status})", in_region(STUCK[found.status], aws.cloud.region), "refused")
     if found.status.endswith("IN_PROGRESS") and found.status not in UNMADE:
         raise Problem(f"the stack `{NAME}` is being changed ({found.status})", "wait for it, then run the same command again", "refused")
     made = client.create_change_set(
@@ -156,6 +171,12 @@ def execute(aws: Aws, change_set: str) -> None:
     status = _settled(aws, NAME)
     if status.endswith(BROKEN):
         raise Problem(f"the stack `{NAME}` was not made: {(why := _reason(aws))}", f"{_mended(why)}, then run `inv init` again", "refused")
+
+
+def settled(aws: Aws) -> str:
+    """Its status, once CloudFormation does nothing with it any more."""
+    status = find(aws).status
+    return status if status in ("", *UNMADE) else _settled(aws, NAME)
 
 
 def remove(aws: Aws, found: Stack) -> None:

@@ -67,7 +67,7 @@ class Place:
 
 
 def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
-    """The same rights in fewer words, for IAM takes 6,144 characters: what has one of these conditions is one line, and what names the same.
+    """The same rights in fewer words, for IAM takes 6,144 characters: what has one of these conditions is a line, and what names the same.
 
     No action of these fits the other's resources, so that nothing more is allowed.
     """

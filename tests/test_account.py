@@ -232,6 +232,35 @@ def test_a_kept_bucket_is_taken_up_again_and_goes_when_it_is_named(fresh):
     fresh.inv("destroy", "--data", "--yes")
 
 
+ODD = """ec2/instance-id i-odd, ec2/instance-type g5.4xlarge, ebs/volume-id vol-odd, ebs/mount-path /odd, ebs/volume-type gp2,
+ebs/size-gb 123, s3/bucket odd-bucket, s3/prefix odd, ecr/repository odd-images, ecr/registry 1.dkr.ecr.us-east-1.amazonaws.com,
+secrets/hf-token-name odd/token, secrets/aws-credentials-name odd/credentials, secrets/docker-token-name docker/hub-token,
+cloudwatch/log-group /odd, cloudwatch/log-stream-prefix odd, output/hf-repo me/odd, aws/region us-east-1"""
+
+
+def test_all_names_of_the_seed_that_were_put_there_by_hand_keep_their_values(tmp_path):
+    from twin import world
+
+    laptop, ssm = empty(tmp_path / "by hand"), None
+    try:
+        ssm, odd = laptop.client("ssm"), dict(pair.split() for pair in ODD.split(","))
+        assert set(odd) == set(SEED.split())
+        for name, value in odd.items():
+            ssm.put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String")
+        before = parameters(laptop)
+        ssm.put_parameter(Name="/fine-tune-slm/budget/email", Value="me@example.com", Type="SecureString")
+        refused = laptop.inv("init", "--yes", ok=False)
+        assert "/fine-tune-slm/budget/email in Parameter Store is a SecureString" in refused.stderr
+        ssm.delete_parameter(Name="/fine-tune-slm/budget/email")
+        assert parameters(laptop) == before
+        laptop.inv("init", "--yes")
+        assert {name: parameters(laptop)[f"/fine-tune-slm/{name}"] for name in odd} == odd
+        laptop.inv("init", "--yes", overrides=("box.disk_gb=124",))
+        assert {name: parameters(laptop)[f"/fine-tune-slm/{name}"] for name in odd} == odd | {"ebs/size-gb": "124"}
+    finally:
+        world.stop(laptop.state)
+
+
 def test_what_an_account_has_already_is_used_and_survives(fresh):
     """The names of somebody who made it all by hand."""
     s3, ssm, iam = fresh.client("s3"), fresh.client("ssm"), fresh.client("iam")

@@ -9,12 +9,28 @@ from twin import world
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 
 
-def test_a_spot_box_leaves_no_request_that_would_launch_another_in_its_place(laptop):
+def test_no_spot_request_launches_another_box_and_copies_go_with_the_data(laptop):
     laptop.inv("up", overrides=("box.spot=true",))
-    laptop.inv("down")
-    laptop.inv("destroy", "--yes")
+    laptop.inv("down", "--snapshot")
+    ec2 = laptop.client("ec2")
+    tags = [{"Key": BOX, "Value": "theirs"}, {"Key": OWNER, "Value": "arn:aws:iam::123456789012:user/other"}]
+    their = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])[
+        "VolumeId"
+    ]
+    said = laptop.inv("destroy", "--yes")
     requests = laptop.client("ec2").describe_spot_instance_requests()["SpotInstanceRequests"]
     assert [one["State"] for one in requests] == ["cancelled"]
+    (copy,) = copies(laptop)
+    assert f"= EBS Snapshot               {copy}, of 100 GB  stays" in said.stderr and copy in said.stdout
+    assert f"= EBS Volume                 {their} of arn:aws:iam::123456789012:user/other  stays" in said.stderr
+    laptop.inv("destroy", "--data", "--yes")
+    assert copies(laptop) == []
+    assert [one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]] == [their]
+
+
+def copies(laptop) -> list[str]:
+    ours = [{"Name": "tag-key", "Values": [BOX]}]
+    return [one["SnapshotId"] for one in laptop.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=ours)["Snapshots"]]
 
 
 def test_a_bucket_that_was_named_on_the_command_line_is_found_again_when_the_stack_is_gone(tmp_path):

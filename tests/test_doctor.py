@@ -17,9 +17,10 @@ from werkzeug.serving import make_server
 import tasks
 from conf import load
 from conf.finding import BROKEN, OK
-from remote import doctor, image, permissions
+from remote import doctor, image, permissions, plan
 from remote.checks import box as checks_of_box
 from remote.checks import drift, login
+from remote.transport import Result
 from twin import world
 from twin.hub.app import Hub
 
@@ -78,6 +79,17 @@ def box_policy_line(here):
     box_policy(here, without("box", "s3:PutObject"))
     yield ()
     box_policy(here, ours("box"))
+
+
+@contextmanager
+def other_role(here):
+    """A profile that was adopted, and the role of another name that it hands out."""
+    iam, profile = here.client("iam"), "their-profile"
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+    iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=json.dumps(trust))
+    iam.create_instance_profile(InstanceProfileName=profile)
+    iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName="theirs")
+    yield (f"cloud.instance_profile={profile}",)
 
 
 @contextmanager
@@ -374,6 +386,7 @@ def words(*given: str):
         (policy_line, "permissions", '"Action": ["scheduler:CreateSchedule"]'),
         (box_policy_line, "box role", '"Action": ["s3:PutObject"]'),
         (words("cloud.instance_profile=nowhere"), "box role", "cloud.instance_profile="),
+        (other_role, "box role", "cloud.box_role=theirs"),
         (wrong_trust, "stop role", "aws iam update-assume-role-policy --role-name fine-tune-slm-scheduler"),
         (words("box.ami=/aws/service/nowhere"), "ami", "box.ami="),
         (words("box.root_gb=1"), "ami", "box.root_gb="),
@@ -414,7 +427,9 @@ def test_what_is_broken_is_named_with_a_command_and_nothing_else_is(here, broken
     with broken(here) as overrides:
         found = examined(*overrides)
     assert list(found) == [check]
-    assert command in found[check].command
+    assert command in found[check].command.replace(" --region us-east-1", "")
+    for quoted in re.findall("`(aws .*?)`", found[check].command):
+        assert "--region us-east-1" in quoted or quoted.split()[1] in ("login", "sso", "configure"), quoted
     assert found[check].why and found[check].what
 
 
@@ -505,6 +520,19 @@ def test_a_dead_agent_is_named_alone(here, running):
     world.forward(here.state, 900)
     found = examined(NAME)
     assert list(found) == ["agent"] and "`inv up`" in found["agent"].command
+
+
+def test_a_box_that_is_reached_by_ssh_is_asked_by_ssh(here, running, monkeypatch):
+    """Its agent is dead since the test above: that is what SSH is for."""
+    asked = []
+
+    class Line:
+        def run(self, script, timeout, title=""):
+            asked.append(title)
+            return Result(0, "@@ driver=580.1\n@@ unreachable=\n")
+
+    monkeypatch.setattr(plan, "transport", lambda run: lambda aws, instance_id: Line() if run.box.ssh else None)
+    assert examined(NAME, "box.ssh=true") == {} and asked == ["doctor"]
 
 
 def logged_in(monkeypatch, folder: Path, profile: str) -> None:

@@ -106,7 +106,7 @@ def heal(state: Path) -> None:
 
 
 def enforce(state: Path, documents: list[dict] | None, role: str = "") -> None:
-    """IAM holds the laptop's calls against these policies from now on, which are a role's where one is named; None: it may do everything."""
+    """IAM holds the laptop's calls against these policies from now on, as a role where one is named; None: it may do everything."""
     ask(state, "enforce", documents=documents, role=role)
 
 

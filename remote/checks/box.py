@@ -3,9 +3,8 @@
 from urllib.parse import urlsplit
 
 from conf.finding import BROKEN, NOTE, OK, Finding
-from remote import box
+from remote import box, plan
 from remote.checks.look import Look
-from remote.ssm import Ssm
 from remote.step import compose
 
 # Older ones hang on ec2messages, which AWS gives up: https://github.com/aws/amazon-ssm-agent/blob/mainline/RELEASENOTES.md
@@ -21,6 +20,8 @@ def check(look: Look) -> list[Finding]:
         return [Finding("box", OK, f"`{look.run.box.name}`: none yet; its driver and its way out are looked at when it runs")]
     if found.state != "running":
         return [Finding("box", OK, f"{found.id} is {found.state}; its driver and its way out are looked at when it runs")]
+    if look.run.box.ssh:  # it is for a box whose agent does not answer
+        return _itself(look, found.id)
     wanted = [{"Key": "InstanceIds", "Values": [found.id]}]
     agents = look.aws.client("ssm").describe_instance_information(Filters=wanted)["InstanceInformationList"]
     if not agents or agents[0]["PingStatus"] != "Online":
@@ -41,7 +42,7 @@ def _itself(look: Look, id: str) -> list[Finding]:
     hosts = endpoints(look)
     settings = {"MOUNT_PATH": look.run.box.mount, "REGION": look.run.cloud.region, "GPU": "yes" if look.run.box.gpu else "no", "LEASE": 60}
     settings["HOSTS"] = " ".join(f"{name}={host}:{port}" for name, (host, port) in hosts.items())
-    result = Ssm(look.aws, id).run(compose("look", settings), 60, "doctor")
+    result = plan.transport(look.run)(look.aws, id).run(compose("look", settings), 60, "doctor")
     if result.code != 0:
         what = f"{id} could not look at itself (exit code {result.code}): {result.stderr.strip().splitlines()[-1:] or ''}"
         return [Finding("box", BROKEN, what, "every script would fail so", REMOTE)]

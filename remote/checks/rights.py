@@ -25,6 +25,9 @@ def box_role(look: Look) -> list[Finding]:
     if not roles:
         what = f"there is no instance profile `{name}`" if roles is None else f"the instance profile `{name}` has no role"
         return [Finding("box role", BROKEN, what, "the box acts by it", "name another: `cloud.instance_profile=...`")]
+    if (given := roles[0]["RoleName"]) != look.run.cloud.box_role:
+        what = f"the instance profile `{name}` hands out the role {given}, and `cloud.box_role` is {look.run.cloud.box_role}"
+        return [Finding("box role", BROKEN, what, "your policy lets you pass that role to a box and no other", f"`cloud.box_role={given}`")]
     return _simulated("box role", look, roles[0]["Arn"], permissions.box(permissions.place(look.aws)), f"the role {roles[0]['RoleName']}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conf.problem import Problem
-from remote import box, volume
+from remote import box, permissions, volume
 from remote.aws import Aws
 from twin import world
 
@@ -72,9 +72,15 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
         box.ensure(account, run.box)
     *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
     assert last == "inv up"
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    elsewhere = {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    world.enforce(state(account), [permissions.roles(account.cloud, world.ACCOUNT, world.CALLER)["laptop"]])
     for command in commands:
-        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | elsewhere, capture_output=True)
+    world.enforce(state(account), None)
     moved = box.ensure(account, run.box, **volume.locate(account, run.box.name))
     assert moved["zone"] == "us-east-1b" and moved["instance_id"] != made["instance_id"]
     found = volume.ensure(account, run.box, moved["instance_id"], moved["zone"])
