@@ -5,7 +5,12 @@ VENV := .venv/bin/python
 REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
-.PHONY: help setup run test test-system script-coverage lock smoke check clean clean-machine
+# The system tests that a change waits for; all of them take longer than that.
+SHORT := tests/system/test_scripts.py tests/system/test_unit.py tests/system/test_image.py tests/system/test_machine.py \
+  tests/system/test_faults.py tests/remote/test_volume_system.py tests/remote/test_ssh.py
+PROGRAMS := .ci/run $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
+
+.PHONY: help setup run test test-system test-system-short script-coverage lock smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -52,6 +57,9 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
       echo "they could not be installed: tests that need them are skipped, each with its reason"; fi
 	@$(VENV) -m pytest -n 2 --dist loadfile -m system -rs --durations=20 $(tests)
 
+test-system-short: ## those of them that a change waits for
+	@$(MAKE) test-system tests="$(SHORT)"
+
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/remote/test_script_ends.py \
@@ -64,6 +72,7 @@ lock: setup ## pin every package of the trainer's image
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m ruff check .
+	@.venv/bin/shellcheck $(PROGRAMS)
 	@.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
 	@.venv/bin/zizmor --offline --quiet --no-progress .github/workflows
 

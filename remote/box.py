@@ -243,8 +243,8 @@ def wait_for_agent(aws: Aws, instance_id: str, seconds: int = 600) -> dict:
         pause = min(pause * 1.5, 5)
     raise Problem(
         f"the agent on {instance_id} did not register within {seconds} s",
-        "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or mend the agent: its role needs "
-        "AmazonSSMManagedInstanceCore, its subnet a way to the ssm endpoints; "
+        "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or mend the agent: `inv doctor` "
+        "looks at its role and at its subnet's way to the ssm endpoints; "
         f"`aws ec2 get-console-output --latest --instance-id {instance_id}` shows its boot",
         reason="unreachable",
     )

@@ -141,6 +141,8 @@ def test_the_token_is_in_the_secret_and_nowhere_else(fresh):
         assert token not in text
     for words in ("123456789012", "s3://fine-tune-slm", "huggingface/api-token: stored", "40 USD a month", "names in Parameter Store"):
         assert words in summary
+    role = "arn:aws:iam::123456789012:role/fine-tune-slm-github"
+    assert f"me/mine, with the variables AWS_ROLE_ARN={role} AWS_REGION=us-east-1 ECR_REPOSITORY=fine-tune-slm" in summary
     assert yaml.safe_load((fresh.state / "local.yaml").read_text()) == {"cloud": "twin"}
 
 
