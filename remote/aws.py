@@ -35,15 +35,6 @@ def in_region(text: str, name: str) -> str:
     return QUOTED.sub(placed, text)
 
 
-def in_region(text: str, name: str) -> str:
-    """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
-
-    def placed(quoted: re.Match) -> str:
-        return quoted[0] if "--region" in quoted[0] else REGIONAL.sub(rf"\g<0> --region {name}", quoted[0])
-
-    return QUOTED.sub(placed, text)
-
-
 def may_not(error: Exception) -> bool:
     """Whether AWS refuses it for want of a right."""
     return getattr(error, "response", {}).get("Error", {}).get("Code", "") in DENIED
