@@ -261,7 +261,7 @@ def test_noise_is_as_large_as_the_paper_says_and_only_in_training(tuned, example
         assert model.loss(tuned.eval(), pack) == model.loss(tuned, pack, 0.0)
 
 
-def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(trained):
+def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(trained, settings_for, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _, _, folder = trained("train.trackers=[tensorboard]", "train.eval_every=2")
@@ -271,7 +271,7 @@ def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(tra
     assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3, 4]
     assert [point.value for point in curves.Scalars("train/loss")] == pytest.approx(told, rel=1e-6)
     assert [point.step for point in curves.Scalars("eval/loss")] == [0, 2, 4]
-    settings = schema.Recipe(name="x")
+    settings = settings_for(tmp_path)
     again = trackers.TensorBoard(folder, settings, 2)
     again.log({"train/loss": 7.0}, 3)
     again.close()
