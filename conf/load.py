@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -83,14 +83,8 @@ def fingerprint(run: schema.Recipe) -> str:
     """
     decisive = {key: value for key, value in _plain(run).items() if key not in BESIDES}
     decisive["train"] = {key: value for key, value in decisive["train"].items() if key != "recompute"}
+    decisive["merged"] = run.publish.merged  # it is made and scored before the run is sealed
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def same(made: schema.Recipe, wanted: schema.Recipe) -> bool:
-    """Whether a run that was made is the one that is wanted, whatever has been decided for `auto` since."""
-    if wanted.train.recompute == "auto":
-        made = replace(made, train=replace(made.train, recompute="auto"))
-    return fingerprint(made) == fingerprint(wanted)
 
 
 def _with_local(words: list[str], local: Path) -> list[str]:

@@ -90,7 +90,7 @@ def place(store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
     numbers = [int(found[2]) for run_id in runs.listing(store) if (found := SWEPT.fullmatch(run_id)) and found[1] == name]
     free, mine = max(numbers, default=-1) + 1, {run_id: entry for run_id, entry in made.items() if SWEPT.fullmatch(run_id)[1] == name}
     for job in jobs:
-        before = next((run_id for run_id, (config, _) in mine.items() if load.same(config, job.run)), None)
+        before = next((run_id for run_id, (config, _) in mine.items() if load.fingerprint(config) == load.fingerprint(job.run)), None)
         if before:
             config, job.finished = mine.pop(before)
             job.run.train.recompute = config.train.recompute  # as it was decided then
@@ -114,7 +114,7 @@ def _made(store: Store) -> dict[str, tuple[schema.Run, bool]]:
 def _same_sweep(made: dict[str, tuple[schema.Run, bool]], jobs: list[Job]) -> str | None:
     """The newest sweep that has one of these jobs."""
     for run_id, (config, _) in reversed(made.items()):
-        if any(load.same(config, job.run) for job in jobs):
+        if any(load.fingerprint(config) == load.fingerprint(job.run) for job in jobs):
             return SWEPT.fullmatch(run_id)[1]
     return None
 

@@ -90,7 +90,7 @@ def place(recipes: list[Recipe], words: list[str]) -> list[Job]:
     free = 1 + max((number for number, _ in there), default=-1)
     jobs: list[Job] = []
     for recipe, own in zip(recipes, words, strict=True):
-        folder = next((path for path, before in made.items() if load.same(before, recipe)), None)
+        folder = next((path for path, before in made.items() if load.fingerprint(before) == load.fingerprint(recipe)), None)
         if folder is None:
             folder, free = runs / f"{name}.{free}", free + 1
             recipe.run_id = folder.name

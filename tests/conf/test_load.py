@@ -107,7 +107,7 @@ def test_the_fingerprint_is_of_what_decides_the_result():
     assert load.fingerprint(same) == load.fingerprint(other)
     for decided in ("yes", "no"):  # as a card of another size has it: that is the same run, and it goes on
         assert load.fingerprint(loaded(f"train.recompute={decided}")) == load.fingerprint(same)
-    for change in ("train.lr=1e-3", "seed=18", "model.revision=v1", "kind=smoke"):
+    for change in ("train.lr=1e-3", "seed=18", "model.revision=v1", "kind=smoke", "publish.merged=true"):
         assert load.fingerprint(loaded(change)) != load.fingerprint(same), change
     other.data.train_sha256 = "abc"
     assert load.fingerprint(other) != load.fingerprint(same)
