@@ -176,7 +176,7 @@ def _train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: s
         words = f"{left}. {again} goes on with the sweep, `inv stop-run` ends the run"
         raise KeyboardInterrupt(words) from None
     finally:
-        audit.write(store, "train", time.monotonic() - begun, outcome)
+        audit.write(store, "train", job.run.box.name, time.monotonic() - begun, outcome)
 
 
 def _of_its_own(store: Store, job: Job, problem: Problem) -> bool:
