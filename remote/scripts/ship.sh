@@ -5,9 +5,9 @@
 : "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
 : "${STREAM_PREFIX:?supervise.sh needs STREAM_PREFIX}" "${HUB_SECRET:?supervise.sh needs HUB_SECRET}" "${TOKEN_AGE:?supervise.sh needs TOKEN_AGE}"
 
-# The current run: its id, its folder, its place in S3, and how far its log is there.
-choose() {
-  run_id=$(cat "$MOUNT/current")
+# The current run, or the one that $MOUNT/FILE begins with: its id, its folder, its place in S3, and how far its log is there.
+choose() { # [FILE]
+  run_id=$(head -n 1 "$MOUNT/${1:-current}")
   run="$MOUNT/runs/$run_id"
   target="s3://$BUCKET/$PREFIX/runs/$run_id"
   shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's

@@ -42,6 +42,7 @@ main() {
   [ -z "$going" ] || docker stop "$(container "$going")" >/dev/null
   if mounted; then
     wait_for_delivery "\`inv status\`, then \`inv down\` again"
+    rm -f "$MOUNT/requeue" # whoever takes the box down starts the run again, too
     unmount
     fact changed yes
   else

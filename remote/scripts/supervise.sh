@@ -75,11 +75,14 @@ let_go() {
   log "$(utc) another box has gone on with $run_id: this one lets go of it"
   ask_docker kill "$(container "$run_id")" >/dev/null 2>&1
   rm -rf "$run"
-  rm -f "$MOUNT/current" "$STATE/ending" "$shipped" "$shipped.checkpoints"
+  rm -f "$MOUNT/current" "$MOUNT/requeue" "$STATE/ending" "$shipped" "$shipped.checkpoints"
 }
 
 # One look at the run; it takes PERIOD seconds, less where something ends or somebody rings.
 attend() {
+  if mounted && [ -f "$MOUNT/requeue" ] && [ ! -f "$MOUNT/current" ] && [ ! -f "$STATE/taken" ]; then
+    resume || log "$(utc) $run_id does not go on; trying again in $PERIOD s"
+  fi
   if ! mounted || [ ! -f "$MOUNT/current" ]; then
     doze
     return
@@ -112,6 +115,48 @@ end_run() {
   printf '%s\n' "$@" >"$STATE/ending"
   timeout 150 docker stop "$(container "$run_id")" >/dev/null || log "docker did not stop $run_id"
   finish ended || log "S3 does not have the end of $run_id; the volume has"
+}
+
+# AWS takes a spot box back, and starts it again by itself hours later, when nobody may be looking: its run goes on then, with what
+# was left of `cost.limit`.
+take_back() { # WHEN
+  local going=""
+  ! mounted || going=$(cat "$MOUNT/current" 2>/dev/null)
+  touch "$STATE/taken"
+  PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $1" "it goes on when AWS starts the box again; or at once elsewhere: \`inv up deploy train\`"
+  [ -z "$going" ] || [ -f "$MOUNT/runs/$going/manifest.json" ] || [ -f "$MOUNT/current" ] ||
+    printf '%s\n%s\n' "$going" "$([ ! -f "$STATE/life" ] || echo $(($(cat "$STATE/life") - $(seconds))))" >"$MOUNT/requeue"
+  sync
+}
+
+resume() {
+  local code=0
+  exec 9>"$STATE/run.lock"
+  if flock --timeout 60 9; then revive || code=1; else code=1; fi
+  exec 9>&-
+  return "$code"
+}
+
+revive() {
+  [ -f "$MOUNT/requeue" ] || return 0 # somebody was faster
+  choose requeue
+  case "$(whose)" in
+    unknown) return 1 ;;
+    theirs)
+      let_go
+      return 0
+      ;;
+  esac
+  docker_answers && fetch_token || return 1
+  limit_life "$(tail -n 1 "$MOUNT/requeue")"
+  write_state "$run" starting || return 1
+  if docker start "$(container "$run_id")" >/dev/null; then
+    mv "$MOUNT/requeue" "$MOUNT/current"
+  else
+    write_state "$run" failed stopped "docker could not start the trainer again" "\`inv train\` goes on from the newest checkpoint"
+    rm -f "$MOUNT/requeue"
+    ship end
+  fi
 }
 
 # A trainer that hangs is no use of the box: nothing written for IDLE seconds, no model fetched either, and nothing computed. A GPU
@@ -148,7 +193,7 @@ judge() {
   elif [ $((now - used)) -ge "$IDLE" ]; then
     give_up "idle: no run and no command for $(minutes $((now - used)))"
   elif taken=$(notice); then
-    PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $taken" "\`inv up deploy train\` goes on from the newest checkpoint"
+    take_back "$taken"
     report "spot interruption" || log "S3 did not take the report"
   elif hangs; then
     give_up "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"

@@ -90,6 +90,7 @@ supervise() {
   [ -s "$MOUNT/reserve" ] || head -c 1048576 /dev/zero >"$MOUNT/reserve" # room to say that the disk is full
   printf '%s\n' "$RUN_ID" >"$MOUNT/current.part"
   mv "$MOUNT/current.part" "$MOUNT/current"
+  rm -f "$MOUNT/requeue"
   start_supervisor
 }
 

@@ -566,11 +566,48 @@ def test_a_trainer_that_hangs_is_no_use_of_the_box(box):
 
 def test_a_spot_box_that_is_taken_back_ends_its_run_first(box):
     box.going_on(state="running", exit="143")
-    box.tool("curl", """case "$*" in *PUT*) echo token ;; *) echo '{"action": "stop", "time": "2026-11-22T12:00:00Z"}' ;; esac""")
+    box.tool("curl", NOTICE)
     box.tool("aws", 'case "$*" in *report.json*) cat run/fine-tune-slm/report.json >>reports ;; esac')
     box.supervise()
     assert "2026-11-22T12:00:00Z" in box.told()["evidence"]
     assert '"stopped": "spot interruption"' in (box.root / "reports").read_text()
+
+
+NOTICE = """case "$*" in *PUT*) echo token ;; *) echo '{"action": "stop", "time": "2026-11-22T12:00:00Z"}' ;; esac"""
+
+
+def test_the_run_of_a_spot_box_that_was_taken_back_goes_on_when_aws_starts_it_again(box):
+    """With what was left of the limit of costs; nobody has typed anything."""
+    folder = box.going_on(state="running", exit="143")
+    box.tool("curl", NOTICE)
+    up = int(float(Path("/proc/uptime").read_text().split()[0]))
+    box.put("run/fine-tune-slm/life", f"{up + 500}\n")
+    box.supervise(life=60)
+    run, left = (box.mount / "requeue").read_text().split()
+    assert run == RUN and 400 < int(left) <= 500 and not (box.mount / "current").exists()
+    assert "goes on when AWS starts the box again" in box.told()["hint"]
+
+    for path in (*box.state.glob("*"), box.root / "docker/state"):  # a boot: tmpfs is empty, no container runs
+        path.unlink() if path.is_file() else None
+    box.put("mounted", "")
+    box.tool("curl", "exit 7")
+    box.tool("aws", LOGGED + '; case "$*" in *get-secret-value*) echo hf_token ;; esac')
+    box.tool(
+        "docker",
+        'case "$1" in start) echo running >docker/state; echo "$2" >>docker/started ;; wait) cp run/fine-tune-slm/life seen ;; esac'
+        + DOCKER,
+    )
+    box.supervise(life=3)
+    assert (box.root / "docker/started").read_text() == f"fine-tune-slm-{RUN}\n"
+    assert int((box.root / "seen").read_text()) - up < 600 and (box.state / "hub-token").read_text() == "hf_token\n"
+    assert not (box.mount / "requeue").exists() and folder.exists()
+
+
+def test_nothing_goes_on_by_itself_on_a_box_that_was_taken_down(box):
+    box.put("mounted", "")
+    box.put("mnt/training/requeue", f"{RUN}\n\n")
+    assert box.run("stop", FORCE="no").code == 0
+    assert not (box.mount / "requeue").exists()
 
 
 def test_a_new_supervisor_takes_the_old_one_s_place(box):

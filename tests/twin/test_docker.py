@@ -70,6 +70,13 @@ def test_a_container_that_is_given_a_gpu_can_show_it(box, image):
     assert box.shell(f"docker run --rm --entrypoint nvidia-smi {image} -L").returncode != 0, "docker gives it to nobody else"
 
 
+def test_a_container_that_has_ended_starts_again_with_the_command_that_it_was_made_with(box, image):
+    box.shell(f"docker run --detach --name twice {image} 'echo once; exit 3'")
+    assert box.shell("docker wait twice; docker start twice; docker wait twice").stdout == "3\ntwice\n3\n"
+    assert box.shell("docker logs twice").stdout == "once\nonce\n"
+    assert box.shell("docker start nobody").returncode == 1
+
+
 def test_a_name_is_taken_once(box, image):
     first = box.shell(f"docker run --detach --name taken {image} true").stdout.strip()
     second = box.shell(f"docker run --detach --name taken {image} true")

@@ -16,7 +16,7 @@ from pathlib import Path
 from build import build
 from containers import CONTAINERS, Container, create, erase, foreground, shim, start_detached
 from images import ROOT, image, login, pull, push, ready
-from words import Failure, fill, one, parse, show
+from words import Failure, fill, one, parse, show, write
 
 ABOUT = {
     "ServerVersion": "28.3.3",
@@ -125,6 +125,15 @@ def logs(arguments: list[str]) -> None:
             time.sleep(0.1)
 
 
+def start(arguments: list[str]) -> None:
+    _, rest = parse(arguments, "", "")
+    container = Container(one(rest))
+    if not container.state["Running"]:
+        write(container.folder / "state.json", container.state | {"Status": "created", "Error": ""})
+        start_detached(container, Path(__file__).parent)
+    print(container.name)
+
+
 def stop(arguments: list[str]) -> None:
     options, rest = parse(arguments, "", "--time --timeout")
     container = Container(one(rest))
@@ -174,7 +183,18 @@ def info(arguments: list[str]) -> None:
     print(fill(options["--format"][-1], ABOUT) if "--format" in options else f"Server:\n Server Version: {ABOUT['ServerVersion']}")
 
 
-VERBS = {"login": login, "pull": pull, "image": image, "run": run, "ps": ps, "inspect": inspect, "logs": logs, "stop": stop, "kill": kill}
+VERBS = {
+    "login": login,
+    "pull": pull,
+    "image": image,
+    "run": run,
+    "ps": ps,
+    "inspect": inspect,
+    "logs": logs,
+    "start": start,
+    "stop": stop,
+    "kill": kill,
+}
 VERBS |= {"rm": rm, "wait": wait, "info": info, "build": build, "push": push}
 
 
