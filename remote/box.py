@@ -272,6 +272,9 @@ def _wait(aws: Aws, state: str, instance_id: str) -> None:
     try:
         aws.client("ec2").get_waiter(state).wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 1, "MaxAttempts": 900})
     except WaiterError as error:
+        now = _described(aws, instance_id).state
+        if state == "instance_running" and now in ("stopping", "stopped"):  # an idle box stops itself, at any moment
+            raise Problem(f"{instance_id} is {now}: somebody or the box itself has stopped it just now", "`inv up`", "stopped") from error
         raise Problem(
             f"{instance_id}: {error}", f"`aws ec2 describe-instances --instance-ids {instance_id}`", reason="unreachable"
         ) from error

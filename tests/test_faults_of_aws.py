@@ -57,7 +57,15 @@ STORIES = [
     Story("hub-slow", "publish", options={"seconds": 0.5, "count": 4}),
     Story("hub-error", "publish", "answered 503", "the sealed run", ("inv publish",), {"count": 0}, hint="repeat the command"),
     Story("hub-unauthorized", "publish", "does not accept the token (401)", "the sealed run", ("inv publish",), hint="hf auth login"),
-    Story("hub-cut", "publish", "did not answer", "the sealed run; nothing is uploaded twice", ("inv publish",), hint="repeat the command"),
+    Story(
+        "hub-cut",
+        "publish",
+        "did not answer",
+        "the sealed run; nothing is uploaded twice",
+        ("inv publish",),
+        {"count": 0},
+        hint="repeat the command",
+    ),
     Story("manifest-missing", "publish", "there is no finished smoke run", "the run, finished, on the volume", ("inv train",)),
 ]
 

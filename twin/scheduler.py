@@ -86,7 +86,8 @@ class Scheduler:
         expression, zone = content["ScheduleExpression"], content.get("ScheduleExpressionTimezone") or "UTC"
         if once := AT.fullmatch(expression):
             try:
-                return datetime.fromisoformat(once[1]).replace(tzinfo=UTC if zone == "UTC" else ZoneInfo(zone)).timestamp()
+                meant = datetime.fromisoformat(once[1]).replace(tzinfo=UTC if zone == "UTC" else ZoneInfo(zone)).timestamp()
+                return meant + self.clock.offset  # whoever wrote it down has read the real clock: it is as far away as he meant
             except (ValueError, ZoneInfoNotFoundError) as error:
                 raise wire.Refusal("ValidationException", f"Invalid Schedule Expression {expression}: {error}") from error
         if RATE.fullmatch(expression):

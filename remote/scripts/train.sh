@@ -127,6 +127,8 @@ main() {
   fi
   limit_life "$LIFE_LEFT"
   supervise
+  # Before anybody follows: what S3 has may be how the last attempt ended.
+  aws s3 cp --only-show-errors "$run/state.json" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/state.json"
   fact container "$(container_state "$RUN_ID")"
   fact changed "$changed"
 }

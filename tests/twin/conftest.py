@@ -81,8 +81,8 @@ class Cloud:
         self.scheduler.create_schedule(**request)
 
     def at(self, seconds: float) -> str:
-        """The expression for so many seconds from now on the world's clock."""
-        return f"at({datetime.fromtimestamp(world.forward(self.state, 0) + seconds, UTC):%Y-%m-%dT%H:%M:%S})"
+        """The expression for so many seconds from now on the real clock, which is its author's."""
+        return f"at({datetime.fromtimestamp(time.time() + seconds, UTC):%Y-%m-%dT%H:%M:%S})"
 
     def journal(self) -> str:
         return (self.state / "journal.jsonl").read_text()

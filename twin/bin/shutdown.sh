@@ -12,6 +12,6 @@ for argument; do
     *) echo "shutdown: this emulated shutdown knows -r, -h, -P, -c, now and +MINUTES" >&2; exit 1 ;;
   esac
 done
-echo "$word" $minutes >"$BOX_ROOT/../power.new"
+echo "$word${minutes:+ $minutes}" >"$BOX_ROOT/../power.new"
 mv "$BOX_ROOT/../power.new" "$BOX_ROOT/../power"
 [ -z "$minutes" ] || echo "Shutdown scheduled in $minutes minutes, use 'shutdown -c' to cancel." >&2
