@@ -46,6 +46,12 @@ def explained(repository: str, endpoint: str | None, section: str = "") -> Itera
         raise Problem(
             f"the Hub at {address} did not answer", "check the network, then repeat the command: it goes on where it stopped", "unreachable"
         ) from error
+    except RuntimeError as error:
+        # huggingface_hub puts what befell the upload of a file behind an error that names the file only.
+        if not isinstance(error.__cause__, (HfHubHTTPError, httpx2.HTTPError, ConnectionError)):
+            raise
+        with explained(repository, endpoint, section):
+            raise error.__cause__ from None
 
 
 def _gated(repository: str, page: str, error: GatedRepoError) -> Problem:

@@ -7,6 +7,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import httpx2
 import pytest
 from huggingface_hub import HfApi, ModelCard
 from werkzeug.serving import make_server
@@ -14,6 +15,7 @@ from werkzeug.wrappers import Response
 
 from conf.problem import Problem
 from tests.trainer.finished_run import FACTS, METRICS, RUN_ID, finished, score, sealed, settings, unsealed
+from trainer.hub import explained
 from trainer.publish import publish
 from twin.hub.app import Hub
 
@@ -300,3 +302,10 @@ def test_a_run_without_a_merged_model_says_so_before_anything_is_uploaded(run, h
     with pytest.raises(Problem, match="has no merged model") as caught:
         publish(run, None, True, hub.endpoint, TOKEN, print, merged=True)
     assert "publish.merged=true" in caught.value.hint and not hub.client.repo_exists(NAME)
+
+
+def test_an_upload_that_breaks_off_again_and_again_is_a_hub_that_does_not_answer():
+    with pytest.raises(Problem, match="did not answer"), explained("me/mine", "http://127.0.0.1:1"):
+        raise RuntimeError("Error while uploading 'adapter_model.safetensors' to the Hub.") from httpx2.RemoteProtocolError("cut")
+    with pytest.raises(RuntimeError, match="something else"), explained("me/mine", "http://127.0.0.1:1"):
+        raise RuntimeError("something else")
