@@ -62,7 +62,7 @@ test-system-short: ## those of them that a change waits for
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/remote/test_script_ends.py \
+	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/remote/test_script_ends.py tests/remote/test_build.py tests/remote/test_evaluate_script.py \
 	    tests/remote/test_volume_system.py tests/system/test_chains.py; \
 	  $(VENV) tests/bash_coverage.py $$folder
 
