@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import pytest
 import stand_in_trainer
@@ -97,6 +98,8 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
     going = box.popen("sweep", "--name", "lost", overrides=words)
     try:
         wait_until(lambda: any((box.state / "volumes").rglob("lost.1/checkpoints/step-000002/COMPLETE")))
+        wait_until(lambda: not any("/locks/" in key for key in box.objects()))  # it is watched from here on
+        time.sleep(1)
         os.killpg(going.pid, signal.SIGINT)
         said, _ = going.communicate(timeout=60)
     finally:
