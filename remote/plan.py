@@ -16,7 +16,7 @@ from remote import init as account
 from remote.aws import Aws
 from remote.ssh import Ssh
 from remote.ssm import Ssm
-from remote.step import Call, Fact, Step, body, compose, filled, settings_block
+from remote.step import ABOVE, Call, Fact, Step, body, compose, filled, settings_block
 from remote.transport import Transport
 
 Plan = list[Call | Step]
@@ -66,7 +66,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
     }
     watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
     look_after = {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "LIFE_LEFT": Fact("life_left")}
-    look_after |= {"SUPERVISOR": compose("supervise", _place(run) | _store(run) | watch, "ship")}
+    look_after |= {"SUPERVISOR": compose("supervise", _place(run) | _store(run) | watch)}
     told = [Call(foretell, {"settings": run}, said=False)] if foretell else []
     return [
         *told,
@@ -357,7 +357,8 @@ def _intent(call: Call) -> str:
 def _script(step: Step) -> str:
     # A long value is a script of ours that travels as a setting: its own text is in remote/scripts.
     short = {key: value if len(str(value)) < 200 else f"<{len(value)} characters>" for key, value in step.settings.items()}
-    text = settings_block(short) + ". lib.sh\n" + body(step.script)
+    above = "".join(f". {name}.sh\n" for name in ("lib", ABOVE.get(step.script)) if name)
+    text = settings_block(short) + above + body(step.script)
     return f"script {step.script}.sh, at most {step.timeout} s\n" + "\n".join(f"  | {line}" for line in text.splitlines())
 
 

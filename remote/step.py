@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "scripts"
+ABOVE = {"supervise": "ship", "predict": "finished", "evaluate": "finished"}  # what is sent between lib.sh and a script
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Step:
     spare: str = ""  # what is said, and gone on after, where the box does not take the script or fails at it
 
     def text(self, facts: dict) -> str:
-        """The self-contained bash text: settings, then lib.sh, then the script."""
+        """The self-contained bash text: settings, lib.sh, what else stands above the script, and the script."""
         return compose(self.script, {"LEASE": self.timeout} | filled(self.settings, facts))
 
 
@@ -54,9 +55,9 @@ def filled(settings: dict, facts: dict) -> dict:
     return {key: facts.get(value.name, value) if isinstance(value, Fact) else value for key, value in settings.items()}
 
 
-def compose(script: str, settings: dict, *more: str) -> str:
-    """A script of remote/scripts, with lib.sh and `more` above it, as one text that needs nothing else on the box."""
-    parts = "\n".join(body(name) for name in ("lib", *more, script))
+def compose(script: str, settings: dict) -> str:
+    """A script of remote/scripts, with what it needs above it, as one text that needs nothing else on the box."""
+    parts = "\n".join(body(name) for name in ["lib", *([ABOVE[script]] if script in ABOVE else []), script])
     return f"#!/bin/bash\n{settings_block(settings)}{parts}"
 
 

@@ -5,7 +5,7 @@
 # It is held by a lock: there is one at a time. `set -e` does not hold here either (see ship.sh): it must outlive every failure.
 : "${PERIOD:?supervise.sh needs PERIOD}" "${IDLE:?supervise.sh needs IDLE}" "${LIFE:?supervise.sh needs LIFE}" "${GPU:?supervise.sh needs GPU}"
 
-run_id="" run="" target="" # the current run: ship.sh's choose says which
+run_id="" run="" target="" shipped="" # the current run: ship.sh's choose says which
 
 # PERIOD seconds, or until the container ends.
 rest() {
@@ -99,7 +99,7 @@ attend() {
       ;;
     *)
       if ! finish; then # an end that S3 does not take is no use of the box
-        log "$(utc) S3 does not take the end of $run_id; trying again in $PERIOD s"
+        log "$(utc) the end of $run_id is not in S3 yet; trying again in $PERIOD s"
         doze
         return
       fi
@@ -216,7 +216,7 @@ report() { # WHY IT STOPS
 
 # The box stops itself, with its own role; a shutdown stops it, too, where the role may not.
 give_up() { # WHY
-  local PATIENCE=60 AWS_MAX_ATTEMPTS=2
+  local -x PATIENCE=60 AWS_MAX_ATTEMPTS=2
   log "$(utc) stopping this box: $1"
   end_run failed stopped "the box stopped itself: $1" "\`inv up deploy train\` goes on from the newest checkpoint"
   quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $1" || log "the tag was not taken"

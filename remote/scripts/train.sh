@@ -104,17 +104,17 @@ take_over() {
 }
 
 main() {
-  local state changed=no
+  local now changed=no
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
   [ -x "$PROGRAMS/supervise.sh" ] || fail refused "the box is not set up" "\`inv up\` sets it up"
   need_docker
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
   refuse_second_run
   take_over
-  state=$(container_state "$RUN_ID")
+  now=$(container_state "$RUN_ID")
   if [ -f "$run/manifest.json" ]; then
     write_state "$run" uploading # finished here before, and not delivered
-  elif [ "$state" != running ]; then
+  elif [ "$now" != running ]; then
     rm -f "$STATE/ending"
     need_gpu
     need_gpu_inside

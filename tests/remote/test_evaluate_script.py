@@ -76,7 +76,13 @@ def test_a_trainer_that_fails_is_quoted_without_the_token(box):
 
 def test_a_run_that_this_volume_lacks_is_fetched(box):
     (box.mount / f"runs/{RUN}/manifest.json").unlink()
-    box.tool("aws", AWS.replace("case", 'case "$*" in *evaluate.part*) mkdir -p "$6"; echo "{}" >"$6/manifest.json" ;; esac\ncase', 1))
+    box.tool("aws", AWS.replace("case", 'case "$*" in *finished.part*) mkdir -p "$6"; echo "{}" >"$6/manifest.json" ;; esac\ncase', 1))
     result = box.run("evaluate", **SETTINGS)
     assert result.code == 0, result.stderr
     assert (box.mount / f"runs/{RUN}/manifest.json").exists() and "--include adapter/*" in said(box, "aws")
+
+
+@pytest.mark.parametrize(("script", "more"), [("evaluate", {}), ("predict", {"ASKED": "questions/1"})])
+def test_a_docker_that_does_not_answer_is_not_called_an_image_that_is_missing(box, script, more):
+    box.tool("docker", "exit 1")
+    refused(box.run(script, **SETTINGS | more), "docker on the box does not answer")

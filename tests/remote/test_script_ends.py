@@ -85,7 +85,7 @@ class Box:
         watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0}
         watch |= {"PERIOD": 1, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
         path = self.root / "opt/fine-tune-slm/supervise.sh"
-        path.write_text(compose("supervise", watch, "ship"))
+        path.write_text(compose("supervise", watch))
         result = scripts.run_file(path, self.root, 30)
         assert result.code == -9, result.stderr
         return result.stderr
@@ -438,7 +438,7 @@ def test_an_end_that_s3_does_not_take_is_kept_and_delivered_when_the_box_is_up_a
     box.going_on(phase=phase, exit="1")
     box.tool("aws", '[ "$1" != s3 ]')
     said = box.supervise()
-    assert f"S3 does not take the end of {RUN}" in said and "stopping this box: idle" in said
+    assert f"the end of {RUN} is not in S3 yet" in said and "stopping this box: idle" in said
     assert (box.mount / "current").exists()
     box.put("mounted", "")
     box.tool("aws", LOGGED)

@@ -6,13 +6,12 @@ import pytest
 from conftest import ROOT
 from machine import needed
 
-from remote.step import SCRIPTS, body
+from remote.step import ABOVE, SCRIPTS, body
 from twin.machine import ground
 
 pytestmark = pytest.mark.system
 
 
-ABOVE = {"supervise": "ship"}  # what is sent between lib.sh and a script
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem not in ("lib", *ABOVE.values()))
 
 

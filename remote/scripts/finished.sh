@@ -1,0 +1,45 @@
+#!/bin/bash
+# What predict.sh and evaluate.sh do alike: they ask a finished run's model, in the trainer's image, on a box that does not train.
+#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, HUB_SECRET, GPU (yes, no)
+: "${RUN_ID:?finished.sh needs RUN_ID}" "${IMAGE:?finished.sh needs IMAGE}" "${BUCKET:?finished.sh needs BUCKET}"
+: "${PREFIX:?finished.sh needs PREFIX}" "${HUB_SECRET:?finished.sh needs HUB_SECRET}" "${GPU:?finished.sh needs GPU}"
+
+run="$MOUNT/runs/$RUN_ID"
+
+# Another volume may have trained it.
+fetch_finished() {
+  [ ! -f "$run/manifest.json" ] || return 0
+  rm -rf "$MOUNT/finished.part"
+  aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$MOUNT/finished.part" --exclude "*" \
+    --include manifest.json --include config.yaml --include metrics.json --include "adapter/*"
+  rm -rf "$run"
+  mv "$MOUNT/finished.part" "$run"
+}
+
+# The box is fit to be asked, and has the run's model and a token.
+prepare() {
+  local others
+  mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
+  need_docker
+  docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
+  others=$(ask_docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
+  [ -z "$others" ] || fail refused "${others#fine-tune-slm-} is training on this box, and needs its memory" "wait for it: \`inv logs --follow\`"
+  fetch_finished
+  fetch_token
+}
+
+ask_model() { # WORDS OF THE TRAINER...
+  local gpus=() name="fine-tune-slm-$1"
+  [ "$GPU" = no ] || gpus=(--gpus all)
+  docker rm --force "$name" >/dev/null 2>&1 || true # left by a command that was cut off
+  docker run --rm --interactive --name "$name" --network host --ipc host --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" \
+    --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" \
+    --env HF_ENDPOINT --env HF_HUB_DISABLE_XET --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 "$IMAGE" "$@"
+}
+
+# failed FILE OTHERWISE: end with the trainer's own sentence, which stands in what it has said.
+failed() {
+  hide "$1"
+  tail -n 20 "$1" >&2
+  fail crashed "$(sed -n 's/^error: //p' "$1" | head -n 1 | grep . || echo "$2")" "its own words are above; \`inv status\` shows the box"
+}
