@@ -127,7 +127,7 @@ def _compose(words: list[str]) -> DictConfig:
 
 def _no_such_choice(error: MissingConfigException) -> Problem:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    names = ", ".join(error.options or [])
+    names = ", ".join(name for name in error.options or [] if not name.startswith("_"))  # those are parts of others
     hint = f"choose one of: {names}"
     if group == "model":
         hint += "; or name any model of the Hub: `model.id=owner/name`"
@@ -152,7 +152,7 @@ def _bad_override(error: Exception, words: list[str]) -> Problem:
 def _no_such_setting(key: str) -> Problem:
     known = _paths(schema.Run)
     close = get_close_matches(key, known, n=1, cutoff=0.6)
-    hint = f"did you mean `{close[0]}`?" if close else f"settings are listed in conf/, for example conf/{key.split('.')[0]}/"
+    hint = f"did you mean `{close[0]}`?" if close else f"each is a line in conf/, with its effect: `grep -rn {key.split('.')[-1]} conf/`"
     return Problem(f"there is no setting `{key}`", hint)
 
 

@@ -36,7 +36,8 @@ def test_no_experiment_chooses_a_cloud():
     ("words", "what", "hint"),
     [
         (["train.lrr=3"], "there is no setting `train.lrr`", "`train.lr`"),
-        (["+new=1"], "there is no setting `new`", "conf/"),
+        (["+new=1"], "there is no setting `new`", "`grep -rn new conf/`"),
+        (["cloud=nope"], "there is no cloud `nope`", "choose one of: aws, twin"),
         (["clod=aws"], "there is no setting `clod`", "`cloud`"),
         (["model=gpt5"], "there is no model `gpt5`", "model.id="),
         (["experiment=nope"], "there is no experiment `nope`", "quickstart"),
