@@ -42,7 +42,7 @@ class Laptop:
     def command(self, *verbs: str, overrides: tuple[str, ...] = ()) -> list[str]:
         return [*loaded.inv(), *verbs, *self.words(*overrides)]
 
-    def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 180) -> subprocess.CompletedProcess:
+    def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 600) -> subprocess.CompletedProcess:
         if "twin.start" in verbs:
             loaded.worlds()
         done = subprocess.run(

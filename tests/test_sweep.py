@@ -82,7 +82,7 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         wait_until(lambda: any((box.state / "volumes").rglob("lost.0/checkpoints/step-000002/COMPLETE")))
         for process in trainers(box):
             process.kill()
-        said, _ = going.communicate(timeout=60)
+        said, _ = going.communicate(timeout=300)
     finally:
         going.kill()
     assert going.returncode == 1 and "Traceback" not in said
@@ -101,7 +101,7 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         wait_until(lambda: not any("/locks/" in key for key in box.objects()))  # it is watched from here on
         time.sleep(1)
         os.killpg(going.pid, signal.SIGINT)
-        said, _ = going.communicate(timeout=60)
+        said, _ = going.communicate(timeout=300)
     finally:
         going.kill()
     assert going.returncode == 130 and "lost.1 goes on, and no job begins after it. `inv sweep --name lost -- " in said

@@ -24,7 +24,7 @@ ACCOUNT = {
 }
 
 
-def until(condition, seconds=15.0):
+def until(condition, seconds=60.0):
     """The first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -118,7 +118,7 @@ class Box:
         """The script as a process of the box, without the way through the agent."""
         path = f"{self.root}/usr/bin:/usr/bin:/bin"
         environment = self.cloud.environment() | {"BOX_ROOT": str(self.root), "PATH": path}
-        return subprocess.run(["bash", "-c", script], env=environment, cwd=self.root, capture_output=True, text=True, timeout=30)
+        return subprocess.run(["bash", "-c", script], env=environment, cwd=self.root, capture_output=True, text=True, timeout=120)
 
     def attach_volume(self) -> tuple[str, Path]:
         """A blank volume's id and where the box sees it."""

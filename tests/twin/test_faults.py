@@ -30,7 +30,7 @@ def cloud(tmp_path_factory, account, another):
     state = tmp_path_factory.mktemp("a hard world")
     world.start(state, {}, account)
     made = another(state)
-    once = Config(retries={"total_max_attempts": 1}, read_timeout=20)
+    once = Config(retries={"total_max_attempts": 1}, read_timeout=60)
     found = world.environment(state)
     for service in ("ec2", "ssm", "s3", "sts", "ecr"):  # without the retries that would hide what is tested here
         made.clients[service] = boto3.Session("twin", "twin", region_name="us-east-1").client(
@@ -233,7 +233,7 @@ def hub(cloud, path: str = "/api/whoami-v2", body: bytes | None = None) -> int:
     headers = {"Authorization": f"Bearer {environment['HF_TOKEN']}"}
     request = urllib.request.Request(environment["HF_ENDPOINT"] + path, body, headers, method="PUT" if body else "GET")
     try:
-        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20).status
+        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).status
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -443,7 +443,7 @@ for name in "abc":
 def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, moment, kept):
     strike(cloud, "laptop-killed", after=1, moment=moment)
     run = [sys.executable, "-c", CALLS, moment]
-    done = subprocess.run(run, env=cloud.environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(run, env=cloud.environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == -9 and done.stdout == "a\n"
     keys = [one["Key"] for one in cloud.s3.list_objects_v2(Bucket="things", Prefix=f"calls/{moment}")["Contents"]]
     assert keys == [f"calls/{moment}{name}" for name in kept]
@@ -452,7 +452,7 @@ def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, mome
 
 def test_the_laptop_is_killed_at_its_first_read_when_any_call_counts(cloud):
     strike(cloud, "laptop-killed", calls="all")
-    done = subprocess.run([sys.executable, "-c", CALLS, "read"], env=cloud.environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", CALLS, "read"], env=cloud.environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == -9 and done.stdout == ""
 
 
