@@ -269,7 +269,7 @@ def evaluate(c, split, run=None, scaffold=False):
     from trainer.report import summary
 
     config = settings(c)
-    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.path, summary, scaffold), None, audited=False)
+    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.usable, summary, scaffold), None, audited=False)
 
 
 @task(help={"json": "for programs"})
@@ -540,6 +540,12 @@ def bench_trainer(c, steps=4, rounds=2, shape=None):
     """Time training beside TRL: tokens a second, peak memory, losses."""
     words = [sys.executable, "tests/bench/trainer.py", "--steps", str(steps), "--rounds", str(rounds)]
     c.run(shlex.join(words + (["--shape", shape] if shape else [])))
+
+
+@task(help={"steps": "timed steps of each turn", "rounds": "turns of each"})
+def bench_levers(c, steps=2, rounds=2):
+    """Time a step without one lever of training at a time: tokens a second, peak memory, losses."""
+    c.run(shlex.join([sys.executable, "tests/bench/levers.py", "--steps", str(steps), "--rounds", str(rounds)]))
 
 
 def whole(option: str, text: str | None) -> int | None:
@@ -852,6 +858,7 @@ bench = Collection("bench")
 bench.add_task(bench_cli, "cli")
 bench.add_task(bench_status, "status")
 bench.add_task(bench_trainer, "trainer")
+bench.add_task(bench_levers, "levers")
 namespace.add_collection(twin)
 namespace.add_collection(data)
 namespace.add_collection(images)

@@ -75,9 +75,25 @@ def asked(what: str) -> list[str]:
     if not path.is_file():
         raise Problem(f"there is no file {what}", "name a file, or give the text itself", reason="bad_data")
     body = path.read_text(encoding="utf-8")
-    lines = [line for line in body.split("\n") if line.strip()] if path.suffix == ".jsonl" else [json.dumps({"input": body})]
+    lines = _objects(what, body) if path.suffix == ".jsonl" else [json.dumps({"input": body})]
     if not lines:
         raise Problem(f"{what} has no text", 'write a JSON object a line, such as {"input": "..."}', reason="bad_data")
+    return lines
+
+
+def _objects(name: str, body: str) -> list[str]:
+    """The lines of a file of rows, each a JSON object: what a line must hold besides is the trainer's to say."""
+    lines = []
+    for number, line in enumerate(body.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise Problem(f"{name}:{number}: the line is no JSON object", 'write {"input": "..."} or {"prompt": "..."}', "bad_data")
+        lines.append(line)
     return lines
 
 

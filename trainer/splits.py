@@ -21,6 +21,12 @@ def path(data: Data, split: str) -> Path:
     raise Problem(f"there is no {split}.jsonl in {folder}, and no file {split}", f"see what there is: `ls {folder}`", "bad_data")
 
 
+def usable(data: Data, split: str) -> Path:
+    """The same file, once all its rows could be read."""
+    rows(data, split)
+    return path(data, split)
+
+
 def _named(setting: str, source: str) -> Path:
     hint = f"give another: `{setting}=FILE.jsonl`"
     if source.startswith("hub:"):

@@ -37,9 +37,14 @@ ask_model() { # WORDS OF THE TRAINER...
     --env HF_ENDPOINT --env HF_HUB_DISABLE_XET --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 "$IMAGE" "$@"
 }
 
-# failed FILE OTHERWISE: end with the trainer's own sentence, which stands in what it has said.
+# failed FILE OTHERWISE: end with the trainer's own sentence and hint, which stand in what it has said; else with its last line.
 failed() {
+  local what hint
   hide "$1"
   tail -n 20 "$1" >&2
-  fail crashed "$(sed -n 's/^error: //p' "$1" | head -n 1 | grep . || echo "$2")" "its own words are above; \`inv status\` shows the box"
+  what=$(sed -n 's/^error: //p' "$1")
+  hint=$(sed -n 's/^hint: //p' "$1")
+  hint=${hint%%$'\n'*}
+  [ -n "$what" ] || what="$2: $(tail -n 1 "$1")"
+  fail crashed "${what%%$'\n'*}" "${hint:-the same command again; \`inv status\` shows the box}"
 }

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,7 +155,8 @@ def _random_base(sizes: dict):
     return model
 
 
-def ours(asked: argparse.Namespace) -> dict:
+def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
+    """A few steps of ours; `change` may take settings and base model before the first one."""
     from conf import schema
     from trainer import attention, loop, optimizer, plan
     from trainer.pack import packs
@@ -162,6 +164,8 @@ def ours(asked: argparse.Namespace) -> dict:
 
     settings, base, tuned, steps = job(asked)
     settings.quant.kind = schema.Quantisation.nf4 if asked.shape else schema.Quantisation.none
+    if change:
+        change(settings, base)
     learner, losses, marks = optimizer.build(tuned, settings.train), [], []
     with attention.packed(base.model):
         for number, rows in enumerate(steps, start=1):

@@ -34,3 +34,11 @@ def test_a_long_text_is_no_file_name_and_an_empty_file_asks_nothing(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n")
     with pytest.raises(Problem, match="has no text"):
         answers.asked(str(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("line", ["not json", '["a"]', "3"])
+def test_a_line_that_is_no_object_is_named_before_anything_is_sent(tmp_path, line):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(f'{{"input": "a"}}\n\n{line}\n')
+    with pytest.raises(Problem, match=r"rows\.jsonl:3: the line is no JSON object"):
+        answers.asked(str(rows))

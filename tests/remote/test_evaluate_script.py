@@ -67,11 +67,17 @@ def test_other_rows_than_were_meant_are_not_scored(box):
 
 
 def test_a_trainer_that_fails_is_quoted_without_the_token(box):
-    box.put("examine.sh", 'echo "scoring"; echo "error: out of memory beside hf_secret"; exit 1')
+    box.put("examine.sh", 'echo "scoring"; echo "error: out of memory beside hf_secret"; echo; echo "hint: use less"; exit 1')
     result = box.run("evaluate", **SETTINGS)
     refused(result, "out of memory beside *********", "crashed")
+    assert result.facts["hint"] == "use less"
     assert "hf_secret" not in result.stdout + result.stderr
     assert "evaluations" not in said(box, "aws")
+
+
+def test_a_trainer_that_ends_without_a_sentence_is_quoted_by_its_last_line(box):
+    box.put("examine.sh", 'echo "scoring"; echo "Segmentation fault"; exit 139')
+    refused(box.run("evaluate", **SETTINGS), "the trainer could not score the run: Segmentation fault", "crashed")
 
 
 def test_a_run_that_this_volume_lacks_is_fetched(box):

@@ -97,3 +97,10 @@ def test_rows_are_measured_as_the_model_will_read_them(tiny, template):
 def test_a_tokenizer_that_cannot_be_had_is_said_and_words_are_counted():
     ruler = lengths.ruler(load.load(["cloud=twin", "model.id=nobody/nothing"]).model, "nobody/nothing", offline=True)
     assert ruler.unit == "words" and "nobody/nothing is not in the cache" in ruler.note
+
+
+def test_rows_that_cannot_be_read_are_told_before_a_box_is_asked_to_score_them(tmp_path):
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\nnot json\n')
+    with pytest.raises(Problem, match=r"mine\.jsonl:2"):
+        splits.usable(load.load(["cloud=twin"]).data, str(rows))
