@@ -21,10 +21,15 @@ GRADE = "cloud.grade=machine"
 MOUNT = "/mnt/training"
 
 
+def lacking(reason: str) -> None:
+    """Skips the test and says why; in CI, where all is installed, it fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
 def needed(*programs: str) -> None:
-    """Skips the test where root or a program is missing, with what helps; in CI, where all is installed, it fails."""
+    """A test that needs root and these programs is skipped where they are missing, with what helps."""
     if reason := ground.missing(*programs):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        lacking(reason)
 
 
 def may_resize() -> bool:

@@ -25,7 +25,8 @@ def draw(events: list[dict]) -> list[tuple[str, Markup]]:
         ("Throughput", "tokens a second", [("tokens a second", TUNED, _points(steps, "tok_s"))]),
         ("Peak memory", "GB", [("peak memory", TUNED, [(step, size / 1e9) for step, size in _points(steps, "mem")])]),
     ]
-    return [(title, _plot(label, series)) for title, label, series in curves if any(points for _, _, points in series)]
+    last = max(event["step"] for event in steps + held_out)
+    return [(title, _plot(label, series, last)) for title, label, series in curves if any(points for _, _, points in series)]
 
 
 def _points(events: list[dict], key: str) -> list[tuple[int, float]]:
@@ -33,21 +34,25 @@ def _points(events: list[dict], key: str) -> list[tuple[int, float]]:
     return sorted({event["step"]: event[key] for event in events if event.get(key) is not None}.items())
 
 
-def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]]) -> Markup:
+def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], last: int) -> Markup:
     import matplotlib  # 60 MB that the laptop does without: only who seals a run draws
 
     matplotlib.use("svg")
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 9, "text.color": TEXT, "axes.labelcolor": TEXT}
+    style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}
     with matplotlib.rc_context(style | {"xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "grid.color": GRID}):
         figure, axes = pyplot.subplots(figsize=(4.6, 2.7), layout="constrained")
         shown = [entry for entry in series if entry[2]]
         for name, colour, points in shown:
             marker = "o" if len(points) <= 40 else None
-            axes.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.8, marker=marker, markersize=3.5)
+            # Dashes tell the two apart where colours do not.
+            line = {"linestyle": "--" if colour == BASE else "-", "linewidth": 1.8, "marker": marker, "markersize": 3.5}
+            axes.plot(*zip(*points, strict=True), color=colour, label=name, **line)
         axes.set(xlabel="step", ylabel=label)
+        # The same steps under every curve: one measurement of many stands where it was made, and no step is a fraction.
+        axes.set_xlim(0, last * 1.03)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         highest = max(value for _, _, points in shown for _, value in points)
         axes.set_ylim(0, highest * 1.08 or 1)
@@ -66,7 +71,7 @@ def _inline(svg: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label} by step">', svg, count=1)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
+    svg = re.sub(r"font-family: [^;\"]*; ", "", svg)  # the page's own is inherited
     for stand_in, colour in COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return svg

@@ -68,7 +68,7 @@ def test_a_field_s_bar_carries_its_interval(page):
 
 def test_slices_and_the_difference_are_shown_where_they_were_measured(page, tmp_path):
     assert "by phenomenon" in page and "negation <small>9 rows</small>" in page and "0.099 → <b>0.612</b>" in page
-    assert "+0.640 <small>0.580 – 0.700</small>" in page
+    assert "+0.640 <small>+0.580 to +0.700</small>" in page
     bare = {side: {key: value for key, value in METRICS[side].items() if key != "slices"} for side in ("base", "tuned")}
     folder = finished(tmp_path)
     (folder / "metrics.json").write_text(json.dumps({**METRICS, **bare, "difference": None}))
@@ -93,6 +93,7 @@ def test_curves_have_axes_and_follow_the_reader_s_colours(page):
     for label in ("loss (nats) by step", "share by step", "learning rate by step", "tokens a second by step", "GB by step"):
         assert f'aria-label="{label}"' in page
     assert ">held-out</text>" in page and ">step</text>" in page
+    assert "DejaVu" not in page and page.count("font-family") == 0, "the page's own font"
     assert "var(--tuned)" in page and "#030303" not in page and "prefers-color-scheme: dark" in page
 
 
@@ -101,6 +102,23 @@ def test_steps_done_again_after_an_interruption_count_once(folder):
     undone = [{**event, "loss": 9.9} for event in events if event.get("step", 0) > 8]
     at = next(index for index, event in enumerate(events) if event.get("step", 0) > 8)
     assert curves.draw([*events[:at], *undone, *events[at:]]) == curves.draw(events)
+
+
+@pytest.mark.parametrize("kept", [{1}, {8}, {16}])
+def test_steps_are_whole_numbers_under_every_curve(folder, kept):
+    """One step in all, or one measurement of many: no axis names the 7.6th step, and all of them show the same steps."""
+    events = files.lines(folder / "events.jsonl")
+    few = [event for event in events if event["event"] == "step" and event["step"] <= max(kept)]
+    few += [{"event": "eval", "step": max(kept), "loss": 0.8, "token_match": 0.6, "field_match": 0.3}]
+    axes = [re.findall(r"<text[^>]*>([^<]*)</text>", svg.partition('id="matplotlib.axis_2"')[0])[:-1] for _, svg in curves.draw(few)]
+    assert len(axes) == 5 and all(axis == axes[0] for axis in axes)
+    assert axes[0][0] == "0" and all(step.isdigit() for step in axes[0]) and int(axes[0][-1]) in (max(kept), max(kept) - 1)
+
+
+def test_curves_are_told_apart_without_colours(folder):
+    curve = dict(curves.draw(files.lines(folder / "events.jsonl")))["Loss per answer token"]
+    lines = re.findall(r'<path [^>]*style="([^"]*stroke: var\(--(?:tuned|base)\)[^"]*stroke-width: 1.8[^"]*)"', curve)
+    assert {("--base" in line, "stroke-dasharray" in line) for line in lines} == {(True, True), (False, False)}
 
 
 def test_the_same_run_makes_the_same_page(folder, page):
@@ -124,6 +142,15 @@ def test_free_text_answers_are_shown_side_by_side(tmp_path):
     (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = report.render(folder)
     assert '<pre class="differs">No &lt;idea&gt;</pre>' in text and '<pre class="">because.</pre>' in text
+    assert "the only row; what differs" in text and "F1 of each field" not in text and "The merged model" not in text
+
+
+def test_an_answer_of_nothing_is_called_so(tmp_path):
+    folder = finished(tmp_path)
+    silent = [PREDICTIONS[0] | {"base": "", "tuned": " \n"}, PREDICTIONS[1]]
+    (folder / "predictions.jsonl").write_text("".join(files.line(row) for row in silent))
+    text = report.render(folder)
+    assert text.count('<pre class="differs"><em>nothing</em></pre>') == 2 and "all 2 rows; what differs" in text
 
 
 def test_a_terminal_gets_base_and_tuned_as_plain_rows():
