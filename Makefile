@@ -7,7 +7,7 @@ MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
 # The system tests that a change waits for; all of them take longer than that.
 SHORT := tests/system/test_scripts.py tests/system/test_unit.py tests/system/test_image.py tests/system/test_machine.py \
-  tests/system/test_faults.py tests/remote/test_volume_system.py tests/remote/test_ssh.py
+  tests/system/test_faults.py tests/remote/test_volume_system.py tests/remote/test_ssh.py tests/trainer/test_page_in_a_browser.py
 PROGRAMS := .ci/run $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
 
 .PHONY: help setup run test test-system test-system-short script-coverage lock smoke check clean clean-machine
@@ -28,7 +28,7 @@ setup: .venv/installed $(MODELS) ## the virtual environment and the two small mo
 	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=3)' 2>/dev/null; \
 	  then echo "installing $$torch for CPUs, about 200 MB"; $(VENV) -m pip install --quiet "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
 	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(VENV) -m pip install --quiet "$$torch"; fi; }
-	@echo "installing the rest, about 900 MB"
+	@echo "installing the rest, about 1.1 GB"
 	@$(VENV) -m pip install --quiet $(REQUIREMENTS:%=-r %)
 	@touch $@
 
@@ -53,8 +53,9 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
 	@packages=$$($(VENV) -m twin.machine.ground); \
 	  if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
-	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$packages >/dev/null || \
-      echo "they could not be installed: tests that need them are skipped, each with its reason"; fi
+	    apt-get update --quiet=2; for package in $$packages; do \
+	      apt-get install --quiet=2 --yes --no-install-recommends $$package >/dev/null || \
+	      echo "$$package could not be installed: tests that need it are skipped, each with its reason"; done; fi
 	@$(VENV) -m pytest -n 2 --dist loadfile -m system -rs --durations=20 $(tests)
 
 test-system-short: ## those of them that a change waits for

@@ -97,6 +97,17 @@ class Laptop:
         return self.client("s3").get_object(Bucket="fine-tune-slm", Key=key)["Body"].read()
 
 
+@pytest.fixture(scope="session")
+def sshd():
+    """Nothing but that it is there; who is not root can use it, too."""
+    from machine import lacking
+
+    from twin.machine import ground
+
+    if not ground.program("sshd"):
+        lacking("it needs Debian's openssh-server: apt-get install --no-install-recommends openssh-server")
+
+
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory):
     """A laptop whose world runs; it ends with the module."""

@@ -3,12 +3,8 @@
 import pytest
 
 from twin import world
-from twin.machine import ground
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not ground.program("sshd"), reason="it needs Debian's openssh-server: apt-get install openssh-server"),
-]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("sshd")]
 
 
 def ingress(laptop) -> list[str]:

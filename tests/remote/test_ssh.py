@@ -14,12 +14,8 @@ from remote.ssh import Ssh
 from remote.ssm import Ssm
 from twin import world
 from twin.doors import whoever
-from twin.machine import ground
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not ground.program("sshd"), reason="it needs Debian's openssh-server: apt-get install openssh-server"),
-]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("sshd")]
 BASH = "#!/bin/bash\n"
 
 

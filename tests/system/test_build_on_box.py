@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Laptop
+from machine import needed
 
 from remote import context
 from twin import world
@@ -42,8 +43,7 @@ class Machine(Laptop):
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
     """A laptop whose box is up, with a Debian and an image of wheels in its docker: the build needs no index."""
-    if reason := ground.missing():
-        pytest.skip(reason)
+    needed()
     made = Machine(tmp_path_factory.mktemp("a laptop"))
     try:
         made.inv("twin.start", "up")

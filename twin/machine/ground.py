@@ -23,6 +23,7 @@ TESTED = {
     "systemd-analyze": "systemd",
     "shellcheck": "shellcheck",
     "docker-compose": "docker-compose",
+    "chromium": "chromium",
 }
 
 
