@@ -66,8 +66,8 @@ class Wandb:
         self.module.init(project=settings.name, name=folder.name, config={"config": load.dump(settings)}, **self.own(folder))
 
     def own(self, folder: Path) -> dict:
-        # By this id a later attempt goes on with the same curves.
-        return {"id": folder.name, "resume": "allow"}
+        # By this id a later attempt goes on with the same curves. What is printed is left out: it may quote rows.
+        return {"id": folder.name, "resume": "allow", "settings": self.module.Settings(console="off")}
 
     def log(self, figures: dict[str, float], step: int) -> None:
         self.module.log(figures, step=step)
