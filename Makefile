@@ -28,7 +28,7 @@ setup: .venv/installed $(MODELS) ## the virtual environment and the two small mo
 	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=3)' 2>/dev/null; \
 	  then echo "installing $$torch for CPUs, about 200 MB"; $(VENV) -m pip install --quiet "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
 	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(VENV) -m pip install --quiet "$$torch"; fi; }
-	@echo "installing the rest, about 1.1 GB"
+	@echo "installing the rest, about 900 MB"
 	@$(VENV) -m pip install --quiet $(REQUIREMENTS:%=-r %)
 	@touch $@
 
@@ -56,6 +56,7 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
 	    apt-get update --quiet=2; for package in $$packages; do \
 	      apt-get install --quiet=2 --yes --no-install-recommends $$package >/dev/null || \
 	      echo "$$package could not be installed: tests that need it are skipped, each with its reason"; done; fi
+	@$(VENV) -m pip install --quiet -r tests/system/requirements.txt
 	@$(VENV) -m pytest -n 2 --dist loadfile -m system -rs --durations=20 $(tests)
 
 test-system-short: ## those of them that a change waits for

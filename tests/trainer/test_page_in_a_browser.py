@@ -19,7 +19,7 @@ TOO_WIDE = """[...document.querySelectorAll("body *")].filter(one => !one.closes
 @pytest.fixture(scope="module")
 def browser():
     if find_spec("playwright") is None:
-        lacking("it needs a browser's driver: pip install -r tests/requirements.txt")
+        lacking("it needs a browser's driver: pip install -r tests/system/requirements.txt")
     place = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if place is None:
         lacking("it needs a browser: apt-get install --no-install-recommends chromium")
