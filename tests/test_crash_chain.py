@@ -1,58 +1,42 @@
 """The laptop dies at any call: the same verb again, and the end is the same as if nothing had happened."""
 
 import json
-import os
 import signal
-import subprocess
 
 import pytest
 import stand_in_trainer
-from conftest import HOSTILE, ROOT
+from crash import killed
 from test_chain import runs
 from test_recovery import wait_until
 
-pytestmark = pytest.mark.system  # a minute: every verb is killed at every call
+pytestmark = pytest.mark.system  # minutes: every verb is killed at every call
 CHAIN = ("up", "deploy", "train", "publish", "down")
+HUB = {"POST api/repos/create", "PUT api/lfs/*", "POST */commit/main", "POST */tag/*"}
 CHANGES = {
     "up": {"PutObject locks", "RunInstances", "CreateSchedule", "CreateVolume", "AttachVolume", "PutParameter", "SendCommand setup"},
     "deploy": {"SendCommand volume", "CreateTags", "SendCommand deploy", "PutObject audit", "DeleteObject locks"},
     "train": {"PutObject inputs", "PutObject runs config.yaml", "SendCommand train", "PutObject audit"},
-    "publish": {"PutObject runs published.json", "PutObject audit"},
+    "publish": {*HUB, *(f"before {call}" for call in HUB), "PutObject runs published.json", "PutObject audit"},
     "down": {"SendCommand stop", "StopInstances", "DeleteSchedule", "PutObject audit"},
 }
 READS = {
     "up": {"GetCallerIdentity", "DescribeInstances", "DescribeVolumes", "DescribeInstanceInformation", "GetCommandInvocation"},
     "deploy": {"DescribeInstances", "DescribeVolumes", "DescribeImages", "GetCommandInvocation"},
     "train": {"GetSecretValue", "DescribeInstances", "HeadBucket", "ListObjectsV2", "GetCommandInvocation", "GetObject runs state.json"},
-    "publish": {"ListObjectsV2", "GetObject runs manifest.json", "GetSecretValue"},
+    "publish": {"ListObjectsV2", "GetObject runs manifest.json", "GetSecretValue", "GET */refs", "GET */tree/main", "GET */resolve"},
     "down": {"DescribeInstances", "GetCommandInvocation"},
 }
-
-
-def killed(laptop, verb: str) -> list[str]:
-    """The verb's calls, in the order in which it was killed at each; at last it has ended by itself, and well."""
-    mark = laptop.folder / f"killed-{verb}"
-    mark.write_text("")
-    environment = os.environ | HOSTILE | {"PYTHONPATH": str(ROOT / "tests/killed"), "KILLED_AT": str(mark)}
-    command = laptop.command(verb, overrides=("train.steps=4",))
-    while True:
-        done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=180)
-        calls = mark.read_text().splitlines()
-        if done.returncode != -signal.SIGKILL:
-            assert done.returncode == 0, f"after it had been killed at {calls}: {done.stdout}{done.stderr}"
-            return calls
 
 
 @pytest.fixture(scope="module")
 def calls(laptop):
     """Every verb of the chain has been killed at every call; which calls these were."""
     stand_in_trainer.register(laptop.state)
-    return {verb: killed(laptop, verb) for verb in CHAIN}
+    return {verb: killed(laptop, verb, overrides=("train.steps=4",)) for verb in CHAIN}
 
 
 @pytest.mark.parametrize("verb", CHAIN)
 def test_it_was_killed_at_every_call_that_matters(calls, verb):
-    print(len(calls[verb]), calls[verb])
     assert CHANGES[verb] | READS[verb] <= set(calls[verb])
 
 

@@ -13,7 +13,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-LIBRARIES = ("boto3", "hydra", "invoke.main", "jinja2", "rich.live", "rich.table", "tokenizers", "trainer.splits", "twin.world", "tasks")
+LIBRARIES = (
+    "boto3",
+    "httpx2",
+    "hydra",
+    "invoke.main",
+    "jinja2",
+    "rich.live",
+    "rich.table",
+    "tokenizers",
+    "trainer.splits",
+    "twin.world",
+    "tasks",
+)
 ROOMS = ("audit", "clean", "costs", "follow", "hub", "plan", "show", "ssm", "status", "store")
 SERVICES = ("ec2", "ssm", "s3", "sts", "ecr", "scheduler", "secretsmanager", "pricing")
 
