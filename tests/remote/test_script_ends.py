@@ -186,6 +186,16 @@ def test_cancel_needs_the_volume_and_a_run_on_it(box):
     refused(box.run("cancel"), "no run goes on", "refused")
 
 
+def test_cancel_asked_again_names_the_run_that_it_has_cancelled_and_no_other(box):
+    box.put("mounted", "")
+    for name, phase, moment in (("earlier", "cancelled", 1), ("last", "done", 2)):
+        box.put(f"mnt/training/runs/{name}/state.json", f'{{"phase": "{phase}"}}')
+        os.utime(box.root / f"mnt/training/runs/{name}/state.json", (moment, moment))
+    refused(box.run("cancel"), "no run goes on", "refused")
+    os.utime(box.root / "mnt/training/runs/earlier/state.json", (3, 3))
+    assert box.run("cancel").facts == {"run_id": "earlier", "phase": "cancelled", "changed": "no"}
+
+
 def train(box, **settings) -> Result:
     given = {"RUN_ID": RUN, "IMAGE": "r/i@sha256:0", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "hub", "GPU": "no"}
     return box.run("train", **given | {"NEED_GB": 1} | settings)
