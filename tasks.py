@@ -136,7 +136,7 @@ def down(c, force=False, snapshot=False, purge=False, yes=False):
     """Stop the box, once everything is delivered."""
     run = settings(c)
     parts = planned().purge(run, force, yes, snapshot) if purge else planned().down(run, force, snapshot)
-    copy = "; {snapshot} is a copy of the volume" if snapshot else ""
+    copy = "; {copied}" if snapshot else ""
     done = f"box and volume `{run.box.name}` are gone{copy}" if purge else f"{{instance_id}} is {{state}}{copy}"
     perform(c, run, "down", parts, f"{done}. Next: `inv report`")
 

@@ -194,6 +194,14 @@ def _zone(aws: Aws, box: schema.Box, volume_zone: str | None) -> str | None:
     return zone
 
 
+def last_start(aws: Aws, name: str) -> datetime | None:
+    """When a box of this name was started last, be it gone by now: AWS shows it for another hour. None where there was none."""
+    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    starts = [entry["LaunchTime"] for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]]
+    return max(starts, default=None)
+
+
 def _ended(aws: Aws, name: str) -> int:
     """How many boxes of this name have ended lately: AWS shows them for an hour."""
     filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ["shutting-down", "terminated"]}]

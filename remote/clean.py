@@ -46,8 +46,9 @@ def remove(aws: Aws, removed: str, going: str) -> dict:
 def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> dict:
     """List what goes with the box, and ask."""
     store, found, disk = Store(aws), box.find(aws, name), volume.zone(aws, name)
-    if found is None and disk is None:
-        raise Problem(f"there is neither a box nor a volume named `{name}`", "`inv status` shows what there is", reason="refused")
+    if found is None and disk is None:  # whoever asks again has not seen the answer
+        print(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is", file=sys.stderr, flush=True)
+        return {}
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
     parts = [f"the box `{name}` ({found.id}) with its root disk"] if found else []
     parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []

@@ -7,7 +7,7 @@ import time
 from conf import schema
 from conf.problem import Problem
 from remote.aws import Aws
-from remote.box import BOX, OWNER
+from remote.box import BOX, OWNER, last_start
 
 OURS = "fine-tune-slm:created"
 BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it calls blank may ever be formatted
@@ -67,14 +67,28 @@ def snapshot(aws: Aws, name: str) -> dict:
     found = _find(aws, name)
     if found is None:
         print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
-        return {"snapshot": "none"}
+        return {"snapshot": "none", "copied": "no copy of the volume was made"}
+    if made := _copy_as_it_is(aws, found, name):
+        return {"snapshot": made, "copied": f"{made} is a copy of the volume already"}
     tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
     made = aws.client("ec2").create_snapshot(
         VolumeId=found["VolumeId"],
         Description=f"fine-tune-slm {name}",
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
     )
-    return {"snapshot": made["SnapshotId"]}
+    return {"snapshot": made["SnapshotId"], "copied": f"{made['SnapshotId']} is a copy of the volume"}
+
+
+def _copy_as_it_is(aws: Aws, found: dict, name: str) -> str | None:
+    """A copy of ours that began when the volume's box, which writes to it, had stopped for the last time: CreateSnapshot has no token."""
+    since = [last_start(aws, name), *(entry["AttachTime"] for entry in found["Attachments"])]
+    if since[0] is None:
+        return None
+    mine = [{"Name": "volume-id", "Values": [found["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
+    mine += [{"Name": f"tag:{OWNER}", "Values": [aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
+    copies = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
+    # A box's start is told to the second.
+    return next((one["SnapshotId"] for one in copies if one["StartTime"].replace(microsecond=0) > max(since)), None)
 
 
 def delete(aws: Aws, name: str) -> dict:

@@ -1,5 +1,6 @@
 """The end of a box: stopped first and whatever else fails; for good where that is wanted, whenever it is cut short."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def there(aws) -> dict:
     return {
         "instances": [one["InstanceId"] for group in groups for one in group["Instances"]],
         "volumes": [one["VolumeId"] for one in ec2.describe_volumes(Filters=mine)["Volumes"]],
-        "snapshots": [one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]],
+        "snapshots": sorted(one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]),
     }
 
 
@@ -100,12 +101,27 @@ def test_a_purge_that_was_cut_short_ends_with_the_same_command(aws, run, monkeyp
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, name, killed)
         plan.perform(plan.purge(run, False, True), aws, Scripts(DELIVERED))
-    if (name, before) == ("delete", False):
-        with pytest.raises(Problem, match="there is neither a box nor a volume named `ending`"):
-            plan.perform(plan.purge(run, False, True), aws, Scripts())
-    else:
-        plan.perform(plan.purge(run, False, True), aws, Scripts(DELIVERED))
+    plan.perform(plan.purge(run, False, True), aws, Scripts(DELIVERED))
     assert there(aws) == {"instances": [], "volumes": [], "snapshots": []}
+
+
+def test_a_disk_is_copied_once_while_nothing_has_written_to_it(aws, run):
+    time.sleep(1.1)  # the start of a box is told to the second
+    first = plan.perform(plan.down(run, False, True), aws, Scripts(DELIVERED))["snapshot"]
+    assert plan.perform(plan.down(run, False, True), aws, Scripts())["snapshot"] == first
+    box.ensure(aws, run.box)
+    time.sleep(1.1)
+    later = plan.perform(plan.down(run, False, True), aws, Scripts(DELIVERED))["snapshot"]
+    assert later != first
+    box.terminate(aws, box.find(aws, "ending").id)
+    assert plan.perform(plan.purge(run, False, True, True), aws, Scripts())["snapshot"] == later
+    assert there(aws) == {"instances": [], "volumes": [], "snapshots": sorted([first, later])}
+
+
+def test_a_purge_of_what_is_gone_says_so(aws, run, capsys):
+    for _ in range(2):
+        plan.perform(plan.purge(run, False, True), aws, Scripts(DELIVERED))
+    assert "there is neither a box nor a volume named `ending`" in capsys.readouterr().err
 
 
 def test_a_copy_of_no_volume_is_said_and_the_box_is_stopped_and_disarmed(aws, run, capsys):
