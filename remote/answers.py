@@ -33,18 +33,18 @@ def place(aws: Aws, store: Store, box_name: str) -> tuple[box.Found | None, str]
     return None, f"on this machine's CPU: {why}"
 
 
-def ask(aws: Aws, lines: list[str]) -> dict:
+def ask(aws: Aws, box_name: str, lines: list[str]) -> dict:
     """Put the texts into S3, for the box."""
-    name = f"questions/{secrets.token_hex(16)}"
+    name = f"questions/{box_name}/{secrets.token_hex(16)}"
     Store(aws).put(name, "".join(f"{line}\n" for line in lines).encode())
     return {"asked": name}
 
 
 def collect(aws: Aws, answers: str) -> dict:
-    """Print the box's answers, and remove them from S3; the box has removed the texts."""
+    """Print the box's answers, and remove them from S3, with all that a command that was killed has left beside them."""
     store = Store(aws)
     _print(store.get(answers).decode())
-    store.remove_all([answers])
+    store.remove_all(list(store.names(f"{answers.rpartition('/')[0]}/")))
     return {}
 
 

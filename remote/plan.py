@@ -171,7 +171,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path) -> Plan:
         Call(answers.choose, chosen, said=False),
         Call(lock.take, {"name": run.box.name, "verb": "predict"}, when=up, said=False),
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}, when=up),
-        Call(answers.ask, {"lines": Fact("lines")}, when=up),
+        Call(answers.ask, {"box_name": run.box.name, "lines": Fact("lines")}, when=up),
         Step("predict", script, timeout=1800, when=up),
         Call(answers.collect, {"answers": Fact("answers")}, when=up),
         Call(answers.here, local, when=Fact("away")),

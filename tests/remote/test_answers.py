@@ -42,3 +42,13 @@ def test_a_line_that_is_no_object_is_named_before_anything_is_sent(tmp_path, lin
     rows.write_text(f'{{"input": "a"}}\n\n{line}\n')
     with pytest.raises(Problem, match=r"rows\.jsonl:3: the line is no JSON object"):
         answers.asked(str(rows))
+
+
+def test_answers_are_taken_out_of_s3_with_what_a_killed_command_has_left(aws, store, capsys):
+    answers.ask(aws, "me", ['{"input": "left"}'])
+    theirs = answers.ask(aws, "mine", ['{"input": "a"}'])["asked"]
+    mine = answers.ask(aws, "me", ['{"input": "a"}'])["asked"]
+    store.put(f"{mine}.answers", b'{"output": "b"}\n')
+    answers.collect(aws, f"{mine}.answers")
+    assert capsys.readouterr().out == "b\n"
+    assert list(store.names("questions/")) == [theirs]
