@@ -588,10 +588,14 @@ def parameters(world_needed, names, cloud, fetch=None) -> dict:
 
 
 def parameters_of_a_new_account(names, cloud) -> dict:
-    from remote import stack
+    import json
 
-    found = parameters(True, names, cloud)
-    return stack.names_of_a_new_account(cloud) | found
+    from remote import stack
+    from remote.init import KEPT
+
+    found = parameters(True, [*names, KEPT], cloud)
+    kept = json.loads(found.pop(KEPT, "{}"))  # by an `init` that was killed
+    return stack.names_of_a_new_account(cloud) | kept | found
 
 
 def parameters_for_anyone(names, cloud) -> dict:

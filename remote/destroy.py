@@ -13,7 +13,7 @@ BUCKET = "DataBucket"
 
 def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
     """List what would be removed, and what would stay."""
-    found = stack.find(aws)
+    found = stack.at_rest(aws)
     boxes, (volumes, theirs), copies = _boxes(aws), _volumes(aws), _copies(aws)
     sizes = _sizes(aws, found)
     for name, id in found.resources.items():

@@ -28,6 +28,7 @@ ABSENT = ("404", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException", 
 GITHUB = "token.actions.githubusercontent.com"
 NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text())  # in Parameter Store, that the stack makes
 PARAMETER = "AWS::SSM::Parameter"
+KEPT = f"{ROOT}init/kept"  # in Parameter Store: what was there by hand, while nothing else there says it
 # What a resource is called, where CloudFormation knows no id of it yet: the template's parameter that says so.
 CALLED = {
     "DataBucket": "Bucket",
@@ -49,7 +50,7 @@ COLUMNS = {"Add": "+", "Modify": "~", "Remove": "-"}
 
 def survey(aws: Aws, run: schema.Run) -> dict:
     """Look at what the account has already: it is used as it is, and left alone."""
-    made, cloud = stack.find(aws), run.cloud
+    made, cloud = stack.at_rest(aws), run.cloud
     wanted, adopted = stack.parameters(run), []
     for name, (parameter, setting, look) in ADOPTED.items():
         value = getattr(cloud, setting)
@@ -74,9 +75,19 @@ def survey(aws: Aws, run: schema.Run) -> dict:
     return {"wanted": wanted, "adopted": adopted, "left": left}
 
 
+def kept(ssm) -> dict[str, str]:
+    """Names that were put into Parameter Store by hand, with their values, as an `init` has kept them that was killed on its way."""
+    found = ssm.get_parameters(Names=[KEPT])["Parameters"]
+    return json.loads(found[0]["Value"]) if found else {}
+
+
 def _by_hand(aws: Aws) -> list[dict]:
-    """What Parameter Store has already of the names that the stack makes."""
-    left = [entry for entry in _parameters(aws) if entry["Name"] in NAMES]
+    """What Parameter Store has already of the names that the stack makes, or had before an `init` that was killed."""
+    there = [entry for entry in _parameters(aws) if entry["Name"] in NAMES]
+    names = {entry["Name"] for entry in there}
+    left = there + [
+        {"Name": name, "Value": value, "Type": "String"} for name, value in kept(aws.client("ssm")).items() if name not in names
+    ]
     if other := [entry for entry in left if entry["Type"] != "String"]:
         name, kind = other[0]["Name"], other[0]["Type"]
         again = f"`aws ssm delete-parameter --name {name}`, then `aws ssm put-parameter --type String --name {name} --value VALUE`"
@@ -126,8 +137,12 @@ def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
     """Let CloudFormation make the changes, and wait."""
     ssm = aws.client("ssm")
     try:
+        if left:  # a laptop that dies now must not take the only copy with it
+            values = {entry["Name"]: entry["Value"] for entry in left}
+            ssm.put_parameter(Name=KEPT, Value=json.dumps(values), Type="String", Overwrite=True)
         for entry in left:  # made by hand before; a stack cannot make what is there
-            ssm.delete_parameter(Name=entry["Name"])
+            with contextlib.suppress(ssm.exceptions.ParameterNotFound):
+                ssm.delete_parameter(Name=entry["Name"])
         stack.execute(aws, change_set)
     except BaseException:
         if left:
@@ -146,6 +161,7 @@ def _put_back(aws: Aws, left: list) -> None:
             with contextlib.suppress(ssm.exceptions.ParameterAlreadyExists):
                 ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type="String")
             missing.remove(entry)
+        forget(ssm)
     finally:
         for entry in missing:
             value = shlex.quote(entry["Value"])
@@ -154,6 +170,12 @@ def _put_back(aws: Aws, left: list) -> None:
                     f"  if it is missing: `aws ssm put-parameter --type String --name {entry['Name']} --value {value}`", aws.cloud.region
                 )
             )
+
+
+def forget(ssm) -> None:
+    """What was kept is said by Parameter Store itself again."""
+    with contextlib.suppress(ssm.exceptions.ParameterNotFound):
+        ssm.delete_parameter(Name=KEPT)
 
 
 def store_token(aws: Aws, token: Path | None, ask_for_it: bool) -> dict:
@@ -187,6 +209,8 @@ def read_back(aws: Aws, wanted: dict) -> dict:
     if wrong or missing:
         what = "; ".join([*wrong, *(f"there is no {one}" for one in missing)])
         raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
+    if found.pop(KEPT, None):
+        forget(aws.client("ssm"))
     return {"parameters": len(found)}
 
 

@@ -49,8 +49,9 @@ def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
         Call(destroy.survey, {"run": run, "data": data}),
         Call(destroy.agree, {"data": data, "yes": yes}, when=removes, said=False),
         Call(destroy.remove_boxes, {"boxes": Fact("boxes"), "volumes": Fact("volumes")}, when=removes),
-        Call(destroy.remove_stack, {"found": Fact("stack")}, when=removes),
+        # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
         *([Call(destroy.remove_data, {"copies": Fact("copies")}, when=removes)] if data else []),
+        Call(destroy.remove_stack, {"found": Fact("stack")}, when=removes),
     ]
 
 

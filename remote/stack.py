@@ -1,5 +1,6 @@
 """The stack: all that a run needs in an account but the box. The only file with boto3's cloudformation."""
 
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,6 +172,16 @@ def execute(aws: Aws, change_set: str) -> None:
     status = _settled(aws, NAME)
     if status.endswith(BROKEN):
         raise Problem(f"the stack `{NAME}` was not made: {(why := _reason(aws))}", f"{_mended(why)}, then run `inv init` again", "refused")
+
+
+def at_rest(aws: Aws) -> Stack:
+    """The stack once CloudFormation does nothing with it any more: an `init` that was killed may have left it at work."""
+    found = find(aws)
+    if not found.status.endswith("IN_PROGRESS") or found.status in UNMADE:
+        return found
+    print(f"  the stack `{NAME}` is {found.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
+    _settled(aws, aws.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]["StackId"])
+    return find(aws)
 
 
 def settled(aws: Aws) -> str:

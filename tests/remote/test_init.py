@@ -1,5 +1,7 @@
 """`inv init` where CloudFormation does not do what it should: what was there before is not lost, and the way on is named."""
 
+import json
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -14,11 +16,16 @@ class There(ClientError):
         super().__init__({"Error": {"Code": "ParameterAlreadyExists"}}, "PutParameter")
 
 
+class Missing(ClientError):
+    def __init__(self):
+        super().__init__({"Error": {"Code": "ParameterNotFound"}}, "DeleteParameter")
+
+
 class Account:
     """Parameter Store, and a stack that comes to an end when it is waited for."""
 
     cloud = type("Cloud", (), {"region": "us-east-1"})
-    exceptions = type("Exceptions", (), {"ParameterAlreadyExists": There})
+    exceptions = type("Exceptions", (), {"ParameterAlreadyExists": There, "ParameterNotFound": Missing})
 
     def __init__(self, outcome):
         self.names = {entry["Name"]: entry["Value"] for entry in LEFT}
@@ -29,9 +36,14 @@ class Account:
         return self
 
     def delete_parameter(self, Name):
+        if Name not in self.names:
+            raise Missing()
         del self.names[Name]
 
-    def put_parameter(self, Name, Value, Type):
+    def put_parameter(self, Name, Value, Type, Overwrite=False):
+        if Overwrite:
+            self.names[Name] = Value
+            return
         self.done.append("put")
         if Name in self.names:
             raise There()
@@ -64,7 +76,7 @@ def test_who_does_not_wait_is_given_the_commands(monkeypatch, capsys):
     monkeypatch.setattr(stack, "settled", account.settled)
     with pytest.raises(KeyboardInterrupt):
         init.carry_out(account, "change", {}, LEFT)
-    assert account.done == ["settled"] and account.names == {}
+    assert account.done == ["settled"] and account.names == {init.KEPT: json.dumps({entry["Name"]: entry["Value"] for entry in LEFT})}
     assert (
         "aws ssm put-parameter --region us-east-1 --type String --name /fine-tune-slm/s3/bucket --value s3/bucket"
         in capsys.readouterr().err
