@@ -97,13 +97,21 @@ def train(c, detach=False):
     perform(c, run, "train", planned().train(run, ROOT, check_inputs, detach), done)
 
 
-@task(help={"name": "of the sweep; when left out the newest that has one of these runs, else a new one"})
+@task(
+    help={
+        "name": "of the sweep; when left out the newest that has one of these runs, else a new one",
+        "trials": "how many runs, their values drawn by the scores of those before (Optuna), in the place of each combination",
+    }
+)
 @friendly
-def sweep(c, name=None):
+def sweep(c, name=None, trials=None):
     """Train a run for each combination of values, one after the other, and rank them: inv sweep -- lora.r=8,16 train.lr=1e-4,2e-4"""
     from remote import sweep as several
     from trainer import leaderboard
 
+    if trials is not None:
+        search(c, name, whole("--trials", trials))
+        return
     jobs = several.jobs(overrides(), functools.partial(settings, c))
     run = jobs[0].run
     if rehearsed(c, several.rehearsal(jobs)):
@@ -733,6 +741,20 @@ def proof(aws, run, colour: bool) -> tuple[dict, list[str]]:
     from trainer import preflight
 
     return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), *box_of(aws, run), colour)
+
+
+def search(c, name, trials) -> None:
+    """A sweep that draws its values, or its rehearsal."""
+    from conf import search as values
+    from remote.search import Search
+    from trainer import leaderboard
+
+    ways = {"check": foresight(), "rank": leaderboard.best, "score": leaderboard.score}
+    found = Search(values.read(overrides(), trials), trials, functools.partial(settings, c), ROOT, **ways)
+    if rehearsed(c, found.rehearsal()):
+        print(planned().rehearse(planned().train(found.first, ROOT, check_inputs, False)))
+        return
+    found.go(account(found.first), name)
 
 
 def foresight():

@@ -16,6 +16,9 @@ REASONS = {
     "refused": "it is not allowed, or not now",
 }
 
+# What ends one run of a sweep and says nothing about the next. Any other reason is the machine's or the account's.
+OWN = {"bad_config", "bad_data", "model_unavailable", "out_of_memory", "non_finite_loss", "crashed", "damaged_run"}
+
 
 class Problem(Exception):
     """What went wrong, with the values that matter, and a hint that can be pasted.

@@ -189,6 +189,7 @@ class Provenance:
     instance_type: str | None = None
     price_per_hour: float | None = None  # USD
     price_source: str | None = None
+    swept: list[str] = field(default_factory=list)  # overrides: what sets it apart in its sweep
 
 
 @dataclass

@@ -222,7 +222,7 @@ def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> 
         raise Problem(f"there is a run `{run.run_id}` already, of other settings", "leave `run_id` out: every run gets one", "refused")
     sha, dirty = commit(root)
     rate, source = price.per_hour(aws, run.box.instance_type)
-    run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source)
+    run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source, run.provenance.swept)
     store.put(f"runs/{run.run_id}/config.yaml", load.dump(run).encode())
     _enter(store, run.run_id, "created")
     return run.run_id

@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import grid, load, schema
-from conf.problem import Problem
+from conf.problem import OWN, Problem
 from remote import audit, plan, price, runs
 from remote.aws import Aws
 from remote.store import Store
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SWEPT = re.compile(r"(.+)\.(\d+)")
-# What ends one job and says nothing about the next. Any other reason is the box's or the account's.
-OWN = {"bad_config", "bad_data", "model_unavailable", "out_of_memory", "non_finite_loss", "crashed", "damaged_run"}
 RANKED = ("config.yaml", "metrics.json", "predictions.jsonl")  # of a run, what the leaderboard reads
 
 
@@ -35,17 +33,44 @@ class Job:
     facts: dict = field(default_factory=dict)  # what was found out about these settings before anything was paid for
     problem: Problem | None = None
 
+    def take(self, run_id: str, made: "Made") -> None:
+        """Be the run that is there already."""
+        self.run_id = self.run.run_id = run_id
+        self.run.train.recompute = made.config.train.recompute  # as it was decided then
+        self.finished = made.state is None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sweep's run that is there."""
+
+    config: schema.Run
+    state: runs.State | None  # None: it is sealed
+
+    @property
+    def phase(self) -> str:
+        return self.state.phase if self.state else "done"
+
+    def of_settings(self, run: schema.Run) -> bool:
+        return load.fingerprint(self.config) == load.fingerprint(run)
+
 
 def jobs(words: list[str], settings: Callable[[list[str]], schema.Run]) -> list[Job]:
     """The combinations that the words ask for, each with its checked settings; two are never the same run."""
     made: dict[str, Job] = {}
     for every, own in grid.combinations(words):
-        job = Job(" ".join(own), settings(every))
+        job = job_of(own, settings(every))
         before = made.setdefault(load.fingerprint(job.run), job)
         if before is not job:
             what = f"`{before.words}` and `{job.words}` are the same run"
             raise Problem(what, "give each value once, of settings that the training depends on")
     return list(made.values())
+
+
+def job_of(own: list[str], run: schema.Run) -> Job:
+    """The job of these settings, of which the run itself says what sets it apart."""
+    run.provenance.swept = own
+    return Job(" ".join(own), run)
 
 
 def rehearsal(jobs: list[Job]) -> str:
@@ -63,7 +88,7 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
     """
     store = Store(aws)
     store.check()
-    again = f"`{_command(name := place(store, jobs, name, root))}`"
+    again = f"`{command(name := place(store, jobs, name, root))}`"
     _foresee(aws, jobs, name, check)
     for number, job in enumerate(jobs, start=1):
         title = f"job {number} of {len(jobs)}: {job.run_id} ({job.words})"
@@ -71,8 +96,8 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
             print(f"{title} is finished: not paid for again", flush=True)
         elif job.problem is None:
             print(title, flush=True)
-            _train(aws, store, job, root, f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs are finished", again)
-    _rank(store, jobs, root, rank)
+            train(aws, store, job, root, f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs are finished", again)
+    show(store, jobs, root, rank)
     if failed := [job for job in jobs if job.problem]:
         told = "\n".join(f"  {job.run_id} ({job.words}): {job.problem.what}" for job in failed)
         hint = f"{failed[0].problem.hint}; {again} tries again what is not finished"
@@ -81,42 +106,48 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
 
 def place(store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
     """The sweep's name, and in each job its run's: one that was made before, or the next number."""
-    if name and not NAME.fullmatch(name):
-        raise Problem(f"a sweep cannot be called {name!r}", "use small letters, digits, '-', '_' and '.': `--name rank-and-rate`")
+    name = checked(name)
     for job in jobs:
         runs.deliver(store, job.run, root)
-    made = _made(store)
-    name = name or _same_sweep(made, jobs) or runs.new_id(jobs[0].run.name)
-    numbers = [int(found[2]) for run_id in runs.listing(store) if (found := SWEPT.fullmatch(run_id)) and found[1] == name]
-    free, mine = max(numbers, default=-1) + 1, {run_id: entry for run_id, entry in made.items() if SWEPT.fullmatch(run_id)[1] == name}
+    found = {run_id: run for run_id, run in made(store).items() if run.phase != "cancelled"}
+    name = name or _same_sweep(found, jobs) or runs.new_id(jobs[0].run.name)
+    numbers = [int(match[2]) for run_id in runs.listing(store) if (match := SWEPT.fullmatch(run_id)) and match[1] == name]
+    free, mine = max(numbers, default=-1) + 1, {run_id: run for run_id, run in found.items() if of(run_id) == name}
     for job in jobs:
-        before = next((run_id for run_id, (config, _) in mine.items() if load.fingerprint(config) == load.fingerprint(job.run)), None)
+        before = next((run_id for run_id, run in mine.items() if run.of_settings(job.run)), None)
         if before:
-            config, job.finished = mine.pop(before)
-            job.run.train.recompute = config.train.recompute  # as it was decided then
+            job.take(before, mine.pop(before))
         else:
-            before, free = f"{name}.{free}", free + 1
-        job.run_id = job.run.run_id = before
+            job.run_id = job.run.run_id = f"{name}.{free}"
+            free += 1
     return name
 
 
-def _made(store: Store) -> dict[str, tuple[schema.Run, bool]]:
-    """The runs of all sweeps but those that were cancelled: their settings, and whether they are finished."""
+def checked(name: str | None) -> str | None:
+    """The name, or a Problem where no sweep can be called so."""
+    if name and not NAME.fullmatch(name):
+        raise Problem(f"a sweep cannot be called {name!r}", "use small letters, digits, '-', '_' and '.': `--name rank-and-rate`")
+    return name
+
+
+def of(run_id: str) -> str:
+    """The name of the sweep that a run belongs to."""
+    return SWEPT.fullmatch(run_id)[1]
+
+
+def made(store: Store) -> dict[str, Made]:
+    """The runs of all sweeps, in each sweep in the order of their numbers."""
     found = {}
     for run_id, files in runs.listing(store).items():
         if SWEPT.fullmatch(run_id) and "config.yaml" in files:
-            sealed = "manifest.json" in files
-            if sealed or runs.state(store, run_id).phase != "cancelled":
-                found[run_id] = runs.configuration(store, run_id), sealed
-    return found
+            state = None if "manifest.json" in files else runs.state(store, run_id)
+            found[run_id] = Made(runs.configuration(store, run_id), state)
+    return dict(sorted(found.items(), key=lambda entry: (of(entry[0]), int(SWEPT.fullmatch(entry[0])[2]))))
 
 
-def _same_sweep(made: dict[str, tuple[schema.Run, bool]], jobs: list[Job]) -> str | None:
+def _same_sweep(found: dict[str, Made], jobs: list[Job]) -> str | None:
     """The newest sweep that has one of these jobs."""
-    for run_id, (config, _) in reversed(made.items()):
-        if any(load.fingerprint(config) == load.fingerprint(job.run) for job in jobs):
-            return SWEPT.fullmatch(run_id)[1]
-    return None
+    return next((of(run_id) for run_id, run in reversed(found.items()) if any(run.of_settings(job.run) for job in jobs)), None)
 
 
 def _foresee(aws: Aws, jobs: list[Job], name: str, check: Callable) -> None:
@@ -133,10 +164,11 @@ def _foresee(aws: Aws, jobs: list[Job], name: str, check: Callable) -> None:
     if open_jobs and all(job.problem for job in jobs):
         raise open_jobs[0].problem
     planned = [job.facts.get("planned") for job in open_jobs if not job.problem]
-    print(f"sweep {name}: {len(jobs)} jobs, {len(jobs) - len(open_jobs)} of them finished; {_cost(aws, jobs[0].run, planned)}", flush=True)
+    print(f"sweep {name}: {len(jobs)} jobs, {len(jobs) - len(open_jobs)} of them finished; {cost(aws, jobs[0].run, planned)}", flush=True)
 
 
-def _cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
+def cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
+    """What jobs that take so many seconds come to, in words."""
     if not planned:
         return "nothing is left to train"
     if None in planned:
@@ -146,12 +178,12 @@ def _cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
         f"the rest is planned to take {seconds / 3600:.1f} h" if seconds >= 3600 else f"the rest is planned to take {seconds / 60:.0f} min"
     )
     rate, source = price.planned(aws, run.box.instance_type, run.cost.per_hour)
-    cost = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({run.box.instance_type}, {source})"
+    price_told = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({run.box.instance_type}, {source})"
     note = f"; the box stops itself after box.max_hours={run.box.max_hours:g}, and the same command goes on with the rest"
-    return f"{told} {cost}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)
+    return f"{told} {price_told}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)
 
 
-def _train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: str) -> None:
+def train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: str) -> None:
     """Do the job, or leave in it why it failed; a Problem where the next one would fail, too."""
 
     def known(aws: Aws, settings: schema.Run) -> dict:
@@ -185,15 +217,17 @@ def _of_its_own(store: Store, job: Job, problem: Problem) -> bool:
     return problem.reason in OWN and (current.phase, current.reason) == ("failed", problem.reason)
 
 
-def _rank(store: Store, jobs: list[Job], root: Path, rank: Callable) -> None:
-    folders = {_fetched(store, job, root): job.words for job in jobs if job.finished}
+def show(store: Store, jobs: list[Job], root: Path, rank: Callable) -> None:
+    """Print the leaderboard of what is finished, and what to do with the first."""
+    folders = {fetched(store, job, root): job.words for job in jobs if job.finished}
     if not folders:
         return
     text, best = rank(folders)
     print(f"{text}\nNext: `inv publish --run {best}`, `inv report --run {best}`", flush=True)
 
 
-def _fetched(store: Store, job: Job, root: Path) -> Path:
+def fetched(store: Store, job: Job, root: Path) -> Path:
+    """The folder of a finished run here, with what the leaderboard reads."""
     folder = root / job.run.runs / job.run_id
     stated = json.loads(store.get(f"runs/{job.run_id}/manifest.json"))["files"]
     for name in RANKED:
@@ -201,5 +235,6 @@ def _fetched(store: Store, job: Job, root: Path) -> Path:
     return folder
 
 
-def _command(name: str) -> str:
-    return shlex.join(["inv", "sweep", "--name", name, "--", *load.overrides(sys.argv)])
+def command(name: str, *options: str) -> str:
+    """What goes on with this sweep."""
+    return shlex.join(["inv", "sweep", "--name", name, *options, "--", *load.overrides(sys.argv)])

@@ -19,6 +19,7 @@ LAPTOP = [
     "remote.answers",
     "remote.evaluations",
     "remote.sweep",
+    "remote.search",
     "trainer.leaderboard",
     "remote.board",
     "remote.hub",

@@ -73,6 +73,37 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert sent == [], "a finished sweep needs no box"
 
 
+def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_add_to_it(box):
+    stand_in_trainer.register(box.state, step_seconds=0, crash_at=5)
+    box.inv("up", "deploy")
+    words = ("train.lr=tag(log,interval(1e-5,1e-3))", "train.steps=4,8", "train.save_every=2")
+
+    def begun() -> list[str]:
+        return [run for run in run_ids(box) if run.startswith("drawn.")]
+
+    rehearsed = box.inv("--dry", "sweep", "--name", "drawn", "--trials", "3", overrides=words).stdout
+    first = re.search(r"trial 1 of 3: (train.lr=\S+ train.steps=\d)", rehearsed)[1]
+    assert "Draw the next one's values by the scores so far" in rehearsed and "train.sh" in rehearsed and begun() == []
+
+    done = box.inv("sweep", "--name", "drawn", "--trials", "3", overrides=words)
+    assert begun() == [f"drawn.{number}" for number in range(3)]
+    assert f"trial 1 of 3: drawn.0 ({first})" in done.stdout and "3 to train, as long as each takes what the first does" in done.stdout
+    drawn = re.findall(r"^trial \d of 3: (drawn.\d) \(train.lr=\S+ train.steps=(\d)\)", done.stdout, re.MULTILINE)
+    failing = [run for run, steps in drawn if steps == "8"]
+    assert 0 < len(failing) < 3, f"the seed no longer draws some of both kinds: {drawn}"
+    assert f"{len(failing)} of 3 trials failed:\n  {failing[0]} (train.lr=" in done.stdout
+    assert [sealed(box, run) for run, _ in drawn] == [run not in failing for run, _ in drawn]
+    assert "difference to the first" in done.stdout and "Next: `inv publish --run drawn." in done.stdout
+
+    before = trained(box)
+    same = box.inv("sweep", "--trials", "3", overrides=words)
+    assert "sweep drawn: 3 trials" in same.stdout and same.stdout.count("not paid for again") == 3 - len(failing)
+    assert f"{failing[0]} (train.lr=" in same.stdout and "has failed: " in same.stdout
+    assert trained(box) == before and begun() == [f"drawn.{number}" for number in range(3)]
+    box.inv("sweep", "--trials", "4", overrides=words)
+    assert trained(box) == before + 1 and begun() == [f"drawn.{number}" for number in range(4)]
+
+
 def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_and_goes_on_later(box):
     stand_in_trainer.register(box.state, step_seconds=0.05, hold_at=3)
     box.inv("up", "deploy")
@@ -122,7 +153,7 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         (("lora.r=8,0",), "lora.r is 0", "more than 0"),
         (("lora.r=2,2",), "`lora.r=2` and `lora.r=2` are the same run", "each value once"),
         (("publish.private=true,false",), "are the same run", "settings that the training depends on"),
-        (("train.lr=interval(1e-5,1e-3)",), "does not say which values to try", "`train.lr=A,B`"),
+        (("train.lr=interval(1e-5,1e-3)",), "needs `--trials`", "`inv sweep --trials 12 -- "),
         (("lora.r=(2",), "lora.r=(2", "quote"),
     ],
 )

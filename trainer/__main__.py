@@ -7,6 +7,7 @@
     python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
     python -m trainer examine RUN ROWS OUT                       a finished run's scores on other rows
     python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          a sweep: one run after the other, each in a process of its own
+    python -m trainer -m hydra.sweeper.n_trials=12 'train.lr=interval(1e-5,1e-3)'     a search: values drawn by the scores so far
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
 """
@@ -27,7 +28,7 @@ from omegaconf import DictConfig
 from conf import load
 from conf.problem import Problem
 from conf.schema import Recipe
-from trainer import sweep
+from trainer import search, sweep
 from trainer.record import Record, new_id, sealed
 from trainer.team import Listener, Team
 
@@ -145,5 +146,6 @@ if __name__ == "__main__":
         sys.argv = sys.argv[1:]
         sys.exit(examine.main())
     sys.argv = load.opened(sys.argv)
-    sweep.register()
+    sweep.register(sweep.OneByOne)
+    sweep.register(search.Drawn)
     main()

@@ -47,6 +47,11 @@ def best(runs: dict[Path, str]) -> tuple[str, str]:
     return text(entries), entries[0].run_id
 
 
+def score(folder: Path) -> float:
+    """By what a sealed run is ranked."""
+    return _entry(folder, "").score
+
+
 def text(entries: list[Entry]) -> str:
     """The leaderboard for a terminal."""
     rows = [COLUMNS, *(_row(place, entry) for place, entry in enumerate(entries, start=1))]

@@ -4,7 +4,7 @@
 
 A run's process has no memory of the one before. One that fails is told and left; the next begins. Started again under the same
 name the sweep leaves finished runs alone and goes on with the others, and a larger grid adds to it. Hydra's sweeper makes the
-combinations; this is its launcher.
+combinations; this is its launcher. Values that are drawn: trainer/search.py.
 """
 
 import fcntl
@@ -16,14 +16,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import NoReturn
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from conf import load
@@ -42,24 +45,35 @@ class OneByOne(Launcher):
     __module__ = "hydra_plugins.one_by_one"
 
     def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
-        self.compose = lambda words: load.recipe(hydra_context.config_loader.load_sweep_config(config, list(words)))
+        self.compose = composer(hydra_context, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         try:
             jobs = place([self.compose(words) for words in job_overrides], apart(job_overrides))
-            scores = Sweep(jobs).run()
+            scores = Sweep(jobs, jobs[0].folder.stem).run()
         except Problem as problem:
-            print(f"error: {problem}", file=sys.stderr, flush=True)
-            sys.exit(130 if problem.reason == "killed" else 1)
+            ended(problem)
         done = zip(job_overrides, jobs, strict=True)
         return [JobReturn(list(words), status=JobStatus.COMPLETED, _return_value=scores[job.name]) for words, job in done]
 
 
-def register() -> None:
-    """Let `-m` know the launcher: conf/hydra/launcher/one_by_one.yaml names it."""
-    Plugins.instance().register(OneByOne)
+def composer(hydra_context: HydraContext, config: DictConfig) -> Callable[[Sequence[str]], Recipe]:
+    """What makes a job's words its checked settings."""
+    return lambda words: load.recipe(hydra_context.config_loader.load_sweep_config(config, list(words)))
+
+
+def ended(problem: Problem) -> NoReturn:
+    """Leave with the sentence."""
+    print(f"error: {problem}", file=sys.stderr, flush=True)
+    sys.exit(130 if problem.reason == "killed" else 1)
+
+
+def register(plugin: type[Plugin]) -> None:
+    """Let `-m` know a plugin: a file below conf/hydra names it."""
+    Plugins.instance().register(plugin)
     # Hydra makes plugins only of a package that is called hydra_plugins, and finds them by that name.
-    sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins")).one_by_one = sys.modules[__name__]
+    package = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    setattr(package, plugin.__module__.partition(".")[2], SimpleNamespace(**{plugin.__name__: plugin}))
 
 
 @dataclass
@@ -74,22 +88,38 @@ class Job:
         return self.folder.name
 
 
-def apart(jobs: Sequence[Sequence[str]]) -> list[str]:
+def apart(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     """Of each job's overrides those that not all of them have."""
     common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    return [" ".join(word.lstrip("+") for word in words if word not in common and not word.startswith("run_id=")) for words in jobs]
+    return [[word for word in words if word not in common and not word.startswith("run_id=")] for words in jobs]
 
 
-def place(recipes: list[Recipe], words: list[str]) -> list[Job]:
-    """Each job with its run's folder: where an earlier start of this sweep has made it, or the next number."""
-    name, runs = recipes[0].run_id or new_id(recipes[0].name), Path(recipes[0].runs).resolve()
+def shown(words: Sequence[str]) -> str:
+    return " ".join(word.lstrip("+") for word in words)
+
+
+def named(recipe: Recipe) -> str:
+    """The sweep's name: the one that is given, or a new one."""
+    name = recipe.run_id or new_id(recipe.name)
     if not NAME.fullmatch(name):
         raise Problem(f"a sweep cannot be called {name!r}", "use letters, digits, '-', '_' and '.': `run_id=NAME`")
-    there = sorted((int(path.suffix[1:]), path) for path in runs.glob(f"{name}.*") if path.suffix[1:].isdigit() and path.stem == name)
+    return name
+
+
+def standing(runs: Path, name: str) -> list[tuple[int, Path]]:
+    """The folders of the sweep's runs that are there, by their numbers."""
+    return sorted((int(path.suffix[1:]), path) for path in runs.glob(f"{name}.*") if path.suffix[1:].isdigit() and path.stem == name)
+
+
+def place(recipes: list[Recipe], swept: list[list[str]]) -> list[Job]:
+    """Each job with its run's folder: where an earlier start of this sweep has made it, or the next number."""
+    name, runs = named(recipes[0]), Path(recipes[0].runs).resolve()
+    there = standing(runs, name)
     made = {path: settings(path) for _, path in there if (path / "config.yaml").exists()}
     free = 1 + max((number for number, _ in there), default=-1)
     jobs: list[Job] = []
-    for recipe, own in zip(recipes, words, strict=True):
+    for recipe, words in zip(recipes, swept, strict=True):
+        recipe.provenance.swept, own = words, shown(words)
         folder = next((path for path, before in made.items() if load.fingerprint(before) == load.fingerprint(recipe)), None)
         if folder is None:
             folder, free = runs / f"{name}.{free}", free + 1
@@ -106,31 +136,37 @@ def place(recipes: list[Recipe], words: list[str]) -> list[Job]:
 class Sweep:
     """The jobs on their way, and the process of the one that runs; a stop from outside goes on to it."""
 
-    def __init__(self, jobs: list[Job]):
-        self.jobs, self.name = jobs, jobs[0].folder.stem
+    def __init__(self, jobs: list[Job], name: str):
+        self.jobs, self.name = jobs, name
         self.child: subprocess.Popen | None = None
         self.stopped = False
 
     def run(self) -> dict[str, float]:
         """Train all that is not finished, show who is best; the scores by run, or a Problem that names what failed."""
+        self._listen()
+        for number, job in enumerate(self.jobs, start=1):
+            self._one(job, f"job {number} of {len(self.jobs)}: {job.name} ({job.words})")
+        entries = self._rank()
+        if failed := [job for job in self.jobs if job.problem]:
+            hint = f"{failed[0].problem.hint}; {self._again} tries again what is not finished"
+            raise Problem(f"{len(failed)} of {len(self.jobs)} jobs failed:\n{each(failed)}", hint, "crashed")
+        return {entry.run_id: entry.score for entry in entries}
+
+    def _listen(self) -> None:
+        """Take stops from here on."""
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             hint = "start it without `accelerate launch`: `python -m trainer -m ...`"
             raise Problem("a sweep starts its own processes, one after the other", hint, "refused")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._hear)
-        for number, job in enumerate(self.jobs, start=1):
-            self._one(job, f"job {number} of {len(self.jobs)}: {job.name} ({job.words})")
-        entries = self._rank()
-        if failed := [job for job in self.jobs if job.problem]:
-            told = "\n".join(f"  {job.name} ({job.words}): {job.problem.what}" for job in failed)
-            hint = f"{failed[0].problem.hint}; {self._again} tries again what is not finished"
-            raise Problem(f"{len(failed)} of {len(self.jobs)} jobs failed:\n{told}", hint, "crashed")
-        return {entry.run_id: entry.score for entry in entries}
 
     @property
     def _again(self) -> str:
         given = [word for word in sys.argv[1:] if not word.startswith("run_id=")]
         return f"`{shlex.join(['python', '-m', 'trainer', *given, f'run_id={self.name}'])}`"
+
+    def _so_far(self) -> str:
+        return f"{sum(sealed(job.folder) for job in self.jobs)} of {len(self.jobs)} jobs are finished"
 
     def _one(self, job: Job, title: str) -> None:
         if sealed(job.folder):
@@ -143,8 +179,7 @@ class Sweep:
             Record(job.folder).phase("done")
             print(f"  finished in {time.monotonic() - begun:.0f} s", flush=True)
         if self.stopped:
-            done = sum(sealed(job.folder) for job in self.jobs)
-            what = f"the sweep was stopped at {job.name}, with {done} of {len(self.jobs)} jobs finished"
+            what = f"the sweep was stopped at {job.name}; {self._so_far()}"
             raise Problem(what, f"go on: {self._again}", "killed")
         if not sealed(job.folder):
             job.problem = _said(job.folder, code)
@@ -188,13 +223,20 @@ class Sweep:
         return entries
 
 
-def _said(folder: Path, code: int) -> Problem:
-    """Why the job's process has ended, as the run says itself."""
+def each(failed: list[Job]) -> str:
+    """What went wrong, a line for each job."""
+    return "\n".join(f"  {job.name} ({job.words}): {job.problem.what}" for job in failed)
+
+
+def told(folder: Path) -> Problem | None:
+    """Why the run ended, as it says itself; None where it says nothing of the kind."""
     state = folder / "state.json"
     said = json.loads(state.read_text()) if state.exists() else {}
-    if said.get("reason"):
-        return Problem(said["evidence"], said["hint"], said["reason"])
+    return Problem(said["evidence"], said["hint"], said["reason"]) if said.get("reason") else None
+
+
+def _said(folder: Path, code: int) -> Problem:
+    """Why the job's process has ended, as the run says itself or else its process."""
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return Problem(
-        f"its process ended with {how}", f"`tail {folder / 'log.txt'}` shows its last words", "killed" if code < 0 else "crashed"
-    )
+    hint = f"`tail {folder / 'log.txt'}` shows its last words"
+    return told(folder) or Problem(f"its process ended with {how}", hint, "killed" if code < 0 else "crashed")

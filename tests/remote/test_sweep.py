@@ -58,7 +58,7 @@ def test_a_run_is_never_made_over_another(aws, store, settings):
 
 def test_a_long_sweep_says_when_the_box_stops_itself(aws, settings):
     run = settings("box.max_hours=2", "cost.per_hour=1.5")
-    assert "planned to take 3.0 h for about $4.50" in sweep._cost(aws, run, [3600.0, 7200.0])
-    assert "stops itself after box.max_hours=2" in sweep._cost(aws, run, [3600.0, 7200.0])
-    assert "stops itself" not in sweep._cost(aws, run, [60.0])
-    assert "not known here" in sweep._cost(aws, run, [60.0, None])
+    assert "planned to take 3.0 h for about $4.50" in sweep.cost(aws, run, [3600.0, 7200.0])
+    assert "stops itself after box.max_hours=2" in sweep.cost(aws, run, [3600.0, 7200.0])
+    assert "stops itself" not in sweep.cost(aws, run, [60.0])
+    assert "not known here" in sweep.cost(aws, run, [60.0, None])

@@ -88,7 +88,7 @@ def test_ctrl_c_lets_the_job_save_where_it_is_and_the_sweep_goes_on_there(sweeps
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in said
-    assert "the sweep was stopped at rank.0, with 0 of 2 jobs finished" in said and "run_id=rank`" in said
+    assert "the sweep was stopped at rank.0; 0 of 2 jobs are finished" in said and "run_id=rank`" in said
     assert sweeps.state(0)["reason"] == "killed" and not (sweeps.runs / "rank.1").exists()
     (saved,) = (sweeps.runs / "rank.0/checkpoints").glob("step-*/COMPLETE")
 
@@ -172,13 +172,13 @@ def test_a_run_is_found_again_whatever_was_decided_for_auto(settings_for, tmp_pa
     recipes = [settings_for(tmp_path, f"lora.r={r}") for r in (2, 4)]
     for recipe in recipes:
         recipe.run_id = "s"
-    first = sweep.place(recipes, ["lora.r=2", "lora.r=4"])
+    first = sweep.place(recipes, [["lora.r=2"], ["lora.r=4"]])
     for job in first:
         job.folder.mkdir(parents=True)
         (job.folder / "config.yaml").write_text(load.dump(job.settings).replace("recompute: auto", "recompute: 'no'"))
     again = [settings_for(tmp_path, f"lora.r={r}") for r in (4, 2)]
     for recipe in again:
         recipe.run_id = "s"
-    assert [job.name for job in sweep.place(again, ["lora.r=4", "lora.r=2"])] == ["s.1", "s.0"]
+    assert [job.name for job in sweep.place(again, [["lora.r=4"], ["lora.r=2"]])] == ["s.1", "s.0"]
     with pytest.raises(Problem, match="are one run: b"):
-        sweep.place([again[0], again[0]], ["a", "b"])
+        sweep.place([again[0], again[0]], [["a"], ["b"]])
