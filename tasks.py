@@ -736,11 +736,11 @@ def check_inputs(aws, settings) -> dict:
     return facts
 
 
-def proof(aws, run, colour: bool) -> tuple[dict, list[str]]:
+def proof(aws, run, colour: bool, seen=None) -> tuple[dict, list[str]]:
     from remote import hub
     from trainer import preflight
 
-    return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), *box_of(aws, run), colour)
+    return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), *box_of(aws, run), colour, seen)
 
 
 def search(c, name, trials) -> None:
@@ -808,7 +808,7 @@ def show_plan(aws, run) -> None:
     seen = preflight.look(run, os.environ.get("HF_ENDPOINT"), token)
     need = functools.partial(preflight.needs, seen, run)
     found, small = forecast.offers(aws, run, need) if seen.shape else ([], [])
-    lines = proof(aws, run, sys.stdout.isatty())[1]
+    lines = proof(aws, run, sys.stdout.isatty(), seen)[1]
     print("\n".join(lines[:-1]))
     if found:
         Console(width=120, highlight=False).print(forecast.table(run, found))

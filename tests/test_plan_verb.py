@@ -24,6 +24,12 @@ def test_the_plan_names_each_part_the_memory_the_time_and_the_price_and_starts_n
     assert laptop.client("ec2").describe_instances()["Reservations"] == []
 
 
+def test_rows_that_are_left_out_are_told_once(laptop):
+    done = laptop.inv("plan", overrides=("data.max_length=500", "data.too_long=drop"))
+    told = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("left out: ")]
+    assert told and len(told) == len(set(told))
+
+
 @pytest.mark.parametrize(
     ("overrides", "what", "hint"),
     [

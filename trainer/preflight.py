@@ -14,7 +14,7 @@ from huggingface_hub.utils import disable_progress_bars
 from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
 from data import rows
-from trainer import files, fit, plan, prompt, rights, tokens
+from trainer import figures, files, fit, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
 from trainer.order import Order, Portion
@@ -25,10 +25,12 @@ SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_c
 KINDS = (".jsonl", ".csv", ".parquet")
 
 
-def prove(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> tuple[dict, list[str]]:
+def prove(
+    run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool, seen: "Look | None" = None
+) -> tuple[dict, list[str]]:
     """`check` and `outlook`: facts for the run, and lines for people; or a Problem with the first thing that would stop it."""
     facts = check(run, endpoint, token)
-    lines, seconds = told(look(run, endpoint, token), run, card, hourly, colour)
+    lines, seconds = told(seen or look(run, endpoint, token), run, card, hourly, colour)
     place = facts["repository"]
     allowed = (
         f"the token may write to {place}, where the run can be published" if place else "no token here: nobody knows if it may publish"
@@ -153,7 +155,8 @@ def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) ->
         return [f"price    unknown: nobody told the price of {box.instance_type}"]
     if math.isnan(seconds):
         return [f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"]
-    return [f"price    about ${seconds / 3600 * per_hour:.2f} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
+    total = figures.money(seconds / 3600 * per_hour)
+    return [f"price    about {total} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
 
 
 def _description(settings: Recipe, endpoint: str | None, token: str | None) -> Path:
