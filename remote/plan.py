@@ -182,7 +182,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path) -> Plan:
 def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: Callable, summary: Callable, scaffold: bool) -> Plan:
     """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ROWS": Fact("rows_sha256")}
-    script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold)}
+    script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold), "PATIENCE": 15}
     script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
     chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "split": split, "find": find}
     local = {"run_id": Fact("run_id"), "kind": run.kind.value, "rows": Fact("rows"), "scaffold": scaffold, "root": root}
@@ -192,7 +192,7 @@ def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: 
         Call(lock.take, {"name": run.box.name, "verb": "evaluate"}, when=up, said=False),
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}, when=up),
         Call(evaluations.send, {"rows": Fact("rows")}, when=up),
-        Step("evaluate", script, timeout=3600, when=up),
+        Step("evaluate", script, timeout=1800, when=up, again=Fact("scoring")),
         Call(evaluations.score, local | {"into": root / run.runs}, when=Fact("away")),
         Call(evaluations.tell, {"run_id": Fact("run_id"), "split": Fact("split"), "summary": summary}, said=False),
     ]

@@ -219,9 +219,10 @@ def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_whe
     assert "on the box (i-" in there.stderr and "predict.sh" in there.stderr
     assert there.stdout == here.stdout
     assert not [key for key in chain.objects() if "/questions/" in key], "texts or answers are left in S3"
-    (chain.folder / "broken.jsonl").write_text("hello\n")
+    (chain.folder / "broken.jsonl").write_text('{"input": "Stage II."}\n{"messages": 3}\n')
     broken = chain.inv("predict", str(chain.folder / "broken.jsonl"), ok=False)
-    assert "line 1 is no JSON object" in broken.stderr and "Traceback" not in broken.stderr
+    assert "line 2 is no row that can be answered" in broken.stderr and "hint: write lines such as" in broken.stderr
+    assert "Traceback" not in broken.stderr
     chain.inv("down")
 
 

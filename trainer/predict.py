@@ -41,7 +41,7 @@ class Answerer:
                 return self.opening + normalise({"prompt": raw["input"], "completion": "-"}, where).messages
             return self.opening + normalise({"instruction": self.instruction, **raw, "output": "-"}, where).messages
         except (ValueError, TypeError, KeyError) as error:
-            what = f"{error.where}: {error.what}" if isinstance(error, RowError) else f"{where} is no JSON object ({error})"
+            what = f"{error.where}: {error.what}" if isinstance(error, RowError) else f"{where} is no row that can be answered ({error})"
             raise Problem(what, 'write lines such as {"input": "..."} or {"prompt": "..."}', "bad_data") from error
 
     @torch.inference_mode()

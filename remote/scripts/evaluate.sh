@@ -1,11 +1,13 @@
 #!/bin/bash
-# Score a finished run on other rows, and keep the result beside it in S3.
+# Score a finished run on other rows, and keep the result beside it in S3: start that, or follow what was started before.
 #   in:   ROWS (sha256 of an input), FILE (the rows' file name), SPLIT (that without its ending), SCAFFOLD (yes: once more with the keys
-#         filled in), and what finished.sh, above, needs
-#   out:  facts changed
+#         filled in), PATIENCE (seconds to wait in one go), and what finished.sh, above, needs
+#   out:  facts scoring (yes, no), changed
 : "${ROWS:?evaluate.sh needs ROWS}" "${FILE:?evaluate.sh needs FILE}" "${SPLIT:?evaluate.sh needs SPLIT}" "${SCAFFOLD:?evaluate.sh needs SCAFFOLD}"
+: "${PATIENCE:?evaluate.sh needs PATIENCE}"
 
 work="$MOUNT/evaluate"
+about="$RUN_ID $ROWS $SCAFFOLD $IMAGE"
 
 fetch_rows() {
   aws s3 cp --quiet "s3://$BUCKET/$PREFIX/inputs/$ROWS" "$work/rows"
@@ -13,19 +15,57 @@ fetch_rows() {
   mv "$work/rows" "$work/$FILE"
 }
 
-main() {
+start() {
   local more=()
   [ "$SCAFFOLD" = no ] || more=(scaffold)
   prepare
   rm -rf "$work"
   mkdir -p "$work/out"
   fetch_rows
-  ask_model examine "${run:?}" "$work/$FILE" "$work/out/$SPLIT" "${more[@]}" >"$work/said" 2>&1 || failed "$work/said" "the trainer could not score the run"
+  ask_model --detach examine "${run:?}" "$work/$FILE" "$work/out/$SPLIT" "${more[@]}" >"$work/said" 2>&1 ||
+    failed "$work/said" "docker on the box could not start the trainer"
+  printf '%s\n' "$about" >"$work/about"
+}
+
+goes_on() { case "$(container_state examine)" in exited | dead | absent) return 1 ;; esac }
+
+await() {
+  local until=$(($(seconds) + PATIENCE))
+  while goes_on && [ "$(seconds)" -lt "$until" ]; do sleep 0.5; done
+}
+
+listen() {
+  docker logs "$(container examine)" >"$work/said" 2>&1
+  hide "$work/said"
+}
+
+conclude() {
+  local code
+  listen
+  code=$(docker wait "$(container examine)")
+  docker rm --force "$(container examine)" >/dev/null
+  [ "$code" = 0 ] || failed "$work/said" "the trainer could not score the run (exit code $code)"
   # The scores last: where they are, the answers are, too.
   aws s3 cp --quiet "$work/out/$SPLIT.predictions.jsonl" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/evaluations/$SPLIT.predictions.jsonl"
   aws s3 cp --quiet "$work/out/$SPLIT.json" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/evaluations/$SPLIT.json"
   rm -rf "$work"
+  fact scoring no
   fact changed yes
+}
+
+main() {
+  need_volume_and_docker
+  { [ "$(cat "$work/about" 2>/dev/null)" = "$about" ] && [ "$(container_state examine)" != absent ]; } || start
+  await
+  if goes_on; then
+    listen
+    log "$(grep -v '^ *$' "$work/said" | tail -n 1 | cut -c 1-160)"
+    fact scoring yes
+  elif [ "$(container_state examine)" = absent ]; then
+    fail killed "the evaluation was ended from outside" "the same command again"
+  else
+    conclude
+  fi
 }
 
 main "$@" </dev/null

@@ -16,11 +16,15 @@ fetch_finished() {
   mv "$MOUNT/finished.part" "$run"
 }
 
+need_volume_and_docker() {
+  mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
+  need_docker
+}
+
 # The box is fit to be asked, and has the run's model and a token.
 prepare() {
   local others
-  mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
-  need_docker
+  need_volume_and_docker
   docker image inspect "$IMAGE" >/dev/null 2>&1 || fail refused "the trainer's image is not on the box" "\`inv deploy\` pulls it"
   others=$(ask_docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' | head -n 1)
   [ -z "$others" ] || fail refused "${others#fine-tune-slm-} is training on this box, and needs its memory" "wait for it: \`inv logs --follow\`"
@@ -28,11 +32,14 @@ prepare() {
   fetch_token
 }
 
-ask_model() { # WORDS OF THE TRAINER...
-  local gpus=() name="fine-tune-slm-$1"
+ask_model() { # HOW (--detach, or --interactive: then nothing is left of it) WORDS OF THE TRAINER...
+  local how=("$1") gpus=() name
+  name=$(container "$2")
+  [ "$1" = --detach ] || how+=(--rm)
   [ "$GPU" = no ] || gpus=(--gpus all)
+  shift
   docker rm --force "$name" >/dev/null 2>&1 || true # left by a command that was cut off
-  docker run --rm --interactive --name "$name" --network host --ipc host --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" \
+  docker run "${how[@]}" --name "$name" --network host --ipc host --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" \
     --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" \
     --env HF_ENDPOINT --env HF_HUB_DISABLE_XET --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 "$IMAGE" "$@"
 }

@@ -11,7 +11,7 @@ main() {
   rm -rf "$work"
   mkdir -p "$work"
   aws s3 mv --quiet "s3://$BUCKET/$PREFIX/$ASKED" "$work/asked" # gone from S3, whatever comes of it
-  ask_model predict "${run:?}" <"$work/asked" >"$work/answers" 2>"$work/said" || failed "$work/said" "the trainer could not answer"
+  ask_model --interactive predict "${run:?}" <"$work/asked" >"$work/answers" 2>"$work/said" || failed "$work/said" "the trainer could not answer"
   aws s3 cp --quiet "$work/answers" "s3://$BUCKET/$PREFIX/$ASKED.answers"
   rm -rf "$work"
   fact answers "$ASKED.answers"

@@ -7,8 +7,8 @@ import pytest
 from tests.remote.test_script_ends import RUN, Box, refused
 
 ROWS = b'{"prompt": "a", "completion": "b"}\n'
-SETTINGS = {"RUN_ID": RUN, "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "FILE": "my rows.jsonl", "SPLIT": "my rows", "SCAFFOLD": "yes"}
-SETTINGS |= {"ROWS": hashlib.sha256(ROWS).hexdigest(), "HUB_SECRET": "s", "GPU": "no"}
+SETTINGS = {"RUN_ID": RUN, "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "FILE": "my rows.jsonl", "SPLIT": "my rows"}
+SETTINGS |= {"ROWS": hashlib.sha256(ROWS).hexdigest(), "HUB_SECRET": "s", "GPU": "no", "SCAFFOLD": "yes", "PATIENCE": 1}
 AWS = """
 echo "$*" >>aws.log
 case "$*" in
@@ -16,12 +16,21 @@ case "$*" in
   *inputs/*) cp rows "$5" ;;
 esac
 """
-# Docker that runs the trainer: the words behind the image are OUT's, and `examine.sh` is what it does there.
+# Docker that runs the trainer: `examine.sh` is what it does with the words behind the image, at once, or where `docker/slow` is, never.
 DOCKER = """
 echo "$*" >>docker.log
 case "$*" in
   ps*) cat docker/names 2>/dev/null || true ;;
-  run*) while [ "$1" != examine ]; do shift; done; . ./examine.sh ;;
+  run*)
+    while [ "$1" != examine ]; do shift; done
+    if [ -e docker/slow ]; then echo running >docker/state; echo "scoring tuned 32/500, hf_secret" >docker/said; exit; fi
+    (. ./examine.sh) >docker/said 2>&1
+    echo $? >docker/code
+    echo exited >docker/state ;;
+  *State.Status*) cat docker/state 2>/dev/null || exit 1 ;;
+  logs*) cat docker/said ;;
+  wait*) cat docker/code ;;
+  rm*) rm -f docker/state docker/code ;;
 esac
 """
 SCORED = 'echo "{}" >"$4.json"; echo "{}" >"$4.predictions.jsonl"'
@@ -43,13 +52,42 @@ def said(box, name: str) -> str:
     return (box.root / f"{name}.log").read_text()
 
 
+def started_in(box) -> list[str]:
+    return [line for line in said(box, "docker").splitlines() if line.startswith("run ")]
+
+
 def test_the_scores_go_to_s3_behind_the_answers_and_nothing_is_left_on_the_box(box):
     result = box.run("evaluate", **SETTINGS)
-    assert (result.code, result.facts) == (0, {"changed": "yes"}), result.stderr
+    assert (result.code, result.facts) == (0, {"scoring": "no", "changed": "yes"}), result.stderr
     kept = [line.split("/")[-1] for line in said(box, "aws").splitlines() if f"runs/{RUN}/evaluations/" in line]
     assert kept == ["my rows.predictions.jsonl", "my rows.json"]
-    assert said(box, "docker").splitlines()[-1].endswith("/evaluate/my rows.jsonl " + f"{box.mount}/evaluate/out/my rows scaffold")
-    assert not (box.mount / "evaluate").exists()
+    (started,) = started_in(box)
+    assert started.endswith("/evaluate/my rows.jsonl " + f"{box.mount}/evaluate/out/my rows scaffold")
+    assert not (box.mount / "evaluate").exists() and not (box.root / "docker/state").exists()
+
+
+def test_what_takes_long_is_followed_by_whoever_asks_for_the_same_and_is_begun_once(box):
+    box.put("docker/slow", "")
+    for _ in range(2):
+        result = box.run("evaluate", **SETTINGS)
+        assert (result.code, result.facts) == (0, {"scoring": "yes"}), result.stderr
+        assert "scoring tuned 32/500, *********" in result.stderr and "hf_secret" not in result.stderr
+    for ending in ("json", "predictions.jsonl"):
+        box.put(f"mnt/training/evaluate/out/my rows.{ending}", "{}")
+    box.put("docker/code", "0")
+    box.put("docker/state", "exited")
+    assert box.run("evaluate", **SETTINGS).facts == {"scoring": "no", "changed": "yes"}
+    assert len(started_in(box)) == 1
+
+
+def test_what_was_begun_for_other_rows_or_broke_off_is_begun_anew(box):
+    box.put("docker/slow", "")
+    box.run("evaluate", **SETTINGS)
+    box.run("evaluate", **SETTINGS | {"SCAFFOLD": "no"})
+    (box.root / "docker/state").unlink()
+    (box.root / "docker/slow").unlink()
+    assert box.run("evaluate", **SETTINGS | {"SCAFFOLD": "no"}).facts == {"scoring": "no", "changed": "yes"}
+    assert [line.endswith(" scaffold") for line in started_in(box)] == [True, False, False]
 
 
 def test_a_box_that_trains_or_has_no_volume_scores_nothing(box):
@@ -77,7 +115,7 @@ def test_a_trainer_that_fails_is_quoted_without_the_token(box):
 
 def test_a_trainer_that_ends_without_a_sentence_is_quoted_by_its_last_line(box):
     box.put("examine.sh", 'echo "scoring"; echo "Segmentation fault"; exit 139')
-    refused(box.run("evaluate", **SETTINGS), "the trainer could not score the run: Segmentation fault", "crashed")
+    refused(box.run("evaluate", **SETTINGS), "the trainer could not score the run (exit code 139): Segmentation fault", "crashed")
 
 
 def test_a_run_that_this_volume_lacks_is_fetched(box):

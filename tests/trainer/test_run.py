@@ -139,7 +139,7 @@ def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
         asked = answerer.messages(json.dumps({"prompt": row["prompt"][-1]["content"]}), "line 1")
         assert asked == row["prompt"]
         assert answerer.answer(asked)["output"] == row["tuned"]
-    with pytest.raises(Problem, match="line 7 is no JSON object"):
+    with pytest.raises(Problem, match="line 7 is no row that can be answered"):
         answerer.messages("hello", "line 7")
 
 
