@@ -52,6 +52,9 @@ container_state() {
   if docker_answers; then echo absent; else echo unknown; fi
 }
 
+# An evaluation that nobody follows any more: it has the GPU's memory, and holds the volume.
+end_evaluation() { ask_docker rm --force "$(container examine)" >/dev/null 2>&1 || true; }
+
 phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$1/state.json" 2>/dev/null; }
 
 # write_state FOLDER PHASE [REASON EVIDENCE HINT]

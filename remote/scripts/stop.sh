@@ -43,6 +43,7 @@ main() {
   if mounted; then
     wait_for_delivery "\`inv status\`, then \`inv down\` again"
     rm -f "$MOUNT/requeue" # whoever takes the box down starts the run again, too
+    end_evaluation
     unmount
     fact changed yes
   else

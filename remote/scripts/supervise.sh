@@ -222,6 +222,7 @@ give_up() { # WHY
   quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $1" || log "the tag was not taken"
   report "$1" || log "S3 did not take the report"
   sync
+  end_evaluation
   ! mounted || umount "$MOUNT" || log "the volume is in use"
   quietly ec2 stop-instances --instance-ids "$instance" >/dev/null || shutdown -h now || log "nothing stops this box; trying again"
   sleep 60

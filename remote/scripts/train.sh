@@ -76,8 +76,7 @@ start() {
   [ "$GPU" = no ] || gpus=(--gpus all)
   write_state "$run" starting
   docker rm --force "$name" >/dev/null 2>&1 || true
-  # An evaluation that nobody follows any more would have the memory that this run needs.
-  docker rm --force "$(container examine)" >/dev/null 2>&1 || true
+  end_evaluation
   # Root owns the volume's files, and without capabilities owning them is all that it can do in there.
   # A path means the same inside and outside, so that no file of a run depends on where it is read.
   said=$(docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \

@@ -174,6 +174,16 @@ def test_stop_and_cancel_give_up_on_a_run_that_nobody_ships(box):
     assert (box.state / "ending").read_text().startswith("cancelled\n")
 
 
+@pytest.mark.parametrize("ended", ["by the user", "by itself"])
+def test_an_evaluation_that_nobody_follows_does_not_hold_the_volume(box, ended):
+    box.put("mounted", "")
+    box.put("docker/evaluating", "")
+    box.tool("docker", 'case "$*" in "rm --force fine-tune-slm-examine") rm docker/evaluating ;; *) ' + DOCKER + " ;; esac")
+    box.tool("umount", "[ ! -e docker/evaluating ] && rm mounted")
+    said = box.run("stop", FORCE="no").stderr if ended == "by the user" else box.supervise()
+    assert not (box.root / "mounted").exists(), said
+
+
 def test_stop_says_that_something_still_uses_the_volume(box):
     box.put("mounted", "")
     box.tool("umount", "exit 32")
