@@ -20,7 +20,7 @@ def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
     changed = "no"
     if found is None:
         found, changed = _create(aws, box, zone), "created"
-    attached = [entry["InstanceId"] for entry in found["Attachments"] if entry["State"] in ("attaching", "attached")]
+    attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
     if instance_id not in attached:
         ec2.get_waiter("volume_available").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
         ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
@@ -81,7 +81,7 @@ def snapshot(aws: Aws, name: str) -> dict:
 
 def _copy_as_it_is(aws: Aws, found: dict, name: str) -> str | None:
     """A copy of ours that began when the volume's box, which writes to it, had stopped for the last time: CreateSnapshot has no token."""
-    since = [last_start(aws, name), *(entry["AttachTime"] for entry in found["Attachments"])]
+    since = [last_start(aws, name), *(entry["AttachTime"] for entry in _attachments(found))]
     if since[0] is None:
         return None
     mine = [{"Name": "volume-id", "Values": [found["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
@@ -148,7 +148,12 @@ def _grow(aws: Aws, found: dict, size: int) -> dict:
 def _find(aws: Aws, name: str) -> dict | None:
     found = aws.client("ec2").describe_volumes(Filters=[{"Name": f"tag:{BOX}", "Values": [name]}])["Volumes"]
     # Not a filter: who asks may still be asked for meanwhile.
-    return next((one for one in found if {"Key": OWNER, "Value": aws.caller} in one["Tags"]), None)
+    return next((one for one in found if {"Key": OWNER, "Value": aws.caller} in one.get("Tags", [])), None)
+
+
+def _attachments(volume: dict) -> list[dict]:
+    # botocore's model of EC2: "This parameter is not returned by CreateVolume", and no answer need have an empty list.
+    return volume.get("Attachments", [])
 
 
 def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
