@@ -5,12 +5,16 @@ VENV := .venv/bin/python
 REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
-# The system tests that a change waits for; all of them take longer than that.
-SHORT := tests/system/test_scripts.py tests/system/test_unit.py tests/system/test_image.py tests/system/test_machine.py \
-  tests/system/test_faults.py tests/remote/test_volume_system.py tests/remote/test_ssh.py tests/trainer/test_page_in_a_browser.py
+# What a change does not wait for, because all of it would take hours: stories told at each call or for each fault, and whole chains on a
+# machine of their own. Everything else that is slow or needs root, a change waits for.
+NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_unattended.py tests/test_money.py tests/test_ledger.py \
+  tests/test_crash_account.py tests/test_crash_chain.py tests/test_crash_verbs.py tests/test_spot_chain.py tests/test_ssh_chain.py \
+  tests/test_housekeeping.py tests/test_two_boxes.py tests/system/test_chains.py tests/system/test_build_on_box.py \
+  tests/trainer/test_trackers_for_real.py tests/trainer/test_search.py
+PYTEST := $(VENV) -m pytest -n 2 --dist loadfile
 PROGRAMS := .ci/run $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
 
-.PHONY: help setup run test test-system test-system-short script-coverage lock smoke check clean clean-machine
+.PHONY: help setup run test test-all test-system test-change ground script-coverage lock smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -45,10 +49,19 @@ run: setup ## the main job: a small model fine-tuned, scored and published on th
 smoke: setup ## the same chain on a tiny model, in under a minute
 	@$(VENV) -m invoke smoke -- cloud=twin
 
-test: setup ## the tests that any machine can run
-	@$(VENV) -m pytest -n 2 --dist loadfile -m "not system and not gpu and not aws"
+test: setup ## the tests that any machine runs in minutes: all units and one whole chain
+	@$(PYTEST) -m "not slow and not system and not gpu and not aws" $(tests)
 
-test-system: setup ## the tests that need root, docker, loop devices or sshd, or take minutes; as root it installs what they need (tests=FILE for some)
+test-all: setup ## all tests that need no root: these, and the long stories (tests=FILE for some)
+	@$(PYTEST) -m "not system and not gpu and not aws" -rs --durations=20 $(tests)
+
+test-system: ground ## the tests that need root, docker, loop devices, sshd or a browser (tests=FILE for some)
+	@$(PYTEST) -m system -rs --durations=20 $(tests)
+
+test-change: ground ## what a change waits for beside `make test`: the slow tests and those that need root, without the longest
+	@$(PYTEST) -m "(slow or system) and not gpu and not aws" $(NIGHT:%=--ignore=%) -rs --durations=20
+
+ground: setup # what system tests need; as root on Debian it is installed
 	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.
 	@packages=$$($(VENV) -m twin.machine.ground); \
 	  if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -57,10 +70,6 @@ test-system: setup ## the tests that need root, docker, loop devices or sshd, or
 	      apt-get install --quiet=2 --yes --no-install-recommends $$package >/dev/null || \
 	      echo "$$package could not be installed: tests that need it are skipped, each with its reason"; done; fi
 	@$(VENV) -m pip install --quiet -r tests/system/requirements.txt
-	@$(VENV) -m pytest -n 2 --dist loadfile -m system -rs --durations=20 $(tests)
-
-test-system-short: ## those of them that a change waits for
-	@$(MAKE) test-system tests="$(SHORT)"
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

@@ -4,7 +4,7 @@ import pytest
 from crash import killed
 from test_account import ODD, buckets, empty, left, parameters
 
-pytestmark = pytest.mark.system  # minutes: both verbs are killed at every call
+pytestmark = pytest.mark.slow  # minutes: both verbs are killed at every call
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from crash import killed
 from test_chain import runs
 from test_recovery import wait_until
 
-pytestmark = pytest.mark.system  # minutes: every verb is killed at every call
+pytestmark = pytest.mark.slow  # minutes: every verb is killed at every call
 CHAIN = ("up", "deploy", "train", "publish", "down")
 HUB = {"POST api/repos/create", "PUT api/lfs/*", "POST */commit/main", "POST */tag/*"}
 CHANGES = {

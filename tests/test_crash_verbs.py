@@ -9,7 +9,7 @@ from crash import killed
 from test_housekeeping import checkpoints
 from test_recovery import run_ids, state, steps, trainers, wait_until
 
-pytestmark = pytest.mark.system  # minutes: every verb is killed at every call
+pytestmark = pytest.mark.slow  # minutes: every verb is killed at every call
 BOX = "fine-tune-slm:box"
 ALONE = {"PutObject locks", "GetObject locks", "DeleteObject locks"}
 SCRIPT = {"DescribeInstances", "DescribeInstanceInformation", "GetCommandInvocation"}

@@ -6,7 +6,7 @@ from stories import WATCHED, Clock, Story, Tale, tell, were_left_and_stopped
 
 from twin import world
 
-pytestmark = pytest.mark.system  # minutes: a chain for each fault
+pytestmark = pytest.mark.slow  # minutes: a chain for each fault
 
 
 def faster(tale) -> None:

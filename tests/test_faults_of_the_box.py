@@ -8,7 +8,7 @@ from test_recovery import wait_until
 
 from twin import world
 
-pytestmark = pytest.mark.system  # minutes: a chain for each fault
+pytestmark = pytest.mark.slow  # minutes: a chain for each fault
 DELIVERY = 1100  # seconds after which Run Command gives a step up that no agent takes
 LIFE = 12 * 3600 + 700  # seconds after which the schedule outside has stopped any box
 

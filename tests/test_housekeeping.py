@@ -6,7 +6,7 @@ import pytest
 import stand_in_trainer
 from test_recovery import run_ids, state, trainers, wait_until
 
-pytestmark = pytest.mark.system  # minutes: whole chains with runs that are ended half-way
+pytestmark = pytest.mark.slow  # minutes: whole chains with runs that are ended half-way
 
 LONG = ("train.steps=400", "train.save_every=5")
 

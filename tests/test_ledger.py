@@ -7,7 +7,7 @@ from test_recovery import wait_until
 
 from twin import world
 
-pytestmark = pytest.mark.system  # half a minute: a box is started three times
+pytestmark = pytest.mark.slow  # half a minute: a box is started three times
 LINE = re.compile(r"^(i-\w+) (\S+) from (\S+) +(\d+) s +(\S+) a hour +(\S+) *$", re.M)
 
 

@@ -13,7 +13,7 @@ from test_recovery import wait_until
 
 from twin import processes, world
 
-pytestmark = pytest.mark.system  # a minute: boxes are left alone
+pytestmark = pytest.mark.slow  # a minute: boxes are left alone
 
 IDLE = 0.1  # minutes
 RUINS = ("agent-dies", "agent-hangs", "docker-dead", "gpu-missing", "clock-wrong", "mount-lost", "disk-full", "disk-unreadable")

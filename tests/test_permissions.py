@@ -81,26 +81,26 @@ def story(tmp_path_factory):
     world.stop(made.state)
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_the_whole_story_passes_with_our_policies_and_the_doctor_finds_nothing_wrong(story):
     for said in story.said["doctor"]:
         assert " 0 broken, 0 unknown, 0 to look at" in said
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_a_command_that_is_given_twice_changes_nothing_the_second_time(story):
     assert set(story.changed) == {"init", "plan", "doctor", "up", "deploy", "publish", "down", "destroy"}
     assert {verb: change for verb, change in story.changed.items() if change} == {}
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_nothing_is_left_but_what_was_kept_on_purpose(story):
     kept = {name: things for name, things in story.kept.items() if things}
     assert set(kept) == {"buckets", "objects", "snapshots"}
     assert {name: things for name, things in snapshot(story).items() if things} == {}
 
 
-@pytest.mark.system
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "statements"), [("laptop", [*LAPTOP, *SETUP]), ("box", BOX)])
 def test_all_that_is_asked_for_is_allowed(story, who, statements):
     asked = [one for one in story.asked[who] if one["action"] != "sts:GetCallerIdentity"]
@@ -111,7 +111,7 @@ def allowed(statements, one: dict) -> bool:
     return policy.decide([document(statements)], one["action"], one["resource"], one["context"]) == policy.ALLOWED
 
 
-@pytest.mark.system
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "statements", "beside"), [("laptop", LAPTOP, []), ("laptop", SETUP, LAPTOP), ("box", BOX, [])])
 def test_without_any_one_line_something_that_was_asked_for_would_be_denied(story, who, statements, beside):
     for one in statements:

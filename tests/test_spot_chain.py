@@ -6,7 +6,7 @@ from test_recovery import run_ids, state, steps, trainers, wait_until
 
 from twin import world
 
-pytestmark = pytest.mark.system  # half a minute: a run that is taken back half-way
+pytestmark = pytest.mark.slow  # half a minute: a run that is taken back half-way
 
 SETTINGS = ("box.spot=true", "train.steps=60", "train.save_every=5")
 

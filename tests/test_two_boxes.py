@@ -10,7 +10,7 @@ from test_recovery import run_ids, state, trainers, wait_until
 from remote import runs
 from twin import world
 
-pytestmark = pytest.mark.system  # a minute: three runs on two boxes
+pytestmark = pytest.mark.slow  # a minute: three runs on two boxes
 
 SETTINGS = ("train.steps=60", "train.save_every=5")
 ADA, BOB = "box.name=ada", "box.name=bob"

@@ -9,7 +9,7 @@ from test_recovery import wait_until
 from remote import box
 from twin import world
 
-pytestmark = pytest.mark.system  # half a minute: boxes are launched and left
+pytestmark = pytest.mark.slow  # half a minute: boxes are launched and left
 LEFT = box.UNATTENDED * 60  # seconds
 
 

@@ -98,7 +98,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
         assert not list(sweeps.runs.glob("rank.*"))
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_the_real_trainer_is_searched(sweeps, tiny):
     few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]", f"model.id='{tiny}'")
     words = ("hydra.sweeper.n_trials=2", *few, "train.lr=tag(log,interval(1e-4,1e-2))", "lora.r=2,4")

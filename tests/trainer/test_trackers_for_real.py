@@ -16,7 +16,7 @@ from tests.trainer import forked
 from tests.trainer.conftest import ROOT
 from trainer.files import lines
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.slow
 PLACE = ROOT / ".cache/trackers"
 PACKAGES = ROOT / "tests/trainer/trackers.txt"
 SETTINGS = ["quant=none", "train.steps=4", "train.rows_per_step=2", "train.eval_every=2", "data.eval_rows=2"]
