@@ -91,7 +91,7 @@ def _with_local(words: list[str], local: Path) -> list[str]:
     # An explicit cloud=twin is hermetic: nothing of the user's own defaults may reach it.
     if "cloud=twin" in words or not local.exists():
         return words
-    own = yaml.safe_load(local.read_text()) or {}
+    own = yaml.safe_load(local.read_text(encoding="utf-8")) or {}
     if not isinstance(own, dict):
         raise Problem(f"{local.name} is not a mapping of settings", "write lines such as `cloud: aws`, or remove the file")
     given = {word.split("=", 1)[0].lstrip("+~") for word in words}

@@ -62,6 +62,6 @@ def known() -> list[str]:
     texts = [os.environ.get("HF_TOKEN", "")]
     place = os.environ.get("HF_TOKEN_PATH")
     if place and Path(place).is_file():
-        texts.append(Path(place).read_text())
+        texts.append(Path(place).read_text(encoding="utf-8"))
     found |= {text.strip() for text in texts if len(text.strip()) >= SHORTEST}
     return sorted(found, key=len, reverse=True)

@@ -55,7 +55,7 @@ def here(aws: Aws, run_id: str, kind: str, lines: list[str], root: Path, into: P
         raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
     folder = runs.download(aws, run_id, kind, into)["folder"]
     command = [sys.executable, "-m", "trainer.predict", str(folder)]
-    done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), text=True, stdout=subprocess.PIPE, cwd=root)
+    done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
     if done.returncode:
         raise Problem(
             f"the trainer could not answer with {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"

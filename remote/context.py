@@ -14,7 +14,8 @@ DOCKERFILE = "docker/Dockerfile"
 
 def files(root: Path) -> list[str]:
     """The Dockerfile, and every file of the tree that .dockerignore lets in, by its path."""
-    patterns = [line.strip() for line in (root / ".dockerignore").read_text().splitlines() if line.strip() and not line.startswith("#")]
+    lines = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     # Only below what is let in: a tree may hold a repository, an environment and models.
     tops = {pattern[1:].split("/")[0] for pattern in patterns if pattern.startswith("!")}
     found = [path for top in tops for path in ([root / top] if (root / top).is_file() else (root / top).rglob("*"))]
@@ -37,7 +38,7 @@ def _expression(pattern: str) -> re.Pattern:
 
 def tag(root: Path, arguments: dict[str, str]) -> str:
     """The hash of all that decides what the image is: these files, the Dockerfile among them, and the build's arguments."""
-    known = re.findall(r"^ARG (\w+)", (root / DOCKERFILE).read_text(), re.M)
+    known = re.findall(r"^ARG (\w+)", (root / DOCKERFILE).read_text(encoding="utf-8"), re.M)
     if unknown := set(arguments) - set(known):
         raise Problem(
             f"{DOCKERFILE} has no argument {', '.join(sorted(unknown))}", f"`cloud.build_args` may set {', '.join(sorted(set(known)))}"

@@ -26,7 +26,7 @@ ADOPTED = {
 }
 ABSENT = ("404", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException", "ResourceNotFoundException")
 GITHUB = "token.actions.githubusercontent.com"
-NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text())  # in Parameter Store, that the stack makes
+NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text(encoding="utf-8"))  # in Parameter Store, that the stack makes
 PARAMETER = "AWS::SSM::Parameter"
 KEPT = f"{ROOT}init/kept"  # in Parameter Store: what was there by hand, while nothing else there says it
 # What a resource is called, where CloudFormation knows no id of it yet: the template's parameter that says so.
@@ -218,7 +218,7 @@ def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: st
     """Write the defaults of later commands, and a summary of the account for people."""
     region = {} if aws.cloud.loopback else {"cloud.region": aws.cloud.region}
     _set(local, {"cloud": aws.cloud.name} | region | _own_names(aws.cloud, local))
-    (folder / "setup-summary.txt").write_text(summary(aws, run, token))
+    (folder / "setup-summary.txt").write_text(summary(aws, run, token), encoding="utf-8")
     done = "nothing to do" if changed == "no" and token != "stored" else f"account {aws.caller.split(':')[4]} is ready"
     return {"done": done, "summary": str(folder / "setup-summary.txt")}
 
@@ -253,8 +253,8 @@ def _written(folder: Path, found: stack.Stack, wanted: dict) -> Path:
     """Where template and parameters are now."""
     made = folder / "stack"
     made.mkdir(parents=True, exist_ok=True)
-    (made / "template.yaml").write_text(TEMPLATE.read_text())
-    (made / "parameters.json").write_text(json.dumps(found.given(wanted), indent=2) + "\n")
+    (made / "template.yaml").write_text(TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
+    (made / "parameters.json").write_text(json.dumps(found.given(wanted), indent=2) + "\n", encoding="utf-8")
     return made
 
 
@@ -322,7 +322,7 @@ def _read_token(token: Path | None, ask_for_it: bool) -> str:
     if token is None:
         return getpass.getpass("Hub token (https://huggingface.co/settings/tokens; empty: later): ").strip() if ask_for_it else ""
     try:
-        value = (sys.stdin.read() if str(token) == "-" else token.expanduser().read_text()).strip()
+        value = (sys.stdin.read() if str(token) == "-" else token.expanduser().read_text(encoding="utf-8")).strip()
     except OSError as error:
         raise Problem(f"cannot read the token: {error}", "`--token FILE`; `-` reads standard input", reason="refused") from error
     secret.know(value)
@@ -398,11 +398,13 @@ def _set(path: Path, values: dict[str, str]) -> None:
         else:
             lines[place] = line
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else ["# Your own defaults: `inv init` writes these lines, the rest is yours."]
+    if not path.exists():
+        return ["# Your own defaults: `inv init` writes these lines, the rest is yours."]
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _key(line: str) -> str:

@@ -17,7 +17,7 @@ def place(root: Path) -> Path:
     """One file for each set of overrides: another box, another cloud, another memory."""
     words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     local = root / "conf/local.yaml"
-    own = local.read_text() if local.exists() else ""
+    own = local.read_text(encoding="utf-8") if local.exists() else ""
     return root / FOLDER / hashlib.sha256("\0".join([*sorted(words), own]).encode()).hexdigest()[:16]
 
 
@@ -43,14 +43,14 @@ def keep(root: Path, text: str, about: dict) -> None:
     path = place(root)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"text": text, "about": about}))
+    part.write_text(json.dumps({"text": text, "about": about}), encoding="utf-8")
     part.replace(path)
 
 
 def read(path: Path) -> dict:
     """What the file holds; nothing where it is not there or not ours."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and "text" in found else {}

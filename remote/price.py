@@ -6,7 +6,8 @@ from pathlib import Path
 
 from remote.aws import Aws
 
-TABLE = json.loads(Path(__file__).with_name("prices.json").read_text())  # for a plan where AWS cannot be asked; it says its date
+# For a plan where AWS cannot be asked; it says its date.
+TABLE = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
 
 
 def per_hour(aws: Aws, instance_type: str) -> tuple[float | None, str | None]:

@@ -57,8 +57,8 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
     store = Store(aws)
     found = runs.download(aws, run_id, run.kind.value, root / run.runs)
     run_id, folder = found["run_id"], found["folder"]
-    manifest = json.loads((folder / "manifest.json").read_text())
-    Console(width=120, highlight=False).print(scores(summary(json.loads((folder / "metrics.json").read_text())), run_id))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    Console(width=120, highlight=False).print(scores(summary(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))), run_id))
     published = store.get(f"runs/{run_id}/published.json")
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
@@ -75,7 +75,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
 def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
     """Print every figure of a finished run as CSV."""
     folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
-    rows = table(json.loads((folder / "metrics.json").read_text()))
+    rows = table(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -107,7 +107,7 @@ def parameters(run: schema.Run) -> dict[str, str]:
 
 def account(run: schema.Run) -> dict:
     """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
-    made = {"name": NAME, "template": TEMPLATE.read_text(), "parameters": parameters(run), "tags": [TAG]}
+    made = {"name": NAME, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
     return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
 
 
@@ -134,7 +134,7 @@ def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
         StackName=NAME,
         ChangeSetName=f"init-{int(time.time() * 1000)}",
         ChangeSetType=found.change,
-        TemplateBody=TEMPLATE.read_text(),
+        TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
         Parameters=found.given(wanted),
         Capabilities=["CAPABILITY_NAMED_IAM"],
         Tags=[TAG],

@@ -67,4 +67,4 @@ def settings_block(settings: dict) -> str:
 
 
 def body(script: str) -> str:
-    return (SCRIPTS / f"{script}.sh").read_text().removeprefix("#!/bin/bash\n")
+    return (SCRIPTS / f"{script}.sh").read_text(encoding="utf-8").removeprefix("#!/bin/bash\n")

@@ -84,7 +84,7 @@ def _own_folder(settings: Recipe) -> Path:
     settings.run_id = settings.run_id or new_id(settings.name)
     folder = Path(settings.runs).resolve() / settings.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(load.dump(settings))
+    (folder / "config.yaml").write_text(load.dump(settings), encoding="utf-8")
     print(f"run folder: {folder}", flush=True)
     return folder
 

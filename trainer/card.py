@@ -38,10 +38,10 @@ def render_merged(folder: Path, repository: str, adapter: str) -> str:
 
 def _found(folder: Path, entry: dict | None) -> dict:
     """What the record holds of a run, as both cards need it."""
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     done = [event for event in files.lines(folder / "events.jsonl") if event["event"] == "step"]
     return {
-        "run": entry or json.loads((folder / "manifest.json").read_text()),
+        "run": entry or json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
         "config": OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")),
         "metrics": metrics,
         "lines": figures.summary(metrics),

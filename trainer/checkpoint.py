@@ -67,7 +67,7 @@ class Store:
         """Bring back the newest whole checkpoint; a run without one starts at step 0."""
         for step in sorted(self._steps(), reverse=True):
             place = self._place(step)
-            found = json.loads((place / "progress.json").read_text())
+            found = json.loads((place / "progress.json").read_text(encoding="utf-8"))
             if found.pop("identity") != self.identity:
                 what = f"the checkpoint {place.name} was made with other settings, other rows or another base model"
                 raise Problem(what, f"start a new run, or remove {self.folder}", "refused")
@@ -96,7 +96,7 @@ class Store:
 def _whole(place: Path) -> bool:
     if not (place / "COMPLETE").is_file():
         return False
-    stated = json.loads((place / "COMPLETE").read_text())
+    stated = json.loads((place / "COMPLETE").read_text(encoding="utf-8"))
     return all((place / name).is_file() and hashlib.sha256((place / name).read_bytes()).hexdigest() == sha for name, sha in stated.items())
 
 

@@ -35,7 +35,7 @@ def settings(first: Path, second: Path) -> list[tuple[str, str, str]]:
 
 def scores(first: Path, second: Path) -> list[Line]:
     """The tuned models' figures: of the first run as `base`, of the second as `tuned`, with the difference on the same rows."""
-    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (first, second))
+    one, other = (json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (first, second))
     if one["task"] != other["task"]:
         what = f"{first.name} was scored as {one['task']} and {second.name} as {other['task']}: they have no figure in common"
         raise Problem(what, "compare runs of one task; `inv status` lists them", "refused")
@@ -79,7 +79,7 @@ def _asked(folder: Path) -> list[tuple]:
 
 
 def _values(folder: Path) -> dict:
-    return {key: value for key, value in yaml.safe_load((folder / "config.yaml").read_text()).items() if key not in ASIDE}
+    return {key: value for key, value in yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).items() if key not in ASIDE}
 
 
 def _flat(values: dict, path: str = "") -> dict[str, str]:

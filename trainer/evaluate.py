@@ -113,4 +113,4 @@ def _kept(cache: Path) -> list[Answer] | None:
     if not cache.exists():
         return None
     print("the base model's answers are known from an earlier run", flush=True)
-    return [(text, stopped) for text, stopped in json.loads(cache.read_text())["answers"]]
+    return [(text, stopped) for text, stopped in json.loads(cache.read_text(encoding="utf-8"))["answers"]]

@@ -30,7 +30,7 @@ def load(folder: Path) -> Finished:
     if not record.sealed(folder):
         raise Problem(f"{folder} holds no finished run", "give the folder of a run that has a manifest.json", "refused")
     settings, adapter = record.settings(folder), folder / "adapter"
-    revision = json.loads((adapter / "adapter_config.json").read_text())["revision"]
+    revision = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["revision"]
     pinned = replace(settings.model, revision=revision or settings.model.revision)
     check_room(pinned.id, pinned.revision, settings.quant.kind)
     base = model.load(pinned, settings.quant)

@@ -77,7 +77,7 @@ def spreadsheet(entries: list[Entry]) -> str:
 
 
 def _entry(folder: Path, words: str) -> Entry:
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     key = figures.SLICED[metrics["task"]][0]
     line = next(line for line in figures.summary(metrics) if line.key == key)
     loss = (metrics.get("completion_loss") or {}).get("tuned")

@@ -236,7 +236,7 @@ def free_memory() -> int | None:
     table = Path("/proc/meminfo")
     if not table.exists():
         return None
-    values = dict(line.split(":") for line in table.read_text().splitlines())
+    values = dict(line.split(":") for line in table.read_text(encoding="utf-8").splitlines())
     return int(values["MemAvailable"].split()[0]) * 1024
 
 

@@ -26,7 +26,7 @@ class Answerer:
 
     def __init__(self, folder: Path):
         self.run = finished.load(folder)
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         self.instruction, self.opening = metrics["instruction"], metrics.get("opening", [])
 
     def messages(self, line: str, where: str) -> list[dict[str, str]]:

@@ -92,7 +92,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
     folder = _description(settings, endpoint, token)
     config = folder / "config.json"
-    made = plan.shape(json.loads(config.read_text())) if config.is_file() else None
+    made = plan.shape(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
     data = settings.data
     named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
     *training, held_out = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
@@ -234,7 +234,7 @@ def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
         stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
         made = None
         if "config.json" in stored:
-            made = plan.shape(json.loads(Path(hub.hf_hub_download(name, "config.json", revision=info.sha)).read_text()))
+            made = plan.shape(json.loads(Path(hub.hf_hub_download(name, "config.json", revision=info.sha)).read_text(encoding="utf-8")))
         weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
         return {"model_revision": info.sha, "need_gb": math.ceil(plan.disk(made, settings, weights) / 1e9)}
 

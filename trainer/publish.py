@@ -92,7 +92,7 @@ def _content(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes
         raise Problem(
             f"run {folder.name} has no adapter/{missing[0]}", "publish a run that exported its adapter: `inv publish --run RUN`", "refused"
         )
-    base, trained = json.loads(chosen["adapter_config.json"].read_text())["base_model_name_or_path"], run["model"]
+    base, trained = json.loads(chosen["adapter_config.json"].read_text(encoding="utf-8"))["base_model_name_or_path"], run["model"]
     if trained["revision"] is None:
         what = f"run {folder.name} was trained on {trained['id']}, which is no repository of the Hub: nobody else could load its adapter"
         raise Problem(what, "train again on a model of the Hub: `model.id=OWNER/NAME`", "refused")

@@ -37,7 +37,7 @@ class Record:
         self.events = self.folder / "events.jsonl"
         self.beaten = -math.inf
         state = self.folder / "state.json"
-        self.state = json.loads(state.read_text()) if state.exists() else {}
+        self.state = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
         if not sealed(self.folder):
             files.cut_torn_line(self.events)
 
@@ -67,7 +67,7 @@ class Record:
     def decide(self, settings: Recipe) -> None:
         """Put what the trainer has decided for `auto` into the run's own configuration: a later attempt does the same."""
         config = self.folder / "config.yaml"
-        values = yaml.safe_load(config.read_text()) if config.exists() else None
+        values = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None
         if values and values["train"]["recompute"] != settings.train.recompute:
             values["train"]["recompute"] = settings.train.recompute
             write(config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
@@ -115,7 +115,7 @@ def manifest(folder: Path) -> dict:
             f"run {folder.name} is not sealed: it has no {MANIFEST}", "`inv status` shows how far it is; `inv train` finishes it", "refused"
         )
     try:
-        return json.loads((folder / MANIFEST).read_text())
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise _damage(folder, MANIFEST, "is not JSON") from error
 
@@ -141,7 +141,7 @@ def verify(folder: Path, without: tuple[str, ...] = ()) -> dict:
 
 def settings(folder: Path) -> Recipe:
     """The recipe that the run's `config.yaml` holds."""
-    values = yaml.safe_load((folder / "config.yaml").read_text())
+    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     values.pop("defaults", None)
     return load.recipe(OmegaConf.create(values))
 

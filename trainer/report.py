@@ -19,8 +19,8 @@ SHOWN = 4  # examples of each sort
 
 def render(folder: Path, entry: dict | None = None) -> str:
     """The page of the run in `folder`. `entry` stands in for a manifest that is still to come."""
-    entry = entry or json.loads((folder / "manifest.json").read_text())
-    metrics = json.loads((folder / "metrics.json").read_text())
+    entry = entry or json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     wrong, right = _examples(files.lines(folder / "predictions.jsonl"), metrics)
     return _template().render(
         run=entry,

@@ -231,7 +231,7 @@ def each(failed: list[Job]) -> str:
 def told(folder: Path) -> Problem | None:
     """Why the run ended, as it says itself; None where it says nothing of the kind."""
     state = folder / "state.json"
-    said = json.loads(state.read_text()) if state.exists() else {}
+    said = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
     return Problem(said["evidence"], said["hint"], said["reason"]) if said.get("reason") else None
 
 

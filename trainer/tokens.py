@@ -32,7 +32,7 @@ class Tokens:
             token = config.get(name)
             setattr(self, name, token.get("content") if isinstance(token, dict) else token)
         template = folder / "chat_template.jinja"
-        self.chat_template = template.read_text() if template.is_file() else _by_name(config.get("chat_template"))
+        self.chat_template = template.read_text(encoding="utf-8") if template.is_file() else _by_name(config.get("chat_template"))
 
     @property
     def bos_token_id(self) -> int | None:
@@ -93,7 +93,7 @@ def _by_name(template: str | list[dict] | None) -> str | dict[str, str] | None:
 
 
 def _json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _raise(message: str) -> None:

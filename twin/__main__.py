@@ -74,7 +74,7 @@ def serve_worlds(place: Path) -> None:
 
 
 def run(state: Path) -> None:
-    plan = json.loads((state / "start.json").read_text())
+    plan = json.loads((state / "start.json").read_text(encoding="utf-8"))
     (state / "start.json").unlink()  # an account's secrets may stand in it
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
     journal = Journal(state / "journal.jsonl")
@@ -182,7 +182,7 @@ def publish(state: Path, found: dict) -> None:
     process = psutil.Process()
     temporary = state / "state.json.new"
     temporary.touch(mode=0o600)  # the Hub token stands in it
-    temporary.write_text(json.dumps({"pid": process.pid, "started": process.create_time()} | found))
+    temporary.write_text(json.dumps({"pid": process.pid, "started": process.create_time()} | found), encoding="utf-8")
     temporary.rename(state / "state.json")
 
 

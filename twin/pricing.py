@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twin import wire
 
-PRICES = json.loads(Path(__file__).with_name("prices.json").read_text())
+PRICES = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
 ON_DEMAND, PER_UNIT = "JRTCKXETXF", "6YS6EN2CT7"  # the price list's own codes for the term and for its rate
 REGION = {"location": "US East (N. Virginia)", "locationType": "AWS Region", "regionCode": "us-east-1", "servicecode": "AmazonEC2"}
 LINUX = {"operatingSystem": "Linux", "tenancy": "Shared", "capacitystatus": "Used", "preInstalledSw": "NA", "operation": "RunInstances"}

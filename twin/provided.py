@@ -31,7 +31,7 @@ def get_parameter(request: wire.Request, forward: wire.Forward) -> wire.Response
 
     parameters = ssm_backends[wire.ACCOUNT][request.region]._parameters
     if IMAGE_PARAMETER not in parameters:
-        image = json.loads(AMIS.read_text())[0]["ami_id"]
+        image = json.loads(AMIS.read_text(encoding="utf-8"))[0]["ami_id"]
         about = {"data_type": "aws:ec2:image", "version": 1, "last_modified_date": datetime.now(UTC)}
         unset = {"description": None, "allowed_pattern": None, "keyid": None}
         parameters[IMAGE_PARAMETER] = [Parameter(wire.ACCOUNT, IMAGE_PARAMETER, image, "String", **about, **unset)]

@@ -20,7 +20,7 @@ from twin.scheduler import send
 OPTIONS = "InstanceMarketOptions.SpotOptions."
 WARNING = 120  # seconds between the notice and the end
 KEY = "EC2-SPOT"  # stands in the journal where a caller's access key id would
-PRICES = json.loads(Path(__file__).with_name("prices.json").read_text())
+PRICES = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
 UNSTOPPABLE = (
     "You can't stop the Spot Instance '{}' because it is associated with a one-time Spot Instance request. "
     "You can only stop Spot Instances associated with persistent Spot Instance requests."

@@ -106,9 +106,9 @@ def become(connection: socket.socket) -> list[str]:
     os.environ.update(about["environment"])
     os.chdir(about["directory"])
     os.nice(about["nice"] - os.nice(0))
-    sys.stdin = os.fdopen(0, closefd=False)
-    sys.stdout = os.fdopen(1, "w", closefd=False, buffering=-1)
-    sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1, errors="backslashreplace")
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False, buffering=-1)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
     return about["words"]
 
 

@@ -54,7 +54,7 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
         plan = {"models": {name: str(Path(folder).resolve()) for name, folder in models.items()}, "account": account}
         plan |= {"grade": grade, "cache": str(cache.resolve())}
         (state / "start.json").touch(mode=0o600)
-        (state / "start.json").write_text(json.dumps(plan))
+        (state / "start.json").write_text(json.dumps(plan), encoding="utf-8")
         wait(state, launch(state))
 
 
@@ -120,7 +120,7 @@ def mutations(state: Path) -> list[str]:
     from twin.faults import mutating
 
     found = []
-    for line in (state / "journal.jsonl").read_text().splitlines():
+    for line in (state / "journal.jsonl").read_text(encoding="utf-8").splitlines():
         call = json.loads(line)
         laptop = call["by"] in ("twin", "owner", "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
         if laptop and mutating(call["service"], call["operation"]):
@@ -238,7 +238,7 @@ def hub_environment(state: Path, address: str, token: str) -> dict[str, str | No
 def read(state: Path) -> dict | None:
     """What the running world wrote about itself; None when there is none, or only the file of one that died."""
     try:
-        found = json.loads((state / "state.json").read_text())
+        found = json.loads((state / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return found if processes.alive(found["pid"], found["started"]) else None
@@ -274,7 +274,7 @@ def wait(state: Path, process: subprocess.Popen) -> None:
         if late or process.poll() is not None:
             end(process.pid, processes.started(process.pid))
             words = f"did not answer within {PATIENCE:.0f} s" if late else f"ended with exit code {process.returncode}"
-            last = (state / "twin.log").read_text(errors="replace").strip()[-2000:]
+            last = (state / "twin.log").read_text(errors="replace", encoding="utf-8").strip()[-2000:]
             raise WorldError(f"the emulated world {words}; the end of {state / 'twin.log'}:\n{last}")
         time.sleep(0.02)
 
@@ -312,6 +312,6 @@ def roots(state: Path) -> list[Path]:
 @contextmanager
 def alone(state: Path) -> Iterator[None]:
     """One start or stop at a time in a state folder."""
-    with (state / "lock").open("w") as lock:
+    with (state / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

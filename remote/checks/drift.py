@@ -150,7 +150,7 @@ def logs(look: Look) -> list[Finding]:
 
 def names(look: Look) -> list[Finding]:
     """Names in Parameter Store, each of them there: for one that is missing the default is taken, whatever the stack has made."""
-    wanted = dict(NAME.findall(stack.TEMPLATE.read_text()))
+    wanted = dict(NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8")))
     ssm, every, missing = look.aws.client("ssm"), sorted(wanted), []
     for start in range(0, len(every), 10):
         missing += ssm.get_parameters(Names=every[start : start + 10])["InvalidParameters"]

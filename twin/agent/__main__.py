@@ -115,7 +115,7 @@ def reboot() -> None:
 
 def work(path: Path, root: Path) -> None:
     """The worker's whole life: one document, and its result beside it."""
-    kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text(encoding="utf-8"))
     content, instance = kept["content"], kept["message"].rpartition(".")[2]
     command = Command(content, instance, root)
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=command.end_early, args=("Cancelled",)).start())

@@ -31,7 +31,7 @@ class Command:
         started = stamp()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "_script.sh"
-        path.write_text(self.script)
+        path.write_text(self.script, encoding="utf-8")
         path.chmod(0o700)
         for name in LIMITS:
             (self.folder / name).write_bytes(b"")  # of an earlier attempt

@@ -18,7 +18,7 @@ class Document:
 
     def __init__(self, path: Path, root: Path):
         self.path, self.root = path, root
-        self.state = json.loads(path.read_text())
+        self.state = json.loads(path.read_text(encoding="utf-8"))
         self.message = self.state["message"]
         self.result_path = path.with_suffix(".result")
         self.process: subprocess.Popen | None = None
@@ -42,7 +42,7 @@ class Document:
                 return NOTHING | {"status": "Failed", "code": 1, "standardError": f"failed to run commands: {RETRIES} attempts"}
             else:
                 self.start()
-        result = json.loads(self.result_path.read_text())
+        result = json.loads(self.result_path.read_text(encoding="utf-8"))
         if wants_reboot(result):
             self.result_path.unlink()
         return result
@@ -68,8 +68,9 @@ class Document:
             return self.process.poll() is None
         if not self.state["worker"]:
             return False
-        shown = subprocess.run(["ps", "-o", "stat=,args=", "-ww", "-p", str(self.state["worker"])], capture_output=True, text=True).stdout
-        return str(self.path) in shown and not shown.startswith("Z")
+        ask = ["ps", "-o", "stat=,args=", "-ww", "-p", str(self.state["worker"])]
+        shown = subprocess.run(ask, env=os.environ | {"LC_ALL": "C.UTF-8"}, capture_output=True).stdout  # in plain C it prints ? for ü
+        return os.fsencode(self.path) in shown and not shown.startswith(b"Z")
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -87,5 +88,5 @@ def wants_reboot(result: dict) -> bool:
 
 def write(path: Path, content: dict) -> None:
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(content))
+    temporary.write_text(json.dumps(content), encoding="utf-8")
     temporary.rename(path)

@@ -202,7 +202,7 @@ def suffer(verb: str, arguments: list[str]) -> None:
     """What somebody has let befall this box: files beside its root tell of it."""
     faults = ROOT.parent / "faults"
     if (faults / "docker-slow").exists():
-        time.sleep(float((faults / "docker-slow").read_text()))
+        time.sleep(float((faults / "docker-slow").read_text(encoding="utf-8")))
     if (faults / "docker-dead").exists():
         raise Failure("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
     if verb == "run" and "--gpus" in arguments and (faults / "gpu-missing").exists():

@@ -25,12 +25,12 @@ class Container:
         self.folder = CONTAINERS / name
         if not (self.folder / "config.json").exists():
             raise Failure(f"Error response from daemon: No such container: {name}")
-        self.config = json.loads((self.folder / "config.json").read_text())
+        self.config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         self.name = name
 
     @property
     def state(self) -> dict:
-        state = json.loads((self.folder / "state.json").read_text())
+        state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         if state["Running"] and not self.shim_lives(state["ShimPid"]):
             state |= {"Status": "exited", "Running": False, "ExitCode": 255}  # what docker says after a machine died
         return state
@@ -187,4 +187,4 @@ def erase(container: Container) -> None:
 
 
 def change(container: Container, **fields) -> None:
-    write(container.folder / "state.json", json.loads((container.folder / "state.json").read_text()) | fields)
+    write(container.folder / "state.json", json.loads((container.folder / "state.json").read_text(encoding="utf-8")) | fields)

@@ -61,7 +61,7 @@ def fetch(registry: str, path: str, logins: dict) -> bytes:
 
 
 def known_logins() -> dict:
-    return json.loads(LOGINS.read_text())["auths"] if LOGINS.exists() else {}
+    return json.loads(LOGINS.read_text(encoding="utf-8"))["auths"] if LOGINS.exists() else {}
 
 
 def login(arguments: list[str]) -> None:
@@ -109,7 +109,7 @@ def push(arguments: list[str]) -> None:
     registry, name, tag = parts(reference)
     if "@" in reference or not image_file(reference).exists():
         raise Failure(f"An image does not exist locally with the tag: {registry}/{name}")
-    config = blob_file(json.loads(image_file(reference).read_text())["Id"]).read_bytes()
+    config = blob_file(json.loads(image_file(reference).read_text(encoding="utf-8"))["Id"]).read_bytes()
     layers = [blob_file(digest).read_bytes() for digest in json.loads(config)["rootfs"]["diff_ids"]]
     described = [
         {"mediaType": kind, "digest": sha256(body), "size": len(body)}
@@ -193,7 +193,7 @@ def ready(reference: str) -> dict:
     if not image_file(reference).exists():
         print(f"Unable to find image '{reference}' locally", file=sys.stderr)
         download(reference)
-    return json.loads(image_file(reference).read_text())
+    return json.loads(image_file(reference).read_text(encoding="utf-8"))
 
 
 def image(arguments: list[str]) -> None:
@@ -202,7 +202,7 @@ def image(arguments: list[str]) -> None:
         options, rest = parse(arguments, "", "--format")
         if not image_file(one(rest)).exists():
             raise Failure(f"[]\nError response from daemon: No such image: {rest[0]}")
-        show(json.loads(image_file(rest[0]).read_text()), options)
+        show(json.loads(image_file(rest[0]).read_text(encoding="utf-8")), options)
     elif verb == "prune":
         parse(arguments, "--all --force", "--filter")
         print("Total reclaimed space: 0B")

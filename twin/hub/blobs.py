@@ -125,7 +125,7 @@ class Blobs:
 
     def serve(self, folder: Path) -> dict[str, File]:
         """The files of a folder by their path in it; from now on their contents are read from there."""
-        known = json.loads(self.hashes.read_text()) if self.hashes.exists() else {}
+        known = json.loads(self.hashes.read_text(encoding="utf-8")) if self.hashes.exists() else {}
         files = {}
         for source in sorted(path for path in folder.resolve().rglob("*") if path.is_file()):
             relative = source.relative_to(folder.resolve())
@@ -138,7 +138,7 @@ class Blobs:
             files[relative.as_posix()] = File(**known[key])
             self.served[known[key]["sha256"]] = source
         temporary = self.hashes.with_suffix(".new")
-        temporary.write_text(json.dumps(known, indent=1))
+        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         os.replace(temporary, self.hashes)
         return files
 

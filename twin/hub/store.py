@@ -77,12 +77,12 @@ class Store:
             return None
         file = self._folder(kind, name) / "repository.json"
         try:
-            return Repository(**json.loads(file.read_text()))
+            return Repository(**json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
     def all(self) -> list[Repository]:
-        return [Repository(**json.loads(file.read_text())) for file in sorted(self.folder.glob("*/*/*/repository.json"))]
+        return [Repository(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(self.folder.glob("*/*/*/repository.json"))]
 
     def create(self, kind: str, name: str, private: bool) -> tuple[Repository, bool]:
         """The repository, and whether it is new; a new one has the commit that the Hub makes by itself."""
@@ -145,7 +145,7 @@ class Store:
         file = self._folder(repository.kind, repository.id) / "commits" / f"{oid}.json"
         if not re.fullmatch("[0-9a-f]{40}", oid) or not file.is_file():
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        body = json.loads(file.read_text())
+        body = json.loads(file.read_text(encoding="utf-8"))
         return Commit(id=oid, **{**body, "files": {path: File(**entry) for path, entry in body["files"].items()}})
 
     def head(self, repository: Repository, branch: str) -> Commit:
@@ -184,5 +184,5 @@ def _write_json(file: Path, content: dict) -> None:
     """Writes the file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".new")
-    temporary.write_text(json.dumps(content, indent=1))
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     os.replace(temporary, file)

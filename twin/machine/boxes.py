@@ -66,9 +66,9 @@ class MachineBoxes(Boxes):
         deadline = time.monotonic() + PATIENCE
         while not (first := life.child(outer)) or not Path(f"/proc/{first}/root/run/booted").exists():
             if outer.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the box did not boot: {(box / 'boot.log').read_text(errors='replace')[-1000:]}")
+                raise RuntimeError(f"the box did not boot: {(box / 'boot.log').read_text(errors='replace', encoding='utf-8')[-1000:]}")
             time.sleep(0.02)
-        (box / "first.json").write_text(json.dumps({"pid": first, "started": processes.started(first)}))
+        (box / "first.json").write_text(json.dumps({"pid": first, "started": processes.started(first)}), encoding="utf-8")
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""

@@ -30,7 +30,7 @@ class Builder:
     def docker(self, *words: str, check: bool = True, text: str | None = None, **options) -> subprocess.CompletedProcess:
         command = [ground.program("docker"), *words]
         given = {"input": text} if text is not None else {"stdin": options.pop("stdin", subprocess.DEVNULL)}
-        done = subprocess.run(command, env=self.environment, text=True, capture_output=True, **given, **options)
+        done = subprocess.run(command, env=self.environment, encoding="utf-8", errors="replace", capture_output=True, **given, **options)
         if check and done.returncode:
             raise RuntimeError(f"docker {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
         return done
@@ -91,7 +91,7 @@ def running(cache: Path) -> Iterator[Builder]:
 def clear(run: Path) -> None:
     """Nothing is left of a daemon, not even of one whose builder was killed: it ends by itself, and may not have ended yet."""
     with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        psutil.Process(int((run / "pid").read_text())).wait(PATIENCE)
+        psutil.Process(int((run / "pid").read_text(encoding="utf-8"))).wait(PATIENCE)
     shutil.rmtree(run, ignore_errors=True)
 
 
@@ -120,7 +120,7 @@ def wait(builder: Builder, daemon: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while builder.docker("info", check=False).returncode:
         if daemon.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"dockerd does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+            raise RuntimeError(f"dockerd does not answer:\n{log.read_text(errors='replace', encoding='utf-8')[-2000:]}")
         time.sleep(0.2)
 
 
@@ -131,10 +131,10 @@ def wheelhouse(cache: Path, requirements: Path, constraints: Path) -> Path:
 
 
 def fetch(part: Path, requirements: Path, constraints: Path) -> None:
-    torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
+    torch = next(line for line in requirements.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
     into = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(part)]
     subprocess.run([*into, "--no-deps", "--retries", "0", "--timeout", "5", "--index-url", CPU_TORCH, torch], capture_output=True)
     command = [*into, "--find-links", str(part), "-r", str(requirements), "-c", str(constraints)]
-    done = subprocess.run(command, text=True, capture_output=True)
+    done = subprocess.run(command, encoding="utf-8", errors="replace", capture_output=True)
     if done.returncode:
         raise RuntimeError(f"pip cannot make the wheels:\n{done.stderr[-2000:]}")

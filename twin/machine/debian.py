@@ -72,7 +72,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One process at a time does something about a folder."""
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -98,7 +98,7 @@ def install(below: Path, part: Path) -> None:
 
 def run(command: list[str], failed: str, **more: str) -> None:
     environment = os.environ | {"PATH": ground.SYSTEM_PATH} | more
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, text=True, capture_output=True)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", capture_output=True)
     if done.returncode:
         raise RuntimeError(f"{failed}:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")
 

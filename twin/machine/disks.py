@@ -44,7 +44,7 @@ class MachineDisks(Disks):
         self.plug(folder)
         table = ",,\n" if command[0] == "sfdisk" else ""
         try:
-            subprocess.run([ground.program(command[0]), *command[1:], loops(folder / "disk")[0]], input=table, text=True, check=True)
+            subprocess.run([ground.program(command[0]), *command[1:], loops(folder / "disk")[0]], input=table, encoding="utf-8", check=True)
         finally:
             let_go(folder / "disk")
 
@@ -71,8 +71,8 @@ class MachineDisks(Disks):
         box = self.root(instance).parent
         if not (box / "first.json").exists():
             return []
-        first = json.loads((box / "first.json").read_text())["pid"]
-        numbers = {line.split()[2] for line in Path(f"/proc/{first}/mountinfo").read_text().splitlines()}
+        first = json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"]
+        numbers = {line.split()[2] for line in Path(f"/proc/{first}/mountinfo").read_text(encoding="utf-8").splitlines()}
         names = [name for name in (self.root(instance) / BY_ID).glob("nvme-*") if number(name) in numbers]
         return [folder for name in names if (folder := self.disk_of(name))]
 

@@ -16,14 +16,14 @@ SHUTDOWN = 10.0  # seconds that a box's processes have to end in
 
 def inside(box: Path) -> list[str]:
     """The command that runs another one in a box that is on, with as few rights as its first process has."""
-    first = json.loads((box / "first.json").read_text())["pid"]
+    first = json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"]
     enter = ["nsenter", f"--target={first}", "--mount", "--uts", "--ipc", "--pid", f"--root=/proc/{first}/root", "--wd=/"]
     return [*enter, "setpriv", "--bounding-set", "-sys_boot", "--inh-caps", "-sys_boot", "--pdeathsig", "KILL", "--"]
 
 
 def alive(box: Path) -> bool:
     with suppress(FileNotFoundError):
-        return processes.alive(**json.loads((box / "first.json").read_text()))
+        return processes.alive(**json.loads((box / "first.json").read_text(encoding="utf-8")))
     return False
 
 
@@ -36,7 +36,7 @@ def child(outer: subprocess.Popen) -> int | None:
 def kill(box: Path) -> None:
     """As when the power goes."""
     if alive(box):
-        first = psutil.Process(json.loads((box / "first.json").read_text())["pid"])
+        first = psutil.Process(json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"])
         first.kill()  # and with it whatever else is in its namespace
         first.wait()
 
@@ -44,7 +44,7 @@ def kill(box: Path) -> None:
 def end(box: Path) -> None:
     """No process of the box is left; its mounts went with them."""
     if alive(box):
-        first = psutil.Process(json.loads((box / "first.json").read_text())["pid"])
+        first = psutil.Process(json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"])
         first.send_signal(signal.SIGTERM)
         try:
             first.wait(SHUTDOWN)

@@ -14,7 +14,7 @@ CUDA = ("nvidia-", "cuda-", "triton")
 
 def main(requirements: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", "-r", requirements]
-    report = json.loads(subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout)
+    report = json.loads(subprocess.run(command, encoding="utf-8", stdout=subprocess.PIPE, check=True).stdout)
     found = [one["metadata"] for one in report["install"]]
     pins = {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"].partition("+")[0] for one in found}
     print(HEADER + "\n".join(f"{name}=={version}" for name, version in sorted(pins.items()) if not name.startswith(CUDA)))

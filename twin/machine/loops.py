@@ -9,7 +9,7 @@ from pathlib import Path
 def attached() -> dict[str, str]:
     """Every loop device of this machine, and the file behind it."""
     listed = subprocess.run(
-        ["losetup", "--list", "--json", "--output", "NAME,BACK-FILE"], text=True, capture_output=True, check=True
+        ["losetup", "--list", "--json", "--output", "NAME,BACK-FILE"], encoding="utf-8", capture_output=True, check=True
     ).stdout
     return {one["name"]: one["back-file"] for one in json.loads(listed)["loopdevices"] if one["back-file"]} if listed.strip() else {}
 

@@ -92,7 +92,9 @@ class MachineMischief(mischief.Mischief):
 
     def inside(self, instance: str, script: str, *words: str) -> str:
         command = [*life.inside(self.box(instance)), "bash", "-c", script, "mischief", *words]
-        done = subprocess.run(command, env={"PATH": ground.SYSTEM_PATH, "HOME": "/root"}, text=True, capture_output=True)
+        done = subprocess.run(
+            command, env={"PATH": ground.SYSTEM_PATH, "HOME": "/root"}, encoding="utf-8", errors="replace", capture_output=True
+        )
         if done.returncode:
             raise ValueError(f"it could not be done: {done.stderr.strip()[-500:]}")
         return done.stdout

@@ -39,7 +39,7 @@ class MachineRegistry(ecr.Registry):
         super().renew()
         hashed = bcrypt.hashpw(self.token.encode(), bcrypt.gensalt(4)).decode()
         self.passwords.touch(mode=0o600)
-        self.passwords.write_text(f"AWS:{hashed}\n")
+        self.passwords.write_text(f"AWS:{hashed}\n", encoding="utf-8")
 
     def authorize(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         data = {"authorizationToken": self.credentials, "expiresAt": time.time() + ecr.TOKEN_LIFE, "proxyEndpoint": f"http://{self.host}"}
@@ -89,14 +89,14 @@ def serve(folder: Path) -> str:
         "http": {"addr": host},
         "auth": {"htpasswd": {"realm": "ecr", "path": str(folder / "htpasswd")}},
     }
-    (folder / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
+    (folder / "config.yml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     with (folder / "log").open("ab") as log:
         words = ["setpriv", "--pdeathsig", "KILL", ground.program("docker-registry"), "serve", str(folder / "config.yml")]
         server = subprocess.Popen(words, env={"PATH": ground.SYSTEM_PATH}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     deadline = time.monotonic() + PATIENCE
     while not listens(host):
         if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"docker-registry does not answer: {(folder / 'log').read_text(errors='replace')[-1000:]}")
+            raise RuntimeError(f"docker-registry does not answer: {(folder / 'log').read_text(errors='replace', encoding='utf-8')[-1000:]}")
         time.sleep(0.05)
     return host
 

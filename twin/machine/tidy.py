@@ -56,7 +56,7 @@ def mounted() -> set[str]:
     found = set()
     for process in psutil.pids():
         try:
-            lines = Path(f"/proc/{process}/mountinfo").read_text().splitlines()
+            lines = Path(f"/proc/{process}/mountinfo").read_text(encoding="utf-8").splitlines()
         except OSError:
             continue  # it has ended meanwhile
         found |= {line for line in lines if "lowerdir=" in line}
