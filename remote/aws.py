@@ -162,7 +162,13 @@ def explain(error: Exception) -> Problem | None:
 
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError | exceptions.ProfileNotFound):
         return Problem(f"no usable AWS credentials: {error}", LOGIN, reason="refused")
-    if isinstance(error, exceptions.TokenRetrievalError | exceptions.UnauthorizedSSOTokenError | exceptions.CredentialRetrievalError):
+    if isinstance(error, exceptions.MissingDependencyException):  # of `aws login`, which botocore reads by awscrt only
+        return Problem(f"a package of requirements.txt is not installed: {error}", "`pip install -r requirements.txt`", reason="refused")
+    if isinstance(error, exceptions.LoginInsufficientPermissions):
+        hint = "let it call signin:CreateOAuth2Token (AWS's policy SignInLocalDevelopmentAccess does), or log in by SSO or keys"
+        return Problem("this login may not renew its own credentials", hint, reason="refused")
+    lapsed = exceptions.TokenRetrievalError | exceptions.UnauthorizedSSOTokenError | exceptions.CredentialRetrievalError
+    if isinstance(error, lapsed | exceptions.LoginError):
         return Problem(*MEANING["ExpiredToken"], reason="refused")
     if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
         return Problem(f"AWS does not answer: {error}", "check the network, then run the same command again", reason="unreachable")

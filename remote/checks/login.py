@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from conf.finding import BROKEN, NOTE, OK, Finding
-from remote.aws import explain
+from remote.aws import LOGIN, explain
 
 SOON = 15  # minutes
 SKEW = 240  # seconds; AWS refuses what is signed more than five minutes away from its own clock
@@ -57,7 +57,7 @@ def _refused(error: Exception) -> Finding:
     problem = explain(error)
     if problem is None:
         raise error
-    hint = problem.hint if problem.reason == "unreachable" else command()
+    hint = command() if problem.hint == LOGIN else problem.hint
     return Finding("credentials", BROKEN, problem.what, "every verb calls AWS", hint)
 
 
@@ -75,8 +75,10 @@ def _region(name: str) -> Finding:
 def _credentials(arn: str) -> Finding:
     import boto3
 
-    # Only credentials that end have it, and botocore has no public name for it.
-    ends = getattr(boto3.Session().get_credentials(), "_expiry_time", None)
+    found = boto3.Session().get_credentials()
+    # Only credentials that end have it, and botocore has no public name for it. Those of `aws login` end after 15 minutes, and botocore
+    # renews them for as long as the login lasts: https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-sign-in.html
+    ends = None if found is None or found.method == "login" else getattr(found, "_expiry_time", None)
     minutes = None if ends is None else (ends - datetime.now(UTC)).total_seconds() / 60
     if arn.endswith(":root"):
         what = "these are the root user's credentials"
