@@ -14,7 +14,7 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, grade, instances, launches, provided, warm, wire, world
+from twin import account, associations, grade, instances, launches, provided, warm, wire, world
 from twin.access import Access
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
@@ -104,8 +104,9 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     boxes, registry = hardware.boxes, hardware.registry
     about = (instances.running, instances.may_register, instances.tags)
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
-    metadata = Metadata(region, clock.now)
-    permissions = Permissions(region, lambda key: key if key.startswith("i-") else metadata.callers.get(key))
+    metadata = Metadata(region, clock.now, journal, serve)
+    boxes.metadata_address, boxes.close_metadata = metadata.address, metadata.close
+    permissions = Permissions(region, metadata.instance_of, metadata.roleless.__contains__)
     faults = Faults(permissions.instance_of, boxes.skews)
     made = Gateway(journal, permissions, faults, [])
     boxes.power_off = lambda instance: shut_down(made, region, instance)
@@ -113,7 +114,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry)
-    services = [commands, Scheduler(clock, region, made), metadata, registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
+    services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
     services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
@@ -125,7 +126,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     }
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, permissions, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
-    made.layers = [launches.operations, *(part.operations for part in own), provided.operations]
+    made.layers = [launches.operations, *(part.operations for part in own), associations.operations, provided.operations]
     clock.start()
     return made
 

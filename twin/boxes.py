@@ -44,6 +44,8 @@ class Boxes:
         self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
+        self.metadata_address: Callable[[str], str] = lambda instance: ""  # where a box finds out who it is, and acts by its role
+        self.close_metadata: Callable[[str], None] = lambda instance: None
         self.power_off: Callable[[str], None] = lambda instance: None  # what EC2 makes of a box that shut itself down
         self.later: Callable[[float, Callable[[], None]], None] = lambda seconds, action: None  # on the world's clock
         self.shutdowns: dict[str, object] = {}  # the one that each box has planned
@@ -159,7 +161,7 @@ class Boxes:
         """The environment of whatever runs in the box; HOME is not in it, as in that of a service."""
         root = self.root(instance)
         own = {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"}
-        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
+        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = self.metadata_address(instance)
         return self.environment | own
 
     def boots(self, instance: str) -> int:
@@ -194,6 +196,7 @@ class Boxes:
             self.shutdowns.pop(instance, None)
             self.doors.close(instance)
             processes.end(root)
+            self.close_metadata(instance)
             remove(root.parent / "faults")  # the box's own faults end with its power
             if agent := self.agents.pop(instance, None):
                 agent.wait()

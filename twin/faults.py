@@ -20,7 +20,7 @@ import psutil
 
 from twin import wire
 
-OWN = ("twin", "imds", "ec2messages")  # not what a client of ours meets
+OWN = ("twin", "ec2messages")  # not what a client of ours meets
 READING = ("Describe", "Get", "List", "Head", "BatchGet", "BatchCheck", "Lookup", "Filter", "Search", "Validate", "Simulate")
 EXPIRED = {"ec2": "RequestExpired", "s3": "ExpiredToken", "sts": "ExpiredToken", "iam": "ExpiredToken", "cloudformation": "ExpiredToken"}
 THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}

@@ -49,6 +49,11 @@ def user_data(region: str, instance: str) -> bytes:
     return base64.b64decode(str(given)) if given else b""
 
 
+def zone_id(region: str, zone: str) -> str:
+    """The name that a zone has for every account, use1-az6 for one."""
+    return next(one.zone_id for one in backend(region).describe_availability_zones() if one.name == zone)
+
+
 def tags(region: str, instance: str) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in find(region, instance).get_tags()}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from twin import wire
 
-LONGEST_POLL = 20.0  # seconds
+LONGEST_POLL = 15.0  # seconds; the agent's own HTTP client gives up after 20 (its StopTimeoutMillis)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from twin import actions, instances, policy, wire
 
-FREE = ("imds", "registry", "ec2messages", "twin")  # have doors of their own
+FREE = ("registry", "ec2messages", "ssmmessages", "twin")  # have doors of their own
 ALWAYS = ("sts:GetCallerIdentity",)
 DENIED = {
     "ec2": "UnauthorizedOperation",
@@ -25,8 +25,8 @@ SPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
 class Permissions:
-    def __init__(self, region: str, instance_of: Callable[[str], str | None]):
-        self.region, self.instance_of = region, instance_of
+    def __init__(self, region: str, instance_of: Callable[[str], str | None], roleless: Callable[[str], bool] = lambda key: False):
+        self.region, self.instance_of, self.roleless = region, instance_of, roleless
         self.laptop: list[dict] | None = None
         self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
         self.asked: dict[str, dict[str, actions.Asked]] = {"laptop": {}, "box": {}}  # each once
@@ -75,7 +75,7 @@ class Permissions:
         instance = self.instance_of(key)
         if not instance:
             return key, None
-        role = instances.role(self.region, instance)
+        role = None if self.roleless(key) else instances.role(self.region, instance)
         who = f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{role.name if role else '-'}/{instance}"
         return who, instances.documents(role) if role else []
 

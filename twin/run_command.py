@@ -158,7 +158,9 @@ class RunCommand:
                 return
             status = reply["documentStatus"]
             if status in ENDED:
-                finish(invocation, status, reply.get("runtimeStatus", {}).get("aws:runShellScript", {}))
+                # A document that fails before its plugin runs has "runtimeStatus": null, and its message is never acknowledged.
+                self.messages.withdraw(message_id(command_id, instance))
+                finish(invocation, status, (reply.get("runtimeStatus") or {}).get("aws:runShellScript", {}))
             elif invocation.status in ("Pending", "Delayed"):
                 invocation.status, invocation.details = "InProgress", "In Progress"
                 invocation.started = stamp(self.now())

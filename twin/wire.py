@@ -13,9 +13,8 @@ from werkzeug.wrappers import Response
 
 ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
 CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
-REST_JSON = ("scheduler", "twin")  # services that name an operation by method and path, and answer JSON
-# Docker sends Basic authorization, or none at first; the metadata service has tokens of its own.
-UNSIGNED = {"/v2/": "registry", "/imds/": "imds", "/_twin/": "twin"}
+REST_JSON = ("scheduler", "ssmmessages", "twin")  # services that name an operation by method and path, and answer JSON
+UNSIGNED = {"/v2/": "registry", "/_twin/": "twin"}  # docker sends Basic authorization, or none at first
 STACKS = "cloudformation.amazonaws.com"
 QUERY = ("iam", "sts", "cloudformation")  # services whose errors are XML of the older kind
 

@@ -114,6 +114,33 @@ def test_an_ended_command_takes_no_later_reply(service):
     assert service.invocation(command)["ResponseCode"] == 9
 
 
+def test_a_document_that_failed_before_its_plugin_is_not_delivered_again(service):
+    """The agent does not acknowledge it, and its "runtimeStatus" is null."""
+    command = service.send()
+    (message,) = service.poll()
+    payload = {"documentStatus": "Failed", "documentTraceOutput": "Input contains invalid parameters", "runtimeStatus": None}
+    service.call("ec2messages.SendReply", MessageId=message["MessageId"], ReplyId="2", Payload=json.dumps(payload))
+    found = service.invocation(command)
+    assert (found["Status"], found["ResponseCode"], found["StandardErrorContent"]) == ("Failed", -1, "")
+    assert service.poll() == []
+
+
+def test_a_reply_about_a_cancel_message_changes_nothing(service):
+    """The agent says InProgress of every message that it takes, of a cancel too."""
+    command = service.send()
+    (message,) = service.poll()
+    service.reply(message, "InProgress")
+    service.call("ssm.CancelCommand", CommandId=command)
+    (cancel,) = [one for one in service.poll() if one["Topic"].startswith("aws.ssm.cancelCommand.")]
+    payload = {"documentStatus": "InProgress", "runtimeStatus": None}
+    service.call("ec2messages.SendReply", MessageId=cancel["MessageId"], ReplyId="3", Payload=json.dumps(payload))
+    assert service.invocation(command)["Status"] == "Cancelling"
+
+
+def test_a_poll_ends_before_the_agents_own_http_client_gives_up():
+    assert messages.LONGEST_POLL < 20  # Mds.StopTimeoutMillis of the agent's configuration
+
+
 def test_a_silent_agent_is_shown_as_lost(service):
     service.time += 300
     assert service.call("ssm.DescribeInstanceInformation")["InstanceInformationList"][0]["PingStatus"] == "Online"

@@ -92,7 +92,7 @@ class MachineBoxes(Boxes):
     def inside(self, instance: str) -> dict[str, str]:
         own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
         own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
-        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{self.environment['AWS_ENDPOINT_URL']}/imds/{instance}"
+        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = self.metadata_address(instance)
         return self.environment | own
 
     def shut_down(self, instance: str) -> None:
@@ -101,6 +101,7 @@ class MachineBoxes(Boxes):
             box = self.root(instance).parent
             self.shutdowns.pop(instance, None)
             life.end(box)
+            self.close_metadata(instance)
             if outer := self.outers.pop(instance, None):
                 outer.wait()
             if agent := self.agents.pop(instance, None):
