@@ -18,11 +18,11 @@ import transformers
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from conf import schema
 from conf.problem import Problem
-from trainer import plan
+from trainer import nf4, plan
 from trainer.fit import Room
 from trainer.hub import explained
 from trainer.pack import Pack
@@ -44,17 +44,18 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     """The base model, fetched by its Hub id (or read from a local folder) and placed on the device."""
     folder, revision = fetch(model)
     place = device()
-    dtype, precision = _precision(place)
-    nf4 = quant.kind is schema.Quantisation.nf4
-    options = {"quantization_config": _nf4(quant, dtype), "device_map": {"": place}} if nf4 else {}
+    dtype, described = precision(place)
+    quantised = quant.kind is schema.Quantisation.nf4
+    options = {"quantization_config": nf4.config(quant, dtype), "device_map": {"": place}} if quantised else {}
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
         weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **options)
+    nf4.keep_layout(weights)
     stops = weights.generation_config.eos_token_id
-    precision += ", base weights in 4-bit NF4" if nf4 else ", base weights not quantised"
-    print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {precision}", flush=True)
-    return Base(weights.to(place) if not nf4 else weights, tokenizer, revision, _listed(stops), precision)
+    described += ", base weights in 4-bit NF4" if quantised else ", base weights not quantised"
+    print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {described}", flush=True)
+    return Base(weights if quantised else weights.to(place), tokenizer, revision, _listed(stops), described)
 
 
 def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
@@ -219,7 +220,7 @@ def gpu() -> str | None:
 
 def computed(place: torch.device) -> int:
     """Bytes of a number as it is computed there."""
-    return _precision(place)[0].itemsize
+    return precision(place)[0].itemsize
 
 
 def room() -> Room | None:
@@ -247,21 +248,18 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _precision(device: torch.device) -> tuple[torch.dtype, str]:
-    if device.type == "cuda":
+def precision(place: torch.device) -> tuple[torch.dtype, str]:
+    """The format that numbers are computed in there, and why."""
+    if place.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "bf16, as this GPU computes it natively"
         return torch.float32, "fp32, as this GPU has no bf16 and fp16 overflows"
-    able = torch.cpu.get_capabilities()
-    if able.get("amx_bf16") or able.get("avx512_bf16"):
-        return torch.bfloat16, "bf16, as this CPU computes it natively"
-    return torch.float32, "fp32, as this CPU only emulates bf16"
-
-
-def _nf4(quant: schema.Quant, dtype: torch.dtype) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quant.double, bnb_4bit_compute_dtype=dtype
-    )
+    able, allowed = torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability()
+    if not (able.get("amx_bf16") or able.get("avx512_bf16")):
+        return torch.float32, "fp32, as this CPU only emulates bf16"
+    if allowed != "AVX512":  # by ATEN_CPU_CAPABILITY
+        return torch.float32, f"fp32, as torch may use no more than {allowed} of this CPU"
+    return torch.bfloat16, "bf16, as this CPU computes it natively"
 
 
 def _listed(tokens: int | list[int] | None) -> list[int]:

@@ -1,4 +1,8 @@
-"""A tiny random Llama on the CPU, rows of the shipped task, and models with an adapter that already does something."""
+"""A tiny random Llama on the CPU, rows of the shipped task, and models with an adapter that already does something.
+
+Tests say in which number format they compute: fp32, unless they ask for bf16 (which every CPU can compute) or, as those that start
+processes, for what this CPU computes natively. How close two results must be follows from the format.
+"""
 
 import os
 
@@ -8,14 +12,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from conf import load, schema
 from data.rows import read
+from tests.trainer.formats import FORMATS, computed_in
 from trainer import model, prompt
 
 ROOT = Path(__file__).parents[2]
 TRAIN, VALIDATION = ROOT / "data/smoke_train.jsonl", ROOT / "data/smoke_validation.jsonl"
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def format_of_module(request):
+    """fp32, unless the module's FORMAT names another one."""
+    with computed_in(getattr(request.module, "FORMAT", "fp32")):
+        yield
+
+
+@pytest.fixture(params=FORMATS)
+def number_format(request):
+    """Lets a test run once in each format."""
+    with computed_in(request.param):
+        yield FORMATS[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -62,14 +82,18 @@ def template(base):
 
 @pytest.fixture
 def tuned(base):
+    return adapted(base)
+
+
+def adapted(base: model.Base) -> PeftModel:
     """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
     torch.manual_seed(5)
-    adapted = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), recompute=False)
+    tuned = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), recompute=False)
     with torch.no_grad():
-        for name, weight in adapted.named_parameters():
+        for name, weight in tuned.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.05)
-    return adapted
+    return tuned
 
 
 @pytest.fixture
@@ -79,7 +103,7 @@ def examples(template):
 
 @pytest.fixture(scope="session")
 def trained(settings_for, tmp_path_factory) -> Path:
-    """The folder of a finished run on the tiny model, in NF4, as the shipped settings have it. It is sealed: read it only."""
+    """The folder of a finished run on the tiny model, as the shipped settings and this CPU have it. It is sealed: read it only."""
     from trainer import __main__ as command
 
     settings = settings_for(tmp_path_factory.mktemp("a volume") / "runs")
@@ -87,5 +111,6 @@ def trained(settings_for, tmp_path_factory) -> Path:
     folder = Path(settings.runs) / settings.run_id
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(load.dump(settings))
-    command.train(settings, folder)
+    with computed_in("native"):
+        command.train(settings, folder)
     return folder

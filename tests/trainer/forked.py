@@ -1,21 +1,27 @@
-"""Training in a process of its own, in seconds: a fork of the tests' process, which has imported everything already.
+"""Training in a process of its own, in seconds: a fork of a server that has imported everything already, and computed nothing.
 
-It ends where scoring begins: the adapter is written by then.
+The tests' own process has computed; a fork of it has torch's locks and no threads, and torch dies there now and then of an
+"Invalid thread pool!". A run here ends where scoring begins: the adapter is written by then.
 """
 
 import importlib
+import multiprocessing
 import os
 import time
 import traceback
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from conf import load, schema
+from tests.trainer import formats
 from trainer import __main__ as command
 from trainer import evaluate
 from trainer.team import Team
 
-importlib.import_module("trainer.recipe")  # before the fork: a child starts to train at once
+importlib.import_module("trainer.recipe")  # in the server: a child starts to train at once
 ADAPTER = "adapter/adapter_model.safetensors"
+SERVED = multiprocessing.get_context("forkserver")
+SERVED.set_forkserver_preload([__name__])
 
 
 def make(settings: schema.Recipe, name: str) -> Path:
@@ -27,29 +33,34 @@ def make(settings: schema.Recipe, name: str) -> Path:
     return folder
 
 
-def start(settings: schema.Recipe, folder: Path, **environment: str) -> int:
-    """The process id of a child that trains in `folder`, and dies as a process does."""
-    child = os.fork()
-    if child == 0:
-        try:
-            log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.environ.update(environment)
-            evaluate.compare = lambda *_: os._exit(0)
-            command.train(settings, folder, Team())
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
+def start(settings: schema.Recipe, folder: Path, **environment: str) -> BaseProcess:
+    """A child that trains in `folder`, in the number format of this moment, and dies as a process does."""
+    child = SERVED.Process(target=train, args=(settings, folder, formats.current(), os.environ | environment))
+    child.start()
     return child
 
 
-def finish(child: int, folder: Path) -> None:
+def train(settings: schema.Recipe, folder: Path, number_format: str, environment: dict[str, str]) -> None:
+    """The whole life of the child."""
+    try:
+        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(environment)
+        evaluate.compare = lambda *_: os._exit(0)
+        with formats.computed_in(number_format):
+            command.train(settings, folder, Team())
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def finish(child: BaseProcess, folder: Path) -> None:
     """Wait until the child has trained to the end."""
-    _, status = os.waitpid(child, 0)
-    assert status == 0, (folder / "log.txt").read_text()
+    child.join()
+    assert child.exitcode == 0, (folder / "log.txt").read_text()
 
 
 def whole(settings: schema.Recipe, folder: Path) -> float:

@@ -36,7 +36,7 @@ def weights(tuned):
     return {name: weight.detach().clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
 
 
-def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(base_for, examples, settings, tmp_path):
+def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(number_format, base_for, examples, settings, tmp_path):
     settings.train.keep = 10
     whole = adapted(base_for)
     expected = train(whole, examples, settings, checkpoint.Store(tmp_path / "a", "x", 10), Record(tmp_path))

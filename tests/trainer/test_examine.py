@@ -15,6 +15,8 @@ from tests.trainer.conftest import ROOT, VALIDATION
 from trainer import evaluate, examine, finished, model, record
 from trainer.files import digest, lines
 
+FORMAT = "native"  # some of the examiners are processes of their own
+
 
 def test_the_rows_of_the_run_give_the_scores_of_the_run(trained, tmp_path):
     rows = tmp_path / "again.jsonl"

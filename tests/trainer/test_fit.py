@@ -10,7 +10,7 @@ from conf import load
 from conf.problem import Problem
 from tests.trainer import forked
 from trainer import __main__ as command
-from trainer import fit, model, plan, record
+from trainer import evaluate, fit, model, plan, record
 from trainer.files import lines
 from trainer.fit import STEP, Room
 from trainer.order import Order, Portion
@@ -136,9 +136,14 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
         plain.append(needs(replace(settings, train=replace(settings.train, recompute="no"))))
         return real(settings, needs, small(), longest)
 
+    def compare(*_):
+        raise Problem("the first attempt ends here", "start it again", "killed")
+
     with monkeypatch.context() as patch:
         patch.setattr(fit, "settle", settle)
-        forked.finish(forked.start(run, folder), folder)
+        patch.setattr(evaluate, "compare", compare)
+        with pytest.raises(Problem, match="the first attempt ends here"):
+            command.train(run, folder, Team())
     assert record.settings(folder).train.recompute == "yes"
     again = record.settings(folder)
     forked.finish(forked.start(again, folder), folder)

@@ -21,6 +21,7 @@ from conf import load, schema
 from conf.problem import Problem
 from data.rows import read
 from tests.trainer.conftest import ROOT, TRAIN, VALIDATION
+from tests.trainer.formats import computed_in, native
 from trainer import __main__ as command
 from trainer import evaluate, model, predict, record
 from trainer.files import digest, lines
@@ -50,6 +51,18 @@ def run(settings_for, volume):
     settings = settings_for(volume / "runs")
     folder = make(settings, "unbroken")
     command.train(settings, folder, Team())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_natively(run, settings_for, volume):
+    """The same run in the format that a process of its own takes on this CPU."""
+    if native(torch.device("cpu"))[0] is torch.float32:
+        return run
+    settings = settings_for(volume / "runs")
+    folder = make(settings, "natively")
+    with computed_in("native"):
+        command.train(settings, folder, Team())
     return folder
 
 
@@ -127,9 +140,9 @@ def test_saving_an_adapter_asks_the_hub_nothing(tuned, base, tmp_path, monkeypat
 
 
 def test_a_gpu_without_bf16_of_its_own_computes_in_fp32_and_says_why(monkeypatch):
-    for native, dtype, why in ((True, torch.bfloat16, "natively"), (False, torch.float32, "this GPU has no bf16 and fp16 overflows")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native or including_emulation)
-        found, told = model._precision(torch.device("cuda"))
+    for able, dtype, why in ((True, torch.bfloat16, "natively"), (False, torch.float32, "this GPU has no bf16 and fp16 overflows")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, able=able: able or including_emulation)
+        found, told = native(torch.device("cuda"))
         assert found is dtype and told.endswith(why)
 
 
@@ -228,7 +241,7 @@ def start(folder, **kwargs):
     return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_with_the_bytes_of_the_unbroken_one(run, settings_for, volume):
+def test_a_run_that_was_killed_goes_on_and_ends_with_the_bytes_of_the_unbroken_one(run_natively, settings_for, volume):
     folder = make(settings_for(volume / "runs"), "broken")
     process = start(folder)
     deadline = time.monotonic() + 300
@@ -247,7 +260,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_bytes_of_the_unbroken_o
     assert "\r" not in output and "Traceback" not in output
     assert json.loads((folder / "state.json").read_text())["phase"] == "uploading"
     for name in ("adapter/adapter_model.safetensors", "predictions.jsonl"):
-        assert digest(folder / name) == digest(run / name)
+        assert digest(folder / name) == digest(run_natively / name)
 
 
 def test_the_base_models_answers_are_generated_once(run, base, template, settings_for, volume, monkeypatch):

@@ -1,6 +1,5 @@
 """A run that is asked to stop finishes what must be whole, saves the step it is in, and goes on from there as if nothing had been."""
 
-import contextlib
 import json
 import os
 import random
@@ -213,11 +212,10 @@ def test_stopped_at_a_random_moment_no_step_is_lost_and_the_bytes_are_the_same(n
     folder = forked.make(settings, f"stopped-{number}")
     child = forked.start(settings, folder)
     time.sleep(random.Random(f"stop {number}").uniform(0.1, 0.9) * seconds)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGTERM)
-    _, status = os.waitpid(child, 0)
+    child.terminate()
+    child.join()
     taken = [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
-    if status != 0:  # else it had ended
+    if child.exitcode != 0:  # else it had ended
         state = json.loads((folder / "state.json").read_text())
         assert (state["phase"], state["reason"]) == ("failed", "killed"), (folder / "log.txt").read_text()
         assert not taken or taken[-1] == 12 or f"after step {taken[-1]} of 12, which is saved" in state["evidence"]

@@ -1,0 +1,33 @@
+"""Base weights in 4-bit NF4, and kept in the layout that training can go through.
+
+On a CPU with AVX512-BF16, bitsandbytes repacks a layer's weights the first time that it computes without gradients (Linear4bit.forward,
+0.50.2): from then on no gradient goes through the layer, and its constants are rounded to bf16. A run measures before its first step.
+"""
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import BitsAndBytesConfig
+
+from conf import schema
+from conf.problem import Problem
+
+REPACKS = "support_avx512bf16_for_cpu"  # what each layer asks before it repacks; set from the CPU when the layer is made
+
+
+def config(quant: schema.Quant, dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quant.double, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def layers(model: torch.nn.Module) -> dict[str, Linear4bit]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+
+
+def keep_layout(model: torch.nn.Module) -> None:
+    """From here on no layer repacks its weights, in training or out of it."""
+    for name, layer in layers(model).items():
+        if not hasattr(layer, REPACKS):
+            what = f"bitsandbytes' {type(layer).__name__} has no `{REPACKS}`: nobody can tell whether {name} keeps its weights as they are"
+            raise Problem(what, "install the pinned packages: `pip install -r trainer/requirements.txt`, or use `quant=none`")
+        setattr(layer, REPACKS, False)
