@@ -14,7 +14,7 @@ NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_
 PYTEST := $(VENV) -m pytest -n 2 --dist loadfile
 PROGRAMS := .ci/run $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
 
-.PHONY: help setup run test test-all test-system test-change ground script-coverage lock smoke check clean clean-machine
+.PHONY: help setup run test test-all test-system test-change test-agent ground script-coverage lock smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -60,6 +60,9 @@ test-system: ground ## the tests that need root, docker, loop devices, sshd or a
 
 test-change: ground ## what a change waits for beside `make test`: the slow tests and those that need root, without the longest
 	@$(PYTEST) -m "(slow or system) and not gpu and not aws" $(NIGHT:%=--ignore=%) -rs --durations=20
+
+test-agent: setup ## hold another agent's program to the same rules as the twin's own (TWIN_AGENT=/path/to/amazon-ssm-agent; as root)
+	@TWIN_AGENT="$(TWIN_AGENT)" $(PYTEST) tests/twin/test_run_command.py tests/twin/test_real_agent.py -rs
 
 ground: setup # what system tests need; as root on Debian it is installed
 	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.

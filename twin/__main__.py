@@ -173,6 +173,8 @@ def box_environment(state: Path, found: dict) -> dict[str, str]:
     laptop = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
     named = world.aws_environment(state, found["aws"], found["region"]).items()
     aws = {name: value for name, value in named if value is not None and name not in laptop}
+    if speed := os.environ.get("TWIN_AGENT_SPEED"):  # how many times faster than the real agent theirs is
+        aws["TWIN_AGENT_SPEED"] = speed
     if folder := os.environ.get("TWIN_TRACE"):  # somebody wants to know which lines of the scripts run
         aws |= {"TWIN_TRACE": folder, "BASH_ENV": str(Path(__file__).with_name("trace.sh"))}
     return aws | {"HF_ENDPOINT": found["hub"], "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

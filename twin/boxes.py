@@ -15,8 +15,11 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from twin import access, doors, instances, processes, wire
 from twin.disks import Disks
+from twin.real_agent import RealAgent
 
 HERE = Path(__file__).parent
 STAND_INS = HERE / "bin"
@@ -27,6 +30,7 @@ AWS = "run/aws"  # where a box's own AWS CLI waits for calls
 USER_DATA = "var/lib/cloud/instance/scripts/part-001"  # where cloud-init keeps and runs a script that came as user data
 GMT = "%Y-%m-%d %H:%M:%S GMT"
 PER_BOOT = "var/lib/cloud/scripts/per-boot"  # and scripts that it runs at each boot
+AGENT_PROGRAMS = ("amazon-ssm-agent", "ssm-agent-worker")
 REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
@@ -44,6 +48,7 @@ class Boxes:
         self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
+        self.real_agent = RealAgent.named(state)  # in the place of the one of this folder
         self.metadata_address: Callable[[str], str] = lambda instance: ""  # where a box finds out who it is, and acts by its role
         self.close_metadata: Callable[[str], None] = lambda instance: None
         self.power_off: Callable[[str], None] = lambda instance: None  # what EC2 makes of a box that shut itself down
@@ -140,7 +145,9 @@ class Boxes:
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
-        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *AGENT, instance)
+        root, own = self.root(instance), [*AGENT, instance]
+        words = self.real_agent.words(root, self.inside(instance)) if self.real_agent else own
+        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *words)
         return {"pid": self.agents[instance].pid}
 
     def begin(self, instance: str, log: str, *words: str) -> subprocess.Popen:
@@ -183,6 +190,14 @@ class Boxes:
     def living_agents(self) -> list[str]:
         """The instances whose agent runs, and is not held."""
         return [one for one, agent in list(self.agents.items()) if agent.poll() is None and processes.runs(agent.pid)]
+
+    def agent_processes(self, instance: str) -> list[psutil.Process]:
+        """The agent's core and its worker, not what they have begun."""
+        return [one for one in self.inmates(instance) if is_agent(one)]
+
+    def inmates(self, instance: str) -> list[psutil.Process]:
+        """Every process of the box."""
+        return processes.of(self.root(instance))
 
     def set_clock(self, root: Path) -> None:
         path = root.parent / "clock"
@@ -235,6 +250,12 @@ class Boxes:
     def restart(self, instance: str) -> None:
         self.shut_down(instance)
         self.switch_on(instance, cold=False)
+
+
+def is_agent(process: psutil.Process) -> bool:
+    """Whether it is the core or the worker of an agent: of the one of this folder, or of amazon-ssm-agent."""
+    words = processes.words(process)
+    return bool(words) and (Path(words[0]).name in AGENT_PROGRAMS or (words[-2].endswith("/agent") if len(words) > 1 else False))
 
 
 def check_user_data(encoded: str) -> None:

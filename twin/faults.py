@@ -20,7 +20,7 @@ import psutil
 
 from twin import wire
 
-OWN = ("twin", "ec2messages")  # not what a client of ours meets
+OWN = ("twin", "ec2messages")  # not what a client of ours meets: struck only by a fault that names it
 READING = ("Describe", "Get", "List", "Head", "BatchGet", "BatchCheck", "Lookup", "Filter", "Search", "Validate", "Simulate")
 EXPIRED = {"ec2": "RequestExpired", "s3": "ExpiredToken", "sts": "ExpiredToken", "iam": "ExpiredToken", "cloudformation": "ExpiredToken"}
 THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}
@@ -61,6 +61,9 @@ class Armed:
     options: dict
     seen: int = 0
     struck: int = 0
+
+    def may_strike(self, request: wire.Request) -> bool:
+        return request.service not in OWN or self.only.startswith(f"{request.service}.")
 
     def due(self, request: wire.Request, by: str) -> bool:
         """Whether this request is one of its own, and its turn has come."""
@@ -116,11 +119,11 @@ class Faults:
         return [{"name": one.name, "seen": one.seen, "struck": one.struck, "count": one.count} for one in self.armed]
 
     def strikes(self, request: wire.Request, intake: bool) -> list[Armed]:
-        if request.service in OWN or not self.armed:
+        if not self.armed:
             return []
         by = "box" if self.instance_of(request.key) else "laptop"
         with self.lock:
-            return [one for one in self.armed if one.kind.intake == intake and one.due(request, by)]
+            return [one for one in self.armed if one.kind.intake == intake and one.may_strike(request) and one.due(request, by)]
 
     # In front of AWS and of the Hub
 

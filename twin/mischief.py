@@ -53,18 +53,21 @@ class Mischief:
         self.commands.soonest_seen = float(seconds)
 
     def do_agent_dies(self, instance: str) -> None:
-        """the agent's process is killed and nobody starts it again"""
-        self.boxes.agents[instance].kill()
+        """the agent's processes are killed and nobody starts them again"""
+        found = self.boxes.agent_processes(instance)
+        processes.send(found, signal.SIGSTOP)  # else its core would begin another worker
+        processes.send(found, signal.SIGKILL)
+        self.boxes.agents[instance].send_signal(signal.SIGCONT)  # nsenter stops together with whom it waits for
         self.boxes.agents[instance].wait()
 
     def do_agent_restarts(self, instance: str) -> None:
-        """the agent's process is killed and started again; scripts run on"""
+        """the agent's processes are killed and started again; scripts run on"""
         self.do_agent_dies(instance)
         self.boxes.start_agent(instance)
 
     def do_agent_hangs(self, instance: str) -> None:
-        """the agent's process is held: it neither fetches nor answers"""
-        self.boxes.agents[instance].send_signal(signal.SIGSTOP)
+        """the agent's processes are held: they neither fetch nor answer"""
+        processes.send(self.boxes.agent_processes(instance), signal.SIGSTOP)
 
     def do_agent_never_registers(self, count: int = 1) -> None:
         """the next boxes that start have no agent"""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from twin import ecr, processes
+from twin import ecr, processes, real_agent
 from twin.machine import debian, ground, tidy
 from twin.machine import life as machine
 from twin.wire import ACCOUNT as ACCOUNT
@@ -39,6 +39,8 @@ class WorldError(Exception):
 def start(state: Path, models: dict[str, Path], account: dict, grade: str = "process", cache: Path = Path(".cache/machine")) -> None:
     """The world runs and answers; does nothing when it does already. Boxes of the grade `machine` are made of what `cache` keeps."""
     state = state.resolve()
+    if reason := real_agent.unfit(grade):
+        raise WorldError(reason)
     if grade == "machine" and (reason := ground.missing()):
         raise WorldError(f"boxes of the grade `machine` cannot be had here: {reason}")
     if grade == "machine":

@@ -24,7 +24,11 @@ ACCOUNT = {
 }
 
 
-def until(condition, seconds=60.0):
+# The real agent waits for minutes where the twin's own waits for seconds.
+PATIENCE = 600.0 if "TWIN_AGENT" in os.environ else 60.0
+
+
+def until(condition, seconds=PATIENCE):
     """The first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

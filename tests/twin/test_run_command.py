@@ -1,6 +1,7 @@
 """Run Command through a real agent process: what the open source agent does is what is promised here."""
 
 import ast
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from twin import processes, world
+from twin.boxes import is_agent
+
+AGENT = os.environ.get("TWIN_AGENT")  # another agent's program, which is held to the same
 
 
 def running(box) -> list[str]:
@@ -36,6 +40,7 @@ def test_environment_is_that_of_the_agent_service(box):
     found = box.run('env; echo; ls -l "$0"; echo ${#0}')["StandardOutputContent"]
     variables = dict(line.split("=", 1) for line in found.split("\n\n")[0].splitlines())
     assert not {"HOME", "USER", "SHELL", "TERM", "HF_TOKEN", "VIRTUAL_ENV"} & set(variables)
+    assert variables["AWS_SSM_PLATFORM_NAME"] and variables["AWS_SSM_PLATFORM_VERSION"]
     assert variables["AWS_SSM_INSTANCE_ID"] == box.instance
     assert variables["AWS_SSM_REGION_NAME"] == "us-east-1"
     assert variables["BOX_ROOT"] == str(box.root)
@@ -50,16 +55,43 @@ def test_output_is_empty_until_the_end_then_cut_with_a_marker(box, until):
     assert box.invocation(command)["ResponseCode"] == -1
     found = box.ended(command)
     assert len(found["StandardOutputContent"]) == 24_000 and found["StandardOutputContent"].endswith("0--output truncated--")
-    assert len(found["StandardErrorContent"]) == 8_000 and found["StandardErrorContent"].endswith("0--output truncated--")
+    assert found["StandardErrorContent"] == "0" * 8_000
+
+
+def test_stderr_is_cut_with_a_marker_where_the_agent_cuts_it(box):
+    """At 24,000 as stdout; what the service shows of it ends before that."""
+    found = box.run("printf %023999d 0; printf %023999d 0 >&2")
+    assert found["StandardOutputContent"] == "0" * 23_999 and found["StandardErrorContent"] == "0" * 8_000
+    assert "truncated" not in box.run("printf %030000d 1 >&2")["StandardErrorContent"]
+
+
+def test_what_comes_back_is_counted_in_bytes(box):
+    """An odd number of them before the cut: the last one of two-byte letters is half."""
+    found = box.run("#!/bin/bash", "printf x; for n in {1..15000}; do printf ü; done")["StandardOutputContent"]
+    assert found == "x" + "ü" * 11_989 + "\N{REPLACEMENT CHARACTER}--output truncated--"
 
 
 def test_a_background_child_that_inherits_stdout_holds_the_command(box):
+    late = box.root / "tmp/late"
+    box.run('(sleep 1.5; touch "$BOX_ROOT/tmp/late") & echo started')
+    assert late.exists()
+    late.unlink()
+    box.run('(sleep 5; touch "$BOX_ROOT/tmp/late") >/dev/null 2>&1 & echo started')
+    assert not late.exists()
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel"])
+def test_a_child_that_moved_away_with_stdout_holds_nothing_after_timeout_or_cancel(box, until, end):
     begun = time.monotonic()
-    box.run("sleep 1.5 & echo started")
-    assert time.monotonic() - begun > 1.5
-    begun = time.monotonic()
-    box.run("sleep 1.5 >/dev/null 2>&1 & echo started")
-    assert time.monotonic() - begun < 1.4
+    command = box.send("echo begun; setsid sleep 66.5 & wait", executionTimeout="5")
+    if end == "cancel":
+        until(lambda: any("sleep 66.5" in one for one in running(box)))
+        box.cloud.ssm.cancel_command(CommandId=command)
+    found = box.ended(command)
+    assert (found["Status"], found["ResponseCode"]) == ({"timeout": "TimedOut", "cancel": "Cancelled"}[end], 137)
+    assert any("sleep 66.5" in one for one in running(box)) and time.monotonic() - begun < 60
+    for process in processes.called(box.root, "sleep 66.5"):
+        process.kill()
 
 
 def test_timeout_kills_the_group_without_traps_and_spares_what_setsid_moved(box, until):
@@ -75,19 +107,20 @@ def test_cancel_kills_a_running_command(box, until):
     until(lambda: box.status(command) == "InProgress")
     box.cloud.ssm.cancel_command(CommandId=command)
     found = box.ended(command)
-    assert (found["Status"], found["ResponseCode"]) == ("Cancelled", -1)
+    assert (found["Status"], found["ResponseCode"]) == ("Cancelled", 137)
     until(lambda: "sleep 63.5" not in running(box))
 
 
 def test_five_commands_run_at_once_and_the_sixth_waits(box, until):
     held = [box.send("sleep 64.5") for _ in range(5)]
     until(lambda: all(box.status(command) == "InProgress" for command in held))
-    sixth = box.send("true")
+    sixth = box.send('touch "$BOX_ROOT/tmp/sixth"')
+    until(lambda: box.status(sixth) == "InProgress")
     time.sleep(0.6)
-    assert box.status(sixth) == "Pending"
+    assert not (box.root / "tmp/sixth").exists()
     for command in held:
         box.cloud.ssm.cancel_command(CommandId=command)
-    assert box.ended(sixth)["Status"] == "Success"
+    assert box.ended(sixth)["Status"] == "Success" and (box.root / "tmp/sixth").exists()
 
 
 def test_a_new_command_does_not_show_at_once(box):
@@ -129,7 +162,48 @@ def test_refuses_as_the_service_does(box, change, code):
 
 def test_a_working_directory_is_used_and_a_missing_one_fails(box):
     assert box.run("pwd", workingDirectory=str(box.root / "mnt"))["StandardOutputContent"] == f"{box.root}/mnt\n"
-    assert box.run("pwd", workingDirectory="/no/such/place")["Status"] == "Failed"
+    found = box.run("pwd", workingDirectory="/no/such/place")
+    assert (found["Status"], found["ResponseCode"]) == ("Failed", 1)
+    assert found["StandardErrorContent"] == "failed to run commands: chdir /no/such/place: no such file or directory"
+
+
+def test_a_relative_working_directory_is_ignored(box):
+    assert box.run("pwd", workingDirectory="mnt")["StandardOutputContent"] == box.run("pwd")["StandardOutputContent"]
+
+
+def test_a_script_that_exits_137_has_timed_out_at_once(box):
+    """As one does whose last child the kernel killed for want of memory."""
+    begun = time.monotonic()
+    found = box.run("echo out; echo err >&2", "sh -c 'kill -KILL $$'", executionTimeout="600")
+    assert (found["Status"], found["StatusDetails"], found["ResponseCode"]) == ("TimedOut", "Execution Timed Out", 137)
+    assert found["StandardOutputContent"] == "out\n" and "failed to run commands" not in found["StandardErrorContent"]
+    assert time.monotonic() - begun < 60
+
+
+def test_a_script_that_dies_by_a_signal_itself_has_no_code(box):
+    found = box.run("echo out; kill -KILL 0")  # its whole group
+    assert (found["Status"], found["ResponseCode"]) == ("Failed", -1)
+    assert found["StandardErrorContent"] == "failed to run commands: signal: killed"
+
+
+@pytest.mark.parametrize(("code", "status"), [(168, "Success"), (169, "Failed")])
+def test_exit_168_is_a_success_and_169_a_failure_and_both_say_their_code(box, code, status):
+    found = box.run(f"exit {code}")
+    assert (found["Status"], found["ResponseCode"]) == (status, code)
+    assert found["StandardErrorContent"] == f"failed to run commands: exit status {code}"
+
+
+def test_a_parameters_name_in_a_script_is_replaced_by_its_value(box):
+    box.cloud.ssm.put_parameter(Name="/things/word", Value="twice two", Type="String")
+    assert box.run("echo '{{ssm:/things/word}}, {{ ssm:/things/word }}'")["StandardOutputContent"] == "twice two, twice two\n"
+    assert box.run("echo '{{ other }} {{.Name}}'")["StandardOutputContent"] == "{{ other }} {{.Name}}\n"
+
+
+def test_a_script_that_names_no_parameter_that_there_is_fails_and_never_runs(box):
+    found = box.run('touch "$BOX_ROOT/tmp/ran"; echo {{ssm:/no/such/parameter}}')
+    assert (found["Status"], found["StandardOutputContent"], found["StandardErrorContent"]) == ("Failed", "", "")
+    assert not (box.root / "tmp/ran").exists()
+    assert box.run("echo and on")["StandardOutputContent"] == "and on\n"  # nothing holds the commands after it up
 
 
 @pytest.fixture
@@ -140,8 +214,15 @@ def machine(cloud):
     cloud.ec2.terminate_instances(InstanceIds=[made.instance])
 
 
-def agent_of(box) -> psutil.Process:
-    return processes.called(box.root, box.instance)[0]
+def agent_of(box) -> list[psutil.Process]:
+    """Its core, and the worker that this keeps."""
+    return [one for one in processes.of(box.root) if is_agent(one)]
+
+
+def document_workers(box) -> list[psutil.Process]:
+    return [
+        one for one in processes.of(box.root) if {"--document", "ssm-document-worker"} & {Path(word).name for word in processes.words(one)}
+    ]
 
 
 def test_an_execution_timeout_below_five_seconds_silently_becomes_an_hour(box):
@@ -152,18 +233,33 @@ def test_starts_in_the_directory_of_the_agents_unit(box):
     assert box.run("pwd")["StandardOutputContent"] == f"{box.root}/usr/bin\n"
 
 
-def test_a_cancelled_command_that_still_waits_for_its_turn_never_runs(box, until):
-    held = [box.send("sleep 60.5") for _ in range(5)]
-    until(lambda: all(box.status(command) == "InProgress" for command in held))
-    sixth = box.send('touch "$BOX_ROOT/tmp/sixth"')
-    time.sleep(0.5)
-    box.cloud.ssm.cancel_command(CommandId=sixth)
-    until(lambda: box.status(sixth) == "Cancelled")
+def test_a_cancelled_command_that_waits_for_its_turn_runs_when_the_next_agent_starts(machine, until):
+    """Nobody hears of it until then: it stays Cancelling."""
+    held = [machine.send("sleep 60.5") for _ in range(5)]
+    until(lambda: all(machine.status(command) == "InProgress" for command in held))
+    sixth = machine.send('touch "$BOX_ROOT/root/sixth"')
+    until(lambda: machine.status(sixth) == "InProgress")
+    machine.cloud.ssm.cancel_command(CommandId=sixth)
     for command in held:
-        box.cloud.ssm.cancel_command(CommandId=command)
-    assert all(box.ended(command)["Status"] == "Cancelled" for command in held)
-    assert box.run("true")["Status"] == "Success"
-    assert not (box.root / "tmp/sixth").exists()
+        machine.cloud.ssm.cancel_command(CommandId=command)
+    assert all(machine.ended(command)["Status"] == "Cancelled" for command in held)
+    assert machine.run("true")["Status"] == "Success"
+    assert machine.status(sixth) == "Cancelling" and not (machine.root / "root/sixth").exists()
+    world.fault(machine.cloud.state, "agent-restarts", instance=machine.instance)
+    assert machine.ended(sixth)["Status"] == "Success" and (machine.root / "root/sixth").exists()
+
+
+def test_with_more_than_ten_commands_nothing_is_fetched_not_even_a_cancel(machine, until):
+    held = [machine.send('until [ -e "$BOX_ROOT/root/on" ]; do sleep 0.2; done') for _ in range(10)]
+    until(lambda: all(machine.status(command) == "InProgress" for command in held))
+    eleventh = machine.send("true")
+    time.sleep(3)
+    assert machine.status(eleventh) == "Pending"
+    machine.cloud.ssm.cancel_command(CommandId=held[0])
+    time.sleep(3)
+    assert machine.status(held[0]) == "Cancelling"
+    (machine.root / "root/on").touch()
+    assert [machine.ended(command)["Status"] for command in [*held, eleventh]] == ["Success"] * 11
 
 
 def test_the_script_stays_on_the_box(box):
@@ -176,29 +272,74 @@ def test_the_script_stays_on_the_box(box):
 def test_a_script_outlives_its_agent_and_the_next_agent_delivers_its_end(machine, until):
     command = machine.send('echo begun; sleep 3; echo "$SSM_COMMAND_ID"')
     until(lambda: machine.status(command) == "InProgress")
-    old = agent_of(machine)
-    old.kill()
-    world.ask(machine.cloud.state, "start_agent", instance=machine.instance)
+    old = {one.pid for one in agent_of(machine)}
+    world.fault(machine.cloud.state, "agent-restarts", instance=machine.instance)
     found = machine.ended(command)
     assert found["StandardOutputContent"] == f"begun\n{command}\n" and found["ResponseCode"] == 0
-    assert agent_of(machine).pid != old.pid
+    assert not old & {one.pid for one in agent_of(machine)}
 
 
-def test_a_script_that_a_reboot_cut_off_runs_again(machine, until):
-    command = machine.send('echo run >>"$BOX_ROOT/root/runs"; [ "$(wc -l <"$BOX_ROOT/root/runs")" -gt 1 ] || sleep 60.6')
+def rebooted(box, until) -> None:
+    box.cloud.ec2.reboot_instances(InstanceIds=[box.instance])
+
+
+def lost_power(box, until) -> None:
+    box.cloud.ec2.stop_instances(InstanceIds=[box.instance])
+    until(lambda: box.cloud.instance_state(box.instance) == "stopped")
+    box.cloud.ec2.start_instances(InstanceIds=[box.instance])
+
+
+def lost_its_worker(box, until) -> None:
+    for process in document_workers(box):
+        process.kill()
+
+
+@pytest.mark.parametrize("cut_off", [rebooted, lost_power, lost_its_worker])
+def test_a_script_that_was_cut_off_never_runs_again_and_leaves_no_output(machine, until, cut_off):
+    command = machine.send('echo run | tee -a "$BOX_ROOT/root/runs"; [ "$(wc -l <"$BOX_ROOT/root/runs")" -gt 1 ] || sleep 60.6')
     until(lambda: (machine.root / "root/runs").exists())
-    machine.cloud.ec2.reboot_instances(InstanceIds=[machine.instance])
-    assert machine.ended(command)["Status"] == "Success"
-    assert (machine.root / "root/runs").read_text() == "run\nrun\n"
+    cut_off(machine, until)
+    found = machine.ended(command)
+    assert (found["Status"], found["StatusDetails"], found["ResponseCode"]) == ("Failed", "Failed", 1)
+    assert found["StandardOutputContent"] == found["StandardErrorContent"] == ""
+    assert (machine.root / "root/runs").read_text() == "run\n"
+    assert machine.run("echo and on")["StandardOutputContent"] == "and on\n"
+
+
+def test_the_worker_of_an_agent_whose_core_was_killed_goes_on_taking_commands(machine):
+    core = min(agent_of(machine), key=lambda one: one.create_time())
+    assert len(agent_of(machine)) == 2
+    core.kill()
+    assert machine.run("echo all the same")["StandardOutputContent"] == "all the same\n"
+
+
+def test_a_reply_that_did_not_get_through_is_sent_again(machine, until):
+    """InProgress and the end, and each as often as the client of the agent tries by itself."""
+    world.fault(machine.cloud.state, "server-error", only="ec2messages.SendReply", count=8 if AGENT else 2)
+    assert machine.run("echo at last")["StandardOutputContent"] == "at last\n"
+
+
+def test_an_agent_without_a_role_tries_again_later(cloud, until):
+    instance = cloud.launch(IamInstanceProfile={})
+    until(lambda: "not registered" in log_of(cloud, instance) or AGENT)
+    cloud.ec2.associate_iam_instance_profile(IamInstanceProfile={"Name": "box"}, InstanceId=instance)
+    assert instance not in cloud.agents()  # it does not see it at once
+    until(lambda: instance in cloud.agents())
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+
+
+def log_of(cloud, instance: str) -> str:
+    return (cloud.state / "boxes" / instance / "root/var/log/amazon-ssm-agent.log").read_text()
 
 
 def test_exit_194_reboots_the_box_and_runs_the_script_again(machine):
     script = """echo "$(cat "$BOX_ROOT/run/before" 2>/dev/null)" >>"$BOX_ROOT/root/boots"
     mkdir -p "$BOX_ROOT/run"; echo same >"$BOX_ROOT/run/before"
+    [ "$(wc -l <"$BOX_ROOT/root/boots")" -gt 1 ] || echo before
     [ "$(wc -l <"$BOX_ROOT/root/boots")" -gt 1 ] || exit 194
     echo after the reboot"""
     found = machine.run(script)
-    assert (found["Status"], found["StandardOutputContent"]) == ("Success", "after the reboot\n")
+    assert (found["Status"], found["StandardOutputContent"]) == ("Success", "before\nafter the reboot\n")  # of all attempts
     assert (machine.root / "root/boots").read_text() == "\n\n"  # /run was empty each time
 
 
@@ -231,10 +372,31 @@ def test_output_streams_to_cloudwatch_while_the_command_runs(box, until):
         except box.cloud.logs.exceptions.ResourceNotFoundException:
             return []
 
-    until(lambda: messages() == ["early"])
+    until(lambda: messages() == ["early\n"])  # the line's end too
     assert box.status(sent) == "InProgress" and box.invocation(sent)["StandardOutputContent"] == ""
     box.ended(sent)
-    assert messages() == ["early", "late"]
+    assert messages() == ["early\n", "late\n"]
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch, another, account, until):
+    """A box whose agent takes its time, as the real one does."""
+    monkeypatch.setenv("TWIN_AGENT_SPEED", "1")
+    world.start(tmp_path, {}, account)
+    yield another(tmp_path).box()
+    world.stop(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_agent_pauses_after_a_quick_poll_and_reads_output_slowly(slow):
+    """The first command is fetched by a poll that had only just begun: the next comes 2 to 2.5 s later."""
+    assert slow.run("true")["Status"] == "Success"
+    sent = time.monotonic()
+    first, second = slow.send("true"), slow.send("head -c 2000000 /dev/zero | tr '\\0' x")
+    slow.ended(first)
+    found = slow.ended(second)
+    assert time.monotonic() - sent > 2 + 2_000_000 / 500_000
+    assert found["StandardOutputContent"].startswith("xxx")
 
 
 def test_every_rule_of_the_table_has_its_source_and_a_test_that_exists():
@@ -244,7 +406,16 @@ def test_every_rule_of_the_table_has_its_source_and_a_test_that_exists():
     ]
     assert len(rows) >= 20
     known = {
-        name for file in ("test_run_command.py", "test_messages.py", "test_boxes.py", "test_clock.py") for name in functions(here / file)
+        name
+        for file in (
+            "test_run_command.py",
+            "test_messages.py",
+            "test_boxes.py",
+            "test_clock.py",
+            "test_metadata.py",
+            "test_associations.py",
+        )
+        for name in functions(here / file)
     }
     for _, rule, source, test in rows:
         assert rule.strip() and source.strip()

@@ -1,4 +1,4 @@
-"""A command as the agent keeps it on the disk: a worker process runs it, and outlives the agent as its script does."""
+"""A command as the agent keeps it on the disk: a process of its own carries it out, and outlives the agent as its script does."""
 
 import json
 import os
@@ -8,85 +8,98 @@ import sys
 import time
 from pathlib import Path
 
+import pace
+
 RETRIES = 15  # CommandRetryLimit of the agent's own configuration
-REBOOT = 194  # the exit code that asks for a reboot, after which the script runs again
+OLDEST = 48 * 3600  # seconds
+AND_REBOOT = "SuccessAndReboot"  # of a script that asked for a reboot, after which it runs again
 NOTHING = {"standardOutput": "", "standardError": ""}
+LOST = NOTHING | {"status": "Failed", "code": 1}
 
 
 class Document:
-    """A command as the agent keeps it on the disk, so that neither its own end nor the box's loses it."""
-
     def __init__(self, path: Path, root: Path):
         self.path, self.root = path, root
-        self.state = json.loads(path.read_text(encoding="utf-8"))
+        self.state = json.loads(path.read_text())
         self.message = self.state["message"]
-        self.result_path = path.with_suffix(".result")
         self.process: subprocess.Popen | None = None
         self.cancelled = False
 
     @classmethod
     def kept(cls, folder: Path, message: str, content: dict, root: Path) -> "Document":
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{content['CommandId']}.json"
-        write(path, {"message": message, "content": content, "attempts": 0, "worker": 0})
+        write(path, {"message": message, "content": content, "created": time.time(), "resumed": 0, "worker": 0, "rebooted": False})
         return cls(path, root)
 
+    @property
+    def result_path(self) -> Path:
+        return self.path.with_suffix(".result")
+
+    def move(self, folder: Path) -> None:
+        self.path = self.path.rename(folder / self.path.name)
+
+    def resume(self) -> bool:
+        """Whether another agent may take it up once more (processor.go); what it may not is never answered."""
+        self.state["resumed"] += 1
+        write(self.path, self.state)
+        return self.state["resumed"] <= RETRIES and time.time() - self.state["created"] < OLDEST
+
     def finish(self) -> dict:
-        """The result of its worker, which is started unless one has ended or still runs."""
-        while not self.result_path.exists():
-            if self.alive():
-                self.join()
-            elif self.cancelled:
-                return NOTHING | {"status": "Cancelled", "code": -1}
-            elif self.state["attempts"] >= RETRIES:
-                return NOTHING | {"status": "Failed", "code": 1, "standardError": f"failed to run commands: {RETRIES} attempts"}
-            else:
-                self.start()
-        result = json.loads(self.result_path.read_text(encoding="utf-8"))
-        if wants_reboot(result):
-            self.result_path.unlink()
-        return result
+        """Its result. A script is begun once: what was cut off in the middle, by a reboot or its worker's end, has failed (master.go)."""
+        if not self.state["worker"] or self.state["rebooted"]:
+            self.start()
+        while self.alive():
+            self.join()
+        if self.result_path.exists():
+            return json.loads(self.result_path.read_text())
+        if self.cancelled:
+            return NOTHING | {"status": "Cancelled", "code": 137}
+        pace.pause(pace.LOST)
+        return LOST
 
     def start(self) -> None:
-        self.state["attempts"] += 1
-        worker = [sys.executable, "-E", "-s", "-S", str(Path(__file__).parent), "--worker", str(self.path)]
+        self.result_path.unlink(missing_ok=True)
+        worker = [sys.executable, "-E", "-s", "-S", str(Path(__file__).parent), "--document", str(self.path)]
         with (self.root / "var/log/amazon-ssm-agent.log").open("ab") as log:
             self.process = subprocess.Popen(worker, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.state["worker"] = self.process.pid
+        self.state |= {"worker": self.process.pid, "rebooted": False}
         write(self.path, self.state)
 
     def join(self) -> None:
-        """Until the worker has ended, or for a while where it is the child of an agent that is no more."""
+        """Until its process has ended, or for a while where that is the child of an agent that is no more."""
         if self.process:
             self.process.wait()
         else:
             time.sleep(0.2)
 
     def alive(self) -> bool:
-        """Whether its worker runs: the process with that number, and on this very document."""
+        """Whether its process runs: the one with that number, and on this very document."""
         if self.process:
             return self.process.poll() is None
-        if not self.state["worker"]:
-            return False
-        ask = ["ps", "-o", "stat=,args=", "-ww", "-p", str(self.state["worker"])]
-        shown = subprocess.run(ask, env=os.environ | {"LC_ALL": "C.UTF-8"}, capture_output=True).stdout  # in plain C it prints ? for ü
-        return os.fsencode(self.path) in shown and not shown.startswith(b"Z")
+        return bool(self.state["worker"]) and str(self.path) in arguments(self.state["worker"])
 
     def cancel(self) -> None:
         self.cancelled = True
         if self.alive():
             os.kill(self.state["worker"], signal.SIGUSR1)
 
+    def asks_for_reboot(self) -> None:
+        self.state["rebooted"] = True
+        write(self.path, self.state)
+
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)
         self.result_path.unlink(missing_ok=True)
 
 
-def wants_reboot(result: dict) -> bool:
-    return result["status"] == "Failed" and result["code"] == REBOOT
+def arguments(pid: int) -> str:
+    """The command line of a living process; nothing of one that has ended."""
+    shown = subprocess.run(["ps", "-o", "stat=,args=", "-ww", "-p", str(pid)], capture_output=True, text=True).stdout
+    return "" if shown.startswith("Z") else shown
 
 
 def write(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.write_text(json.dumps(content))
     temporary.rename(path)

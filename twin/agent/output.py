@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 
-from command import LIMITS, Command
+from command import STREAMS, Command
 from service import Service
 
 EVENT = 200_000  # bytes of one CloudWatch event
@@ -16,13 +16,13 @@ class Output:
 
     def __init__(self, content: dict, command: Command, service: Service):
         self.content, self.command, self.service = content, command, service
-        self.sent = dict.fromkeys(LIMITS, 0)
+        self.sent = dict.fromkeys(STREAMS, 0)
         self.ended = threading.Event()
 
     def follow(self) -> None:
         """To CloudWatch, every second; without the right to make the group, streaming is silently off."""
         group = self.content["CloudWatchLogGroupName"]
-        streams = {name: f"{self.command.id}/{self.command.instance}/aws-runShellScript/{name}" for name in LIMITS}
+        streams = {name: f"{self.command.id}/{self.command.instance}/aws-runShellScript/{name}" for name in STREAMS}
         try:
             self.make("CreateLogGroup", {"logGroupName": group})
             for stream in streams.values():
@@ -50,7 +50,7 @@ class Output:
         if not whole:
             return
         self.sent[name] += len(whole)
-        event = {"timestamp": int(time.time() * 1000), "message": whole.decode(errors="replace").rstrip("\n") or " "}
+        event = {"timestamp": int(time.time() * 1000), "message": whole.decode(errors="replace")}
         about = {"logGroupName": group, "logStreamName": stream, "logEvents": [event]}
         self.service.call("logs", "Logs_20140328.PutLogEvents", about)
 
@@ -58,7 +58,7 @@ class Output:
         """To S3, whole, under the key that the service's own documentation names."""
         bucket, prefix = self.content["OutputS3BucketName"], self.content["OutputS3KeyPrefix"].strip("/")
         place = f"{self.command.id}/{self.command.instance}/awsrunShellScript/0.awsrunShellScript"
-        for name in LIMITS:
+        for name in STREAMS:
             body = (self.command.folder / name).read_bytes()
             if body:
                 try:

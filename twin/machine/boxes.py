@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 from twin import access, doors, processes
 from twin.boxes import Boxes
 from twin.machine import debian, ground, life
@@ -88,6 +90,9 @@ class MachineBoxes(Boxes):
                 stderr=file,
                 start_new_session=True,
             )
+
+    def inmates(self, instance: str) -> list[psutil.Process]:
+        return life.inmates(self.root(instance).parent)
 
     def inside(self, instance: str) -> dict[str, str]:
         own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}

@@ -1,6 +1,7 @@
 """Whether a box of the machine grade lives, how to get into it, and how it ends."""
 
 import json
+import os
 import signal
 import subprocess
 from contextlib import suppress
@@ -31,6 +32,18 @@ def child(outer: subprocess.Popen) -> int | None:
     with suppress(psutil.NoSuchProcess):
         return next((one.pid for one in psutil.Process(outer.pid).children()), None)
     return None
+
+
+def inmates(box: Path) -> list[psutil.Process]:
+    """Every process in the box's namespace of processes."""
+    if not alive(box):
+        return []
+    space = os.readlink(f"/proc/{json.loads((box / 'first.json').read_text())['pid']}/ns/pid")
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError):  # it has ended meanwhile
+            found += [process] if os.readlink(f"/proc/{process.pid}/ns/pid") == space else []
+    return found
 
 
 def kill(box: Path) -> None:

@@ -27,10 +27,9 @@ class MachineMischief(mischief.Mischief):
     """What a box of the other grade only shows, has really happened to this one."""
 
     def do_agent_hangs(self, instance: str) -> None:
-        """the agent's process is held: it neither fetches nor answers"""
-        entrance = psutil.Process(self.boxes.agents[instance].pid)  # waits outside for the agent inside
-        for process in [*entrance.children(), entrance]:
-            process.suspend()
+        """the agent's processes are held: they neither fetch nor answer"""
+        super().do_agent_hangs(instance)
+        psutil.Process(self.boxes.agents[instance].pid).suspend()  # which waits outside for the agent inside
 
     def do_box_dead(self, instance: str) -> None:
         """nothing runs on the box any more, and EC2 says that it runs"""
