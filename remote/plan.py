@@ -22,6 +22,7 @@ from remote.transport import Transport
 Plan = list[Call | Step]
 
 TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
+KILLED = 137  # 128 and SIGKILL, which the kernel sends when memory runs out
 FIRST_BOOT = 600  # seconds until a new box must have shown its host key
 CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
@@ -325,7 +326,7 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
     if result.code == 0:
         return found
     if step.spare:
-        talk(f"{found.get('problem') or f'{step.script}.sh failed with exit code {result.code}'}; {step.spare}")
+        talk(f"{found.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.spare}")
         return {}
     if "problem" in found:
         raise Problem(found["problem"], found["hint"], reason=found["reason"])
@@ -333,10 +334,17 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
     if any(word in line for word in CLOCK for line in lines):
         raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")
     raise Problem(
-        f"{step.script}.sh failed with exit code {result.code}\n" + "\n".join(lines[-5:]),
+        f"{step.script}.sh {_end(result.code)}\n" + "\n".join(lines[-5:]),
         "run the same command again: every step may run twice; `inv status` shows the box",
         reason="crashed",
     )
+
+
+def _end(code: int) -> str:
+    """How a script failed, by its exit code: 128 and more is the number of the signal that ended it or its last child."""
+    if code == KILLED:
+        return f"was killed (exit code {code}), most likely because the box's memory was full"
+    return f"failed with exit code {code}"
 
 
 def rehearse(plan: Plan) -> str:

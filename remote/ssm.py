@@ -15,6 +15,8 @@ LAG = 10  # seconds in which a command that was sent shows in the list
 ATTEMPTS = 7  # 16 seconds of pauses
 ANEW = "where its agent is dead, `inv down --force` and `inv up` start the box anew"
 OTHERWISE = f"{ANEW}; `inv up -- box.ssh=true` comes in by SSH, and so do the verbs after it"
+KILLED = 137  # 128 and SIGKILL
+CUT_OFF = "its box rebooted, or its agent failed, before it had ended"
 LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
 
 
@@ -27,7 +29,11 @@ def forget(aws: Aws, instance_id: str) -> None:
 
 
 class Ssm:
-    """Runs scripts on one instance. Nothing is ever sent twice blindly: each send is findable by its title."""
+    """Runs scripts on one instance. Nothing is ever sent twice blindly: each send is findable by its title.
+
+    The agent begins a script once. What a reboot or the end of the agent's worker cuts off is sent again, once: every step may run twice,
+    and one that still runs is waited for on the box by the step's lock.
+    """
 
     def __init__(self, aws: Aws, instance_id: str):
         self.aws = aws
@@ -39,18 +45,28 @@ class Ssm:
         if len(text) > LIMIT:
             what = f"a script of {len(text)} bytes is too long for Run Command"
             raise Problem(what, "this is a fault of ours: please report it", reason="crashed")
+        found = self._run(text, timeout, title)
+        if _cut_off(found):
+            print(f"  {title or 'a script'} was cut off: {CUT_OFF}; it is sent again", file=sys.stderr, flush=True)
+            found = self._run(text, timeout, title)
+            if _cut_off(found):
+                what = f"{title or 'a script'} was cut off twice: {CUT_OFF}"
+                raise Problem(what, f"`inv status` shows the box; {OTHERWISE}", reason="unreachable")
+        # ResponseCode is -1 when the script never ran to its end.
+        return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
+
+    def _run(self, text: str, timeout: int, title: str) -> dict:
+        """The invocation of one command, when it has ended."""
         command_id = self._send(text, timeout, f"{title} {secrets.token_hex(4)}".strip())
         try:
-            found = self._collect(command_id, timeout)
+            return self._collect(command_id, timeout)
         except KeyboardInterrupt:
             if self._withdraw(command_id, WAITING - {"InProgress"}):
                 raise KeyboardInterrupt(f"stopped; {title or 'the command'} had not begun on the box, and is withdrawn") from None
             raise
         except Problem:
-            self._withdraw(command_id, WAITING)  # else it would begin, or begin anew, as soon as there is an agent again
+            self._withdraw(command_id, WAITING)  # else it would begin as soon as there is an agent again
             raise
-        # ResponseCode is -1 when the script never ran to its end.
-        return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
 
     def _reach(self) -> None:
         """Nothing, or a Problem at once where AWS has not heard of the agent for minutes: a command would wait for it until it expires."""
@@ -120,11 +136,13 @@ class Ssm:
         from botocore.exceptions import BotoCoreError, ClientError
 
         started, pause, patience = time.monotonic(), 0.1, Patience(self.aws, "the command on the box goes on")
+        begun = time.time()
         while True:
             try:
                 found = self.aws.client("ssm").get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
                 if found["Status"] not in WAITING:
-                    return self._finished(found, timeout)
+                    # The one clock stands still while the laptop sleeps, and somebody may set the other.
+                    return self._finished(found, timeout, max(time.monotonic() - started, time.time() - begun))
             except (ClientError, BotoCoreError) as error:
                 unknown = "InvocationDoesNotExist" in str(error)
                 if unknown and time.monotonic() - started > GRACE:
@@ -140,7 +158,7 @@ class Ssm:
             time.sleep(pause)
             pause = min(pause * 1.5, 5)
 
-    def _finished(self, found: dict, timeout: int) -> dict:
+    def _finished(self, found: dict, timeout: int, seconds: float) -> dict:
         # Documents spell it with and without spaces: "Delivery Timed Out", "DeliveryTimedOut".
         details = found["StatusDetails"].replace(" ", "")
         if details in ("DeliveryTimedOut", "Undeliverable", "Terminated"):
@@ -149,13 +167,19 @@ class Ssm:
                 f"`inv up` waits for its agent; {OTHERWISE}",
                 reason="unreachable",
             )
-        if details == "ExecutionTimedOut":
+        # An exit code of 137 is a timeout for the agent at once; before the time is over it was the script's own.
+        if details == "ExecutionTimedOut" and not (found["ResponseCode"] == KILLED and seconds < timeout):
             raise Problem(
                 f"a script took longer than its {timeout} s", "`inv status`, then run the same command again", reason="unreachable"
             )
         if details == "Cancelled":
             raise Problem("somebody cancelled the command on the box", "run the same command again", reason="refused")
         return found
+
+
+def _cut_off(found: dict) -> bool:
+    """Whether the agent gave it up: it has nothing of a script that was cut off, and writes of any other how that ended."""
+    return found["ResponseCode"] == 1 and not found["StandardOutputContent"] and not found["StandardErrorContent"]
 
 
 def _again(error: Exception) -> bool:

@@ -9,9 +9,11 @@ import pytest
 
 from conf import load
 from conf.problem import Problem
-from remote import box, ssm
+from remote import box, plan, ssm
 from remote.ssm import Ssm
-from twin import world
+from remote.step import SCRIPTS, Step, compose
+from remote.transport import packed
+from twin import processes, world
 
 BASH = "#!/bin/bash\n"
 
@@ -78,7 +80,7 @@ def test_ctrl_c_leaves_a_command_that_has_begun_to_its_end(aws, mine, state):
 
 
 def test_whoever_gives_up_withdraws_it(aws, mine, state, monkeypatch):
-    """The agent has taken the command and answers nothing more: it would begin it anew after a boot."""
+    """The agent has taken the command and answers nothing more."""
     monkeypatch.setattr(Ssm, "_collect", given_up)
     with pytest.raises(Problem, match="has not answered"):
         Ssm(aws, mine).run(BASH + "sleep 20", 60, "lost")
@@ -88,6 +90,79 @@ def test_whoever_gives_up_withdraws_it(aws, mine, state, monkeypatch):
 def given_up(self, command_id: str, timeout: int):
     time.sleep(2)
     raise Problem(f"command {command_id} has not answered", "wait", reason="unreachable")
+
+
+COUNTED = 'echo run | tee -a "$BOX_ROOT/root/%s"; [ "$(wc -l <"$BOX_ROOT/root/%s")" -gt %d ] || sleep 60.8'
+
+
+def struck(state, mine, name: str, runs: int, deed) -> threading.Thread:
+    """A deed that is done in the middle of a script, each of its first `runs` times."""
+
+    def strike() -> None:
+        path = state / f"boxes/{mine}/root/root/{name}"
+        for number in range(1, runs + 1):
+            while not path.exists() or len(path.read_text().splitlines()) < number:
+                time.sleep(0.05)
+            deed()
+
+    thread = threading.Thread(target=strike, daemon=True)
+    thread.start()
+    return thread
+
+
+def kill_workers(root: Path) -> None:
+    for process in processes.called(root, "--document"):
+        process.kill()
+
+
+def test_a_script_that_a_reboot_cut_off_is_sent_again(aws, mine, state, capsys):
+    struck(state, mine, "rebooted", 1, lambda: aws.client("ec2").reboot_instances(InstanceIds=[mine]))
+    done = Ssm(aws, mine).run(BASH + COUNTED % ("rebooted", "rebooted", 1), 120, "reboot")
+    assert (done.code, done.stdout) == (0, "run\n")
+    assert (state / f"boxes/{mine}/root/root/rebooted").read_text() == "run\nrun\n"
+    assert "reboot was cut off: its box rebooted, or its agent failed, before it had ended; it is sent again" in capsys.readouterr().err
+    assert len(sent(aws, mine, "reboot")) == 2
+
+
+def test_a_script_whose_agent_failed_is_sent_again_once_and_then_told(aws, mine, state):
+    struck(state, mine, "failing", 2, lambda: kill_workers(state / f"boxes/{mine}/root"))
+    with pytest.raises(Problem, match="failing was cut off twice"):
+        Ssm(aws, mine).run(BASH + COUNTED % ("failing", "failing", 9), 120, "failing")
+    assert len(sent(aws, mine, "failing")) == 2
+
+
+def test_what_fails_by_itself_is_not_sent_again(aws, mine):
+    done = Ssm(aws, mine).run(BASH + "exit 1", 60, "silent")
+    assert done.code == 1 and len(sent(aws, mine, "silent")) == 1
+
+
+def test_a_script_that_was_killed_is_not_told_as_one_that_took_too_long(aws, mine):
+    """The agent says TimedOut of both: here the kernel ends a child for want of memory."""
+    done = Ssm(aws, mine).run(BASH + "set -e; echo '@@ seen=yes'; bash -c 'kill -KILL $$'; echo '@@ seen=no'", 60, "memory")
+    assert (done.code, done.facts) == (137, {"seen": "yes"})
+    with pytest.raises(Problem, match="volume.sh was killed \\(exit code 137\\), most likely because the box's memory was full"):
+        plan._run(Step("volume", {}), {}, Answering(done))
+
+
+class Answering:
+    """A box that answers what another has answered."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def run(self, script: str, timeout: int, title: str = ""):
+        return self.result
+
+
+def test_a_script_that_took_too_long_is_told_so(aws, mine):
+    with pytest.raises(Problem, match="a script took longer than its 5 s"):
+        Ssm(aws, mine).run(BASH + "sleep 60.9", 5, "long")
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib"))
+def test_no_script_on_its_way_has_what_the_agent_would_put_a_parameter_in_the_place_of(script):
+    """It reads `{{ssm:NAME}}` in the text of a script, and a setting may hold anything."""
+    assert "{{" not in packed(compose(script, {"NAME": "{{ssm:/secret}} {{ commands }}"}))
 
 
 def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_start(aws, mine, state):
