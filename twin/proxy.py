@@ -23,7 +23,8 @@ HOP = ("connection", "content-length", "date", "host", "keep-alive", "proxy-conn
 
 class Proxy:
     def __init__(self, aws: str, region: str, path: Path):
-        write_certificate(path, [f"*.{place}" for place in (f"{region}.amazonaws.com", f"s3.{region}.amazonaws.com", "s3.amazonaws.com")])
+        regional = f"{region}.amazonaws.com"
+        write_certificate(path, [f"*.{place}" for place in ("amazonaws.com", regional, f"s3.{regional}", "s3.amazonaws.com")])
         self.certificate = str(path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
