@@ -341,9 +341,11 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
 
 
 def _end(code: int) -> str:
-    """How a script failed, by its exit code: 128 and more is the number of the signal that ended it or its last child."""
+    """How a script failed, by its exit code; Run Command has -1 where there is none."""
     if code == KILLED:
         return f"was killed (exit code {code}), most likely because the box's memory was full"
+    if code < 0:
+        return "did not run to its end"
     return f"failed with exit code {code}"
 
 

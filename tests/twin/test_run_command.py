@@ -314,6 +314,14 @@ def test_the_worker_of_an_agent_whose_core_was_killed_goes_on_taking_commands(ma
     assert machine.run("echo all the same")["StandardOutputContent"] == "all the same\n"
 
 
+@pytest.mark.skipif(bool(AGENT), reason="what another agent makes of a second start is its own business")
+def test_a_second_start_of_the_agent_takes_the_place_of_the_first(machine, until):
+    first = {one.pid for one in agent_of(machine)}
+    world.ask(machine.cloud.state, "start_agent", instance=machine.instance)
+    until(lambda: len(agent_of(machine)) == 2 and not first & {one.pid for one in agent_of(machine)})
+    assert machine.run('echo x >>"$BOX_ROOT/root/once"; cat "$BOX_ROOT/root/once"')["StandardOutputContent"] == "x\n"
+
+
 def test_a_reply_that_did_not_get_through_is_sent_again(machine, until):
     """InProgress and the end, and each as often as the client of the agent tries by itself."""
     world.fault(machine.cloud.state, "server-error", only="ec2messages.SendReply", count=8 if AGENT else 2)

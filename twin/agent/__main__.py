@@ -24,26 +24,25 @@ from worker import Worker
 
 def core(instance: str, root: Path) -> None:
     """Keeps a worker alive. Where only the core is killed, its worker goes on taking commands, until the next core replaces it."""
-    note = root / "run/ssm-agent-worker.pid"
+    note = root / "run/amazon-ssm-agent.pids"
     end(note)
     while True:
         worker = os.fork()
         if not worker:
             Worker(instance, root, Service(os.environ["AWS_DEFAULT_REGION"], instance)).serve()
-        note.write_text(str(worker))
+        note.write_text(f"{os.getpid()} {worker}")
         os.waitpid(worker, 0)
         pace.pause(pace.MONITOR)
 
 
 def end(note: Path) -> None:
-    """The worker of an earlier core, if one is left."""
-    if not note.exists():
-        return
-    worker, itself = int(note.read_text()), str(Path(__file__).parent)
-    while itself in arguments(worker):
-        with suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
-        time.sleep(0.02)
+    """An earlier core and its worker, if they are left."""
+    itself = str(Path(__file__).parent)
+    for process in map(int, note.read_text().split()) if note.exists() else ():
+        while itself in arguments(process):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            time.sleep(0.02)
 
 
 def carry_out(path: Path, root: Path) -> None:
