@@ -101,7 +101,7 @@ def _boxes(aws: Aws) -> list[str]:
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
     found = [entry for page in pages for group in page["Reservations"] for entry in group["Instances"]]
     for entry in found:
-        tags = {tag["Key"]: tag["Value"] for tag in entry["Tags"]}
+        tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
         if tags.get(OWNER) != aws.caller:
             what = f"box `{tags[BOX]}` ({entry['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
             raise Problem(what, "its owner's `inv down --purge` removes it", reason="refused")
@@ -114,7 +114,7 @@ def _boxes(aws: Aws) -> list[str]:
 def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
     """The caller's volumes with their sizes, and everybody else's with whose they are."""
     pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
-    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry["Tags"]}.get(OWNER)) for page in pages for entry in page["Volumes"]]
+    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}.get(OWNER)) for page in pages for entry in page["Volumes"]]
     mine = {entry["VolumeId"]: entry["Size"] for entry, owner in found if owner == aws.caller}
     return mine, {entry["VolumeId"]: owner or "somebody else" for entry, owner in found if owner != aws.caller}
 

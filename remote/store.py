@@ -40,11 +40,11 @@ class Store:
 
     def create(self, name: str, body: bytes) -> str | None:
         """The new object's etag, or None when there was one already."""
-        return self._conditional("put_object", name, Body=body, IfNoneMatch="*")
+        return self._conditional("put_object", name, Body=body, IfNoneMatch="*").get("ETag")
 
     def replace(self, name: str, body: bytes, etag: str) -> str | None:
         """The object's new etag, or None when it was no longer the one with `etag`."""
-        return self._conditional("put_object", name, Body=body, IfMatch=etag)
+        return self._conditional("put_object", name, Body=body, IfMatch=etag).get("ETag")
 
     def remove(self, name: str, etag: str) -> None:
         """Remove the object if it is still the one with `etag`."""
@@ -58,12 +58,13 @@ class Store:
             if failed := answer.get("Errors"):
                 raise Problem(f"S3 did not remove {failed[0]['Key']} ({failed[0]['Code']})", "run the same command again", reason="refused")
 
-    def _conditional(self, operation: str, name: str, **more) -> str | None:
+    def _conditional(self, operation: str, name: str, **more) -> dict:
+        """The answer; an empty one where the condition does not hold."""
         try:
-            return getattr(self.client, operation)(Bucket=self.bucket, Key=self.key(name), **more).get("ETag")
+            return getattr(self.client, operation)(Bucket=self.bucket, Key=self.key(name), **more)
         except self.client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
-                return None
+                return {}
             raise
 
     def names(self, under: str) -> dict[str, int]:

@@ -16,11 +16,10 @@ BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it call
 def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
     """Find the volume by its tag, or create it; attach it to the box."""
     ec2 = aws.client("ec2")
-    found = _find(aws, box.name)
-    changed = "no"
-    if found is None:
-        found, changed = _create(aws, box, zone), "created"
+    found, changed = _find(aws, box.name), "no"
     attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
+    if found is None:
+        found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
     if instance_id not in attached:
         ec2.get_waiter("volume_available").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
         ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
@@ -54,7 +53,7 @@ def zone(aws: Aws, name: str) -> str | None:
 def named(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
     """The id of the box's volume and its tags."""
     found = _find(aws, name) or {"VolumeId": "none", "Tags": []}
-    return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+    return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
 
 
 def locate(aws: Aws, name: str) -> dict:
@@ -151,9 +150,8 @@ def _find(aws: Aws, name: str) -> dict | None:
     return next((one for one in found if {"Key": OWNER, "Value": aws.caller} in one.get("Tags", [])), None)
 
 
-def _attachments(volume: dict) -> list[dict]:
-    # botocore's model of EC2: "This parameter is not returned by CreateVolume", and no answer need have an empty list.
-    return volume.get("Attachments", [])
+def _attachments(volume: dict | None) -> list[dict]:
+    return (volume or {}).get("Attachments", [])
 
 
 def _create(aws: Aws, box: schema.Box, zone: str) -> dict:

@@ -10,11 +10,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import botocore.session
 import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, associations, grade, instances, launches, provided, warm, wire, world
+from twin import account, associations, grade, instances, launches, provided, service_models, warm, wire, world
 from twin.access import Access
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
@@ -48,26 +49,32 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path)
     parser.add_argument("--serve", type=Path, help="keep this program loaded for many worlds, until standard input ends")
     given = parser.parse_args(words)
+    read_once()
     if given.serve:
         serve_worlds(given.serve)
     run(given.state)
 
 
+def read_once() -> None:
+    """The services' descriptions take most of a second: one copy is for every session, and for what answers are held to."""
+    loader = service_models.loader()
+    botocore.session.create_loader = lambda path: loader
+
+
 def serve_worlds(place: Path) -> None:
     """Every world is a fork of this process, which has imported and read already what each would."""
     import boto3
-    import botocore.session
     from moto.backends import get_backend
     from moto.moto_api._internal import mock_random
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
-    loader = botocore.session.create_loader()
-    botocore.session.create_loader = lambda path: loader
     for service in SERVICES:
         boto3.Session("none", "none", region_name="us-east-1").client(service)
         with suppress(KeyError):  # some services know the whole partition only
             get_backend(service)[wire.ACCOUNT]["us-east-1"]
+    for service in ("s3", "scheduler"):  # whose requests do not name their operation
+        service_models.routes(service)
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
     os.register_at_fork(after_in_child=mock_random.seed)  # else all worlds would give their things the same ids
     warm.serve(place, main)

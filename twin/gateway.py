@@ -1,4 +1,7 @@
-"""The front door of the emulated AWS: journal and the box's rights, then vetoes, own services and boxes, then moto for all the rest."""
+"""The front door of the emulated AWS: journal and the box's rights, then vetoes, own services and boxes, then moto for all the rest.
+
+What goes out is cut to what AWS documents.
+"""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -6,7 +9,7 @@ from functools import partial
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.wrappers import Response
 
-from twin import wire
+from twin import answers, wire
 from twin.faults import Cut, Faults, gone
 from twin.journal import Journal
 from twin.permissions import Permissions
@@ -48,7 +51,7 @@ class Gateway:
     def permitted(self, request: wire.Request) -> Response:
         """The answer, if the caller may ask: whose credentials or clock are wrong is told so first, as AWS does."""
         self.permissions.check(request)
-        return self.answer(request)
+        return answers.cut(request, self.answer(request))
 
     def answer(self, request: wire.Request, depth: int = 0) -> Response:
         for position, layer in enumerate(self.layers[depth:], depth):

@@ -59,8 +59,8 @@ def _closed(look: Look, groups: list[str]) -> list[Finding]:
 def _entry(look: Look, group: str, rule: dict) -> Finding | None:
     """A way in that `box.ssh=true` has not opened, or that nobody has closed behind it."""
     rest = {key: value for key, value in rule.items() if key not in ("IpRanges", "Ipv6Ranges", "PrefixListIds", "UserIdGroupPairs")}
-    ours = [one for one in rule["IpRanges"] if one.get("Description", "").startswith(f"{BOX}=")]
-    others = {"IpRanges": [one for one in rule["IpRanges"] if one not in ours]}
+    ours = [one for one in rule.get("IpRanges", []) if one.get("Description", "").startswith(f"{BOX}=")]
+    others = {"IpRanges": [one for one in rule.get("IpRanges", []) if one not in ours]}
     others |= {key: rule[key] for key in ("Ipv6Ranges", "PrefixListIds", "UserIdGroupPairs") if rule.get(key)}
     ports = rule.get("FromPort", "every port")
     if any(others.values()):
