@@ -14,7 +14,7 @@ NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_
 PYTEST := $(VENV) -m pytest -n 2 --dist loadfile
 PROGRAMS := .ci/run $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
 
-.PHONY: help setup run test test-all test-system test-change test-agent ground script-coverage lock smoke check clean clean-machine
+.PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -63,6 +63,9 @@ test-change: ground ## what a change waits for beside `make test`: the slow test
 
 test-agent: setup ## hold another agent's program to the same rules as the twin's own (TWIN_AGENT=/path/to/amazon-ssm-agent; as root)
 	@TWIN_AGENT="$(TWIN_AGENT)" $(PYTEST) tests/twin/test_run_command.py tests/twin/test_real_agent.py -rs
+
+test-aws: setup ## the whole way on a real account, for money: AWS_LIMIT=5 HUB_TOKEN=FILE, see docs/AWS.md
+	@$(VENV) -m pytest -m aws -rs -s tests/aws
 
 ground: setup # what system tests need; as root on Debian it is installed
 	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.

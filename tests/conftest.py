@@ -9,6 +9,7 @@ from pathlib import Path
 
 import loaded
 import pytest
+import reads
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY, SMALL = ROOT / ".cache/models/tiny", ROOT / ".cache/models/smollm2-135m"
@@ -27,6 +28,8 @@ HOSTILE = {
 def pytest_configure():
     """A shell without job control starts what it puts behind itself deaf to Ctrl-C, and what that starts is deaf too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "READS" in os.environ:
+        reads.install()
 
 
 class Laptop:

@@ -53,6 +53,8 @@ def load() -> None:
 def main(words: list[str]) -> None:
     if "KILLED_AT" in os.environ:
         runpy.run_path(str(ROOT / "tests/killed/sitecustomize.py"))
+    if "READS" in os.environ:
+        runpy.run_path(str(ROOT / "tests/reads.py"))["install"]()
     from invoke.main import program
 
     sys.argv = ["inv", *words]
