@@ -12,7 +12,11 @@ NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_
   tests/test_housekeeping.py tests/test_two_boxes.py tests/system/test_chains.py tests/system/test_build_on_box.py \
   tests/trainer/test_trackers_for_real.py tests/trainer/test_search.py
 PYTEST := $(VENV) -m pytest -n 2 --dist loadfile
-PROGRAMS := .ci/run $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
+PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
+
+# What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
+export PYTHONUTF8 := 1
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_USER PIP_TARGET PIP_PREFIX
 
 .PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock smoke check clean clean-machine
 .DEFAULT_GOAL := help
@@ -23,6 +27,7 @@ help: ## what can be made
 setup: .venv/installed $(MODELS) ## the virtual environment and the two small models
 
 .venv/installed: $(REQUIREMENTS)
+	@case "$$PWD" in *:*) echo "error: the path $$PWD holds a colon, which ends a folder in PATH; clone into another folder"; exit 1;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(VENV) || $(PYTHON) -m venv .venv
 	@# Plain torch on Linux brings gigabytes of CUDA, which a machine without a GPU has no use for.

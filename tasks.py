@@ -26,9 +26,10 @@ def friendly(body):
 
     @functools.wraps(body)
     def wrapped(*args, **kwargs):
-        from conf import secret
-        from conf.problem import Problem
+        from conf import secret, streams
+        from conf.problem import Problem, explain
 
+        streams.settle()
         try:
             return body(*args, **kwargs)
         except Problem as problem:
@@ -41,7 +42,7 @@ def friendly(body):
         except Exception as error:
             from remote import aws
 
-            meaning = aws.explain(error)
+            meaning = aws.explain(error) or (explain(error) if isinstance(error, OSError) else None)
             if meaning is None:
                 secret.hide_in_tracebacks()
                 raise
@@ -573,12 +574,14 @@ def overrides() -> list[str]:
 
 def settings(c, words=None, world_needed=True, fetch=None):
     """The checked settings of this command; for the twin, with this process pointed at it and at nothing else."""
-    from conf import load
+    from conf import load, proxy
 
     ask = None if c.config.run.dry else functools.partial(parameters, world_needed)
     run = load.load(overrides() if words is None else words, fetch=fetch or ask)
     if run.cloud.loopback and world_needed and not c.config.run.dry:
         point_at(run.cloud.state)  # also where nothing had to be fetched
+    if not run.cloud.loopback:
+        proxy.check()
     if not sys.stderr.isatty():  # after the twin's environment, which forgets every setting of the Hub's client
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return run
@@ -586,12 +589,15 @@ def settings(c, words=None, world_needed=True, fetch=None):
 
 def parameters(world_needed, names, cloud, fetch=None) -> dict:
     """Values of Parameter Store, from the account that this command is about."""
+    from conf import proxy
     from remote import aws
 
     if cloud["loopback"] and not world_needed:
         return {}
     if cloud["loopback"]:
         point_at(cloud["state"])
+    else:
+        proxy.check()
     return (fetch or aws.fetch)(names, cloud)
 
 

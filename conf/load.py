@@ -1,6 +1,5 @@
 """From YAML and overrides to typed settings, and back to the file that reproduces a run."""
 
-import getpass
 import hashlib
 import json
 import re
@@ -17,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from conf import schema
+from conf import caller, schema
 from conf.problem import Problem
 
 FOLDER = Path(__file__).parent
@@ -109,7 +108,7 @@ def _flat(values: dict, path: str = "") -> list[str]:
 
 
 def _compose(words: list[str]) -> DictConfig:
-    OmegaConf.register_new_resolver("caller", _caller, replace=True)
+    OmegaConf.register_new_resolver("caller", caller.of_a_box, replace=True)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
@@ -217,7 +216,3 @@ def _plain(run: schema.Recipe) -> dict:
         return [simple(entry) for entry in value] if isinstance(value, list) else value
 
     return simple(asdict(run))
-
-
-def _caller() -> str:
-    return re.sub(r"[^a-z0-9-]+", "-", getpass.getuser().lower())

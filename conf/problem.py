@@ -1,5 +1,8 @@
 """The one error a user sees, and the closed list of reasons for it."""
 
+import errno
+import os
+
 # Why a run can fail: the closed list that `state.json` and `inv status` use, with what each means.
 REASONS = {
     "bad_config": "the settings cannot work",
@@ -36,3 +39,15 @@ class Problem(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}\n\nhint: {self.hint}"
+
+
+# What a folder may have against whoever writes or reads there; anything else is a mistake of ours.
+PLACES = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+
+
+def explain(error: OSError) -> Problem | None:
+    """An error of a file's place as a Problem, or None when it is something else."""
+    if error.errno not in PLACES or error.filename is None:
+        return None
+    what = f"{os.fsdecode(error.filename)}: {os.strerror(error.errno)}"
+    return Problem(what, "make room or give yourself the right there; or run the command in a copy of this tree that is yours", "refused")

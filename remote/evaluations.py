@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -73,5 +74,6 @@ def _same_rows(store: Store, name: str, rows: Path) -> None:
     """A second evaluation under one name must be of the same rows: two results that cannot be told apart would be compared."""
     before = store.get(name)
     if before and json.loads(before)["rows_sha256"] != hashlib.sha256(rows.read_bytes()).hexdigest():
-        hint = f"give these another name: `cp {rows} {rows.with_stem(rows.stem + '_2')}`, then `--split` that file"
+        copy = shlex.join(["cp", str(rows), str(rows.with_stem(rows.stem + "_2"))])
+        hint = f"give these another name: `{copy}`, then `--split` that file"
         raise Problem(f"{store.url(name)} holds the scores on other rows than {rows} has now", hint, "refused")

@@ -1,6 +1,5 @@
 """One command at a time works on a box: a lock in S3 that says whose command it is."""
 
-import getpass
 import json
 import os
 import secrets
@@ -9,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
+from conf import caller
 from conf.problem import Problem
 from remote.aws import Aws
 from remote.store import Store
@@ -42,7 +42,7 @@ def renew(aws: Aws, lock: dict) -> None:
 
 
 def me() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{caller.name()}@{socket.gethostname()}"
 
 
 def _now() -> str:

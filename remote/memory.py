@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 FOLDER = ".cache/status"
@@ -40,11 +41,13 @@ def subjects(root: Path) -> dict:
 
 
 def keep(root: Path, text: str, about: dict) -> None:
+    """Remember it; where nothing can be written, the next answer comes without it."""
     path = place(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"text": text, "about": about}), encoding="utf-8")
-    part.replace(path)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"text": text, "about": about}), encoding="utf-8")
+        part.replace(path)
 
 
 def read(path: Path) -> dict:

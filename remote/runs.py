@@ -5,6 +5,7 @@ import json
 import secrets
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -249,12 +250,24 @@ def download(aws: Aws, run_id: str | None, kind: str, into: Path, merged: bool =
     # A merged model has the size of its base: it comes only to be published.
     store = Store(aws)
     run_id = sealed(store, run_id, kind)
-    folder = into / run_id
+    folder = writable(into) / run_id
     for name, entry in manifest(store, run_id)["files"].items():
         if merged or not name.startswith("merged/"):
             fetch(store, run_id, name, entry["sha256"], folder / name)
     store.download(f"runs/{run_id}/manifest.json", folder / "manifest.json")
     return {"run_id": run_id, "folder": folder}
+
+
+def writable(folder: Path) -> Path:
+    """The folder, or a new one among the temporary ones where nothing can be written there: what only reads need not fail for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        instead = Path(tempfile.mkdtemp(prefix="fine-tune-slm-"))
+        print(f"  nothing can be written in {folder} ({error.strerror}): the run's files go to {instead}", file=sys.stderr, flush=True)
+        return instead
 
 
 def fetch(store: Store, run_id: str, name: str, sha256: str, target: Path) -> None:

@@ -11,6 +11,9 @@ import loaded
 import pytest
 import reads
 
+from conf.paste import quoted
+
+ODD = "a laptop in R&D; O'Brien's $H *ü"  # whatever a shell, a pattern or a locale may make something of
 ROOT = Path(__file__).resolve().parent.parent
 TINY, SMALL = ROOT / ".cache/models/tiny", ROOT / ".cache/models/smollm2-135m"
 # As on a laptop that is logged in to a real account: none of it may ever be used.
@@ -22,6 +25,8 @@ HOSTILE = {
     "AWS_ENDPOINT_URL_S3": "https://s3.example.invalid",
     "HF_TOKEN": "hf_real_token_of_the_user",
     "HF_ENDPOINT": "https://hub.example.invalid",
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "http_proxy": "socks5://127.0.0.1:9",
 }
 
 
@@ -40,7 +45,14 @@ class Laptop:
         self.state = folder / "world"
 
     def words(self, *overrides: str, experiment: str = "smoke") -> list[str]:
-        return ["--", "cloud=twin", f"cloud.state='{self.state}'", f"runs='{self.folder / 'runs'}'", f"experiment={experiment}", *overrides]
+        return [
+            "--",
+            "cloud=twin",
+            f"cloud.state={quoted(self.state)}",
+            f"runs={quoted(self.folder / 'runs')}",
+            f"experiment={experiment}",
+            *overrides,
+        ]
 
     def command(self, *verbs: str, overrides: tuple[str, ...] = ()) -> list[str]:
         return [*loaded.inv(), *verbs, *self.words(*overrides)]
@@ -89,7 +101,7 @@ class Laptop:
 
     def aws(self, *words: str) -> str:
         """What the unmodified AWS CLI answers with the exports of `inv twin.env`."""
-        command = [str(Path(sys.executable).parent / "aws"), *words]
+        command = [sys.executable, "-m", "awscli", *words]  # its own script cannot start where the path of its Python holds a space
         return subprocess.run(command, env=self.environment, text=True, capture_output=True, check=True).stdout
 
     def objects(self) -> list[str]:
@@ -116,7 +128,7 @@ def laptop(tmp_path_factory):
     """A laptop whose world runs; it ends with the module."""
     from twin import world
 
-    made = Laptop(tmp_path_factory.mktemp("a laptop"))  # with a space in its path
+    made = Laptop(tmp_path_factory.mktemp(ODD))
     made.inv("twin.start")
     yield made
     world.stop(made.state)

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,16 @@ def worlds() -> None:
     from twin import world
 
     os.environ["TWIN_WARM"] = served("-m", "twin", "--serve", environment=world.MOTO)
+
+
+@functools.cache
+def programs() -> str:
+    """A PATH with this environment's AWS CLI first; its own script cannot start where the path of its Python holds a space."""
+    place = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    (place / "aws").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m awscli "$@"\n', encoding="utf-8")
+    (place / "aws").chmod(0o755)
+    return f"{place}:{os.environ['PATH']}"
 
 
 def served(*program: str, environment: dict[str, str] | None = None) -> str:

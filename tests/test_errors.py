@@ -5,6 +5,8 @@ import json
 import pytest
 from conftest import Laptop
 
+from conf.paste import quoted
+
 
 def refused(done, what: str, hint: str) -> None:
     assert done.returncode not in (0, None)
@@ -65,7 +67,7 @@ def test_wrong_settings(laptop, overrides, what, hint):
 def test_a_broken_row_is_named_by_file_and_line(laptop, tmp_path):
     rows = tmp_path / "mine.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", \n')
-    refused(laptop.inv("train", overrides=(f"data.train='{rows}'",), ok=False), "mine.jsonl:2", "`inv data.check -- data.train=")
+    refused(laptop.inv("train", overrides=(f"data.train={quoted(rows)}",), ok=False), "mine.jsonl:2", "`inv data.check -- data.train=")
 
 
 def test_a_real_endpoint_is_refused_on_the_twin_and_a_loopback_one_on_aws(laptop):
@@ -118,7 +120,7 @@ def test_the_audit_keeps_failures_too(laptop):
 def test_data_check_lists_every_bad_row_without_a_cloud_and_fails(tmp_path):
     rows = tmp_path / "mine.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", \n[]\n')
-    done = Laptop(tmp_path).inv("data.check", overrides=(f"data.train='{rows}'", "data.fields=null"), ok=False)
+    done = Laptop(tmp_path).inv("data.check", overrides=(f"data.train={quoted(rows)}", "data.fields=null"), ok=False)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     assert f"{rows}:2: the line is not JSON" in done.stdout and f"{rows}:3: the row is a list" in done.stdout
     assert "data.validation: length of a row in tokens of" in done.stdout or "tokens are not counted" in done.stdout

@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from conf import proxy
 from conf.problem import Problem
 
 HUB = "https://huggingface.co"
@@ -46,6 +47,9 @@ def explained(repository: str, endpoint: str | None, section: str = "") -> Itera
         raise Problem(
             f"the Hub at {address} did not answer", "check the network, then repeat the command: it goes on where it stopped", "unreachable"
         ) from error
+    except (ImportError, ValueError, httpx2.InvalidURL):
+        proxy.check()  # what its client makes of a proxy that it does not know
+        raise
     except RuntimeError as error:
         # huggingface_hub puts what befell the upload of a file behind an error that names the file only.
         if not isinstance(error.__cause__, (HfHubHTTPError, httpx2.HTTPError, ConnectionError)):

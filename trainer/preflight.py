@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
+from conf import paste
 from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
 from data import rows
@@ -185,9 +187,11 @@ def _rows(source: str, setting: str) -> list[rows.Row] | None:
     try:
         return rows.read(path)
     except rows.RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={source}`", "bad_data") from error
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {paste.setting(setting, source)}`", "bad_data") from error
     except OSError as error:
-        raise Problem(f"{setting} names {source}, which cannot be read: {error.strerror}", f"`ls -l {source}`", "bad_data") from error
+        raise Problem(
+            f"{setting} names {source}, which cannot be read: {error.strerror}", f"`ls -l {shlex.quote(source)}`", "bad_data"
+        ) from error
 
 
 def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
+from conf import paste
 from conf.problem import Problem
 from conf.schema import Data
 from data.rows import Row, RowError, normalise
@@ -79,7 +80,7 @@ def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table
     try:
         return Table(read_file(path, source), _verified(path, source, sha256))
     except RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {setting}={source}`", "bad_data") from error
+        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {paste.setting(setting, source)}`", "bad_data") from error
 
 
 def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:

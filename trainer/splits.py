@@ -1,7 +1,9 @@
 """Which file a split is, and its rows: for the verbs that look at data. Torch-free."""
 
+import shlex
 from pathlib import Path
 
+from conf import paste
 from conf.problem import Problem
 from conf.schema import Data
 from data.rows import Row, RowError, read
@@ -18,7 +20,9 @@ def path(data: Data, split: str) -> Path:
     for place in (folder / f"{split}.jsonl", Path(split)):
         if place.is_file():
             return place
-    raise Problem(f"there is no {split}.jsonl in {folder}, and no file {split}", f"see what there is: `ls {folder}`", "bad_data")
+    raise Problem(
+        f"there is no {split}.jsonl in {folder}, and no file {split}", f"see what there is: `ls {shlex.quote(str(folder))}`", "bad_data"
+    )
 
 
 def usable(data: Data, split: str) -> Path:
@@ -43,7 +47,9 @@ def rows(data: Data, split: str, name: str | None = None) -> list[Row]:
     try:
         found = read(source)
     except RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- data.validation={source}`", "bad_data") from error
+        raise Problem(
+            str(error), f"see what else is wrong: `inv data.check -- {paste.setting('data.validation', source)}`", "bad_data"
+        ) from error
     named = [row for row in found if name in (None, row.id)]
     if not named:
         raise Problem(f"{source} has no row {name}", f"its first one is {found[0].id}: `--id {found[0].id}`", "bad_data")

@@ -201,7 +201,7 @@ class Sweep:
                 self.child.terminate()
             return self.child.wait()
         except BlockingIOError:
-            raise Problem(f"{job.name} is being trained by another process", f"`tail -f {job.folder / 'log.txt'}`", "refused") from None
+            raise Problem(f"{job.name} is being trained by another process", f"`tail -f {_log(job.folder)}`", "refused") from None
         finally:
             os.close(held)
             self.child = None
@@ -235,8 +235,12 @@ def told(folder: Path) -> Problem | None:
     return Problem(said["evidence"], said["hint"], said["reason"]) if said.get("reason") else None
 
 
+def _log(folder: Path) -> str:
+    return shlex.quote(str(folder / "log.txt"))
+
+
 def _said(folder: Path, code: int) -> Problem:
     """Why the job's process has ended, as the run says itself or else its process."""
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    hint = f"`tail {folder / 'log.txt'}` shows its last words"
+    hint = f"`tail {_log(folder)}` shows its last words"
     return told(folder) or Problem(f"its process ended with {how}", hint, "killed" if code < 0 else "crashed")

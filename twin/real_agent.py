@@ -59,7 +59,7 @@ class RealAgent:
         self.proxy = self.proxy or Proxy(environment["AWS_ENDPOINT_URL"], environment["AWS_DEFAULT_REGION"], self.state / "aws-names.pem")
         configuration = root / "etc/amazon/ssm/amazon-ssm-agent.json"
         configuration.parent.mkdir(parents=True, exist_ok=True)
-        configuration.write_text(json.dumps(settings(environment["AWS_ENDPOINT_URL"]), indent=2))
+        configuration.write_text(json.dumps(settings(environment["AWS_ENDPOINT_URL"]), indent=2), encoding="utf-8")
         names = {"SSL_CERT_FILE": self.proxy.certificate}
         names |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.proxy.address)
         enter = ["nsenter", f"--target={self.space(root)}", "--mount", "--pid", f"--wd={root / 'usr/bin'}"]
@@ -80,7 +80,9 @@ class RealAgent:
         deadline = time.monotonic() + PATIENCE
         while not (root / SPACE).exists():
             if outer.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.program} cannot run here: {(root / 'var/log/amazon-ssm-agent.log').read_text()[-1000:]}")
+                raise RuntimeError(
+                    f"{self.program} cannot run here: {(root / 'var/log/amazon-ssm-agent.log').read_text(encoding='utf-8')[-1000:]}"
+                )
             time.sleep(0.02)
         return life.child(outer)
 

@@ -30,6 +30,10 @@ MOTO = {
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
 }
+# NO_PROXY alone is not enough: the Hub's client ends at the mere name of a SOCKS proxy.
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+# What the path of a world cannot hold beside what cannot be printed: any other mark is quoted on its way.
+UNUSABLE = {":": "which ends a folder in PATH", "[": "which begins a pattern in `aws s3 cp --include`"}
 
 
 class WorldError(Exception):
@@ -41,6 +45,7 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
     state = state.resolve()
     if reason := real_agent.unfit(grade):
         raise WorldError(reason)
+    check_place(state)
     if grade == "machine" and (reason := ground.missing()):
         raise WorldError(f"boxes of the grade `machine` cannot be had here: {reason}")
     if grade == "machine":
@@ -58,6 +63,14 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
         (state / "start.json").touch(mode=0o600)
         (state / "start.json").write_text(json.dumps(plan), encoding="utf-8")
         wait(state, launch(state))
+
+
+def check_place(state: Path) -> None:
+    """A WorldError where a box in this folder would not find its own programs or files."""
+    for mark in os.fsencode(state).decode(errors="surrogateescape"):
+        if mark in UNUSABLE or not mark.isprintable():
+            why = UNUSABLE.get(mark, "and the tables of a box hold a path a line")
+            raise WorldError(f"no emulated world can be in {str(state)!r}: the path holds {mark!r}, {why}")
 
 
 def stop(state: Path) -> None:
@@ -154,7 +167,7 @@ def environment(state: Path) -> dict[str, str | None]:
     """What points any AWS or Hub client at this world and at nothing else; None means: unset this variable."""
     state = state.resolve()
     found = running(state)
-    nowhere = {name: None for name in os.environ if name.startswith(("AWS_", "HF_", "HUGGING_FACE_"))}
+    nowhere = {name: None for name in os.environ if name.startswith(("AWS_", "HF_", "HUGGING_FACE_")) or name.upper() in PROXIES}
     ways = {"FABRIC_SSH_CONFIG_PATH": str(state / "ssh_config")}  # where Fabric reads how a host is reached; `ssh -F` takes it, too
     return nowhere | ways | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
 
@@ -197,12 +210,13 @@ def client(state: Path, service: str):
     """A boto3 client of this world's owner, who may do everything, whatever profile or endpoint this process's environment names."""
     import boto3
     import botocore.session
+    from botocore.config import Config
 
     found = running(state)
     fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     deaf = {name: (None, None, value, None) for name, value in fixed.items()}  # read neither from files nor from the environment
     session = boto3.Session("owner", "owner", region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
-    return session.client(service, endpoint_url=found["aws"])
+    return session.client(service, endpoint_url=found["aws"], config=Config(proxies={}))
 
 
 def aws_environment(state: Path, address: str, region: str) -> dict[str, str | None]:

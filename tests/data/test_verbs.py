@@ -7,6 +7,7 @@ import pytest
 from invoke import Context, Exit
 
 import tasks
+from conf.paste import quoted
 
 ROWS = [
     {"id": f"r-{number}", "instruction": "Where?", "input": f"Note {number} from {city}.", "output": {"city": city}}
@@ -18,7 +19,7 @@ ROWS = [
 def own(tmp_path, monkeypatch):
     for name, rows in (("train", ROWS), ("held", ROWS[2:]), ("other", ROWS[1:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [f"data.train='{tmp_path}/train.jsonl'", f"data.validation='{tmp_path}/held.jsonl'", "data.fields=[city]"]
+    words = [f"data.train={quoted(tmp_path / 'train.jsonl')}", f"data.validation={quoted(tmp_path / 'held.jsonl')}", "data.fields=[city]"]
     monkeypatch.setattr(sys, "argv", ["inv", "--", "cloud=twin", *words])
 
 

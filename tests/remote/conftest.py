@@ -7,6 +7,7 @@ import loaded
 import pytest
 
 from conf import load
+from conf.paste import quoted
 from remote import stack
 from remote.aws import Aws
 from remote.store import Store
@@ -18,7 +19,7 @@ def aws(tmp_path_factory):
 
     loaded.worlds()
     state = tmp_path_factory.mktemp("world")
-    run = load.load(["cloud=twin", f"cloud.state='{state}'"], local=Path("none"))
+    run = load.load(["cloud=twin", f"cloud.state={quoted(state)}"], local=Path("none"))
     cloud = run.cloud
     world.start(state, {}, stack.account(run) | {"parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
     with pytest.MonkeyPatch.context() as patch:

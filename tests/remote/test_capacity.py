@@ -3,10 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import loaded
 import pytest
 from botocore.exceptions import ClientError
 
@@ -83,7 +83,7 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     elsewhere = {
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": loaded.programs(),
     }
     world.enforce(state(account), [permissions.roles(account.cloud, world.ACCOUNT, world.CALLER)["laptop"]])
     for command in commands:
@@ -194,9 +194,8 @@ def test_a_spot_box_that_aws_took_back_is_waited_for_or_left_for_one_on_demand_b
         box.ensure(account, run.box)
     *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
     assert last == "inv up -- box.spot=false"
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command in commands:
-        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": programs}, capture_output=True)
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": loaded.programs()}, capture_output=True)
     account.client("ec2").get_waiter("instance_terminated").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
     again = had(account, settings().box, made["zone"])
     assert again["instance_id"] != made["instance_id"]

@@ -26,6 +26,7 @@ from werkzeug.wrappers import Request, Response
 
 import tasks
 from conf.finding import BROKEN, OK
+from conf.paste import quoted
 from conf.problem import Problem
 from remote import aws as account
 from remote.checks import login
@@ -110,7 +111,7 @@ def test_keys_that_have_ended_are_renewed_without_a_word(aws, logged_in):
 def test_verbs_work_with_it(aws, logged_in, monkeypatch, verb, capsys):
     logged_in.log_in(minutes=-5)
     monkeypatch.setattr(tasks, "point_at", lambda state: None)  # it gives the process keys of the emulation
-    monkeypatch.setattr("sys.argv", ["inv", verb, "--", "cloud=twin", f"cloud.state='{aws.cloud.state}'", "experiment=smoke"])
+    monkeypatch.setattr("sys.argv", ["inv", verb, "--", "cloud=twin", f"cloud.state={quoted(aws.cloud.state)}", "experiment=smoke"])
     if verb != "doctor":
         getattr(tasks, verb).body(Context(Config()))
         assert capsys.readouterr().out

@@ -15,6 +15,7 @@ import torch
 from peft import PeftModel
 
 from conf import load, schema
+from conf.paste import quoted
 from data.rows import read
 from tests.trainer.formats import FORMATS, computed_in
 from trainer import model, prompt
@@ -53,7 +54,7 @@ def settings_for(tiny):
     """Makes a recipe for the tiny model from overrides."""
 
     def make(runs: Path, *words: str) -> schema.Recipe:
-        own = [f"model.id={tiny}", f"data.train={TRAIN}", f"data.validation={VALIDATION}", f"runs={runs}"]
+        own = [f"model.id={quoted(tiny)}", f"data.train={quoted(TRAIN)}", f"data.validation={quoted(VALIDATION)}", f"runs={quoted(runs)}"]
         run = load.load(["cloud=twin", "experiment=smoke", *own, *words])
         return schema.Recipe(**{name: getattr(run, name) for name in schema.Recipe.__dataclass_fields__})
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 from conftest import ROOT
 
+from conf.paste import quoted
 from trainer import record
 from trainer.files import lines
 
@@ -18,7 +19,15 @@ def test_accelerate_launches_two_processes_that_make_one_run(tiny, tmp_path):
     runs = tmp_path / "runs"
     launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "trainer"]
-    words = ["experiment=smoke", f"model.id='{tiny}'", f"runs='{runs}'", "run_id=team", "quant=none", "train.steps=2", "data.eval_rows=2"]
+    words = [
+        "experiment=smoke",
+        f"model.id={quoted(tiny)}",
+        f"runs={quoted(runs)}",
+        "run_id=team",
+        "quant=none",
+        "train.steps=2",
+        "data.eval_rows=2",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         [*launch, *words, "train.trackers=[]"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from conf import load
+from conf.paste import quoted
 from conf.problem import Problem
 from tests.trainer.conftest import ROOT, TRAIN, VALIDATION
 from trainer import __main__ as command
@@ -29,7 +30,7 @@ SPOILT = [
 def test_a_file_that_cannot_be_used_is_a_sentence_for_all_that_look(setting, name, text, what, settings_for, tmp_path, tiny):
     if text is not None:
         (tmp_path / name).write_text(text)
-    words = [f"data.{setting}={tmp_path / name}", "data.fields=null"]
+    words = [f"data.{setting}={quoted(tmp_path / name)}", "data.fields=null"]
     if "plain text" in what:
         words[1] = FIELDS
     settings = settings_for(tmp_path / "runs", *words)
@@ -45,13 +46,19 @@ def test_a_file_that_cannot_be_used_is_a_sentence_for_all_that_look(setting, nam
 def test_parquet_without_pyarrow_is_no_mistake_of_the_rows(settings_for, tmp_path, monkeypatch):
     (tmp_path / "rows.parquet").write_bytes(b"of no matter")
     monkeypatch.setattr(preflight, "find_spec", lambda _name: None)
-    seen = preflight.look(settings_for(tmp_path, f"data.train={tmp_path / 'rows.parquet'}"), None, None)
+    seen = preflight.look(settings_for(tmp_path, f"data.train={quoted(tmp_path / 'rows.parquet')}"), None, None)
     assert seen.prompt is None and seen.shape is not None
 
 
 def test_the_preflight_of_a_model_in_a_folder_checks_the_rows_too(tiny, tmp_path):
     (tmp_path / "train.jsonl").write_bytes(VALIDATION.read_bytes())
-    words = ["cloud=twin", "experiment=smoke", f"model.id={tiny}", f"data.train={tmp_path}/train.jsonl", f"data.validation={VALIDATION}"]
+    words = [
+        "cloud=twin",
+        "experiment=smoke",
+        f"model.id={quoted(tiny)}",
+        f"data.train={quoted(tmp_path / 'train.jsonl')}",
+        f"data.validation={quoted(VALIDATION)}",
+    ]
     done = subprocess.run([sys.executable, "-m", "trainer", "preflight", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: data.train and data.validation are the same rows"), done.stderr
 
@@ -87,7 +94,7 @@ def test_rows_that_cannot_be_scored_stop_the_run_before_the_model_is_loaded(
 ):
     (tmp_path / name).write_text(text)
     monkeypatch.setattr(model, "load", lambda *_: pytest.fail("the model was loaded"))
-    settings = settings_for(tmp_path / "runs", f"data.train={TRAIN}", f"data.validation={tmp_path / name}", *words)
+    settings = settings_for(tmp_path / "runs", f"data.train={quoted(TRAIN)}", f"data.validation={quoted(tmp_path / name)}", *words)
     with pytest.raises(Problem, match=what) as here:
         preflight.look(settings, None, None)
     with pytest.raises(Problem, match=what) as there:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conf import load
+from conf.paste import quoted
 from conf.problem import Problem
 from data.rows import read
 from trainer import __main__ as command
@@ -35,7 +36,7 @@ def flat(tmp_path):
         file.writelines(json.dumps(row) + "\n" for row in rows)
     with (tmp_path / "held_out.jsonl").open("w") as file:
         file.writelines(json.dumps(row | {"input": f"Today: {row['input']}"}) + "\n" for row in rows)
-    return [f"data.train={tmp_path}/train.jsonl", f"data.validation={tmp_path}/held_out.jsonl"]
+    return [f"data.train={quoted(tmp_path / 'train.jsonl')}", f"data.validation={quoted(tmp_path / 'held_out.jsonl')}"]
 
 
 def test_seven_keys_of_strings_or_nulls_train_and_score_as_they_are(flat, settings_for, tmp_path):
@@ -70,7 +71,9 @@ def test_a_split_is_a_setting_a_neighbour_or_a_path(tmp_path):
     for name in ("train", "held_out", "test_both", "elsewhere/x"):
         (tmp_path / f"{name}.jsonl").parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "prompt": "p", "completion": "c"}) + "\n")
-    data = load.load(["cloud=twin", f"data.train={tmp_path}/train.jsonl", f"data.validation={tmp_path}/held_out.jsonl"]).data
+    data = load.load(
+        ["cloud=twin", f"data.train={quoted(tmp_path / 'train.jsonl')}", f"data.validation={quoted(tmp_path / 'held_out.jsonl')}"]
+    ).data
     found = [splits.rows(data, split)[0].id for split in ("train", "validation", "test_both", f"{tmp_path}/elsewhere/x.jsonl")]
     assert found == ["train", "held_out", "test_both", "elsewhere/x"]
     with pytest.raises(Problem, match=r"there is no test_new.jsonl in .*, and no file test_new"):
@@ -87,7 +90,7 @@ def test_rows_of_the_hub_are_left_to_the_trainer():
 
 
 def test_rows_are_measured_as_the_model_will_read_them(tiny, template):
-    model = load.load(["cloud=twin", f"model.id={tiny}"]).model
+    model = load.load(["cloud=twin", f"model.id={quoted(tiny)}"]).model
     ruler = lengths.ruler(model, str(tiny), offline=True)
     row = read(Path(__file__).parents[2] / "data/smoke_train.jsonl")[0]
     example = template.example(row)

@@ -7,6 +7,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from conf import load
+from conf.paste import quoted
 from conf.problem import Problem
 from trainer import preflight
 from trainer.files import digest
@@ -52,7 +53,11 @@ def row(number, **output):
 def run(folder, *words, train=None, validation=None):
     (folder / "train.jsonl").write_text("\n".join(train or [row(1), row(2)]) + "\n")
     (folder / "validation.jsonl").write_text("\n".join(validation or [row(3)]) + "\n")
-    data = [f"data.train={folder}/train.jsonl", f"data.validation={folder}/validation.jsonl", "data.fields=[stage,gene]"]
+    data = [
+        f"data.train={quoted(folder / 'train.jsonl')}",
+        f"data.validation={quoted(folder / 'validation.jsonl')}",
+        "data.fields=[stage,gene]",
+    ]
     return load.load(["cloud=twin", f"model.id={MODEL}", *data, *words])
 
 
@@ -92,28 +97,29 @@ def test_a_missing_file_is_named_with_its_setting(tmp_path, hub):
 
 def test_a_file_of_another_kind_is_refused(tmp_path, hub):
     (tmp_path / "rows.txt").write_text("a")
-    assert "none of .jsonl, .csv, .parquet" in refusal(run(tmp_path, f"data.train={tmp_path}/rows.txt"), hub).what
+    assert "none of .jsonl, .csv, .parquet" in refusal(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.txt')}"), hub).what
 
 
 def test_tables_are_read_here_too(tmp_path, hub):
     (tmp_path / "rows.csv").write_text("prompt,completion\na,b\n")
-    facts = check(run(tmp_path, f"data.train={tmp_path}/rows.csv", "data.fields=null"), hub, TOKEN)
+    facts = check(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.csv')}", "data.fields=null"), hub, TOKEN)
     assert facts["train_rows"] == 1 and len(facts["train_sha256"]) == 64
-    assert "rows.csv:2 answers with plain text" in refusal(run(tmp_path, f"data.train={tmp_path}/rows.csv"), hub).what
+    assert "rows.csv:2 answers with plain text" in refusal(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.csv')}"), hub).what
 
 
 def test_parquet_is_left_to_the_trainer_where_pyarrow_is_missing(tmp_path, hub, monkeypatch):
     (tmp_path / "rows.parquet").write_bytes(b"of no matter")
-    settings = run(tmp_path, f"data.train={tmp_path}/rows.parquet")
+    settings = run(tmp_path, f"data.train={quoted(tmp_path / 'rows.parquet')}")
     assert "the file is not Parquet" in refusal(settings, hub).what
     monkeypatch.setattr(preflight, "find_spec", lambda _name: None)
     facts = check(settings, hub, TOKEN)
     assert facts["train_rows"] is None and len(facts["train_sha256"]) == 64
 
 
-def test_held_out_rows_that_are_also_trained_on_are_refused_wherever_they_stand(tmp_path, hub):
+def test_held_out_rows_that_are_also_trained_on_are_refused_wherever_they_stand(tmp_path, hub, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a key of an override cannot be quoted
     (tmp_path / "more.jsonl").write_text(row(3) + "\n")
-    problem = refusal(run(tmp_path, f"data.also={{{tmp_path}/more.jsonl: 2}}"), hub)
+    problem = refusal(run(tmp_path, "data.also={more.jsonl: 2}"), hub)
     assert problem.what.startswith("data.also and data.validation are the same rows") and problem.reason == "bad_data"
 
 

@@ -7,17 +7,24 @@ import sys
 import pytest
 from conftest import ROOT
 
+from conf.paste import quoted
 from tests.trainer.conftest import TRAIN, VALIDATION
 
 
 def preflight(tiny, *words: str) -> subprocess.CompletedProcess:
-    own = ["cloud=twin", "experiment=smoke", f"model.id='{tiny}'", f"data.train='{TRAIN}'", f"data.validation='{VALIDATION}'"]
+    own = [
+        "cloud=twin",
+        "experiment=smoke",
+        f"model.id={quoted(tiny)}",
+        f"data.train={quoted(TRAIN)}",
+        f"data.validation={quoted(VALIDATION)}",
+    ]
     command = [sys.executable, "-m", "trainer", "preflight", *own, *words]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, text=True, capture_output=True)
 
 
 def test_it_shows_the_mask_the_tokens_the_plan_and_starts_nothing(tiny, tmp_path):
-    done = preflight(tiny, f"runs='{tmp_path / 'runs'}'", "train.steps=3")
+    done = preflight(tiny, f"runs={quoted(tmp_path / 'runs')}", "train.steps=3")
     assert done.returncode == 0, done.stderr
     assert (
         "the loss is on what stands between [[ and ]]" in done.stdout
@@ -51,5 +58,5 @@ def test_what_cannot_be_trained_is_one_sentence_and_a_hint(tiny, words, what, hi
 def test_a_broken_row_is_named_by_its_line(tiny, tmp_path):
     rows = tmp_path / "mine.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
-    done = preflight(tiny, f"data.validation='{rows}'")
+    done = preflight(tiny, f"data.validation={quoted(rows)}")
     assert done.returncode == 1 and f"{rows}:2: the line is not JSON" in done.stderr and "Traceback" not in done.stderr

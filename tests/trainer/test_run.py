@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
 from conf import load, schema
+from conf.paste import quoted
 from conf.problem import Problem
 from data.rows import read
 from tests.trainer.conftest import ROOT, TRAIN, VALIDATION
@@ -180,7 +181,7 @@ def test_an_input_alone_is_asked_as_training_asked_it_system_turn_and_all(settin
 
     for name, numbers in (("train", range(8)), ("held_out", range(8, 12))):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(turns(number)) + "\n" for number in numbers))
-    files = [f"data.train={tmp_path}/train.jsonl", f"data.validation={tmp_path}/held_out.jsonl"]
+    files = [f"data.train={quoted(tmp_path / 'train.jsonl')}", f"data.validation={quoted(tmp_path / 'held_out.jsonl')}"]
     settings = settings_for(volume / "runs", *files, "data.fields=null", "quant=none", "train.steps=1")
     folder = make(settings, "with a system turn")
     command.train(settings, folder)
@@ -214,9 +215,15 @@ def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_
     assert "tuned on 8 rows, scored greedily on 3 held-out rows" in page and f"{32 - kept} longer ones left out" in page
 
 
-def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path):
+def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a key of an override cannot be quoted
     (tmp_path / "more.jsonl").write_text("".join(TRAIN.read_text().splitlines(True)[:4]).replace('"id": "', '"id": "more-'))
-    words = ["quant=none", "lora.options.init_lora_weights=pissa", "train.best=macro_f1", f"data.also={{{tmp_path / 'more.jsonl'}: 2}}"]
+    words = [
+        "quant=none",
+        "lora.options.init_lora_weights=pissa",
+        "train.best=macro_f1",
+        "data.also={more.jsonl: 2}",
+    ]
     settings = settings_for(volume / "runs", *words)
     folder = make(settings, "uncommon")
     command.train(settings, folder)

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from conf import search
+from conf.paste import quoted
 from tests.trainer.test_sweep import Sweeps
 from trainer import leaderboard, record
 
@@ -100,7 +101,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
 
 @pytest.mark.slow
 def test_the_real_trainer_is_searched(sweeps, tiny):
-    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]", f"model.id='{tiny}'")
+    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]", f"model.id={quoted(tiny)}")
     words = ("hydra.sweeper.n_trials=2", *few, "train.lr=tag(log,interval(1e-4,1e-2))", "lora.r=2,4")
     process = sweeps.start(*words, program=("-m", "trainer"))
     said, _ = process.communicate(timeout=240)

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 from conf import load
+from conf.paste import quoted
 from conf.problem import Problem
 from trainer import leaderboard, record, sweep
 
@@ -33,7 +34,7 @@ class Sweeps:
         self.runs = folder / "runs"
 
     def start(self, *words: str, program=("-c", DRIVER), **options: object) -> subprocess.Popen:
-        own = ["-m", "run_id=rank", "experiment=smoke", f"runs='{self.runs}'", "train.save_every=2", *words]
+        own = ["-m", "run_id=rank", "experiment=smoke", f"runs={quoted(self.runs)}", "train.save_every=2", *words]
         told = {f"STAND_IN_{name.upper()}": str(value) for name, value in options.items()}
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"} | told
         command = [sys.executable, *program, *own]
@@ -127,7 +128,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
 
 def test_the_real_trainer_is_swept_and_the_leaderboard_ranks_its_scores(sweeps, tiny):
     few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]")
-    words = (f"model.id='{tiny}'", *few, "data.max_length=50,700")
+    words = (f"model.id={quoted(tiny)}", *few, "data.max_length=50,700")
     process = sweeps.start(*words, program=("-m", "trainer"))
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "rank.0 (data.max_length=50): row smoke_train-0000 has" in said

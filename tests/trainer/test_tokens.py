@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from transformers import AutoTokenizer
 
+from conf.paste import quoted
 from conf.problem import Problem
 from conf.schema import Learn
 from data.rows import normalise, read
@@ -145,7 +146,7 @@ print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
 
 
 def outlook(tiny, memory):
-    words = ["cloud=twin", "experiment=smoke", f"model.id={tiny}", f"data.train={TRAIN}", "train.eval_every=50"]
+    words = ["cloud=twin", "experiment=smoke", f"model.id={quoted(tiny)}", f"data.train={quoted(TRAIN)}", "train.eval_every=50"]
     code = OUTLOOK.format(words=words, memory=memory)
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 

@@ -47,7 +47,7 @@ def end(note: Path) -> None:
 
 def carry_out(path: Path, root: Path) -> None:
     """A document process's whole life: one document, and its result beside it."""
-    state = json.loads(path.read_text())
+    state = json.loads(path.read_text(encoding="utf-8"))
     content, instance = state["content"], state["message"].rpartition(".")[2]
     command = Command(content, instance, root)
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=command.end_early, args=("Cancelled",)).start())

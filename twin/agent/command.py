@@ -43,7 +43,7 @@ class Command:
         started = stamp()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "_script.sh"
-        path.write_text(self.script)
+        path.write_text(self.script, encoding="utf-8")
         path.chmod(0o700)
         code, problem = self.ended(path)
         status = self.status(code)

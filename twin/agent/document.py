@@ -20,7 +20,7 @@ LOST = NOTHING | {"status": "Failed", "code": 1}
 class Document:
     def __init__(self, path: Path, root: Path):
         self.path, self.root = path, root
-        self.state = json.loads(path.read_text())
+        self.state = json.loads(path.read_text(encoding="utf-8"))
         self.message = self.state["message"]
         self.process: subprocess.Popen | None = None
         self.cancelled = False
@@ -51,7 +51,7 @@ class Document:
         while self.alive():
             self.join()
         if self.result_path.exists():
-            return json.loads(self.result_path.read_text())
+            return json.loads(self.result_path.read_text(encoding="utf-8"))
         if self.cancelled:
             return NOTHING | {"status": "Cancelled", "code": 137}
         pace.pause(pace.LOST)
@@ -94,12 +94,14 @@ class Document:
 
 def arguments(pid: int) -> str:
     """The command line of a living process; nothing of one that has ended."""
-    shown = subprocess.run(["ps", "-o", "stat=,args=", "-ww", "-p", str(pid)], capture_output=True, text=True).stdout
+    ask = ["ps", "-o", "stat=,args=", "-ww", "-p", str(pid)]
+    # In plain C it would print ? for every byte of an ü.
+    shown = os.fsdecode(subprocess.run(ask, env=os.environ | {"LC_ALL": "C.UTF-8"}, capture_output=True).stdout)
     return "" if shown.startswith("Z") else shown
 
 
 def write(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(content))
+    temporary.write_text(json.dumps(content), encoding="utf-8")
     temporary.rename(path)

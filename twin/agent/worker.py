@@ -132,7 +132,7 @@ class Worker:
         while True:
             for path in sorted(self.unsent.glob("*.json"), key=lambda path: path.stat().st_mtime):
                 try:
-                    self.service.message("SendReply", json.loads(path.read_text()))
+                    self.service.message("SendReply", json.loads(path.read_text(encoding="utf-8")))
                 except FAILURES:
                     break
                 path.unlink()

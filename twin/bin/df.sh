@@ -10,4 +10,4 @@ size=$(($(cat "$volume/formatted") * 1048576))
 used=$(du -sk "$volume/data" | cut -f 1)
 [ ! -e "$volume/full" ] || used=$size
 echo "Filesystem 1024-blocks Used Available Capacity Mounted on"
-echo "/dev/$(basename "$volume") $size $used $((size > used ? size - used : 0)) $((used * 100 / size))% $path"
+printf '/dev/%s %s %s %s %s%% %s\n' "$(basename "$volume")" "$size" "$used" $((size > used ? size - used : 0)) $((used * 100 / size)) "$path"

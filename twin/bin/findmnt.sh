@@ -6,4 +6,4 @@ if [ $# -ne 5 ] || [ "$1 $2 $3 $4" != "--noheadings --output SOURCE --mountpoint
 fi
 found=$(grep -F -e "	${5%/}" "$BOX_ROOT/etc/mtab" 2>/dev/null | tail -n 1)
 [ -n "$found" ] || exit 1
-echo "${found%%	*}"
+printf '%s\n' "${found%%	*}"

@@ -6,7 +6,8 @@ fail() { echo "umount: $2" >&2; exit "$1"; }
 directory=${1%/} table=$BOX_ROOT/etc/mtab
 cut -f 2 "$table" 2>/dev/null | grep -Fxq -e "$directory" || fail 32 "$directory: not mounted."
 volume=$(readlink -f "$directory")
-in_use=$(find /proc/[0-9]*/cwd /proc/[0-9]*/fd -maxdepth 1 \( -lname "$volume" -o -lname "$volume/*" \) -print -quit 2>/dev/null)
+pattern=$(printf '%s\n' "$volume" | sed 's/[][*?\]/\\&/g')
+in_use=$(find /proc/[0-9]*/cwd /proc/[0-9]*/fd -maxdepth 1 \( -lname "$pattern" -o -lname "$pattern/*" \) -print -quit 2>/dev/null)
 [ -z "$in_use" ] || fail 32 "$directory: target is busy."
 rm "$directory"
 mkdir "$directory"

@@ -12,7 +12,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images import ROOT, fetched, keep, sha256
+from images import ROOT, fetched, keep, sha256, unpacked
 from words import Failure, now, parse
 
 VALUES = "--file --tag --label --build-arg --network --progress"
@@ -44,18 +44,6 @@ def build(arguments: list[str]) -> None:
     made = follow(lines, context)
     made.settings["Labels"] = dict(pair.partition("=")[::2] for pair in options.get("--label", []))
     print(f"writing image {save(made, options['--tag'])}", file=sys.stderr)
-
-
-def unpacked(body: bytes) -> dict[str, bytes]:
-    """The files of a tarball. A path that leads out of it is refused."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-            found = {entry.name.removeprefix("./"): tar.extractfile(entry).read() for entry in tar if entry.isfile()}
-    except tarfile.TarError as error:
-        raise Failure(f"ERROR: failed to solve: failed to read the context: {error}") from None
-    if outside := [name for name in found if name.startswith("/") or ".." in Path(name).parts]:
-        raise Failure(f"ERROR: failed to solve: {outside[0]} is outside of the context")
-    return found
 
 
 def instructions(text: str) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ def inmates(box: Path) -> list[psutil.Process]:
     """Every process in the box's namespace of processes."""
     if not alive(box):
         return []
-    space = os.readlink(f"/proc/{json.loads((box / 'first.json').read_text())['pid']}/ns/pid")
+    space = os.readlink(f"/proc/{json.loads((box / 'first.json').read_text(encoding='utf-8'))['pid']}/ns/pid")
     found = []
     for process in psutil.process_iter():
         with suppress(OSError):  # it has ended meanwhile
