@@ -109,7 +109,7 @@ def vetted() -> dict[str, dict[str, dict[str, str]]]:
 
     Each by its operation, with the source.
     """
-    return json.loads(Path(__file__).with_name("vetted.json").read_text())
+    return json.loads(Path(__file__).with_name("vetted.json").read_text(encoding="utf-8"))
 
 
 def vouched(operation: OperationModel, *kinds: str) -> set[str]:

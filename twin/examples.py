@@ -28,7 +28,7 @@ def of(signed: str, model: OperationModel) -> Iterator[tuple[str, list[dict]]]:
     sources = {
         f"botocore/data/{service}/examples-1.json": [one.get("output") for one in of_botocore(service).get(model.name, [])],
         f"awscli/examples/{folder}/{file}": outputs(page.read_text(encoding="utf-8")) if page.is_file() else [],
-        f"twin/recorded/{recorded.name}": json.loads(recorded.read_text()) if recorded.is_file() else [],
+        f"twin/recorded/{recorded.name}": json.loads(recorded.read_text(encoding="utf-8")) if recorded.is_file() else [],
     }
     for source, answers in sources.items():
         if shown := [one for one in answers if one and {*one} - {MORE} <= {*model.output_shape.members}]:

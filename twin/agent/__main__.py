@@ -30,7 +30,7 @@ def core(instance: str, root: Path) -> None:
         worker = os.fork()
         if not worker:
             Worker(instance, root, Service(os.environ["AWS_DEFAULT_REGION"], instance)).serve()
-        note.write_text(f"{os.getpid()} {worker}")
+        note.write_text(f"{os.getpid()} {worker}", encoding="utf-8")
         os.waitpid(worker, 0)
         pace.pause(pace.MONITOR)
 
@@ -38,7 +38,7 @@ def core(instance: str, root: Path) -> None:
 def end(note: Path) -> None:
     """An earlier core and its worker, if they are left."""
     itself = str(Path(__file__).parent)
-    for process in map(int, note.read_text().split()) if note.exists() else ():
+    for process in map(int, note.read_text(encoding="utf-8").split()) if note.exists() else ():
         while itself in arguments(process):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
