@@ -116,6 +116,12 @@ def test_a_bucket_in_a_hosts_name_is_that_bucket(way, cloud, host):
         assert answer.headers["Content-Length"] == "7"
 
 
+def test_a_buckets_region_is_told_to_whom_asks_for_it_by_name(way):
+    """As the agent does before it uploads (s3util.go), without a signature."""
+    with asked(way, "http://things.s3.us-east-1.amazonaws.com", None, "HEAD") as answer:
+        assert answer.headers["x-amz-bucket-region"] == "us-east-1"
+
+
 def test_another_name_is_not_spoken_for(way):
     with pytest.raises(urllib.error.URLError, match="certificate"):
         asked(way, "https://example.com/")
