@@ -15,7 +15,7 @@ LAG = 10  # seconds in which a command that was sent shows in the list
 ATTEMPTS = 7  # 16 seconds of pauses
 ANEW = "where its agent is dead, `inv down --force` and `inv up` start the box anew"
 OTHERWISE = f"{ANEW}; `inv up -- box.ssh=true` comes in by SSH, and so do the verbs after it"
-KILLED = 137  # 128 and SIGKILL
+KILLED, UNANSWERED = 137, -1  # response codes: 128 and SIGKILL; no agent has said how it ended
 CUT_OFF = "its box rebooted, or its agent failed, before it had ended"
 LIMIT = 48_000  # bytes; the service refuses documents of 64 KB
 
@@ -167,8 +167,9 @@ class Ssm:
                 f"`inv up` waits for its agent; {OTHERWISE}",
                 reason="unreachable",
             )
-        # An exit code of 137 is a timeout for the agent at once; before the time is over it was the script's own.
-        if details == "ExecutionTimedOut" and not (found["ResponseCode"] == KILLED and seconds < timeout):
+        # An exit code of 137 is a timeout for the agent at once: before the time is over it was the script's own. The service says so, too,
+        # when both timeouts are over and no agent has answered.
+        if details == "ExecutionTimedOut" and found["ResponseCode"] == KILLED and seconds >= timeout:
             raise Problem(
                 f"a script took longer than its {timeout} s", "`inv status`, then run the same command again", reason="unreachable"
             )
@@ -178,7 +179,9 @@ class Ssm:
 
 
 def _cut_off(found: dict) -> bool:
-    """Whether the agent gave it up: it has nothing of a script that was cut off, and writes of any other how that ended."""
+    """Whether the agent gave it up, or is gone: it has nothing of a script that was cut off, and writes of any other how that ended."""
+    if found["Status"] == "TimedOut":
+        return found["ResponseCode"] == UNANSWERED
     return found["ResponseCode"] == 1 and not found["StandardOutputContent"] and not found["StandardErrorContent"]
 
 

@@ -131,6 +131,22 @@ def test_a_script_whose_agent_failed_is_sent_again_once_and_then_told(aws, mine,
     assert len(sent(aws, mine, "failing")) == 2
 
 
+def test_a_script_of_which_no_agent_says_how_it_ended_is_sent_again(aws, mine, state, capsys):
+    """A reboot that takes longer than both timeouts: the service calls that a timeout, and the script took no second."""
+
+    def away() -> None:
+        world.fault(state, "agent-dies", instance=mine)
+        kill_workers(state / f"boxes/{mine}/root")
+        world.forward(state, 125)
+        time.sleep(1)
+        world.ask(state, "start_agent", instance=mine)
+
+    struck(state, mine, "unanswered", 1, away)
+    done = Ssm(aws, mine).run(BASH + COUNTED % ("unanswered", "unanswered", 1), 60, "unanswered")
+    assert (done.code, done.stdout) == (0, "run\n") and "it is sent again" in capsys.readouterr().err
+    assert {one["StatusDetails"] for one in sent(aws, mine, "unanswered")} == {"Success", "Execution Timed Out"}
+
+
 def test_what_fails_by_itself_is_not_sent_again(aws, mine):
     done = Ssm(aws, mine).run(BASH + "exit 1", 60, "silent")
     assert done.code == 1 and len(sent(aws, mine, "silent")) == 1
