@@ -1,7 +1,7 @@
 """What remote/ reads from AWS's answers: each answer notes it, where READS names a folder for the notes.
 
-    python tests/reads.py           # runs the tests that call AWS, then writes reads.json and docs/ANSWERS.md
-    python tests/reads.py FOLDER    # writes both from notes that are there
+    python tests/reads.py           # runs the tests that call AWS, then writes reads.json and docs/ANSWERS.md: half an hour
+    python tests/reads.py FOLDER    # adds notes that are there: READS=FOLDER python -m pytest tests/...
 
 So the table of what we read is made by reading, not by hand; only what the box's scripts ask for by `--query` is taken from their text.
 """
@@ -229,7 +229,7 @@ def main(words: list[str]) -> int:
     code, folder = 0, Path(words[0]) if words else Path(tempfile.mkdtemp())
     if not words:
         code = subprocess.run([sys.executable, "-m", "pytest", *TESTS], cwd=ROOT, env=os.environ | {"READS": str(folder)}).returncode
-    reads = merged(gathered(folder), of_scripts())
+    reads = merged(json.loads(READS.read_text()) if words else {}, gathered(folder), of_scripts())
     READS.write_text(json.dumps(reads, indent=1) + "\n")
     PAGE.write_text(page(reads))
     return code

@@ -75,3 +75,23 @@ def test_a_tag_that_ecr_has_is_not_pushed_again(aws, docker, tree):
     )
     assert local.push(aws, "here", image.tag(tree))["image"].endswith(digest)
     assert not (docker.parent / "docker.words").exists()
+
+
+def test_a_tag_that_ecr_lacks_is_pushed_with_the_login_that_ecr_hands_out(aws, tree, monkeypatch):
+    from pathlib import Path
+
+    from twin import world
+
+    asked = []
+
+    def docker(*words, given=None):
+        asked.append((words, given))
+        if words[0] == "push":
+            world.register_image(Path(aws.cloud.state), aws.cloud.repository, "new", ["/bin/true"], tree, {})
+
+    monkeypatch.setattr(local, "docker", docker)
+    name, _, digest = local.push(aws, "here", "new")["image"].partition("@")
+    (login, password), *rest = asked
+    assert login == ("login", "--username", "AWS", "--password-stdin", name.partition("/")[0]) and password
+    assert [words for words, _ in rest] == [("tag", "here", f"{name}:new"), ("push", "--quiet", f"{name}:new")]
+    assert digest.startswith("sha256:")
