@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,12 @@ TEXT = stack.TEMPLATE.read_text()
 
 
 def test_cfn_lint_finds_nothing():
-    done = subprocess.run([Path(sys.executable).parent / "cfn-lint", stack.TEMPLATE], capture_output=True, text=True)
+    lint = [
+        sys.executable,
+        "-c",
+        "import sys; from cfnlint.runner import main; sys.exit(main())",
+    ]  # its script cannot start where a path holds a $
+    done = subprocess.run([*lint, stack.TEMPLATE], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
