@@ -46,6 +46,18 @@ def test_stops_at_the_first_failing_step_and_says_what_to_try():
     assert len(box.scripts) == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (137, r"deploy\.sh was killed \(exit code 137\), most likely because the box's memory was full"),
+        (-1, r"deploy\.sh did not run to its end"),
+    ],
+)
+def test_how_a_script_ended_that_says_nothing_itself_is_told(code, words):
+    with pytest.raises(Problem, match=words):
+        plan.perform(two_steps(), NO_ACCOUNT, Recorder(Result(code)))
+
+
 def test_a_scripts_own_sentence_is_what_the_user_reads():
     box = Recorder(Result(1, "@@ reason=disk_full\n@@ problem=the volume is full\n@@ hint=raise `box.disk_gb`\n"))
     with pytest.raises(Problem) as caught:
