@@ -255,7 +255,8 @@ class Boxes:
 def is_agent(process: psutil.Process) -> bool:
     """Whether it is the core or the worker of an agent: of the one of this folder, or of amazon-ssm-agent."""
     words = processes.words(process)
-    return bool(words) and (Path(words[0]).name in AGENT_PROGRAMS or (words[-2].endswith("/agent") if len(words) > 1 else False))
+    own = len(words) == len(AGENT) + 1 and Path(words[-2]).name == "agent"
+    return own or (bool(words) and Path(words[0]).name in AGENT_PROGRAMS)
 
 
 def check_user_data(encoded: str) -> None:

@@ -54,9 +54,9 @@ class Mischief:
 
     def do_agent_dies(self, instance: str) -> None:
         """the agent's processes are killed and nobody starts them again"""
-        found = self.boxes.agent_processes(instance)
-        processes.send(found, signal.SIGSTOP)  # else its core would begin another worker
-        processes.send(found, signal.SIGKILL)
+        agent = self.boxes.agent_processes(instance)
+        processes.send(agent, signal.SIGSTOP)  # else its core would begin another worker
+        processes.send(agent, signal.SIGKILL)
         self.boxes.agents[instance].send_signal(signal.SIGCONT)  # nsenter stops together with whom it waits for
         self.boxes.agents[instance].wait()
 
