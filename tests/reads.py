@@ -200,7 +200,8 @@ TEMPLATE = """# What AWS answers, and what is read of it
 `python tests/reads.py` writes this page, from answers that note what is read of them while the tests run; a test holds it to the code.
 The emulated account answers each operation with what AWS documents for it and no more: what an example of botocore, of the AWS CLI or of
 a real account (`twin/recorded`) shows, without what the service model says is "not returned"; where no example shows the operation, as
-its service model says. Of a member that AWS leaves out at times nothing is left where it is empty.
+its service model says, and so for what callers send themselves and get back (rules, tags, policies). Of a member that AWS leaves out at
+times nothing is left where it is empty.
 
 {shown} of {every} operations that we call are shown by an example, or answer nothing.
 

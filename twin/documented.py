@@ -1,7 +1,7 @@
 """What AWS itself documents of an operation's answer.
 
 It stands in its service model (`service_models.py`), in examples (`examples.py`), and in `vetted.json`, which names its sources. An
-operation that no example shows is documented by its model.
+operation that no example shows is documented by its model, and so is a structure that callers send themselves: they get it back.
 """
 
 import json
@@ -40,6 +40,7 @@ class Place:
         vetted = (
             path in vouched(self.operation, "returned", "always")
             or name in self.shape.required_members
+            or self.shape.name in service_models.sent(self.operation.service_model.service_name)
             or (not self.path and name in self._told_always())
         )
         values = [one[name] for one in self.shown or () if name in one]

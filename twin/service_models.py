@@ -28,6 +28,20 @@ def service(signed: str) -> ServiceModel | None:
 
 
 @cache
+def sent(service: str) -> set[str]:
+    """The shapes of this service that callers send: in an answer they hold what somebody has sent, whatever an example shows."""
+    content = loader().load_service_model(service, "service-2")
+    found, left = set(), [each["input"]["shape"] for each in content["operations"].values() if "input" in each]
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            shape = content["shapes"][name]
+            parts = [*shape.get("members", {}).values(), *(shape[part] for part in ("member", "value") if part in shape)]
+            left += [part["shape"] for part in parts]
+    return found
+
+
+@cache
 def paginators(service: str) -> dict[str, dict]:
     try:
         return loader().load_service_model(service, "paginators-1")["pagination"]

@@ -131,6 +131,12 @@ def test_a_member_is_optional_where_an_example_leaves_it_out_or_its_documentatio
     assert documented.operation("ec2", "DescribeInstances").answer.member("Reservations").member("Instances").optional("PublicIpAddress")
 
 
+def test_what_callers_send_they_get_back_whatever_an_example_shows():
+    rules = documented.operation("s3", "GetBucketLifecycleConfiguration").answer.member("Rules")
+    assert rules.member("NoncurrentVersionExpiration") and rules.optional("NoncurrentVersionExpiration")
+    assert documented.operation("ec2", "DescribeVolumes").answer.member("Volumes").member("VolumeArn") is None
+
+
 def test_without_an_example_the_service_model_speaks():
     schedule = documented.operation("scheduler", "GetSchedule")
     assert not schedule.sources and schedule.answer.member("ScheduleExpression")
