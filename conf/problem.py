@@ -12,6 +12,7 @@ REASONS = {
     "disk_full": "the volume has no room left",
     "non_finite_loss": "the loss or a gradient became NaN or infinite",
     "damaged_run": "a file of the run does not match its record",
+    "gpu_lost": "the GPU was taken away from the trainer",
     "killed": "the trainer was ended from outside",
     "stopped": "the box was stopped under it, or stopped itself",
     "crashed": "the trainer ended with an error of its own",

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from conf import schema, secret
 from conf.problem import Problem
+from remote.fresh import Fresh
 
 AT_ONCE = 20  # requests of one client, as many as `inv status` has
 LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
@@ -48,6 +49,7 @@ class Aws:
         self._clients = {}
         self._lock = threading.RLock()  # boto3's default session makes one client at a time
         self._caller = ""
+        self._fresh = Fresh()
         self._identity = threading.Lock()  # asked for once, though several threads want it
 
     def client(self, service: str, once: bool = False):
@@ -71,6 +73,8 @@ class Aws:
             raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL")
         if self.cloud.loopback and not loopback:
             raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
+        if service == "ec2":
+            self._fresh.watch(client)
         return client
 
     def renew(self) -> None:

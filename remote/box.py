@@ -1,9 +1,12 @@
 """The box: one EC2 instance, found by its tag. The only file with boto3's ec2 instances."""
 
+import functools
 import hashlib
+import math
 import re
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from conf import schema
@@ -15,6 +18,8 @@ BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who comes in by SSH, as its console showed it first
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
 AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
+AGENT = 600  # seconds until an agent must have registered
+SILENT = 240  # seconds after which a new box whose agent has not is rebooted, once
 UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
 # cloud-init runs it at the first boot, and its copy at each later one: until setup.sh has its supervisor running, nothing else on the
 # box would stop it. What setup.sh calls off may come before this or after it, for the agent takes commands while the box still boots.
@@ -150,7 +155,7 @@ def _adopt(aws: Aws, name: str) -> Found | None:
         tags = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
         hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {tags}`; then `inv up`"
         raise Problem(f"Parameter Store names {id} as the box, and your policy does not let you take it", hint, reason="refused") from error
-    return find(aws, name)
+    return replace(_found(entry), owner=aws.caller)  # a search by the new tag may not find it yet
 
 
 def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
@@ -237,29 +242,57 @@ def require(aws: Aws, name: str) -> dict:
     return {"instance_id": found.id, "zone": found.zone, "instance_type": found.instance_type}
 
 
-def wait_for_agent(aws: Aws, instance_id: str, seconds: int = 600) -> dict:
+def wait_for_agent(aws: Aws, instance_id: str, seconds: float = AGENT, on: str = "no", patience: float = SILENT) -> dict:
     """Wait until the box's agent takes commands."""
     agents, ec2 = aws.client("ssm"), aws.client("ec2")
     entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    deadline, pause = time.monotonic() + seconds, 0.1
-    while time.monotonic() < deadline:
+    started, pause = time.monotonic(), 0.1
+    # Nothing can be at work on a box that this very command has launched.
+    reboot_at = started + patience if on == "launched" else math.inf
+    while time.monotonic() < started + seconds:
         known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
         # After a stop and a start the record can still say Online from before.
         if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
             return {"agent": known[0].get("AgentVersion", "?")}
+        if time.monotonic() > reboot_at:
+            _wake(aws, instance_id, patience)
+            reboot_at = math.inf
         time.sleep(pause)
         pause = min(pause * 1.5, 5)
     raise Problem(
-        f"the agent on {instance_id} did not register within {seconds} s",
+        f"the agent on {instance_id} did not register within {seconds:.0f} s",
         "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or mend the agent: `inv doctor` "
         "looks at its role and at its subnet's way to the ssm endpoints; "
-        f"`aws ec2 get-console-output --latest --instance-id {instance_id}` shows its boot",
+        f"`aws ec2 get-console-output --latest --instance-id {instance_id}` shows its boot, "
+        f"`aws ec2 reboot-instances --instance-ids {instance_id}` makes the agent try again",
         reason="unreachable",
     )
 
 
+def _wake(aws: Aws, instance_id: str, patience: float) -> None:
+    """Reboot a new box whose agent is silent.
+
+    An agent that AWS has refused once, because its role was new, sleeps for about 26 minutes ("Sleeping for 25m42s before retrying
+    retrieve credentials": https://github.com/aws-samples/aws-cloud9-bootstrapping-example/pull/7, hashicorp/packer-plugin-amazon#503);
+    a new one asks at once. The shutdown that the box has planned for itself is planned again at each boot (USER_DATA).
+    """
+    ec2 = aws.client("ec2")
+    talk = functools.partial(print, file=sys.stderr, flush=True)
+    silent = f"  the agent on {instance_id} has been silent for {patience:.0f} s"
+    try:
+        ec2.reboot_instances(InstanceIds=[instance_id])
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        talk(f"{silent}; a reboot would let it try again, and your policy has no ec2:RebootInstances (`inv policy`): waiting on")
+        return
+    talk(f"{silent}: one that was refused once, as while its role was new, sleeps for half an hour. The box is rebooted, once; waiting on")
+
+
 def stop(aws: Aws, instance_id: str) -> dict:
     """Stop the box and wait until AWS says that it is stopped."""
+    if _described(aws, instance_id).state == "pending":  # AWS stops only what runs
+        _wait(aws, "instance_running", instance_id)
     aws.client("ec2").stop_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_stopped", instance_id)
     return {"instance_id": instance_id, "state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}

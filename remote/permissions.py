@@ -82,7 +82,7 @@ def _boxes(at: Place) -> list[Statement]:
     instances, groups = at.arn("ec2", "instance/*"), at.arn("ec2", "security-group/*")
     tagging = (instances, at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*"))
     at_birth = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}
-    used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
+    used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:RebootInstances", "ec2:TerminateInstances")
     noted = ("ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
     return [
         Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), BORN),
@@ -96,7 +96,13 @@ def _boxes(at: Place) -> list[Statement]:
             "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html",
         ),
         # In one statement, for IAM's limit: attach its volume, note its host key (its console shows it) and why it stopped, send it a key.
-        Statement("UseBox", "`up` starts, `down` stops, `down --purge` ends our boxes", (*used, *noted, *COMING), (instances,), MINE),
+        Statement(
+            "UseBox",
+            "`up` starts, and reboots one whose agent is silent, `down` stops, `down --purge` ends our boxes",
+            (*used, *noted, *COMING),
+            (instances,),
+            MINE,
+        ),
         Statement(
             "GiveUpSpot",
             "`down --purge` gives up the spot request",
@@ -166,7 +172,12 @@ def _files(at: Place) -> list[Statement]:
         Statement("ListRuns", "which runs there are, and whether there is a bucket", ("s3:ListBucket",), (at.bucket,)),
         Statement("LookAtBucket", "`doctor`: nobody else may read it, and it is as `init` made it", looked_at, (at.bucket,)),
         Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
-        Statement("FindImage", "the image of this tree", ("ecr:DescribeRepositories", "ecr:DescribeImages"), (at.images,)),
+        Statement(
+            "FindImage",
+            "the image of this tree",
+            ("ecr:DescribeRepositories", "ecr:DescribeImages", "ecr:GetLifecyclePolicy"),
+            (at.images,),
+        ),
         Statement("RegistryLogin", "`image.push`, by this machine's docker", ("ecr:GetAuthorizationToken",), implied=PUSHING),
         Statement(
             "Push", "and `image.verify`", tuple(f"ecr:{name}" for name in (*LAYERS_READ, *LAYERS_WRITTEN)), (at.images,), implied=PUSHING
@@ -255,9 +266,7 @@ def workflow(at: Place) -> list[Statement]:
     digest = at.arn("ssm", "parameter/fine-tune-slm/ecr/image-digest")
     return [
         Statement("RegistryLogin", "has no resource to name", ("ecr:GetAuthorizationToken",)),
-        Statement(
-            "Push", "layers, cache and image", tuple(f"ecr:{name}" for name in (*read, *LAYERS_WRITTEN)), (at.images,), implied=PUSHING
-        ),
+        Statement("Push", "layers and image", tuple(f"ecr:{name}" for name in (*read, *LAYERS_WRITTEN)), (at.images,), implied=PUSHING),
         Statement("Digest", "which image is the newest", ("ssm:PutParameter",), (digest,)),
     ]
 

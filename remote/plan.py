@@ -67,7 +67,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
         "GPU": _word(run.box.gpu),
     }
     watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
-    look_after = {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "LIFE_LEFT": Fact("life_left")}
+    look_after = {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "LIFE_LEFT": Fact("life_left"), "PATIENCE": 45}
     look_after |= {"SUPERVISOR": compose("supervise", _place(run) | _store(run) | watch)}
     told = [Call(foretell, {"settings": run}, said=False)] if foretell else []
     return [
@@ -82,7 +82,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         *_way_in(run),
         Call(budget.guard, {"run": run, "instance_id": Fact("instance_id")}, said=False),
-        Step("setup", _place(run) | look_after),
+        Step("setup", _place(run) | look_after, timeout=240, again=Fact("warming")),
     ]
 
 
@@ -94,7 +94,7 @@ def _way_in(run: schema.Run) -> Plan:
         return [Call(door.open_to, mine | source), Call(door.pin, mine | {"seconds": FIRST_BOOT})]
     return [
         Call(door.close, mine | {"name": run.box.name}, said=False),
-        Call(box.wait_for_agent, mine),
+        Call(box.wait_for_agent, mine | {"on": Fact("on")}),
         Call(door.note_key, mine, said=False),
     ]
 
@@ -321,7 +321,7 @@ def _run(step: Step, facts: dict, transport: Transport) -> dict:
         talk(f"{problem.what}; {step.spare}")
         return {}
     found = result.facts
-    if step.again and result.stderr.strip():
+    if step.again and result.stderr.strip() and (result.code or found.get(step.again.name) == "yes"):
         talk(textwrap.indent(result.stderr.rstrip(), "    "))
     if result.code == 0:
         return found

@@ -21,10 +21,10 @@ def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
     if found is None:
         found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
     if instance_id not in attached:
-        ec2.get_waiter("volume_available").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+        _wait(aws, "volume_available", found["VolumeId"])
         ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
         changed = "attached" if changed == "no" else changed
-    ec2.get_waiter("volume_in_use").wait(VolumeIds=[found["VolumeId"]], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+    _wait(aws, "volume_in_use", found["VolumeId"])
     if found["Size"] < box.disk_gb:
         found, changed = _grow(aws, found, box.disk_gb), "grown"
     return facts_of(found) | {"volume_changed": changed}
@@ -75,6 +75,7 @@ def snapshot(aws: Aws, name: str) -> dict:
         Description=f"fine-tune-slm {name}",
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
     )
+    aws.client("ec2").describe_snapshots(SnapshotIds=[made["SnapshotId"]])  # AWS shows it: whoever deletes the volume waits for it
     return {"snapshot": made["SnapshotId"], "copied": f"{made['SnapshotId']} is a copy of the volume"}
 
 
@@ -97,7 +98,7 @@ def delete(aws: Aws, name: str) -> dict:
         return {"deleted": "none"}
     ec2, mine = aws.client("ec2"), found["VolumeId"]
     _wait_for_copies(aws, mine)
-    ec2.get_waiter("volume_available").wait(VolumeIds=[mine], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+    _wait(aws, "volume_available", mine)
     try:
         ec2.delete_volume(VolumeId=mine)
     except ec2.exceptions.ClientError as error:
@@ -131,7 +132,7 @@ def _grow(aws: Aws, found: dict, size: int) -> dict:
     ec2, deadline = aws.client("ec2"), time.monotonic() + 300
     ec2.modify_volume(VolumeId=found["VolumeId"], Size=size)
     while time.monotonic() < deadline:
-        change = ec2.describe_volumes_modifications(VolumeIds=[found["VolumeId"]])["VolumesModifications"][-1]
+        change = _modification(aws, found["VolumeId"])
         if change["ModificationState"] in ("optimizing", "completed"):  # it has its new size, at a lower speed at first
             return found | {"Size": size}
         if change["ModificationState"] == "failed":
@@ -142,6 +143,34 @@ def _grow(aws: Aws, found: dict, size: int) -> dict:
         f"`aws ec2 describe-volumes-modifications --volume-ids {found['VolumeId']}`",
         reason="refused",
     )
+
+
+def _modification(aws: Aws, volume_id: str) -> dict:
+    """The newest change of the volume; AWS may not show yet that there is one."""
+    ec2 = aws.client("ec2")
+    try:
+        changes = ec2.describe_volumes_modifications(VolumeIds=[volume_id])["VolumesModifications"]
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidVolumeModification.NotFound":
+            raise
+        changes = []
+    return changes[-1] if changes else {"ModificationState": "not shown yet"}
+
+
+def _wait(aws: Aws, state: str, volume_id: str) -> None:
+    """Until AWS says so; two minutes at most."""
+    from botocore.exceptions import WaiterError
+
+    ec2 = aws.client("ec2")
+    try:
+        ec2.get_waiter(state).wait(VolumeIds=[volume_id], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    except WaiterError as error:
+        volumes = (error.last_response or {}).get("Volumes") or [{}]
+        holders = ", ".join(entry["InstanceId"] for entry in _attachments(volumes[0]))
+        now = volumes[0].get("State", "unknown to AWS") + (f" by {holders}" if holders else "")
+        hint = f"`aws ec2 describe-volumes --volume-ids {volume_id}` shows it; then the same command again"
+        wanted = state.removeprefix("volume_").replace("_", "-")
+        raise Problem(f"{volume_id} does not become {wanted}: it is {now}", hint, reason="unreachable") from error
 
 
 def _find(aws: Aws, name: str) -> dict | None:

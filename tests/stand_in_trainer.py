@@ -69,10 +69,12 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
 def misfortune(step: int, first: int, folder: Path) -> None:
     """What the box's full disk, or the image's environment on a first attempt, has in store for this step."""
     no_room(folder)
+    no_gpu(folder)
     if first:
         return
     while step == option("hold_at") and not (folder / "go").exists():
         no_room(folder)
+        no_gpu(folder)
         time.sleep(0.02)
     (folder / "go").unlink(missing_ok=True)
     if step == option("crash_at"):
@@ -86,6 +88,12 @@ def misfortune(step: int, first: int, folder: Path) -> None:
 def no_room(folder: Path) -> None:
     if any((parent.parent / "full").exists() for parent in [folder.resolve(), *folder.resolve().parents]):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_gpu(folder: Path) -> None:
+    """What CUDA says of a GPU that is taken away from its container."""
+    if Path(os.environ["BOX_ROOT"], f"var/lib/docker/containers/fine-tune-slm-{folder.name}/gpu-lost").exists():
+        raise RuntimeError("CUDA error: unknown error")
 
 
 def option(name: str) -> float:

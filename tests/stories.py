@@ -182,7 +182,7 @@ def words_are_true(told: subprocess.CompletedProcess, story: Story) -> None:
         return  # nobody was left to say anything
     assert told.returncode != 0, f"nobody was told: {told.stdout}"
     interrupted = told.returncode == 130
-    last = told.stdout if interrupted else told.stdout[told.stdout.rindex("error: ") :]
+    last = told.stdout if interrupted else "".join(told.stdout.rpartition("\nerror: ")[1:]).strip()
     sentence, _, hint = (last, "", last) if interrupted else last.partition("\n\nhint: ")
     assert story.reads in sentence, told.stdout
     again = "run the same command again" in hint and story.then[0] == f"inv {told.args}"

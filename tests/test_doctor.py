@@ -154,6 +154,23 @@ def scanned(here, yes: bool) -> None:
 
 
 @contextmanager
+def every_image_counts(here):
+    policy = json.dumps(
+        {"rules": [drift.KEPT["rules"][0] | {"selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10}}]}
+    )
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=policy)
+    yield ()
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.KEPT))
+
+
+@contextmanager
+def every_image_kept(here):
+    here.client("ecr").delete_lifecycle_policy(repositoryName="fine-tune-slm")
+    yield ()
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.KEPT))
+
+
+@contextmanager
 def no_scan(here):
     scanned(here, False)
     yield ()
@@ -237,6 +254,7 @@ def no_repository(here):
     with suppress(ClientError):  # where it was mended it is there
         here.client("ecr").create_repository(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
     here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.KEPT))
     scanned(here, True)
     stand_in_trainer.register(here.state)
 
@@ -414,6 +432,8 @@ def words(*given: str):
         (no_encryption, "encryption", "aws s3api put-bucket-encryption --bucket fine-tune-slm"),
         (plain_connections, "connections", "aws s3api put-bucket-policy --bucket fine-tune-slm"),
         (moving_tags, "tags", "aws ecr put-image-tag-mutability --repository-name fine-tune-slm"),
+        (every_image_counts, "builds", "aws ecr put-lifecycle-policy --repository-name fine-tune-slm"),
+        (every_image_kept, "builds", "aws ecr put-lifecycle-policy --repository-name fine-tune-slm"),
         (no_scan, "scan", "aws ecr put-image-scanning-configuration --repository-name fine-tune-slm"),
         (endless_logs, "retention", "aws logs put-retention-policy --log-group-name /fine-tune-slm"),
         (words("cloud.launch_template=nowhere"), "launch", "inv init"),
@@ -502,6 +522,17 @@ def test_a_driver_that_is_too_old_for_the_images_cuda_is_named(here, running):
     assert "570.86.15 is older than 580" in found["driver"].what and "`inv up`" in found["driver"].command
 
 
+def test_a_run_whose_container_has_lost_the_gpu_is_named(here, running, monkeypatch):
+    class Line:
+        def run(self, script, timeout, title=""):
+            return Result(0, "@@ driver=580.1\n@@ gpu_lost=20261129-120000-mine-0001\n@@ unreachable=\n")
+
+    monkeypatch.setattr(plan, "transport", lambda run: lambda aws, instance_id: Line())
+    found = examined(NAME)
+    assert list(found) == ["gpu"] and "20261129-120000-mine-0001 has lost the GPU" in found["gpu"].what
+    assert "`inv down --force`" in found["gpu"].command
+
+
 def test_what_the_box_cannot_reach_is_named(here, running):
     run = load.load(["cloud=twin", "experiment=smoke", NAME], local=Path("none"))
     found = {one.check: one for one in doctor.examine(replace(tasks.patient(run), hub="http://127.0.0.1:1"), []) if one.verdict != OK}
@@ -529,7 +560,7 @@ def test_a_box_that_is_reached_by_ssh_is_asked_by_ssh(here, running, monkeypatch
     class Line:
         def run(self, script, timeout, title=""):
             asked.append(title)
-            return Result(0, "@@ driver=580.1\n@@ unreachable=\n")
+            return Result(0, "@@ driver=580.1\n@@ gpu_lost=\n@@ unreachable=\n")
 
     monkeypatch.setattr(plan, "transport", lambda run: lambda aws, instance_id: Line() if run.box.ssh else None)
     assert examined(NAME, "box.ssh=true") == {} and asked == ["doctor"]

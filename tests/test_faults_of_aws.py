@@ -13,6 +13,10 @@ def faster(tale) -> None:
     world.fault(tale.laptop.state, "lag", seconds=0.3)
 
 
+def seen_at_once(tale) -> None:
+    world.fault(tale.laptop.state, "unseen", count=1)
+
+
 def image_again(tale) -> None:
     stand_in_trainer.register(tale.laptop.state, step_seconds=0.1)
 
@@ -30,6 +34,7 @@ STORIES = [
     Story("slow", "up", options={"only": "ec2.*,ssm.*", "seconds": 0.3, "count": 20}),
     Story("lag", "up", options={"seconds": 1}, mended=faster),
     Story("instance-lag", "up", options={"count": 2}),
+    Story("unseen", "up", options={"count": 3}, mended=seen_at_once),
     Story("capacity", "up", "no g6.2xlarge is to be had now", "all", ("inv up deploy",), {"count": 0}, hint="try again later"),
     Story("quota", "up", "vCPU quota leaves no room", "all", ("inv up deploy",), hint="`inv doctor`", mended=room_again),
     Story("access-denied", "deploy", "AWS refused SendCommand", "all", ("inv deploy",), {"only": "ssm.SendCommand"}, hint="`"),

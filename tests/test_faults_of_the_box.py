@@ -54,6 +54,10 @@ def given_again(tale) -> None:
     world.fault(tale.laptop.state, "spot-back", instance=tale.instance)
 
 
+def without_systemd(tale) -> None:
+    world.fault(tale.laptop.state, "systemd", on=False)
+
+
 WAIT_ENDED = "stopped; what runs on the box goes on"
 ON_THE_VOLUME = "the log, and the newest checkpoint on the volume"
 IN_S3 = "the log, and the newest checkpoint in S3"
@@ -61,6 +65,9 @@ STORIES = [
     Story("agent-restarts", RUNNING),
     Story("docker-slow", "deploy", options={"seconds": 0.2}),
     Story("device-late", "up", options={"seconds": 3}),
+    Story("disk-cold", "up", options={"seconds": 4}),
+    Story("systemd", "up", mended=without_systemd),
+    Story("gpu-lost", WATCHED, "failed (gpu_lost): the trainer has lost the GPU", ON_THE_VOLUME, ("inv train",), ends=True),
     Story("container-killed", WATCHED, "failed (killed)", ON_THE_VOLUME, ("inv train",), ends=True),
     Story("box-stopped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), ends=True),
     Story(

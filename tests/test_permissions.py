@@ -27,6 +27,7 @@ LAPTOP, SETUP, BOX = permissions.laptop(AT), setup_rights.setup(AT), permissions
 # Asked only when the answer to a send was lost or nobody waits for the command any more (remote/ssm.py), or a stack could not be made.
 RARE = {("Answers", "ssm:ListCommands"), ("Answers", "ssm:CancelCommand"), ("Stack", "cloudformation:DescribeStackEvents")}
 RARE |= {("UseCopy", "ec2:CreateVolume")}  # by hand, with the commands that remote/capacity.py prints: its test enforces the policy
+RARE |= {("UseBox", "ec2:RebootInstances")}  # of a silent agent's box: tests/remote/test_silent_agent.py enforces the policy
 SSHD = ground.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
     RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}

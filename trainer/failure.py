@@ -5,6 +5,17 @@ import errno
 from conf.problem import Problem
 
 ROOM = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "not enough memory")
+# What CUDA and its driver say of a GPU that was there and is not any more: a container loses it at a reload of systemd
+# (https://github.com/NVIDIA/nvidia-container-toolkit/issues/48), a machine when the card has "fallen off the bus".
+GONE = (
+    "Failed to initialize NVML",
+    "CUDA error: unknown error",
+    "CUDA unknown error",
+    "no CUDA-capable device",
+    "No CUDA GPUs are available",
+    "GPU is lost",
+    "fallen off the bus",
+)
 
 
 def diagnose(error: BaseException) -> Problem:
@@ -24,4 +35,9 @@ def diagnose(error: BaseException) -> Problem:
         hint = "lower `train.pack_tokens` (and `train.eval_batch` if it was scoring), or use `quant=nf4`"
         return Problem(f"out of memory: {text.splitlines()[0] if text else 'no room'}", hint, "out_of_memory")
     what = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    if any(words in text for words in GONE):
+        hint = (
+            "`inv train` goes on from the newest checkpoint, with the GPU given anew; if that fails: `inv down`, then `inv up deploy train`"
+        )
+        return Problem(f"the trainer has lost the GPU: {what}", hint, "gpu_lost")
     return Problem(f"the trainer crashed: {what}", "the traceback is in log.txt of the run", "crashed")

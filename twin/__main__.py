@@ -19,6 +19,7 @@ from twin import account, associations, grade, instances, launches, provided, se
 from twin.access import Access
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
+from twin.consistency import Consistency
 from twin.control import Control
 from twin.faults import KINDS, Faults
 from twin.gateway import Gateway
@@ -115,12 +116,13 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     boxes.metadata_address, boxes.close_metadata = metadata.address, metadata.close
     permissions = Permissions(region, metadata.instance_of, metadata.roleless.__contains__)
     faults = Faults(permissions.instance_of, boxes.skews)
-    made = Gateway(journal, permissions, faults, [])
+    made, consistency = Gateway(journal, permissions, faults, []), Consistency()
     boxes.power_off = lambda instance: shut_down(made, region, instance)
-    boxes.later = lambda seconds, action: clock.at(clock.now() + seconds, action)
+    boxes.later = registry.later = lambda seconds, action: clock.at(clock.now() + seconds, action)
+    registry.now = clock.now
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
-    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry)
+    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry, consistency)
     services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
     services.append(BucketPolicies())
     meter = Meter(boxes.state, region, clock.now)
@@ -133,7 +135,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     }
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, permissions, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
-    made.layers = [launches.operations, *(part.operations for part in own), associations.operations, provided.operations]
+    made.layers = [consistency, launches.operations, *(part.operations for part in own), associations.operations, provided.operations]
     clock.start()
     return made
 

@@ -259,7 +259,9 @@ SPECIAL: dict[str, Find] = {
     "ssm.SendCommand": command,
     "ssm.UpdateInstanceInformation": report,
     **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),
-    **dict.fromkeys(("ec2.StartInstances", "ec2.StopInstances", "ec2.TerminateInstances"), partial(things, ids=INSTANCE)),
+    **dict.fromkeys(
+        ("ec2.StartInstances", "ec2.StopInstances", "ec2.RebootInstances", "ec2.TerminateInstances"), partial(things, ids=INSTANCE)
+    ),
     **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
     **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
     **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),

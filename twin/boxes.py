@@ -29,9 +29,10 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # 
 AWS = "run/aws"  # where a box's own AWS CLI waits for calls
 USER_DATA = "var/lib/cloud/instance/scripts/part-001"  # where cloud-init keeps and runs a script that came as user data
 GMT = "%Y-%m-%d %H:%M:%S GMT"
+REFUSED_FOR = 26 * 60  # seconds until an agent that AWS has refused asks again: 25m42s in a log of aws-cloud9-bootstrapping-example#7
 PER_BOOT = "var/lib/cloud/scripts/per-boot"  # and scripts that it runs at each boot
 AGENT_PROGRAMS = ("amazon-ssm-agent", "ssm-agent-worker")
-REFUSED = ("systemctl", "systemd-run", "mkfs", "mkfs.xfs", "losetup")
+REFUSED = ("systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 
 class Boxes:
@@ -44,6 +45,11 @@ class Boxes:
         self.doors = doors.Doors(state, region)
         self.console_from = 0.0  # when consoles show something again
         self.without_agent = 0  # of the next boxes to start
+        self.refused = 0  # agents of the next boxes, at their first try
+        self.sleeping: dict[str, object] = {}  # boxes whose agent was, until it asks again
+        self.systemd = False  # whether boxes that start have it
+        self.cold: list[float] = []  # seconds that docker and the driver need on the next new boxes, for their first use
+        self.pending = 0.0  # seconds until a box that starts is shown as running
         self.skews: dict[str, float] = {}  # seconds that a box's own clock is wrong
         self.offset = 0.0  # seconds that it is ahead of the machine's own
         self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
@@ -70,16 +76,14 @@ class Boxes:
         check_user_data(request.parameters.get("UserData", ""))
         response = forward(request)
         for instance in instances.named(response):
-            instances.find(self.region, instance).launch_time = self.today()
-            self.switch_on(instance)
+            self.begin_life(instance)
         return response
 
     def start(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
         if response.status_code == 200:
             for instance in request.listed("InstanceId"):
-                instances.find(self.region, instance).launch_time = self.today()
-                self.switch_on(instance)
+                self.begin_life(instance)
         return response
 
     def stop(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -112,6 +116,13 @@ class Boxes:
     def root(self, instance: str) -> Path:
         return self.state / "boxes" / instance / "root"
 
+    def begin_life(self, instance: str) -> None:
+        instances.find(self.region, instance).launch_time = self.today()
+        if self.pending:
+            instances.set_state(self.region, instance, "pending")
+            threading.Timer(self.pending, instances.set_state, (self.region, instance, "running")).start()
+        self.switch_on(instance)
+
     def switch_on(self, instance: str, cold: bool = True) -> None:
         with self.lock:
             root = self.root(instance)
@@ -119,17 +130,31 @@ class Boxes:
                 return
             furnish(root)
             self.note_boot(instance, cold)
+            self.warm_up(instance)
             access.host_key(root)
             self.disks.boot(instance, cold)
             self.skews.pop(instance, None)  # a boot asks the time server
             self.set_clock(root)
             self.doors.open(instance, doors.whoever(), doors.sshd(root, self.inside(instance)))
-            if self.without_agent:
-                self.without_agent -= 1
-            else:
-                self.start_agent(instance)
+            self.start_agent_at_boot(instance)
             self.begin(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
+            self.start_services(instance)
             self.cloud_init(instance)
+
+    def warm_up(self, instance: str) -> None:
+        """On a new instance's disk nothing has been read yet."""
+        if self.cold and self.boots(instance) == 1:
+            folder = self.root(instance).parent / "faults"
+            folder.mkdir(exist_ok=True)
+            (folder / "disk-cold").write_text(f"{time.time() + self.cold.pop(0):.0f}\n")
+
+    def start_services(self, instance: str) -> None:
+        """What systemd starts at each boot: docker is up by itself here, our own units are those that are enabled."""
+        root = self.root(instance)
+        for folder in ("run/systemd/system", "etc/systemd/system") if self.systemd else ():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for path in root.glob("etc/systemd/system/multi-user.target.wants/*.service") if self.systemd else []:
+            self.begin(instance, "systemd.log", str(root / "usr/bin/systemctl"), "start", path.name)
 
     def cloud_init(self, instance: str) -> None:
         """The scripts of each boot, then user data: a script, once in its life. Both beside whatever else the box does by then."""
@@ -142,6 +167,18 @@ class Boxes:
             due.append(USER_DATA)
         for path in due:
             self.begin(instance, "cloud-init-output.log", f"{self.inside(instance)['BOX_ROOT']}/{path}")
+
+    def start_agent_at_boot(self, instance: str) -> None:
+        """An agent that was refused asks again after half an hour, or when it is started anew."""
+        self.sleeping.pop(instance, None)
+        if self.without_agent:
+            self.without_agent -= 1
+        elif self.refused:
+            self.refused -= 1
+            asleep = self.sleeping[instance] = object()
+            self.later(REFUSED_FOR, lambda: self.start_agent(instance) if self.sleeping.pop(instance, None) is asleep else None)
+        else:
+            self.start_agent(instance)
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
@@ -209,6 +246,7 @@ class Boxes:
         with self.lock:
             root = self.root(instance)
             self.shutdowns.pop(instance, None)
+            self.sleeping.pop(instance, None)
             self.doors.close(instance)
             processes.end(root)
             self.close_metadata(instance)
@@ -255,8 +293,7 @@ class Boxes:
 def is_agent(process: psutil.Process) -> bool:
     """Whether it is the core or the worker of an agent: of the one of this folder, or of amazon-ssm-agent."""
     words = processes.words(process)
-    own = len(words) == len(AGENT) + 1 and Path(words[-2]).name == "agent"
-    return own or (bool(words) and Path(words[0]).name in AGENT_PROGRAMS)
+    return bool(words) and (Path(words[0]).name in AGENT_PROGRAMS or (words[-2].endswith("/agent") if len(words) > 1 else False))
 
 
 def check_user_data(encoded: str) -> None:
@@ -269,6 +306,9 @@ def furnish(root: Path) -> None:
     """The root folder with its tools: launchers with absolute names, because a box knows no virtual environment."""
     for folder in ("dev/disk/by-id", "dev/shm", "etc", "mnt", "root", "run", "tmp", "usr/bin", "var/lib/docker", "var/log"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+    gpu = root / "dev/nvidia0"
+    if not gpu.is_symlink():
+        gpu.symlink_to("/dev/null")  # only its being there is of use
     python = shlex.quote(sys.executable)
     launchers = {path.stem: f"sh {shlex.quote(str(path))}" for path in STAND_INS.glob("*.sh")}
     launchers |= {name: f"{launchers['refused']} {name}" for name in REFUSED}

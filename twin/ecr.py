@@ -10,10 +10,11 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import parse_qs
 
-from twin import wire
+from twin import lifecycle, wire
 
 AMAZON_HOST = re.compile(rb"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com")
 REQUEST = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
@@ -26,9 +27,12 @@ class Registry:
         self.region = region
         self.renew()
         self.blobs: dict[str, bytes] = {}  # by digest
+        self.now: Callable[[], float] = time.time  # the world's clock
+        self.later: Callable[[float, Callable[[], None]], None] = lambda seconds, action: None  # on that clock
         self.operations: dict[str, wire.Handler] = {
             "ecr.GetAuthorizationToken": self.authorize,
-            "ecr.PutImage": put_image,
+            "ecr.PutImage": self.put_image,
+            "ecr.PutLifecyclePolicy": self.put_policy,
             "ecr.CreateRepository": with_local_uri,
             "ecr.DescribeRepositories": with_local_uri,
             "registry.GET": self.serve,
@@ -85,17 +89,55 @@ class Registry:
 
     def take_manifest(self, request: wire.Request, name: str, reference: str) -> wire.Response:
         content = json.loads(request.body)
-        if any(blob["digest"] not in self.blobs for blob in (content["config"], *content["layers"])):
+        if self.lacks(name, content):
             return problem(400, "MANIFEST_BLOB_UNKNOWN")
-        if other := holder(self.known(name), reference, digest(request.body)):
+        tag = None if reference.startswith("sha256:") else reference
+        if other := holder(self.known(name), tag, digest(request.body)):
             return problem(400, "TAG_INVALID", words=other)
         own = digest(request.body)
-        if not any(reference in image.image_tags and image.get_image_digest() == own for image in self.known(name).images):
+        if not any(tag in (None, *image.image_tags) and image.get_image_digest() == own for image in self.known(name).images):
             from moto.ecr.models import ecr_backends
 
             kind = request.environ["CONTENT_TYPE"]
-            ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), reference, kind, own)
+            image = ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), tag, kind, own)
+            image.image_pushed_at = int(self.now())
+            self.later(lifecycle.DAY, self.expire)
         return wire.Response(status=201, headers={"Docker-Content-Digest": own})
+
+    def lacks(self, name: str, content: dict) -> bool:
+        """Whether something that the manifest names is not there: an image's blobs, or an index's manifests."""
+        if "manifests" in content:
+            there = {image.get_image_digest() for image in self.known(name).images}
+            return any(one["digest"] not in there for one in content["manifests"])
+        return any(blob["digest"] not in self.blobs for blob in (content["config"], *content["layers"]))
+
+    def put_image(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """An image's digest is that of its manifest; moto would make one up."""
+        content = request.parameters
+        own = digest(content["imageManifest"].encode())
+        if content.get("imageDigest", own) != own:
+            raise wire.Refusal("ImageDigestDoesNotMatchException", f"The digest of the manifest is {own}.")
+        refuse_moving_tag(request, own)
+        response = forward(replace(request, body=json.dumps(content | {"imageDigest": own}).encode()))
+        if response.status_code == 200:
+            for image in self.known(content["repositoryName"]).images:
+                image.image_pushed_at = int(self.now()) if image.get_image_digest() == own else image.image_pushed_at
+            self.later(lifecycle.DAY, self.expire)
+        return response
+
+    def put_policy(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        response = forward(request)
+        self.later(lifecycle.DAY, self.expire)
+        return response
+
+    def expire(self) -> None:
+        """Every repository without the images that its lifecycle policy expires by now."""
+        from moto.ecr.models import ecr_backends
+
+        for repository in ecr_backends[wire.ACCOUNT][self.region].repositories.values():
+            if repository.lifecycle_policy:
+                gone = lifecycle.expired(repository.lifecycle_policy, [described(image) for image in repository.images], self.now())
+                repository.images[:] = [image for image in repository.images if image.get_image_digest() not in gone]
 
     def logged_in(self, request: wire.Request) -> bool:
         return request.environ.get("HTTP_AUTHORIZATION") == f"Basic {self.credentials}"
@@ -112,20 +154,16 @@ class Registry:
         for image in repository.images if repository else []:
             if kind == "manifests" and reference in (image.get_image_digest(), *image.image_tags):
                 return image.image_manifest.encode(), image.image_manifest_media_type
-            config = json.loads(image.image_manifest)["config"]
+            config = json.loads(image.image_manifest).get("config", {"digest": None})
             if kind == "blobs" and config["digest"] == reference and "data" in config:
                 return base64.b64decode(config["data"]), config["mediaType"]
         return None
 
 
-def put_image(request: wire.Request, forward: wire.Forward) -> wire.Response:
-    """An image's digest is that of its manifest; moto would make one up."""
-    content = request.parameters
-    own = digest(content["imageManifest"].encode())
-    if content.get("imageDigest", own) != own:
-        raise wire.Refusal("ImageDigestDoesNotMatchException", f"The digest of the manifest is {own}.")
-    refuse_moving_tag(request, own)
-    return forward(replace(request, body=json.dumps(content | {"imageDigest": own}).encode()))
+def described(image) -> lifecycle.Image:
+    """Moto's image as a lifecycle policy sees it."""
+    children = tuple(one["digest"] for one in json.loads(image.image_manifest).get("manifests", []))
+    return lifecycle.Image(image.get_image_digest(), tuple(image.image_tags), image.image_pushed_at, children)
 
 
 def refuse_moving_tag(request: wire.Request, digest: str) -> None:

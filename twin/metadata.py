@@ -90,8 +90,8 @@ class Metadata:
         known = self.about(instance)
         path = path.removeprefix("latest").strip("/")
         if path in known:
-            value = known[path]
-            return text(value() if callable(value) else value)
+            found = known[path]
+            return text(found() if callable(found) else found)
         below = below_of(path, known)
         return text("\n".join(below)) if below else text("", 404)
 

@@ -16,9 +16,10 @@ KEY = "SOMEBODY"  # stands in the journal where a caller's access key id would
 class Mischief:
     """Deeds by name; each is done at once, or `after` so many seconds of the world's clock."""
 
-    def __init__(self, gateway: Callable, clock, boxes, commands, spot, quotas, registry):
+    def __init__(self, gateway: Callable, clock, boxes, commands, spot, quotas, registry, consistency):
         self.gateway, self.clock, self.boxes, self.commands = gateway, clock, boxes, commands
         self.spot, self.quotas, self.registry = spot, quotas, registry
+        self.consistency = consistency
         self.region = boxes.region
         self.deeds: dict[str, Callable[..., None]] = {
             name.removeprefix("do_").replace("_", "-"): getattr(self, name) for name in dir(self) if name.startswith("do_")
@@ -54,9 +55,9 @@ class Mischief:
 
     def do_agent_dies(self, instance: str) -> None:
         """the agent's processes are killed and nobody starts them again"""
-        agent = self.boxes.agent_processes(instance)
-        processes.send(agent, signal.SIGSTOP)  # else its core would begin another worker
-        processes.send(agent, signal.SIGKILL)
+        found = self.boxes.agent_processes(instance)
+        processes.send(found, signal.SIGSTOP)  # else its core would begin another worker
+        processes.send(found, signal.SIGKILL)
         self.boxes.agents[instance].send_signal(signal.SIGCONT)  # nsenter stops together with whom it waits for
         self.boxes.agents[instance].wait()
 
@@ -72,6 +73,10 @@ class Mischief:
     def do_agent_never_registers(self, count: int = 1) -> None:
         """the next boxes that start have no agent"""
         self.boxes.without_agent += int(count)
+
+    def do_agent_refused(self, count: int = 1) -> None:
+        """the agents of the next boxes are refused at first, as while a role is new, and ask again after 26 minutes or a boot"""
+        self.boxes.refused += int(count)
 
     # The box
 
@@ -102,6 +107,14 @@ class Mischief:
     def do_quota(self, code: str = "L-DB2E81BA", value: float = 0) -> None:
         """the account may run fewer vCPUs"""
         self.quotas.set(code, value)
+
+    def do_unseen(self, count: int = 3) -> None:
+        """the next new instances, volumes and snapshots are denied to more of the first requests that name them"""
+        self.consistency.misses = int(count)
+
+    def do_pending(self, seconds: float = 5.0) -> None:
+        """boxes that start are shown as pending for some seconds"""
+        self.boxes.pending = float(seconds)
 
     def do_clock_wrong(self, instance: str, seconds: float = 3600) -> None:
         """the box's clock goes wrong, and AWS refuses what its scripts sign"""
@@ -137,6 +150,20 @@ class Mischief:
     def do_gpu_missing(self, instance: str) -> None:
         """the driver finds no GPU"""
         self.mark(instance, "gpu-missing")
+
+    def do_gpu_lost(self, instance: str) -> None:
+        """every running container has lost the GPU, and the box itself has it"""
+        for path in self.boxes.root(instance).glob("var/lib/docker/containers/*/state.json"):
+            if json.loads(path.read_text())["Running"]:
+                (path.parent / "gpu-lost").touch()
+
+    def do_disk_cold(self, seconds: float = 60.0, count: int = 1) -> None:
+        """docker and nvidia-smi take some seconds to come up on the next new boxes: their disks are read from a snapshot"""
+        self.boxes.cold.extend([float(seconds)] * int(count))
+
+    def do_systemd(self, on: bool = True) -> None:
+        """boxes that start have systemd from now on"""
+        self.boxes.systemd = bool(on)
 
     def do_container_killed(self, instance: str) -> None:
         """every running container's main process gets SIGKILL"""

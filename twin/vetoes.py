@@ -78,7 +78,7 @@ def startable(request: wire.Request, forward: wire.Forward) -> wire.Response:
 
 
 def stoppable(request: wire.Request, forward: wire.Forward) -> wire.Response:
-    refuse_in(request, ("shutting-down", "terminated"), "stopped")
+    refuse_in(request, ("pending", "shutting-down", "terminated"), "stopped")
     return forward(request)
 
 

@@ -47,7 +47,7 @@ def _itself(look: Look, id: str) -> list[Finding]:
         what = f"{id} could not look at itself (exit code {result.code}): {result.stderr.strip().splitlines()[-1:] or ''}"
         return [Finding("box", BROKEN, what, "every script would fail so", REMOTE)]
     facts = result.facts
-    return [_driver(look, facts["driver"]), _egress(id, hosts, facts["unreachable"].split())]
+    return [_driver(look, facts["driver"]), *_lost(facts["gpu_lost"].split()), _egress(id, hosts, facts["unreachable"].split())]
 
 
 def _driver(look: Look, version: str) -> Finding:
@@ -60,6 +60,13 @@ def _driver(look: Look, version: str) -> Finding:
         command = "`inv down --purge`, then `inv up`: a new box has the newest image of AWS; or another `box.ami=...`"
         return Finding("driver", BROKEN, what, "torch would see no GPU", command)
     return Finding("driver", OK, f"{version}; the image's CUDA needs {look.driver} or newer")
+
+
+def _lost(runs: list[str]) -> list[Finding]:
+    """Runs whose container was given the GPU and cannot use it any more."""
+    command = "`inv down --force`, then `inv up deploy train` goes on from its newest checkpoint"
+    why = "it fails at its next use of the GPU; systemd was reloaded, or the driver changed under it"
+    return [Finding("gpu", BROKEN, f"the container of {run} has lost the GPU, which the box has", why, command) for run in runs]
 
 
 def _egress(id: str, hosts: dict, unreachable: list[str]) -> Finding:

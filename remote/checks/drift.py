@@ -22,6 +22,25 @@ LAUNCHED = {
 }
 ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
 RETENTION = 30  # days
+POLICY = "lifecyclePolicyText"
+EXPIRE = {"action": {"type": "expire"}}
+# As stack.yaml has it: a test compares them.
+KEPT = {
+    "rules": [
+        {
+            "rulePriority": 1,
+            "description": "keep the ten newest builds: each has a tag, what an index is made of has none",
+            "selection": {"tagStatus": "tagged", "tagPatternList": ["*"], "countType": "imageCountMoreThan", "countNumber": 10},
+            **EXPIRE,
+        },
+        {
+            "rulePriority": 2,
+            "description": "what no tag leads to any more",
+            "selection": {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 1},
+            **EXPIRE,
+        },
+    ]
+}
 
 
 def launch(look: Look) -> list[Finding]:
@@ -120,7 +139,7 @@ def _answer(ask, absent: str) -> dict:
 
 
 def repository(look: Look) -> list[Finding]:
-    """Tags that do not move, images that are looked at for known holes."""
+    """Tags that do not move, images that are looked at for known holes, and of which the newest builds stay."""
     ecr, name = look.aws.client("ecr"), look.run.cloud.repository
     try:
         about = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
@@ -135,7 +154,21 @@ def repository(look: Look) -> list[Finding]:
         mended = command.format("put-image-scanning-configuration", "--image-scanning-configuration scanOnPush=true")
         what, why = f"ECR repository `{name}` does not scan images", "nobody would hear of a known hole in one"
         found.append(Finding("scan", NOTE, what, why, f"`{mended}`"))
-    return found
+    return [*found, *_kept(ecr, name, command)]
+
+
+def _kept(ecr, name: str, command: str) -> list[Finding]:
+    """Which images stay: a rule for all of them counts what an index is made of as builds."""
+    policy = json.loads(
+        _answer(lambda: ecr.get_lifecycle_policy(repositoryName=name), "LifecyclePolicyNotFoundException").get(POLICY, "{}")
+    )
+    counted = [rule["selection"]["tagStatus"] for rule in policy.get("rules", []) if rule["selection"]["countType"] == "imageCountMoreThan"]
+    if policy and "any" not in counted:
+        return []
+    what = f"ECR repository `{name}` counts more than tagged images as builds" if policy else f"ECR repository `{name}` keeps every image"
+    why = "fewer builds remain than it says" if policy else "they are paid by the GB"
+    mended = command.format("put-lifecycle-policy", f"--lifecycle-policy-text {shlex.quote(json.dumps(KEPT, separators=(',', ':')))}")
+    return [Finding("builds", NOTE, what, why, f"`{mended}`")]
 
 
 def logs(look: Look) -> list[Finding]:

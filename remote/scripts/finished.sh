@@ -33,10 +33,10 @@ prepare() {
 }
 
 ask_model() { # HOW (--detach, or --interactive: then nothing is left of it) WORDS OF THE TRAINER...
-  local how=("$1") gpus=() name
+  local how=("$1") gpus name
   name=$(container "$2")
   [ "$1" = --detach ] || how+=(--rm)
-  [ "$GPU" = no ] || gpus=(--gpus all)
+  name_gpus
   shift
   docker rm --force "$name" >/dev/null 2>&1 || true # left by a command that was cut off
   docker run "${how[@]}" --name "$name" --network host --ipc host --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" \

@@ -29,7 +29,9 @@ leave() {
 build() {
   local words=() word
   for word in $ARGUMENTS; do words+=(--build-arg "$word"); done
-  DOCKER_BUILDKIT=1 docker build --progress plain --network host --file docker/Dockerfile --tag "$NAME:$TAG" \
+  # Without its provenance an image is one manifest, whatever keeps it. A client that is too old for the variable ignores it, but would
+  # refuse `--provenance=false`.
+  BUILDX_NO_DEFAULT_ATTESTATIONS=1 DOCKER_BUILDKIT=1 docker build --progress plain --network host --file docker/Dockerfile --tag "$NAME:$TAG" \
     --label "org.opencontainers.image.revision=$REVISION" --label "fine-tune-slm.content=$TAG" "${words[@]}" - <"$place/context.tar"
 }
 

@@ -40,6 +40,16 @@ need_docker() { docker_answers || fail unreachable "docker on the box does not a
 
 need_gpu() { [ "$GPU" = no ] || timeout 20 nvidia-smi -L >/dev/null 2>&1 || fail bad_config "the box shows no GPU" "\`inv down\` and \`inv up\`, or say \`box.gpu=false\`"; }
 
+# Sets `gpus` to docker's words for every GPU. Beside `--gpus` the devices are named: what only NVIDIA's hook gives is taken away by
+# any reload of systemd, such as an upgrade of a package makes (https://github.com/NVIDIA/nvidia-container-toolkit/issues/1227).
+name_gpus() {
+  local node
+  gpus=()
+  [ "$GPU" = yes ] || return 0
+  gpus=(--gpus all)
+  for node in "$BOX_ROOT"/dev/nvidia*; do [ ! -c "$node" ] || gpus+=(--device "$node"); done
+}
+
 utc() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 
 mounted() { mountpoint -q "$MOUNT"; }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Say what the box itself sees: its driver, and what it can reach. Nothing is changed.
 #   in:   HOSTS (words name=host:port), GPU (yes, no)
-#   out:  facts driver (empty without a GPU that answers), unreachable (names)
+#   out:  facts driver (empty without a GPU that answers), gpu_lost (runs whose container cannot use it any more), unreachable (names)
 : "${HOSTS:?look.sh needs HOSTS}" "${GPU:?look.sh needs GPU}"
 
 driver() {
@@ -20,8 +20,18 @@ unreachable() {
   printf '%s' "${names[*]-}"
 }
 
+gpu_lost() {
+  local name names=()
+  [ "$GPU" = yes ] || return 0
+  for name in $(ask_docker ps --filter label=fine-tune-slm.run --format '{{.Names}}' 2>/dev/null || true); do
+    ask_docker exec "$name" nvidia-smi -L >/dev/null 2>&1 || names+=("${name#fine-tune-slm-}")
+  done
+  printf '%s' "${names[*]-}"
+}
+
 main() {
   fact driver "$(driver || true)"
+  fact gpu_lost "$(gpu_lost)"
   fact unreachable "$(unreachable)"
 }
 

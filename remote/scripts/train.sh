@@ -72,8 +72,8 @@ need_gpu_inside() {
 }
 
 start() {
-  local said gpus=()
-  [ "$GPU" = no ] || gpus=(--gpus all)
+  local said gpus
+  name_gpus
   write_state "$run" starting
   docker rm --force "$name" >/dev/null 2>&1 || true
   end_evaluation

@@ -99,6 +99,7 @@ def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings):
     ec2 = account.client("ec2")
     image = ec2.describe_images()["Images"][0]["ImageId"]
     id = ec2.run_instances(ImageId=image, InstanceType="g6.2xlarge", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    assert described(account, id), "it has been there for a while"
     world.fault(state(account), "access-denied", only="ec2.CreateTags", by="laptop")
     with pytest.raises(Problem, match=rf"does not let you take it(.|\n)*aws ec2 create-tags --resources {id}"):
         box.ensure(Aws(replace(account.cloud, instance_id=id)), settings().box)

@@ -119,44 +119,137 @@ def test_the_box_tells_what_goes_on_and_what_is_whole(box):
     assert box.run("held").facts["going"].split() == ["one", "two"]
 
 
+def setup(box, **settings) -> Result:
+    """As it goes on a box whose disk was read before."""
+    box.put("opt/fine-tune-slm/warm", "")
+    return box.run("setup", **{"INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "#!/bin/sh", "PATIENCE": 0} | settings)
+
+
+def at_first_boot(box, **settings) -> Result:
+    return box.run("setup", **{"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/sh", "PATIENCE": 1} | settings)
+
+
+def waited(box, seconds: int) -> None:
+    """So long the box has been waited for already."""
+    box.put("run/fine-tune-slm/waiting", f"{int(float(Path('/proc/uptime').read_text().split()[0])) - seconds}\n")
+
+
 def test_setup_says_that_docker_does_not_answer(box):
     box.put("docker/dead", "")
-    refused(box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh"), "docker on the box does not answer")
+    assert setup(box).facts == {"warming": "yes"}
+    waited(box, 61)
+    refused(setup(box), "docker on the box does not answer")
 
 
 def test_setup_says_that_there_is_no_gpu(box):
     box.tool("nvidia-smi", "exit 9")
-    refused(box.run("setup", INSTANCE="i-1", GPU="yes", SUPERVISOR="#!/bin/sh"), "shows no GPU", "bad_config")
+    refused(setup(box, GPU="yes"), "shows no GPU", "bad_config")
+
+
+@pytest.mark.parametrize(
+    ("slow", "words"), [("docker", "docker on the box does not answer yet"), ("nvidia-smi", "the driver has not shown")]
+)
+def test_a_first_boot_is_waited_for_and_said_to_be_slow(box, slow, words):
+    """Its disk is read from a snapshot: what takes longer than usual is no fault."""
+    box.tool(slow, "exec /bin/sleep 30")
+    box.tool("sleep", "exec /bin/sleep 0.1")
+    for _ in range(2):
+        result = at_first_boot(box)
+        assert (result.code, result.facts) == (0, {"warming": "yes"}), result.stderr
+        assert words in result.stderr and "read from a snapshot at first, which may take minutes" in result.stderr
+    assert not (box.root / "opt/fine-tune-slm/warm").exists()
+    waited(box, 601)
+    refused(
+        at_first_boot(box),
+        "docker on the box does not answer" if slow == "docker" else "shows no GPU",
+        "unreachable" if slow == "docker" else "bad_config",
+    )
+
+
+def test_what_was_slow_at_the_first_boot_is_ready_in_the_end_and_never_waited_for_so_again(box):
+    waited(box, 300)
+    result = at_first_boot(box)
+    assert (result.code, result.facts["warming"], result.facts["gpu"]) == (0, "no", "93"), result.stderr
+    assert (box.root / "opt/fine-tune-slm/warm").exists() and not (box.state / "waiting").exists()
+
+
+def test_a_driver_that_fails_at_the_first_boot_has_a_minute_to_come_up(box):
+    box.tool("nvidia-smi", "exit 9")
+    assert at_first_boot(box).facts == {"warming": "yes"}
+    waited(box, 61)
+    refused(at_first_boot(box), "shows no GPU", "bad_config")
 
 
 def test_setup_calls_off_the_shutdown_that_the_launch_has_planned_once_the_supervisor_is_started(box):
-    assert box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh").code == 0
+    assert setup(box).code == 0
     assert (box.root / "shutdown.log").read_text() == "-c\n"
     assert (box.state / "supervised").exists()
     box.tool("shutdown", "exit 1")
-    assert box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh").code == 0, "no logind: nothing was planned"
+    assert setup(box).code == 0, "no logind: nothing was planned"
 
 
 def test_setup_says_which_program_the_box_lacks(box):
     (box.root / "bin/aws").unlink()
     for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv", "cut"):
         (box.root / "bin" / name).symlink_to(f"/usr/bin/{name}")
-    text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x", "LIFE_LEFT": ""})
+    settings = {"INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x", "LIFE_LEFT": "", "PATIENCE": 1}
+    text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt"} | settings)
     text = text.replace("/usr/local/bin:/usr/bin:/bin:/snap/bin", "")
     refused(scripts.run(text, box.root, PATH=f"{box.root}/bin"), "the box has no `aws`", "bad_config")
 
 
-def test_setup_makes_a_unit_where_there_is_systemd(box):
+# A systemd that is as the file `systemd` says: whether the unit is enabled, and whether its text has changed since it was read.
+SYSTEMD = """echo "$*" >>systemctl.log
+case "$*" in
+  is-enabled*) [ -e enabled ] ;;
+  enable*) touch enabled ;;
+  show*) [ -e changed ] && echo yes || echo no ;;
+  daemon-reload) rm changed ;;
+esac"""
+
+
+def reloads(box) -> list[str]:
+    """What systemd was told to do that makes it read its units anew."""
+    path = box.root / "systemctl.log"
+    told = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [line for line in told if line.split()[0] in ("daemon-reload", "enable")]
+
+
+@pytest.fixture
+def systemd(box):
     (box.root / "run/systemd/system").mkdir(parents=True)
-    box.tool("systemctl", 'echo "$*" >>systemctl.log')
-    result = box.run("setup", INSTANCE="i-1", GPU="no", SUPERVISOR="#!/bin/sh")
+    box.tool("systemctl", SYSTEMD)
+    return box
+
+
+def test_setup_makes_a_unit_where_there_is_systemd_and_starts_docker(systemd):
+    result = setup(systemd)
     assert (result.code, result.facts["gpu"]) == (0, "none"), result.stderr
-    assert "Restart=always" in (box.root / "etc/systemd/system/fine-tune-slm.service").read_text()
-    assert (box.root / "systemctl.log").read_text().splitlines() == [
-        "daemon-reload",
+    assert "Restart=always" in (systemd.root / "etc/systemd/system/fine-tune-slm.service").read_text()
+    told = (systemd.root / "systemctl.log").read_text().splitlines()
+    assert [line for line in told if not line.startswith(("is-enabled", "show"))] == [
         "enable fine-tune-slm.service",
         "start fine-tune-slm.service",
+        "start --no-block docker.service",
     ]
+
+
+def test_a_setup_that_changes_nothing_makes_systemd_read_nothing_anew(systemd):
+    """A reload takes the GPU from containers that NVIDIA's hook has given it to."""
+    assert setup(systemd).code == 0 and reloads(systemd) == ["enable fine-tune-slm.service"]
+    assert setup(systemd).code == 0 and reloads(systemd) == []
+
+
+def test_a_unit_that_has_changed_is_read_anew_once_no_container_runs(systemd):
+    systemd.put("enabled", "")
+    systemd.put("changed", "")
+    systemd.put("docker/names", "fine-tune-slm-x")
+    result = setup(systemd)
+    assert (result.code, reloads(systemd)) == (0, []) and "when no run goes on" in result.stderr
+    (systemd.root / "docker/names").unlink()
+    assert setup(systemd).code == 0 and reloads(systemd) == ["daemon-reload"]
+    assert setup(systemd).code == 0 and reloads(systemd) == []
 
 
 def test_a_command_that_fails_unforeseen_names_its_line(box):
@@ -273,7 +366,21 @@ esac""",
     assert (box.mount / "current").read_text() == f"{RUN}\n"
     started = (box.root / "docker/started").read_text()
     assert "--gpus all" in started and "--cap-drop ALL" in started and "hf_token" not in started
+    assert "--device" not in started, "there is no device to name"
     assert train(box, INPUTS=sha, NEED_GB=0, GPU="yes").facts["changed"] == "no"
+
+
+def test_the_devices_of_the_gpu_are_named_beside_what_the_hook_gives(box):
+    """What only the hook gives, a reload of systemd takes away."""
+    box.going_on(phase="failed")
+    (box.mount / "hub-cache").mkdir()
+    (box.root / "dev/nvidia-caps").mkdir(parents=True)
+    for name in ("nvidia0", "nvidiactl"):
+        (box.root / "dev" / name).symlink_to("/dev/null")
+    box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo "$*" >docker/started; echo running >docker/state ;; esac')
+    train(box, NEED_GB=0, GPU="yes")
+    started = (box.root / "docker/started").read_text()
+    assert f"--gpus all --device {box.root}/dev/nvidia0 --device {box.root}/dev/nvidiactl --volume" in started
 
 
 def test_a_run_that_was_finished_and_not_delivered_is_delivered_and_not_trained_again(box):
@@ -372,6 +479,14 @@ def test_a_box_says_which_places_it_cannot_reach(box):
         server.listen()
         result = box.run("look", HOSTS=f"here=127.0.0.1:{server.getsockname()[1]} nowhere=127.0.0.1:1", GPU="yes")
     assert (result.facts["driver"], result.facts["unreachable"]) == ("580.95.05", "nowhere"), result.stderr
+    assert result.facts["gpu_lost"] == ""
+
+
+def test_a_box_says_which_run_has_lost_the_gpu(box):
+    box.going_on(names=f"fine-tune-slm-{RUN}")
+    box.tool("docker", DOCKER + 'case "$*" in "exec fine-tune-slm-"*) echo "Failed to initialize NVML: Unknown Error"; exit 255 ;; esac')
+    assert box.run("look", HOSTS="here=127.0.0.1:1", GPU="no").facts["gpu_lost"] == ""
+    assert box.run("look", HOSTS="here=127.0.0.1:1", GPU="yes").facts["gpu_lost"] == RUN
 
 
 def test_a_stop_ends_the_run_that_goes_on_only_when_told_to(box):

@@ -1,23 +1,23 @@
 """The template: clean, small enough, and nothing in it that opens the account."""
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from remote import init, stack
+from remote.checks import drift
+from twin import lifecycle, templates
+from twin.lifecycle import Image
 
 TEXT = stack.TEMPLATE.read_text()
 
 
 def test_cfn_lint_finds_nothing():
-    lint = [
-        sys.executable,
-        "-c",
-        "import sys; from cfnlint.runner import main; sys.exit(main())",
-    ]  # its script cannot start where a path holds a $
-    done = subprocess.run([*lint, stack.TEMPLATE], capture_output=True, text=True)
+    done = subprocess.run([Path(sys.executable).parent / "cfn-lint", stack.TEMPLATE], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -44,6 +44,28 @@ def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
     records = {"ecr/registry", "secrets/aws-credentials-name", "secrets/docker-token-name"}
     assert set(init.NAMES) - asked == {f"/fine-tune-slm/{name}" for name in records}
     assert asked <= set(init.NAMES)
+
+
+def kept() -> str:
+    """The lifecycle policy of the repository."""
+    return templates.read(TEXT)["Resources"]["Images"]["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]
+
+
+def test_the_doctor_compares_a_repository_with_what_init_makes():
+    assert json.loads(kept()) == drift.KEPT
+
+
+@pytest.mark.parametrize("parts", [0, 2], ids=["one manifest each", "an index of an image and its provenance each"])
+def test_of_twelve_builds_the_ten_newest_remain(parts):
+    """With all that they are made of; and what was left of the others is gone a day later."""
+    images = []
+    for build in range(12):
+        children = tuple(f"{build}.{part}" for part in range(parts))
+        images += [Image(child, (), build * 60) for child in children] + [Image(str(build), (f"{build:016x}",), build * 60, children)]
+    gone = lifecycle.expired(kept(), images, 3 * lifecycle.DAY)
+    assert gone == {"0", "1"}
+    left = [image for image in images if image.digest not in gone]
+    assert lifecycle.expired(kept(), left, 3 * lifecycle.DAY) == {f"{build}.{part}" for build in range(2) for part in range(parts)}
 
 
 def test_settings_are_written_without_touching_the_rest_of_a_users_file(tmp_path):

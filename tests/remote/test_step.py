@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in step.SCRIPTS.glob("*.sh") if path.stem not in ("lib", *step.ABOVE.values()))
 IMAGE = {"NAME": "127.0.0.1:5000/n", "TAG": "t", "CONTEXT": "s3://b/c.tar", "SHA256": "0", "ARGUMENTS": "A=1", "REVISION": "0"}
 SETTINGS = {
-    "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me"},
+    "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me", "PATIENCE": "1"},
     "volume": {"VOLUME": "vol-0abc", "OURS": "yes", "SIZE_GB": "1", "PATIENCE": "1"},
     "look": {"HOSTS": "hub=127.0.0.1:1", "GPU": "no"},
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},

@@ -25,7 +25,7 @@ SUPERVISOR = '#!/bin/bash\necho "$$" >>/run/probe/supervisors\nsleep 1000'
 def unit(tmp_path):
     """The unit's file, as setup.sh writes it on a box."""
     needed("systemd-analyze")
-    function = re.search(r"^unit\(\) \{.*?^\}$", (SCRIPTS / "setup.sh").read_text(), re.MULTILINE | re.DOTALL)[0]
+    function = re.search(r"^word\(\) \{.*?^\}$", (SCRIPTS / "setup.sh").read_text(), re.MULTILINE | re.DOTALL)[0]
     path = tmp_path / "fine-tune-slm.service"
     path.write_text(subprocess.run(["bash", "-euc", f"{function}\nunit"], env=PLACES, text=True, capture_output=True, check=True).stdout)
     return path
@@ -81,6 +81,10 @@ class System:
         path = self.folder / "supervisors"
         return path.read_text().split() if path.exists() else []
 
+    def loaded(self) -> str:
+        """When systemd has read its units last."""
+        return self.run("systemctl show --property UnitsLoadTimestampMonotonic --value").stdout.strip()
+
     def power_off(self) -> None:
         with suppress(psutil.NoSuchProcess, TypeError):
             os.kill(self.first(), signal.SIGKILL)
@@ -103,11 +107,23 @@ def system(tmp_path):
 
 
 def test_systemd_starts_the_supervisor_starts_it_again_and_starts_it_at_the_next_boot(system):
-    settings = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": SUPERVISOR, "LIFE_LEFT": ""}
+    settings = {
+        "REGION": "r",
+        "MOUNT_PATH": "/mnt/training",
+        "INSTANCE": "i-1",
+        "GPU": "no",
+        "SUPERVISOR": SUPERVISOR,
+        "LIFE_LEFT": "",
+        "PATIENCE": 5,
+    }
     (system.folder / "_script.sh").write_text(compose("setup", settings))
     done = system.run("bash /run/probe/_script.sh")
     assert done.returncode == 0 and "@@ changed=yes" in done.stdout, done.stdout + done.stderr
+    loaded = system.loaded()
     assert "@@ changed=no" in system.run("bash /run/probe/_script.sh").stdout
+    assert system.loaded() == loaded, "a reload takes the GPU from a container"
+    assert system.run("systemctl enable fine-tune-slm.service").returncode == 0
+    assert system.loaded() != loaded, "what is enabled already reloads, too"
     system.until(lambda: len(system.supervisors()) == 1)
     assert system.run("stat -c %a /run/fine-tune-slm").stdout == "700\n"
 

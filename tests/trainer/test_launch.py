@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 from conftest import ROOT
@@ -16,7 +17,7 @@ from trainer.files import lines
 
 def test_accelerate_launches_two_processes_that_make_one_run(tiny, tmp_path):
     runs = tmp_path / "runs"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "trainer"]
     words = [
         "experiment=smoke",

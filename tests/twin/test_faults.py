@@ -36,6 +36,7 @@ def cloud(tmp_path_factory, account, another):
         made.clients[service] = boto3.Session("twin", "twin", region_name="us-east-1").client(
             service, endpoint_url=found["AWS_ENDPOINT_URL"], config=once
         )
+    world.fault(state, "unseen", count=0)  # as for a client that tries again
     yield made
     world.stop(state)
 
@@ -178,6 +179,25 @@ def test_a_new_instance_is_not_known_at_once(cloud, box):
     assert cloud.instance_state(box.instance) == "running"
 
 
+def test_more_of_the_first_requests_deny_a_new_thing(cloud):
+    strike(cloud, "unseen", count=2)
+    made = cloud.ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    strike(cloud, "unseen", count=0)
+    for _ in range(2):
+        assert refused(cloud.ec2.create_tags, Resources=[made], Tags=[{"Key": "a", "Value": "b"}])[0] == "InvalidVolume.NotFound"
+    cloud.ec2.delete_volume(VolumeId=made)
+
+
+def test_a_box_stays_pending_for_some_time_and_cannot_be_stopped_so_long(cloud, until):
+    strike(cloud, "pending", seconds=1)
+    instance = cloud.launch()
+    strike(cloud, "pending", seconds=0)
+    assert cloud.instance_state(instance) == "pending"
+    assert refused(cloud.ec2.stop_instances, InstanceIds=[instance])[0] == "IncorrectInstanceState"
+    until(lambda: cloud.instance_state(instance) == "running")
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+
+
 def test_lag_hides_a_new_command(cloud, box):
     strike(cloud, "lag", seconds=1.5)
     command = box.send("true")
@@ -290,6 +310,17 @@ def test_an_agent_that_never_registers(cloud):
     cloud.ec2.terminate_instances(InstanceIds=[instance])
 
 
+def test_an_agent_that_was_refused_asks_again_after_26_minutes_or_at_the_next_boot(cloud, until):
+    strike(cloud, "agent-refused", count=2)
+    sleeps, rebooted = cloud.launch(), cloud.launch()
+    cloud.ec2.reboot_instances(InstanceIds=[rebooted])
+    until(lambda: rebooted in cloud.agents())
+    assert sleeps not in cloud.agents()
+    world.forward(cloud.state, 26 * 60)
+    until(lambda: sleeps in cloud.agents())
+    cloud.ec2.terminate_instances(InstanceIds=[sleeps, rebooted])
+
+
 @pytest.mark.parametrize(("name", "state"), [("box-stopped", "stopped"), ("box-terminated", "terminated")])
 def test_somebody_stops_or_terminates_the_box(cloud, machine, until, name, state):
     strike(cloud, name, box=machine)
@@ -362,6 +393,101 @@ def test_container_killed(cloud, machine):
     machine.run(login + f"docker run --detach --name victim {uri}@{digest} 'sleep 67.5'")
     strike(cloud, "container-killed", box=machine)
     assert machine.shell("docker wait victim").stdout == "137\n"
+
+
+@pytest.fixture
+def gpus(cloud, machine):
+    """On a box with systemd: starts a container with these words and `--gpus all`, and says whether it can use the GPU."""
+    digest = world.register_image(cloud.state, "trainer", "sleeper", ["/bin/sh", "-c"], machine.root, {})
+    uri = cloud.ecr.describe_repositories(repositoryNames=["trainer"])["repositories"][0]["repositoryUri"]
+    login = f"aws ecr get-login-password | docker login --username AWS --password-stdin '{uri.partition('/')[0]}'"
+    assert machine.shell(login).returncode == 0
+
+    def start(name: str, words: str = "") -> None:
+        done = machine.shell(f"docker run --detach --name {name} --gpus all {words} {uri}@{digest} 'sleep 67.5'")
+        assert done.returncode == 0, done.stderr
+
+    start.uses = lambda name: machine.shell(f"docker exec {name} nvidia-smi -L")
+    return start
+
+
+def test_a_container_loses_the_gpu_and_the_next_has_it(cloud, machine, gpus):
+    gpus("first")
+    assert gpus.uses("first").stdout.startswith("GPU 0")
+    strike(cloud, "gpu-lost", box=machine)
+    lost = gpus.uses("first")
+    assert (lost.returncode, lost.stderr) == (255, "Failed to initialize NVML: Unknown Error\n")
+    assert machine.shell("nvidia-smi -L").returncode == 0
+    gpus("second")
+    assert gpus.uses("second").returncode == 0
+    assert machine.shell("docker kill first && docker start first").returncode == 0
+    assert gpus.uses("first").returncode == 0
+
+
+UNIT = """[Service]
+ExecStartPre=mkdir -p "{0}/run/things"
+ExecStart="{0}/root/things.sh" "$$ %% \\" *"
+Restart=always
+RestartSec=0.1
+"""
+
+
+def test_a_box_with_systemd(cloud, until, request):
+    """A reload takes the GPU from a container unless its devices were named; a unit is started at each boot."""
+    strike(cloud, "systemd", on=True)
+    machine = cloud.box()
+    strike(cloud, "systemd", on=False)
+    request.addfinalizer(lambda: cloud.ec2.terminate_instances(InstanceIds=[machine.instance]))
+    unit = machine.root / "etc/systemd/system/things.service"
+    unit.write_text(UNIT.format(machine.root))
+    assert machine.shell("systemctl start --no-block docker.service").returncode == 0
+    assert machine.shell("systemctl is-enabled --quiet things.service").returncode == 1
+    assert machine.shell("systemctl enable things.service && systemctl is-enabled --quiet things.service").returncode == 0
+
+    def needs() -> str:
+        return machine.shell("systemctl show --property NeedDaemonReload --value things.service").stdout.strip()
+
+    assert needs() == "no"
+    unit.write_text(unit.read_text() + "\n")
+    assert needs() == "yes"
+    assert machine.shell("systemctl daemon-reload").returncode == 0 and needs() == "no"
+
+    starts, program = machine.root / "root/things", machine.root / "root/things.sh"
+    program.write_text(f'#!/bin/sh\necho $$ >>"{starts}"\necho "$1" >"{starts}.word"\nexec sleep 67.5\n')
+    program.chmod(0o755)
+    assert machine.shell("systemctl start things.service; systemctl start things.service").returncode == 0
+    until(lambda: starts.exists() and len(starts.read_text().split()) == 1)
+    assert starts.with_suffix(".word").read_text() == '$ % " *\n'
+    machine.shell(f"kill -KILL {starts.read_text()}")
+    until(lambda: len(starts.read_text().split()) == 2)
+    strike(cloud, "systemd", on=True)
+    cloud.ec2.reboot_instances(InstanceIds=[machine.instance])
+    until(lambda: len(starts.read_text().split()) == 3)
+    strike(cloud, "systemd", on=False)
+
+
+def test_a_reload_takes_the_gpu_from_containers_whose_devices_were_not_named(cloud, machine, gpus):
+    (machine.root / "run/systemd/system").mkdir(parents=True)
+    gpus("hook")
+    gpus("named", f"--device '{machine.root}/dev/nvidia0'")
+    assert machine.shell("systemctl daemon-reload").returncode == 0
+    assert [gpus.uses(name).returncode for name in ("hook", "named")] == [255, 0]
+
+
+def test_without_systemd_there_is_no_systemctl(machine):
+    done = machine.shell("systemctl daemon-reload")
+    assert done.returncode == 1 and "System has not been booted with systemd" in done.stderr
+
+
+def test_a_new_disk_is_cold_and_a_stopped_box_s_is_not(cloud, until):
+    strike(cloud, "disk-cold", seconds=4)
+    machine = cloud.box()
+    assert machine.shell("timeout 0.5 docker info").returncode == machine.shell("timeout 0.5 nvidia-smi -L").returncode == 124
+    assert machine.shell("docker info && nvidia-smi -L").returncode == 0
+    cloud.ec2.terminate_instances(InstanceIds=[machine.instance])
+    another = cloud.box()
+    assert another.shell("timeout 2 docker info && timeout 2 nvidia-smi -L").returncode == 0
+    cloud.ec2.terminate_instances(InstanceIds=[another.instance])
 
 
 def test_root_full(cloud, machine):

@@ -5,6 +5,12 @@ if [ -e "$BOX_ROOT/../faults/gpu-missing" ]; then
   exit 9
 fi
 
+# A new instance's disk is read from a snapshot: until then the first use takes.
+if [ -e "$BOX_ROOT/../faults/disk-cold" ]; then
+  left=$(($(cat "$BOX_ROOT/../faults/disk-cold") - $(/bin/date +%s)))
+  [ "$left" -le 0 ] || sleep "$left"
+fi
+
 # It is busy while a container runs.
 busy() { grep -lq '"Running": true' "$BOX_ROOT"/var/lib/docker/containers/*/state.json 2>/dev/null; }
 

@@ -9,6 +9,7 @@ The box's launcher runs this folder with the standard library alone; its modules
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,17 +20,17 @@ from images import ROOT, image, login, pull, push, ready
 from words import Failure, fill, one, parse, show, write
 
 ABOUT = {
-    "ServerVersion": "28.3.3",
+    "ServerVersion": "29.0.2",
     "OSType": "linux",
     "Architecture": "x86_64",
-    "Driver": "overlay2",
+    "Driver": "overlayfs",
     "Runtimes": {"nvidia": {}, "runc": {}},
 }
 RUN_FLAGS = "--detach --rm --interactive"
 RUN_VALUES = (
     "--name --gpus --network --ipc --shm-size --restart --label --user --workdir --env --volume --tmpfs --stop-timeout --entrypoint"
 )
-RUN_VALUES += " --log-driver --log-opt --cap-drop --security-opt"
+RUN_VALUES += " --log-driver --log-opt --cap-drop --security-opt --device"
 ONLY = {
     "--gpus": ["all"],
     "--network": ["host"],
@@ -49,6 +50,7 @@ def run(arguments: list[str]) -> None:
         raise Failure("docker: 'docker run' requires at least 1 argument", 125)
     reference, *words = rest
     check_volumes(options)
+    check_devices(options)
     container = create(options, ready(reference), reference, words)
     if "--detach" not in options:
         sys.exit(foreground(container, "--interactive" in options))
@@ -66,6 +68,13 @@ def check_volumes(options: dict) -> None:
         if not Path(path).is_dir() and not path.startswith(f"{ROOT}/"):
             raise Failure(f"docker: this emulated docker cannot make a tmpfs at {path}; use a folder of the box", 125)
         Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def check_devices(options: dict) -> None:
+    for device in options.get("--device", []):
+        if not Path(device).is_char_device():
+            what = f'error gathering device information while adding custom device "{device}": no such file or directory'
+            raise Failure(f"docker: Error response from daemon: {what}", 125)
 
 
 def ps(arguments: list[str]) -> None:
@@ -172,6 +181,18 @@ def rm(arguments: list[str]) -> None:
     print(container.name)
 
 
+def execute(arguments: list[str]) -> None:
+    """A program of the box with the container's environment: what is asked of its GPU has the container's answer."""
+    _, (name, *words) = parse(arguments, "", "")
+    container = Container(name)
+    if not container.state["Running"]:
+        raise Failure(f"Error response from daemon: container {container.config['Id']} is not running")
+    if words[0] == "nvidia-smi" and (container.folder / "gpu-lost").exists():
+        raise Failure("Failed to initialize NVML: Unknown Error", 255)
+    environment = dict(pair.partition("=")[::2] for pair in container.config["Config"]["Env"]) | {"BOX_ROOT": str(ROOT)}
+    sys.exit(subprocess.run(words, env=environment | {"PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, check=False).returncode)
+
+
 def wait(arguments: list[str]) -> None:
     container = Container(one(parse(arguments)[1]))
     container.wait()
@@ -195,12 +216,14 @@ VERBS = {
     "stop": stop,
     "kill": kill,
 }
-VERBS |= {"rm": rm, "wait": wait, "info": info, "build": build, "push": push}
+VERBS |= {"exec": execute, "rm": rm, "wait": wait, "info": info, "build": build, "push": push}
 
 
 def suffer(verb: str, arguments: list[str]) -> None:
     """What somebody has let befall this box: files beside its root tell of it."""
     faults = ROOT.parent / "faults"
+    if (faults / "disk-cold").exists():
+        time.sleep(max(0, float((faults / "disk-cold").read_text()) - time.time()))
     if (faults / "docker-slow").exists():
         time.sleep(float((faults / "docker-slow").read_text(encoding="utf-8")))
     if (faults / "docker-dead").exists():

@@ -6,6 +6,7 @@ the programs of an image are those of this machine, and its `python` is the one 
 
 import io
 import json
+import os
 import re
 import sys
 import tarfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from images import ROOT, fetched, keep, sha256, unpacked
 from words import Failure, now, parse
 
-VALUES = "--file --tag --label --build-arg --network --progress"
+VALUES = "--file --tag --label --build-arg --network --progress --provenance --sbom"
 SETTINGS = {"WORKDIR": "WorkingDir", "USER": "User"}
 LISTS = {"ENTRYPOINT": "Entrypoint", "CMD": "Cmd"}
 
@@ -42,8 +43,10 @@ def build(arguments: list[str]) -> None:
     lines = instructions(context[name].decode())
     warn_of_unknown([pair.partition("=")[0] for pair in options.get("--build-arg", [])], lines)
     made = follow(lines, context)
+    # Docker 29 keeps images as containerd does: what it builds carries its provenance, in a manifest of its own beside the image's.
+    attested = "BUILDX_NO_DEFAULT_ATTESTATIONS" not in os.environ and options.get("--provenance", [""])[-1] != "false"
     made.settings["Labels"] = dict(pair.partition("=")[::2] for pair in options.get("--label", []))
-    print(f"writing image {save(made, options['--tag'])}", file=sys.stderr)
+    print(f"writing image {save(made, options['--tag'], attested)}", file=sys.stderr)
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -99,7 +102,7 @@ def copy(stage: Stage, words: list[str], context: dict[str, bytes]) -> None:
             stage.files[f"{target.strip('/')}/{name.removeprefix(source.rstrip('/') + '/')}"] = body
 
 
-def save(stage: Stage, tags: list[str]) -> str:
+def save(stage: Stage, tags: list[str], attested: bool) -> str:
     """The image is here under its tags; its id."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -115,5 +118,5 @@ def save(stage: Stage, tags: list[str]) -> str:
     fetched(layer)
     fetched(body)
     for tag in tags:
-        keep(tag, body, [])
+        keep(tag, body, [], attested)
     return sha256(body)

@@ -85,6 +85,8 @@ def create(options: dict, image: dict, reference: str, words: list[str]) -> Cont
     write(folder / "state.json", state | {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"})
     about = {"Id": identifier, "Name": f"/{name}", "Created": now(), "Image": image["Id"], "LogPath": str(folder / "log")}
     host = {"AutoRemove": "--rm" in options, "StopTimeout": int(options.get("--stop-timeout", ["10"])[-1])}
+    host["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}] if "--gpus" in options else []
+    host["Devices"] = [{"PathOnHost": one, "PathInContainer": one, "CgroupPermissions": "rwm"} for one in options.get("--device", [])]
     write(folder / "config.json", about | {"HostConfig": host, "Config": settings(options, image, identifier, reference, words)})
     return Container(name)
 
@@ -121,9 +123,10 @@ def placed(value: str, files: list[str]) -> str:
 
 
 def begin(container: Container, **streams) -> subprocess.Popen | None:
-    """The container's main process with the environment of the container and nothing else; None when it cannot be executed."""
+    """The container's main process with its environment and nothing else, its devices given anew; None when it cannot be executed."""
     config = container.config["Config"]
     environment = dict(pair.partition("=")[::2] for pair in config["Env"]) | {"BOX_ROOT": str(ROOT)}
+    (container.folder / "gpu-lost").unlink(missing_ok=True)
     words, directory = config["Entrypoint"] + config["Cmd"], config["WorkingDir"] or ROOT
     try:
         process = subprocess.Popen(words, cwd=directory, env=environment, start_new_session=True, **streams)

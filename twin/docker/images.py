@@ -14,7 +14,10 @@ from words import Failure, one, parse, show, write
 ROOT = Path(os.environ["BOX_ROOT"])
 IMAGES = ROOT / "var/lib/docker/images"
 BLOBS, LAYERS = ROOT / "var/lib/docker/blobs", ROOT / "var/lib/docker/layers"
-MANIFEST, CONFIG, LAYER = (f"application/vnd.oci.image.{kind}" for kind in ("manifest.v1+json", "config.v1+json", "layer.v1.tar"))
+KINDS = ("manifest.v1+json", "config.v1+json", "layer.v1.tar", "index.v1+json")
+MANIFEST, CONFIG, LAYER, INDEX = (f"application/vnd.oci.image.{kind}" for kind in KINDS)
+PLATFORMS = (("amd64", "linux"), ("unknown", "unknown"))  # of an image and of its attestation
+STATEMENT = "application/vnd.in-toto+json"  # what an attestation is made of
 # Real docker asks HOME; a script may have set that to anything, and nothing of a box is written outside of its root.
 LOGINS = Path(os.environ.get("DOCKER_CONFIG", ROOT / "root/.docker")) / "config.json"
 
@@ -92,6 +95,9 @@ def download(reference: str) -> None:
     try:
         manifest = fetch(registry, f"/v2/{name}/manifests/{wanted}", logins)
         found = json.loads(manifest)
+        if "manifests" in found:
+            (mine,) = [one["digest"] for one in found["manifests"] if one["platform"]["architecture"] == "amd64"]
+            found = json.loads(fetch(registry, f"/v2/{name}/manifests/{mine}", logins))
         for blob in (found["config"], *found["layers"]):
             if fetched(fetch(registry, f"/v2/{name}/blobs/{blob['digest']}", logins)) != blob["digest"]:
                 raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {blob['digest']}")
@@ -109,32 +115,56 @@ def push(arguments: list[str]) -> None:
     registry, name, tag = parts(reference)
     if "@" in reference or not image_file(reference).exists():
         raise Failure(f"An image does not exist locally with the tag: {registry}/{name}")
-    config = blob_file(json.loads(image_file(reference).read_text(encoding="utf-8"))["Id"]).read_bytes()
+    about = json.loads(image_file(reference).read_text(encoding="utf-8"))
+    config = blob_file(about["Id"]).read_bytes()
     layers = [blob_file(digest).read_bytes() for digest in json.loads(config)["rootfs"]["diff_ids"]]
-    described = [
-        {"mediaType": kind, "digest": sha256(body), "size": len(body)}
-        for kind, body in [(CONFIG, config), *((LAYER, one) for one in layers)]
-    ]
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]}).encode()
-    logins = known_logins()
+    there = Repository(registry, name)
     try:
-        for body in (*layers, config):
-            upload(registry, name, body, logins)
-        ask(registry, "PUT", f"/v2/{name}/manifests/{tag}", logins, manifest, MANIFEST)
+        made = there.take_attested(config, layers, tag) if about["Attested"] else there.take(config, layers, LAYER, tag)
     except Answer as answer:
         raise Failure("no basic auth credentials" if answer.status == 401 else answer.reason) from None
-    keep(reference, config, [f"{registry}/{name}@{sha256(manifest)}"])
-    print(reference if "--quiet" in options else f"{tag}: digest: {sha256(manifest)} size: {len(manifest)}")
+    keep(reference, config, [f"{registry}/{name}@{made['digest']}"], about["Attested"])
+    print(reference if "--quiet" in options else f"{tag}: digest: {made['digest']} size: {made['size']}")
 
 
-def upload(registry: str, name: str, body: bytes, logins: dict) -> None:
-    try:
-        ask(registry, "HEAD", f"/v2/{name}/blobs/{sha256(body)}", logins)
-    except Answer as answer:
-        if answer.status != 404:
-            raise
-        _, place = ask(registry, "POST", f"/v2/{name}/blobs/uploads/", logins)
-        ask(registry, "PUT", f"{place}?digest={sha256(body)}", logins, body)
+class Repository:
+    """Where an image is pushed to; whatever it takes it answers with a descriptor of."""
+
+    def __init__(self, registry: str, name: str):
+        self.registry, self.path, self.logins = registry, f"/v2/{name}", known_logins()
+
+    def take_attested(self, config: bytes, layers: list[bytes], tag: str) -> dict:
+        """An index of the image and of a manifest that says how it was made; only the index has the tag."""
+        image = self.take(config, layers, LAYER)
+        statement = json.dumps({"predicateType": "https://slsa.dev/provenance/v1", "subject": image["digest"]}).encode()
+        provenance = self.take(b"{}", [statement], STATEMENT)
+        provenance["annotations"] = {"vnd.docker.reference.digest": image["digest"], "vnd.docker.reference.type": "attestation-manifest"}
+        image["platform"], provenance["platform"] = ({"architecture": name, "os": system} for name, system in PLATFORMS)
+        return self.put({"schemaVersion": 2, "mediaType": INDEX, "manifests": [image, provenance]}, tag)
+
+    def take(self, config: bytes, layers: list[bytes], kind: str, tag: str = "") -> dict:
+        for body in (*layers, config):
+            self.upload(body)
+        named = {"config": descriptor(CONFIG, config), "layers": [descriptor(kind, one) for one in layers]}
+        return self.put({"schemaVersion": 2, "mediaType": MANIFEST, **named}, tag)
+
+    def put(self, content: dict, tag: str) -> dict:
+        body = json.dumps(content).encode()
+        ask(self.registry, "PUT", f"{self.path}/manifests/{tag or sha256(body)}", self.logins, body, content["mediaType"])
+        return descriptor(content["mediaType"], body)
+
+    def upload(self, body: bytes) -> None:
+        try:
+            ask(self.registry, "HEAD", f"{self.path}/blobs/{sha256(body)}", self.logins)
+        except Answer as answer:
+            if answer.status != 404:
+                raise
+            _, place = ask(self.registry, "POST", f"{self.path}/blobs/uploads/", self.logins)
+            ask(self.registry, "PUT", f"{place}?digest={sha256(body)}", self.logins, body)
+
+
+def descriptor(kind: str, body: bytes) -> dict:
+    return {"mediaType": kind, "digest": sha256(body), "size": len(body)}
 
 
 def parts(reference: str) -> tuple[str, str, str]:
@@ -152,10 +182,11 @@ def fetched(body: bytes) -> str:
     return sha256(body)
 
 
-def keep(reference: str, config: bytes, digests: list[str]) -> None:
+def keep(reference: str, config: bytes, digests: list[str], attested: bool = False) -> None:
     """The image is here under this name, and under each of its digests; its files are unpacked."""
     found = json.loads(config)
     about = {
+        "Attested": attested,  # how it was made travels with it
         "Id": sha256(config),
         "RepoTags": [] if "@" in reference else [reference],
         "RepoDigests": digests,

@@ -46,10 +46,7 @@ class MachineBoxes(Boxes):
             self.boot(box)
             self.set_clock(box / "root")
             self.doors.open(instance, "root", sshd(box, self.inside(instance)))
-            if self.without_agent:
-                self.without_agent -= 1
-            else:
-                self.start_agent(instance)
+            self.start_agent_at_boot(instance)
             self.cloud_init(instance)
 
     def boot(self, box: Path) -> None:
@@ -105,6 +102,7 @@ class MachineBoxes(Boxes):
             self.doors.close(instance)
             box = self.root(instance).parent
             self.shutdowns.pop(instance, None)
+            self.sleeping.pop(instance, None)
             life.end(box)
             self.close_metadata(instance)
             if outer := self.outers.pop(instance, None):

@@ -20,6 +20,7 @@ sync -f "$1"
 # The service of the box that keeps docker running ends first, or the daemon would be back within a second.
 STOP_DOCKER = "kill -KILL $(cat /run/docker-service.pid) && pkill -KILL -x dockerd; pkill -KILL -x containerd || true"
 SLOW_DOCKER = "while pkill -STOP -x dockerd; do sleep $1; pkill -CONT -x dockerd; sleep 0.1; done"
+ALONE = "only boxes of the grade `process` can have that"  # docker, driver and systemd are stand-ins there
 KILL_CONTAINERS = "docker ps --quiet | xargs -r docker inspect --format '{{.State.Pid}}' | xargs -r kill -KILL"
 
 
@@ -34,6 +35,18 @@ class MachineMischief(mischief.Mischief):
     def do_box_dead(self, instance: str) -> None:
         """nothing runs on the box any more, and EC2 says that it runs"""
         life.kill(self.box(instance))
+
+    def do_gpu_lost(self, instance: str) -> None:
+        """every running container has lost the GPU, and the box itself has it"""
+        raise ValueError(ALONE)
+
+    def do_disk_cold(self, seconds: float = 60.0, count: int = 1) -> None:
+        """docker and nvidia-smi take some seconds to come up on the next new boxes: their disks are read from a snapshot"""
+        raise ValueError(ALONE)
+
+    def do_systemd(self, on: bool = True) -> None:
+        """boxes that start have systemd from now on"""
+        raise ValueError(ALONE)
 
     def do_docker_dead(self, instance: str) -> None:
         """the docker daemon is killed, and nobody starts it before the next boot"""
