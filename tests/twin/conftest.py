@@ -102,6 +102,13 @@ class Box:
         sent = self.cloud.ssm.send_command(InstanceIds=[self.instance], DocumentName="AWS-RunShellScript", Parameters=content)
         return sent["Command"]["CommandId"]
 
+    def until_released(self, name: str) -> str:
+        """What a script waits by, however slow the machine is: for `release`."""
+        return f'until [ -e "$BOX_ROOT/root/{name}" ]; do sleep 0.1; done'
+
+    def release(self, name: str) -> None:
+        (self.root / "root" / name).touch()
+
     def invocation(self, command: str) -> dict | None:
         try:
             return self.cloud.ssm.get_command_invocation(CommandId=command, InstanceId=self.instance)

@@ -289,9 +289,10 @@ def test_an_agent_that_dies_leaves_commands_delayed(cloud, machine, until):
 
 
 def test_an_agent_that_restarts_loses_no_command(cloud, machine, until):
-    command = machine.send("sleep 1.5; echo whole")
+    command = machine.send(machine.until_released("restarted"), "echo whole")
     until(lambda: machine.status(command) == "InProgress")
     strike(cloud, "agent-restarts", box=machine)
+    machine.release("restarted")
     assert machine.ended(command)["StandardOutputContent"] == "whole\n"
 
 

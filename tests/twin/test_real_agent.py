@@ -48,9 +48,10 @@ def attached(tmp_path, monkeypatch, another, account):
 @pytest.mark.system
 def test_another_agents_program_is_started_where_it_looks_for_what_is_its_own(attached, until):
     box = attached.box()
-    command = box.send("sleep 3; ls /var/lib/amazon/ssm; ps -e -o args= | grep -c [/]twin/agent; readlink -f /proc/1/exe")
+    command = box.send(box.until_released("on"), "ls /var/lib/amazon/ssm; ps -e -o args= | grep -c [/]twin/agent; readlink -f /proc/1/exe")
     until(lambda: box.status(command) == "InProgress")
     world.fault(attached.state, "agent-restarts", instance=box.instance)
+    box.release("on")
     seen, others, first = box.ended(command)["StandardOutputContent"].splitlines()
     assert seen == box.instance and (box.root / "var/lib/amazon/ssm" / seen).is_dir()
     assert int(others) == 3  # of this box: core, worker, and the process of this document

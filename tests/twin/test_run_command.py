@@ -50,10 +50,11 @@ def test_environment_is_that_of_the_agent_service(box):
 
 
 def test_output_is_empty_until_the_end_then_cut_with_a_marker(box, until):
-    command = box.send("printf %030000d 0; printf %09000d 1 >&2; sleep 1")
+    command = box.send("printf %030000d 0; printf %09000d 1 >&2", box.until_released("looked"))
     until(lambda: box.status(command) == "InProgress")
     assert box.invocation(command)["StandardOutputContent"] == ""
     assert box.invocation(command)["ResponseCode"] == -1
+    box.release("looked")
     found = box.ended(command)
     assert len(found["StandardOutputContent"]) == 24_000 and found["StandardOutputContent"].endswith("0--output truncated--")
     assert found["StandardErrorContent"] == "0" * 8_000
@@ -251,7 +252,7 @@ def test_a_cancelled_command_that_waits_for_its_turn_runs_when_the_next_agent_st
 
 
 def test_with_more_than_ten_commands_nothing_is_fetched_not_even_a_cancel(machine, until):
-    held = [machine.send('until [ -e "$BOX_ROOT/root/on" ]; do sleep 0.2; done') for _ in range(10)]
+    held = [machine.send(machine.until_released("on")) for _ in range(10)]
     until(lambda: all(machine.status(command) == "InProgress" for command in held))
     eleventh = machine.send("true")
     time.sleep(3)
@@ -259,7 +260,7 @@ def test_with_more_than_ten_commands_nothing_is_fetched_not_even_a_cancel(machin
     machine.cloud.ssm.cancel_command(CommandId=held[0])
     time.sleep(3)
     assert machine.status(held[0]) == "Cancelling"
-    (machine.root / "root/on").touch()
+    machine.release("on")
     assert [machine.ended(command)["Status"] for command in [*held, eleventh]] == ["Success"] * 11
 
 
@@ -271,10 +272,11 @@ def test_the_script_stays_on_the_box(box):
 
 
 def test_a_script_outlives_its_agent_and_the_next_agent_delivers_its_end(machine, until):
-    command = machine.send('echo begun; sleep 3; echo "$SSM_COMMAND_ID"')
+    command = machine.send("echo begun", machine.until_released("restarted"), 'echo "$SSM_COMMAND_ID"')
     until(lambda: machine.status(command) == "InProgress")
     old = {one.pid for one in agent_of(machine)}
     world.fault(machine.cloud.state, "agent-restarts", instance=machine.instance)
+    machine.release("restarted")
     found = machine.ended(command)
     assert found["StandardOutputContent"] == f"begun\n{command}\n" and found["ResponseCode"] == 0
     assert not old & {one.pid for one in agent_of(machine)}
@@ -370,7 +372,7 @@ def test_output_goes_to_s3_when_the_command_has_ended(box):
 
 def test_output_streams_to_cloudwatch_while_the_command_runs(box, until):
     wanted = {"CloudWatchOutputEnabled": True, "CloudWatchLogGroupName": "/commands"}
-    parameters = {"commands": ["echo early; sleep 4; echo late"]}
+    parameters = {"commands": ["echo early", box.until_released("streamed"), "echo late"]}
     request = {"InstanceIds": [box.instance], "DocumentName": "AWS-RunShellScript", "Parameters": parameters}
     sent = box.cloud.ssm.send_command(**request, CloudWatchOutputConfig=wanted)["Command"]["CommandId"]
     stream = {"logGroupName": "/commands", "logStreamName": f"{sent}/{box.instance}/aws-runShellScript/stdout"}
@@ -383,6 +385,7 @@ def test_output_streams_to_cloudwatch_while_the_command_runs(box, until):
 
     until(lambda: messages() == ["early\n"])  # the line's end too
     assert box.status(sent) == "InProgress" and box.invocation(sent)["StandardOutputContent"] == ""
+    box.release("streamed")
     box.ended(sent)
     assert messages() == ["early\n", "late\n"]
 
