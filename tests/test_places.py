@@ -18,6 +18,7 @@ import tasks
 from conf import caller, load, paste, proxy
 from conf.problem import Problem
 from remote import memory, runs
+from trainer import lengths
 from twin import world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +110,12 @@ def test_what_is_said_of_a_proxy_holds_no_password(no_proxies):
     with pytest.raises(Problem) as told:
         proxy.check()
     assert "secret" not in str(told.value)
+
+
+def test_rows_are_counted_in_words_where_a_proxy_is_in_the_way_of_the_tokenizer(no_proxies):
+    no_proxies.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    model = load.load(["cloud=aws", "model=llama32_1b"], local=Path("none")).model
+    assert "SOCKS proxy" in lengths.ruler(model, model.id, offline=False).note
 
 
 def test_on_aws_a_socks_proxy_is_a_sentence_before_anything_is_asked(no_proxies, capsys):

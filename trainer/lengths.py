@@ -13,11 +13,13 @@ def ruler(model: schema.Model, source: str, offline: bool) -> Ruler:
         from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch
     except ImportError:
         return in_words(f"tokens are not counted: the trainer's packages are not installed here; {INSTALL}")
+    from httpx2 import InvalidURL
+
     from trainer.prompt import Prompt
 
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(source, revision=model.revision, local_files_only=offline)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, InvalidURL) as error:  # the last two for a proxy that the Hub's client cannot use
         where = "in the cache" if offline else "on the Hub"
         return in_words(f"tokens are not counted: the tokenizer of {model.id} is not {where} ({str(error).splitlines()[0]})")
     prompt = Prompt(tokenizer, [])
