@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from twin import proxy, real_agent, world
+from twin import processes, proxy, real_agent, world
+from twin.boxes import is_agent
 
 OWN = Path(real_agent.__file__).parent / "agent"
 # Finds out who it is as the real one does, reads its configuration where that does, and is the twin's own agent from there on.
@@ -51,6 +52,7 @@ def test_another_agents_program_is_started_where_it_looks_for_what_is_its_own(at
     command = box.send(box.until_released("on"), "ls /var/lib/amazon/ssm; ps -e -o args= | grep -c [/]twin/agent; readlink -f /proc/1/exe")
     until(lambda: box.status(command) == "InProgress")
     world.fault(attached.state, "agent-restarts", instance=box.instance)
+    until(lambda: len([one for one in processes.of(box.root) if is_agent(one)]) == 2)
     box.release("on")
     seen, others, first = box.ended(command)["StandardOutputContent"].splitlines()
     assert seen == box.instance and (box.root / "var/lib/amazon/ssm" / seen).is_dir()
