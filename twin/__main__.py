@@ -15,7 +15,7 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, associations, grade, instances, launches, provided, service_models, warm, wire, world
+from twin import account, associations, grade, instances, launches, policy_sizes, provided, service_models, warm, web_identity, wire, world
 from twin.access import Access
 from twin.bucket_policies import BucketPolicies
 from twin.clock import Clock
@@ -29,7 +29,9 @@ from twin.metadata import Metadata
 from twin.meter import Meter
 from twin.mischief import Mischief
 from twin.permissions import Permissions
+from twin.plan import AccountPlan
 from twin.pricing import Pricing
+from twin.propagation import Propagation
 from twin.quotas import Quotas
 from twin.run_command import RunCommand
 from twin.scheduler import Scheduler, send
@@ -100,6 +102,7 @@ def run(state: Path) -> None:
     hardware.boxes.environment = box_environment(state, found)
     os.environ |= {name: value for name, value in world.aws_environment(state, aws, region).items() if value is not None}
     account.create(plan["account"], token)
+    front.opened()
     publish(state, found)
     instances.backend(region)  # takes a second to import: the first caller need not wait for it
     stopped = threading.Event()
@@ -122,9 +125,11 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     registry.now = clock.now
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
-    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry, consistency)
-    services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock), Stacks(region)]
-    services.append(BucketPolicies())
+    plan, propagation = AccountPlan(), Propagation(clock.now)
+    made.opened = propagation.made.clear  # what the account has from the start is not new
+    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
+    services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock)]
+    services += [Stacks(region, permissions.handle), BucketPolicies()]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {
@@ -134,8 +139,9 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
         "capacity_is_back": spot.capacity_is_back,
     }
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
-    own = [control, permissions, meter, Vetoes(clock.now), quotas, spot, *services, boxes.disks, boxes]
-    made.layers = [consistency, launches.operations, *(part.operations for part in own), associations.operations, provided.operations]
+    own = [control, permissions, meter, Vetoes(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
+    single = [associations, policy_sizes, web_identity, provided]
+    made.layers = [consistency, launches.operations, *(part.operations for part in [*own, *single])]
     clock.start()
     return made
 

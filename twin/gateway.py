@@ -28,6 +28,7 @@ class Gateway:
         self.faults = faults
         self.permissions = permissions
         self.layers = layers
+        self.opened: Callable[[], None] = lambda: None  # called once the account is there, before anybody else may ask
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         try:

@@ -16,10 +16,10 @@ KEY = "SOMEBODY"  # stands in the journal where a caller's access key id would
 class Mischief:
     """Deeds by name; each is done at once, or `after` so many seconds of the world's clock."""
 
-    def __init__(self, gateway: Callable, clock, boxes, commands, spot, quotas, registry, consistency):
+    def __init__(self, gateway: Callable, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation):
         self.gateway, self.clock, self.boxes, self.commands = gateway, clock, boxes, commands
         self.spot, self.quotas, self.registry = spot, quotas, registry
-        self.consistency = consistency
+        self.consistency, self.plan, self.propagation = consistency, plan, propagation
         self.region = boxes.region
         self.deeds: dict[str, Callable[..., None]] = {
             name.removeprefix("do_").replace("_", "-"): getattr(self, name) for name in dir(self) if name.startswith("do_")
@@ -115,6 +115,14 @@ class Mischief:
     def do_pending(self, seconds: float = 5.0) -> None:
         """boxes that start are shown as pending for some seconds"""
         self.boxes.pending = float(seconds)
+
+    def do_free_plan(self, kind: str = "FREE") -> None:
+        """the account is on AWS's Free plan, which launches only what is free"""
+        self.plan.kind = kind
+
+    def do_role_late(self, seconds: float = 5.0) -> None:
+        """AWS does not see a new role or instance profile for some seconds"""
+        self.propagation.unseen = float(seconds)
 
     def do_clock_wrong(self, instance: str, seconds: float = 3600) -> None:
         """the box's clock goes wrong, and AWS refuses what its scripts sign"""

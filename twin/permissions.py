@@ -3,7 +3,7 @@
 Policies are held against action, resource and context, as `policy.py` and `actions.py` say; SimulatePrincipalPolicy answers by the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from xml.sax.saxutils import escape
 
@@ -60,13 +60,23 @@ class Permissions:
         if documents is None or request.service in FREE:
             return
         for asked in actions.of(request):
-            self.asked["laptop" if request.key == LAPTOP else "box"].setdefault(str(asked), asked)
-            decision = policy.decide(documents, asked.action, asked.resource, asked.context)
-            if asked.action not in ALWAYS and decision != policy.ALLOWED:
-                what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"
-                because = "with an explicit deny in" if decision == policy.EXPLICIT else "because no identity-based policy allows it:"
-                code = DENIED.get(request.service, "AccessDeniedException")
-                raise wire.Refusal(code, f"{what} {because} {asked.action}", 403)
+            self.hold(request.key, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
+
+    def handle(self, key: str, wanted: Iterable[actions.Asked]) -> None:
+        """What CloudFormation is about to call for the caller is allowed him."""
+        who, documents = self.rights(key)
+        if documents is not None:
+            for asked in wanted:
+                self.hold(key, who, documents, asked, "AccessDenied")
+
+    def hold(self, key: str, who: str, documents: list[dict], asked: actions.Asked, code: str) -> None:
+        """A refusal unless the policies allow it."""
+        self.asked["laptop" if key == LAPTOP else "box"].setdefault(str(asked), asked)
+        decision = policy.decide(documents, asked.action, asked.resource, asked.context)
+        if asked.action not in ALWAYS and decision != policy.ALLOWED:
+            what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"
+            because = "with an explicit deny in" if decision == policy.EXPLICIT else "because no identity-based policy allows it:"
+            raise wire.Refusal(code, f"{what} {because} {asked.action}", 403)
 
     def rights(self, key: str) -> tuple[str, list[dict] | None]:
         """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from twin import wire
 
-Client = Callable[[str], Any]  # the boto3 client of a service
+Client = Any  # called with a service's name it gives the boto3 client of that; `key` is the caller's
 Properties = dict[str, Any]
 GONE = ("NoSuchEntity", "NoSuchBucket", "NoSuchBucketPolicy", "ParameterNotFound", "NotFoundException")
 GONE += ("RepositoryNotFoundException", "ResourceNotFoundException", "InvalidGroup.NotFound", "InvalidLaunchTemplateName.NotFoundException")
@@ -33,6 +33,8 @@ class Kind:
     fixed: tuple[str, ...] = ()  # properties, or parts of them, whose change means another resource in place of this one
     attributes: dict[str, Callable[[Client, str], str]] = field(default_factory=dict)
     iam: bool = False  # the caller must say that he knows what he does
+    named: str = ""  # the property that is its primary identifier; where AWS gives that, there is none
+    find: Callable[[Client, str], Any] | None = None  # what has this identifier; nothing, or one of GONE, where nothing has
     tagged: bool = True  # it takes the stack's tags
 
 
@@ -257,6 +259,23 @@ def update_budget(client: Client, name: str, own: Properties) -> None:
     create_budget(client, own, name)
 
 
+def exists(kind: Kind, client: Client, id: str) -> bool:
+    """Whether there is a resource with this identifier; one that the caller may not read is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return bool(kind.find(client, id))
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in (*GONE, "404", "403", "AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
+            raise
+        return False
+
+
+def log_group(client: Client, name: str) -> bool:
+    groups = client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    return any(group["logGroupName"] == name for group in groups)
+
+
 def another(kind: Kind, had: Properties, wanted: Properties) -> bool:
     """Whether what has changed is among what a resource has for life."""
     return any(part(had, name) != part(wanted, name) for name in kind.fixed)
@@ -283,6 +302,8 @@ KINDS = {
         ),
         fixed=("BucketName",),
         attributes={"Arn": lambda client, name: f"arn:aws:s3:::{name}"},
+        named="BucketName",
+        find=lambda client, name: client("s3").head_bucket(Bucket=name),
     ),
     "AWS::S3::BucketPolicy": Kind(
         create_policy,
@@ -291,6 +312,8 @@ KINDS = {
         ("Bucket", "PolicyDocument"),
         fixed=("Bucket",),
         tagged=False,
+        named="Bucket",
+        find=lambda client, bucket: client("s3").get_bucket_policy(Bucket=bucket),
     ),
     "AWS::ECR::Repository": Kind(
         create_repository,
@@ -301,6 +324,8 @@ KINDS = {
             *("EmptyOnDelete", "EncryptionConfiguration", "LifecyclePolicy"),
         ),
         fixed=("RepositoryName", "EncryptionConfiguration"),
+        named="RepositoryName",
+        find=lambda client, name: client("ecr").describe_repositories(repositoryNames=[name])["repositories"],
     ),
     "AWS::Logs::LogGroup": Kind(
         create_log_group,
@@ -308,6 +333,8 @@ KINDS = {
         lambda client, name, own: client("logs").delete_log_group(logGroupName=name),
         ("LogGroupName", "RetentionInDays"),
         fixed=("LogGroupName",),
+        named="LogGroupName",
+        find=log_group,
     ),
     "AWS::IAM::Role": Kind(
         create_role,
@@ -317,6 +344,8 @@ KINDS = {
         fixed=("RoleName",),
         attributes={"Arn": lambda client, name: client("iam").get_role(RoleName=name)["Role"]["Arn"]},
         iam=True,
+        named="RoleName",
+        find=lambda client, name: client("iam").get_role(RoleName=name),
     ),
     "AWS::IAM::InstanceProfile": Kind(
         create_profile,
@@ -326,6 +355,8 @@ KINDS = {
         fixed=("InstanceProfileName",),
         iam=True,
         tagged=False,
+        named="InstanceProfileName",
+        find=lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name),
     ),
     "AWS::IAM::OIDCProvider": Kind(
         create_provider,
@@ -356,6 +387,8 @@ KINDS = {
         lambda client, name, own: client("ssm").delete_parameter(Name=name),
         ("Name", "Type", "Value", "Description"),
         fixed=("Name",),
+        named="Name",
+        find=lambda client, name: client("ssm").get_parameters(Names=[name])["Parameters"],
     ),
     "AWS::SecretsManager::Secret": Kind(
         create_secret,

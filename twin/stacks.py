@@ -10,19 +10,27 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
-from twin import templates, wire
-from twin.resources import GONE, KINDS, Client, another, spare_name
+from twin import handlers, templates, wire
+from twin.resources import GONE, KINDS, Client, another, exists, spare_name
 from twin.templates import invalid
 
 SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 THINKING = 0.05  # seconds that a change set is not ready: whoever does not wait for it is caught here
 NOTHING = "The submitted information didn't contain changes. Submit different information to create a change set."
+EXISTENCE = "AWS::EarlyValidation::ResourceExistenceCheck"
+INVALID = (
+    f"The following hook(s)/validation failed: [{EXISTENCE}]. To troubleshoot Early Validation errors, use the DescribeEvents API for "
+)
+INVALID += "detailed failure information."
+PAGE = 100  # events, or resources, in one answer
+PUTS = 5  # parameters that a stack may make at once: more of them have been seen to be throttled
+THROTTLED = "Rate exceeded (Service: Ssm, Status Code: 400, Request ID: twin) (HandlerErrorCode: Throttling)"
 FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -67,6 +75,11 @@ class Stack:
     tags: list[dict] = field(default_factory=list)
     events: list[dict] = field(default_factory=list)
     change_sets: dict[str, "ChangeSet"] = field(default_factory=dict)
+    operation: dict[str, str] = field(default_factory=dict)  # at work, or the last: its id, its type, and the token that the caller gave it
+
+    def begin(self, kind: str, token: str | None) -> None:
+        """All events from now on belong to this operation; a roll-back is one of its own, with the token of what it takes back."""
+        self.operation = {"OperationId": str(uuid.uuid4()), "OperationType": kind} | ({"ClientRequestToken": token} if token else {})
 
     def note(self, status: str, reason: str = "", logical: str = "", made: Made | None = None) -> None:
         if not logical:
@@ -82,7 +95,7 @@ class Stack:
             "ResourceStatus": status,
             "ResourceStatusReason": reason,
         }
-        self.events.insert(0, event)
+        self.events.insert(0, event | self.operation)
 
 
 @dataclass
@@ -95,6 +108,7 @@ class ChangeSet:
     ready: float
     tags: list[dict] = field(default_factory=list)
     execution: str = "AVAILABLE"
+    conflicts: list[dict] = field(default_factory=list)  # what stands against it, as DescribeEvents tells
 
 
 class Failed(Exception):
@@ -102,8 +116,9 @@ class Failed(Exception):
 
 
 class Stacks:
-    def __init__(self, region: str):
+    def __init__(self, region: str, handle: Callable[[str, Iterable], None]):
         self.region = region
+        self.handle = handle  # refuses where the caller may not do what a resource's handler does
         self.stacks: list[Stack] = []
         self.clients: dict[tuple[str, str], Any] = {}
         self.lock = threading.RLock()
@@ -118,10 +133,12 @@ class Stacks:
                 "ListStacks": self.list_stacks,
                 "ListStackResources": self.list_resources,
                 "DescribeStackResources": self.describe_resources,
-                "DescribeStackEvents": self.describe_events,
+                "DescribeStackEvents": self.describe_stack_events,
+                "DescribeEvents": self.describe_events,
                 "GetTemplate": self.get_template,
                 "ValidateTemplate": self.validate,
                 "DeleteStack": self.delete_stack,
+                "ContinueUpdateRollback": self.continue_rollback,
                 **dict.fromkeys(("CreateStack", "UpdateStack", "DetectStackDrift", "CreateStackSet"), unsupported),
             }.items()
         }
@@ -154,13 +171,17 @@ class Stacks:
             )
             stack.created = time.time()
         tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(asked, "Tags")] or stack.tags
-        changes = self.changes(stack, wanted, tags, self.client_of(request))
+        client = self.client_of(request)
+        changes = self.changes(stack, wanted, tags, client)
         if stack not in self.stacks:
             self.stacks.append(stack)
             stack.note("REVIEW_IN_PROGRESS", "User Initiated")
         name = asked["ChangeSetName"]
         made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + THINKING, tags)
-        if not changes and stack.now and stack.now.template.get("Outputs") == wanted.template.get("Outputs"):
+        if asked.get("DisableValidation") != "true":
+            made.conflicts = conflicts(changes, self.scope(stack, wanted, client, unknown=True), wanted, client, stack.id)
+        same = not changes and stack.now and stack.now.template.get("Outputs") == wanted.template.get("Outputs")
+        if same or made.conflicts:
             made.execution = "UNAVAILABLE"
         stack.change_sets[made.name] = made
         return {"Id": made.id, "StackId": stack.id}
@@ -253,9 +274,9 @@ class Stacks:
             "StackName": stack.name,
             "Parameters": shown_parameters(found.wanted),
             "Status": status,
-            "StatusReason": NOTHING if status == "FAILED" else "",
+            "StatusReason": "" if status != "FAILED" else INVALID if found.conflicts else NOTHING,
             "ExecutionStatus": "UNAVAILABLE" if status == "CREATE_IN_PROGRESS" else found.execution,
-            "Changes": [{"Type": "Resource", "ResourceChange": entry} for entry in found.changes],
+            "Changes": [{"Type": "Resource", "ResourceChange": entry} for entry in found.changes if not found.conflicts],
         }
 
     def find_change_set(self, request: wire.Request) -> tuple[Stack, ChangeSet]:
@@ -277,6 +298,7 @@ class Stacks:
         if found.execution != "AVAILABLE" or time.monotonic() < found.ready:
             raise wire.Refusal("InvalidChangeSetStatus", f"ChangeSet [{found.id}] cannot be executed in its current status")
         stack.change_sets.clear()
+        stack.begin(f"{found.kind}_STACK", request.parameters.get("ClientRequestToken"))
         stack.note(f"{found.kind}_IN_PROGRESS", "User Initiated")
         self.background(self.carry_out, stack, found, self.client_of(request))
         return {}
@@ -296,9 +318,12 @@ class Stacks:
     def become(self, stack: Stack, wanted: Wanted, client: Client) -> None:
         scope = self.scope(stack, wanted, client)
         entries, old = wanted.resources(scope), []
+        throttled = templates.beyond(entries, "AWS::SSM::Parameter", PUTS)
         for name, about in entries.items():
             try:
                 properties = scope.resolve(about.get("Properties", {}))
+                if name in throttled and (name not in stack.made or differing(stack.made[name].properties, properties)):
+                    raise Failed(THROTTLED)
                 self.fit(stack, name, about, properties, old, client)
             except Exception as error:
                 stack.note("CREATE_FAILED" if name not in stack.made else "UPDATE_FAILED", str(error), name, Made(about["Type"], "", {}))
@@ -324,15 +349,26 @@ class Stacks:
             made.keep, made.keep_on_rollback = keep, always
             return
         if made and not another(kind, made.properties, properties):
+            self.permitted(client, about["Type"], properties, made.physical, "update", "read")
             kind.update(client, made.physical, properties)
             made.properties, made.keep, made.keep_on_rollback = properties, keep, always
             stack.note("UPDATE_COMPLETE", "", name, made)
             return
         if made:
             old.append((name, replace(made, keep=about.get("UpdateReplacePolicy") == "Retain")))
+        self.permitted(client, about["Type"], properties, "", "create", "read")
         physical = kind.create(client, properties, spare_name(stack.name, name))
         stack.made[name] = Made(about["Type"], physical, properties, keep, always)
         stack.note("CREATE_COMPLETE", "", name, stack.made[name])
+
+    def permitted(self, client: Client, type: str, own: dict, physical: str, *names: str) -> None:
+        """As CloudFormation says it of a handler that is refused."""
+        for name in names:
+            try:
+                self.handle(client.key, handlers.wanted(type, name, own, physical, self.region))
+            except wire.Refusal as refusal:
+                said = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
+                raise Failed(said) from refusal
 
     def remove(self, stack: Stack, name: str, made: Made, client: Client, retain: tuple[str, ...] = ()) -> str | None:
         """What stands against it, or None when it is gone."""
@@ -340,6 +376,7 @@ class Stacks:
             stack.note("DELETE_SKIPPED", "", name, made)
             return None
         try:
+            self.permitted(client, made.type, made.properties, made.physical, "delete")
             KINDS[made.type].delete(client, made.physical, made.properties)
         except Exception as error:
             if getattr(error, "response", {}).get("Error", {}).get("Code") not in GONE:
@@ -350,22 +387,48 @@ class Stacks:
 
     def roll_back(self, stack: Stack, kind: str, before: Wanted | None, had: dict[str, Made], client: Client, why: str) -> None:
         prefix = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
+        stack.begin("ROLLBACK", stack.operation.get("ClientRequestToken"))
         stack.note(f"{prefix}_IN_PROGRESS", why)
         try:
-            for name in reversed(list(stack.made)):
-                if name not in had:
-                    made = stack.made.pop(name)
-                    self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
+            self.take_back(stack, kind, had, client)
             if before:
                 self.become(stack, before, client)
             stack.note(f"{prefix}_COMPLETE", why)
         except Failed as failure:
             stack.note(f"{prefix}_FAILED", str(failure))
 
+    def take_back(self, stack: Stack, kind: str, had: dict[str, Made], client: Client) -> None:
+        """What was made is gone again. Of a new stack all must go; of one that was changed CloudFormation leaves what will not."""
+        against = {}
+        for name in [name for name in reversed(stack.made) if name not in had]:
+            made = stack.made[name]
+            against[name] = self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
+            if not against[name] or kind != "CREATE":
+                del stack.made[name]
+        if kind == "CREATE" and (left := [name for name, problem in against.items() if problem]):
+            raise Failed(f"The following resource(s) failed to delete: [{', '.join(left)}].")
+
+    def continue_rollback(self, request: wire.Request) -> dict:
+        stack = self.required(request.parameters["StackName"])
+        if stack.status != "UPDATE_ROLLBACK_FAILED":
+            raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not continue to roll back.")
+        stack.begin("CONTINUE_ROLLBACK", request.parameters.get("ClientRequestToken"))
+        stack.note("UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated")
+        self.background(self.roll_on, stack, self.client_of(request))
+        return {}
+
+    def roll_on(self, stack: Stack, client: Client) -> None:
+        try:
+            self.become(stack, stack.now, client)
+            stack.note("UPDATE_ROLLBACK_COMPLETE")
+        except Failed as failure:
+            stack.note("UPDATE_ROLLBACK_FAILED", str(failure))
+
     def delete_stack(self, request: wire.Request) -> dict:
         stack = self.live(request.parameters["StackName"])
         if stack:
             retain = tuple(request.listed("RetainResources.member"))
+            stack.begin("DELETE_STACK", request.parameters.get("ClientRequestToken"))
             stack.note("DELETE_IN_PROGRESS", "User Initiated")
             self.background(self.take_away, stack, retain, self.client_of(request))
         return {}
@@ -392,7 +455,8 @@ class Stacks:
         return {"StackSummaries": [about(stack) for stack in self.stacks]}
 
     def list_resources(self, request: wire.Request) -> dict:
-        return {"StackResourceSummaries": self.resources(self.required(request.parameters["StackName"]), "LastUpdatedTimestamp")}
+        found = self.resources(self.required(request.parameters["StackName"]), "LastUpdatedTimestamp")
+        return paged(request, "StackResourceSummaries", found)
 
     def describe_resources(self, request: wire.Request) -> dict:
         return {"StackResources": self.resources(self.required(request.parameters["StackName"]), "Timestamp")}
@@ -409,8 +473,25 @@ class Stacks:
             for name, made in stack.made.items()
         ]
 
+    def describe_stack_events(self, request: wire.Request) -> dict:
+        hidden = ("OperationType",)
+        events = self.required(request.parameters["StackName"]).events
+        return paged(request, "StackEvents", [{key: value for key, value in one.items() if key not in hidden} for one in events])
+
     def describe_events(self, request: wire.Request) -> dict:
-        return {"StackEvents": self.required(request.parameters["StackName"]).events}
+        """Events of a change set, of one operation, or of a stack: newest first."""
+        asked = request.parameters
+        if "ChangeSetName" in asked:
+            found = self.find_change_set(request)[1].conflicts
+        elif "OperationId" in asked or "StackName" in asked:
+            stacks = [self.required(asked["StackName"])] if "StackName" in asked else self.stacks
+            every = [operation_event(event) for stack in stacks for event in stack.events]
+            every += [event for stack in stacks for one in stack.change_sets.values() for event in one.conflicts]
+            found = [event for event in every if asked.get("OperationId") in (None, event.get("OperationId"))]
+        else:
+            raise invalid("One of ChangeSetName, OperationId or StackName must be specified")
+        failed = asked.get("Filters.FailedEvents") == "true"
+        return paged(request, "OperationEvents", [event for event in found if not failed or event["EventType"].endswith("_ERROR")])
 
     def get_template(self, request: wire.Request) -> dict:
         stack = self.required(request.parameters["StackName"])
@@ -430,18 +511,26 @@ class Stacks:
         return found
 
     def client_of(self, request: wire.Request) -> Client:
-        """Clients that act as the caller does."""
+        return Caller(f"http://{request.environ['HTTP_HOST']}", request.key, self.region, self.clients)
+
+
+@dataclass
+class Caller:
+    """Clients that act as the caller does."""
+
+    address: str
+    key: str
+    region: str
+    clients: dict[tuple[str, str], Any]
+
+    def __call__(self, service: str) -> Any:
         from botocore.config import Config
 
-        address, key = f"http://{request.environ['HTTP_HOST']}", request.key
-
-        def client(service: str) -> Any:
-            if (key, service) not in self.clients:
-                config = Config(user_agent_extra=wire.STACKS)
-                self.clients[key, service] = session(key, self.region).client(service, endpoint_url=address, config=config)
-            return self.clients[key, service]
-
-        return client
+        if (self.key, service) not in self.clients:
+            config = Config(user_agent_extra=wire.STACKS)
+            made = session(self.key, self.region).client(service, endpoint_url=self.address, config=config)
+            self.clients[self.key, service] = made
+        return self.clients[self.key, service]
 
 
 @functools.cache
@@ -457,6 +546,35 @@ def session(key: str, region: str) -> Any:
 
 def unsupported(request: wire.Request) -> dict:
     raise invalid(f"This emulation does not know {request.operation}; it knows change sets.")
+
+
+def paged(request: wire.Request, name: str, found: list[dict]) -> dict:
+    start = int(request.parameters.get("NextToken", 0))
+    rest = {"NextToken": str(start + PAGE)} if len(found) > start + PAGE else {}
+    return {name: found[start : start + PAGE]} | rest
+
+
+def operation_event(event: dict) -> dict:
+    """A stack's event as DescribeEvents shows it."""
+    failed = event["ResourceStatus"].endswith("_FAILED") and event["ResourceType"] != "AWS::CloudFormation::Stack"
+    return {"EventType": "PROVISIONING_ERROR" if failed else "STACK_EVENT"} | {key: event[key] for key in event if key != "StackName"}
+
+
+def conflicts(changes: list[dict], scope: templates.Scope, wanted: Wanted, client: Client, stack: str) -> list[dict]:
+    """What a change set would make although it exists, one event each; what the caller may not look at is not looked at."""
+    found, operation = [], {"OperationId": str(uuid.uuid4()), "OperationType": "CREATE_CHANGESET", "StackId": stack}
+    for entry in changes:
+        name, kind = entry["LogicalResourceId"], KINDS[entry["ResourceType"]]
+        own = scope.resolve(wanted.template["Resources"].get(name, {}).get("Properties", {}))
+        id = own.get(kind.named)
+        if entry["Action"] != "Add" or not id or templates.UNKNOWN in id or not exists(kind, client, id):
+            continue
+        reason = f"Resource of type '{entry['ResourceType']}' with identifier '{id}' already exists."
+        event = {"EventId": str(uuid.uuid4()), "EventType": "VALIDATION_ERROR", "Timestamp": moment(time.time()), "LogicalResourceId": name}
+        event |= {"PhysicalResourceId": id, "ResourceType": entry["ResourceType"], "ValidationFailureMode": "FAIL"}
+        event |= {"ValidationName": "NAME_CONFLICT_VALIDATION", "ValidationStatus": "FAILED", "ValidationStatusReason": reason}
+        found.append(operation | event | {"ValidationPath": f"/Resources/{name}"})
+    return found
 
 
 def differing(old: dict, new: dict) -> list[str]:

@@ -160,8 +160,7 @@ def ordered(resources: dict[str, dict]) -> list[str]:
             raise invalid(f"Circular dependency between resources: [{', '.join(above)}]")
         if name in found:
             return
-        after = resources[name].get("DependsOn", [])
-        for other in [*([after] if isinstance(after, str) else after), *mentioned(resources[name].get("Properties", {}))]:
+        for other in waited_for(resources[name]):
             if other in resources:
                 visit(other, (*above, name))
         found.append(name)
@@ -169,6 +168,24 @@ def ordered(resources: dict[str, dict]) -> list[str]:
     for name in resources:
         visit(name, ())
     return found
+
+
+def beyond(resources: dict[str, dict], kind: str, most: int) -> set[str]:
+    """Resources of one type that would be made at the same moment as `most` others: all begin as soon as what they wait for is there."""
+    rounds: dict[str, int] = {}
+    for name in ordered(resources):
+        before = [other for other in waited_for(resources[name]) if other in resources]
+        rounds[name] = 1 + max((rounds[other] for other in before), default=0)
+    at_once: dict[int, list[str]] = {}
+    for name in (one for one in resources if resources[one].get("Type") == kind):
+        at_once.setdefault(rounds[name], []).append(name)
+    return {name for names in at_once.values() for name in names[most:]}
+
+
+def waited_for(about: dict) -> list[str]:
+    """The names that a resource depends on."""
+    after = about.get("DependsOn", [])
+    return [*([after] if isinstance(after, str) else after), *mentioned(about.get("Properties", {}))]
 
 
 def same(one: Any, other: Any) -> bool:

@@ -15,6 +15,7 @@ ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
 CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
 REST_JSON = ("scheduler", "ssmmessages", "twin")  # services that name an operation by method and path, and answer JSON
 UNSIGNED = {"/v2/": "registry", "/_twin/": "twin"}  # docker sends Basic authorization, or none at first
+NAMELESS = {"AssumeRoleWithWebIdentity": "sts"}  # operations that are not signed, and so do not say of which service they are
 STACKS = "cloudformation.amazonaws.com"
 QUERY = ("iam", "sts", "cloudformation")  # services whose errors are XML of the older kind
 
@@ -132,7 +133,7 @@ def read(environ: dict) -> Request:
         operation = parse_qs(body.decode()).get("Action", [http.method])[0]
     else:
         operation = http.method
-    return Request(environ, service or "s3", operation, region, body, key)
+    return Request(environ, service or NAMELESS.get(operation, "s3"), operation, region, body, key)
 
 
 def scope(http: HttpRequest) -> tuple[str, str, str]:

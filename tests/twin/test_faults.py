@@ -173,6 +173,30 @@ def test_quota(cloud):
     strike(cloud, "quota", value=1024)
 
 
+def test_an_account_on_the_free_plan_launches_only_what_is_free(cloud):
+    strike(cloud, "free-plan")
+    assert cloud.freetier.get_account_plan_state()["accountPlanType"] == "FREE"
+    assert refused(cloud.launch)[0] == "InvalidParameterCombination"
+    cloud.ec2.terminate_instances(InstanceIds=[cloud.launch(InstanceType="t3.micro")])
+    cloud.freetier.upgrade_account_plan(accountPlanType="PAID")
+    cloud.ec2.terminate_instances(InstanceIds=[cloud.launch()])
+
+
+def test_a_new_profile_is_not_known_at_once(cloud):
+    strike(cloud, "role-late", seconds=3600)
+    cloud.iam.create_instance_profile(InstanceProfileName="newborn")
+    cloud.iam.add_role_to_instance_profile(InstanceProfileName="newborn", RoleName="box")
+    assert refused(cloud.launch, IamInstanceProfile={"Name": "newborn"})[0] == "InvalidParameterValue"
+    trust = {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    cloud.iam.create_role(RoleName="newborn", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}))
+    role = {"RoleArn": "arn:aws:iam::123456789012:role/newborn", "Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances", "Input": "{}"}
+    schedule = {"ScheduleExpression": cloud.at(3600), "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": role}
+    assert refused(cloud.scheduler.create_schedule, Name="newborn", **schedule)[0] == "ValidationException"
+    strike(cloud, "role-late", seconds=0)
+    cloud.scheduler.create_schedule(Name="newborn", **schedule)
+    cloud.ec2.terminate_instances(InstanceIds=[cloud.launch(IamInstanceProfile={"Name": "newborn"})])
+
+
 def test_a_new_instance_is_not_known_at_once(cloud, box):
     strike(cloud, "instance-lag")
     assert refused(cloud.ec2.describe_instances, InstanceIds=[box.instance])[0] == "InvalidInstanceID.NotFound"

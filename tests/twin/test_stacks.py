@@ -6,6 +6,8 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 
+from twin import world
+
 TEMPLATE = """
 Parameters:
   Days: {Type: String, Default: "7"}
@@ -210,6 +212,39 @@ def test_a_change_that_fails_leaves_the_stack_as_it_was(cloud):
     cloud.logs.delete_log_group(logGroupName="/taken/third")
 
 
+def test_a_roll_back_that_fails_too_may_be_continued(cloud):
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-continueupdaterollback.html"""
+    seventh = Stack(cloud, "seventh")
+    seventh.ask("CREATE")
+    assert seventh.execute() == "CREATE_COMPLETE"
+    notice = "NotificationsWithSubscribers: [{Notification: {NotificationType: ACTUAL, ComparisonOperator: GREATER_THAN, Threshold: 80}"
+    told = TEMPLATE.replace("{Budget: {", notice + ", Subscribers: [{SubscriptionType: EMAIL, Address: me@example.com}]}], Budget: {")
+    seventh.ask("UPDATE", told.replace("Properties: NotificationsWith", "Properties: {NotificationsWith"), Days="14")
+    world.fault(cloud.state, "access-denied", only="logs.PutRetentionPolicy", after=1)  # the change passes, what takes it back does not
+    assert seventh.execute() == "UPDATE_ROLLBACK_FAILED"
+    with pytest.raises(ClientError, match="UPDATE_ROLLBACK_FAILED state and can not be updated"):
+        seventh.ask("UPDATE")
+    cloud.cloudformation.continue_update_rollback(StackName="seventh")
+    assert seventh.settled(seventh.look, "StackStatus")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert cloud.logs.describe_log_groups(logGroupNamePrefix="/stack/seventh")["logGroups"][0]["retentionInDays"] == 7
+    assert seventh.ask("UPDATE")["Status"] == "FAILED"  # nothing to change
+
+
+def test_a_new_stack_whose_roll_back_fails_can_only_be_deleted(cloud):
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events-status-codes.html"""
+    cloud.iam.create_open_id_connect_provider(Url="https://eighth.example.com", ClientIDList=["theirs"])
+    eighth = Stack(cloud, "eighth")
+    eighth.ask("CREATE")
+    world.fault(cloud.state, "access-denied", only="logs.DeleteLogGroup")
+    assert eighth.execute() == "ROLLBACK_FAILED"
+    left = cloud.cloudformation.list_stack_resources(StackName="eighth")["StackResourceSummaries"]
+    assert [one["LogicalResourceId"] for one in left] == ["Group"]
+    with pytest.raises(ClientError, match="ROLLBACK_FAILED state and can not be updated"):
+        eighth.ask("UPDATE")
+    assert eighth.delete() == "DELETE_COMPLETE"
+    assert cloud.logs.describe_log_groups(logGroupNamePrefix="/stack/eighth")["logGroups"] == []
+
+
 def test_a_deleted_stack_leaves_only_what_it_retains(cloud, stack):
     assert stack.delete() == "DELETE_COMPLETE"
     assert "first-store" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
@@ -219,9 +254,93 @@ def test_a_deleted_stack_leaves_only_what_it_retains(cloud, stack):
     with pytest.raises(ClientError, match="Stack with id first does not exist"):
         stack.look()
     again = Stack(cloud, "first")
-    again.ask("CREATE")
-    assert again.execute() == "ROLLBACK_COMPLETE"  # the bucket is there, and no stack made it
-    assert any("first-store already exists" in reason for reason in again.events())
+    assert again.ask("CREATE")["Status"] == "FAILED"  # the bucket is there, and no stack made it
+
+
+def test_a_change_set_that_would_make_what_exists_fails_and_only_its_events_name_it(cloud):
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html; the words are of rain, pull 744."""
+    cloud.iam.create_role(RoleName="fifth-role", AssumeRolePolicyDocument="{}")
+    cloud.ssm.put_parameter(Name="/fifth/shown", Value="mine", Type="String")
+    fifth = Stack(cloud, "fifth")
+    asked = fifth.ask("CREATE")
+    assert (asked["Status"], asked["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
+    assert "AWS::EarlyValidation::ResourceExistenceCheck" in asked["StatusReason"] and "fifth" not in asked["StatusReason"]
+    where = {"StackName": "fifth", "ChangeSetName": "change"}
+    events = cloud.cloudformation.describe_events(**where, Filters={"FailedEvents": True})["OperationEvents"]
+    told = {event["LogicalResourceId"]: event["ValidationStatusReason"] for event in events}
+    assert told == {
+        "Role": "Resource of type 'AWS::IAM::Role' with identifier 'fifth-role' already exists.",
+        "Shown": "Resource of type 'AWS::SSM::Parameter' with identifier '/fifth/shown' already exists.",
+    }
+    about = {(event["EventType"], event["ValidationName"], event["ValidationFailureMode"]) for event in events}
+    assert about == {("VALIDATION_ERROR", "NAME_CONFLICT_VALIDATION", "FAIL")}
+    with pytest.raises(ClientError, match="cannot be executed in its current status"):
+        cloud.cloudformation.execute_change_set(**where)
+    assert cloud.cloudformation.describe_stack_events(StackName="fifth")["StackEvents"][0]["ResourceStatus"] == "REVIEW_IN_PROGRESS"
+    cloud.cloudformation.create_change_set(
+        StackName="fifth",
+        ChangeSetName="unvalidated",
+        ChangeSetType="CREATE",
+        TemplateBody=TEMPLATE,
+        Parameters=[{"ParameterKey": "Size", "ParameterValue": "big"}],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        DisableValidation=True,
+    )
+    look = {"StackName": "fifth", "ChangeSetName": "unvalidated"}
+    shown = fifth.settled(lambda: cloud.cloudformation.describe_change_set(**look), "Status")
+    assert shown["Status"] == "CREATE_COMPLETE" and len(shown["Changes"]) == 9
+
+
+def test_names_are_looked_for_where_the_registrys_schema_has_a_primary_identifier_that_one_may_set():
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
+    from twin.resources import KINDS
+
+    for type, kind in KINDS.items():
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", type).schema
+        given = [path for path in schema["primaryIdentifier"] if path not in schema.get("readOnlyProperties", [])]
+        assert given == ([f"/properties/{kind.named}"] if kind.named else []), type
+
+
+def many(count: int, ahead: int = 0) -> str:
+    """A template of so many parameters, each of which waits for the one so many before it."""
+    lines = ["Resources:"]
+    for n in range(count):
+        after = f", DependsOn: P{n - ahead}" if ahead and n >= ahead else ""
+        lines.append(f"  P{n}: {{Type: AWS::SSM::Parameter{after}, Properties: {{Type: String, Name: /many/{count}/{n}, Value: x}}}}")
+    return "\n".join(lines)
+
+
+def test_parameters_that_are_made_all_at_once_are_throttled_and_chained_ones_are_not(cloud):
+    """PutParameter takes 3 a second (terraform-aws-github-runner 2944); groups of five pass (cfn-cross-region-export, pull 8)."""
+
+    def made(name: str, template: str) -> tuple[str, list[str]]:
+        where = {"StackName": name, "ChangeSetName": "change"}
+        cloud.cloudformation.create_change_set(**where, ChangeSetType="CREATE", TemplateBody=template)
+        found = Stack(cloud, name)
+        found.settled(lambda: cloud.cloudformation.describe_change_set(**where), "Status")
+        return found.execute(), list(found.events())
+
+    status, reasons = made("at-once", many(12))
+    assert status == "ROLLBACK_COMPLETE" and any("Rate exceeded" in reason for reason in reasons)
+    assert made("in-threes", many(12, ahead=3))[0] == "CREATE_COMPLETE"
+    assert made("in-fives", many(15, ahead=5))[0] == "CREATE_COMPLETE"
+
+
+def test_events_say_which_operation_they_are_of(cloud):
+    sixth = Stack(cloud, "sixth")
+    sixth.ask("CREATE")
+    cloud.cloudformation.execute_change_set(StackName="sixth", ChangeSetName="change", ClientRequestToken="first-try")
+    sixth.settled(sixth.look, "StackStatus")
+    id = sixth.look()["StackId"]
+    cloud.cloudformation.delete_stack(StackName="sixth", ClientRequestToken="away")
+    sixth.settled(lambda: cloud.cloudformation.describe_stacks(StackName=id)["Stacks"][0], "StackStatus")
+    events = cloud.cloudformation.describe_stack_events(StackName=id)["StackEvents"]
+    tokens = [event.get("ClientRequestToken") for event in events]
+    assert set(tokens) == {None, "first-try", "away"} and tokens == sorted(tokens, key=["away", "first-try", None].index)
+    (operation,) = {event["OperationId"] for event in events if event.get("ClientRequestToken") == "away"}
+    found = cloud.cloudformation.describe_events(OperationId=operation)["OperationEvents"]
+    assert {(event["OperationType"], event["EventType"]) for event in found} == {("DELETE_STACK", "STACK_EVENT")}
 
 
 @pytest.mark.parametrize(
