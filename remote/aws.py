@@ -5,12 +5,15 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlparse
 
 from conf import schema, secret
 from conf.problem import Problem
 from remote.fresh import Fresh
 
+PROPAGATION = 120  # seconds, as others wait (terraform-provider-aws, iamPropagationTimeout)
 AT_ONCE = 20  # requests of one client, as many as `inv status` has
 LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
 MEANING = {
@@ -27,6 +30,9 @@ DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
 
 
+Answer = TypeVar("Answer")
+
+
 def in_region(text: str, name: str) -> str:
     """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
 
@@ -39,6 +45,26 @@ def in_region(text: str, name: str) -> str:
 def may_not(error: Exception) -> bool:
     """Whether AWS refuses it for want of a right."""
     return getattr(error, "response", {}).get("Error", {}).get("Code", "") in DENIED
+
+
+def once_seen(ask: Callable[[], Answer], unseen: str, what: str) -> Answer:
+    """What `ask` answers, as soon as the service sees `what`: what is new in IAM it does not, and says so in a message with `unseen`.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+    """
+    from botocore.exceptions import ClientError
+
+    deadline, said = time.monotonic() + PROPAGATION, False
+    while True:
+        try:
+            return ask()
+        except ClientError as error:
+            if unseen not in error.response["Error"].get("Message", "") or time.monotonic() > deadline:
+                raise
+        if not said:
+            print(f"  AWS does not see {what} yet: trying again for two minutes", file=sys.stderr, flush=True)
+        said = True
+        time.sleep(1)
 
 
 class Aws:

@@ -1,11 +1,12 @@
 """Where a box can be had: each zone in turn, as spot first where that is wanted, and what to do where there is none."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws import Aws, in_region
+from remote.aws import Aws, in_region, once_seen
 
 # Another zone or market may have it.
 ELSEWHERE = (
@@ -15,7 +16,11 @@ ELSEWHERE = (
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
 )
-NO_SUBNET = "No default subnet"  # in its message: the code is that of any wrong parameter
+# In messages: the codes are those of any wrong parameter.
+NO_SUBNET = "No default subnet"
+NOT_FREE = "not eligible for Free Tier"
+NEW_PROFILE = "Invalid IAM Instance Profile"
+UPGRADE = "`aws freetier upgrade-account-plan --account-plan-type PAID`"
 # A spot box that `down` stops must be able to start again: a one-time request cannot.
 SPOT = {
     "MarketType": "spot",
@@ -30,7 +35,7 @@ def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str,
     refused = []
     for where, market in _places(aws, box, zone):
         try:
-            return launch(where, market)
+            return once_seen(functools.partial(launch, where, market), NEW_PROFILE, "the box's new role")
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
             if code == "VcpuLimitExceeded":
@@ -40,11 +45,20 @@ def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str,
                 raise Problem(
                     f"AWS still checks this account, and launches nothing for it in {aws.cloud.region}", hint, "refused"
                 ) from error
+            if NOT_FREE in message:
+                raise _free(aws, box) from error
             if code not in ELSEWHERE and NO_SUBNET not in message:
                 raise
             refused.append(f"{where}{', spot' if market else ''}: {NO_SUBNET.lower() if NO_SUBNET in message else code}")
             print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
     raise _nowhere(aws, box, zone, refused)
+
+
+def _free(aws: Aws, box: schema.Box) -> Problem:
+    """Accounts made since July 2025 may be on AWS's Free plan."""
+    hint = f"{UPGRADE}, which keeps what is left of your credits and makes AWS charge you beyond them; then `inv up`"
+    what = f"this account is on AWS's Free plan, which launches no {box.instance_type}"
+    return Problem(what, in_region(hint, aws.cloud.region), reason="refused")
 
 
 def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
@@ -57,6 +71,8 @@ def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
         code = error.response["Error"]["Code"]
         if code == "VcpuLimitExceeded":
             raise _quota(aws, box, error) from error
+        if NOT_FREE in error.response["Error"].get("Message", ""):
+            raise _free(aws, box) from error
         if code == "IncorrectSpotRequestState":
             raise _taken_back(aws, instance_id) from error
         if code not in ELSEWHERE:

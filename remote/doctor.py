@@ -27,6 +27,7 @@ CHECKS = [
     Check("names", "every verb reads them", drift.names),
     Check("ami", "the box starts from it", account.ami),
     Check("log group", "runs mirror their log to it", account.logs),
+    Check("plan", "what AWS lets the account launch", market.plan),
     Check("quota", "how much AWS lets you run", market.quota),
     Check("type", "what can be had where", market.offered),
     Check("price", "what you will pay", market.prices),

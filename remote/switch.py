@@ -4,15 +4,17 @@ It is armed when the box starts, never moved, and taken away only when AWS says 
 The only file with boto3's scheduler.
 """
 
+import functools
 import json
 import sys
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
-from remote.aws import Aws
+from remote.aws import Aws, once_seen
 
 # "Universal target": the scheduler calls the EC2 API itself, with the role that it is given.
 STOP = "arn:{partition}:scheduler:::aws-sdk:ec2:stopInstances"
+NEW_ROLE = "must allow AWS EventBridge Scheduler to assume the role"  # also where it never will
 GRACE = timedelta(minutes=10)  # for the box to end its run and stop itself first; this is for a box that cannot
 SHOWN = "%Y-%m-%dT%H:%M:%SZ"
 WHEN = "%Y-%m-%dT%H:%M:%S"
@@ -32,7 +34,8 @@ def arm(aws: Aws, instance_id: str, hours: float) -> dict:
     else:
         due = datetime.now(UTC) + timedelta(hours=hours) + GRACE
         try:
-            scheduler.create_schedule(**_schedule(aws, instance_id, due))
+            make = functools.partial(scheduler.create_schedule, **_schedule(aws, instance_id, due))
+            once_seen(make, NEW_ROLE, "the scheduler's new role")
         except scheduler.exceptions.ConflictException:
             # The answer to our own request was lost, and botocore has sent it twice; it may not show yet.
             due = look(aws, instance_id) or due

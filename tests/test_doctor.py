@@ -102,6 +102,13 @@ def wrong_trust(here):
 
 
 @contextmanager
+def free_plan(here):
+    world.fault(here.state, "free-plan")
+    yield ()
+    world.fault(here.state, "free-plan", kind="PAID")
+
+
+@contextmanager
 def no_bucket(here):
     here.client("s3").delete_bucket(Bucket="fine-tune-slm")
     yield ()
@@ -415,6 +422,7 @@ def words(*given: str):
         (no_spot, "quota", "request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF"),
         (large_image, "root disk", "box.root_gb=220"),
         (quota, "quota", "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA"),
+        (free_plan, "plan", "aws freetier upgrade-account-plan --account-plan-type PAID"),
         (expired, "credentials", "aws login"),
         (skewed, "clock", "timedatectl"),
         (far_volume, "zone", "inv down --snapshot"),

@@ -3,7 +3,7 @@
 import re
 
 from conf.finding import BROKEN, NOTE, OK, Finding
-from remote import price, volume
+from remote import capacity, price, volume
 from remote.checks.look import Look
 
 # Quotas count vCPUs of a family of types. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
@@ -42,6 +42,24 @@ def _quota(look: Look, code: str | None, market: str, verdict: str, why: str) ->
         return Finding("quota", OK, what)
     command = f"`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {needed}`"
     return Finding("quota", verdict, what, why, command)
+
+
+def plan(look: Look) -> list[Finding]:
+    """Whether the account may launch more than what is free: accounts made since July 2025 may be on AWS's Free plan."""
+    client = look.aws.client("freetier")
+    try:
+        found = client.get_account_plan_state()
+    except client.exceptions.ResourceNotFoundException:  # an account from before there were plans
+        return [Finding("plan", OK, "none: the account is older than AWS's plans")]
+    if found.get("accountPlanType") != "FREE":
+        return [Finding("plan", OK, "paid")]
+    kind = look.run.box.instance_type
+    if look.kind is None or look.kind.get("FreeTierEligible"):
+        return [Finding("plan", OK, f"free, and so is a {kind}")]
+    left = found.get("accountPlanRemainingCredits", {}).get("amount")
+    what = f"the account is on AWS's Free plan, which launches no {kind}" + ("" if left is None else f"; ${left:.0f} of credits are left")
+    why = "`up` would be refused; the paid plan keeps your credits, and AWS charges what goes beyond them"
+    return [Finding("plan", BROKEN, what, why, capacity.UPGRADE)]
 
 
 def offered(look: Look) -> list[Finding]:

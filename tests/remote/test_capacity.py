@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from conf.problem import Problem
+from remote import aws as calls
 from remote import box, capacity, permissions, volume
 from remote.aws import Aws
 from remote.checks import market
@@ -44,6 +45,45 @@ def had(account, wanted, volume_zone: str | None = None) -> dict:
 
 def described(account, instance_id: str) -> dict:
     return account.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+
+
+def test_an_account_on_the_free_plan_is_told_so_with_the_command_that_changes_it(account, settings):
+    world.fault(state(account), "free-plan")
+    try:
+        with pytest.raises(Problem, match="on AWS's Free plan, which launches no g6.2xlarge") as told:
+            had(account, settings().box)
+    finally:
+        world.fault(state(account), "free-plan", kind="PAID")
+    assert "`aws freetier upgrade-account-plan --region us-east-1 --account-plan-type PAID`" in told.value.hint
+
+
+def test_a_role_that_was_made_just_now_is_waited_for(account, settings, capsys, monkeypatch):
+    iam = account.client("iam")
+    iam.create_instance_profile(InstanceProfileName="newborn")
+    iam.add_role_to_instance_profile(InstanceProfileName="newborn", RoleName="fine-tune-slm-box")
+    monkeypatch.setattr(calls.time, "sleep", lambda seconds: world.forward(state(account), 2))
+    world.fault(state(account), "role-late", seconds=5)
+    ec2, tried = account.client("ec2"), []
+
+    def launch(zone: str, market: dict) -> str:
+        tried.append(zone)
+        image = account.client("ssm").get_parameter(Name=settings().box.ami)["Parameter"]["Value"]
+        asked = {"ImageId": image, "InstanceType": "g6.2xlarge", "MinCount": 1, "MaxCount": 1}
+        return ec2.run_instances(**asked, IamInstanceProfile={"Name": "newborn"})["Instances"][0]["InstanceId"]
+
+    assert capacity.launched(account, settings().box, "us-east-1a", launch).startswith("i-")
+    assert set(tried) == {"us-east-1a"} and len(tried) > 1
+    assert capsys.readouterr().err.count("AWS does not see the box's new role yet") == 1
+    monkeypatch.setattr(calls, "PROPAGATION", 0)
+    world.fault(state(account), "role-late", seconds=3600)
+    iam.create_instance_profile(InstanceProfileName="never")
+    with pytest.raises(ClientError, match="Invalid IAM Instance Profile name"):
+        capacity.launched(account, settings().box, "us-east-1a", lambda zone, market: missing(ec2, settings().box.ami, account))
+
+
+def missing(ec2, ami: str, account) -> str:
+    image = account.client("ssm").get_parameter(Name=ami)["Parameter"]["Value"]
+    return ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, IamInstanceProfile={"Name": "never"})["Instances"][0]["InstanceId"]
 
 
 def test_a_zone_without_room_is_passed_over(account, settings):

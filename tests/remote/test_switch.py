@@ -1,10 +1,15 @@
 """The schedule that stops a box from outside: armed once a start, and it says so where another time was meant."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from conf.problem import Problem
+from remote import aws as calls
 from remote import switch
+from twin import world
 
 
 @pytest.fixture
@@ -27,3 +32,22 @@ def test_a_schedule_that_was_made_and_does_not_show_yet_is_no_traceback(aws, arm
     monkeypatch.setattr(switch, "look", lambda aws, instance_id: None)
     stops = datetime.strptime(switch.arm(aws, armed, 12)["stops_at"], switch.SHOWN).replace(tzinfo=UTC)
     assert abs(stops - datetime.now(UTC) - timedelta(hours=12) - switch.GRACE) < timedelta(minutes=1)
+
+
+def test_the_schedule_waits_for_a_role_that_was_made_just_now(aws, monkeypatch, capsys):
+    """`inv init up`: IAM shows a new role to other services after a while only."""
+    iam, state = aws.client("iam"), Path(aws.cloud.state)
+    trust = iam.get_role(RoleName="fine-tune-slm-scheduler")["Role"]["AssumeRolePolicyDocument"]
+    iam.create_role(RoleName="newborn", AssumeRolePolicyDocument=json.dumps(trust))
+    monkeypatch.setattr(aws.cloud, "scheduler_role", "newborn")
+    monkeypatch.setattr(calls.time, "sleep", lambda seconds: world.forward(state, 2))
+    world.fault(state, "role-late", seconds=5)
+    switch.arm(aws, "i-0new", 12)
+    assert capsys.readouterr().err.count("AWS does not see the scheduler's new role yet") == 1
+    switch.disarm(aws, "i-0new")
+    monkeypatch.setattr(calls, "PROPAGATION", 0)
+    world.fault(state, "role-late", seconds=36000)
+    with pytest.raises(Problem, match="nothing would stop i-0new from outside") as told:
+        switch.arm(aws, "i-0new", 12)
+    assert "`inv down` stops it" in told.value.hint
+    world.fault(state, "role-late", seconds=0)
