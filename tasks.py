@@ -313,7 +313,11 @@ def policy(c, who="laptop"):
     from remote import permissions
 
     run = settings(c, fetch=parameters_for_anyone)
-    rehearsed(c, f"call   Print the policy of {who}") or print(json.dumps(permissions.policy(account(run), who), indent=2))
+    if rehearsed(c, f"call   Print the policy of {who}"):
+        return
+    document = permissions.policy(account(run), who)
+    print(json.dumps(document, indent=2))
+    print(permissions.where_to(who, document), file=sys.stderr)
 
 
 @task

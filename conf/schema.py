@@ -2,11 +2,14 @@
 
 import ipaddress
 import math
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
+
+GITHUB = r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+|[A-Za-z0-9-]+@[0-9]+/[A-Za-z0-9._-]+@[0-9]+"  # a repository, as GitHub lets one name it
 
 
 class Kind(Enum):
@@ -243,13 +246,15 @@ class Cloud:
     hub_repository: str | None = MISSING  # where `publish.repository` is null
     log_group: str = MISSING
     log_stream_prefix: str = MISSING  # a run's log stream is PREFIX/RUN
-    github: str | None = MISSING  # OWNER/NAME whose image workflow may push to the repository
+    github: str | None = MISSING  # OWNER/NAME, or OWNER@ID/NAME@ID, whose image workflow may push to the repository
     budget_usd: int = MISSING  # a month, of the whole account, for the budget that `inv init` makes; 0 for none
     budget_email: str | None = MISSING  # who hears when 80 percent of it are spent
 
     def __post_init__(self):
         if self.budget_usd < 0:
             raise ValueError(f"cloud.budget_usd is {self.budget_usd}; use 0 or more")
+        if self.github and not re.fullmatch(GITHUB, self.github):  # `*` and `?` would let in other repositories
+            raise ValueError(f"cloud.github is {self.github!r}; use OWNER/NAME, or OWNER@ID/NAME@ID with GitHub's own numbers of both")
         for name, value in self.build_args.items():
             if not f"{name}{value}".isprintable() or " " in f"{name}{value}":
                 raise ValueError(f"cloud.build_args.{name} is {value!r}; use a value without spaces")

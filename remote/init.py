@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from conf import load, schema, secret
@@ -28,6 +29,7 @@ ABSENT = ("404", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException", 
 GITHUB = "token.actions.githubusercontent.com"
 NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text(encoding="utf-8"))  # in Parameter Store, that the stack makes
 PARAMETER = "AWS::SSM::Parameter"
+AGAIN = 30  # seconds: "wait for at least 30 seconds to create a parameter with the same name" (API, DeleteParameter)
 KEPT = f"{ROOT}init/kept"  # in Parameter Store: what was there by hand, while nothing else there says it
 # What a resource is called, where CloudFormation knows no id of it yet: the template's parameter that says so.
 CALLED = {
@@ -69,7 +71,7 @@ def survey(aws: Aws, run: schema.Run) -> dict:
     if wanted["MakeInstanceProfile"] == "no":
         _hands_out(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
-    left = [] if made.made else _by_hand(aws)
+    left = _by_hand(aws, made)
     given = {entry["Name"].removeprefix(ROOT): entry["Value"] for entry in left}
     wanted |= {parameter: given[name] for name, parameter in stack.BY_HAND.items() if name in given}
     return {"wanted": wanted, "adopted": adopted, "left": left}
@@ -81,13 +83,12 @@ def kept(ssm) -> dict[str, str]:
     return json.loads(found[0]["Value"]) if found else {}
 
 
-def _by_hand(aws: Aws) -> list[dict]:
-    """What Parameter Store has already of the names that the stack makes, or had before an `init` that was killed."""
-    there = [entry for entry in _parameters(aws) if entry["Name"] in NAMES]
-    names = {entry["Name"] for entry in there}
-    left = there + [
-        {"Name": name, "Value": value, "Type": "String"} for name, value in kept(aws.client("ssm")).items() if name not in names
-    ]
+def _by_hand(aws: Aws, made: stack.Stack) -> list[dict]:
+    """What Parameter Store has already of the names that the stack makes yet, or had before an `init` that was killed."""
+    wanted = set(NAMES) - set(made.resources.values())
+    there = [entry for entry in _parameters(aws) if entry["Name"] in wanted]
+    gone = wanted - {entry["Name"] for entry in there}
+    left = there + [{"Name": name, "Value": value, "Type": "String"} for name, value in kept(aws.client("ssm")).items() if name in gone]
     if other := [entry for entry in left if entry["Type"] != "String"]:
         name, kind = other[0]["Name"], other[0]["Type"]
         again = f"`aws ssm delete-parameter --name {name}`, then `aws ssm put-parameter --type String --name {name} --value VALUE`"
@@ -107,7 +108,8 @@ def _hands_out(aws: Aws, cloud: schema.Cloud) -> None:
 
 def propose(aws: Aws, wanted: dict, adopted: list, left: list, token: Path | None) -> dict:
     """Ask CloudFormation what would change, and show it."""
-    change_set, changes = stack.propose(aws, wanted)
+    # CloudFormation takes no change set that makes names which are there: they are out of its way before the one that is carried out.
+    change_set, changes = stack.propose(aws, wanted, validate=not left)
     for what in adopted:
         _say(f"  = {what}: is there, is used as it is, and is neither changed nor removed")
     made = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
@@ -135,20 +137,27 @@ def agree(aws: Aws, change_set: str, changes: list, yes: bool) -> dict:
 
 def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
     """Let CloudFormation make the changes, and wait."""
-    ssm = aws.client("ssm")
-    try:
-        if left:  # a laptop that dies now must not take the only copy with it
-            values = {entry["Name"]: entry["Value"] for entry in left}
-            ssm.put_parameter(Name=KEPT, Value=json.dumps(values), Type="String", Overwrite=True)
-        for entry in left:  # made by hand before; a stack cannot make what is there
-            with contextlib.suppress(ssm.exceptions.ParameterNotFound):
-                ssm.delete_parameter(Name=entry["Name"])
+    if not left:
         stack.execute(aws, change_set)
+        return {}
+    ssm, values = aws.client("ssm"), {entry["Name"]: entry["Value"] for entry in left}
+    try:
+        # A laptop that dies from now on must not take the only copy with it.
+        ssm.put_parameter(Name=KEPT, Value=json.dumps(values), Type="String", Overwrite=True)
+        for name in values:
+            with contextlib.suppress(ssm.exceptions.ParameterNotFound):
+                ssm.delete_parameter(Name=name)
+        _until_they_may_be_made_again()
+        stack.execute(aws, stack.propose(aws, wanted)[0])
     except BaseException:
-        if left:
-            _put_back(aws, left)
+        _put_back(aws, left)
         raise
     return {}
+
+
+def _until_they_may_be_made_again() -> None:
+    _say(f"  {AGAIN} seconds, until Parameter Store may make these names again")
+    time.sleep(AGAIN)
 
 
 def _put_back(aws: Aws, left: list) -> None:
@@ -157,6 +166,7 @@ def _put_back(aws: Aws, left: list) -> None:
     ssm, missing = aws.client("ssm"), list(left)
     try:
         stack.settled(aws)
+        _until_they_may_be_made_again()
         for entry in left:
             with contextlib.suppress(ssm.exceptions.ParameterAlreadyExists):
                 ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type="String")
@@ -236,7 +246,7 @@ def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
     facts, found = survey(aws, run), stack.find(aws)
     made = _written(folder, found, facts["wanted"])
-    commands = handed_over(made, aws.cloud.region, found)
+    commands = handed_over(made, aws.cloud.region, found, [entry["Name"] for entry in facts["left"]])
     if found.status == "ROLLBACK_COMPLETE":
         print(f"nothing was changed. A stack whose making failed stands in the way ({found.status}): it holds nothing, and `inv init`")
         print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
@@ -258,8 +268,8 @@ def _written(folder: Path, found: stack.Stack, wanted: dict) -> Path:
     return made
 
 
-def handed_over(folder: Path, region: str, found: stack.Stack) -> str:
-    """The commands that do what `inv init` would, for who may."""
+def handed_over(folder: Path, region: str, found: stack.Stack, left: list[str]) -> str:
+    """The commands that do what `inv init` would, for who may; the values of names that are in the way are in parameters.json."""
     which = f"--region {region} --stack-name {stack.NAME} --change-set-name init"
     template, given = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
     # Without the tags that `init` gives, it would find them missing, and have something to do again.
@@ -270,6 +280,8 @@ def handed_over(folder: Path, region: str, found: stack.Stack) -> str:
         f"`aws cloudformation create-change-set {which} {capable} {files}`",
         f"`aws cloudformation execute-change-set {which}`",
     ]
+    tens = [left[start : start + 10] for start in range(0, len(left), 10)]  # as many as one call takes
+    commands = [*(f"`aws ssm delete-parameters --region {region} --names {' '.join(ten)}`" for ten in tens), *commands]
     if found.status == "ROLLBACK_COMPLETE":
         commands.insert(0, f"`aws cloudformation delete-stack --region {region} --stack-name {stack.NAME}`")
     return ", then ".join(commands)

@@ -11,7 +11,7 @@ from conf import schema
 from conf.problem import Problem
 from remote import setup_rights
 from remote.aws import Aws, may_not
-from remote.statement import Place, Statement, document, together
+from remote.statement import INLINE, MANAGED, Place, Statement, document, size, together
 
 MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
 BORN = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
@@ -64,6 +64,18 @@ def policy(aws: Aws, who: str) -> dict:
     if who not in known:
         raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(known)}")
     return known[who]
+
+
+def where_to(who: str, policy: dict) -> str:
+    """In which kind of policy IAM takes it, and the command that makes one."""
+    length = size(policy)
+    if length > MANAGED:
+        what = f"this policy has {length:,} characters, and IAM takes {MANAGED:,} in one"
+        raise Problem(what, "shorter names of bucket, prefix, roles, repository or secret; or divide its statements among two", "refused")
+    small = [f"a {kind} ({most:,})" for kind, most in INLINE.items() if length > most]
+    not_inline = f"; it is too long for an inline policy of {' or '.join(small)}" if small else ""
+    command = f"`aws iam create-policy --policy-name fine-tune-slm-{who} --policy-document file://{who}.json`"
+    return f"{length:,} of the {MANAGED:,} characters that a managed policy may have{not_inline}: {command}, then attach it"
 
 
 def _documents(at: Place) -> dict[str, dict]:
@@ -212,7 +224,7 @@ def _reading(at: Place) -> list[Statement]:
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),
-        Statement("Quotas", "`doctor`", ("servicequotas:GetServiceQuota",)),
+        Statement("Quotas", "`doctor`", ("servicequotas:GetServiceQuota", "freetier:GetAccountPlanState")),
         Statement("LookForLogs", "`doctor`", ("logs:DescribeLogGroups",)),
     ]
 

@@ -10,6 +10,9 @@ from remote.statement import Place, Statement
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-calledvia
 THROUGH_STACK = {"ForAnyValue:StringEquals": {"aws:CalledVia": ["cloudformation.amazonaws.com"]}}
+THROUGH_STACK_TOO = {
+    "ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}
+}  # likewise, and never put together with it
 SCHEMAS = "https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html"
 STACK = "fine-tune-slm"
 NAMES = ("ssm:DeleteParameter", "ssm:PutParameter")
@@ -24,7 +27,7 @@ class Made:
     service: str
     resources: tuple[str, ...]
     called: str
-    implied: str = ""  # as the type's schema has it, where no emulation asks: tags that a stack hands on, and reading back
+    implied: str = ""  # as the type's schema has it, where no call of ours asks: tags that a stack hands on, reading back, other changes
 
     def statements(self) -> list[Statement]:
         why = f"CloudFormation makes, changes and removes {self.type}"
@@ -39,12 +42,12 @@ class Made:
 
 def setup(at: Place) -> list[Statement]:
     """What the account's owner calls to make it ready, and to leave it."""
-    return [*_stack(at), *_looking(at), *_leaving(at), *(one for made in _made(at) for one in made.statements())]
+    return [*_stack(at), *_looking(at), *_leaving(at), *(one for made in _made(at) for one in made.statements()), *_listing(at)]
 
 
 def _stack(at: Place) -> list[Statement]:
     changes = ("CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet", "DeleteChangeSet")
-    stacks = ("DescribeStacks", "ListStackResources", "DescribeStackEvents", "DeleteStack")
+    stacks = ("DescribeStacks", "ListStackResources", "DescribeStackEvents", "DescribeEvents", "DeleteStack")
     actions = tuple(f"cloudformation:{name}" for name in (*changes, *stacks))
     return [Statement("Stack", "`init` and `destroy` go through one stack", actions, (at.arn("cloudformation", f"stack/{STACK}/*"),))]
 
@@ -72,6 +75,23 @@ def _leaving(at: Place) -> list[Statement]:
     ]
 
 
+def _listing(at: Place) -> list[Statement]:
+    """What CloudFormation's handlers ask for besides, about nothing that has a name of ours."""
+    lists = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
+    views, profiles = (
+        f"arn:{at.partition}:{rest}/*" for rest in (f"billing::{at.account}:billingview", f"iam::{at.account}:instance-profile")
+    )
+
+    def implied(sid: str, actions: tuple[str, ...], resources: tuple[str, ...] = ("*",)) -> Statement:
+        return Statement(sid, "CloudFormation's handlers look", actions, resources, THROUGH_STACK_TOO, SCHEMAS)
+
+    return [
+        implied("Lists", (*lists, "logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")),
+        implied("ListProfiles", ("iam:ListInstanceProfiles",), (profiles,)),
+        implied("BillingView", ("billing:GetBillingViewData",), (views,)),
+    ]
+
+
 def _made(at: Place) -> list[Made]:
     roles = tuple(at.role(name) for name in (at.cloud.box_role, at.cloud.scheduler_role, "fine-tune-slm-github"))
     group, templates = (at.arn("ec2", f"{kind}/*") for kind in ("security-group", "launch-template"))
@@ -84,16 +104,19 @@ def _made(at: Place) -> list[Made]:
             (at.bucket,),
             "CreateBucket PutEncryptionConfiguration PutBucketVersioning PutBucketOwnershipControls PutBucketPublicAccessBlock "
             "PutLifecycleConfiguration PutBucketTagging",
-            "GetEncryptionConfiguration GetBucketVersioning GetBucketOwnershipControls GetLifecycleConfiguration",
+            # To read it back it reads all that a bucket may have.
+            "GetBucket* GetA*Configuration GetEncryptionConfiguration GetI*Configuration GetLifecycleConfiguration GetMetricsConfiguration "
+            "GetReplicationConfiguration "
+            "ListTagsForResource TagResource UntagResource",
         ),
-        Made("MakeBucketPolicy", "AWS::S3::BucketPolicy", "s3", (at.bucket,), "PutBucketPolicy", "GetBucketPolicy"),
+        Made("MakeBucketPolicy", "AWS::S3::BucketPolicy", "s3", (at.bucket,), "PutBucketPolicy", "GetBucketPolicy DeleteBucketPolicy"),
         Made(
             "MakeRepository",
             "AWS::ECR::Repository",
             "ecr",
             (at.images,),
             "CreateRepository PutLifecyclePolicy PutImageScanningConfiguration PutImageTagMutability DeleteRepository",
-            "TagResource GetLifecyclePolicy GetRepositoryPolicy ListTagsForResource",
+            "TagResource UntagResource GetLifecyclePolicy DeleteLifecyclePolicy GetRepositoryPolicy ListTagsForResource",
         ),
         Made(
             "MakeLogGroup",
@@ -101,7 +124,7 @@ def _made(at: Place) -> list[Made]:
             "logs",
             logs,
             "CreateLogGroup PutRetentionPolicy DeleteLogGroup",
-            "TagResource ListTagsForResource",
+            "TagResource UntagResource ListTagsForResource DeleteRetentionPolicy GetDataProtectionPolicy",
         ),
         Made(
             "MakeRoles",
@@ -109,7 +132,7 @@ def _made(at: Place) -> list[Made]:
             "iam",
             roles,
             "CreateRole UpdateAssumeRolePolicy PutRolePolicy DeleteRolePolicy DeleteRole ListRolePolicies ListAttachedRolePolicies",
-            "GetRole GetRolePolicy TagRole",
+            "GetRole GetRolePolicy TagRole UntagRole UpdateRole UpdateRoleDescription",
         ),
         Made(
             "MakeProfile",
@@ -124,7 +147,8 @@ def _made(at: Place) -> list[Made]:
             "iam",
             (f"arn:{at.partition}:iam::{at.account}:oidc-provider/token.actions.githubusercontent.com",),
             "CreateOpenIDConnectProvider DeleteOpenIDConnectProvider",
-            "GetOpenIDConnectProvider TagOpenIDConnectProvider",
+            "GetOpenIDConnectProvider TagOpenIDConnectProvider UntagOpenIDConnectProvider ListOpenIDConnectProviderTags "
+            "AddClientIDToOpenIDConnectProvider RemoveClientIDFromOpenIDConnectProvider",
         ),
         Made(
             "MakeNetwork",
@@ -132,6 +156,7 @@ def _made(at: Place) -> list[Made]:
             "ec2",
             (group, at.arn("ec2", "vpc/*")),
             "CreateSecurityGroup CreateTags AuthorizeSecurityGroupEgress RevokeSecurityGroupEgress DeleteSecurityGroup",
+            "DeleteTags UpdateSecurityGroupRuleDescriptionsEgress",
         ),
         # DescribeSecurityGroups every day takes, too.
         Made(
@@ -140,7 +165,7 @@ def _made(at: Place) -> list[Made]:
             "ec2",
             (templates,),
             "CreateLaunchTemplate DeleteLaunchTemplate",
-            "CreateLaunchTemplateVersion CreateTags",
+            "CreateLaunchTemplateVersion CreateTags DeleteTags",
         ),
         Made(
             "MakeNames",
@@ -148,15 +173,22 @@ def _made(at: Place) -> list[Made]:
             "ssm",
             at.names,
             "",
-            "AddTagsToResource ListTagsForResource",
+            "AddTagsToResource RemoveTagsFromResource ListTagsForResource",
         ),
-        Made("MakeSecret", "AWS::SecretsManager::Secret", "secretsmanager", (at.secret,), "CreateSecret DeleteSecret", "TagResource"),
+        Made(
+            "MakeSecret",
+            "AWS::SecretsManager::Secret",
+            "secretsmanager",
+            (at.secret,),
+            "CreateSecret DeleteSecret",
+            "UpdateSecret TagResource UntagResource",
+        ),
         Made(
             "MakeBudget",
             "AWS::Budgets::Budget",
             "budgets",
             (f"arn:{at.partition}:budgets::{at.account}:budget/{STACK}*",),  # the name ends with who hears of it
             "ModifyBudget",
-            "ViewBudget TagResource ListTagsForResource",
+            "ViewBudget TagResource UntagResource ListTagsForResource",
         ),
     ]

@@ -2,12 +2,13 @@
 
 import sys
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws import Aws, in_region, region
+from remote.aws import Aws, in_region, may_not, region
 
 NAME = "fine-tune-slm"
 TEMPLATE = Path(__file__).with_name("stack.yaml")
@@ -99,10 +100,25 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "BudgetUsd": cloud.budget_usd,
         "BudgetEmail": cloud.budget_email,
         "GithubRepository": cloud.github,
+        "GithubSubject": subjects(cloud.github)[0],
+        "GithubSubjectById": subjects(cloud.github)[1],
         "ImageDigest": cloud.image_digest,
         **UNSAID,
     }
     return {name: "none" if value is None else str(value) for name, value in values.items()}
+
+
+def subjects(github: str | None) -> tuple[str | None, str | None]:
+    """What GitHub writes into the token of a workflow on the main branch: as it always did, and for repositories made since 2026-07-15.
+
+    The new form has numbers, which only who looks them up knows: https://github.com/aws-actions/configure-aws-credentials/issues/1888
+    """
+    if not github:
+        return None, None
+    (owner, name), branch = github.split("/"), "ref:refs/heads/main"
+    if "@" in github:
+        return (f"repo:{github}:{branch}",) * 2
+    return f"repo:{github}:{branch}", f"repo:{owner}@*/{name}@*:{branch}"
 
 
 def account(run: schema.Run) -> dict:
@@ -121,8 +137,11 @@ def names_of_a_new_account(cloud: dict) -> dict[str, str]:
     return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": where}
 
 
-def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
-    """A change set that makes the stack what it should be: its id, and what it would do; no id when there is nothing to do."""
+def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[str, list[dict]]:
+    """A change set that makes the stack what it should be: its id, and what it would do; no id when there is nothing to do.
+
+    CloudFormation validates it, and refuses one that makes what is there already; what is only to be looked at need not be validated.
+    """
     client, found = aws.client("cloudformation"), find(aws)
     if found.status == "ROLLBACK_COMPLETE":
         remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
@@ -138,6 +157,7 @@ def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
         Parameters=found.given(wanted),
         Capabilities=["CAPABILITY_NAMED_IAM"],
         Tags=[TAG],
+        **({} if validate else {"DisableValidation": True}),
     )
     pause = 0.1
     while (answer := client.describe_change_set(StackName=NAME, ChangeSetName=made["Id"]))["Status"] in (
@@ -147,12 +167,38 @@ def propose(aws: Aws, wanted: dict[str, str]) -> tuple[str, list[dict]]:
         time.sleep(pause)
         pause = min(pause * 1.5, 3)
     if answer["Status"] == "FAILED":
-        client.delete_change_set(StackName=NAME, ChangeSetName=made["Id"])
         reason = answer.get("StatusReason", "")
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:
+            client.delete_change_set(StackName=NAME, ChangeSetName=made["Id"])
             return "", []
-        raise Problem(f"CloudFormation does not take the stack: {reason}", "`aws cloudformation describe-stacks` shows it", "refused")
+        told = _refused(aws, made["Id"], reason)
+        withdraw(aws, made["Id"])
+        raise told
     return made["Id"], [entry["ResourceChange"] for entry in answer["Changes"]]
+
+
+def _refused(aws: Aws, change_set: str, reason: str) -> Problem:
+    """Why there is no such change set. Of what its validation found, its own reason names nothing; DescribeEvents does."""
+    from botocore.exceptions import ClientError
+
+    which = {"StackName": NAME, "ChangeSetName": change_set, "Filters": {"FailedEvents": True}}
+    pages = aws.client("cloudformation").get_paginator("describe_events").paginate(**which)
+    try:
+        events = [event for page in pages for event in page["OperationEvents"]]
+    except ClientError as error:
+        if not may_not(error):
+            raise
+        hint = "add what `inv policy --who setup` prints to your policy (cloudformation:DescribeEvents), then the same command says which"
+        return Problem(f"CloudFormation does not take the stack: {reason}", hint, "refused")
+    because = [f"{event.get('LogicalResourceId', NAME)}: {why}" for event in events if (why := _why(event))]
+    hint = "mend that, then run the same command again"
+    if any(event.get("ValidationName") == "NAME_CONFLICT_VALIDATION" for event in events):
+        hint = "a stack makes only what is not there: remove it, or give it another name, then run the same command again"
+    return Problem("CloudFormation does not take the stack: " + ("; ".join(because) or reason), hint, "refused")
+
+
+def _why(event: dict) -> str:
+    return event.get("ValidationStatusReason") or event.get("HookStatusReason") or event.get("ResourceStatusReason") or ""
 
 
 def withdraw(aws: Aws, change_set: str) -> None:
@@ -167,11 +213,12 @@ def withdraw(aws: Aws, change_set: str) -> None:
 
 def execute(aws: Aws, change_set: str) -> None:
     """The stack is what the change set says."""
-    client = aws.client("cloudformation")
-    client.execute_change_set(StackName=NAME, ChangeSetName=change_set)
+    client, token = aws.client("cloudformation"), uuid.uuid4().hex
+    client.execute_change_set(StackName=NAME, ChangeSetName=change_set, ClientRequestToken=token)
     status = _settled(aws, NAME)
     if status.endswith(BROKEN):
-        raise Problem(f"the stack `{NAME}` was not made: {(why := _reason(aws))}", f"{_mended(why)}, then run `inv init` again", "refused")
+        why = _reason(aws, NAME, token)
+        raise Problem(f"the stack `{NAME}` was not made: {why}", f"{_mended(why)}, then run `inv init` again", "refused")
 
 
 def at_rest(aws: Aws) -> Stack:
@@ -192,12 +239,12 @@ def settled(aws: Aws) -> str:
 
 def remove(aws: Aws, found: Stack) -> None:
     """There is no stack any more; what it retains stays."""
-    client = aws.client("cloudformation")
+    client, token = aws.client("cloudformation"), uuid.uuid4().hex
     id = client.describe_stacks(StackName=NAME)["Stacks"][0]["StackId"]
-    client.delete_stack(StackName=NAME)
+    client.delete_stack(StackName=NAME, ClientRequestToken=token)
     status = _settled(aws, id)
     if status == "DELETE_FAILED":
-        why = _reason(aws)
+        why = _reason(aws, id, token)
         raise Problem(f"the stack `{NAME}` could not be removed: {why}", f"{_mended(why)}, then run the same command again", "refused")
 
 
@@ -215,9 +262,13 @@ def _mended(why: str) -> str:
     return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "mend that"
 
 
-def _reason(aws: Aws) -> str:
-    """The first thing that failed, in CloudFormation's words."""
-    events = aws.client("cloudformation").describe_stack_events(StackName=NAME)["StackEvents"]
-    failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != NAME]
-    first = failed[-1] if failed else events[0]
-    return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', first['ResourceStatus'])}"
+def _reason(aws: Aws, stack: str, token: str) -> str:
+    """The first thing that failed since we gave CloudFormation this token, in its words: a stack keeps the events of its whole life."""
+    client = aws.client("cloudformation")
+    pages = client.get_paginator("describe_stack_events").paginate(StackName=stack)
+    ours = [event for page in pages for event in page["StackEvents"] if event.get("ClientRequestToken") == token]
+    failed = [event for event in ours if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != NAME]
+    if failed:
+        return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', failed[-1]['ResourceStatus'])}"
+    about = client.describe_stacks(StackName=stack)["Stacks"][0]
+    return about.get("StackStatusReason", about["StackStatus"])

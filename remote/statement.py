@@ -1,9 +1,14 @@
 """A line of a policy, the account that it is about, and the text that IAM takes."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 
 from conf import schema
+
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+MANAGED = 6_144  # characters of a managed policy
+INLINE = {"user": 2_048, "group": 5_120, "role": 10_240}  # of all inline policies of one of them together
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Place:
 
 
 def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
-    """The same rights in fewer words, for IAM takes 6,144 characters: what has one of these conditions is a line, and what names the same.
+    """The same rights in fewer words, for IAM takes so many: what has one of these conditions is a line, and what names the same.
 
     No action of these fits the other's resources, so that nothing more is allowed.
     """
@@ -82,8 +87,16 @@ def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
 
 
 def document(statements: list[Statement]) -> dict:
-    """The policy, ready for IAM."""
-    return {"Version": "2012-10-17", "Statement": [one.plain() for one in statements]}
+    """The policy, ready for IAM; where names in the account are so long that it takes no more, without the names of its lines."""
+    found = {"Version": "2012-10-17", "Statement": [one.plain() for one in statements]}
+    if size(found) > MANAGED:
+        found["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in found["Statement"]]
+    return found
+
+
+def size(policy: dict) -> int:
+    """Characters as IAM counts them: white space is none."""
+    return len(re.sub(r"\s", "", json.dumps(policy)))
 
 
 def line(statement: Statement, actions: list[str]) -> str:

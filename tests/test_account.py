@@ -1,5 +1,6 @@
 """From an empty account to a finished run and back: `inv init`, the chain, `inv destroy`, each of them twice."""
 
+import base64
 import json
 import shlex
 
@@ -128,9 +129,55 @@ def test_images_are_scanned_and_tags_do_not_move(fresh):
     assert (group["logGroupName"], group["retentionInDays"]) == ("/fine-tune-slm", 30)
 
 
-def test_a_workflow_of_that_repository_and_no_other_may_push(fresh):
-    trust = fresh.client("iam").get_role(RoleName="fine-tune-slm-github")["Role"]["AssumeRolePolicyDocument"]["Statement"][0]
-    assert trust["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"] == "repo:me/mine:ref:refs/heads/main"
+def push(laptop, subject: str, audience: str = "sts.amazonaws.com") -> str:
+    """What AWS says to a workflow whose token has this subject."""
+    claims = {"iss": "https://token.actions.githubusercontent.com", "aud": audience, "sub": subject}
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    asked = {"RoleArn": "arn:aws:iam::123456789012:role/fine-tune-slm-github", "RoleSessionName": "push"}
+    try:
+        found = laptop.client("sts").assume_role_with_web_identity(**asked, WebIdentityToken=f"e30.{body}.c2ln")
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return found["AssumedRoleUser"]["Arn"].split(":")[-1]
+
+
+LET_IN = "assumed-role/fine-tune-slm-github/push"
+
+
+@pytest.mark.parametrize("subject", ["repo:me/mine:ref:refs/heads/main", "repo:me@1234/mine@5678:ref:refs/heads/main"])
+def test_a_workflow_of_that_repository_may_push_in_both_forms_of_githubs_subject(fresh, subject):
+    """configure-aws-credentials issue 1888: repositories made since 2026-07-15 send the second."""
+    assert push(fresh, subject) == LET_IN
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "repo:me/mine:ref:refs/heads/other",  # another branch
+        "repo:me/mine:pull_request",
+        "repo:me@1/mine@2:pull_request",
+        "repo:me@1/mine@2:ref:refs/heads/main-2",
+        "repo:me@1/mine@2:ref:refs/tags/main",
+        "repo:me@1/mine@2:environment:main",
+        "repo:me/mine2:ref:refs/heads/main",  # another repository, another owner
+        "repo:me@1/mine2@2:ref:refs/heads/main",
+        "repo:me@1/not-mine@2:ref:refs/heads/main",
+        "repo:me-too@1/mine@2:ref:refs/heads/main",
+        "repo:you/me@1/mine@2:ref:refs/heads/main",
+        "repo:me2/mine:ref:refs/heads/main",
+        "repo:you@1/me@2:ref:refs/heads/me/mine:ref:refs/heads/main",
+        # Another repository of the same owner, which may choose the claims of its subject and what it calls its workflow.
+        "repo:me@1/other@2:workflow:x/mine@3:ref:refs/heads/main",
+        "repo:me@1/other@2:environment:/mine@3:ref:refs/heads/main",
+        "repo:me@1/other@2:job_workflow_ref:me/mine@3:ref:refs/heads/main",
+    ],
+)
+def test_no_other_workflow_may(fresh, subject):
+    assert push(fresh, subject) == "AccessDenied"
+
+
+def test_a_token_for_somebody_else_is_none_for_us(fresh):
+    assert push(fresh, "repo:me/mine:ref:refs/heads/main", audience="https://github.com/me") == "InvalidIdentityToken"
 
 
 def test_the_token_is_in_the_secret_and_nowhere_else(fresh):
@@ -240,6 +287,7 @@ secrets/hf-token-name odd/token, secrets/aws-credentials-name odd/credentials, s
 cloudwatch/log-group /odd, cloudwatch/log-stream-prefix odd, output/hf-repo me/odd, aws/region us-east-1"""
 
 
+@pytest.mark.slow  # half a minute, in which Parameter Store would not make the names again
 def test_all_names_of_the_seed_that_were_put_there_by_hand_keep_their_values(tmp_path):
     from twin import world
 
@@ -263,6 +311,7 @@ def test_all_names_of_the_seed_that_were_put_there_by_hand_keep_their_values(tmp
         world.stop(laptop.state)
 
 
+@pytest.mark.slow  # likewise
 def test_what_an_account_has_already_is_used_and_survives(fresh):
     """The names of somebody who made it all by hand."""
     s3, ssm, iam = fresh.client("s3"), fresh.client("ssm"), fresh.client("iam")

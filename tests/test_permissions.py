@@ -15,9 +15,10 @@ from parliament import analyze_policy_string, iam_definition
 from whole_account import Story, snapshot
 
 from conf import load
+from conf.problem import Problem
 from remote import permissions, setup_rights, stack
-from remote.statement import Place, document, together
-from twin import policy, templates, world
+from remote.statement import INLINE, Place, document, size, together
+from twin import handlers, policy, policy_sizes, templates, world
 from twin.machine import ground
 
 RUN = load.load(["cloud=twin"], local=Path("none"))
@@ -26,11 +27,14 @@ AT = Place("aws", world.ACCOUNT, RUN.cloud, world.CALLER)
 LAPTOP, SETUP, BOX = permissions.laptop(AT), setup_rights.setup(AT), permissions.box(AT)
 # Asked only when the answer to a send was lost or nobody waits for the command any more (remote/ssm.py), or a stack could not be made.
 RARE = {("Answers", "ssm:ListCommands"), ("Answers", "ssm:CancelCommand"), ("Stack", "cloudformation:DescribeStackEvents")}
+RARE |= {("Stack", "cloudformation:DescribeEvents")}
 RARE |= {("UseCopy", "ec2:CreateVolume")}  # by hand, with the commands that remote/capacity.py prints: its test enforces the policy
 RARE |= {("UseBox", "ec2:RebootInstances")}  # of a silent agent's box: tests/remote/test_silent_agent.py enforces the policy
 SSHD = ground.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
     RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}
+# Newer than what the linter knows of: https://docs.aws.amazon.com/service-authorization/latest/reference/ has each.
+NEWER = ("cloudformation:DescribeEvents", "freetier:GetAccountPlanState", "billing:GetBillingViewData")
 SPOT = ("box.spot=true",)
 GIVEN = ("cloud.budget_usd=40", "cloud.github=me/mine")
 
@@ -159,7 +163,7 @@ def test_without_one_line_of_the_boxs_the_chain_fails_with_a_sentence(laptop, ac
     assert action.split(":")[1] in done.stderr and "hint: " in done.stderr
 
 
-@pytest.mark.parametrize("action", ["cloudformation:CreateChangeSet", "iam:CreateRole", "ssm:PutParameter"])
+@pytest.mark.parametrize("action", ["cloudformation:CreateChangeSet", "iam:CreateRole", "ssm:PutParameter", "logs:GetDataProtectionPolicy"])
 def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(empty, action):
     world.enforce(empty.state, [POLICIES["laptop"], without("setup", action)])
     done = empty.inv("init", "--yes", overrides=GIVEN, ok=False)
@@ -176,8 +180,10 @@ def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_no
 def test_the_linter_finds_nothing(who):
     # Making policies is what setup is for; and each of its lines is about one bucket, three roles, and through CloudFormation only.
     meant = {"RESOURCE_POLICY_PRIVILEGE_ESCALATION", "PRIVILEGE_ESCALATION"} if who == "setup" else set()
-    found = [one for one in analyze_policy_string(json.dumps(POLICIES[who])).findings if one.issue not in meant | {"RESOURCE_MISMATCH"}]
-    assert found == []
+    said = analyze_policy_string(json.dumps(POLICIES[who])).findings
+    unknown = {one.detail for one in said if one.issue == "UNKNOWN_ACTION"}
+    assert all(any(action.split(":")[1] in str(detail) or action in str(detail) for action in NEWER) for detail in unknown), unknown
+    assert [one for one in said if one.issue not in meant | {"RESOURCE_MISMATCH", "UNKNOWN_ACTION"}] == []
     # It looks at one statement at a time; here an action may have its resources in several.
     for one in analyze_policy_string(json.dumps(POLICIES[who])).findings:
         for lack in one.detail if one.issue == "RESOURCE_MISMATCH" else []:
@@ -197,12 +203,39 @@ def test_everything_is_named_only_where_nothing_can_be(who):
             assert [action for action in line["Action"] if kinds.get(action.lower())] == [], line
 
 
+SSO = f"arn:aws:iam::{world.ACCOUNT}:role/aws-reserved/sso.amazonaws.com/ap-southeast-2/AWSReservedSSO_PowerUserAccess_0123456789abcdef"
+USUAL = {"region": "ap-southeast-2", "bucket": f"fine-tune-slm-{world.ACCOUNT}-ap-southeast-2"}
+# A bucket's name has 63 characters at most, a role's 64; nobody is expected to use the 512 of a log group.
+ROLES = {"box_role": "r" * 64, "scheduler_role": "s" * 64, "instance_profile": "p" * 64}
+LONGEST = ROLES | {
+    "bucket": "b" * 63,
+    "prefix": "x" * 32,
+    "repository": f"team/{'i' * 59}",
+    "hub_secret": "h" * 64,
+    "log_group": f"/{'l' * 63}",
+}
+
+
+@pytest.mark.parametrize("names", [USUAL, USUAL | LONGEST], ids=["usual", "longest"])
 @pytest.mark.parametrize("who", sorted(POLICIES))
-def test_policies_fit_into_what_iam_takes(who):
-    """A managed policy has 6,144 characters at most, not counting white space; an account's own names are longer than the emulated ones."""
-    cloud = replace(RUN.cloud, region="ap-southeast-2", bucket=f"fine-tune-slm-{world.ACCOUNT}-ap-southeast-2")
-    login = f"arn:aws:iam::{world.ACCOUNT}:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_PowerUserAccess_0123456789abcdef"
-    assert len(json.dumps(permissions.roles(cloud, world.ACCOUNT, login)[who], separators=(",", ":"))) <= 6144
+def test_policies_fit_into_what_iam_takes(who, names):
+    """An account's own names are longer than the emulated ones."""
+    policy = permissions.roles(replace(RUN.cloud, **names), world.ACCOUNT, SSO)[who]
+    assert policy_sizes.size(json.dumps(policy)) == size(policy) <= policy_sizes.MANAGED
+    if who in ("box", "scheduler", "workflow"):  # stack.yaml has them as the only inline policy of a role
+        assert size(policy) <= policy_sizes.INLINE["Role"]
+
+
+def test_who_prints_a_policy_is_told_what_kind_of_policy_takes_it():
+    said = permissions.where_to("laptop", POLICIES["laptop"])
+    assert "a managed policy" in said and "an inline policy of a user (2,048) or a group (5,120):" in said
+    assert "`aws iam create-policy --policy-name fine-tune-slm-laptop --policy-document file://laptop.json`" in said
+    assert "inline" not in permissions.where_to("scheduler", POLICIES["scheduler"])
+    with pytest.raises(Problem, match="IAM takes 6,144 in one"):
+        permissions.where_to(
+            "laptop", permissions.roles(replace(RUN.cloud, log_group="l" * 512, prefix="x" * 900), world.ACCOUNT, SSO)["laptop"]
+        )
+    assert {"User": 2048, "Group": 5120, "Role": 10240} == policy_sizes.INLINE == {k.title(): most for k, most in INLINE.items()}
 
 
 SHORTENED = [(LAPTOP, (permissions.MINE, permissions.BORN)), (SETUP, (setup_rights.THROUGH_STACK,))]
@@ -259,6 +292,36 @@ def test_what_cloudformation_may_call_for_a_type_is_what_the_types_own_schema_li
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
     for made in setup_rights._made(AT):
-        handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", made.type).schema["handlers"]
-        listed = {action for handler in handlers.values() for action in handler["permissions"]}
-        assert set(made.actions(f"{made.called} {made.implied}")) <= listed, made.type
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", made.type).schema
+        listed = {action for handler in schema["handlers"].values() for action in handler["permissions"]}
+        for action in made.actions(f"{made.called} {made.implied}"):
+            assert fnmatch.filter(listed, action), (made.type, action)
+
+
+def resources() -> dict[str, dict]:
+    """All that the template may make, with the properties that it gives."""
+    given = stack.parameters(RUN) | {"GithubRepository": "me/mine", "AWS::Region": RUN.cloud.region, "AWS::AccountId": world.ACCOUNT}
+    yes = {"BudgetUsd": "40", "BudgetEmail": "me@example.com", "Vpc": "vpc-1"}
+    template = templates.read(stack.TEMPLATE.read_text())
+    yes |= {name: "yes" for name in template["Parameters"] if name.startswith("Make")}
+    known = given | yes | {"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
+    called = {"DataBucket": RUN.cloud.bucket}
+    scope = templates.Scope(known, template["Conditions"], lambda name: called.get(name, name), lambda name, part: name)
+    return {name: about | {"Properties": scope.resolve(about["Properties"])} for name, about in template["Resources"].items()}
+
+
+def denied(documents: list[dict]) -> set[str]:
+    """What handlers ask for, to make, read, change, remove and list what the template makes, and are not allowed."""
+    return {
+        f"{asked.action} for {about['Type']}"
+        for about in resources().values()
+        for handler in handlers.HANDLERS[about["Type"]]
+        for asked in handlers.wanted(about["Type"], handler, about["Properties"], "", RUN.cloud.region)
+        if policy.decide(documents, asked.action, asked.resource, asked.context) != policy.ALLOWED
+    }
+
+
+def test_setup_and_laptop_may_do_all_that_the_handlers_of_our_types_ask_for():
+    assert denied([POLICIES["laptop"], POLICIES["setup"]]) == set()
+    lacking = denied([POLICIES["laptop"], without("setup", "logs:GetDataProtectionPolicy")])
+    assert lacking == {"logs:GetDataProtectionPolicy for AWS::Logs::LogGroup"}

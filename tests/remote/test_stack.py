@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.problem import Problem
 from remote import init, stack
 from remote.checks import drift
 from twin import lifecycle, templates
@@ -32,10 +33,38 @@ def test_nothing_of_it_opens_the_account(word):
 
 def test_every_parameter_of_the_template_is_given(settings):
     given = set(stack.parameters(settings())) | {"Vpc"}
-    declared = {line.split(":")[0].strip() for line in TEXT.split("Parameters:\n")[1].split("\nConditions:")[0].splitlines() if line}
+    declared = set(templates.read(TEXT)["Parameters"])
     assert {name for name in declared if not name.startswith("Make")} == given
     decided = {parameter for parameter, _, _ in init.ADOPTED.values()} | {"MakeGithubProvider"}
     assert {name for name in declared if name.startswith("Make")} == decided
+
+
+@pytest.mark.parametrize(
+    ("github", "subjects"),
+    [
+        (None, (None, None)),
+        ("me/my.repo_2", ("repo:me/my.repo_2:ref:refs/heads/main", "repo:me@*/my.repo_2@*:ref:refs/heads/main")),
+        ("me@12/mine@34", ("repo:me@12/mine@34:ref:refs/heads/main",) * 2),
+    ],
+)
+def test_a_repository_is_let_in_by_its_name_or_by_githubs_numbers_alone(github, subjects):
+    assert stack.subjects(github) == subjects
+
+
+@pytest.mark.parametrize(
+    "github", ["me/*", "*/mine", "me", "me/mine/x", "me@*/mine@*", "me/mi?e", "me@1/mine", "https://github.com/me/mine"]
+)
+def test_what_is_no_repository_or_would_be_more_than_one_is_refused(settings, github):
+    with pytest.raises(Problem, match="use OWNER/NAME, or OWNER@ID/NAME@ID"):
+        settings(f"cloud.github='{github}'")
+
+
+def test_no_more_than_three_names_are_made_at_once():
+    """PutParameter takes about three a second (terraform-aws-github-runner issue 2944)."""
+    resources = templates.read(TEXT)["Resources"]
+    assert len(init.NAMES) >= 26
+    assert templates.beyond(resources, "AWS::SSM::Parameter", 3) == set()
+    assert len(templates.beyond({name: about | {"DependsOn": []} for name, about in resources.items()}, "AWS::SSM::Parameter", 3)) > 20
 
 
 def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
