@@ -12,6 +12,7 @@
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -132,6 +133,7 @@ if __name__ == "__main__":
     # Nobody sees a progress bar in a log, and nobody is told which model this is.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
     sys.stdout.reconfigure(line_buffering=True)
     if sys.argv[1:2] == ["preflight"]:
         sys.exit(_preflight(sys.argv[2:]))

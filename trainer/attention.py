@@ -5,24 +5,38 @@ most away. Row by row, a step of 8 rows of 220 tokens took about half the time o
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+PACKED = "packed"
 
-@contextmanager
-def packed(model: PreTrainedModel) -> Iterator[None]:
+
+def packed(model: PreTrainedModel) -> AbstractContextManager:
     """Within this, `model` takes packs (with `lengths=`); outside it takes batches with a mask, as `generate` wants."""
-    with _attending(model, "packed"):
-        yield
+    return _attending(model, PACKED)
 
 
-def unpacked(model: PreTrainedModel):
-    """Within this, inside `packed`, `generate` works."""
-    return _attending(model, "sdpa")
+def taking(model: PreTrainedModel, pack_tokens: int | None) -> AbstractContextManager:
+    """Within this, `model` takes what `packs` makes with such a limit: without one a row at a time, in the model's own attention."""
+    return packed(model) if pack_tokens else nullcontext()
+
+
+def unpacked(model: PreTrainedModel, own: str) -> AbstractContextManager:
+    """Within this, inside `packed`, `generate` works: in the model's own attention."""
+    return _attending(model, own)
+
+
+def takes_packs(model: PreTrainedModel) -> bool:
+    return model.config._attn_implementation == PACKED
+
+
+def running(model: PreTrainedModel) -> set[str]:
+    """The attention that each part of the model says it computes with: some keep their own, whatever was asked for."""
+    return {part.config.get_text_config()._attn_implementation for part in model.modules() if isinstance(part, PreTrainedModel)}
 
 
 @contextmanager
@@ -35,7 +49,7 @@ def _attending(model: PreTrainedModel, way: str) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _within_rows(module, query, key, value, _mask, *, lengths: list[int], sliding_window: int | None = None, **options):
+def _within_rows(module, query, key, value, attention_mask, *, lengths: list[int], sliding_window: int | None = None, **options):
     queries, keys, values = (states.split(lengths, 2) for states in (query, key, value))
     masks = _masks(tuple(lengths), sliding_window, query.dtype, query.device)
     outputs = []
@@ -63,4 +77,4 @@ def _mask(length: int, before: int, window: int | None, dtype: torch.dtype, devi
     return torch.zeros_like(distance, dtype=dtype).masked_fill(~seen, float("-inf"))[None, None]
 
 
-AttentionInterface.register("packed", _within_rows)
+AttentionInterface.register(PACKED, _within_rows)

@@ -92,11 +92,11 @@ def _trained_on(folder: Path) -> set[str]:
 
 def losses(run: finished.Finished, examples: list[Example]) -> dict[str, float]:
     """The mean loss of an answer token, of base and tuned."""
-    train, fields, beat = run.settings.train, run.settings.data.fields, Screen().beat
-    with attention.packed(run.tuned.get_base_model()):
-        tuned = glance.measure(run.tuned, examples, train.pack_tokens, fields, beat)
+    limit, fields, beat = run.pack_tokens, run.settings.data.fields, Screen().beat
+    with attention.taking(run.tuned.get_base_model(), limit):
+        tuned = glance.measure(run.tuned, examples, limit, fields, beat)
         with run.tuned.disable_adapter():
-            base = glance.measure(run.tuned, examples, train.pack_tokens, fields, beat)
+            base = glance.measure(run.tuned, examples, limit, fields, beat)
     return {"base": base["loss"], "tuned": tuned["loss"]}
 
 

@@ -23,6 +23,7 @@ class Finished:
     base: Base
     tuned: PeftModel
     prompt: Prompt
+    pack_tokens: int | None  # of the run's packs; None where its rows were trained one at a time
 
 
 def load(folder: Path) -> Finished:
@@ -38,7 +39,8 @@ def load(folder: Path) -> Finished:
     base = replace(base, tokenizer=prompt.tokenizer)
     tuned = PeftModel.from_pretrained(base.model, adapter).eval()
     model.greedy(base, prompt.stops)
-    return Finished(settings, base, tuned, prompt)
+    packs = record.manifest(folder).get("proof", {}).get("packs", True)
+    return Finished(settings, base, tuned, prompt, settings.train.pack_tokens if packs else None)
 
 
 def check_room(name: str, revision: str, kind: Quantisation) -> None:

@@ -21,7 +21,7 @@ from trainer.prompt import Example
 
 
 @torch.no_grad()
-def measure(tuned: PeftModel, examples: list[Example], pack_tokens: int, fields: list[str] | None, beat: Callable[[], None]) -> dict:
+def measure(tuned: PeftModel, examples: list[Example], pack_tokens: int | None, fields: list[str] | None, beat: Callable[[], None]) -> dict:
     """The figures above; without `fields` only those of tokens. The logits of one pack are the most that is held at once."""
     tuned.eval()
     total, matches = torch.zeros((), device=tuned.device), []

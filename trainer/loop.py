@@ -33,7 +33,7 @@ def train(
 ) -> Progress:
     """Train to the last step. The best step is among the checkpoints; `judge` scores a step where `train.best` asks for it."""
     last, learner = order.steps(settings.train), optimizer.build(tuned, settings.train)
-    with attention.packed(tuned.get_base_model()), Stop(obeyed=team.first) as stop:
+    with attention.taking(tuned.get_base_model(), settings.train.pack_tokens), Stop(obeyed=team.first) as stop:
         progress = store.resume(tuned, learner)
         drawn = trackers.start(record.folder, settings, progress.step) if team.first else []
         try:

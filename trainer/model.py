@@ -4,6 +4,8 @@ The base is frozen, in NF4 or plain; the adapter is PEFT's, with weights in fp32
 it would copy embeddings, head and norms to fp32.
 """
 
+import inspect
+import json
 import os
 import re
 import resource
@@ -22,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from conf import schema
 from conf.problem import Problem
-from trainer import nf4, plan
+from trainer import attention, layers, nf4, plan
 from trainer.fit import Room
 from trainer.hub import explained
 from trainer.pack import Pack
@@ -38,6 +40,7 @@ class Base:
     revision: str | None  # the commit; None for a local folder
     stops: list[int]  # tokens at which the model ends an answer
     precision: str  # and why
+    attention: str  # transformers' name for the implementation that the model has of its own
 
 
 def load(model: schema.Model, quant: schema.Quant) -> Base:
@@ -50,17 +53,23 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **options)
+        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     nf4.keep_layout(weights)
     stops = weights.generation_config.eos_token_id
-    described += ", base weights in 4-bit NF4" if quantised else ", base weights not quantised"
+    described += f", {nf4.described(weights)}" if nf4.layers(weights) else ", base weights not quantised"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {described}", flush=True)
-    return Base(weights if quantised else weights.to(place), tokenizer, revision, _listed(stops), described)
+    own = weights.config._attn_implementation
+    return Base(weights if quantised else weights.to(place), tokenizer, revision, _listed(stops), described, own)
 
 
 def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
     with _loadable(name):
         return AutoTokenizer.from_pretrained(files)
+
+
+def config(files: Path) -> dict:
+    """The model's config.json, as it is in its folder."""
+    return json.loads((files / "config.json").read_text(encoding="utf-8"))
 
 
 def shape(name: str, files: Path) -> plan.Shape | None:
@@ -94,8 +103,8 @@ def fetch(model: schema.Model) -> tuple[Path, str | None]:
 STARTS = re.compile(r"True|False|gaussian|orthogonal|olora|pissa(_niter_\d+)?")
 
 
-def adapter_config(lora: schema.Lora) -> LoraConfig:
-    """PEFT's configuration of the adapter, checked by PEFT itself."""
+def adapter_config(lora: schema.Lora, apart: list[str] | None = None) -> LoraConfig:
+    """PEFT's configuration of the adapter, checked by PEFT itself. All linear layers are all but those that stand `apart`."""
     known = {entry.name for entry in fields(LoraConfig)}
     unknown = [name for name in lora.options if name not in known]
     if unknown:
@@ -119,7 +128,7 @@ def adapter_config(lora: schema.Lora) -> LoraConfig:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.targets,
-            **{"task_type": "CAUSAL_LM"} | lora.options,
+            **{"task_type": "CAUSAL_LM"} | ({"exclude_modules": apart} if apart and lora.targets == "all-linear" else {}) | lora.options,
         )
     except (TypeError, ValueError) as error:
         raise Problem(f"PEFT's LoraConfig refuses lora.options: {str(error).splitlines()[0]}", "see peft.LoraConfig") from error
@@ -132,7 +141,7 @@ def moves_base(lora: schema.Lora) -> bool:
 
 def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
     """The base model with a new adapter: the only weights that learn."""
-    config = adapter_config(lora)
+    config = adapter_config(lora, layers.apart(base.model))
     try:
         tuned = get_peft_model(base.model, config)  # casts the adapter to fp32, whatever the base has
     except TypeError as error:  # PiSSA on 4-bit weights
@@ -140,8 +149,9 @@ def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
         raise Problem(what, "keep the base weights plain: `quant=none`, or start another way") from error
     except ValueError as error:
         linear = {name.rsplit(".", 1)[-1] for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)}
-        names = ",".join(sorted(linear - {"lm_head"}))
-        raise Problem(f"lora.targets={lora.targets} matches no layer of the model", f"use some of: 'lora.targets=[{names}]'") from error
+        names, told = ",".join(sorted(linear - {"lm_head"})), str(error).splitlines()[0]
+        what = "matches no layer of the model" if "not found in the base model" in told else f"is refused by PEFT: {told}"
+        raise Problem(f"lora.targets={lora.targets} {what}", f"use some of: 'lora.targets=[{names}]'") from error
     if recompute:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     return tuned
@@ -154,15 +164,23 @@ def loss(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
 
 def logits(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
     """What the model expects at the pack's supervised tokens. The head is computed at those tokens only."""
-    device = model.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=model.get_base_model().dtype is torch.bfloat16):
-        return model(
-            **_inputs(model, pack, noise),
-            position_ids=pack.positions.to(device),
-            logits_to_keep=pack.supervised.to(device),
-            lengths=pack.lengths,
-            use_cache=False,
-        ).logits[0]
+    device, base = model.device, model.get_base_model()
+    options, supervised = _packed(base, pack), pack.supervised.to(device)
+    selects = "logits_to_keep" in inspect.signature(base.forward).parameters
+    if selects:
+        options["logits_to_keep"] = supervised
+    with torch.autocast(device.type, torch.bfloat16, enabled=base.dtype is torch.bfloat16):
+        found = model(**_inputs(model, pack, noise), **options, use_cache=False).logits[0]
+    return found if selects else found[supervised]
+
+
+def _packed(base: transformers.PreTrainedModel, pack: Pack) -> dict:
+    """What a model needs to know of a pack, beside its tokens; one row alone it takes as it is."""
+    if attention.takes_packs(base):
+        return {"position_ids": pack.positions.to(base.device), "lengths": pack.lengths}
+    if len(pack.rows) > 1:
+        raise ValueError(f"{len(pack.rows)} rows in a pack, and the model would take them for one")
+    return {}
 
 
 def _inputs(model: PeftModel, pack: Pack, noise: float) -> dict[str, torch.Tensor]:

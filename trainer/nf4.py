@@ -5,13 +5,14 @@ On a CPU with AVX512-BF16, bitsandbytes repacks a layer's weights the first time
 """
 
 import torch
-from bitsandbytes.nn import Linear4bit
-from transformers import BitsAndBytesConfig
+from bitsandbytes.nn import Linear4bit, Params4bit
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from conf import schema
 from conf.problem import Problem
 
 REPACKS = "support_avx512bf16_for_cpu"  # what each layer asks before it repacks; set from the CPU when the layer is made
+SMALL = 0.02  # of all weights: convolutions, routers and the like are not worth a word
 
 
 def config(quant: schema.Quant, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -22,6 +23,18 @@ def config(quant: schema.Quant, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 def layers(model: torch.nn.Module) -> dict[str, Linear4bit]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+
+
+def described(model: PreTrainedModel) -> str:
+    """What of the base weights is in 4 bits, in words: experts that are stored together in one tensor are left as they are."""
+    quantised = sum(layer.weight.quant_state.shape.numel() for layer in layers(model).values())
+    apart = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None}
+    rest = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in apart}
+    plain = sum(weight.numel() for weight in rest.values() if not isinstance(weight, Params4bit))
+    if plain <= SMALL * (quantised + plain):
+        return "base weights in 4-bit NF4"
+    share = plain / (quantised + plain)
+    return f"base weights in 4-bit NF4, but for {share:.0%} of them ({plain:,}), which bitsandbytes leaves as they are"
 
 
 def keep_layout(model: torch.nn.Module) -> None:

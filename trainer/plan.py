@@ -80,7 +80,9 @@ class Plan:
 
 
 def shape(config: dict) -> Shape | None:
-    """The sizes that config.json states, or None for a model that is not made like a Llama."""
+    """The sizes that config.json states, or None for a model that is not made like a Llama: one of experts, for instance."""
+    if any("expert" in name and type(value) is int and value > 1 for name, value in config.items()):
+        return None
     try:
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         width = config.get("head_dim") or hidden // heads

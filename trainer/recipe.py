@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +13,23 @@ from peft import PeftModel
 from conf import load
 from conf.schema import Recipe
 from data.score import score
-from trainer import attention, checkpoint, evaluate, fit, loop, merge, model, optimizer, outlook, plan, prompt, rows, tokens, trackers
+from trainer import (
+    attention,
+    checkpoint,
+    evaluate,
+    fit,
+    loop,
+    merge,
+    model,
+    optimizer,
+    outlook,
+    plan,
+    prompt,
+    proof,
+    rows,
+    tokens,
+    trackers,
+)
 from trainer.order import Order, Portion
 from trainer.record import Record
 from trainer.team import Team
@@ -45,6 +61,9 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
     tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
     record.event("progress", what="loading model", done=1, of=1)
+    proved = team.agree(proof.prove(tuned, order.examples, settings.train))
+    record.event("proof", **asdict(proved))
+    print(f"proof: {proved.told}", flush=True)
     clock.lap("load")
 
     identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
@@ -52,7 +71,8 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
         model.save_start(tuned, start)
-    progress = loop.train(tuned, order, scored, settings, store, record, team, judge(tuned, base, template, scored, settings, record))
+    judged = judge(tuned, base, template, scored, settings, record)
+    progress = loop.train(tuned, order, scored, proved.applied(settings), store, record, team, judged)
     if not team.first:
         return
     store.restore(progress.best_step, tuned)
@@ -95,6 +115,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
                 **_counts(training, order, progress.best_step, held_out, kept, len(scored)),
             },
             "precision": base.precision,
+            "proof": asdict(proved) | {"told": proved.told},
             "stops": template.stops,
             "tokens": progress.tokens,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -123,7 +144,7 @@ def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Te
     train, why = settings.train, "nobody can tell here what fits"
     if shape and room:
         train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest))
-    train.recompute = "no" if train.recompute == "auto" else train.recompute
+    train.recompute = "yes" if train.recompute == "auto" else train.recompute  # the careful choice
     if shape is None:
         return {"recompute": train.recompute, "why": why}, ["memory and time are not planned: the model is not made like a Llama"]
     made = plan.make(shape, settings, order, scored, model.gpu(), each)
@@ -135,7 +156,7 @@ def judge(tuned: PeftModel, base: model.Base, template: prompt.Prompt, scored: l
     """Tells the macro-F1 over fields of the answers that the model generates as it is now."""
 
     def macro_f1() -> float:
-        with attention.unpacked(base.model):
+        with attention.unpacked(base.model, base.attention):
             models_own = base.model.generation_config
             model.greedy(base, template.stops)
             answers = evaluate.generate(tuned, template, scored, settings, record, "scoring a step")

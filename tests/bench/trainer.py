@@ -111,7 +111,7 @@ def job(asked: argparse.Namespace):
         rest = torch.randint(3, size, (asked.rows * 4, ROW - COMMON), generator=generator).tolist()
         cut = ROW - COMMON - ANSWER
         rows = [prompt.Example(Row(str(n), [], "", None), start + each[:cut], each[cut:]) for n, each in enumerate(rest)]
-        base = model.Base(base, None, None, [], "")
+        base = model.Base(base, None, None, [], "", "sdpa")
     else:
         base = model.load(schema.Model(str(SMALL), "main", "", False), settings.quant)
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(ROOT / "data/train.jsonl"), settings.data)

@@ -75,6 +75,8 @@ def test_a_finished_run_holds_every_file_of_the_contract(run):
     assert (manifest["data"]["train_rows"], manifest["data"]["validation_rows"]) == (32, 16)
     assert set(manifest["seconds"]) == {"load", "train", "evaluate"}
     assert manifest["peak_memory"] > 50_000_000
+    assert manifest["proof"]["packs"] and manifest["proof"]["told"] in (run / "card.md").read_text()
+    assert manifest["proof"]["told"].replace("'", "&#39;") in (run / "report.html").read_text()
     assert json.loads((run / "state.json").read_text())["phase"] == "evaluating"
 
 

@@ -1,0 +1,32 @@
+"""Which linear layers of a model are not computed from text to text: an adapter on "all linear layers" leaves them as they are."""
+
+import re
+
+import torch
+from transformers import PreTrainedModel
+
+ROUTER = re.compile(r"(^|[._])(gate|router|routers|shared_expert_gate)([._]|$)")  # what chooses experts, by transformers' names for it
+
+# What gets no gradient from text alone: attention to an encoder that is not there, what only picks tokens, and layers whose weight is
+# taken without the layer being called (Jamba, Doge), so that an adapter around them never computes.
+UNREACHED = re.compile(r"(^|\.)(encoder_attn|cross_attn|crossattention|indexer|pooler|dt_proj|altup)(\.|$)")
+
+
+def apart(model: PreTrainedModel) -> list[str]:
+    """The names of linear layers that see, hear or choose experts, of further heads, and of what no gradient reaches."""
+    own, counts = set(map(id, model.get_decoder().modules())), _experts(model)
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    head = model.get_output_embeddings()
+    linear.pop(next((name for name, module in linear.items() if module is head), None), None)
+    return [name for name, module in linear.items() if id(module) not in own or UNREACHED.search(name) or _chooses(name, module, counts)]
+
+
+def _chooses(name: str, module: torch.nn.Linear, counts: set[int]) -> bool:
+    """Whether the layer decides which experts take part: by its name, and by what it gives for each of them."""
+    return bool(ROUTER.search(name)) and module.out_features in counts
+
+
+def _experts(model: PreTrainedModel) -> set[int]:
+    values = vars(model.config.get_text_config())
+    counts = {value for name, value in values.items() if "expert" in name and type(value) is int}
+    return counts | {1} if counts else set()
