@@ -3,6 +3,8 @@
 import re
 
 import torch
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import PreTrainedModel
 
 ROUTER = re.compile(r"(^|[._])(gate|router|routers|shared_expert_gate)([._]|$)")  # what chooses experts, by transformers' names for it
@@ -19,6 +21,12 @@ def apart(model: PreTrainedModel) -> list[str]:
     head = model.get_output_embeddings()
     linear.pop(next((name for name, module in linear.items() if module is head), None), None)
     return [name for name, module in linear.items() if id(module) not in own or UNREACHED.search(name) or _chooses(name, module, counts)]
+
+
+def leave_routers(config: LoraConfig, model: PreTrainedModel) -> None:
+    """Take out of "all linear layers" what chooses experts: PEFT counts in what was a linear layer before transformers 5."""
+    convert_peft_config_for_transformers(config, model, None)
+    config.target_parameters = [name for name in config.target_parameters or [] if not ROUTER.search(name)] or None
 
 
 def _chooses(name: str, module: torch.nn.Linear, counts: set[int]) -> bool:

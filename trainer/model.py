@@ -142,6 +142,8 @@ def moves_base(lora: schema.Lora) -> bool:
 def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
     """The base model with a new adapter: the only weights that learn."""
     config = adapter_config(lora, layers.apart(base.model))
+    if lora.targets == "all-linear":
+        layers.leave_routers(config, base.model)
     try:
         tuned = get_peft_model(base.model, config)  # casts the adapter to fp32, whatever the base has
     except TypeError as error:  # PiSSA on 4-bit weights
