@@ -8,6 +8,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from conf.problem import Problem
+from conf.words import spelled
 
 
 def combinations(words: list[str]) -> list[tuple[list[str], list[str]]]:
@@ -26,7 +27,7 @@ def combinations(words: list[str]) -> list[tuple[list[str], list[str]]]:
 def read(words: list[str]) -> dict[str, Override]:
     """The words by the settings that they are about; the last one of a setting is meant, as ever."""
     try:
-        return {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(words)}
+        return {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(spelled(words))}
     except HydraException as error:
         hint = "quote values that hold spaces or brackets: inv sweep -- 'lora.r=8,16' 'train.lr=choice(1e-4,2e-4)'"
         raise Problem(str(error).splitlines()[0], hint) from error

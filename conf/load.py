@@ -3,23 +3,24 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from conf import caller, schema
+from conf import caller, kinds, schema, words, yaml_file
+from conf.kinds import Kind
 from conf.problem import Problem
 
-FOLDER = Path(__file__).parent
+FOLDER = kinds.FOLDER
 LOCAL = FOLDER / "local.yaml"
 # Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
 OPEN = ("lora.options", "train.optimizer_options", "data.also=", "cloud.build_args")
@@ -42,18 +43,22 @@ def overrides(argv: list[str]) -> list[str]:
     return argv[argv.index("--") + 1 :] if "--" in argv else []
 
 
-def opened(words: list[str]) -> list[str]:
-    """The overrides, with leave to add to the settings that hold another library's own options."""
-    return [f"++{word}" if word.startswith(OPEN) else word for word in words]
+def spelled(given: list[str]) -> list[str]:
+    """The overrides as Hydra must have them: text as it was typed, files named from the repository, and leave to add to the settings
+    that hold another library's own options."""
+    return _leave(words.spelled(given, Path.cwd()))
 
 
-def load(words: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> schema.Run:
+def _leave(spelled: list[str]) -> list[str]:
+    return [f"++{word}" if word.startswith(OPEN) else word for word in spelled]
+
+
+def load(given: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> schema.Run:
     """The settings of a run. `fetch` answers names of Parameter Store; without it a default or `<ssm:NAME>` stands for the value.
 
     `none` in Parameter Store is null: a parameter there cannot be empty.
     """
-    words = _with_local(words, local)
-    composed = _compose(words)
+    composed = _compose(_defaults(given, local), given)
     _register(composed, fetch)
     return _typed(schema.Run, composed)
 
@@ -66,13 +71,17 @@ def recipe(composed: DictConfig) -> schema.Recipe:
 
 def dump(run: schema.Recipe) -> str:
     """The text of a run's `config.yaml`: every value resolved, loadable by Hydra as it stands."""
-    return HYDRA + yaml.safe_dump(_plain(run), sort_keys=False, allow_unicode=True)
+    return HYDRA + yaml_file.write(yaml_file.escaped(_plain(run)))
 
 
-def read(text: str) -> schema.Run:
+def read(text: bytes | str, name: str = "config.yaml of the run") -> schema.Run:
     """The settings that a run's `config.yaml` holds."""
-    values = {key: value for key, value in yaml.safe_load(text).items() if key not in ("hydra", "defaults")}
-    return _typed(schema.Run, OmegaConf.create(values))
+    return _typed(schema.Run, OmegaConf.create(values(text, name)))
+
+
+def values(text: bytes | str, name: str = "config.yaml of the run") -> dict:
+    """The same, as plain values."""
+    return {key: value for key, value in yaml_file.read(text, name, strict=False).items() if key not in ("hydra", "defaults")}
 
 
 def fingerprint(run: schema.Recipe) -> str:
@@ -86,42 +95,69 @@ def fingerprint(run: schema.Recipe) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _with_local(words: list[str], local: Path) -> list[str]:
+def _defaults(given: list[str], local: Path) -> list[str]:
+    """The user's own defaults as overrides, but for what the command line says otherwise."""
     # An explicit cloud=twin is hermetic: nothing of the user's own defaults may reach it.
-    if "cloud=twin" in words or not local.exists():
-        return words
-    own = yaml.safe_load(local.read_text(encoding="utf-8")) or {}
-    if not isinstance(own, dict):
-        raise Problem(f"{local.name} is not a mapping of settings", "write lines such as `cloud: aws`, or remove the file")
-    given = {word.split("=", 1)[0].lstrip("+~") for word in words}
-    return [word for word in _flat(own) if word.split("=", 1)[0] not in given] + words
+    if "cloud=twin" in words.spelled(given) or not local.exists():
+        return []
+    own = yaml_file.read(local.read_bytes(), yaml_file.shown(local))
+    return [word for word in _flat(own) if _key(word) not in set(map(_key, given))]
 
 
-def _flat(values: dict, path: str = "") -> list[str]:
-    words = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            words += _flat(value, f"{path}{key}.")
+def _key(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def _flat(own: dict, path: str = "") -> list[str]:
+    flat = []
+    for key, value in own.items():
+        kind = kinds.of(f"{path}{key}")
+        if isinstance(value, dict) and kind in (Kind.room, Kind.group, Kind.options):
+            flat += _flat(value, f"{path}{key}.")
         else:
-            words.append(f"{path}{key}={json.dumps(value) if path or not isinstance(value, str) else value}")
-    return words
+            flat.append(words.word(f"{path}{key}", value))
+    return flat
 
 
-def _compose(words: list[str]) -> DictConfig:
+def _compose(defaults: list[str], given: list[str]) -> DictConfig:
     OmegaConf.register_new_resolver("caller", caller.of_a_box, replace=True)
+    yaml_file.register()
     GlobalHydra.instance().clear()
+    with explained(given), initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
+        return compose("main", overrides=_leave(defaults) + spelled(given))
+
+
+@contextmanager
+def explained(given: list[str]) -> Iterator[None]:
+    """Let Hydra compose settings of these overrides; what it refuses becomes a Problem."""
     try:
-        with initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
-            return compose("main", overrides=opened(words))
+        yield
     except MissingConfigException as error:
         raise _no_such_choice(error) from error
     except OverrideParseException as error:
-        raise Problem(
-            f"cannot read the override `{error.override}`",
-            "quote values that hold '=', ',' or spaces: inv train -- 'data.train=\"a=b.jsonl\"'",
-        ) from error
+        raise _unreadable(_as_given(error.override, given)) from error
     except (ConfigCompositionException, HydraException, ValueError) as error:
-        raise _bad_override(error, words) from error
+        raise _bad_override(error, given) from error
+
+
+def _as_given(word: str, given: list[str]) -> str:
+    """The override as it was typed."""
+    return dict(zip(spelled(given), given, strict=True)).get(word, word)
+
+
+def _unreadable(word: str) -> Problem:
+    """What to say about a word that Hydra cannot read or use."""
+    key, equals, value = word.lstrip("+~").partition("=")
+    if not key or not (equals or word.startswith("~")):
+        return Problem(f"cannot read the override `{word}`", "write a setting and its value, such as `lora.r=16`")
+    if kinds.of(key) is None:
+        return _no_such_setting(key)
+    if "${" in value:
+        meant = shlex.quote(word.replace("${", r"\${"))
+        return Problem(
+            f"`{word}`: `${{...}}` stands for another value, and there is none", f"what is meant as it stands has a backslash: `{meant}`"
+        )
+    return Problem(f"cannot use `{word}`", takes(key))
 
 
 def _no_such_choice(error: MissingConfigException) -> Problem:
@@ -135,33 +171,64 @@ def _no_such_choice(error: MissingConfigException) -> Problem:
     return Problem(f"there is no {group or 'config'} `{choice}`", hint)
 
 
-def _bad_override(error: Exception, words: list[str]) -> Problem:
+def _bad_override(error: Exception, given: list[str]) -> Problem:
+    message = str(error)
+    if "Ambiguous value" in message:
+        return _several(_as_given(message.partition("'")[2].partition("'\n")[0], given))
     reason = str(error.__cause__ or error).splitlines()
     key = next((line.split(":", 1)[1].strip() for line in reason if line.strip().startswith("full_key:")), "")
-    if key or "not in struct" in str(error):
-        return _no_such_setting(key or str(error).split("'")[1])
-    group = re.search(r"Could not override '([^'@]+)", str(error))
-    if group:
-        return _no_such_setting(group.group(1))
-    if "Ambiguous value" in str(error):
-        return Problem(str(error).splitlines()[0], "one value each; several are a sweep: `inv sweep -- lora.r=8,16`")
-    return Problem(f"cannot use the overrides `{' '.join(words)}`: {str(error).splitlines()[0]}", "`KEY=VALUE` for each, as in conf/")
+    strange = [word for word in given if kinds.of(_key(word)) is None and not _key(word).startswith("hydra.")]
+    named = [word for word in given if _key(word) == key or f"'{_key(word)}'" in message or word.lower().endswith("=null")]
+    if strange or named:
+        return _unreadable([*strange, *named][0])
+    if key:
+        return _no_such_setting(key)
+    what = f"cannot use the overrides `{shlex.join(given)}`: {message.splitlines()[0]}"
+    return Problem(what, "each is a setting and its value, such as `lora.r=16`")
+
+
+def _several(word: str) -> Problem:
+    """What to say about several values where one is wanted."""
+    key, _, value = word.partition("=")
+    hint = f"one value each; several are a sweep: `inv sweep -- {shlex.quote(word)}`"
+    if kinds.of(_key(word)) in (Kind.text, Kind.group):
+        hint += f"; a comma that belongs to the text: `{shlex.quote(f'{key}={words.quote(value)}')}`"
+    return Problem(f"`{key}` has several values: {value}", hint)
 
 
 def _no_such_setting(key: str) -> Problem:
-    known = _paths(schema.Run)
-    close = get_close_matches(key, known, n=1, cutoff=0.6)
-    hint = f"did you mean `{close[0]}`?" if close else f"each is a line in conf/, with its effect: `grep -rn {key.split('.')[-1]} conf/`"
-    return Problem(f"there is no setting `{key}`", hint)
+    if kinds.of(key):
+        return Problem(f"`{key}` cannot have this value", takes(key))
+    return Problem(f"there is no setting `{key}`", kinds.nearest(key))
 
 
-def _paths(kind: type, prefix: str = "") -> list[str]:
-    found = []
-    for name, entry in kind.__dataclass_fields__.items():
-        found.append(prefix + name)
-        if hasattr(entry.type, "__dataclass_fields__"):
-            found += _paths(entry.type, f"{prefix}{name}.")
-    return found
+def _setting(path: str) -> str:
+    """The setting that a path leads into: what is below may be anybody's name."""
+    words = path.partition("[")[0].split(".")
+    places = [".".join(words[:size]) for size in range(1, len(words) + 1)]
+    return next((place for place in places if kinds.of(place) not in (Kind.room, Kind.group)), path)
+
+
+def takes(key: str) -> str:
+    """A hint: what the setting takes, with an override that it would."""
+    kind, annotation = kinds.of(key), kinds.annotation(key)
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        names = [each.name for each in annotation]
+        return f"it takes one of {', '.join(names)}: `{key}={names[0]}`"
+    plain = {int: ("a whole number", "8"), float: ("a number", "0.5"), bool: ("true or false", "true")}
+    known = {
+        Kind.texts: ("a list of texts", "[one,two]"),
+        Kind.either: ("a text or a list of them", "[one,two]"),
+        Kind.named_numbers: ("files, each with a number", "{more.jsonl: 0.5}"),
+        Kind.named_texts: ("names, each with a text", "{NAME: text}"),
+        Kind.options: ("names, each with a value", "{name: 1}"),
+        Kind.group: ("the name of a file", ""),
+        Kind.room: ("no value, its settings do", ""),
+    }
+    what, example = plain.get(annotation) or known.get(kind, ("a text", "text"))
+    return f"it takes {what}" + (
+        f": `{shlex.quote(f'{key}={example}')}`" if example else f": `ls conf/{key}`" if kind is Kind.group else ""
+    )
 
 
 def _register(composed: DictConfig, fetch: Fetch | None) -> None:
@@ -189,22 +256,36 @@ def _known(composed: DictConfig) -> dict:
 
 def _typed(kind: type, composed: DictConfig):
     """`composed` as a `kind`, or a Problem with the path of the setting that cannot be."""
+    _read_named(composed)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), composed)
-        OmegaConf.resolve(merged)
         return OmegaConf.to_object(merged)
     except ConfigKeyError as error:
         raise _no_such_setting(error.full_key or str(error.key)) from error
     except MissingMandatoryValue as error:
         raise Problem(f"`{error.full_key}` has no value", f"give one: `{error.full_key}=VALUE`") from error
     except ValidationError as error:
-        what = str(error).splitlines()[0]
-        raise Problem(f"`{error.full_key}`: {what}", f"see the comment beside `{error.full_key}` in conf/schema.py") from error
+        raise Problem(f"`{error.full_key}`: {str(error).splitlines()[0]}", takes(_setting(error.full_key))) from error
     except OmegaConfBaseException as error:
-        raise Problem(str(error).splitlines()[0], "see conf/schema.py for the types of all settings") from error
+        what = "`${...}` stands for another setting or a variable: write the value itself, or `\\${...}` for these very signs"
+        raise Problem(str(error).splitlines()[0], what) from error
     except ValueError as error:
         what, _, hint = str(error).partition("; ")
         raise Problem(what, hint or "see conf/schema.py for the rules") from error
+
+
+def _read_named(composed: DictConfig) -> None:
+    """Names that Hydra's own words cannot hold came as a text (`words`)."""
+    for path in ("data.also",):
+        text = OmegaConf.select(composed, path, throw_on_missing=False)
+        if isinstance(text, str):
+            try:
+                named = json.loads(text)
+            except ValueError:
+                named = None
+            if not isinstance(named, dict):
+                raise Problem(f"`{path}` is {text!r}", takes(path))
+            OmegaConf.update(composed, path, named, merge=False, force_add=True)
 
 
 def _plain(run: schema.Recipe) -> dict:

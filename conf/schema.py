@@ -53,6 +53,9 @@ class TooLong(Enum):
 POSITIVE = ("steps", "epochs", "hours", "rows_per_step", "pack_tokens", "lr", "loraplus_lr_ratio", "decay", "clip", "eval_every")
 POSITIVE += ("patience", "save_every", "keep", "eval_batch")  # of `train`
 
+# A folder, a key in S3 and a container are called so; docker's own rule for names, and a length that leaves room for endings.
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,99}")
+
 SMALLEST_PREFIX = 24  # of the network that may come in by SSH: 256 addresses
 
 
@@ -215,6 +218,10 @@ class Recipe:
     def __post_init__(self):
         if not self.name or set(self.name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_."):
             raise ValueError(f"name is {self.name!r}; use small letters, digits, '-', '_' and '.'")
+        if self.run_id is not None and not RUN_ID.fullmatch(self.run_id):
+            raise ValueError(
+                f"run_id is {self.run_id!r}; use 2 to 100 letters, digits, '-', '_' and '.', beginning with a letter or a digit"
+            )
         if self.train.best is Best.macro_f1 and self.data.fields is None:
             raise ValueError("train.best is macro_f1, which free text (data.fields=null) does not have; set `train.best=loss`")
 

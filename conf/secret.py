@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -12,16 +13,28 @@ SHORTEST = 8  # a shorter word would blot out innocent text
 
 def value(stored: str) -> str:
     """The token in a secret: the text itself, or of a JSON object the entry with `token` in its name, else its only entry."""
-    text = stored.strip()
+    text = _bare(stored)
     if text.startswith("{"):
         try:
             entries = json.loads(text)
         except ValueError:
             entries = {}
         named = [entry for name, entry in entries.items() if "token" in name.lower()] or list(entries.values())
-        text = str(named[0]).strip() if named else text
+        text = _bare(str(named[0])) if named else text
     know(text)
     return text
+
+
+def is_token(text: str) -> bool:
+    """Whether it can be one: it travels in a line of HTTP."""
+    return bool(re.fullmatch("[!-~]+", text))
+
+
+def _bare(text: str) -> str:
+    """Without what files and forms put around it: spaces, line ends, the mark of UTF-8, quotes. lib.sh does the same on the box."""
+    around = "[\\s\ufeff\u200b\u00a0]+"
+    text = re.sub(f"^{around}|{around}$", "", text)
+    return text[1:-1] if text[:1] == text[-1:] and text[:1] in ("'", '"') and len(text) > 1 else text
 
 
 def know(text: str) -> None:
@@ -62,6 +75,6 @@ def known() -> list[str]:
     texts = [os.environ.get("HF_TOKEN", "")]
     place = os.environ.get("HF_TOKEN_PATH")
     if place and Path(place).is_file():
-        texts.append(Path(place).read_text(encoding="utf-8"))
+        texts.append(Path(place).read_text(encoding="utf-8", errors="ignore"))
     found |= {text.strip() for text in texts if len(text.strip()) >= SHORTEST}
     return sorted(found, key=len, reverse=True)

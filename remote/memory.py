@@ -18,8 +18,9 @@ def place(root: Path) -> Path:
     """One file for each set of overrides: another box, another cloud, another memory."""
     words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     local = root / "conf/local.yaml"
-    own = local.read_text(encoding="utf-8") if local.exists() else ""
-    return root / FOLDER / hashlib.sha256("\0".join([*sorted(words), own]).encode()).hexdigest()[:16]
+    own = local.read_bytes() if local.exists() else b""  # which may be no text: whoever reads the settings says so
+    named = "\0".join(sorted(words)).encode("utf-8", "surrogateescape")
+    return root / FOLDER / hashlib.sha256(named + b"\0" + own).hexdigest()[:16]
 
 
 def show(root: Path) -> None:

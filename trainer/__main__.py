@@ -26,10 +26,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from conf import load
+from conf import load, yaml_file
 from conf.problem import Problem
 from conf.schema import Recipe
-from trainer import search, sweep
+from trainer import files, search, sweep
 from trainer.record import Record, new_id, sealed
 from trainer.team import Listener, Team
 
@@ -85,7 +85,7 @@ def _own_folder(settings: Recipe) -> Path:
     settings.run_id = settings.run_id or new_id(settings.name)
     folder = Path(settings.runs).resolve() / settings.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(load.dump(settings), encoding="utf-8")
+    files.write(folder / "config.yaml", load.dump(settings))
     print(f"run folder: {folder}", flush=True)
     return folder
 
@@ -109,6 +109,20 @@ def _preflight(words: list[str]) -> None:
         else:
             lines = preflight.prove(*here)[1]
         print("\n".join(lines))
+    except Problem as problem:
+        sys.exit(f"error: {problem}")
+
+
+def _train(words: list[str]) -> None:
+    """A run, or a sweep of them, as Hydra composes it."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own, and what it refuses has a sentence here
+    yaml_file.register()
+    sweep.register(sweep.OneByOne)
+    sweep.register(search.Drawn)
+    try:
+        sys.argv[1:] = load.spelled(words)
+        with load.explained(words):
+            main()
     except Problem as problem:
         sys.exit(f"error: {problem}")
 
@@ -147,7 +161,4 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(examine.main())
-    sys.argv = load.opened(sys.argv)
-    sweep.register(sweep.OneByOne)
-    sweep.register(search.Drawn)
-    main()
+    sys.exit(_train(sys.argv[1:]))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
-from omegaconf import OmegaConf
 
+from conf import load
 from trainer import figures, files
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -42,7 +42,7 @@ def _found(folder: Path, entry: dict | None) -> dict:
     done = [event for event in files.lines(folder / "events.jsonl") if event["event"] == "step"]
     return {
         "run": entry or json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
-        "config": OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")),
+        "config": load.values((folder / "config.yaml").read_bytes()),
         "metrics": metrics,
         "lines": figures.summary(metrics),
         "fields": figures.fields(metrics),

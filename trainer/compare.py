@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import yaml
-
+from conf import load
 from conf.problem import Problem
 from data import score
 from data.rows import normalise
@@ -79,7 +78,7 @@ def _asked(folder: Path) -> list[tuple]:
 
 
 def _values(folder: Path) -> dict:
-    return {key: value for key, value in yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).items() if key not in ASIDE}
+    return {key: value for key, value in load.values((folder / "config.yaml").read_bytes()).items() if key not in ASIDE}
 
 
 def _flat(values: dict, path: str = "") -> dict[str, str]:

@@ -1,0 +1,103 @@
+"""What each setting takes, by its path: the schema's types, for whoever reads text.
+
+YAML and Hydra guess a value's type from its looks: `1e3` is a number, `no` a truth value, `2026-01-05` a date. Where the schema
+says text, it is the text that somebody wrote.
+"""
+
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from conf import schema
+
+FOLDER = Path(__file__).parent
+GROUPS = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.isalpha()}
+ANY_TEXT = ("lora.targets", "train.recompute")  # text, or a list of texts: OmegaConf has no type for either
+FILES = ("data.train", "data.validation", "data.also")  # they name files, which a user names from where he stands
+
+
+class Kind(Enum):
+    group = "group"  # a choice among the files of a folder of conf/
+    room = "room"  # settings of its own
+    text = "text"
+    texts = "texts"  # a list
+    either = "either"  # a text, or a list of them
+    named_texts = "named_texts"  # texts by names
+    named_numbers = "named_numbers"  # numbers by texts
+    options = "options"  # another library's, by its own names
+    other = "other"  # numbers, truth values, choices
+
+
+def of(path: str) -> Kind | None:
+    """What the setting takes; None where there is no such setting."""
+    if not path:
+        return None
+    if path in GROUPS - {"hydra"}:
+        return Kind.group
+    if path in ANY_TEXT:
+        return Kind.either
+    return _kind(annotation(path))
+
+
+def annotation(path: str) -> Any:
+    """The type that the schema gives the setting; None where it has none of this path."""
+    kind: Any = schema.Run
+    for name in path.split(".") if path else ():
+        if is_dataclass(kind):
+            kind = kind.__dataclass_fields__[name].type if name in kind.__dataclass_fields__ else None
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif kind is not Any:
+            return None
+        kind = _without_none(kind)
+    return kind
+
+
+def _without_none(kind: Any) -> Any:
+    return next(one for one in get_args(kind) if one is not type(None)) if isinstance(kind, UnionType) else kind
+
+
+def _kind(kind: Any) -> Kind | None:
+    if kind is None:
+        return None
+    if is_dataclass(kind):
+        return Kind.room
+    known = {
+        str: Kind.text,
+        list[str]: Kind.texts,
+        dict[str, str]: Kind.named_texts,
+        dict[str, float]: Kind.named_numbers,
+        dict[str, Any]: Kind.options,
+    }
+    return next((ours for theirs, ours in known.items() if kind == theirs), Kind.other)
+
+
+def paths(kind: type = schema.Run, prefix: str = "") -> list[str]:
+    """Every setting that there is."""
+    found = []
+    for name, entry in kind.__dataclass_fields__.items():
+        found.append(prefix + name)
+        if is_dataclass(entry.type):
+            found += paths(entry.type, f"{prefix}{name}.")
+    return found
+
+
+def nearest(path: str) -> str:
+    """A hint for who wrote the path of no setting: the one that is meant, else what there is."""
+    words = [word for word in path.split(".") if word]
+    above = [".".join(words[:size]) for size in range(len(words) - 1, 0, -1)]
+    for room in above:
+        if of(room) is Kind.named_numbers:
+            return f"names of files stand in braces: `'{room}={{more.jsonl: 0.5}}'`"
+    close = get_close_matches(path, paths(), n=1, cutoff=0.6)
+    if close and close[0] != path:
+        return f"did you mean `{close[0]}`?"
+    room = next((room for room in above if of(room)), "")
+    if room and of(room) in (Kind.group, Kind.room):
+        return f"`{room}` has {', '.join(getattr(annotation(room), '__dataclass_fields__', ()))}"
+    if room:
+        return f"`{room}` takes a value: `{room}=VALUE`"
+    return f"the settings begin with {', '.join(schema.Run.__dataclass_fields__)}; each is a line below conf/"

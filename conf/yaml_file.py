@@ -1,0 +1,230 @@
+"""Settings in YAML: one reader, in which a setting that is text stays the text that stands there, and one writer.
+
+YAML reads `no` as false, `1e3` as a number, `2026-01-05` as a date, and which of them depends on the reader. Here the schema
+decides while the text is still there; and what is written is in quotes wherever some reader might see anything but text.
+Hydra reads the files of conf/, and a run's, by the same code (`register`).
+"""
+
+import re
+from pathlib import Path
+from shlex import quote as pasted
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from conf import kinds
+from conf.kinds import Kind
+from conf.problem import Problem
+
+OMEGACONF = get_yaml_loader()  # OmegaConf's: YAML 1.1 without dates, with 1e3 as a number
+READERS = (OMEGACONF, yaml.SafeLoader)  # those that may see anything but text where no quotes are
+TEXT, NULL, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+GUESSED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value", "merge")}  # from a text's looks
+INTERPOLATION = re.compile(r"(\\*)\$\{")
+DEEPEST, LARGEST = 50, 100_000  # levels, and values with all that aliases repeat
+TOO_DEEP = f"values are nested more than {DEEPEST} deep"
+# What YAML says, in the words of who wrote the file, and how to mend it.
+MEANINGS = {
+    "mapping values are not allowed": (
+        "a second colon, or a line that is indented otherwise than those before it",
+        "put text with a colon in quotes",
+    ),
+    "<block end>": ("a line that is indented otherwise than those before it", "put it below the others"),
+    "duplicate key": ("a key that was there before", "leave one of them"),
+    "could not determine a constructor": ("a tag (`!...`), which means nothing here", "write plain text, numbers and lists"),
+    TOO_DEEP: (TOO_DEEP, "settings need three levels"),
+    "another document": ("a second document", "leave one"),
+}
+
+
+class Loader(OMEGACONF):
+    """Takes no more levels than a reader of them can."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=self.peek_event().start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+class Dumper(yaml.SafeDumper):
+    """Puts in quotes what any reader could take for something else than text."""
+
+
+def _text(dumper: Dumper, text: str) -> yaml.Node:
+    safe = all(reader("").resolve(yaml.ScalarNode, text, (True, False)) == TEXT for reader in READERS)
+    plain = safe and text.isprintable() and not re.match(r"[-+.]?\d", text)
+    return dumper.represent_scalar(TEXT, text, style=None if plain else '"')
+
+
+Dumper.add_representer(str, _text)
+
+
+def write(values: dict) -> str:
+    """The values as YAML."""
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def escaped(value: object) -> object:
+    """The values for OmegaConf, which would look a `${name}` up: a backslash says that it is meant as it stands."""
+    if isinstance(value, str):
+        return INTERPOLATION.sub(lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(each) for key, each in value.items()}
+    return [escaped(each) for each in value] if isinstance(value, list) else value
+
+
+def read(body: bytes | str, name: str, package: str = "", strict: bool = True) -> dict:
+    """What a file of settings holds, each of its type as far as that is text. `package` is where its settings stand among all.
+
+    `name` is what people call the file. A Problem says what is wrong with which line; `strict`: also where there is no such setting.
+    """
+    text = body if isinstance(body, str) else decoded(body, name)
+    try:
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise Problem(f"{name} is not a mapping of settings", f"write lines such as `name: mine`, or remove it: `rm {pasted(name)}`")
+        _bound(node, name)
+        _type(node, package, name, strict)
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise _broken(error, text, name) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"{name}, line {line}: the character {error.character!r} may not stand in YAML"
+        raise Problem(what, f"take it out: `sed -n {line}p {pasted(name)} | cat -A` shows it") from error
+    except ValueError as error:  # `0x` and other texts that look like a number and are none
+        raise Problem(f"{name}: a value cannot be read ({error})", "put text in quotes") from error
+
+
+def decoded(body: bytes, name: str) -> str:
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    encoding = next((encoding for mark, encoding in marks.items() if body.startswith(mark)), "utf-8")
+    try:
+        return body.decode(encoding)
+    except UnicodeDecodeError as error:
+        line, byte = body.count(b"\n", 0, error.start) + 1, body[error.start : error.start + 1]
+        looks = f"; in Windows-1252 it is {byte.decode('cp1252')!r}" if byte.decode("cp1252", "ignore") else ""
+        file = pasted(name)
+        hint = f"save the file as UTF-8: `iconv -f CP1252 -t UTF-8 {file} > {file}.new && mv {file}.new {file}`"
+        raise Problem(f"{name}, line {line}: the byte 0x{byte.hex()} is not UTF-8{looks}", hint) from error
+
+
+def _bound(node: yaml.Node, name: str) -> None:
+    """Aliases may repeat each other, and themselves, without end."""
+    left, count = [node], 0
+    while left:
+        count += 1
+        if count > LARGEST:
+            raise Problem(f"{name} has more than {LARGEST} values, with those that its aliases repeat", "write settings without aliases")
+        value = left.pop().value
+        left += [part for pair in value for part in (pair if isinstance(pair, tuple) else (pair,))] if isinstance(value, list) else []
+
+
+def _type(node: yaml.Node, path: str, name: str, strict: bool) -> None:
+    """Let what is text to the schema be text, whatever it looks like."""
+    kind = kinds.of(path) if path else Kind.room
+    if isinstance(node, yaml.ScalarNode) and kind in (Kind.text, Kind.either, Kind.group, Kind.texts):
+        _be_text(node)
+    elif isinstance(node, yaml.SequenceNode) and kind in (Kind.texts, Kind.either):
+        for entry in node.value:
+            _be_text(entry)
+    elif isinstance(node, yaml.MappingNode):
+        _type_mapping(node, path, name, kind, strict)
+
+
+def _type_mapping(node: yaml.MappingNode, path: str, name: str, kind: Kind | None, strict: bool) -> None:
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        if key.tag == MERGE:
+            for source in value.value if isinstance(value, yaml.SequenceNode) else (value,):
+                _type(source, path, name, strict)
+            continue
+        _be_text(key, null=True)
+        own = f"{path}.{key.value}" if path else key.value
+        if not path and key.value in ("defaults", "hydra"):
+            _names(value if key.value == "defaults" else None)
+        elif kind is Kind.named_texts:
+            _be_text(value)
+        elif kind in (Kind.room, Kind.group):
+            if strict and kinds.of(own) is None and key.value != "defaults":
+                what = f"{name}, line {key.start_mark.line + 1}: there is no setting `{own}`"
+                raise Problem(what, kinds.nearest(own))
+            _names(value) if key.value == "defaults" else _type(value, own, name, strict)
+
+
+def _names(node: yaml.Node | None) -> None:
+    """A list of defaults names files."""
+    for entry in node.value if isinstance(node, yaml.SequenceNode) else ():
+        for part in (half for pair in entry.value for half in pair) if isinstance(entry, yaml.MappingNode) else (entry,):
+            _be_text(part)
+
+
+def _be_text(node: yaml.Node, null: bool = False) -> None:
+    if isinstance(node, yaml.ScalarNode) and node.tag in (GUESSED if not null else {*GUESSED, NULL}):
+        node.tag = TEXT
+
+
+def _broken(error: yaml.MarkedYAMLError, text: str, name: str) -> Problem:
+    """What YAML says, with the line, and how to mend it."""
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else 1
+    lines, file = text.split("\n"), pasted(name)
+    written = lines[line - 1] if line <= len(lines) else ""
+    show = f"`sed -n {line}p {file}` shows the line"
+    opened = error.context_mark.line + 1 if error.context_mark else line
+    told = f"{error.context or ''} {error.problem or ''}".strip() or "it is no YAML"
+    if "\t" in written[: len(written) - len(written.lstrip()) + 1] or "'\\t'" in told:
+        return Problem(f"{name}, line {line}: a tab where YAML wants spaces", f"put spaces there: `sed -i 's/\\t/  /g' {file}`")
+    if "flow" in (error.context or ""):
+        what = f"{name}, line {opened}: a bracket or brace that opens there is not closed, or a comma is missing"
+        return Problem(what, f"close it; `sed -n {opened},{line}p {file}` shows what follows")
+    if "quoted scalar" in (error.context or ""):
+        return Problem(f"{name}, line {opened}: a quote that opens there is not closed, or holds a strange backslash", f"mend it; {show}")
+    for sign, (what, mend) in MEANINGS.items():
+        if sign in told:
+            return Problem(f"{name}, line {line}: {what}", f"{mend}; {show}")
+    return Problem(
+        f"{name}, line {line}: {error.problem or told}", f"put text that holds quotes, colons, `#`, `*`, `@` or `%` in quotes; {show}"
+    )
+
+
+class Files(FileConfigSource):
+    """Hydra's way to the files of conf/, and to a run's `config.yaml`."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path)).resolve()
+        if not path.exists():
+            raise ConfigLoadError(f"Config not found : {path}")
+        text = decoded(path.read_bytes(), shown(path))
+        header = self._get_header_dict(text[:512])
+        group = config_path.removesuffix(".yaml").rpartition("/")[0].replace("/", ".")
+        package = {"_global_": "", None: group, "_group_": group}.get(header["package"], header["package"])
+        ours = package.partition(".")[0] != "hydra" and "@" not in config_path
+        values = read(text, shown(path), package) if ours else yaml.load(text, Loader)
+        return ConfigResult(config=OmegaConf.create(values), path=f"file://{self.path}", provider=self.provider, header=header)
+
+
+def shown(path: Path) -> str:
+    """A file as its owner would type it where he stands."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def register() -> None:
+    """Let Hydra read settings by this module from now on."""
+    Plugins.instance()  # it registers its own first
+    SourcesRegistry.instance().types["file"] = Files
