@@ -10,8 +10,8 @@ empty is an answer: both empty is right. With sums over all rows:
     f1            2 sum |P & E| / (sum |P| + sum |E|)
     support       sum |E|
     empty_f1      2 #(P and E empty) / (#(P empty) + #(E empty)), counted over rows: is nothing said where nothing is?
-                  Text that is no JSON object is not an empty answer
-    macro_f1      mean of the fields' f1; the overall empty_f1 is the mean of theirs
+                  Text that is no JSON object is not an empty answer. None of a field that is empty in no row: no model could fail
+    macro_f1      mean of the fields' f1; the overall empty_f1 is the mean of theirs, where they have one
     row_exact     share of rows that are valid JSON and have P = E in every field
     hallucination share of the predicted values of all fields that were not expected:
                   sum |P - E| / sum |P|; it counts values in fields that should be empty as well as wrong values
@@ -99,12 +99,13 @@ def _decisive(counts: list[Counts], fields: list[str] | None) -> list[Counts]:
 
 
 def _extraction(totals: Counts, fields: list[str], bounds: dict) -> dict:
-    emptiness = {name: _f1(totals, name, None) for name in fields}
+    emptiness = {name: _f1(totals, name, None) if totals["expected", name, None] else None for name in fields}
+    possible = [value for value in emptiness.values() if value is not None]
     return {
         "kind": "extraction",
         **_shares(totals, ("json_valid", "schema_valid", "row_exact", "stopped")),
         "macro_f1": _headline(totals, fields)["macro_f1"],
-        "empty_f1": sum(emptiness.values()) / len(emptiness),
+        "empty_f1": sum(possible) / len(possible) if possible else None,
         "hallucination": _hallucination(totals, fields),
         "unsupported": _ratio(totals["unsupported"], totals["supportable"], void=None),
         "distractor_hit": _ratio(totals["hit"], totals["laid"], void=None),

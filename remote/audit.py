@@ -18,15 +18,3 @@ def write(store: Store, verb: str, box: str, seconds: float, outcome: str) -> No
         "outcome": outcome,
     }
     store.put(f"audit/{line['ended']}-{verb}-{secrets.token_hex(2)}.json", json.dumps(line).encode())
-
-
-def latest(store: Store, verbs: list[str]) -> dict[str, dict]:
-    """The newest successful line of each of `verbs`."""
-    found = {}
-    for name in sorted(store.names("audit/")):
-        verb = name.rsplit("-", 2)[1]
-        if verb in verbs:
-            line = json.loads(store.get(name))
-            if line["outcome"] == "ok":
-                found[verb] = line
-    return found

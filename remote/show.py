@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conf import schema
-from remote import audit, follow, runs
+from remote import follow, runs
 from remote.aws import Aws, Patience
 from remote.store import Store
 
@@ -52,7 +52,7 @@ def _say(words: str, told: str) -> str:
     return words
 
 
-def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: list[str], summary: Callable) -> None:
+def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
     """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
     found = runs.download(aws, run_id, run.kind.value, root / run.runs)
@@ -65,7 +65,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, chain: lis
         print(f"evaluated  {_evaluation(json.loads(store.get(f'runs/{run_id}/{name}')), summary)}")
     print(f"published  {json.loads(published)['url'] if published else 'not yet; `inv publish`'}")
     print(f"report     {page}")
-    for line in _times(audit.latest(store, chain), manifest):
+    for line in _times(manifest):
         print(line)
     print(f"next       {_next(run)}")
     if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -112,19 +112,19 @@ def scores(rows: list[tuple[str, ...]], title: str) -> Table:
     return table
 
 
-def _times(verbs: dict[str, dict], manifest: dict) -> list[str]:
-    spent = {verb: line["seconds"] for verb, line in verbs.items()}
-    total = sum(spent.values())
-    work = sum(manifest["seconds"].get(part, 0) for part in ("load", "train", "evaluate"))
-    each = "  ".join(f"{verb} {seconds:.0f} s" for verb, seconds in spent.items())
-    parts = "  ".join(f"{part} {manifest['seconds'].get(part, 0):.0f} s" for part in ("load", "train", "evaluate"))
-    lines = [f"time       {total:.0f} s: {each}", f"           of which {parts}; everything else {total - work:.0f} s"]
-    provenance = manifest["provenance"]
-    rate = provenance.get("price_per_hour")
-    if rate is None:
-        return [*lines, f"price      unknown: nobody told the price of {provenance.get('instance_type')}"]
-    cost = f"${total / 3600 * rate:.2f} for this time on a real {provenance['instance_type']}"
-    return [*lines, f"price      {cost} at ${rate:.4f} an hour ({provenance['price_source']})"]
+def _times(manifest: dict) -> list[str]:
+    """What the run took and what that costs, by its own record."""
+    spent, price = manifest["seconds"], manifest["price"]
+    parts = "  ".join(f"{part} {spent.get(part, 0):.0f} s" for part in ("load", "train", "evaluate"))
+    again = f", in {price['attempts']} attempts, with what an interrupted one had not kept" if price.get("attempts", 1) > 1 else ""
+    lines = [f"time       {price['seconds']:.0f} s of work: {parts}{again}"]
+    kind = manifest["provenance"].get("instance_type")
+    if price["total"] is None:
+        return [*lines, f"price      unknown: nobody told the price of {kind}"]
+    return [
+        *lines,
+        f"price      ${price['total']:.2f} for this time on a real {kind} at ${price['per_hour']:.4f} an hour ({price['source']})",
+    ]
 
 
 def _next(run: schema.Run) -> str:

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
 from omegaconf import OmegaConf
 
-from conf import load, secret
+from conf import load, secret, yaml_file
 from conf.problem import Problem
 from conf.schema import Recipe
 from trainer import card, files, report
@@ -67,10 +66,10 @@ class Record:
     def decide(self, settings: Recipe) -> None:
         """Put what the trainer has decided for `auto` into the run's own configuration: a later attempt does the same."""
         config = self.folder / "config.yaml"
-        values = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None
+        values = yaml_file.read(config.read_bytes(), str(config), strict=False) if config.exists() else None
         if values and values["train"]["recompute"] != settings.train.recompute:
             values["train"]["recompute"] = settings.train.recompute
-            write(config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+            write(config, yaml_file.write(values))
 
     def metrics(self, values: dict) -> None:
         self._stays_open()
@@ -141,9 +140,8 @@ def verify(folder: Path, without: tuple[str, ...] = ()) -> dict:
 
 def settings(folder: Path) -> Recipe:
     """The recipe that the run's `config.yaml` holds."""
-    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    values.pop("defaults", None)
-    return load.recipe(OmegaConf.create(values))
+    place = folder / "config.yaml"
+    return load.recipe(OmegaConf.create(load.values(place.read_bytes(), str(place))))
 
 
 def new_id(name: str) -> str:
@@ -160,10 +158,26 @@ def _entry(folder: Path, settings: Recipe, facts: dict) -> dict:
     provenance = asdict(settings.provenance)
     seconds = sum(facts["seconds"].values())
     hourly = provenance["price_per_hour"]
-    total = None if hourly is None else hourly * seconds / 3600
-    price = {"per_hour": hourly, "source": provenance["price_source"], "seconds": seconds, "total": total}
+    made = _attempts(folder)
+    # Parts are of this attempt, but for training: what an interrupted one loaded and lost was paid for, too.
+    paid = max(seconds, made["seconds"])
+    total = None if hourly is None else hourly * paid / 3600
+    price = {"per_hour": hourly, "source": provenance["price_source"], "seconds": paid, "total": total, "attempts": made["attempts"]}
     name = {"run_id": settings.run_id or folder.name, "name": settings.name, "kind": settings.kind.value}
     return files.finite({**name, **facts, "config_sha256": digest(folder / "config.yaml"), "provenance": provenance, "price": price})
+
+
+def _attempts(folder: Path) -> dict:
+    """How often the run was begun, and for how many seconds it was at work in all, as its own events tell."""
+    spans: list[list[datetime]] = []
+    for event in files.lines(folder / "events.jsonl") if (folder / "events.jsonl").exists() else []:
+        moment = datetime.fromisoformat(event["time"])
+        if not spans or (event["event"], event.get("phase")) == ("phase", "running"):
+            spans.append([moment, moment])
+        spans[-1][1] = moment
+    if spans:
+        spans[-1][1] = datetime.fromisoformat(now())
+    return {"attempts": len(spans), "seconds": sum((end - start).total_seconds() for start, end in spans)}
 
 
 def _files(folder: Path) -> dict:

@@ -135,6 +135,14 @@ def test_saying_nothing_where_nothing_is(answer):
     assert result["fields"]["a"]["empty_f1"] == result["empty_f1"] == 1 / 2
 
 
+def test_what_no_model_could_fail_does_not_count():
+    expected = [{"a": None, "b": "x"}, {"a": "y", "b": "z"}]
+    result = run([{"a": "y", "b": "x"}] * 2, expected, fields=["a", "b"])
+    assert [result["fields"][name]["empty_f1"] for name in "ab"] == [0.0, None]
+    assert result["empty_f1"] == 0.0
+    assert run([{"b": "x"}] * 2, expected, fields=["b"])["empty_f1"] is None
+
+
 def test_detail_is_forgiven_in_the_secondary_scores_of_the_shipped_fields(answer):
     near = answer | {"stage": "IVA", "gene_mutation": ["EGFR T790M", "KRAS G12D"]}
     result = run([near, answer], [answer, answer], fields=list(answer))

@@ -133,7 +133,21 @@ def test_the_price_is_that_of_the_seconds_or_unknown(tmp_path):
         "source": "Price List API, 2026-11-22",
         "seconds": 188.0,
         "total": pytest.approx(0.978 * 188 / 3600),
+        "attempts": 1,
     }
+
+
+def test_the_price_counts_what_an_interrupted_attempt_took_and_nothing_between_attempts(tmp_path, monkeypatch):
+    run = settings()
+    run.provenance.price_per_hour = 3.6
+    monkeypatch.setattr(record, "now", lambda: "2026-11-29T12:05:00Z")
+    made = unsealed(tmp_path, run)
+    moments = (("10:00:00", "running"), ("10:20:00", "failed"), ("12:00:00", "running"), ("12:01:00", "evaluating"))
+    events = [{"time": f"2026-11-29T{moment}Z", "event": "phase", "phase": phase} for moment, phase in moments]
+    made.events.write_text("".join(json.dumps(event) + "\n" for event in events))
+    price = made.seal(run, FACTS)["price"]
+    assert (price["attempts"], price["seconds"]) == (2, 20 * 60 + 5 * 60)
+    assert price["total"] == pytest.approx(1.5)
 
 
 def damage_bytes(folder):
