@@ -55,12 +55,14 @@ def friendly(body):
 @friendly
 def init(c, token=None, yes=False):
     """Make an AWS account ready: show what would change, ask, change it, read it back. `inv --dry init` stops after showing."""
+    from data.text import decode
+
     run = settings(c, fetch=parameters_of_a_new_account)
     folder, local = (state_folder(run), state_folder(run) / "local.yaml") if run.cloud.loopback else (ROOT, ROOT / "conf/local.yaml")
     if rehearsed(c, "# init"):
         planned().account.rehearse(account(run), run, folder)
         return
-    parts = planned().init(run, folder, local, Path(token) if token else None, yes)
+    parts = planned().init(run, folder, local, Path(token) if token else None, yes, decode)
     perform(c, run, "init", parts, "{done}; {summary} has every name. Next: `inv up`")
 
 
@@ -224,7 +226,7 @@ def report(c, run=None, csv=False):
     if csv:
         show.spreadsheet(account(config), config, run, ROOT, table)
     else:
-        show.report(account(config), config, run, ROOT, CHAIN, summary)
+        show.report(account(config), config, run, ROOT, summary)
 
 
 @task(positional=["first", "second"])
@@ -253,15 +255,17 @@ def tensorboard(c, run=None, port="6006"):
 
 @task(
     help={
-        "text": "a text, a file (.jsonl: a row a line), or `-` for standard input",
+        "text": "a text, a file (of rows, such as .jsonl: each is answered), or `-` for standard input",
         "run": "id of a finished run; the newest when left out",
     }
 )
 @friendly
 def predict(c, text, run=None):
     """Answer texts with a finished run's adapter: on the box if it is up, else on this machine's CPU."""
+    from trainer.questions import asked
+
     config = settings(c)
-    perform(c, config, "predict", planned().predict(config, run, text, ROOT), None, audited=False)
+    perform(c, config, "predict", planned().predict(config, run, text, ROOT, asked), None, audited=False)
 
 
 @task(
@@ -492,8 +496,9 @@ def data_check(c):
 
     run = recipe()
     limits = check.Limits(run.data.max_length, run.data.max_new_tokens, run.data.too_long is TooLong.drop)
+    names = [splits.source(run.data, name) for name in splits.OWN]
     files = [splits.path(run.data, name) for name in splits.OWN]
-    findings = check.check(*files, run.data.fields, ruler(run), limits)
+    findings = check.check(*files, run.data.fields, ruler(run), limits, names, splits.also(run.data))
     print(check.text(findings))
     if any(finding.verdict == "wrong" for finding in findings):
         raise Exit(code=1)

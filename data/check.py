@@ -3,12 +3,13 @@
 `wrong` is what a run would stop at; `look` is what only their owner can judge.
 """
 
+import filecmp
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data import likeness, vocabulary
-from data.rows import Row, RowError, scan
+from data.rows import Row, Scan, fields_word, scan
 
 SHOWN = 20  # broken rows of a file that are told one by one
 EXAMPLES = 5  # of anything else
@@ -44,27 +45,41 @@ def in_words(note: str) -> Ruler:
     return Ruler(lambda row: (len(likeness.prompt(row).split()), len(row.completion.split())), "words", note)
 
 
-def check(train: Path, held_out: Path, fields: list[str] | None, ruler: Ruler, limits: Limits) -> list[Finding]:
-    """All findings about a run's two files, those about broken rows first."""
+def check(
+    train: Path,
+    held_out: Path,
+    fields: list[str] | None,
+    ruler: Ruler,
+    limits: Limits,
+    names: tuple[str, str] | None = None,
+    also: dict[str, Path] | None = None,
+) -> list[Finding]:
+    """All findings about a run's two files, those about broken rows first; of the files in `also` only those.
+
+    `names` are the files' as their owner calls them.
+    """
     files = {"data.train": train, "data.validation": held_out}
-    scanned = {setting: scan(path) for setting, path in files.items()}
-    findings = [usable(setting, path, *scanned[setting]) for setting, path in files.items()]
-    rows = {setting: found for setting, (found, _) in scanned.items() if found}
+    called = dict(zip(files, names or map(str, files.values()), strict=True))
+    scanned = {setting: scan(path, called[setting]) for setting, path in files.items()}
+    findings = [finding for setting, found in scanned.items() for finding in usable(setting, called[setting], found)]
+    findings += [finding for name, path in (also or {}).items() for finding in usable("data.also", name, scan(path, name))]
+    rows = {setting: found.rows for setting, found in scanned.items() if found.rows}
     for setting, found in rows.items():
         findings += [*shape(setting, found, fields), *lengths(setting, found, ruler, limits), *copies(setting, found)]
-    if train.read_bytes() == held_out.read_bytes():
+    if filecmp.cmp(train, held_out, shallow=False):
         findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would tell nothing"))
     elif len(rows) == len(files):
         findings += leaks(*rows.values())
     return findings + [finding for name in fields or () for finding in labels(name, rows)]
 
 
-def usable(setting: str, path: Path, rows: list[Row], errors: list[RowError]) -> Finding:
-    """Whether all rows of a file can be used, else where each other one is, what is wrong and how to mend it."""
-    if not errors:
-        return Finding("good", f"{setting}: {path}, rows: {len(rows):,}")
-    what = f"{setting}: {path}, rows that cannot be used: {len(errors):,} (and {len(rows):,} that can)"
-    return Finding("wrong", what, _first([str(error) for error in errors], SHOWN))
+def usable(setting: str, name: str, found: Scan) -> list[Finding]:
+    """Whether all rows of a file can be used, else where each other one is, what is wrong and how to mend it; and what is not read."""
+    notes = [Finding("look", f"{setting}: {line}") for line in found.notes.lines()]
+    if not found.errors:
+        return [Finding("good", f"{setting}: {name}, rows: {len(found.rows):,}"), *notes]
+    what = f"{setting}: {name}, rows that cannot be used: {len(found.errors):,} (and {len(found.rows):,} that can)"
+    return [Finding("wrong", what, _first([str(error) for error in found.errors], SHOWN)), *notes]
 
 
 def shape(setting: str, rows: list[Row], fields: list[str] | None) -> list[Finding]:
@@ -81,8 +96,8 @@ def shape(setting: str, rows: list[Row], fields: list[str] | None) -> list[Findi
 def _field(setting: str, rows: list[Row], name: str) -> list[Finding]:
     lacking = [row.id for row in rows if name not in row.output]
     if len(lacking) == len(rows):
-        known = ",".join(sorted({key for row in rows for key in row.output}))
-        return [Finding("wrong", f"{setting}: no answer has the field {name!r}; the answers have `data.fields=[{known}]`")]
+        known = fields_word(sorted({key for row in rows for key in row.output}))
+        return [Finding("wrong", f"{setting}: no answer has the field {name!r}; the answers have `{known}`")]
     findings = []
     if lacking:
         what = f"{setting}: answers without the field {name!r}, which count as empty there: {len(lacking):,} of {len(rows):,}"

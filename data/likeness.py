@@ -32,7 +32,7 @@ def grams(found: list[str], size: int) -> set[str]:
 
 def prompt(row: Row) -> str:
     """All that the model is given."""
-    return normalise("\n".join(turn["content"] for turn in row.messages))
+    return normalise("\n".join(str(turn["content"]) for turn in row.messages))
 
 
 def copies(rows: list[Row]) -> list[list[Row]]:

@@ -1,26 +1,42 @@
 """One row of training or held-out data, whatever way its author wrote it down.
 
-Three kinds of row are read, told apart by their keys:
+Four kinds of row are read, told apart by their keys:
 
-    {"instruction": "...", "input": "...", "output": {...} or "..."}     `input` may be missing or empty
-    {"prompt": "...", "completion": "..."}
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+    {"instruction": "...", "input": "...", "output": {...} or "..."}     `input` may be missing or empty; `system` and `history` are read
+    {"prompt": "...", "completion": "..."}                              `system` is read; both may be lists of turns
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}     with `tools`, tool calls and weights
+    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}         ShareGPT; `system`, `tools`
 
-Any kind may also carry `id` (else the row is named after its file and line) and `meta` (an object that no model sees).
+Any kind may also carry `id` (else the row is named after its file and line) and `meta` (an object that no model sees). A key that
+is not read is counted and told (`Notes`), and refused where leaving it out would change what the model is asked.
 A row that cannot be used raises `RowError`: where it is, what is wrong with which value, how to mend it.
 """
 
 import json
-from collections.abc import Callable
+import re
+import shlex
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data.tables import RowError, records
+from data import tables, turns
+from data.tables import RowError, described, records
+from data.turns import EMPTY, Talk, Turn
 
-__all__ = ["Fact", "Row", "RowError", "normalise", "read", "scan"]
+__all__ = ["Fact", "Notes", "Row", "RowError", "Scan", "normalise", "read", "scan"]
 
-ROLES = ("system", "user", "assistant")
+READ = {
+    ("instruction", "output"): {"instruction", "input", "output", "system", "history"},
+    ("prompt", "completion"): {"prompt", "completion", "input", "system"},
+    ("messages",): {"messages", "input", "system", "tools"},
+    ("conversations",): {"conversations", "input", "system", "tools"},
+}
+ALWAYS = {"id", "meta"}
+# Keys of other people's rows that say what is asked, or which answer is wanted: no row is trained on without them.
+MEANT = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "chat_template_kwargs", "documents"}
+MEANT |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
+KINDS_IN_WORDS = "use instruction/input/output, or prompt/completion, or messages, or conversations"
 
 
 class Fact(NamedTuple):
@@ -36,11 +52,14 @@ class Fact(NamedTuple):
 @dataclass(frozen=True)
 class Row:
     id: str
-    messages: list[dict[str, str]]  # the prompt's turns; the last one is the user's
+    messages: list[Turn]  # the prompt's turns; the last one is the user's, or a tool's result
     completion: str  # the text to learn
     output: dict | None  # the completion as an object, where it is one
     meta: dict = field(default_factory=dict)
     text: str = ""  # the row's own: `input` where it has one, else the user's last turn
+    tools: list[dict] = field(default_factory=list)  # functions that the model may call
+    calls: list[dict] = field(default_factory=list)  # those that the answer calls: how they are written is the model's template's to say
+    weights: dict[int, int] = field(default_factory=dict)  # of answers in `messages`, by their places: 1 is learned, 0 never is
 
     @property
     def evidence(self) -> list[Fact] | None:
@@ -56,22 +75,55 @@ class Row:
         return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+@dataclass
+class Notes:
+    """What the rows of a file hold that no model will see as it stands there."""
+
+    unread: Counter = field(default_factory=Counter)  # keys, and how many rows have them
+    nulls: int = 0  # rows whose answer has nulls in a table of fixed columns, where an absent key looks the same
+
+    def lines(self) -> list[str]:
+        told = [f"`{key}` ({count:,} {'rows' if count > 1 else 'row'})" for key, count in self.unread.most_common()]
+        lines = [f"keys that are not read: {', '.join(told)}"] if told else []
+        if self.nulls:
+            what = f"answers with null, which in a table's columns also stands for a key that is absent: {self.nulls:,} rows"
+            lines.append(f"{what}; where absent is meant, keep the answers as JSON text or the rows as JSON Lines")
+        return lines
+
+
+class Scan(NamedTuple):
+    rows: list[Row]
+    errors: list[RowError]
+    notes: Notes
+
+
 def read(path: Path, name: str = "") -> list[Row]:
-    """The rows of a JSONL, CSV or Parquet file, in its order. `name` is what its owner calls it, where it lies under another."""
-    rows, errors = scan(path, name)
-    if errors:
-        raise errors[0]
-    return rows
+    """The rows of a file, in its order. `name` is what its owner calls it, where it lies under another."""
+    return usable(path, name).rows
 
 
-def scan(path: Path, name: str = "") -> tuple[list[Row], list[RowError]]:
-    """The usable rows of a file, and for each of the others what is wrong with it."""
-    rows, errors, places = [], [], {}
-    for where, raw in records(Path(path), name or str(path)):
+def usable(path: Path, name: str = "") -> Scan:
+    """The rows of a file and what to say about them; a RowError where one cannot be used."""
+    found = scan(path, name)
+    if found.errors:
+        raise found.errors[0]
+    return found
+
+
+def scan(path: Path, name: str = "") -> Scan:
+    """The usable rows of a file, for each of the others what is wrong with it, and what is to be said about all."""
+    name = name or str(path)
+    return collect(records(Path(path), name), name, columns=tables.kind(name) == ".parquet")
+
+
+def collect(found, name: str, columns: bool = False) -> Scan:
+    """The same of records. `columns`: they come from a table in which every row has every key."""
+    rows, errors, places, notes = [], [], {}, Notes()
+    for where, raw in found:
         try:
             if isinstance(raw, RowError):
                 raise raw
-            row = normalise(raw, where)
+            row = normalise(raw, where, notes)
             if row.id in places:
                 raise RowError(where, f"`id` {row.id!r} is also the id of {places[row.id]}", "give each row its own id, or none")
         except RowError as error:
@@ -79,85 +131,118 @@ def scan(path: Path, name: str = "") -> tuple[list[Row], list[RowError]]:
         else:
             places[row.id] = where
             rows.append(row)
+            notes.nulls += columns and isinstance(raw.get("output"), dict) and _has_null(raw["output"])
     if not rows and not errors:
-        errors.append(RowError(name or str(path), "the file holds no rows", "put one JSON object on each line"))
-    return rows, errors
+        errors.append(RowError(name, "the file holds no rows", "put one JSON object on each line"))
+    return Scan(rows, errors, notes)
 
 
-def normalise(raw: dict, where: str) -> Row:
-    """The row that `raw`, one decoded line, stands for. `where` is its "file:line"."""
+def normalise(raw: object, where: str, notes: Notes | None = None) -> Row:
+    """The row that `raw`, one decoded line, stands for. `where` is its "file:line"; what is not read goes into `notes`."""
     if not isinstance(raw, dict):
-        raise RowError(where, f"the row is {_describe(raw)}", "make it an object, such as " + '{"prompt": "...", "completion": "..."}')
-    messages, completion = _kind(raw, where)(raw, where)
+        raise RowError(where, f"the row is {described(raw)}", "make it an object, such as " + '{"prompt": "...", "completion": "..."}')
+    kind = _kind(raw, where)
+    unread = _unread(raw, kind, where)
+    talk = _talk(raw, kind, where)
     name, meta = raw.get("id"), raw.get("meta")
     if isinstance(name, (bool, float, list, dict)):
-        raise RowError(where, f"`id` is {_describe(name)}", "make it a string or a whole number")
+        raise RowError(where, f"`id` is {described(name)}", "make it a string or a whole number")
     if not isinstance(meta, (dict, type(None))):
-        raise RowError(where, f"`meta` is {_describe(meta)}", "make it an object, or leave it out")
-    own = raw.get("input")
-    text = own if isinstance(own, str) and own else messages[-1]["content"]
-    return Row(where if name is None else str(name), messages, completion, _object(completion), meta or {}, text)
+        raise RowError(where, f"`meta` is {described(meta)}", "make it an object, or leave it out")
+    if notes:
+        notes.unread.update(unread)
+    return _row(where if name is None else str(name), talk, raw, meta or {}, where)
 
 
-def _kind(raw: dict, where: str) -> Callable[[dict, str], tuple[list[dict[str, str]], str]]:
+def _row(name: str, talk: Talk, raw: dict, meta: dict, where: str) -> Row:
+    own, calls = raw.get("input"), talk.answer.get("tool_calls", [])
+    text = own if isinstance(own, str) and own else next(turn["content"] for turn in reversed(talk.before) if turn["role"] == "user")
+    completion = _compact(calls, "tool_calls", where) if calls else talk.answer["content"]
+    tools = turns.tools(raw["tools"], where) if raw.get("tools") not in EMPTY else []
+    output = None if calls else _object(completion)
+    return Row(name, talk.before, completion, output, meta, text, tools, [talk.answer] if calls else [], talk.weights)
+
+
+def _kind(raw: dict, where: str) -> tuple[str, ...]:
     # A table that mixes kinds (CSV, Parquet) fills the other kinds' columns with nulls: null means absent.
     present = {key for key, value in raw.items() if value is not None}
-    kinds = [keys for keys in KINDS if present.issuperset(keys)]
+    kinds = [keys for keys in READ if present.issuperset(keys)]
     if len(kinds) == 1:
-        return KINDS[kinds[0]]
+        return kinds[0]
     what = "is of more than one kind" if kinds else "is of no known kind"
-    keys = ", ".join(sorted(present)) or "none"
-    raise RowError(where, f"the row {what} (its keys: {keys})", "use instruction/input/output, or prompt/completion, or messages")
+    keys = ", ".join(sorted(map(str, present))) or "none"
+    raise RowError(where, f"the row {what} (its keys: {keys})", KINDS_IN_WORDS)
 
 
-def _instruction(raw: dict, where: str) -> tuple[list[dict[str, str]], str]:
+def _unread(raw: dict, kind: tuple[str, ...], where: str) -> list[str]:
+    """Keys that say something and are not read; a RowError where the model would be asked otherwise without them."""
+    unread = [str(key) for key, value in raw.items() if key not in READ[kind] | ALWAYS and value not in EMPTY]
+    meant = [key for key in unread if key in MEANT or (key == "label" and isinstance(raw[key], bool))]
+    if meant:
+        what = f"`{meant[0]}` is not read in a row of {'/'.join(kind)}, and leaving it out changes what is asked"
+        raise RowError(where, what, f"write the row as messages, or take `{meant[0]}` out")
+    return unread
+
+
+def _talk(raw: dict, kind: tuple[str, ...], where: str) -> Talk:
+    """The row as turns."""
+    if kind == ("messages",) or kind == ("conversations",):
+        (key,) = kind
+        said = raw[key]
+        if not isinstance(said, list):
+            raise RowError(where, f"`{key}` is {described(said)}", "make it a list of objects with role and content")
+        talk = (turns.messages if key == "messages" else turns.sharegpt)(said, key, where)
+    elif kind == ("prompt", "completion"):
+        talk = _prompt(raw, where)
+    else:
+        talk = _instruction(raw, where)
+    return _with_system(talk, raw, where)
+
+
+def _with_system(talk: Talk, raw: dict, where: str) -> Talk:
+    if raw.get("system") in EMPTY:
+        return talk
+    if talk.before[0]["role"] == "system":
+        raise RowError(where, "`system` is said twice: by its key and by the first turn", "leave one of them")
+    opening = {"role": "system", "content": _text(raw, "system", where)}
+    return Talk([opening, *talk.before], talk.answer, {place + 1: weight for place, weight in talk.weights.items()})
+
+
+def _instruction(raw: dict, where: str) -> Talk:
     parts = [_text(raw, "instruction", where)]
     if raw.get("input") not in (None, ""):
         parts.append(_text(raw, "input", where))
     output = raw["output"]
-    if not isinstance(output, dict):
-        return _user("\n\n".join(parts)), _text(raw, "output", where, "an object or a string")
+    answer = _compact(output, "output", where) if isinstance(output, dict) else _text(raw, "output", where, "an object or a string")
+    before = turns.history(raw["history"], where) if raw.get("history") not in EMPTY else []
+    return Talk([*before, *_user("\n\n".join(parts))], {"role": "assistant", "content": answer})
+
+
+def _compact(value: object, key: str, where: str) -> str:
     try:
-        completion = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise RowError(
-            where, f"`output` cannot be written as JSON ({error})", "use strings, numbers, lists, objects and null only"
+            where, f"`{key}` cannot be written as JSON ({error})", "use strings, numbers, lists, objects and null only"
         ) from error
-    return _user("\n\n".join(parts)), completion
 
 
-def _prompt(raw: dict, where: str) -> tuple[list[dict[str, str]], str]:
-    return _user(_text(raw, "prompt", where)), _text(raw, "completion", where)
+def _prompt(raw: dict, where: str) -> Talk:
+    prompt, completion = raw["prompt"], raw["completion"]
+    if isinstance(prompt, list) and isinstance(completion, list):  # TRL's conversations
+        return turns.messages([*prompt, *completion], "prompt and completion", where)
+    return Talk(_user(_text(raw, "prompt", where)), {"role": "assistant", "content": _text(raw, "completion", where)})
 
 
-def _messages(raw: dict, where: str) -> tuple[list[dict[str, str]], str]:
-    turns = raw["messages"]
-    if not isinstance(turns, list):
-        raise RowError(where, f"`messages` is {_describe(turns)}", "make it a list of objects with role and content")
-    turns = [_turn(turn, f"messages[{index}]", where) for index, turn in enumerate(turns)]
-    roles = [turn["role"] for turn in turns]
-    if roles[-2:] != ["user", "assistant"]:
-        raise RowError(
-            where, f"`messages` has the roles {', '.join(roles) or 'of nobody'}", "end it with a user turn and the assistant's answer"
-        )
-    if "system" in roles[1:]:
-        raise RowError(where, "`messages` has a system turn that is not the first", "move it to the front, or make it a user turn")
-    return turns[:-1], turns[-1]["content"]
+def fields_word(names) -> str:
+    """The override that scores these keys, as it can be pasted."""
+    listed = [name if re.fullmatch(r"[\w.-]+", name) and name.lower() != "null" else json.dumps(name, ensure_ascii=False) for name in names]
+    return shlex.quote(f"data.fields=[{','.join(listed)}]")
 
 
-def _turn(turn: object, name: str, where: str) -> dict[str, str]:
-    if not isinstance(turn, dict):
-        raise RowError(where, f"`{name}` is {_describe(turn)}", "make it an object with role and content")
-    if turn.get("role") not in ROLES:
-        raise RowError(where, f"`{name}.role` is {_describe(turn.get('role'))}", f"use one of {', '.join(ROLES)}")
-    return {"role": turn["role"], "content": _text(turn, "content", where, name=f"{name}.content")}
-
-
-KINDS = {
-    ("instruction", "output"): _instruction,
-    ("prompt", "completion"): _prompt,
-    ("messages",): _messages,
-}
+def _has_null(value: object) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(entry is None or _has_null(entry) for entry in inside)
 
 
 def _fact(entry: object) -> Fact | None:
@@ -167,16 +252,16 @@ def _fact(entry: object) -> Fact | None:
     return Fact(*parts)
 
 
-def _user(content: str) -> list[dict[str, str]]:
+def _user(content: str) -> list[Turn]:
     return [{"role": "user", "content": content}]
 
 
-def _text(raw: dict, key: str, where: str, wanted: str = "a string", name: str = "") -> str:
+def _text(raw: dict, key: str, where: str, wanted: str = "a string") -> str:
     value = raw.get(key)
     if not isinstance(value, str):
-        raise RowError(where, f"`{name or key}` is {_describe(value)}", f"make it {wanted}")
+        raise RowError(where, f"`{key}` is {described(value)}", f"make it {wanted}")
     if not value.strip():
-        raise RowError(where, f"`{name or key}` is empty", "give it text, or drop the row")
+        raise RowError(where, f"`{key}` is empty", "give it text, or drop the row")
     return value
 
 
@@ -186,20 +271,3 @@ def _object(completion: str) -> dict | None:
     except (ValueError, RecursionError):  # plain text, as good a completion as any
         return None
     return value if isinstance(value, dict) else None
-
-
-def _describe(value: object) -> str:
-    kinds = {
-        type(None): "missing or null",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    kind = kinds.get(type(value), f"a {type(value).__name__}")
-    if value is None or isinstance(value, dict):
-        return kind
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return f"{kind} ({shown if len(shown) <= 40 else shown[:37] + '...'})"

@@ -1,19 +1,21 @@
-"""What a JSONL, CSV or Parquet file holds, record by record, before anyone asks whether it is a row.
+"""What a JSONL, JSON, CSV or Parquet file holds, record by record, before anyone asks whether it is a row.
 
 A record that cannot be decoded is yielded as the `RowError` that says so, and reading goes on behind it.
 
-CSV has only text: an empty cell is an absent value, `NA` and `7` stay the words they are, and the cells of `messages` and `meta`
-are JSON. Parquet needs pyarrow, which the trainer has and a laptop may lack.
+CSV has only text: an empty cell is an absent value, `NA` and `7` stay the words they are, and the cells of `messages` and other
+nested columns are JSON. Parquet needs pyarrow, which the trainer has and a laptop may lack. JSON and CSV may be packed: .gz, .zst.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-NESTED = {"messages", "meta"}  # columns that hold more than text
-LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 by itself, and a document may be longer
+from data import cells, text
+
+NESTED = {"messages", "meta", "conversations", "history", "tools"}  # columns that hold more than text
+DEEPEST = 64  # levels of a row
+UNPACKED = 8 * 2**30  # bytes that a Parquet file may come to
+ONE_OBJECT = "put one whole JSON object on each line"
 
 
 class RowError(ValueError):
@@ -26,70 +28,139 @@ class RowError(ValueError):
         self.mend = mend
 
 
+def described(value: object) -> str:
+    """A value in words, with as much of it as fits a line."""
+    names = {type(None): "missing or null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    kind = "an object" if isinstance(value, dict) else names.get(type(value), f"a {type(value).__name__}")
+    if value is None or isinstance(value, dict):
+        return kind
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    return f"{kind} ({shown if len(shown) <= 40 else shown[:37] + '...'})"
+
+
 Record = tuple[str, object]  # "file:line", and what stands there: a value or a RowError
+
+
+def kind(name: str) -> str | None:
+    """The ending that says how a file of this name is read; None for one that cannot be."""
+    path = Path(name)
+    packed = path.suffix.lower() in text.PACKED
+    ending = Path(path.stem if packed else name).suffix.lower()
+    return ending if ending in READERS and not (packed and ending == ".parquet") else None
 
 
 def records(path: Path, name: str) -> Iterator[Record]:
     """What the file holds, in its order. The end of `name`, as its owner calls it, says of which kind it is."""
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    read = readers.get(Path(name).suffix)
+    read = READERS.get(kind(name) or "")
     if read is None:
-        yield name, RowError(name, f"it is none of {', '.join(readers)}", "write the rows as JSON Lines, one object a line")
-    else:
+        what = f"it is none of {', '.join(READERS)}, or one of the first four packed as {', '.join(text.PACKED)}"
+        yield name, RowError(name, what, "write the rows as JSON Lines, one object a line")
+        return
+    try:
         yield from read(path, name)
+    except text.TextError as error:
+        yield name, _told(error, name)
+    except Exception as error:
+        if (what := text.unreadable(error)) is None:
+            raise
+        yield name, RowError(name, what, "pack it again, or fetch it again")
+
+
+def _told(error: text.TextError, name: str) -> RowError:
+    return RowError(name if error.line is None else f"{name}:{error.line}", error.what, error.mend)
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Record]:
-    # Not splitlines(): U+2028 and others may stand inside a JSON string, where they end no line.
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            yield f"{name}:{number}", _line(line, f"{name}:{number}")
+    for number, line in enumerate(text.lines(path, name), start=1):
+        where = f"{name}:{number}"
+        if isinstance(line, text.TextError):
+            yield where, _told(line, name)
+        elif line.strip():
+            yield where, _line(line, where, name)
 
 
-def _line(line: bytes, where: str) -> object:
+def _line(line: bytes, where: str, name: str) -> object:
     try:
         return _json(line.decode("utf-8"), where)
     except UnicodeDecodeError as error:
-        return RowError(where, f"byte 0x{line[error.start]:02x} is not UTF-8", "save the file as UTF-8")
+        return _told(text.no_text(line[error.start : error.start + 1], int(where.rpartition(":")[2]), name), name)
 
 
-def _json(text: str, where: str, what: str = "the line", mend: str = "put one whole JSON object on each line") -> object:
+def _json(written: str, where: str, what: str = "the line", mend: str = ONE_OBJECT) -> object:
     try:
-        return json.loads(text)
+        value = json.loads(written, object_pairs_hook=_object)
+    except TwiceError as error:
+        return RowError(where, f"{what} has the key `{error}` twice", "rename or remove one of them")
     except (ValueError, RecursionError) as error:
         return RowError(where, f"{what} is not JSON ({error})", mend)
+    if "\\u" not in written and max(written.count("["), written.count("{")) <= DEEPEST:
+        return value
+    return _strange(value, where) or value
+
+
+class TwiceError(ValueError):
+    """A key that an object has twice: whichever is taken, the other one is lost."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise TwiceError(next(name for name in names if names.count(name) > 1))
+    return values
+
+
+def _strange(value: object, where: str) -> RowError | None:
+    """What no text can hold, or no reader follow: half a character, values nested without end."""
+    left = [("", value, 0)]
+    while left:
+        path, each, depth = left.pop()
+        if depth > DEEPEST:
+            return RowError(where, f"`{path[:60]}...` is nested more than {DEEPEST} deep", "flatten it, or write it as text")
+        inside = each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else ()
+        for key, entry in inside:
+            name = f"{path}[{key}]" if isinstance(each, list) else f"{path}.{key}".lstrip(".")
+            if isinstance(key, str) and (broken := text.half(key)):
+                return RowError(
+                    where, f"a key in `{path or 'the row'}` holds half a character ({broken})", "write the whole one, or take it out"
+                )
+            if isinstance(entry, str) and (broken := text.half(entry)):
+                return RowError(where, f"`{name}` holds half a character ({broken})", "write the whole one, or take it out")
+            left.append((name, entry, depth + 1))
+    return None
+
+
+def _array(path: Path, name: str) -> Iterator[Record]:
+    """A JSON file with a list of rows, as many datasets are kept."""
+    value = _json(text.read(path, name), name, "the file", "write the rows as JSON Lines, one object a line")
+    if not isinstance(value, list):
+        yield name, value if isinstance(value, RowError) else RowError(name, "the file is no list of rows", ONE_OBJECT)
+        return
+    yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))
 
 
 def _csv(path: Path, name: str) -> Iterator[Record]:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        yield f"{name}:{number}", RowError(f"{name}:{number}", f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8")
-        return
-    csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    separator, found = cells.table(text.read(path, name))
     names: list[str] = []
-    while True:
-        where = f"{name}:{reader.line_num + 1}"  # where the record begins: a cell may hold line ends
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield where, RowError(where, f"the line is not CSV ({error})", 'put cells with commas, quotes or line ends in "..."')
-            return
-        if cells and names:
-            yield where, _named(names, cells, where)
-        names = names or cells
+    for line, record in found:
+        where = f"{name}:{line}"
+        if isinstance(record, cells.CellError):
+            shown = cells.NAMES.get(separator, repr(separator))
+            yield where, RowError(where, f"the line is not CSV ({record})", f'put cells with {shown}, quotes or line ends in "..."')
+        elif names:
+            yield where, _named(names, record, where, separator)
+        else:
+            names = [each.strip() for each in record]
+            if twice := next((each for each in names if each and names.count(each) > 1), None):
+                yield where, RowError(where, f"the first line names the column `{twice}` twice", "rename or remove one of them")
+                return
 
 
-def _named(names: list[str], cells: list[str], where: str) -> object:
-    if len(cells) > len(names):
-        what = f"the line has {len(cells)} cells, and the first line names {len(names)}"
-        return RowError(where, what, 'put cells with commas in "..."')
-    row: dict = {key: text for key, text in zip(names, cells, strict=False) if text}
+def _named(names: list[str], record: list[str], where: str, separator: str) -> object:
+    if len(record) > len(names) and any(each.strip() for each in record[len(names) :]):
+        what = f"the line has {len(record)} cells, and the first line names {len(names)}"
+        return RowError(where, what, f'put cells with {cells.NAMES.get(separator, repr(separator))} in "..."')
+    row: dict = {key: written for key, written in zip(names, record, strict=False) if written}
     for key in row.keys() & NESTED:
         row[key] = _json(row[key], where, f"`{key}`", "write the cell as JSON, or leave it empty")
     return next((value for value in row.values() if isinstance(value, RowError)), row)
@@ -97,17 +168,23 @@ def _named(names: list[str], cells: list[str], where: str) -> object:
 
 def _parquet(path: Path, name: str) -> Iterator[Record]:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError:
         yield name, RowError(name, "Parquet cannot be read without pyarrow", "`pip install pyarrow`, or save the rows as JSON Lines")
         return
     try:
-        table = parquet.read_table(path).to_pylist()
-    except ArrowInvalid as error:
-        yield (
-            name,
-            RowError(name, f"the file is not Parquet ({str(error).splitlines()[0]})", "write it again, or save the rows as JSON Lines"),
-        )
+        about = parquet.read_metadata(path)
+        if sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups)) > UNPACKED:
+            yield name, RowError(name, f"the file comes to more than {UNPACKED // 2**30} GiB", "make several files of it")
+            return
+        rows = parquet.ParquetFile(path).read().to_pylist()
+    except (ArrowException, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        what = "the file is not Parquet" if "magic bytes" in said or "too small" in said or "size is" in said else "the file cannot be read"
+        yield name, RowError(name, f"{what} ({said})", "write it again, fetch it again, or save the rows as JSON Lines")
         return
-    for number, row in enumerate(table, start=1):
+    for number, row in enumerate(rows, start=1):
         yield f"{name} row {number}", row
+
+
+READERS = {".jsonl": _jsonl, ".json": _array, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}

@@ -4,6 +4,7 @@ import json
 import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from remote.aws import Aws
 from remote.store import Store
 
 
-def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, what: str) -> dict:
+def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, what: str, read: Callable[[str], list[str]]) -> dict:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
-    lines, store = asked(what), Store(aws)
+    lines, store = read(what), Store(aws)
     run_id, (found, where) = runs.sealed(store, run_id, kind), place(aws, store, box_name)
     print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
     facts = {"run_id": run_id, "lines": lines, "up": "yes" if found else "no", "away": "no" if found else "yes"}
@@ -62,47 +63,6 @@ def here(aws: Aws, run_id: str, kind: str, lines: list[str], root: Path, into: P
         )
     _print(done.stdout)
     return {}
-
-
-def asked(what: str) -> list[str]:
-    """The lines that the trainer reads: one for a text, or for a file of plain text; one for each row of a .jsonl file."""
-    if what == "-":
-        return [json.dumps({"input": sys.stdin.read()})]
-    named = what.endswith((".jsonl", ".txt", ".md")) and "\n" not in what
-    if not named and not _is_file(what):
-        return [json.dumps({"input": what})]
-    path = Path(what)
-    if not path.is_file():
-        raise Problem(f"there is no file {what}", "name a file, or give the text itself", reason="bad_data")
-    body = path.read_text(encoding="utf-8")
-    lines = _objects(what, body) if path.suffix == ".jsonl" else [json.dumps({"input": body})]
-    if not lines:
-        raise Problem(f"{what} has no text", 'write a JSON object a line, such as {"input": "..."}', reason="bad_data")
-    return lines
-
-
-def _objects(name: str, body: str) -> list[str]:
-    """The lines of a file of rows, each a JSON object: what a line must hold besides is the trainer's to say."""
-    lines = []
-    for number, line in enumerate(body.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise Problem(f"{name}:{number}: the line is no JSON object", 'write {"input": "..."} or {"prompt": "..."}', "bad_data")
-        lines.append(line)
-    return lines
-
-
-def _is_file(what: str) -> bool:
-    """A text may be longer than any name can be, or hold what no name can."""
-    try:
-        return Path(what).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _print(text: str) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from conf import schema
+from conf import schema, secret
 from conf.problem import Problem
 from remote.aws import Aws
 from remote.store import Store
@@ -22,6 +22,9 @@ def token(aws: Aws) -> str:
     if not found:
         hint = f"`inv init --token FILE` puts one there; {TOKENS} makes one, of the role `write`"
         raise Problem(f"there is no Hub token in the secret `{name}`", hint, reason="refused")
+    if not secret.is_token(found):
+        what = f"what the secret `{name}` holds is no Hub token: it is more than a word, or has letters that no token has"
+        raise Problem(what, "`inv init --token FILE` puts one there", reason="refused")
     return found
 
 

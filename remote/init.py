@@ -7,9 +7,10 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from conf import load, schema, secret
+from conf import load, schema, secret, yaml_file
 from conf.problem import Problem
 from remote import ask, stack
 from remote.aws import Aws, in_region
@@ -26,6 +27,7 @@ ADOPTED = {
     "HubToken": ("MakeHubSecret", "hub_secret", lambda aws, name: aws.client("secretsmanager").describe_secret(SecretId=name)),
 }
 ABSENT = ("404", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException", "ResourceNotFoundException")
+TOKENS = "https://huggingface.co/settings/tokens shows yours"
 GITHUB = "token.actions.githubusercontent.com"
 NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text(encoding="utf-8"))  # in Parameter Store, that the stack makes
 PARAMETER = "AWS::SSM::Parameter"
@@ -188,11 +190,11 @@ def forget(ssm) -> None:
         ssm.delete_parameter(Name=KEPT)
 
 
-def store_token(aws: Aws, token: Path | None, ask_for_it: bool) -> dict:
+def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> dict:
     """Put the Hub token into its secret, where one was given or there is none yet."""
     if token is None and has_token(aws):
         return {"token": "there"}
-    value = _read_token(token, ask_for_it)
+    value = _read_token(token, ask_for_it, decode)
     if not value:
         name = aws.cloud.hub_secret
         _say(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
@@ -330,18 +332,24 @@ def has_token(aws: Aws) -> bool:
         return False
 
 
-def _read_token(token: Path | None, ask_for_it: bool) -> str:
+def _read_token(token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> str:
     if token is None:
-        return getpass.getpass("Hub token (https://huggingface.co/settings/tokens; empty: later): ").strip() if ask_for_it else ""
+        typed = getpass.getpass("Hub token (https://huggingface.co/settings/tokens; empty: later): ") if ask_for_it else ""
+        return _checked(typed) if typed.strip() else ""
     try:
-        value = (sys.stdin.read() if str(token) == "-" else token.expanduser().read_text(encoding="utf-8")).strip()
+        data = sys.stdin.buffer.read() if str(token) == "-" else token.expanduser().read_bytes()
     except OSError as error:
         raise Problem(f"cannot read the token: {error}", "`--token FILE`; `-` reads standard input", reason="refused") from error
-    secret.know(value)
-    if not value or any(character.isspace() for character in value):
-        raise Problem(
-            "that is no Hub token: it is empty, or more than a word", "https://huggingface.co/settings/tokens shows yours", "refused"
-        )
+    try:
+        return _checked(decode(data))
+    except ValueError as error:
+        raise Problem(f"that is no Hub token: {error}", TOKENS, "refused") from error
+
+
+def _checked(text: str) -> str:
+    value = secret.value(text)
+    if not secret.is_token(value):
+        raise Problem("that is no Hub token: it is empty, more than a word, or has letters that no token has", TOKENS, "refused")
     return value
 
 
@@ -403,7 +411,7 @@ def _set(path: Path, values: dict[str, str]) -> None:
     """Settings at the top of a YAML file; the rest of it stays as the user wrote it."""
     lines = _lines(path)
     for name, value in values.items():
-        line = f"{name}: {value}"
+        line = yaml_file.write({name: value}).strip()
         place = next((number for number, old in enumerate(lines) if _key(old) == name), None)
         if place is None:
             lines.append(line)
@@ -416,7 +424,7 @@ def _set(path: Path, values: dict[str, str]) -> None:
 def _lines(path: Path) -> list[str]:
     if not path.exists():
         return ["# Your own defaults: `inv init` writes these lines, the rest is yours."]
-    return path.read_text(encoding="utf-8").splitlines()
+    return yaml_file.decoded(path.read_bytes(), str(path)).splitlines()
 
 
 def _key(line: str) -> str:

@@ -28,8 +28,8 @@ CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls 
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
-def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bool) -> Plan:
-    """The account has all that a run needs but the box, and the settings know its names."""
+def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bool, decode: Callable[[bytes], str]) -> Plan:
+    """The account has all that a run needs but the box, and the settings know its names. `decode` reads the token's file."""
     asks = sys.stdin.isatty() and not yes
     changed = Fact("changed")
     return [
@@ -37,7 +37,7 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
         Call(account.propose, {"wanted": Fact("wanted"), "adopted": Fact("adopted"), "left": Fact("left"), "token": token}, said=False),
         Call(account.agree, {"change_set": Fact("change_set"), "changes": Fact("changes"), "yes": yes}, when=changed, said=False),
         Call(account.carry_out, {"change_set": Fact("change_set"), "wanted": Fact("wanted"), "left": Fact("left")}, when=changed),
-        Call(account.store_token, {"token": token, "ask_for_it": asks}),
+        Call(account.store_token, {"token": token, "ask_for_it": asks, "decode": decode}),
         Call(account.read_back, {"wanted": Fact("wanted")}),
         Call(account.write_down, {"run": run, "folder": folder, "local": local, "changed": changed, "token": Fact("token")}),
     ]
@@ -162,11 +162,12 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
     return [Call(runs.download, fetch), Call(hub.publish, settings)]
 
 
-def predict(run: schema.Run, run_id: str | None, what: str, root: Path) -> Plan:
-    """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's."""
+def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Callable) -> Plan:
+    """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's. `read` makes lines of
+    what is asked."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ASKED": Fact("asked")}
     script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
-    chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "what": what}
+    chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "what": what, "read": read}
     local = {"run_id": Fact("run_id"), "kind": run.kind.value, "lines": Fact("lines"), "root": root, "into": root / run.runs}
     up = Fact("up")
     return [

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from conf import load, schema
+from conf import load, paths, schema
 from conf.problem import Problem
 from remote import price
 from remote.aws import Aws
 from remote.store import Store
 
+HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows is a file
 ACTIVE = {"created", "starting", "running", "evaluating", "uploading"}
 # A run that has not been heard of for so long is no longer in the way of another.
 SILENT = timedelta(minutes=10)
-EXTENSIONS = {".jsonl", ".csv", ".parquet"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, i
     """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
     store.check()
-    inputs = deliver(store, run, root)
+    inputs = deliver(store, run)
     (run_id, taken), to_do = _unfinished(store, run), "yes"
     if run_id is None and (run_id := _unpublished(store, run, image)):
         to_do = "no"
@@ -148,25 +148,26 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, i
     return {"run_id": run_id, "inputs": " ".join(sorted(inputs)), "to_do": to_do}
 
 
-def deliver(store: Store, run: schema.Run, root: Path) -> set[str]:
+def deliver(store: Store, run: schema.Run) -> set[str]:
     """Put the files of rows into S3 by their hashes, unless they are there, and the hashes into the settings."""
     inputs = set()
     for name in ("train", "validation"):
-        path = root / getattr(run.data, name)
-        if path.suffix in EXTENSIONS:
-            sha256 = _put(store, path, f"data.{name}")
+        source = getattr(run.data, name)
+        if not source.startswith(HUB):
+            sha256 = _put(store, source, f"data.{name}")
             setattr(run.data, f"{name}_sha256", sha256)
             inputs.add(sha256)
     for source in run.data.also:
-        if Path(source).suffix in EXTENSIONS:
-            run.data.also_sha256[source] = _put(store, root / source, "data.also")
+        if not source.startswith(HUB):
+            run.data.also_sha256[source] = _put(store, source, "data.also")
             inputs.add(run.data.also_sha256[source])
     return inputs
 
 
-def _put(store: Store, path: Path, setting: str) -> str:
-    if not path.is_file():
-        raise Problem(f"{setting} names {path}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", reason="bad_data")
+def _put(store: Store, source: str, setting: str) -> str:
+    path = paths.resolve(source)
+    if not paths.is_file(path):
+        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", reason="bad_data")
     return store.put_input(path)[0]
 
 

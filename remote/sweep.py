@@ -108,7 +108,7 @@ def place(store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
     """The sweep's name, and in each job its run's: one that was made before, or the next number."""
     name = checked(name)
     for job in jobs:
-        runs.deliver(store, job.run, root)
+        runs.deliver(store, job.run)
     found = {run_id: run for run_id, run in made(store).items() if run.phase != "cancelled"}
     name = name or _same_sweep(found, jobs) or runs.new_id(jobs[0].run.name)
     numbers = [int(match[2]) for run_id in runs.listing(store) if (match := SWEPT.fullmatch(run_id)) and match[1] == name]

@@ -12,7 +12,7 @@ def check(run: Run, endpoint: str | None, token: str) -> list[Finding]:
     """The token's rights, and then the base model."""
     hub = HfApi(endpoint=endpoint, token=token)
     try:
-        target = rights.check(hub, run.publish.repository or run.cloud.hub_repository, run.name, run.kind.value)
+        target = rights.check(hub, run.publish.repository or run.cloud.hub_repository, run.name, run.kind.value, run.publish.merged)
     except Problem as problem:
         return [Finding("token", BROKEN, problem.what, "the base model and the published adapter need it", problem.hint)]
     return [Finding("token", OK, f"it may write to {target}"), _model(run, hub)]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from conf.problem import Problem
 from conf.schema import Recipe
-from data.rows import Row, RowError, read
+from data.rows import Row, RowError, usable
 from trainer import attention, evaluate, files, finished, glance, record, scaffold
 from trainer.failure import diagnose
 from trainer.prompt import Example
-from trainer.rows import scorable
+from trainer.rows import scorable, told
 
 
 class Screen:
@@ -79,7 +79,7 @@ def filled_in(
 
 def _rows(source: Path) -> list[Row]:
     try:
-        return read(source)
+        return told(usable(source), str(source))
     except RowError as error:
         raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
 

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 from conf import proxy
 from conf.problem import Problem
 
+RULE = "OWNER/NAME has at most 96 letters, digits, '-', '_' and '.', no '--' or '..', none of '-' and '.' at its ends, and no '.git'"
 HUB = "https://huggingface.co"
 NEW_TOKEN = (
     "make a token at https://huggingface.co/settings/tokens, then put it in place: `inv init --token FILE`, without AWS `hf auth login`"
@@ -38,9 +39,7 @@ def explained(repository: str, endpoint: str | None, section: str = "") -> Itera
     except RepositoryNotFoundError as error:
         raise _unknown(repository, address, page) from error
     except HFValidationError as error:
-        raise Problem(
-            f"`{repository}` cannot be the name of a repository", "use owner/name, of letters, digits, '-', '_' and '.'"
-        ) from error
+        raise Problem(f"`{repository}` cannot be the name of a repository", RULE) from error
     except HfHubHTTPError as error:
         raise _refused(repository, address, error) from error
     except (httpx2.HTTPError, ConnectionError, LocalEntryNotFoundError) as error:

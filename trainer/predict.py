@@ -2,8 +2,8 @@
 
     echo '{"input": "Stage II breast cancer ..."}' | python -m trainer.predict runs/20261122-011157-quickstart-385b
 
-Each line of stdin is {"instruction"?, "input"}, {"prompt"} or {"messages"}; without an instruction, one of the training rows'
-own is used, and so are the turns with which all of them begin. Each line of stdout is {"output", "stopped"}. The prompt is
+Each line of stdin is {"instruction"?, "input"}, {"prompt"}, {"messages"} or {"conversations"}; without an instruction, one of the
+training rows' own is used, and so are the turns with which all of them begin. Each line of stdout is {"output", "stopped"}. The prompt is
 rendered by the code that training used, and decoding is greedy.
 """
 
@@ -11,13 +11,15 @@ import json
 import sys
 import warnings
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from conf.problem import Problem
-from data.rows import RowError, normalise
-from trainer import evaluate, finished
+from data.rows import Notes, Row
+from data.text import TextError, decode
+from trainer import evaluate, finished, questions
 from trainer.failure import diagnose
 
 
@@ -27,28 +29,30 @@ class Answerer:
     def __init__(self, folder: Path):
         self.run = finished.load(folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        self.instruction, self.opening = metrics["instruction"], metrics.get("opening", [])
+        self.instruction, self.opening, self.tools = metrics["instruction"], metrics.get("opening", []), metrics.get("tools", [])
 
-    def messages(self, line: str, where: str) -> list[dict[str, str]]:
-        """The prompt's turns that a line of input asks for."""
+    def row(self, line: str | bytes, where: str, notes: Notes | None = None) -> Row:
+        """The row that a line of input asks about."""
         try:
             raw = json.loads(line)
-            if "messages" in raw:
-                return normalise({"messages": [*raw["messages"], {"role": "assistant", "content": "-"}]}, where).messages
-            if "prompt" in raw:
-                return self.opening + normalise({"prompt": raw["prompt"], "completion": "-"}, where).messages
-            if not (self.instruction or "instruction" in raw):
-                return self.opening + normalise({"prompt": raw["input"], "completion": "-"}, where).messages
-            return self.opening + normalise({"instruction": self.instruction, **raw, "output": "-"}, where).messages
-        except (ValueError, TypeError, KeyError) as error:
-            what = f"{error.where}: {error.what}" if isinstance(error, RowError) else f"{where} is no row that can be answered ({error})"
-            raise Problem(what, 'write lines such as {"input": "..."} or {"prompt": "..."}', "bad_data") from error
+        except (ValueError, RecursionError) as error:
+            raise Problem(f"{where} is no row that can be answered ({error})", questions.HINT, "bad_data") from error
+        row = questions.question(raw, where, self.instruction, notes)
+        own = {"messages", "conversations"} & raw.keys() or row.messages[0]["role"] == "system"
+        return replace(row, messages=row.messages if own else self.opening + row.messages, tools=row.tools or ([] if own else self.tools))
 
     @torch.inference_mode()
-    def answer(self, messages: list[dict[str, str]]) -> dict:
-        prompts = [self.run.prompt.tokens(messages)]
+    def answer(self, row: Row) -> dict:
+        prompts = [self.run.prompt.tokens(row.messages, row.tools)]
         (output, stopped), *_ = evaluate.answer(self.run.tuned, self.run.prompt, prompts, self.run.settings.data.max_new_tokens)
         return {"output": output, "stopped": stopped}
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return decode(data)
+    except TextError as error:
+        raise Problem(str(error), error.mend, "bad_data") from error
 
 
 def main() -> None:
@@ -56,11 +60,14 @@ def main() -> None:
     try:
         if len(sys.argv) != 2:
             raise Problem("which run?", "python -m trainer.predict RUN_FOLDER")
-        lines = [(number, line) for number, line in enumerate(sys.stdin, start=1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(_decoded(sys.stdin.buffer.read()).split("\n"), start=1) if line.strip()]
         with redirect_stdout(sys.stderr):  # what loading tells is no answer
             answerer = Answerer(Path(sys.argv[1]))
+        notes = Notes()
         for number, line in lines:
-            print(json.dumps(answerer.answer(answerer.messages(line, f"line {number}")), ensure_ascii=False), flush=True)
+            print(json.dumps(answerer.answer(answerer.row(line, f"line {number}", notes)), ensure_ascii=False), flush=True)
+        for note in notes.lines():
+            print(f"note: {note}", file=sys.stderr)
     except (Problem, OSError, RuntimeError, MemoryError) as error:
         print(f"error: {diagnose(error)}", file=sys.stderr)
         sys.exit(1)

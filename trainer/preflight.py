@@ -12,19 +12,19 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
-from conf import paste
+from conf import paths
 from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
 from data import rows
-from trainer import figures, files, fit, plan, prompt, rights, tokens
+from data.tables import kind
+from trainer import figures, files, fit, limits, plan, prompt, rights, tokens
 from trainer import outlook as words
 from trainer.hub import explained
 from trainer.order import Order, Portion
 from trainer.prompt import Example, Prompt
-from trainer.rows import scorable
+from trainer.rows import check_with, scorable
 
 SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-KINDS = (".jsonl", ".csv", ".parquet")
 
 
 def prove(
@@ -49,7 +49,8 @@ def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
     hub = _hub(endpoint, token)
     facts = tables(settings.data, endpoint, token)
     wanted = settings.publish.repository or settings.cloud.hub_repository
-    facts["repository"] = rights.check(hub, wanted, settings.name, settings.kind.value) if token else None
+    rights.allowed(rights.place(wanted, settings.name, settings.kind.value, "OWNER"), settings.publish.merged)
+    facts["repository"] = rights.check(hub, wanted, settings.name, settings.kind.value, settings.publish.merged) if token else None
     return facts | model(hub, settings, endpoint)
 
 
@@ -70,10 +71,11 @@ def _table(source: str, setting: str, data: Data, endpoint: str | None, token: s
     if source.startswith("hub:"):
         return None, _hub_dataset(_hub(endpoint, token), source, endpoint)
     found = _rows(source, setting)
+    sha256 = files.digest(paths.resolve(source))
     if found is None:
-        return None, files.digest(Path(source))
-    _fields(source, setting, found, data.fields)
-    return len(found), files.digest(Path(source))
+        return None, sha256
+    _fields(source, setting, found.rows, data.fields)
+    return len(found.rows), sha256
 
 
 def _hub(endpoint: str | None, token: str | None) -> HfApi:
@@ -88,6 +90,7 @@ class Look:
     order: Order | None
     held_out: list[Example]
     shape: plan.Shape | None
+    notes: list[str]  # about keys of rows that nobody reads, and the like
 
 
 def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
@@ -97,15 +100,21 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     made = plan.shape(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
     data = settings.data
     named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
-    *training, held_out = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
-    if None in (*training, held_out) or not (folder / "tokenizer.json").is_file():
-        return Look(None, None, [], made)
+    scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
+    notes = [
+        f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) if found for line in found.notes.lines()
+    ]
+    if None in scans or not (folder / "tokenizer.json").is_file():
+        return Look(None, None, [], made, notes)
+    *training, held_out = [found.rows for found in scans]
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
     weights = [1.0, *data.also.values()]
     portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
     scored = template.held_out(held_out, data)[: data.eval_rows]
     scorable([example.row for example in scored], data.fields)
-    return Look(template, Order(portions, settings.seed, settings.train.rows_per_step), scored, made)
+    order = Order(portions, settings.seed, settings.train.rows_per_step)
+    limits.check(folder, order.examples, scored, data)
+    return Look(template, order, scored, made, notes)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
@@ -119,7 +128,7 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
     """
     if seen.prompt is None or seen.shape is None:
-        return ["tokens, memory and time are told when training starts: only there can these rows or this model be read"], None
+        return [*seen.notes, "tokens, memory and time are told when training starts: only there can these rows or this model be read"], None
     gpu = card.name if card else None
     room = fit.Room(card.name, int(card.bytes * (1 - plan.RESERVE))) if card else None
     why = "what fits is decided where it trains"
@@ -127,7 +136,7 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
         run.train.recompute, why = _settled(seen, run, room)
     made = plan.make(seen.shape, run, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
-    lines = [prompt.show(seen.prompt, seen.order.examples, colour)]
+    lines = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
     lines += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
     return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
 
@@ -174,24 +183,20 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
         )
 
 
-def _rows(source: str, setting: str) -> list[rows.Row] | None:
+def _rows(source: str, setting: str) -> rows.Scan | None:
     """The file's rows, or a Problem with the first thing wrong with it; None for Parquet that only the trainer can read."""
-    path = Path(source)
-    if not path.is_file():
+    path = paths.resolve(source)
+    if not paths.is_file(path):
         raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
-    if path.suffix not in KINDS:
-        what = f"{setting} names {source}, which is none of {', '.join(KINDS)}"
-        raise Problem(what, "write the rows as JSON Lines, one object a line", "bad_data")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+    if kind(source) == ".parquet" and find_spec("pyarrow") is None:
         return None
     try:
-        return rows.read(path)
+        return rows.usable(path, source)
     except rows.RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {paste.setting(setting, source)}`", "bad_data") from error
+        raise Problem(str(error), check_with(setting, source), "bad_data") from error
     except OSError as error:
-        raise Problem(
-            f"{setting} names {source}, which cannot be read: {error.strerror}", f"`ls -l {shlex.quote(source)}`", "bad_data"
-        ) from error
+        what = f"{setting} names {source}, which cannot be read: {error.strerror or error}"
+        raise Problem(what, f"`ls -l {shlex.quote(str(path))}`", "bad_data") from error
 
 
 def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
@@ -206,7 +211,7 @@ def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | 
     unknown = [name for name in fields if name not in known]
     if unknown:
         what = f"no row of {path} ({setting}) has the field {unknown[0]!r} in its output"
-        raise Problem(what, f"the outputs have: `data.fields=[{','.join(sorted(known))}]`", "bad_data")
+        raise Problem(what, f"the outputs have: `{rows.fields_word(sorted(known))}`", "bad_data")
 
 
 def _apart(data: Data, hashes: dict[str, str | None]) -> None:

@@ -18,11 +18,13 @@ from jinja2 import TemplateError
 from conf.problem import Problem
 from conf.schema import Data, Learn, TooLong
 from data.rows import Row
+from data.turns import Turn
 
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
 # Llama's templates take `date_string` or ask `strftime_now`: a prompt must be the same tomorrow.
 DATE = "{% set date_string = '26 Jul 2024' %}{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 ANSWER = "an answer"
+OTHER_MODEL = "train a model whose template knows tools: `model.id=owner/name`; or write them into the text of the turns"
 TOGETHER = 64  # rows that are tokenised in one call: all cores take part, and little is held besides the tokens
 
 
@@ -63,21 +65,31 @@ class Prompt:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
-    def text(self, messages: list[dict[str, str]]) -> str:
+    def text(self, messages: list[Turn], tools: list[dict] | None = None) -> str:
         """The prompt as the model reads it."""
+        written = self._written(messages, tools, True)
+        _read_by_template(written, messages)
+        if tools and written == self._written(messages, None, True):
+            raise Problem("the model's chat template does not write `tools`", OTHER_MODEL, "bad_data")
+        return written
+
+    def _written(self, messages: list[Turn], tools: list[dict] | None, asked: bool) -> str:
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
+            return self.tokenizer.apply_chat_template(messages, tools=tools or None, tokenize=False, add_generation_prompt=asked)
+        except (TemplateError, TypeError) as error:
             roles = ", ".join(message["role"] for message in messages)
             what = f"the model's chat template refuses a prompt with the roles {roles}: {error}"
-            raise Problem(what, "put a system turn's text into the first user turn", "bad_data") from error
+            hint = (
+                "put a system turn's text into the first user turn" if roles.startswith("system") and "tool" not in roles else OTHER_MODEL
+            )
+            raise Problem(what, hint, "bad_data") from error
 
-    def tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        return [token for text, _ in self._pieces(messages) for token in self.encode(text)]
+    def tokens(self, messages: list[Turn], tools: list[dict] | None = None) -> list[int]:
+        return [token for text, *_ in self._pieces(messages, tools) for token in self.encode(text)]
 
     def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
         (example,) = self._made([row], learn)
-        return replace(example, values=self._values(row))
+        return replace(example, values=self._values(example.row))
 
     def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
@@ -91,14 +103,15 @@ class Prompt:
         return [example for start in range(0, len(rows), TOGETHER) for example in self._batch(rows[start : start + TOGETHER], learn)]
 
     def _batch(self, rows: list[Row], learn: Learn) -> list[Example]:
-        pieces = [self._pieces(row.messages) for row in rows]
-        texts = [[*(text for text, _ in each), row.completion] for each, row in zip(pieces, rows, strict=True)]
+        rows = [self._with_calls(row) for row in rows]
+        pieces = [self._pieces(row.messages, row.tools) for row in rows]
+        texts = [[*(text for text, *_ in each), _text(row)] for each, row in zip(pieces, rows, strict=True)]
         found, made = iter(self._encoded([text for each in texts for text in each])), []
         for row, each in zip(rows, pieces, strict=True):
             prompt, earlier = [], []
-            for _, answer in each:
+            for _, place in each:
                 tokens = next(found)
-                if answer and learn is Learn.every_answer:
+                if place is not None and row.weights.get(place, learn is Learn.every_answer):
                     earlier.append((len(prompt), len(prompt) + len(tokens)))
                 prompt += tokens
             made.append(Example(row, prompt, [*next(found), self.stop], earlier=tuple(earlier)))
@@ -109,23 +122,44 @@ class Prompt:
         end = next((index for index, token in enumerate(tokens) if token in self.stops), None)
         return self.tokenizer.decode(tokens[:end], skip_special_tokens=True), end is not None
 
-    def _pieces(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
-        """The prompt's text, cut around the answers that earlier turns gave, each with its stop token. They are tokenised apart, too."""
-        whole, place, pieces = self.text(messages), 0, []
+    def _with_calls(self, row: Row) -> Row:
+        """The row; an answer that calls tools is what the template writes for it, as the model's text will be read."""
+        if not row.calls:
+            return row
+        whole, before = self._written([*row.messages, *row.calls], row.tools, False), self.text(row.messages, row.tools)
+        text = self._called(whole, before)
+        _read_by_template(text, row.calls)
+        return replace(row, completion=self.tokenizer.decode(self.encode(text), skip_special_tokens=True), calls=[{"text": text}])
+
+    def _called(self, whole: str, before: str) -> str:
+        """An answer with tool calls as the template writes it behind the prompt."""
+        if not whole.startswith(before):
+            raise Problem("the model's chat template writes a tool call otherwise than where the model makes it", OTHER_MODEL, "bad_data")
+        text, stop, _ = whole[len(before) :].partition(self.tokenizer.decode([self.stop]))
+        return text if stop else text.rstrip("\n")
+
+    def _pieces(self, messages: list[Turn], tools: list[dict] | None = None) -> list[tuple[str, int | None]]:
+        """The prompt's text, cut around the answers that earlier turns gave, each with its stop token and its turn's place. They are
+        tokenised apart, too."""
+        whole, place, pieces = self.text(messages, tools), 0, []
         stop = self.tokenizer.decode([self.stop])
         for index, turn in enumerate(messages):
             if turn["role"] == "assistant":
-                start = len(self.text(messages[:index]))
-                answer = self._answer(whole, start, messages[:index], turn["content"])
+                before = self.text(messages[:index], tools)
+                start = len(before)
+                answer = self._answer(whole, before, turn)
                 answer += stop if whole[start + len(answer) :].startswith(stop) else ""
-                pieces += [(whole[place:start], False), (answer, True)]
+                pieces += [(whole[place:start], None), (answer, index)]
                 place = start + len(answer)
-        return [*pieces, (whole[place:], False)]
+        return [*pieces, (whole[place:], None)]
 
-    def _answer(self, whole: str, start: int, before: list[dict[str, str]], content: str) -> str:
+    def _answer(self, whole: str, before: str, turn: Turn) -> str:
         """An earlier answer as the template writes it, at the place where the model gave it."""
-        written = next((text for text in (content, content.strip()) if whole[start:].startswith(text)), None)
-        if written is None or not whole.startswith(self.text(before)):
+        if turn.get("tool_calls"):
+            return self._called(whole, before)
+        content = turn["content"]
+        written = next((text for text in (content, content.strip()) if whole.startswith(text, len(before))), None)
+        if written is None or not whole.startswith(before):
             what = "the model's chat template writes an earlier answer otherwise than the model gave it"
             raise Problem(what, "make each answer a row of its own, with the turns before it", "bad_data")
         return written
@@ -148,6 +182,11 @@ class Prompt:
         return found
 
 
+def _text(row: Row) -> str:
+    """What the model is to write."""
+    return row.calls[0]["text"] if row.calls else row.completion
+
+
 def _fitting(made: list[Example], data: Data) -> list[Example]:
     long = [example for example in made if len(example) > data.max_length]
     if long and data.too_long is TooLong.refuse:
@@ -158,6 +197,17 @@ def _fitting(made: list[Example], data: Data) -> list[Example]:
     if long:
         print(f"left out: {len(long)} of {len(made)} rows, of more than {data.max_length} tokens; {named(long)}", flush=True)
     return [example for example in made if len(example) <= data.max_length]
+
+
+def _read_by_template(text: str, messages: list[Turn]) -> None:
+    """Nothing, or a Problem where the template leaves out a tool's call or its result."""
+    for message in messages:
+        names = [call["function"]["name"] for call in message.get("tool_calls", ())]
+        said = [message["content"].strip()] if message["role"] == "tool" else []
+        for part in (*names, *said):
+            if part not in text and json.dumps(part)[1:-1] not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
+                what = f"the model's chat template leaves out what a turn of `{message['role']}` says: {part[:60]!r}"
+                raise Problem(what, OTHER_MODEL, "bad_data")
 
 
 def value_spans(text: str) -> dict[str, tuple[int, int]]:

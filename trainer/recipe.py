@@ -18,6 +18,7 @@ from trainer import (
     checkpoint,
     evaluate,
     fit,
+    limits,
     loop,
     merge,
     model,
@@ -52,6 +53,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     kept = template.held_out(held_out.rows, settings.data)
     scored = kept[: settings.data.eval_rows]
     rows.scorable([example.row for example in scored], settings.data.fields)
+    limits.check(files, order.examples, scored, settings.data)
     print(prompt.show(template, order.examples), flush=True)
     planned, lines = _outlook(files, settings, order, scored, team)
     print("\n".join(lines), flush=True)
@@ -101,6 +103,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
             "instruction": rows.instruction(learned),
             "opening": rows.opening(learned),
+            "tools": rows.tools(learned),
             "seconds": clock.seconds,
         }
     )

@@ -5,20 +5,26 @@ lists permissions for each account, organisation and repository that its owner c
 kind, such as that of a login in a browser, says nothing of the sort.
 """
 
+import re
+
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from conf.problem import Problem
-from trainer.hub import HUB, explained
+from trainer.hub import HUB, RULE, explained
 
+LONGEST = 96  # characters of OWNER/NAME
 SETTINGS = f"{HUB}/settings/tokens"
 
 
-def check(hub: HfApi, repository: str | None, name: str, kind: str) -> str:
+def check(hub: HfApi, repository: str | None, name: str, kind: str, merged: bool = False) -> str:
     """The repository that a run of this name would be published in, once the token of `hub` may write there; else a Problem."""
     with explained(repository or "your account", hub.endpoint):
         found = hub.whoami()
     account, token = found["name"], (found.get("auth") or {}).get("accessToken") or {}
     target = place(repository, name, kind, account)
+    allowed(target, merged)
     _belongs(target, account, {each["name"]: each.get("roleInOrg") for each in found.get("orgs") or []})
     if token.get("role") == "read":
         hint = f"make one with the role `write` at {SETTINGS}/new?tokenType=write, then put it in place: `inv init --token FILE`"
@@ -36,6 +42,24 @@ def place(repository: str | None, name: str, kind: str, account: str) -> str:
     named = repository or name
     owned = named if "/" in named else f"{account}/{named}"
     return f"{owned}-smoke" if kind == "smoke" else owned
+
+
+def allowed(target: str, merged: bool = False) -> None:
+    """Nothing, or a Problem where the Hub takes no repository of this name, or not of the merged model's."""
+    for name in [target, *[f"{target}-merged"] * merged]:
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            better = _cleaned(target, len(name) - len(target))
+            raise Problem(f"`{name}` cannot be the name of a repository on the Hub", f"{RULE}: `publish.repository={better}`") from error
+
+
+def _cleaned(target: str, longer: int) -> str:
+    """A name like the wanted one that the Hub takes, without what is put behind it."""
+    owner, _, name = target.removesuffix("-smoke").partition("/")
+    owner, name = (re.sub(r"([-.])[-.]+", r"\1", re.sub(r"[^A-Za-z0-9_.-]+", "-", part)).strip("-.") for part in (owner, name))
+    name = name.removesuffix(".git")[: LONGEST - len(owner) - 1 - max(longer, len("-merged")) - len("-smoke")].strip("-.")
+    return f"{owner or 'OWNER'}/{name or 'NAME'}"
 
 
 def gate(hub: HfApi, model: str) -> Problem | None:

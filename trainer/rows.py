@@ -3,20 +3,19 @@
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from conf import paste
+from conf import paths, words
 from conf.problem import Problem
 from conf.schema import Data
-from data.rows import Row, RowError, normalise
-from data.rows import read as read_file
+from data import rows as files
+from data.rows import Row, RowError, Scan
 from data.score import check
 from trainer.files import digest
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ def scorable(rows: list[Row], fields: list[str] | None) -> None:
 def _mending(rows: list[Row]) -> str:
     if any(row.output is None for row in rows):
         return "make every answer an object, or score free text: `data.fields=null`"
-    known = ",".join(sorted({name for row in rows for name in row.output}))
-    return f"the {len(rows)} scored rows have: `data.fields=[{known}]`; `data.eval_rows` scores more" if known else ""
+    known = sorted({name for row in rows for name in row.output})
+    return f"the {len(rows)} scored rows have: `{files.fields_word(known)}`; `data.eval_rows` scores more" if known else ""
 
 
 def instruction(rows: list[Row]) -> str:
@@ -72,21 +71,38 @@ def opening(rows: list[Row]) -> list[dict[str, str]]:
     return [turns[0] for turns in alike]
 
 
+def tools(rows: list[Row]) -> list[dict]:
+    """The tools that all prompts offer."""
+    return rows[0].tools if all(row.tools == rows[0].tools for row in rows) else []
+
+
 def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table:
     if source.startswith("hub:"):
         rows = _from_hub(source)
         return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True).encode()).hexdigest())
     path = _file(setting, source, sha256, inputs)
     try:
-        return Table(read_file(path, source), _verified(path, source, sha256))
+        return Table(told(files.usable(path, source), setting), _verified(path, source, sha256))
     except RowError as error:
-        raise Problem(str(error), f"see what else is wrong: `inv data.check -- {paste.setting(setting, source)}`", "bad_data") from error
+        raise Problem(str(error), check_with(setting, source), "bad_data") from error
+
+
+def told(found: Scan, setting: str) -> list[Row]:
+    """The rows, once what is to be said about them is in the log."""
+    for line in found.notes.lines():
+        print(f"note     {setting}: {line}", flush=True)
+    return found.rows
+
+
+def check_with(setting: str, source: str) -> str:
+    """A hint: what shows all that is wrong with a file."""
+    word = words.word("data.train" if setting == "data.also" else setting, source)
+    return f"see what else is wrong: `inv data.check -- {shlex.quote(word)}`"
 
 
 def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:
-    places = [inputs / sha256] if sha256 else []
-    for path in [*places, Path(source), ROOT / source]:
-        if path.is_file():
+    for path in ([inputs / sha256] if sha256 else []) + [paths.resolve(source)]:
+        if paths.is_file(path):
             return path
     raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
 
@@ -109,15 +125,15 @@ def _from_hub(source: str) -> list[Row]:
 
     with explained(name, os.environ.get("HF_ENDPOINT"), "datasets/"):
         try:
-            return _normalised(load_dataset(name, split=split[0]), source)
+            return told(_scanned(load_dataset(name, split=split[0]), source), source)
         except RowError as error:
             raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
         except (ValueError, FileNotFoundError) as error:  # an unknown split; a repository without data
             raise Problem(f"{source}: {str(error).splitlines()[0]}", "see the dataset's page for its splits", "bad_data") from error
 
 
-def _normalised(table, source: str) -> list[Row]:
-    rows = [normalise(raw, f"{source} row {number}") for number, raw in enumerate(table, start=1)]
-    if not rows:
-        raise RowError(source, "it holds no rows", "give at least one")
-    return rows
+def _scanned(table, source: str) -> Scan:
+    found = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(table, start=1)), source, columns=True)
+    if found.errors:
+        raise found.errors[0]
+    return found

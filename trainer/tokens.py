@@ -54,9 +54,13 @@ class Tokens:
     def convert_ids_to_tokens(self, token: int) -> str:
         return self.tokenizer.id_to_token(token)
 
-    def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool = False) -> str:
+    def apply_chat_template(
+        self, messages: list[dict], tokenize: bool, add_generation_prompt: bool = False, tools: list[dict] | None = None
+    ) -> str:
         named = {name: getattr(self, name) for name in NAMED if getattr(self, name)}
-        return _compiled(self.chat_template).render(messages=messages, add_generation_prompt=add_generation_prompt, **named)
+        return _compiled(self.chat_template).render(
+            messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **named
+        )
 
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self.tokenizer.token_to_id(token)

@@ -79,14 +79,16 @@ write_state() {
 # The Hub token, into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`. A secret may be
 # the token itself, or JSON with an entry named like it. Every value that it has had is kept beside it, for `hide`.
 fetch_token() {
-  local text
+  local text around='([[:space:]]|\xef\xbb\xbf|\xe2\x80\x8b|\xc2\xa0)+' # spaces, the mark of UTF-8
   mkdir -p "$STATE"
   text=$(aws secretsmanager get-secret-value --secret-id "$HUB_SECRET" --query SecretString --output text) || return 1
+  text=${text#$'\xef\xbb\xbf'}
   case "$text" in
     "{"*)
       text=$(tr -d '\n' <<<"$text" | sed -E 's/^(.*"[^"]*[tT][oO][kK][eE][nN][^"]*"|[^:]*"[^"]*")[[:space:]]*:[[:space:]]*"([^"]*)".*$/\2/')
       ;;
   esac
+  text=$(LC_ALL=C sed -E "s/^$around//; s/$around\$//; s/^([\"'])(.*)\\1\$/\\2/" <<<"$text")
   printf '%s\n' "$text" >"$STATE/hub-token.part"
   grep -Fqxf "$STATE/hub-token.part" "$STATE/hub-tokens" 2>/dev/null || cat "$STATE/hub-token.part" >>"$STATE/hub-tokens"
   mv "$STATE/hub-token.part" "$STATE/hub-token"

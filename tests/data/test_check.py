@@ -95,7 +95,7 @@ def test_lengths_are_spread(checked):
 
 def test_a_field_that_no_answer_has_names_those_there_are(checked):
     finding = found(checked([row("a", town="Oslo", year=3)], [row("b", city="Oslo")]), "wrong", "no answer has the field 'city'")
-    assert "`data.fields=[town,year]`" in finding.what
+    assert "`'data.fields=[town,year]'`" in finding.what
 
 
 def test_a_field_that_some_answers_lack_or_write_in_another_type_is_to_be_looked_at(checked):

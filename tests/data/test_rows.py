@@ -42,7 +42,7 @@ BROKEN = {
     "input": ({"instruction": "i", "input": ["x"], "output": "o"}, "`input` is a list"),
     "empty": ({"prompt": "p", "completion": " "}, "`completion` is empty"),
     "not json": ({"instruction": "i", "output": {"a": float("nan")}}, "`output` cannot be written as JSON"),
-    "role": ({"messages": [{"role": "tool", "content": "x"}]}, '`messages[0].role` is a string ("tool"); use one of system'),
+    "role": ({"messages": [{"role": "bot", "content": "x"}]}, '`messages[0].role` is a string ("bot"); use one of system'),
     "content": ({"messages": [{"role": "user"}]}, "`messages[0].content` is missing or null"),
     "last": ({"messages": [{"role": "user", "content": "x"}]}, "end it with a user turn and the assistant's answer"),
     "turn": ({"messages": ["hello"]}, "`messages[0]` is a string"),
@@ -88,7 +88,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, content, sentence):
 def test_every_broken_row_of_a_file_is_found_and_the_others_are_kept(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt":"1","completion":"a"}\n{"prompt":\n\xff\n\n{"prompt":"2"}\n{"prompt":"3","completion":"c"}\n')
-    rows, errors = scan(path)
+    rows, errors, _ = scan(path)
     assert [row.completion for row in rows] == ["a", "c"]
     assert [error.where.rpartition(":")[2] for error in errors] == ["2", "3", "5"]
     assert "byte 0xff is not UTF-8" in errors[1].what
@@ -100,14 +100,14 @@ def test_csv_is_text_with_empty_cells_absent_and_lines_counted_where_a_row_begin
         'id,instruction,input,output,meta\n1,Sum up.,"two\nlines",NA,\n\n2,Count.,,7,"{""style"": ""letter""}"\n3,,a,b,\n',
         encoding="utf-8-sig",
     )
-    rows, errors = scan(path)
+    rows, errors, _ = scan(path)
     assert [(row.id, row.text, row.completion, row.meta) for row in rows] == [
         ("1", "two\nlines", "NA", {}),
         ("2", "Count.", "7", {"style": "letter"}),
     ]
     assert [str(error) for error in errors] == [
         f"{path}:6: the row is of no known kind (its keys: id, input, output); "
-        "use instruction/input/output, or prompt/completion, or messages"
+        "use instruction/input/output, or prompt/completion, or messages, or conversations"
     ]
 
 
@@ -150,7 +150,7 @@ def test_parquet_keeps_objects_and_lists(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(RowError, match="none of .jsonl, .csv, .parquet"):
+    with pytest.raises(RowError, match="none of .jsonl, .json, .csv, .tsv, .parquet"):
         read(tmp_path / "rows.xlsx")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import loaded
 import pytest
 
-from conf import load
+from conf import load, paths
 from conf.paste import quoted
 from remote import stack
 from remote.aws import Aws
@@ -39,8 +39,9 @@ def store(aws):
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, monkeypatch):
     """Settings whose two data files exist, with the folder that they are relative to."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{name}", "completion": "c"}}\n')
 

@@ -26,7 +26,7 @@ def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: {}) -
 
 def made(store, settings, run_id, swept, score=None, reason="crashed", phase="failed"):
     run = settings(*swept)
-    runs.deliver(store, run, settings.root)
+    runs.deliver(store, run)
     run.provenance.swept = list(swept)
     files = {"config.yaml": load.dump(run), "metrics.json": json.dumps({"score": score}), "predictions.jsonl": ""}
     for name, text in files.items():

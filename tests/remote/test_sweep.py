@@ -16,7 +16,7 @@ def place(store, settings, name, *words):
 
 def made(store, settings, run_id, *words, phase="failed", manifest=False):
     run = settings(*words)
-    runs.deliver(store, run, settings.root)
+    runs.deliver(store, run)
     store.put(f"runs/{run_id}/config.yaml", load.dump(run).replace("recompute: auto", "recompute: 'no'").encode())
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase}).encode())
     if manifest:

@@ -2,11 +2,14 @@
 
 import os
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from conf import secret
-from remote import step
+from conf.problem import Problem
+from data.text import decode
+from remote import hub, init, step
 
 TOKEN, NEXT = "hf_the_first_token_of_all", "hf_the_token_after_it"
 AWS = """#!/bin/bash
@@ -37,11 +40,19 @@ def box(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    "stored", [TOKEN, f'{{"token": "{TOKEN}"}}', f'{{"user": "me",\n  "HF_TOKEN" : "{TOKEN}", "more": "x"}}', f'{{"value": "{TOKEN}"}}']
-)
+FORMS = [TOKEN, f'{{"token": "{TOKEN}"}}', f'{{"user": "me",\n  "HF_TOKEN" : "{TOKEN}", "more": "x"}}', f'{{"value": "{TOKEN}"}}']
+FORMS += [
+    f"\ufeff{TOKEN}\r",
+    f'"{TOKEN}"',
+    f"'{TOKEN}' ",
+    f'\ufeff{{"token": " {TOKEN}"}}',
+    f"\u200b{TOKEN}\u00a0",
+]  # as people's files have it
+
+
+@pytest.mark.parametrize("stored", FORMS)
 def test_both_forms_of_a_secret_give_a_file_that_only_root_reads(box, stored):
-    box.secret.write_text(stored)
+    box.secret.write_text(stored, encoding="utf-8")
     box("fetch_token")
     assert secret.value(stored) == TOKEN  # on the laptop, too
     assert (box.state / "hub-token").read_text() == TOKEN + "\n"
@@ -85,3 +96,33 @@ def test_a_box_that_has_fetched_nothing_hides_nothing(box, tmp_path):
     (tmp_path / "log.txt").write_text("all of it\n")
     box(f"hide '{tmp_path / 'log.txt'}'")
     assert (tmp_path / "log.txt").read_text() == "all of it\n"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig"])
+def test_a_token_is_read_from_a_file_of_any_origin(tmp_path, form, encoding):
+    (tmp_path / "token").write_bytes(
+        form.encode(encoding) + "\r\n".encode(encoding).removeprefix(b"\xff\xfe").removeprefix(b"\xef\xbb\xbf")
+    )
+    assert init._read_token(tmp_path / "token", False, decode) == TOKEN
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"hf_a b", b"caf\xe9", "hf_é".encode(), b"hf_a\x00b", b"PK\x03\x04\xff\xff"])
+def test_a_file_that_holds_no_token_is_refused(tmp_path, content):
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(Problem, match="that is no Hub token"):
+        init._read_token(tmp_path / "token", False, decode)
+
+
+def test_a_secret_that_holds_no_token_is_a_sentence(monkeypatch):
+    class Account:
+        cloud = SimpleNamespace(hub_secret="hub/token")
+
+        def client(self, _):
+            return SimpleNamespace(exceptions=SimpleNamespace(ResourceNotFoundException=KeyError))
+
+        def secret(self, _):
+            return secret.value("hf_é and more")
+
+    with pytest.raises(Problem, match="what the secret `hub/token` holds is no Hub token"):
+        hub.token(Account())

@@ -21,7 +21,7 @@ SPOILT = [
     ("rows.csv", 'prompt,completion\na,"{}"\nb,c,d\n', "rows.csv:3: the line has 3 cells"),
     ("rows.parquet", "no parquet", "rows.parquet: the file is not Parquet"),
     ("rows.csv", "prompt,completion\na,b\n", "answers? with plain text|no JSON object"),
-    ("rows.txt", "a", "none of .jsonl, .csv, .parquet"),
+    ("rows.txt", "a", "none of .jsonl, .json, .csv, .tsv, .parquet"),
 ]
 
 

@@ -97,7 +97,7 @@ def test_a_missing_file_is_named_with_its_setting(tmp_path, hub):
 
 def test_a_file_of_another_kind_is_refused(tmp_path, hub):
     (tmp_path / "rows.txt").write_text("a")
-    assert "none of .jsonl, .csv, .parquet" in refusal(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.txt')}"), hub).what
+    assert "none of .jsonl, .json, .csv, .tsv, .parquet" in refusal(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.txt')}"), hub).what
 
 
 def test_tables_are_read_here_too(tmp_path, hub):
@@ -129,7 +129,7 @@ def test_the_same_rows_twice_are_refused_even_under_two_names(tmp_path, hub):
 
 def test_a_field_that_no_row_has_is_named_with_those_there_are(tmp_path, hub):
     problem = refusal(run(tmp_path, "data.fields=[stage,gen]"), hub)
-    assert "has the field 'gen'" in problem.what and "data.fields=[gene,stage]" in problem.hint
+    assert "has the field 'gen'" in problem.what and "'data.fields=[gene,stage]'" in problem.hint
 
 
 def test_an_answer_in_plain_text_cannot_have_fields(tmp_path, hub):

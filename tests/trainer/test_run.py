@@ -152,11 +152,11 @@ def test_a_gpu_without_bf16_of_its_own_computes_in_fp32_and_says_why(monkeypatch
 def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
     answerer = predict.Answerer(run)
     for row in lines(run / "predictions.jsonl"):
-        asked = answerer.messages(json.dumps({"prompt": row["prompt"][-1]["content"]}), "line 1")
-        assert asked == row["prompt"]
+        asked = answerer.row(json.dumps({"prompt": row["prompt"][-1]["content"]}), "line 1")
+        assert asked.messages == row["prompt"]
         assert answerer.answer(asked)["output"] == row["tuned"]
     with pytest.raises(Problem, match="line 7 is no row that can be answered"):
-        answerer.messages("hello", "line 7")
+        answerer.row("hello", "line 7")
 
 
 def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_the_card(run, template):
@@ -185,14 +185,14 @@ def test_an_input_alone_is_asked_as_training_asked_it_system_turn_and_all(settin
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(turns(number)) + "\n" for number in numbers))
     files = [f"data.train={quoted(tmp_path / 'train.jsonl')}", f"data.validation={quoted(tmp_path / 'held_out.jsonl')}"]
     settings = settings_for(volume / "runs", *files, "data.fields=null", "quant=none", "train.steps=1")
-    folder = make(settings, "with a system turn")
+    folder = make(settings, "with-a-system-turn")
     command.train(settings, folder)
     answerer = predict.Answerer(folder)
     trained = answerer.run.prompt.example(read(tmp_path / "train.jsonl")[3]).prompt
     for asked in ({"input": "Text 3."}, {"instruction": "Name the city.", "input": "Text 3."}, {"prompt": "Name the city.\n\nText 3."}):
-        assert answerer.run.prompt.tokens(answerer.messages(json.dumps(asked), "line 1")) == trained
+        assert answerer.run.prompt.tokens(answerer.row(json.dumps(asked), "line 1").messages) == trained
     own = [{"role": "user", "content": "Hello."}]
-    assert answerer.messages(json.dumps({"messages": own}), "line 1") == own
+    assert answerer.row(json.dumps({"messages": own}), "line 1").messages == own
 
 
 def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_on(settings_for, template, volume):

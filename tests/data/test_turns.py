@@ -1,0 +1,185 @@
+"""Conversations and tasks as other people write them down: what is read, what is refused, what is told."""
+
+import json
+
+import pytest
+
+from data.rows import RowError, normalise, scan
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+READ = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+
+
+def user(content="q", **more):
+    return {"role": "user", "content": content} | more
+
+
+def bot(content="a", **more):
+    return {"role": "assistant", "content": content} | more
+
+
+def row(**raw):
+    return normalise(raw, "f:1")
+
+
+def said(row):
+    return [(turn["role"], turn["content"]) for turn in row.messages]
+
+
+def test_alpaca_with_system_and_history_becomes_turns():
+    made = row(system="Norwegian.", instruction="Capital?", input="Peru", output="Lima.", history=[["Hi", "Hei!"], ["Ja?", "Ja."]])
+    assert said(made) == [
+        ("system", "Norwegian."),
+        ("user", "Hi"),
+        ("assistant", "Hei!"),
+        ("user", "Ja?"),
+        ("assistant", "Ja."),
+        ("user", "Capital?\n\nPeru"),
+    ]
+    assert (made.completion, made.text) == ("Lima.", "Peru")
+    assert said(row(system="", instruction="x", output="y", history=[])) == said(
+        row(instruction="x", output="y", history=None, system=None)
+    )
+
+
+def test_a_system_text_is_read_in_every_kind():
+    assert said(row(system="s", prompt="p", completion="c")) == [("system", "s"), ("user", "p")]
+    assert said(row(system="s", messages=[user(), bot()])) == [("system", "s"), ("user", "q")]
+    assert said(row(system="s", conversations=[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]))[0] == ("system", "s")
+    with pytest.raises(RowError, match="`system` is said twice"):
+        row(system="s", messages=[{"role": "system", "content": "t"}, user(), bot()])
+
+
+def test_sharegpt_is_read_with_tools():
+    turns = [
+        ("system", "s"),
+        ("human", "q"),
+        ("function_call", '{"name": "weather", "arguments": {"city": "Oslo"}}'),
+        ("observation", "rain"),
+    ]
+    turns += [("gpt", "It rains.")]
+    raw = {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
+    made = row(**raw, tools=json.dumps([{"name": "weather", "parameters": {}}]))
+    assert [turn["role"] for turn in made.messages] == ["system", "user", "assistant", "tool"]
+    assert made.messages[2]["tool_calls"] == [{"type": "function", "function": READ["function"]}]
+    assert made.tools == [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    assert made.completion == "It rains."
+    assert said(row(conversations=[user(), bot()])) == [("user", "q")]  # many keep OpenAI's turns under this key
+
+
+def test_openai_messages_are_read_with_tools_and_calls():
+    turns = [user("Rain?"), bot(None, tool_calls=[CALL]), {"role": "tool", "tool_call_id": "c1", "content": "rain"}, bot("It rains.")]
+    made = row(messages=turns, tools=[TOOL], parallel_tool_calls=False)
+    assert made.messages[1] == {"role": "assistant", "content": "", "tool_calls": [READ]}
+    assert made.messages[2] == {"role": "tool", "content": "rain", "tool_call_id": "c1"}
+    assert (made.tools, made.completion, made.calls) == ([TOOL], "It rains.", [])
+    calls = row(messages=turns[:2], tools=[TOOL])
+    assert (calls.calls, calls.output) == ([{"role": "assistant", "content": "", "tool_calls": [READ]}], None)
+
+
+def test_turns_in_parts_null_keys_and_openais_newer_name_of_the_system_are_read():
+    parts = [{"type": "text", "text": "What "}, {"type": "text", "text": "now?"}]
+    answer = bot("a", refusal=None, audio=None, annotations=[], function_call=None, tool_calls=None, weight=None)
+    made = row(messages=[{"role": "developer", "content": "s"}, user(parts, name=None), answer])
+    assert said(made) == [("system", "s"), ("user", "What now?")]
+
+
+def test_trls_conversations_of_prompt_and_completion_are_read():
+    made = row(prompt=[user()], completion=[bot()])
+    assert (said(made), made.completion) == ([("user", "q")], "a")
+
+
+def test_weights_are_heeded_and_what_follows_the_last_learned_answer_is_left_out():
+    made = row(messages=[user("1"), bot("a", weight=0), user("2"), bot("b", weight=1), user("3"), bot("c", weight=0)])
+    assert (said(made), made.completion, made.weights) == ([("user", "1"), ("assistant", "a"), ("user", "2")], "b", {1: 0})
+    made = row(system="s", messages=[user("1"), bot("a", weight=1), user("2"), bot("b")])
+    assert (made.completion, made.weights) == ("b", {2: 1})
+    with pytest.raises(RowError, match="has no answer to learn"):
+        row(messages=[user(), bot(weight=0)])
+    for weight in (0.5, 2, "1", True):
+        with pytest.raises(RowError, match=r"`messages\[1\].weight` is .*; use 1 to learn"):
+            row(messages=[user(), bot(weight=weight)])
+
+
+REFUSED = {
+    "system twice over": ({"instruction": "i", "output": "o", "system": ["s"]}, "`system` is a list"),
+    "history": ({"instruction": "i", "output": "o", "history": [["a"]]}, "`history` is a list"),
+    "history of a prompt": ({"prompt": "p", "completion": "c", "history": [["a", "b"]]}, "`history` is not read"),
+    "history of messages": ({"messages": [user(), bot()], "history": [["a", "b"]]}, "`history` is not read"),
+    "tools of a prompt": ({"prompt": "p", "completion": "c", "tools": [TOOL]}, "`tools` is not read"),
+    "tools of a task": ({"instruction": "p", "output": "c", "tools": [TOOL]}, "`tools` is not read"),
+    "functions": ({"messages": [user(), bot()], "functions": [{"name": "f"}]}, "`functions` is not read"),
+    "a row's weight": ({"prompt": "p", "completion": "c", "weight": 0.5}, "`weight` is not read"),
+    "images": ({"prompt": "p", "completion": "c", "images": ["a.png"]}, "`images` is not read"),
+    "preference": ({"prompt": "p", "completion": "c", "rejected": "d"}, "`rejected` is not read"),
+    "verdict": ({"prompt": "p", "completion": "c", "label": False}, "`label` is not read"),
+    "thinking": ({"messages": [user(), bot(reasoning_content="hm")]}, "`messages[1].reasoning_content` is not read"),
+    "old calls": ({"messages": [user(), bot(function_call={"name": "f"})]}, "`messages[1].function_call` is not read"),
+    "a turn's loss": ({"messages": [user(), bot(train=False)]}, "`messages[1].train` is not read"),
+    "a user's weight": ({"messages": [user(weight=1), bot()]}, "`messages[0].weight` is not read"),
+    "sharegpt's loss": (
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "loss": False}]},
+        "[1].loss` is not",
+    ),
+    "sharegpt's speaker": ({"conversations": [{"from": "alice", "value": "q"}]}, "`conversations[0].from` is a string"),
+    "sharegpt's call": ({"conversations": [{"from": "function_call", "value": "f()"}]}, "`conversations[0].value` is not JSON"),
+    "an image part": ({"messages": [user([{"type": "image_url", "image_url": {}}]), bot()]}, "has a part that is no text"),
+    "arguments": ({"messages": [user(), bot("", tool_calls=[{"function": {"name": "f", "arguments": "x"}}])]}, "arguments` is not JSON"),
+    "a list of arguments": (
+        {"messages": [user(), bot("", tool_calls=[{"function": {"name": "f", "arguments": [1]}}])]},
+        "arguments` is a list",
+    ),
+    "no name": ({"messages": [user(), bot("", tool_calls=[{}])]}, "`messages[1].tool_calls[0]` is no call"),
+    "calls": ({"messages": [user(), bot("", tool_calls={"a": 1})]}, "`messages[1].tool_calls` is an object"),
+    "tools": ({"messages": [user(), bot()], "tools": "weather"}, "`tools` is not JSON"),
+    "a nameless tool": ({"messages": [user(), bot()], "tools": [{"type": "function", "function": {}}]}, "`tools` has one without a name"),
+    "two kinds": ({"messages": [user(), bot()], "conversations": []}, "more than one kind"),
+}
+
+
+@pytest.mark.parametrize("raw, sentence", REFUSED.values(), ids=REFUSED)
+def test_what_changes_the_question_is_read_or_refused_and_never_dropped(raw, sentence):
+    with pytest.raises(RowError) as caught:
+        normalise(raw, "f:1")
+    assert sentence in caught.value.what
+    assert caught.value.mend
+
+
+def test_keys_that_are_not_read_are_told_once_with_their_count(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"{n}", "completion": "c", "source": "web", **({"split": "x"} if n == 1 else {}), "lang": None} for n in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert scan(path).notes.lines() == ["keys that are not read: `source` (3 rows), `split` (1 row)"]
+
+
+def test_nulls_that_a_tables_columns_may_have_made_are_told(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    raw = [{"instruction": "i", "output": {"person": "Kari", "age": 3}}, {"instruction": "j", "output": {"city": "Oslo"}}]
+    parquet.write_table(pyarrow.Table.from_pylist(raw), tmp_path / "rows.parquet")
+    (note,) = scan(tmp_path / "rows.parquet").notes.lines()
+    assert "answers with null, which in a table's columns also stands for a key that is absent: 2 rows" in note
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in raw))
+    assert scan(tmp_path / "rows.jsonl").notes.lines() == []
+    whole = [{"instruction": "i", "output": {"a": "x", "b": ["y"]}}] * 2
+    parquet.write_table(pyarrow.Table.from_pylist(whole), tmp_path / "rows.parquet")
+    assert scan(tmp_path / "rows.parquet").notes.lines() == []
+
+
+def test_damaged_parquet_is_a_sentence(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"prompt": [f"{n} {n * 7919}" for n in range(5000)], "completion": ["c"] * 5000}), path)
+    whole = path.read_bytes()
+    for place in range(8, len(whole) - 400, max(1, len(whole) // 25)):
+        path.write_bytes(whole[:place] + bytes(each ^ 0xA5 for each in whole[place : place + 400]) + whole[place + 400 :])
+        for error in scan(path, "rows.parquet").errors[:1]:
+            assert "the file is not Parquet" in error.what or "the file cannot be read" in error.what
+    for cut in (0, 3, 100, len(whole) - 5):
+        path.write_bytes(whole[:cut])
+        (error,) = scan(path, "rows.parquet").errors
+        assert "rows.parquet: the file" in str(error)
