@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import shlex
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from conf import paths, words
+from conf import paste, paths
 from conf.problem import Problem
 from conf.schema import Data
 from data import rows as files
@@ -96,8 +95,7 @@ def told(found: Scan, setting: str) -> list[Row]:
 
 def check_with(setting: str, source: str) -> str:
     """A hint: what shows all that is wrong with a file."""
-    word = words.word("data.train" if setting == "data.also" else setting, source)
-    return f"see what else is wrong: `inv data.check -- {shlex.quote(word)}`"
+    return f"see what else is wrong: `inv data.check -- {paste.setting('data.train' if setting == 'data.also' else setting, source)}`"
 
 
 def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:

@@ -28,7 +28,9 @@ def source(data: Data, split: str) -> str:
         if paths.is_file(paths.resolve(place)):
             return place
     folder = paths.resolve(validation).parent
-    raise Problem(f"there is no {split}.jsonl in {folder}, and no file {split}", f"see what there is: `ls {shlex.quote(str(folder))}`", "bad_data")
+    raise Problem(
+        f"there is no {split}.jsonl in {folder}, and no file {split}", f"see what there is: `ls {shlex.quote(str(folder))}`", "bad_data"
+    )
 
 
 def also(data: Data) -> dict[str, Path]:
