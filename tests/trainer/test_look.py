@@ -85,7 +85,7 @@ LATE = [json.dumps({"prompt": f"n {n}", "completion": json.dumps({"city": "a"} |
     ("name", "text", "words", "what", "hint"),
     [
         ("v.csv", TEXT, [], "v.csv:2 has no JSON object", "data.fields=null"),
-        ("v.jsonl", "\n".join(LATE), ["data.fields=[city,street]"], "the field 'street'", "the 4 scored rows have: `data.fields=[city]`"),
+        ("v.jsonl", "\n".join(LATE), ["data.fields=[city,street]"], "the field 'street'", "the 4 scored rows have: `'data.fields=[city]'`"),
         ("v.jsonl", "\n".join(LATE), ["data.fields=[town]"], "the field 'town'", "data.fields="),
     ],
 )
