@@ -23,7 +23,7 @@ def source(data: Data, split: str) -> str:
     if split in OWN:
         return _named(f"data.{split}", getattr(data, split))
     validation = source(data, "validation")
-    beside, typed = str(Path(validation).with_name(f"{split}.jsonl")), paths.typed(split, Path.cwd())
+    beside, typed = str(Path(validation).parent / f"{split}.jsonl"), paths.typed(split, Path.cwd())
     for place in (beside, typed):
         if paths.is_file(paths.resolve(place)):
             return place
