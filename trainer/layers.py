@@ -11,7 +11,9 @@ ROUTER = re.compile(r"(^|[._])(gate|router|routers|shared_expert_gate)([._]|$)")
 
 # What gets no gradient from text alone: attention to an encoder that is not there, what only picks tokens, and layers whose weight is
 # taken without the layer being called (Jamba, Doge), so that an adapter around them never computes.
-UNREACHED = re.compile(r"(^|\.)(encoder_attn|cross_attn|crossattention|indexer|pooler|dt_proj|altup)(\.|$)")
+UNREACHED = re.compile(
+    r"(^|\.)(encoder_attn|cross_attn|crossattention|indexer|pooler|dt_proj|altup|\w*adapter_list|image_encoder|embed_tokens_extend)(\.|$)"
+)
 
 
 def apart(model: PreTrainedModel) -> list[str]:
@@ -20,6 +22,8 @@ def apart(model: PreTrainedModel) -> list[str]:
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     head = model.get_output_embeddings()
     linear.pop(next((name for name, module in linear.items() if module is head), None), None)
+    if not any(id(module) in own for module in linear.values()):  # a head that is called decoder (ModernBERT)
+        own = set(map(id, linear.values()))
     return [name for name, module in linear.items() if id(module) not in own or UNREACHED.search(name) or _chooses(name, module, counts)]
 
 

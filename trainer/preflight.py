@@ -17,8 +17,9 @@ from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
 from data import rows
 from data.tables import kind
-from trainer import figures, files, fit, limits, plan, prompt, rights, tokens
+from trainer import architecture, figures, files, fit, limits, plan, prompt, rights, tokens
 from trainer import outlook as words
+from trainer.architecture import Verdict
 from trainer.hub import explained
 from trainer.order import Order, Portion
 from trainer.prompt import Example, Prompt
@@ -90,14 +91,14 @@ class Look:
     order: Order | None
     held_out: list[Example]
     shape: plan.Shape | None
+    verdict: Verdict | None
     notes: list[str]  # about keys of rows that nobody reads, and the like
 
 
 def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
     folder = _description(settings, endpoint, token)
-    config = folder / "config.json"
-    made = plan.shape(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
+    made, verdict = _described(settings.model.id, folder / "config.json")
     data = settings.data
     named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
     scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
@@ -105,7 +106,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
         f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) if found for line in found.notes.lines()
     ]
     if None in scans or not (folder / "tokenizer.json").is_file():
-        return Look(None, None, [], made, notes)
+        return Look(None, None, [], made, verdict, notes)
     *training, held_out = [found.rows for found in scans]
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
     weights = [1.0, *data.also.values()]
@@ -114,7 +115,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     scorable([example.row for example in scored], data.fields)
     order = Order(portions, settings.seed, settings.train.rows_per_step)
     limits.check(folder, order.examples, scored, data)
-    return Look(template, order, scored, made, notes)
+    return Look(template, order, scored, made, verdict, notes)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
@@ -137,7 +138,7 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     made = plan.make(seen.shape, run, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
     lines = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
-    lines += words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb)
+    lines += [*words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), _packing(seen.verdict, run.train.pack_tokens)]
     return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
 
 
@@ -181,6 +182,22 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
                 settings.model.id, revision=settings.model.revision, allow_patterns=SMALL, endpoint=endpoint, token=token or False
             )
         )
+
+
+def _described(name: str, config: Path) -> tuple[plan.Shape | None, Verdict | None]:
+    """The model's sizes, where they are known, and what training makes of it; a Problem where it cannot be trained."""
+    if not config.is_file():
+        return None, None
+    values = json.loads(config.read_text(encoding="utf-8"))
+    return plan.shape(values), architecture.verdict(name, values)
+
+
+def _packing(verdict: Verdict | None, pack_tokens: int | None) -> str:
+    if verdict and verdict.outcome == "alone":
+        return f"packing  rows are trained one at a time: {verdict.why}"
+    if not pack_tokens:
+        return "packing  rows are trained one at a time: train.pack_tokens=null"
+    return f"packing  up to {pack_tokens} tokens at once, if the model shows before step 1 that rows do not see each other"
 
 
 def _rows(source: str, setting: str) -> rows.Scan | None:
@@ -243,7 +260,7 @@ def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
         stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
         made = None
         if "config.json" in stored:
-            made = plan.shape(json.loads(Path(hub.hf_hub_download(name, "config.json", revision=info.sha)).read_text(encoding="utf-8")))
+            made, _ = _described(name, Path(hub.hf_hub_download(name, "config.json", revision=info.sha)))
         weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
         return {"model_revision": info.sha, "need_gb": math.ceil(plan.disk(made, settings, weights) / 1e9)}
 

@@ -14,6 +14,7 @@ from conf import load
 from conf.schema import Recipe
 from data.score import score
 from trainer import (
+    architecture,
     attention,
     checkpoint,
     evaluate,
@@ -47,6 +48,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
     files, _ = model.fetch(settings.model)
+    verdict = architecture.verdict(settings.model.id, model.config(files))
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files))
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
@@ -63,7 +65,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
     tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
     record.event("progress", what="loading model", done=1, of=1)
-    proved = team.agree(proof.prove(tuned, order.examples, settings.train))
+    proved = team.agree(proof.prove(tuned, order.examples, settings.train, verdict.why if verdict.outcome == "alone" else None))
     record.event("proof", **asdict(proved))
     print(f"proof: {proved.told}", flush=True)
     clock.lap("load")

@@ -47,7 +47,10 @@ SIZES = {
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 OWN = {  # what single classes need besides
     "deepseek_v2": {"n_group": 2, "topk_group": 1},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 3},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 16},  # its own default has no convolution
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "mamba2": {"num_heads": 8},
+    "zaya": {"num_experts_per_tok": 1},
 }
 SMALL = {name: size for size, names in SIZES.items() for name in names.split()}
 

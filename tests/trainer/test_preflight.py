@@ -32,7 +32,7 @@ def hub(tmp_path_factory):
     """A Hub with an open model, a gated one of somebody else and a dataset of the caller."""
     place = tmp_path_factory.mktemp("hub")
     (place / "model").mkdir()
-    (place / "model" / "config.json").write_text("{}")
+    (place / "model" / "config.json").write_text('{"model_type": "llama"}')
     models = {MODEL: place / "model", GATED: place / "model"}
     served = Hub(
         place / "root", TOKEN, models, owner="owner", gated=[GATED], tokens=TOKENS, organisations={"team": "write", "guests": "read"}
