@@ -15,7 +15,7 @@ def killed(laptop, *words: str, overrides: tuple[str, ...] = ()) -> list[str]:
         environment = os.environ | HOSTILE | {"PYTHONPATH": str(ROOT / "tests/killed"), "KILLED_AT": mark.name}
         command = laptop.command(*words, overrides=overrides)
         while True:
-            done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=600)
+            done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=900)
             calls = Path(mark.name).read_text().splitlines()
             if done.returncode != -signal.SIGKILL:
                 assert done.returncode == 0, f"after it had been killed at {calls}: {done.stdout}{done.stderr}"

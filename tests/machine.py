@@ -78,7 +78,7 @@ class Machine(Laptop):
     def instance_state(self) -> str:
         return self.client("ec2").describe_instances(InstanceIds=[self.instance])["Reservations"][0]["Instances"][0]["State"]["Name"]
 
-    def until(self, promise: Callable, seconds: float = 480):
+    def until(self, promise: Callable, seconds: float = 900):
         """The first true value of `promise`."""
         deadline = time.monotonic() + seconds
         while not (found := promise()):

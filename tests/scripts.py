@@ -11,14 +11,14 @@ from remote.transport import Result
 TRACE = {"BASH_ENV": str(ROOT / "twin/trace.sh")} if "TWIN_TRACE" in os.environ else {}
 
 
-def run(text: str, root: Path, timeout: int = 240, **environment: str) -> Result:
+def run(text: str, root: Path, timeout: int = 900, **environment: str) -> Result:
     path = root / "tmp/_script.sh"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return run_file(path, root, timeout, **environment)
 
 
-def run_file(path: Path, root: Path, timeout: int = 240, **environment: str) -> Result:
+def run_file(path: Path, root: Path, timeout: int = 900, **environment: str) -> Result:
     """The root's own `bin` comes first."""
     given = os.environ | {"BOX_ROOT": str(root), "PATH": f"{root}/bin:{os.environ['PATH']}", "HOME": str(root)} | TRACE | environment
     done = subprocess.run(["bash", str(path)], stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=timeout, env=given)

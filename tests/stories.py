@@ -148,7 +148,7 @@ class Tale:
         going = self.going = self.laptop.popen(*words.split(), overrides=self.overrides)
         try:
             meanwhile()
-            said, _ = going.communicate(timeout=400)
+            said, _ = going.communicate(timeout=900)
         finally:
             going.kill()
         self.useful = self.clock.lived(world.forward(self.laptop.state, 0))

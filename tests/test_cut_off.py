@@ -45,7 +45,7 @@ def meets(box, verb: str, deed, ok: bool = True):
         deed(root)
         while waiting(root):
             time.sleep(0.05)
-    said, _ = going.communicate(timeout=240)
+    said, _ = going.communicate(timeout=900)
     assert (going.returncode == 0) == ok, said
     assert "Traceback" not in said
     return said

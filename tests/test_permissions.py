@@ -70,7 +70,7 @@ def story(tmp_path_factory):
     made.inv("down", "--snapshot")
     made.again("down")
     made.inv("up", "deploy", overrides=("box.disk_gb=101", "box.idle_minutes=0.02"))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not stopped(made):
         assert time.monotonic() < deadline, "the box did not stop itself"
         time.sleep(0.5)

@@ -46,6 +46,7 @@ def test_a_rehearsal_prints_every_job_and_touches_nothing(box):
     assert asked() == before and run_ids(box) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_missing(box):
     first = box.inv("sweep", overrides=GRID, ok=False)
     assert first.returncode == 1 and "Traceback" not in first.stderr
@@ -73,6 +74,7 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert sent == [], "a finished sweep needs no box"
 
 
+@pytest.mark.slow
 def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_add_to_it(box):
     stand_in_trainer.register(box.state, step_seconds=0, crash_at=5)
     box.inv("up", "deploy")
@@ -104,6 +106,7 @@ def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_ad
     assert trained(box) == before + 1 and begun() == [f"drawn.{number}" for number in range(4)]
 
 
+@pytest.mark.slow
 def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_and_goes_on_later(box):
     stand_in_trainer.register(box.state, step_seconds=0.05, hold_at=3)
     box.inv("up", "deploy")
@@ -113,7 +116,7 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         wait_until(lambda: any((box.state / "volumes").rglob("lost.0/checkpoints/step-000002/COMPLETE")))
         for process in trainers(box):
             process.kill()
-        said, _ = going.communicate(timeout=300)
+        said, _ = going.communicate(timeout=900)
     finally:
         going.kill()
     assert going.returncode == 1 and "Traceback" not in said
@@ -132,7 +135,7 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         wait_until(lambda: not any("/locks/" in key for key in box.objects()))  # it is watched from here on
         time.sleep(1)
         os.killpg(going.pid, signal.SIGINT)
-        said, _ = going.communicate(timeout=300)
+        said, _ = going.communicate(timeout=900)
     finally:
         going.kill()
     assert going.returncode == 130 and "lost.1 goes on, and no job begins after it. `inv sweep --name lost -- " in said

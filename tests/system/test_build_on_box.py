@@ -26,7 +26,7 @@ class Machine(Laptop):
     """A laptop whose one box is a machine."""
 
     def inv(self, *verbs: str, overrides: tuple[str, ...] = ()):
-        return super().inv(*verbs, overrides=("cloud.grade=machine", *overrides), timeout=500)
+        return super().inv(*verbs, overrides=("cloud.grade=machine", *overrides), timeout=900)
 
     def deploy(self) -> str:
         return self.inv("deploy", overrides=(f"cloud.build_args={{BASE: '{ARGUMENTS['BASE']}', WHEELS: '{ARGUMENTS['WHEELS']}'}}",)).stdout

@@ -57,7 +57,7 @@ class System:
             self.outer = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.until(lambda: self.run("systemctl is-active multi-user.target").stdout == "active\n")
 
-    def until(self, promise, seconds: float = 120) -> None:
+    def until(self, promise, seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while not promise():
             assert self.outer.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]

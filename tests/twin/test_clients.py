@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 def aws(cloud, *words) -> dict | str:
     command = [sys.executable, "-m", "awscli", *words]
-    found = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=120)
+    found = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=900)
     assert found.returncode == 0, found.stderr
     return json.loads(found.stdout) if found.stdout.startswith("{") else found.stdout
 

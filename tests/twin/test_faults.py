@@ -594,7 +594,7 @@ for name in "abc":
 def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, moment, kept):
     strike(cloud, "laptop-killed", after=1, moment=moment)
     run = [sys.executable, "-c", CALLS, moment]
-    done = subprocess.run(run, env=cloud.environment(), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(run, env=cloud.environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == -9 and done.stdout == "a\n"
     keys = [one["Key"] for one in cloud.s3.list_objects_v2(Bucket="things", Prefix=f"calls/{moment}")["Contents"]]
     assert keys == [f"calls/{moment}{name}" for name in kept]
@@ -603,7 +603,7 @@ def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, mome
 
 def test_the_laptop_is_killed_at_its_first_read_when_any_call_counts(cloud):
     strike(cloud, "laptop-killed", calls="all")
-    done = subprocess.run([sys.executable, "-c", CALLS, "read"], env=cloud.environment(), capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", CALLS, "read"], env=cloud.environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == -9 and done.stdout == ""
 
 

@@ -88,7 +88,7 @@ class Stack:
         return self.settled(lambda: self.cfn.describe_stacks(StackName=id)["Stacks"][0], "StackStatus")["StackStatus"]
 
     def settled(self, look, key: str) -> dict:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while (found := look())[key].endswith("IN_PROGRESS"):
             assert time.monotonic() < deadline, found
             time.sleep(0.03)

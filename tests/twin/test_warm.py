@@ -62,7 +62,7 @@ def waiting(place, tmp_path) -> tuple[subprocess.Popen, int]:
 
 
 def ended(pid: int) -> bool:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 900
     while psutil.pid_exists(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not psutil.pid_exists(pid)
