@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import loaded
@@ -33,6 +32,8 @@ HOSTILE = {
 def pytest_configure():
     """A shell without job control starts what it puts behind itself deaf to Ctrl-C, and what that starts is deaf too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["OMP_NUM_THREADS"] = "1"  # tests run beside each other: more threads would wait for cores that others have
+    loaded.descriptions()
     if "READS" in os.environ:
         reads.install()
 
@@ -57,7 +58,7 @@ class Laptop:
     def command(self, *verbs: str, overrides: tuple[str, ...] = ()) -> list[str]:
         return [*loaded.inv(), *verbs, *self.words(*overrides)]
 
-    def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 600) -> subprocess.CompletedProcess:
+    def inv(self, *verbs: str, overrides: tuple[str, ...] = (), ok: bool = True, timeout: int = 1800) -> subprocess.CompletedProcess:
         if "twin.start" in verbs:
             loaded.worlds()
         done = subprocess.run(
@@ -101,8 +102,7 @@ class Laptop:
 
     def aws(self, *words: str) -> str:
         """What the unmodified AWS CLI answers with the exports of `inv twin.env`."""
-        command = [sys.executable, "-m", "awscli", *words]  # its own script cannot start where the path of its Python holds a space
-        return subprocess.run(command, env=self.environment, text=True, capture_output=True, check=True).stdout
+        return subprocess.run([*loaded.aws(), *words], env=self.environment, text=True, capture_output=True, check=True).stdout
 
     def objects(self) -> list[str]:
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket="fine-tune-slm")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+NO_CONFIGURATION = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 @functools.cache
@@ -28,22 +29,44 @@ def worlds() -> None:
     os.environ["TWIN_WARM"] = served("-m", "twin", "--serve", environment=world.MOTO)
 
 
+def descriptions() -> None:
+    """Every session in this process shares what AWS's clients read about its services: a tenth of a second for each client."""
+    import botocore.session
+
+    loader = botocore.session.create_loader()
+    botocore.session.create_loader = lambda path: loader
+
+
+@functools.cache
+def aws() -> tuple[str, ...]:
+    """The words that run the unmodified AWS CLI, as the boxes do."""
+    return sys.executable, "-I", "-S", str(ROOT / "twin/aws.py"), served("tests/warm_aws.py", environment=NO_CONFIGURATION)
+
+
 @functools.cache
 def programs() -> str:
     """A PATH with this environment's AWS CLI first; its own script cannot start where the path of its Python holds a space."""
     place = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    (place / "aws").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m awscli "$@"\n', encoding="utf-8")
+    (place / "aws").write_text(f'#!/bin/sh\nexec {shlex.join(aws())} "$@"\n', encoding="utf-8")
     (place / "aws").chmod(0o755)
     return f"{place}:{os.environ['PATH']}"
 
 
-def served(*program: str, environment: dict[str, str] | None = None) -> str:
+@functools.cache
+def trainer() -> tuple[str, ...]:
+    """The words that run `python -m trainer`."""
+    return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/warm_trainer.py", name="trainer")
+
+
+def served(*program: str, environment: dict[str, str] | None = None, name: str = "calls") -> str:
     """Where a program that is kept loaded takes calls. It ends with this process: its standard input does."""
-    place = Path(tempfile.mkdtemp()) / "calls"
+    place = Path(tempfile.mkdtemp()) / name
     atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
     words = [sys.executable, *program, str(place)]
-    server = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=ROOT, env=os.environ | (environment or {}), start_new_session=True)
+    # Each call brings what it knows of AWS; none of it may be this process's.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | (environment or {})
+    server = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=ROOT, env=own, start_new_session=True)
     while not place.exists():
         assert server.poll() is None, f"{program} ended"
         time.sleep(0.01)

@@ -11,41 +11,51 @@ import sys
 import threading
 from pathlib import Path
 
+import loaded
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 LIBRARIES = (
+    "anyio",
     "boto3",
+    "encodings.idna",
+    "h11",
+    "httpcore2",
     "httpx2",
     "hydra",
     "invoke.main",
-    "jinja2",
+    "jinja2.sandbox",
+    "rich._emoji_codes",
     "rich.live",
     "rich.table",
     "tokenizers",
+    "tqdm",
+    "trainer.compare",
+    "trainer.fit",
+    "trainer.leaderboard",
     "trainer.splits",
+    "truststore",
     "twin.world",
     "tasks",
 )
-ROOMS = ("audit", "clean", "costs", "follow", "hub", "plan", "show", "ssm", "status", "store")
-SERVICES = ("ec2", "ssm", "s3", "sts", "ecr", "scheduler", "secretsmanager", "pricing")
+ROOMS = ("audit", "clean", "costs", "doctor", "follow", "forecast", "gpu", "hub", "plan", "show", "ssm", "status", "store", "sweep")
+SERVICES = ("ec2", "ssm", "s3", "sts", "ecr", "scheduler", "secretsmanager", "pricing", "iam", "cloudformation", "logs")
 
 
-def load() -> None:
+def prepare() -> None:
     """All that most verbs import, and the descriptions of the services that they talk to."""
     import importlib
 
-    import botocore.session
-
-    loader = botocore.session.create_loader()
-    botocore.session.create_loader = lambda path: loader  # every session's own loader would read the descriptions again
+    loaded.descriptions()
     for name in LIBRARIES:
         importlib.import_module(name)
     for name in ROOMS:
         importlib.import_module(f"remote.{name}")
     import boto3
 
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # each command brings its own
+    from conf import load
+
+    load.load(["cloud=twin"])  # Hydra's grammar learns from the first words that it reads
     for service in SERVICES:
         boto3.Session("none", "none", region_name="us-east-1").client(service)
 
@@ -62,7 +72,7 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    load()
+    prepare()
     from twin import warm
 
     assert "huggingface_hub" not in sys.modules
