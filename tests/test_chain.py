@@ -9,15 +9,20 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import real_trainer
 from conftest import ROOT
 
 
 @pytest.fixture(scope="module")
 def chain(laptop):
-    """The whole chain has run once."""
-    laptop.first = laptop.inv("up", "deploy", "train", "publish", "down")
+    """The whole chain has run once: the box has built its image, and trained with one of the same trainer that starts sooner."""
+    built = laptop.inv("up", "deploy")
+    real_trainer.register(laptop.state)
+    trained = laptop.inv("deploy", "train", "publish", "down")
+    laptop.first = SimpleNamespace(stdout=built.stdout + trained.stdout, stderr=built.stderr + trained.stderr)
     return laptop
 
 
@@ -97,6 +102,7 @@ def test_the_log_is_mirrored_to_cloudwatch(chain):
     assert mirrored == [line for line in log.splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_plain_peft_gives_the_outputs_that_were_scored(chain, tmp_path):
     """In a process that has none of our code: download with huggingface_hub, load with peft, generate greedily."""
     run = only_run(chain)
@@ -164,6 +170,7 @@ def test_no_secret_is_anywhere(chain):
     )
 
 
+@pytest.mark.slow
 def test_twice_in_a_row_changes_nothing_that_was_done(chain):
     before = {
         name: chain.object(f"fine-tune-slm/runs/{only_run(chain)}/{name}")
@@ -208,6 +215,7 @@ def test_the_report_tells_scores_page_price_and_what_is_next(chain):
     assert page.exists()
 
 
+@pytest.mark.slow
 def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_where_it_is_up(chain):
     notes = chain.folder / "notes.jsonl"
     notes.write_text('{"input": "A 60-year-old with stage II melanoma."}\n{"input": "Stage IV lung cancer, EGFR L858R."}\n')
@@ -226,6 +234,7 @@ def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_whe
     chain.inv("down")
 
 
+@pytest.mark.slow
 def test_a_run_is_a_spreadsheet_and_two_runs_are_compared(chain):
     table = list(csv.DictReader(chain.inv("report", "--csv").stdout.splitlines()))
     assert {"macro_f1", "row_exact", "completion_loss", "stage"} <= {row["name"] for row in table}
@@ -235,6 +244,7 @@ def test_a_run_is_a_spreadsheet_and_two_runs_are_compared(chain):
     assert "the settings are the same" in out and "scored on the same rows" in out
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_scored_on_other_rows_here_or_on_the_box_and_its_own_files_stay(chain):
     run = list(runs(chain))[-1]
     before = {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in ("manifest.json", "metrics.json", "predictions.jsonl")}

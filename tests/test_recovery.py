@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import sys
 import time
 
 import psutil
 import pytest
+import real_trainer
 import stand_in_trainer
-from conftest import ROOT
 
 from twin import world
 
@@ -38,7 +37,7 @@ def steps(laptop, run_id: str) -> list[int]:
     return [event["step"] for event in map(json.loads, lines) if event["event"] == "step"]
 
 
-def wait_until(what, seconds: float = 300):
+def wait_until(what, seconds: float = 900):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := what():
@@ -52,12 +51,13 @@ def trainers(laptop) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        ours = any(word == "trainer" or word.endswith("stand_in_trainer.py") for word in words)
+        ours = any(word == "trainer" or word.endswith(("/trainer", "stand_in_trainer.py")) for word in words)
         if ours and "--config-dir" in words and any(str(laptop.state) in word for word in words):
             found.append(process)
     return found
 
 
+@pytest.mark.slow
 def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
     """One story: Ctrl-C on the laptop, kill -9 of the trainer, the box stopped by someone; the run's steps are each done once."""
     watching = box.popen("train", overrides=LONG)
@@ -65,7 +65,7 @@ def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
     (run_id,) = run_ids(box)
     wait_until(lambda: state(box, run_id)["phase"] == "running")
     os.killpg(watching.pid, signal.SIGINT)
-    said, _ = watching.communicate(timeout=180)
+    said, _ = watching.communicate(timeout=900)
     assert watching.returncode == 130
     assert f"{run_id} goes on" in said or "what runs on the box goes on" in said
     assert "Traceback" not in said
@@ -102,16 +102,10 @@ def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
     assert box.inv("logs").stdout.splitlines() == log.splitlines()
 
 
-def the_real_trainer(laptop) -> None:
-    from remote import image
-
-    command, environment = [sys.executable, "-m", "trainer"], {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    world.register_image(laptop.state, "fine-tune-slm", image.tag(ROOT), command, ROOT, environment)
-
-
+@pytest.mark.slow
 def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
     settings = ("train.steps=60", "train.save_every=5", "train.eval_every=30", "train.rows_per_step=2", "seed=3")
-    the_real_trainer(box)
+    real_trainer.register(box.state)
     box.inv("up", "deploy")
     box.inv("train", "--detach", overrides=settings)
     run_id = run_ids(box)[-1]
