@@ -7,11 +7,11 @@ MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
 # What a change does not wait for, because all of it would take hours: stories told at each call or for each fault, and whole chains on a
 # machine of their own. Everything else that is slow or needs root, a change waits for.
-NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_unattended.py tests/test_money.py tests/test_ledger.py \
-  tests/test_crash_account.py tests/test_crash_chain.py tests/test_crash_verbs.py tests/test_spot_chain.py tests/test_ssh_chain.py \
-  tests/test_housekeeping.py tests/test_two_boxes.py tests/system/test_chains.py tests/system/test_build_on_box.py \
-  tests/trainer/test_trackers_for_real.py tests/trainer/test_search.py
-PYTEST := $(VENV) -m pytest -n 2 --dist loadfile
+NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_crash_account.py tests/test_crash_chain.py \
+  tests/test_crash_verbs.py tests/test_housekeeping.py tests/system/test_chains.py tests/system/test_build_on_box.py \
+  tests/trainer/test_trackers_for_real.py
+# In the order of the files: those that take longest stand in the middle.
+PYTEST := $(VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.

@@ -62,6 +62,7 @@ def test_a_rehearsal_shows_the_change_set_writes_the_template_and_leaves_the_acc
     assert "aws cloudformation create-change-set" in fresh.rehearsal.stdout
 
 
+@pytest.mark.slow
 def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_path):
     from twin import world
 
@@ -229,6 +230,7 @@ def test_without_a_yes_nothing_is_changed(fresh):
     assert "nothing to do" in fresh.inv("init", "--yes").stdout
 
 
+@pytest.mark.slow
 def test_the_chain_runs_in_it_and_destroy_leaves_what_was_kept_on_purpose(fresh):
     """Last but one in this file: afterwards only the bucket and the volume are there."""
     stand_in_trainer.register(fresh.state)
@@ -272,6 +274,7 @@ def left(laptop, volumes: list[str]) -> None:
         laptop.client("cloudformation").describe_stacks(StackName=stack.NAME)
 
 
+@pytest.mark.slow
 def test_a_kept_bucket_is_taken_up_again_and_goes_when_it_is_named(fresh):
     done = fresh.inv("init", "--yes")
     assert "= bucket fine-tune-slm: is there" in done.stderr and "+ S3 Bucket" not in done.stderr
@@ -311,27 +314,36 @@ def test_all_names_of_the_seed_that_were_put_there_by_hand_keep_their_values(tmp
         world.stop(laptop.state)
 
 
+@pytest.fixture
+def made_by_hand(tmp_path):
+    from twin import world
+
+    made = empty(tmp_path / "by hand")
+    yield made
+    world.stop(made.state)
+
+
 @pytest.mark.slow  # likewise
-def test_what_an_account_has_already_is_used_and_survives(fresh):
+def test_what_an_account_has_already_is_used_and_survives(made_by_hand):
     """The names of somebody who made it all by hand."""
-    s3, ssm, iam = fresh.client("s3"), fresh.client("ssm"), fresh.client("iam")
+    s3, ssm, iam = made_by_hand.client("s3"), made_by_hand.client("ssm"), made_by_hand.client("iam")
     s3.create_bucket(Bucket="my-own-bucket")
     s3.put_object(Bucket="my-own-bucket", Key="theirs/file", Body=b"x")
-    fresh.client("ecr").create_repository(repositoryName="fine-tune-llama")
+    made_by_hand.client("ecr").create_repository(repositoryName="fine-tune-llama")
     trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
     iam.create_role(RoleName="EC2-FineTune-Role", AssumeRolePolicyDocument=json.dumps(trust))
     given = {"s3/bucket": "my-own-bucket", "ecr/repository": "fine-tune-llama", "ec2/role": "EC2-FineTune-Role", "not/ours": "mine"}
     for name, value in given.items():
         ssm.put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String")
-    done = fresh.inv("init", "--yes")
+    done = made_by_hand.inv("init", "--yes")
     for words in ("bucket my-own-bucket", "repository fine-tune-llama", "box role EC2-FineTune-Role"):
         assert f"= {words}: is there" in done.stderr
-    found = parameters(fresh)
+    found = parameters(made_by_hand)
     assert {name: found[f"/fine-tune-slm/{name}"] for name in given} == given
     assert (
         iam.get_instance_profile(InstanceProfileName="fine-tune-slm-box")["InstanceProfile"]["Roles"][0]["RoleName"] == "EC2-FineTune-Role"
     )
-    fresh.inv("destroy", "--data", "--yes")
+    made_by_hand.inv("destroy", "--data", "--yes")
     assert [entry["Key"] for entry in s3.list_objects_v2(Bucket="my-own-bucket")["Contents"]] == ["theirs/file"]
     assert [role["RoleName"] for role in iam.list_roles()["Roles"]] == ["EC2-FineTune-Role"]
-    assert parameters(fresh) == {"/fine-tune-slm/not/ours": "mine"}
+    assert parameters(made_by_hand) == {"/fine-tune-slm/not/ours": "mine"}

@@ -1,5 +1,6 @@
 """`inv destroy` leaves nothing that goes on costing, and forgets nothing that `inv init` was told."""
 
+import pytest
 import yaml
 from conftest import Laptop
 
@@ -9,6 +10,7 @@ from twin import world
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 
 
+@pytest.mark.slow
 def test_no_spot_request_launches_another_box_and_copies_go_with_the_data(laptop):
     laptop.inv("up", overrides=("box.spot=true",))
     laptop.inv("down", "--snapshot")
@@ -33,6 +35,7 @@ def copies(laptop) -> list[str]:
     return [one["SnapshotId"] for one in laptop.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=ours)["Snapshots"]]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_was_named_on_the_command_line_is_found_again_when_the_stack_is_gone(tmp_path):
     """On the twin the file is written, and not read: a test reads it as the next command of an AWS account would."""
     laptop = Laptop(tmp_path / "named")

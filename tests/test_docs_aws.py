@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import stand_in_trainer
 from conftest import ROOT, Laptop
 
@@ -30,6 +31,7 @@ def run(laptop, command: str) -> str:
     return subprocess.run(program, cwd=ROOT, env=laptop.environment, text=True, capture_output=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_an_empty_account_to_an_empty_account(tmp_path):
     from twin import world
 

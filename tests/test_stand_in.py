@@ -22,6 +22,7 @@ def runs(laptop) -> list[str]:
     return sorted({key.split("/")[2] for key in laptop.objects() if "/runs/" in key})
 
 
+@pytest.mark.slow
 def test_a_stand_in_run_is_sealed_verified_and_published_like_any_other(quick):
     begun = time.monotonic()
     done = quick.inv("train", "publish", overrides=("train.steps=20",))
@@ -33,6 +34,7 @@ def test_a_stand_in_run_is_sealed_verified_and_published_like_any_other(quick):
     assert [line for line in log.splitlines() if line.startswith("step ")] == [f"step {n} of 20" for n in range(1, 21)]
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_once_goes_on_from_its_checkpoint(quick):
     stand_in_trainer.register(quick.state, crash_at=8)
     settings = ("train.steps=10", "train.save_every=5", "seed=5")

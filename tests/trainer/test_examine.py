@@ -18,6 +18,7 @@ from trainer.files import digest, lines
 FORMAT = "native"  # some of the examiners are processes of their own
 
 
+@pytest.mark.slow
 def test_the_rows_of_the_run_give_the_scores_of_the_run(trained, tmp_path):
     rows = tmp_path / "again.jsonl"
     rows.write_text("".join(VALIDATION.read_text().splitlines(keepends=True)[:4]))
@@ -51,6 +52,7 @@ def test_the_quantisation_is_that_of_training_and_the_shipped_adapter_is_what_an
     assert all(torch.equal(value, exported[name]) for name, value in run.tuned.state_dict().items() if "lora" in name)
 
 
+@pytest.mark.slow
 def test_prediction_prints_one_answer_for_each_line_and_nothing_else(trained):
     told = lines(trained / "predictions.jsonl")[:2]
     asked = "".join(json.dumps({"prompt": row["prompt"][-1]["content"]}) + "\n" for row in told)

@@ -29,6 +29,7 @@ def unbroken(request, settings_for, runs):
 
 
 @pytest.mark.parametrize("number", range(5))
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_ends_with_the_same_bytes(number, settings_for, runs, unbroken):
     expected, seconds = unbroken
     settings = settings_for(runs, *WORDS)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from conftest import ROOT
 
 from conf.paste import quoted
@@ -15,6 +16,7 @@ from trainer import record
 from trainer.files import lines
 
 
+@pytest.mark.slow
 def test_accelerate_launches_two_processes_that_make_one_run(tiny, tmp_path):
     runs = tmp_path / "runs"
     launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
@@ -32,11 +34,11 @@ def test_accelerate_launches_two_processes_that_make_one_run(tiny, tmp_path):
     process = subprocess.Popen(
         [*launch, *words, "train.trackers=[]"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    most, deadline = 0, time.monotonic() + 300
+    most, deadline = 0, time.monotonic() + 900
     while process.poll() is None and not (runs / "team/events.jsonl").exists() and time.monotonic() < deadline:
         most = max(most, len(psutil.Process(process.pid).children()))
         time.sleep(0.1)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert most == 2, "the launcher did not start two trainers"
     assert said.count("run folder: ") == said.count("step 2/2 ") == 1, "each thing is told once"

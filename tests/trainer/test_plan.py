@@ -85,6 +85,7 @@ def test_the_tiny_model_keeps_the_bytes_that_were_planned(words, tiny, settings_
 
 @pytest.mark.parametrize("words", [["quant=none"], ["quant=nf4", "train.recompute=true"]], ids=lambda words: " ".join(words))
 @pytest.mark.skipif(not SMALL.exists(), reason="`make setup` makes SmolLM2-135M")
+@pytest.mark.slow
 def test_a_real_small_model_keeps_the_bytes_that_were_planned(words, settings_for, tmp_path):
     check(SMALL, settings_for(tmp_path, *words), rows=2)
 

@@ -250,10 +250,11 @@ def start(folder, **kwargs):
     return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_bytes_of_the_unbroken_one(run_natively, settings_for, volume):
     folder = make(settings_for(volume / "runs"), "broken")
     process = start(folder)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (folder / "checkpoints/step-000002/COMPLETE").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
@@ -262,7 +263,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_bytes_of_the_unbroken_o
     assert (folder / "checkpoints/step-000002").exists()
 
     again = start(folder)
-    again.communicate(timeout=300)
+    again.communicate(timeout=900)
     output = (folder / "log.txt").read_text()
     assert again.returncode == 0, output
     assert "going on after step 2 of 4" in output or "going on after step 4 of 4" in output

@@ -42,7 +42,7 @@ class Sweeps:
 
     def run(self, *words: str, **options: object) -> tuple[int, str]:
         process = self.start(*words, **options)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=900)
         assert "Traceback" not in said
         return process.returncode, said
 
@@ -55,6 +55,7 @@ def sweeps(tmp_path):
     return Sweeps(tmp_path / "a volume")
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_named_at_the_end_the_others_are_made_and_the_same_name_goes_on(sweeps):
     words = ("train.steps=4,8,3",)
     code, said = sweeps.run(*words, crash_at=5, step_seconds=0)
@@ -83,11 +84,11 @@ def test_a_job_that_fails_is_named_at_the_end_the_others_are_made_and_the_same_n
 def test_ctrl_c_lets_the_job_save_where_it_is_and_the_sweep_goes_on_there(sweeps):
     words = ("train.steps=60", "lora.r=2,4", "train.save_every=100")
     process = sweeps.start(*words, step_seconds=0.1)
-    events, deadline = sweeps.runs / "rank.0/events.jsonl", time.monotonic() + 300
+    events, deadline = sweeps.runs / "rank.0/events.jsonl", time.monotonic() + 900
     while not (events.exists() and '"step": 3' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 130 and "Traceback" not in said
     assert "the sweep was stopped at rank.0; 0 of 2 jobs are finished" in said and "run_id=rank`" in said
     assert sweeps.state(0)["reason"] == "killed" and not (sweeps.runs / "rank.1").exists()
@@ -114,7 +115,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
 
 def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
     first = sweeps.start("lora.r=2,4", "train.steps=50", step_seconds=0.2)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (sweeps.runs / "rank.0/events.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     try:
@@ -123,14 +124,15 @@ def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=300)
+        first.communicate(timeout=900)
 
 
+@pytest.mark.slow
 def test_the_real_trainer_is_swept_and_the_leaderboard_ranks_its_scores(sweeps, tiny):
     few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]")
     words = (f"model.id={quoted(tiny)}", *few, "data.max_length=50,700")
     process = sweeps.start(*words, program=("-m", "trainer"))
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 1 and "rank.0 (data.max_length=50): row smoke_train-0000 has" in said
     manifest = record.verify(sweeps.runs / "rank.1")
     assert manifest["run_id"] == "rank.1" and manifest["peak_memory"] > 50_000_000

@@ -129,7 +129,7 @@ class Box:
         """The script as a process of the box, without the way through the agent."""
         path = f"{self.root}/usr/bin:/usr/bin:/bin"
         environment = self.cloud.environment() | {"BOX_ROOT": str(self.root), "PATH": path}
-        return subprocess.run(["bash", "-c", script], env=environment, cwd=self.root, capture_output=True, text=True, timeout=120)
+        return subprocess.run(["bash", "-c", script], env=environment, cwd=self.root, capture_output=True, text=True, timeout=900)
 
     def attach_volume(self) -> tuple[str, Path]:
         """A blank volume's id and where the box sees it."""
