@@ -154,7 +154,7 @@ class Train:
     trackers: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
 
     def __post_init__(self):
-        self.recompute = {True: "yes", False: "no"}.get(self.recompute, self.recompute)  # YAML reads a bare yes and no as truth values
+        self.recompute = {"true": "yes", "false": "no"}.get(self.recompute.lower(), self.recompute.lower())  # YAML's words for both
         if self.recompute not in ("auto", "yes", "no"):
             raise ValueError(f"train.recompute is {self.recompute}; use auto, yes or no")
         for name in POSITIVE:

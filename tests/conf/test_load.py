@@ -185,3 +185,8 @@ def test_a_reason_outside_the_closed_list_is_refused():
 def test_every_setting_of_training_has_its_effect_beside_it(group):
     lines = (load.FOLDER / f"{group}.yaml").read_text().splitlines()
     assert all(line.startswith("#") or " # " in line for line in lines)
+
+
+@pytest.mark.parametrize(("typed", "taken"), [("true", "yes"), ("False", "no"), ("YES", "yes"), ("auto", "auto")])
+def test_recomputation_takes_yamls_words_for_yes_and_no(typed, taken):
+    assert loaded(f"train.recompute={typed}").train.recompute == taken
