@@ -146,7 +146,7 @@ class Boxes:
         if self.cold and self.boots(instance) == 1:
             folder = self.root(instance).parent / "faults"
             folder.mkdir(exist_ok=True)
-            (folder / "disk-cold").write_text(f"{time.time() + self.cold.pop(0):.0f}\n")
+            (folder / "disk-cold").write_text(f"{time.time() + self.cold.pop(0):.0f}\n", encoding="utf-8")
 
     def start_services(self, instance: str) -> None:
         """What systemd starts at each boot: docker is up by itself here, our own units are those that are enabled."""

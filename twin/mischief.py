@@ -162,7 +162,7 @@ class Mischief:
     def do_gpu_lost(self, instance: str) -> None:
         """every running container has lost the GPU, and the box itself has it"""
         for path in self.boxes.root(instance).glob("var/lib/docker/containers/*/state.json"):
-            if json.loads(path.read_text())["Running"]:
+            if json.loads(path.read_text(encoding="utf-8"))["Running"]:
                 (path.parent / "gpu-lost").touch()
 
     def do_disk_cold(self, seconds: float = 60.0, count: int = 1) -> None:

@@ -36,4 +36,4 @@ def test_what_is_lacking_skips_a_test_and_in_ci_fails_it(monkeypatch):
 def test_github_s_system_tests_know_that_they_are_in_ci():
     """sudo takes the environment away, and with it what turns a skip into a failure."""
     commands = [line for line in (ROOT / ".github/workflows/ci.yml").read_text().splitlines() if "sudo" in line]
-    assert len(commands) == 2 and all("CI=true make test-" in line for line in commands)
+    assert commands and all("CI=true " in line for line in commands)

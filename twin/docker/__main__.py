@@ -223,7 +223,7 @@ def suffer(verb: str, arguments: list[str]) -> None:
     """What somebody has let befall this box: files beside its root tell of it."""
     faults = ROOT.parent / "faults"
     if (faults / "disk-cold").exists():
-        time.sleep(max(0, float((faults / "disk-cold").read_text()) - time.time()))
+        time.sleep(max(0, float((faults / "disk-cold").read_text(encoding="utf-8")) - time.time()))
     if (faults / "docker-slow").exists():
         time.sleep(float((faults / "docker-slow").read_text(encoding="utf-8")))
     if (faults / "docker-dead").exists():
