@@ -92,7 +92,8 @@ def no_room(folder: Path) -> None:
 
 def no_gpu(folder: Path) -> None:
     """What CUDA says of a GPU that is taken away from its container."""
-    if Path(os.environ["BOX_ROOT"], f"var/lib/docker/containers/fine-tune-slm-{folder.name}/gpu-lost").exists():
+    box = os.environ.get("BOX_ROOT")  # outside of a box there is no docker
+    if box and Path(box, f"var/lib/docker/containers/fine-tune-slm-{folder.name}/gpu-lost").exists():
         raise RuntimeError("CUDA error: unknown error")
 
 

@@ -59,7 +59,7 @@ def test_ctrl_c_breaks_a_search_off_and_it_goes_on_with_the_very_same_trial(swee
     words = ("hydra.sweeper.n_trials=2", *SPACE)
     process = sweeps.start(*words, step_seconds=0.3)
     events, deadline = sweeps.runs / "rank.0/events.jsonl", time.monotonic() + 900
-    while not (events.exists() and '"step": 1' in events.read_text()) and time.monotonic() < deadline:
+    while not (events.exists() and '"step": 1' in events.read_text()) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=900)

@@ -85,7 +85,7 @@ def test_ctrl_c_lets_the_job_save_where_it_is_and_the_sweep_goes_on_there(sweeps
     words = ("train.steps=60", "lora.r=2,4", "train.save_every=100")
     process = sweeps.start(*words, step_seconds=0.1)
     events, deadline = sweeps.runs / "rank.0/events.jsonl", time.monotonic() + 900
-    while not (events.exists() and '"step": 3' in events.read_text()) and time.monotonic() < deadline:
+    while not (events.exists() and '"step": 3' in events.read_text()) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=900)
@@ -116,7 +116,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
 def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
     first = sweeps.start("lora.r=2,4", "train.steps=50", step_seconds=0.2)
     deadline = time.monotonic() + 900
-    while not (sweeps.runs / "rank.0/events.jsonl").exists() and time.monotonic() < deadline:
+    while not (sweeps.runs / "rank.0/events.jsonl").exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     try:
         code, said = sweeps.run("lora.r=2,4", "train.steps=50")
