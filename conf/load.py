@@ -177,7 +177,7 @@ def _bad_override(error: Exception, given: list[str]) -> Problem:
         return _several(_as_given(message.partition("'")[2].partition("'\n")[0], given))
     reason = str(error.__cause__ or error).splitlines()
     key = next((line.split(":", 1)[1].strip() for line in reason if line.strip().startswith("full_key:")), "")
-    strange = [word for word in given if kinds.of(_key(word)) is None and not _key(word).startswith("hydra.")]
+    strange = [word for word in given if kinds.of(_key(word)) is None and not _key(word).startswith(("hydra.", "-"))]  # -m is no override
     named = [word for word in given if _key(word) == key or f"'{_key(word)}'" in message or word.lower().endswith("=null")]
     if strange or named:
         return _unreadable([*strange, *named][0])

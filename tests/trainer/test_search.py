@@ -92,7 +92,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
         (("hydra.sweeper.n_trials=many", "lora.r=2,4"), "n_trials is many", "n_trials=12"),
         (("hydra.sweeper.n_trials=3", "lora.r=2,0"), "lora.r is 0", "more than 0"),
         (("hydra.sweeper.n_trials=3", "lora.r=2"), "no setting has several values", "lora.r=8,16"),
-        (("hydra.sweeper.n_trials=3", "run_id=a/b", "lora.r=2,4"), "a sweep cannot be called 'a/b'", "run_id=NAME"),
+        (("hydra.sweeper.n_trials=3", "run_id=a/b", "lora.r=2,4"), "run_id is 'a/b'", "letters, digits"),
     ):
         code, said = sweeps.run(*words)
         error, _, rest = said.partition("\n\nhint: ")

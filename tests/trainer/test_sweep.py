@@ -106,7 +106,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
         (("lora.rr=2,4",), "lora.rr"),
         (("lora.r=2,0",), "lora.r is 0"),
         (("lora.r=2,2",), "two of the combinations are one run"),
-        (("run_id=a/b", "lora.r=2,4"), "a sweep cannot be called 'a/b'"),
+        (("run_id=a/b", "lora.r=2,4"), "run_id is 'a/b'"),
     ):
         code, said = sweeps.run(*words)
         assert code == 1 and what in said, said

@@ -67,6 +67,7 @@ def environment(tmp_path_factory):
 
 
 @pytest.mark.parametrize("script", [TRANSFORMERS_AND_PEFT, DATASETS], ids=["transformers and peft", "datasets"])
+@pytest.mark.slow
 def test_loads_and_pushes_by_hub_id(script, environment):
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
