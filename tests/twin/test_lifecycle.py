@@ -88,7 +88,9 @@ def kinds(box) -> dict[str, list[str]]:
     """The tags of each image of the repository, by the last part of its manifest's media type."""
     found: dict[str, list[str]] = {}
     for one in box.cloud.ecr.describe_images(repositoryName="built")["imageDetails"]:
-        found.setdefault(one["imageManifestMediaType"].split(".")[-2], []).extend(one.get("imageTags", ["none"]))
+        asked = box.cloud.ecr.batch_get_image(repositoryName="built", imageIds=[{"imageDigest": one["imageDigest"]}])
+        media_type = json.loads(asked["images"][0]["imageManifest"])["mediaType"]
+        found.setdefault(media_type.split(".")[-2], []).extend(one.get("imageTags", ["none"]))
     return found
 
 
