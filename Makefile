@@ -16,6 +16,8 @@ PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/*.sh twin/bin/*.sh twin/machin
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
 export PYTHONUTF8 := 1
+# A package without a wheel is built apart: pip 23's other way ends where the path holds a `$`.
+export PIP_USE_PEP517 := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_USER PIP_TARGET PIP_PREFIX
 
 .PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock smoke check clean clean-machine
