@@ -16,8 +16,6 @@ PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/*.sh twin/bin/*.sh twin/machin
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
 export PYTHONUTF8 := 1
-# A package without a wheel is built apart: pip 23's other way ends where the path holds a `$`.
-export PIP_USE_PEP517 := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_USER PIP_TARGET PIP_PREFIX
 
 .PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock smoke check clean clean-machine
@@ -29,7 +27,8 @@ help: ## what can be made
 setup: .venv/installed $(MODELS) ## the virtual environment and the two small models
 
 .venv/installed: $(REQUIREMENTS)
-	@case "$$PWD" in *:*) echo "error: the path $$PWD holds a colon, which ends a folder in PATH; clone into another folder"; exit 1;; esac
+	@case "$$PWD" in *:*) echo "error: the path $$PWD holds a colon, which ends a folder in PATH; clone into another folder"; exit 1;; \
+	  *'$$'*) echo "error: the path $$PWD holds a dollar sign, which setuptools takes for a variable; clone into another folder"; exit 1;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(VENV) || $(PYTHON) -m venv .venv
 	@# Plain torch on Linux brings gigabytes of CUDA, which a machine without a GPU has no use for.

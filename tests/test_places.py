@@ -204,11 +204,12 @@ def test_what_a_shell_says_to_other_python_programs_is_not_said_to_make(tmp_path
     assert "/nowhere" not in said and "PYTHONUTF8=1" in said.splitlines()
 
 
-def test_a_clone_whose_path_holds_a_colon_is_told_so_before_anything_is_installed(tmp_path):
-    clone = tmp_path / "a:b"
+@pytest.mark.parametrize(("folder", "sign"), [("a:b", "a colon"), ("a $H", "a dollar sign")])
+def test_a_clone_whose_path_cannot_be_had_is_told_so_before_anything_is_installed(folder, sign, tmp_path):
+    clone = tmp_path / folder
     (clone / "twin").mkdir(parents=True)
     for name in ("Makefile", *(f"{room}requirements.txt" for room in ("", "trainer/", "twin/", "tests/"))):
         (clone / name).parent.mkdir(exist_ok=True)
         (clone / name).write_bytes((ROOT / name).read_bytes())
     done = make(clone, "setup")
-    assert done.returncode and f"error: the path {clone} holds a colon" in done.stdout and not (clone / ".venv").exists()
+    assert done.returncode and f"error: the path {clone} holds {sign}" in done.stdout and not (clone / ".venv").exists()
