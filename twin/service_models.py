@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from urllib.parse import parse_qsl
 
-import botocore.session
+from botocore import loaders
 from botocore.exceptions import DataNotFoundError, UnknownServiceError
 from botocore.model import OperationModel, ServiceModel
 
@@ -15,7 +15,7 @@ SIGNED = {"servicequotas": "service-quotas", "monitoring": "cloudwatch", "taggin
 
 @cache
 def loader():
-    return botocore.session.create_loader(None)
+    return loaders.create_loader()  # of its own: S3's clients take the bucket out of the paths of the model that they have read
 
 
 @cache

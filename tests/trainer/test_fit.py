@@ -109,7 +109,7 @@ def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, mon
     monkeypatch.setattr(model, "room", lambda: Room("this machine", 1_000_000))
     monkeypatch.setattr(model, "load", lambda *_: pytest.fail("weights were loaded"))
     run = settings_for(tmp_path / "runs", "quant=none")
-    folder = forked.make(run, "too large")
+    folder = forked.make(run, "too-large")
     with pytest.raises(Problem, match="the fullest step takes") as caught:
         command.train(run, folder, Team())
     assert caught.value.reason == "bad_config" and "box.instance_type" in caught.value.hint
