@@ -333,7 +333,7 @@ def test_targets_that_match_no_layer_are_a_problem_of_the_settings(base):
 
 def test_a_failed_run_says_why_in_its_state(settings_for, tmp_path):
     settings = settings_for(tmp_path / "runs", "data.max_length=50")
-    folder = make(settings, "too long")
+    folder = make(settings, "too-long")
     with pytest.raises(Problem, match="more than data.max_length=50"):
         command.train(settings, folder, Team())
     state = json.loads((folder / "state.json").read_text())
