@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("sshd")]
 def ingress(laptop) -> list[str]:
     groups = laptop.client("ec2").describe_security_groups()["SecurityGroups"]
     rules = [rule for group in groups for rule in group["IpPermissions"] if rule.get("FromPort") == 22]
-    return [network["CidrIp"] for rule in rules for network in rule["IpRanges"]]
+    return [network["CidrIp"] for rule in rules for network in rule.get("IpRanges", [])]
 
 
 def test_the_chain_runs_by_ssh_alone_and_leaves_the_port_closed(laptop):

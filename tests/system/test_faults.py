@@ -63,7 +63,7 @@ def volume(box):
 def remove(box, volume: str) -> None:
     ec2 = box.client("ec2")
     box.run(f"umount /mnt/{volume}", ok=False)
-    if ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["Attachments"]:
+    if ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0].get("Attachments"):
         ec2.detach_volume(VolumeId=volume)
     box.until(lambda: ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available")
     ec2.delete_volume(VolumeId=volume)
