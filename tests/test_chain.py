@@ -229,7 +229,7 @@ def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_whe
     assert not [key for key in chain.objects() if "/questions/" in key], "texts or answers are left in S3"
     (chain.folder / "broken.jsonl").write_text('{"input": "Stage II."}\n{"messages": 3}\n')
     broken = chain.inv("predict", str(chain.folder / "broken.jsonl"), ok=False)
-    assert "line 2 is no row that can be answered" in broken.stderr and "hint: write lines such as" in broken.stderr
+    assert "line 2: `messages` is a number (3)" in broken.stderr and "hint: make it a list of objects" in broken.stderr
     assert "Traceback" not in broken.stderr
     chain.inv("down")
 
