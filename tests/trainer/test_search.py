@@ -55,6 +55,7 @@ def test_a_search_goes_on_without_what_fails_and_more_trials_add_to_it(sweeps):
     assert swept(sweeps) == drawn(sweeps, 4)
 
 
+@pytest.mark.slow
 def test_ctrl_c_breaks_a_search_off_and_it_goes_on_with_the_very_same_trial(sweeps):
     words = ("hydra.sweeper.n_trials=2", *SPACE)
     process = sweeps.start(*words, step_seconds=0.3)
