@@ -178,6 +178,14 @@ notice() {
   curl -sf -m 2 -H "X-aws-ec2-metadata-token: $token" "$place/meta-data/spot/instance-action" | sed 's/.*"time": *"\([^"]*\)".*/\1/'
 }
 
+# No command has come since the last look; one that comes from now on waits for the box to be off, and does not lose the volume under it.
+# A command that hangs with the lock has no lease any more, and keeps no box on.
+unused() {
+  exec 7>"$STATE/step.lock"
+  flock --nonblock 7 || true
+  [ "$(cat "$STATE/lease" 2>/dev/null || echo 0)" -le "$used" ] || { exec 7>&- && return 1; }
+}
+
 minutes() { echo "$((($1 + 30) / 60)) min"; }
 
 judge() {
@@ -190,7 +198,7 @@ judge() {
     give_up "box.max_hours is over: it started $(minutes $((now - started))) ago"
   elif [ "$now" -ge "$(cat "$STATE/life" 2>/dev/null || echo $((now + 1)))" ]; then
     give_up "cost.limit is spent: it started $(minutes $((now - started))) ago"
-  elif [ $((now - used)) -ge "$IDLE" ]; then
+  elif [ $((now - used)) -ge "$IDLE" ] && unused; then
     give_up "idle: no run and no command for $(minutes $((now - used)))"
   elif taken=$(notice); then
     take_back "$taken"
@@ -226,6 +234,7 @@ give_up() { # WHY
   ! mounted || umount "$MOUNT" || log "the volume is in use"
   quietly ec2 stop-instances --instance-ids "$instance" >/dev/null || shutdown -h now || log "nothing stops this box; trying again"
   sleep 60
+  exec 7>&-
 }
 
 main() {

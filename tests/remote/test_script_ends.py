@@ -3,6 +3,7 @@
 The scripts are the real ones, in bash, in a root folder of their own; in the place of the tools stand a few lines that answer as told.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -535,6 +536,23 @@ def test_a_volume_in_use_does_not_keep_the_box_on(box):
     said = box.supervise()
     assert "idle: no run and no command" in said and "the volume is in use" in said
     assert "stop-instances" in (box.root / "aws.log").read_text()
+
+
+def test_a_command_that_comes_at_the_last_moment_keeps_the_box_and_its_volume(box):
+    """It comes between the look at the lease and the end of the box, which waits until it is done."""
+    box.put("mounted", "")
+    box.tool("flock", "[ -e come ] || { touch come; echo $(($(cut -d . -f 1 /proc/uptime) + 3)) >run/fine-tune-slm/lease; }")
+    box.tool("umount", "cut -d . -f 1 /proc/uptime >unmounted; rm mounted")
+    assert box.supervise().count("stopping this box: idle") == 1
+    assert int((box.root / "unmounted").read_text()) > int((box.state / "lease").read_text())
+
+
+def test_a_command_that_hangs_keeps_no_box_on(box):
+    box.put("mounted", "")
+    lock = box.put("run/fine-tune-slm/step.lock", "")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "stopping this box: idle" in box.supervise()
 
 
 @pytest.mark.parametrize(
