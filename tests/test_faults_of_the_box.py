@@ -60,6 +60,7 @@ def without_systemd(tale) -> None:
 
 WAIT_ENDED = "stopped; what runs on the box goes on"
 ON_THE_VOLUME = "the log, and the newest checkpoint on the volume"
+PATIENT = ("box.idle_minutes=1.5",)  # the box waits for what is typed next, on a busy machine, too
 IN_S3 = "the log, and the newest checkpoint in S3"
 STORIES = [
     Story("agent-restarts", RUNNING),
@@ -67,8 +68,10 @@ STORIES = [
     Story("device-late", "up", options={"seconds": 3}),
     Story("disk-cold", "up", options={"seconds": 4}),
     Story("systemd", "up", mended=without_systemd),
-    Story("gpu-lost", WATCHED, "failed (gpu_lost): the trainer has lost the GPU", ON_THE_VOLUME, ("inv train",), ends=True),
-    Story("container-killed", WATCHED, "failed (killed)", ON_THE_VOLUME, ("inv train",), ends=True),
+    Story(
+        "gpu-lost", WATCHED, "failed (gpu_lost): the trainer has lost the GPU", ON_THE_VOLUME, ("inv train",), settings=PATIENT, ends=True
+    ),
+    Story("container-killed", WATCHED, "failed (killed)", ON_THE_VOLUME, ("inv train",), settings=PATIENT, ends=True),
     Story("box-stopped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), ends=True),
     Story(
         "spot-notice",
