@@ -34,6 +34,11 @@ LOGGED = 'echo "$*" >>aws.log'
 WHOSE = '[ "$1" != --cli-connect-timeout ] || shift 2; case "$*" in *box.json*) cat claim 2>/dev/null || exit 1; exit ;; esac'
 # Sleeping costs no time here; the supervisor, which never ends by itself, ends with its last sleep.
 SLEEP = 'if [ "$1" = 60 ]; then kill -KILL $PPID; fi'
+# Whoever reads the seconds since the start of the machine moves them on by one.
+TICKING = """
+[ "$*" = "-d . -f 1 /proc/uptime" ] || exec /usr/bin/cut "$@"
+ticks=$(($(cat ticks) + 1)); echo $ticks | tee ticks
+"""
 
 
 class Box:
@@ -44,6 +49,8 @@ class Box:
         self.state.mkdir(parents=True)
         self.tool("docker", DOCKER)
         self.tool("sleep", SLEEP)
+        self.tool("cut", TICKING)
+        self.put("ticks", "1000")
         self.tool("aws", LOGGED)
         self.tool("mountpoint", "[ -e mounted ]")
         self.tool("umount", "rm mounted")
@@ -81,15 +88,22 @@ class Box:
         return scripts.run(compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training", "LIFE_LEFT": ""} | settings), self.root)
 
     def supervise(self, idle: int | None = None, life: int = 3600) -> str:
-        """What the supervisor says until it has stopped the box, or would have; with a run it has time to look at that first."""
-        idle = idle or (4 if (self.mount / "current").exists() else 1)
+        """What the supervisor says until it has stopped the box, or would have; with a run it has time to look at that first.
+
+        It reads its clock twice a look, so it takes as many looks, however fast this machine is.
+        """
+        idle = idle or (8 if (self.mount / "current").exists() else 2)
         watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0}
-        watch |= {"PERIOD": 1, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
+        watch |= {"PERIOD": 0.2, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
         path = self.root / "opt/fine-tune-slm/supervise.sh"
         path.write_text(compose("supervise", watch))
         result = scripts.run_file(path, self.root, 30)
         assert result.code == -9, result.stderr
         return result.stderr
+
+    @property
+    def uptime(self) -> int:
+        return int((self.root / "ticks").read_text())
 
     def told(self) -> dict:
         return json.loads((self.mount / f"runs/{RUN}/state.json").read_text())
@@ -132,7 +146,7 @@ def at_first_boot(box, **settings) -> Result:
 
 def waited(box, seconds: int) -> None:
     """So long the box has been waited for already."""
-    box.put("run/fine-tune-slm/waiting", f"{int(float(Path('/proc/uptime').read_text().split()[0])) - seconds}\n")
+    box.put("run/fine-tune-slm/waiting", f"{box.uptime - seconds}\n")
 
 
 def test_setup_says_that_docker_does_not_answer(box):
@@ -153,6 +167,7 @@ def test_setup_says_that_there_is_no_gpu(box):
 def test_a_first_boot_is_waited_for_and_said_to_be_slow(box, slow, words):
     """Its disk is read from a snapshot: what takes longer than usual is no fault."""
     box.tool(slow, "exec /bin/sleep 30")
+    box.tool("timeout", 'shift; exec /usr/bin/timeout 0.2 "$@"')
     box.tool("sleep", "exec /bin/sleep 0.1")
     for _ in range(2):
         result = at_first_boot(box)
@@ -191,7 +206,7 @@ def test_setup_calls_off_the_shutdown_that_the_launch_has_planned_once_the_super
 
 def test_setup_says_which_program_the_box_lacks(box):
     (box.root / "bin/aws").unlink()
-    for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv", "cut"):
+    for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv"):
         (box.root / "bin" / name).symlink_to(f"/usr/bin/{name}")
     settings = {"INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x", "LIFE_LEFT": "", "PATIENCE": 1}
     text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt"} | settings)
@@ -694,7 +709,7 @@ def test_a_finished_run_is_done_though_its_checkpoints_cannot_be_removed(box):
 def test_a_log_that_nobody_takes_is_shipped_later(box):
     box.going_on(state="running", exit="1")
     box.tool("aws", 'case "$*" in *outbox*) [ -e refused ] || { touch refused; exit 1; } ;; esac')
-    assert "S3 does not take the log; trying again in 1 s" in box.supervise()
+    assert "S3 does not take the log; trying again in 0.2 s" in box.supervise()
     assert int((box.mount / f"shipped/{RUN}").read_text()) >= len("one\ntwo\n")
 
 
@@ -733,7 +748,7 @@ def test_the_run_of_a_spot_box_that_was_taken_back_goes_on_when_aws_starts_it_ag
     """With what was left of the limit of costs; nobody has typed anything."""
     folder = box.going_on(state="running", exit="143")
     box.tool("curl", NOTICE)
-    up = int(float(Path("/proc/uptime").read_text().split()[0]))
+    up = box.uptime
     box.put("run/fine-tune-slm/life", f"{up + 500}\n")
     box.supervise(life=60)
     run, left = (box.mount / "requeue").read_text().split()
