@@ -640,6 +640,8 @@ def point_at(state: str) -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    if boto3 := sys.modules.get("boto3"):  # which keeps the keys of a world before
+        boto3.DEFAULT_SESSION = None
 
 
 def recipe():

@@ -37,6 +37,15 @@ def descriptions() -> None:
     botocore.session.create_loader = lambda path: loader
 
 
+def enter(patch, state: Path) -> None:
+    """From now on this process is a laptop of this world: its environment names it, and nothing remembers the keys of another."""
+    from twin import world
+
+    for name, value in world.environment(state).items():
+        patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+    patch.setattr("boto3.DEFAULT_SESSION", None)
+
+
 @functools.cache
 def aws() -> tuple[str, ...]:
     """The words that run the unmodified AWS CLI, as the boxes do."""

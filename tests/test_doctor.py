@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import loaded
 import pytest
 import stand_in_trainer
 from botocore.exceptions import ClientError
@@ -37,10 +38,7 @@ def sound(laptop):
 @pytest.fixture
 def here(sound, monkeypatch):
     """This process is the laptop."""
-    for name, value in world.environment(sound.state).items():
-        monkeypatch.delenv(name, raising=False)
-        if value is not None:
-            monkeypatch.setenv(name, value)
+    loaded.enter(monkeypatch, sound.state)
     return sound
 
 
@@ -599,7 +597,8 @@ def test_the_login_that_has_expired_is_renewed_by_its_own_command(monkeypatch, t
 
 def test_credentials_that_end_soon_are_named_with_their_minutes(here, monkeypatch, tmp_path):
     ends = (datetime.now(UTC) + timedelta(minutes=8)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    keys = {"Version": 1, "AccessKeyId": "twin", "SecretAccessKey": "twin", "SessionToken": "t", "Expiration": ends}
+    key = world.running(here.state)["keys"]["twin"]
+    keys = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": key, "SessionToken": "t", "Expiration": ends}
     (tmp_path / "keys.json").write_text(json.dumps(keys))
     logged_in(monkeypatch, tmp_path, f"credential_process = cat '{tmp_path / 'keys.json'}'\nsso_start_url = https://example.com\n")
     found = examined()

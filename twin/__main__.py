@@ -23,8 +23,10 @@ from twin.consistency import Consistency
 from twin.control import Control
 from twin.faults import KINDS, Faults
 from twin.gateway import Gateway
+from twin.guard import guarded, own
 from twin.hub.app import Hub
 from twin.journal import Journal
+from twin.keys import LAPTOP, OWNER, Keys
 from twin.metadata import Metadata
 from twin.meter import Meter
 from twin.mischief import Mischief
@@ -98,9 +100,12 @@ def run(state: Path) -> None:
         "hub": address(serve(front.faults.guarding(journal.watching(hub, "hub"), "hub"))),
         "region": region,
         "token": token,
+        "keys": {name: front.keys.of(name) for name in (LAPTOP, OWNER)},
     }
     hardware.boxes.environment = box_environment(state, found)
-    os.environ |= {name: value for name, value in world.aws_environment(state, aws, region).items() if value is not None}
+    os.environ |= {
+        name: value for name, value in world.aws_environment(state, aws, region, front.keys.of(OWNER)).items() if value is not None
+    }
     account.create(plan["account"], token)
     front.opened()
     publish(state, found)
@@ -115,11 +120,13 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     boxes, registry = hardware.boxes, hardware.registry
     about = (instances.running, instances.may_register, instances.tags)
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
-    metadata = Metadata(region, clock.now, journal, serve)
+    metadata = Metadata(region, clock.now, journal, partial(serve, only_own=True))
     boxes.metadata_address, boxes.close_metadata = metadata.address, metadata.close
-    permissions = Permissions(region, metadata.instance_of, metadata.roleless.__contains__)
-    faults = Faults(permissions.instance_of, boxes.skews)
-    made, consistency = Gateway(journal, permissions, faults, []), Consistency()
+    keys = Keys(metadata.callers)
+    boxes.agent_key = keys.of_agent
+    permissions = Permissions(region, metadata.roleless.__contains__)
+    faults = Faults(boxes.skews)
+    made, consistency = Gateway(journal, keys, permissions, faults, []), Consistency()
     boxes.power_off = lambda instance: shut_down(made, region, instance)
     boxes.later = registry.later = lambda seconds, action: clock.at(clock.now() + seconds, action)
     registry.now = clock.now
@@ -129,7 +136,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     made.opened = propagation.made.clear  # what the account has from the start is not new
     mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
     services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock)]
-    services += [Stacks(region, permissions.handle), BucketPolicies()]
+    services += [Stacks(region, permissions.handle, keys.on_behalf), BucketPolicies()]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {
@@ -173,8 +180,10 @@ def moved(clock: Clock, seconds: float) -> dict:
     return {"now": clock.now(), "offset": clock.offset}
 
 
-def serve(application) -> BaseWSGIServer:
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
+def serve(application, only_own: bool = False) -> BaseWSGIServer:
+    server = make_server("127.0.0.1", 0, guarded(application), threaded=True, request_handler=Handler)
+    if only_own:  # whose clients send no key
+        server.verify_request = lambda request, caller: own(caller)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -186,7 +195,7 @@ def address(server: BaseWSGIServer) -> str:
 def box_environment(state: Path, found: dict) -> dict[str, str]:
     """What a real box has from its network; its credentials come from the metadata service, and the Hub token is not among it."""
     laptop = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
-    named = world.aws_environment(state, found["aws"], found["region"]).items()
+    named = world.aws_environment(state, found["aws"], found["region"], "").items()
     aws = {name: value for name, value in named if value is not None and name not in laptop}
     if speed := os.environ.get("TWIN_AGENT_SPEED"):  # how many times faster than the real agent theirs is
         aws["TWIN_AGENT_SPEED"] = speed

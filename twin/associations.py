@@ -25,7 +25,7 @@ def no_channel(request: wire.Request, forward: wire.Forward) -> wire.Response:
     https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html
     """
     channel = "CreateDataChannel" if "/data-channel/" in request.path else "CreateControlChannel"
-    raise wire.Refusal("AccessDeniedException", f"{request.key} is not authorized to perform: ssmmessages:{channel}", 403)
+    raise wire.Refusal("AccessDeniedException", f"{request.by} is not authorized to perform: ssmmessages:{channel}", 403)
 
 
 def no_host_management(request: wire.Request, forward: wire.Forward) -> wire.Response:

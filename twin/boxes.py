@@ -57,6 +57,7 @@ class Boxes:
         self.real_agent = RealAgent.named(state)  # in the place of the one of this folder
         self.metadata_address: Callable[[str], str] = lambda instance: ""  # where a box finds out who it is, and acts by its role
         self.close_metadata: Callable[[str], None] = lambda instance: None
+        self.agent_key: Callable[[str], str] = lambda instance: ""  # by which the agent of a box signs
         self.power_off: Callable[[str], None] = lambda instance: None  # what EC2 makes of a box that shut itself down
         self.later: Callable[[float, Callable[[], None]], None] = lambda seconds, action: None  # on the world's clock
         self.shutdowns: dict[str, object] = {}  # the one that each box has planned
@@ -98,9 +99,7 @@ class Boxes:
         if response.status_code == 200:
             for instance in request.listed("InstanceId"):
                 instances.set_state(self.region, instance, passing)
-                instances.find(self.region, instance)._reason = (
-                    "" if request.key == "SHUTDOWN" else f"User initiated ({self.today():{GMT}})"
-                )
+                instances.find(self.region, instance)._reason = "" if request.by == "SHUTDOWN" else f"User initiated ({self.today():{GMT}})"
                 threading.Thread(target=self.switch_off, args=(instance, passing, final)).start()
         return response
 
@@ -184,16 +183,17 @@ class Boxes:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
         root, own = self.root(instance), [*AGENT, instance]
         words = self.real_agent.words(root, self.inside(instance)) if self.real_agent else own
-        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *words)
+        key = {} if self.real_agent else {"TWIN_AGENT_KEY": self.agent_key(instance)}
+        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *words, **key)
         return {"pid": self.agents[instance].pid}
 
-    def begin(self, instance: str, log: str, *words: str) -> subprocess.Popen:
-        """A program that runs as a process of the box."""
+    def begin(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
+        """A program that runs as a process of the box, with `more` in its environment."""
         root = self.root(instance)
         with (root / "var/log" / log).open("ab") as file:
             return subprocess.Popen(
                 words,
-                env=self.inside(instance),
+                env=self.inside(instance) | more,
                 cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -8,7 +8,7 @@ import re
 import threading
 
 from twin import wire
-from twin.permissions import LAPTOP
+from twin.keys import LAPTOP
 
 MADE = {
     "RunInstances": r"<instanceId>(i-[0-9a-f]+)</instanceId>",
@@ -34,7 +34,7 @@ class Consistency:
         return self.handle if name.startswith("ec2.") else None
 
     def handle(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        if request.key == LAPTOP:
+        if request.by == LAPTOP:
             self.refuse_unseen(request)
         response = forward(request)
         if request.operation.startswith("Describe") and any(self.unseen.values()):

@@ -1,8 +1,9 @@
-"""What tests and `inv twin.*` ask of the emulated world itself and no AWS client knows: POST /_twin/VERB with JSON, on 127.0.0.1."""
+"""What tests and `inv twin.*` ask of the emulated world itself and no AWS client knows: POST /_twin/VERB with JSON and the owner's key."""
 
 from collections.abc import Callable
 
 from twin import wire
+from twin.keys import OWNER
 
 PREFIX = "/_twin/"
 
@@ -13,7 +14,9 @@ class Control:
         self.operations: dict[str, wire.Handler] = {"twin.POST": self.handle}
 
     def handle(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        """The verb's answer; JSON only, because a page in a browser can post a form to 127.0.0.1 but no JSON."""
+        """The verb's answer."""
+        if request.by != OWNER:
+            raise wire.Refusal("AccessDenied", "the world is its owner's to change", 403)
         verb = self.verbs.get(request.path.removeprefix(PREFIX))
         if not verb or request.environ.get("CONTENT_TYPE") != "application/json":
             raise wire.Refusal("NotFound", f"there is no {request.path}", 404)

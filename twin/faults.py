@@ -81,8 +81,7 @@ class Armed:
 
 
 class Faults:
-    def __init__(self, instance_of: Callable[[str], str | None], skews: dict[str, float]):
-        self.instance_of = instance_of
+    def __init__(self, skews: dict[str, float]):
         self.skews = skews  # seconds that a box's clock is wrong
         self.armed: list[Armed] = []
         self.lock = threading.Lock()
@@ -121,7 +120,7 @@ class Faults:
     def strikes(self, request: wire.Request, intake: bool) -> list[Armed]:
         if not self.armed:
             return []
-        by = "box" if self.instance_of(request.key) else "laptop"
+        by = "box" if request.by.startswith("i-") else "laptop"
         with self.lock:
             return [one for one in self.armed if one.kind.intake == intake and one.may_strike(request) and one.due(request, by)]
 
@@ -136,7 +135,7 @@ class Faults:
             cut(environ)
 
     def answer(self, request: wire.Request, proceed: Callable[[], wire.Response]) -> wire.Response:
-        if request.service not in OWN and abs(self.skews.get(self.instance_of(request.key) or "", 0)) > SKEW_ALLOWED:
+        if request.service not in OWN and abs(self.skews.get(request.by, 0)) > SKEW_ALLOWED:
             return skew(None, request, proceed)
         struck = self.strikes(request, intake=False)
         return struck[0].kind.strike(struck[0], request, proceed) if struck else proceed()

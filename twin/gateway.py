@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 from twin import answers, wire
 from twin.faults import Cut, Faults, gone
 from twin.journal import Journal
+from twin.keys import Keys
 from twin.permissions import Permissions
 
 moto = DomainDispatcherApplication(create_backend_app)
@@ -23,18 +24,26 @@ class Gateway:
     Faults stand in front of all: they see every request first.
     """
 
-    def __init__(self, journal: Journal, permissions: Permissions, faults: Faults, layers: list[dict[str, wire.Handler]]):
+    def __init__(self, journal: Journal, keys: Keys, permissions: Permissions, faults: Faults, layers: list[dict[str, wire.Handler]]):
         self.journal = journal
+        self.keys = keys
         self.faults = faults
         self.permissions = permissions
         self.layers = layers
         self.opened: Callable[[], None] = lambda: None  # called once the account is there, before anybody else may ask
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        head = wire.outline(environ, "aws")
         try:
+            if "twin.by" not in environ:  # AWS itself comes by no port
+                environ["twin.by"], environ["twin.via"] = self.keys.whose(head)
             self.faults.take_in(environ, "aws")
         except Cut:
             return gone(start_response)
+        except wire.Refusal as refusal:
+            request = wire.read(environ)
+            self.journal.record(request.service, request.operation, environ, refusal.status, b"", "a stranger")
+            return refusal.reply(request)(environ, start_response)
         request, status = wire.read(environ), 500
         try:
             response = self.faults.answer(request, lambda: self.permitted(request))
@@ -45,8 +54,7 @@ class Gateway:
         except Cut:
             return gone(start_response)
         finally:
-            by = self.permissions.instance_of(request.key) or request.key
-            self.journal.record(request.service, request.operation, environ, status, request.body, by)
+            self.journal.record(request.service, request.operation, environ, status, request.body, request.by)
         return response(environ, start_response)
 
     def permitted(self, request: wire.Request) -> Response:
@@ -58,4 +66,6 @@ class Gateway:
         for position, layer in enumerate(self.layers[depth:], depth):
             if handler := layer.get(request.name):
                 return handler(request, partial(self.answer, depth=position + 1))
+        if not request.by and request.operation not in wire.NAMELESS:
+            raise wire.Refusal("AccessDenied" if request.service == "s3" else "MissingAuthenticationToken", "Access Denied", 403)
         return Response.from_app(moto, request.replayed(), buffered=True)

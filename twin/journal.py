@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 LARGEST = 256 * 1024  # bodies above this are left out
-SIGNATURES = re.compile(r"&?(X-Amz-)?(Signature|Credential|Security-Token)=[^&]*", re.IGNORECASE)  # of presigned URLs
+SIGNATURES = re.compile(r"&?(X-Amz-)?(Signature|Credential|Security-Token|AWSAccessKeyId)=[^&]*", re.IGNORECASE)  # of presigned URLs
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"  # CloudTrail's own words
 SECRET_FIELDS = {
     "secretsmanager": ("SecretString", "SecretBinary"),

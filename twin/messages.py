@@ -70,6 +70,7 @@ class Messages:
 
     def handle(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         content = request.parameters
+        self.check_caller(request)
         if request.operation == "GetMessages":
             return wire.answer(self.poll(content))
         if request.operation in ("AcknowledgeMessage", "DeleteMessage"):
@@ -82,6 +83,13 @@ class Messages:
         elif request.operation == "GetEndpoint":
             return wire.answer({"Endpoint": {"Protocol": "http", "Endpoint": request.environ["HTTP_HOST"]}})
         return wire.answer({})
+
+    def check_caller(self, request: wire.Request) -> None:
+        """An instance hears and answers for itself alone."""
+        content = request.parameters
+        about = content["Destination"] if "Destination" in content else parties(content["MessageId"])[1] if "MessageId" in content else None
+        if about not in (None, request.by):
+            raise wire.Refusal("AccessDeniedException", f"{request.by} is not {about}", 400)
 
     def poll(self, content: dict) -> dict:
         """Messages for one agent, as soon as there are some; none after the longest poll, or when a newer poll took over."""

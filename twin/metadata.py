@@ -40,10 +40,6 @@ class Metadata:
                 self.servers[instance] = self.serve(lambda environ, start: self.answer(instance, environ)(environ, start))
             return f"http://127.0.0.1:{self.servers[instance].port}"
 
-    def instance_of(self, key: str) -> str | None:
-        """Which instance asks by this access key id; the twin's own agent signs with the id of its instance."""
-        return key if key.startswith("i-") else self.callers.get(key)
-
     def close(self, instance: str) -> None:
         with self.lock:
             server = self.servers.pop(instance, None)

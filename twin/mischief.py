@@ -10,7 +10,7 @@ from pathlib import Path
 from twin import access, instances, processes, wire
 from twin.scheduler import send
 
-KEY = "SOMEBODY"  # stands in the journal where a caller's access key id would
+KEY = "SOMEBODY"  # stands in the journal where a caller would
 
 
 class Mischief:

@@ -3,11 +3,13 @@
 Policies are held against action, resource and context, as `policy.py` and `actions.py` say; SimulatePrincipalPolicy answers by the same.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from xml.sax.saxutils import escape
 
 from twin import actions, instances, policy, wire
+from twin.keys import LAPTOP
 
 FREE = ("registry", "ec2messages", "ssmmessages", "twin")  # have doors of their own
 ALWAYS = ("sts:GetCallerIdentity",)
@@ -18,15 +20,14 @@ DENIED = {
     "sts": "AccessDenied",
     "cloudformation": "AccessDenied",
 }
-LAPTOP = "twin"  # its access key
 SESSION = "me"  # of the role by which it may act
 EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 SPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
 class Permissions:
-    def __init__(self, region: str, instance_of: Callable[[str], str | None], roleless: Callable[[str], bool] = lambda key: False):
-        self.region, self.instance_of, self.roleless = region, instance_of, roleless
+    def __init__(self, region: str, roleless: Callable[[str], bool] = lambda key: False):
+        self.region, self.roleless = region, roleless
         self.laptop: list[dict] | None = None
         self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
         self.asked: dict[str, dict[str, actions.Asked]] = {"laptop": {}, "box": {}}  # each once
@@ -45,7 +46,7 @@ class Permissions:
         return f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{self.role}/{SESSION}" if self.role else wire.CALLER
 
     def identify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        if request.key != LAPTOP or not self.role:
+        if request.by != LAPTOP or not self.role:
             return forward(request)
         about = f"<Arn>{self.caller}</Arn><UserId>AROATWIN:{SESSION}</UserId><Account>{wire.ACCOUNT}</Account>"
         space, inner = "https://sts.amazonaws.com/doc/2011-06-15/", f"<GetCallerIdentityResult>{about}</GetCallerIdentityResult>"
@@ -56,37 +57,38 @@ class Permissions:
         return {who: [asdict(one) for one in asked.values()] for who, asked in self.asked.items()}
 
     def check(self, request: wire.Request) -> None:
-        who, documents = self.rights(request.key)
+        who, documents = self.rights(request.by, request.key)
         if documents is None or request.service in FREE:
             return
         for asked in actions.of(request):
-            self.hold(request.key, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
+            self.hold(request.by, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
 
-    def handle(self, key: str, wanted: Iterable[actions.Asked]) -> None:
+    def handle(self, by: str, wanted: Iterable[actions.Asked]) -> None:
         """What CloudFormation is about to call for the caller is allowed him."""
-        who, documents = self.rights(key)
+        who, documents = self.rights(by)
         if documents is not None:
             for asked in wanted:
-                self.hold(key, who, documents, asked, "AccessDenied")
+                self.hold(by, who, documents, asked, "AccessDenied")
 
-    def hold(self, key: str, who: str, documents: list[dict], asked: actions.Asked, code: str) -> None:
+    def hold(self, by: str, who: str, documents: list[dict], asked: actions.Asked, code: str) -> None:
         """A refusal unless the policies allow it."""
-        self.asked["laptop" if key == LAPTOP else "box"].setdefault(str(asked), asked)
+        self.asked["box" if by.startswith("i-") else "laptop"].setdefault(str(asked), asked)
         decision = policy.decide(documents, asked.action, asked.resource, asked.context)
         if asked.action not in ALWAYS and decision != policy.ALLOWED:
             what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"
             because = "with an explicit deny in" if decision == policy.EXPLICIT else "because no identity-based policy allows it:"
             raise wire.Refusal(code, f"{what} {because} {asked.action}", 403)
 
-    def rights(self, key: str) -> tuple[str, list[dict] | None]:
+    def rights(self, by: str, key: str = "") -> tuple[str, list[dict] | None]:
         """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""
-        if key == LAPTOP:
+        if by == LAPTOP:
             return self.caller, self.laptop
-        instance = self.instance_of(key)
-        if not instance:
-            return key, None
-        role = None if self.roleless(key) else instances.role(self.region, instance)
-        who = f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{role.name if role else '-'}/{instance}"
+        if by.startswith("arn:"):
+            return by, granted(by)
+        if not by.startswith("i-"):
+            return by, None
+        role = None if self.roleless(key) else instances.role(self.region, by)
+        who = f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{role.name if role else '-'}/{by}"
         return who, instances.documents(role) if role else []
 
     def simulate(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -111,6 +113,15 @@ class Permissions:
         if not roles:
             raise wire.Refusal("NoSuchEntity", f"The entity {source} cannot be found.", 404)
         return instances.documents(roles[0])
+
+
+def granted(arn: str) -> list[dict]:
+    """The policies of a user, or of the role of a session."""
+    from moto.iam.models import iam_backends
+
+    backend, (_, kind, name) = iam_backends[wire.ACCOUNT]["aws"], re.split("[:/]", arn.split("::")[1])[:3]
+    holders = backend.users.values() if kind == "user" else backend.roles.values()
+    return next((instances.documents(one) for one in holders if one.name == name), [])
 
 
 def result(documents: list[dict], action: str, resources: list[str], given: policy.Context) -> str:

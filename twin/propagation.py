@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from twin import wire
+from twin.keys import OWNER  # may do everything at once: tests put an account into the state that they are about
 
 UNSEEN = 1.0  # seconds; on AWS mostly some ten
 GONE = 30  # seconds: "wait for at least 30 seconds to create a parameter with the same name" (API, DeleteParameter)
-OWNER = "owner"  # whose access key it is that may do everything at once: tests put an account into the state that they are about
 TAKEN = "The parameter already exists. To overwrite this value, set the overwrite option in the request to true."
 
 
@@ -55,7 +55,7 @@ class Propagation:
 
     def delete(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
-        if response.status_code == 200 and request.key != OWNER and not request.via:
+        if response.status_code == 200 and request.by != OWNER and not request.via:
             asked = request.parameters
             self.deleted |= dict.fromkeys(asked.get("Names") or [asked["Name"]], self.now())
         return response

@@ -20,7 +20,7 @@ RATE = re.compile(r"rate\(([1-9]\d*) (minute|hour|day)s?\)")
 SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 TARGET = re.compile(r"arn:aws:scheduler:::aws-sdk:ec2:(\w+)")
 PRINCIPAL = "scheduler.amazonaws.com"
-KEY = "SCHEDULER"  # stands in the journal where a caller's access key id would
+KEY = "SCHEDULER"  # stands in the journal where a caller would
 
 
 class Scheduler:
@@ -130,10 +130,10 @@ def flat(content: dict) -> dict[str, str]:
     return found
 
 
-def send(gateway: Callable, region: str, operation: str, parameters: dict[str, str], key: str) -> int:
+def send(gateway: Callable, region: str, operation: str, parameters: dict[str, str], by: str) -> int:
     """The HTTP status of a call to EC2 that AWS itself makes, through the same door as everybody's, so that the journal has it."""
     body = urlencode({"Action": operation, "Version": "2016-11-15", **parameters})
-    signed = f"AWS4-HMAC-SHA256 Credential={key}/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=none"
+    signed = f"AWS4-HMAC-SHA256 Credential={by}/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=none"
     builder = EnvironBuilder(
         method="POST",
         base_url=f"http://ec2.{region}.amazonaws.com/",
@@ -141,5 +141,5 @@ def send(gateway: Callable, region: str, operation: str, parameters: dict[str, s
         content_type="application/x-www-form-urlencoded",
         headers={"Authorization": signed},
     )
-    _, status, _ = run_wsgi_app(gateway, builder.get_environ(), buffered=True)
+    _, status, _ = run_wsgi_app(gateway, builder.get_environ() | {"twin.by": by}, buffered=True)
     return int(status.split()[0])

@@ -19,7 +19,7 @@ from twin.scheduler import send
 
 OPTIONS = "InstanceMarketOptions.SpotOptions."
 WARNING = 120  # seconds between the notice and the end
-KEY = "EC2-SPOT"  # stands in the journal where a caller's access key id would
+KEY = "EC2-SPOT"  # stands in the journal where a caller would
 PRICES = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
 UNSTOPPABLE = (
     "You can't stop the Spot Instance '{}' because it is associated with a one-time Spot Instance request. "
@@ -75,7 +75,7 @@ class Spot:
     def start(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         for instance in request.listed("InstanceId"):
             found = self.requests.get(instance)
-            if found and request.key != KEY and found.state not in ("disabled", "active"):
+            if found and request.by != KEY and found.state not in ("disabled", "active"):
                 raise wire.Refusal("IncorrectSpotRequestState", UNSTARTABLE.format(instance))
         return self.followed(request, forward, "active", "fulfilled")
 
@@ -83,14 +83,14 @@ class Spot:
         for instance in request.listed("InstanceId"):
             if instance in self.requests and self.requests[instance].kind == "one-time":
                 raise wire.Refusal("UnsupportedOperation", UNSTOPPABLE.format(instance))
-        if request.key == KEY:
+        if request.by == KEY:
             return self.followed(request, forward, "open", "instance-stopped-no-capacity")
         return self.followed(request, forward, "disabled", "instance-stopped-by-user")
 
     def terminate(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
         if response.status_code == 200:
-            status = "instance-terminated-no-capacity" if request.key == KEY else "instance-terminated-by-user"
+            status = "instance-terminated-no-capacity" if request.by == KEY else "instance-terminated-by-user"
             for found in self.of(request):
                 state = "open" if found.kind == "persistent" else "closed"
                 found.state, found.status = found.state if found.state == "cancelled" else state, status

@@ -116,8 +116,9 @@ class Failed(Exception):
 
 
 class Stacks:
-    def __init__(self, region: str, handle: Callable[[str, Iterable], None]):
+    def __init__(self, region: str, handle: Callable[[str, Iterable], None], key_for: Callable[[str], str]):
         self.region = region
+        self.key_for = key_for  # the key by which to act for a caller
         self.handle = handle  # refuses where the caller may not do what a resource's handler does
         self.stacks: list[Stack] = []
         self.clients: dict[tuple[str, str], Any] = {}
@@ -365,7 +366,7 @@ class Stacks:
         """As CloudFormation says it of a handler that is refused."""
         for name in names:
             try:
-                self.handle(client.key, handlers.wanted(type, name, own, physical, self.region))
+                self.handle(client.by, handlers.wanted(type, name, own, physical, self.region))
             except wire.Refusal as refusal:
                 said = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
                 raise Failed(said) from refusal
@@ -511,7 +512,7 @@ class Stacks:
         return found
 
     def client_of(self, request: wire.Request) -> Client:
-        return Caller(f"http://{request.environ['HTTP_HOST']}", request.key, self.region, self.clients)
+        return Caller(f"http://{request.environ['HTTP_HOST']}", request.by, self.key_for(request.by), self.region, self.clients)
 
 
 @dataclass
@@ -519,6 +520,7 @@ class Caller:
     """Clients that act as the caller does."""
 
     address: str
+    by: str
     key: str
     region: str
     clients: dict[tuple[str, str], Any]
@@ -527,8 +529,7 @@ class Caller:
         from botocore.config import Config
 
         if (self.key, service) not in self.clients:
-            config = Config(user_agent_extra=wire.STACKS)
-            made = session(self.key, self.region).client(service, endpoint_url=self.address, config=config)
+            made = session(self.key, self.region).client(service, endpoint_url=self.address, config=Config(proxies={}))
             self.clients[self.key, service] = made
         return self.clients[self.key, service]
 

@@ -40,9 +40,14 @@ class Request:
         return self.environ.get("PATH_INFO", "/")
 
     @property
+    def by(self) -> str:
+        """Who asks, as the gateway has found out by the key; a word of its own where AWS itself does."""
+        return self.environ.get("twin.by", "")
+
+    @property
     def via(self) -> list[str]:
-        """The services that ask on the caller's behalf: CloudFormation says so of itself."""
-        return [STACKS] if STACKS in self.environ.get("HTTP_USER_AGENT", "") else []
+        """The services that ask on the caller's behalf."""
+        return self.environ.get("twin.via", [])
 
     @property
     def is_json(self) -> bool:
@@ -140,7 +145,7 @@ def scope(http: HttpRequest) -> tuple[str, str, str]:
     """Access key id, region and service, as the signature's scope names them."""
     _, _, found = http.headers.get("Authorization", "").partition("Credential=")
     parts = (found.split(",")[0] or http.args.get("X-Amz-Credential", "")).split("/")
-    key, region, service = (parts[0], parts[2], parts[3]) if len(parts) == 5 else ("", "us-east-1", "")
+    key, region, service = (parts[0], parts[2], parts[3]) if len(parts) == 5 else (http.args.get("AWSAccessKeyId", ""), "us-east-1", "")
     for prefix, unsigned in UNSIGNED.items():
         if not service and http.path.startswith(prefix):
             service = unsigned

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from twin import ecr, processes, real_agent
+from twin.keys import LAPTOP, OWNER
 from twin.machine import debian, ground, tidy
 from twin.machine import life as machine
 from twin.wire import ACCOUNT as ACCOUNT
@@ -51,6 +52,7 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
     if grade == "machine":
         reap()
     state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)  # what is said in a world is for its owner to read
     with alone(state):
         if read(state):
             return
@@ -137,7 +139,7 @@ def mutations(state: Path) -> list[str]:
     found = []
     for line in (state / "journal.jsonl").read_text(encoding="utf-8").splitlines():
         call = json.loads(line)
-        laptop = call["by"] in ("twin", "owner", "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
+        laptop = call["by"] in (LAPTOP, OWNER, "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
         if laptop and mutating(call["service"], call["operation"]):
             found.append(f"{call['service']}.{call['operation']}")
     return found
@@ -150,10 +152,12 @@ def costs(state: Path) -> dict:
 
 def ask(state: Path, verb: str, **content) -> dict:
     """What the world itself answers, beside AWS."""
-    address = urlsplit(running(state)["aws"]).netloc
-    connection = http.client.HTTPConnection(address, timeout=60)
+    found = running(state)
+    scope = f"{found['keys'][OWNER]}/20260101/{found['region']}/twin/aws4_request"
+    signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
+    connection = http.client.HTTPConnection(urlsplit(found["aws"]).netloc, timeout=60)
     try:
-        connection.request("POST", f"/_twin/{verb}", json.dumps(content), {"Content-Type": "application/json"})
+        connection.request("POST", f"/_twin/{verb}", json.dumps(content), {"Content-Type": "application/json"} | signed)
         reply = connection.getresponse()
         answer = json.loads(reply.read())
     finally:
@@ -169,7 +173,12 @@ def environment(state: Path) -> dict[str, str | None]:
     found = running(state)
     nowhere = {name: None for name in os.environ if name.startswith(("AWS_", "HF_", "HUGGING_FACE_")) or name.upper() in PROXIES}
     ways = {"FABRIC_SSH_CONFIG_PATH": str(state / "ssh_config")}  # where Fabric reads how a host is reached; `ssh -F` takes it, too
-    return nowhere | ways | aws_environment(state, found["aws"], found["region"]) | hub_environment(state, found["hub"], found["token"])
+    return (
+        nowhere
+        | ways
+        | aws_environment(state, found["aws"], found["region"], found["keys"][LAPTOP])
+        | hub_environment(state, found["hub"], found["token"])
+    )
 
 
 def register_image(state: Path, repository: str, tag: str, command: list[str], directory: Path, environment: dict) -> str:
@@ -206,8 +215,11 @@ def build_image(state: Path, cache: Path, repository: str, tag: str, context: Pa
         shelf.put(cache, name, files)
 
 
-def client(state: Path, service: str):
-    """A boto3 client of this world's owner, who may do everything, whatever profile or endpoint this process's environment names."""
+def client(state: Path, service: str, who: str = OWNER, **options):
+    """A boto3 client of this world's owner, who may do everything, whatever profile or endpoint this process's environment names.
+
+    `who` is the laptop (`twin`), or another access key; `options` are those of botocore's Config.
+    """
     import boto3
     import botocore.session
     from botocore.config import Config
@@ -215,16 +227,17 @@ def client(state: Path, service: str):
     found = running(state)
     fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     deaf = {name: (None, None, value, None) for name, value in fixed.items()}  # read neither from files nor from the environment
-    session = boto3.Session("owner", "owner", region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
-    return session.client(service, endpoint_url=found["aws"], config=Config(proxies={}))
+    key = found["keys"].get(who, who)
+    session = boto3.Session(key, key, region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
+    return session.client(service, endpoint_url=found["aws"], config=Config(proxies={}, **options))
 
 
-def aws_environment(state: Path, address: str, region: str) -> dict[str, str | None]:
+def aws_environment(state: Path, address: str, region: str, key: str) -> dict[str, str | None]:
     empty = str(state / "no-aws-configuration")
     return {
         "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "twin",
-        "AWS_SECRET_ACCESS_KEY": "twin",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": key,
         "AWS_DEFAULT_REGION": region,
         "AWS_REGION": region,
         "AWS_CONFIG_FILE": empty,

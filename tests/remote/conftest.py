@@ -23,8 +23,7 @@ def aws(tmp_path_factory):
     cloud = run.cloud
     world.start(state, {}, stack.account(run) | {"parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in world.environment(state).items():
-            patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+        loaded.enter(patch, state)
         yield Aws(cloud)
     world.stop(state)
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +19,7 @@ pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
 from remote import board
 
 ROOT = Path(__file__).parents[2]
+ASKS = 'exec 3<>/dev/tcp/127.0.0.1/$0 && printf "GET /data/runs HTTP/1.0\\r\\nHost: 127.0.0.1\\r\\n\\r\\n" >&3 && cat <&3'
 RUN = "20260101-000000-x-0000"
 
 
@@ -86,6 +88,15 @@ def test_it_listens_on_this_machine_only_and_ends_with_the_command(store, aws):
             except OSError:
                 time.sleep(0.3)
         assert runs == [RUN]
+        named = urllib.request.Request(f"http://127.0.0.1:{port}/data/runs", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(named, timeout=600)
+        if os.geteuid() == 0:  # only root can be somebody else
+            nobody = {"user": 65_534, "group": 65_534, "extra_groups": []}
+            done = subprocess.run(["/bin/bash", "-c", ASKS, str(port)], capture_output=True, text=True, cwd="/", timeout=600, **nobody)
+            assert RUN not in done.stdout
+            done = subprocess.run(["/bin/bash", "-c", ASKS, str(port)], capture_output=True, text=True, cwd="/", timeout=600)
+            assert RUN in done.stdout, "asked in the same way, but by the owner"
         assert listeners(port) == {"0100007F"}, "127.0.0.1, in the kernel's own notation"
     finally:
         os.killpg(process.pid, signal.SIGINT)

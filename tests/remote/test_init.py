@@ -115,8 +115,7 @@ def without_a_stack(tmp_path, monkeypatch):
     state = tmp_path / "by hand"
     loaded.worlds()
     world.start(state, {}, {"region": "us-east-1"})
-    for name, value in world.environment(state).items():
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    loaded.enter(monkeypatch, state)
     run = load.load(["cloud=twin", f"cloud.state='{state}'", "box.disk_gb=123"], local=Path("none"))
     made = init.Aws(run.cloud)
     for name, value in {"ebs/size-gb": "123", "s3/prefix": "fine-tune-slm"}.items():

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import threading
 from contextlib import suppress
@@ -38,8 +39,8 @@ LARGEST = 100 * 2**20  # bytes of all that a laptop installs
 class SignIn:
     """The sign-in service: gives new keys for a refresh token to who proves that he holds the login's key, or refuses."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey):
-        self.key, self.refusal, self.asked = key, "", 0
+    def __init__(self, key: ec.EllipticCurvePrivateKey, issued: str):
+        self.key, self.issued, self.refusal, self.asked = key, issued, "", 0
         self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -58,7 +59,7 @@ class SignIn:
         if self.refusal:
             refused = json.dumps({"error": self.refusal, "message": "no"})
             return Response(refused, 403, headers={"x-amzn-ErrorType": "AccessDeniedException"})(environ, start_response)
-        keys = {"accessKeyId": "twin", "secretAccessKey": "twin", "sessionToken": "new"}
+        keys = {"accessKeyId": self.issued, "secretAccessKey": self.issued, "sessionToken": "new"}
         given = {"accessToken": keys, "tokenType": "aws_sigv4", "expiresIn": 900, "refreshToken": "next"}
         return Response(json.dumps(given), content_type="application/json")(environ, start_response)
 
@@ -69,19 +70,19 @@ def logged_in(aws, monkeypatch, tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     kind = serialization.PrivateFormat.TraditionalOpenSSL
     pem = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()).decode()
+    signin = SignIn(key, os.environ["AWS_ACCESS_KEY_ID"])
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "config").write_text(f"[profile mine]\nregion = us-east-1\nlogin_session = {SESSION}\n")
-    signin = SignIn(key)
     given = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "mine", "AWS_LOGIN_CACHE_DIRECTORY": str(tmp_path)}
     for name, value in (given | {"AWS_ENDPOINT_URL_SIGNIN": signin.address}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     signin.token = tmp_path / f"{hashlib.sha256(SESSION.encode()).hexdigest()}.json"
 
-    def make(minutes: float, key_id: str = "twin") -> None:
+    def make(minutes: float, key_id: str = signin.issued) -> None:
         ends = (datetime.now(UTC) + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        keys = {"accessKeyId": key_id, "secretAccessKey": "twin", "sessionToken": "t", "accountId": "123456789012", "expiresAt": ends}
+        keys = {"accessKeyId": key_id, "secretAccessKey": key_id, "sessionToken": "t", "accountId": "123456789012", "expiresAt": ends}
         about = {"clientId": "arn:aws:signin:::devtools/same-device", "refreshToken": "first", "dpopKey": pem}
         signin.token.write_text(json.dumps({"accessToken": keys, "tokenType": "aws_sigv4", **about}))
 

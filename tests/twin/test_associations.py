@@ -6,9 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from twin import world
+
 
 def asked(cloud, service: str, operation: str, path: str = "/") -> tuple[int, dict]:
-    scope = f"owner/20260101/us-east-1/{service}/aws4_request"
+    scope = f"{world.running(cloud.state)['keys']['owner']}/20260101/us-east-1/{service}/aws4_request"
     headers = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
     headers |= {"X-Amz-Target": f"AmazonSSM.{operation}"} if service == "ssm" else {"Content-Type": "application/json"}
     connection = http.client.HTTPConnection(urlsplit(cloud.ssm.meta.endpoint_url).netloc, timeout=30)

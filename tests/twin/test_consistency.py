@@ -1,19 +1,16 @@
 """A new thing is denied to the first request of the laptop that names it, and only to that."""
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from twin import world
+from twin.keys import LAPTOP
 
 
 @pytest.fixture(scope="module")
 def laptop(cloud):
     """A client of the laptop's that tries nothing again."""
-    once = Config(retries={"total_max_attempts": 1})
-    address = world.environment(cloud.state)["AWS_ENDPOINT_URL"]
-    return boto3.Session("twin", "twin", region_name="us-east-1").client("ec2", endpoint_url=address, config=once)
+    return world.client(cloud.state, "ec2", LAPTOP, retries={"total_max_attempts": 1})
 
 
 def denied(call, **arguments) -> str:

@@ -13,13 +13,12 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-import boto3
 import psutil
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 
 from twin import faults, processes, world
+from twin.keys import LAPTOP
 from twin.machine import ground
 
 LOST = (ConnectionClosedError, HTTPClientError)
@@ -30,12 +29,8 @@ def cloud(tmp_path_factory, account, another):
     state = tmp_path_factory.mktemp("a hard world")
     world.start(state, {}, account)
     made = another(state)
-    once = Config(retries={"total_max_attempts": 1}, read_timeout=60)
-    found = world.environment(state)
     for service in ("ec2", "ssm", "s3", "sts", "ecr"):  # without the retries that would hide what is tested here
-        made.clients[service] = boto3.Session("twin", "twin", region_name="us-east-1").client(
-            service, endpoint_url=found["AWS_ENDPOINT_URL"], config=once
-        )
+        made.clients[service] = world.client(state, service, LAPTOP, retries={"total_max_attempts": 1}, read_timeout=60)
     world.fault(state, "unseen", count=0)  # as for a client that tries again
     yield made
     world.stop(state)

@@ -20,7 +20,7 @@ class Service:
 
     def call(self, name, **content):
         service, operation = name.split(".")
-        environ = {"HTTP_X_AMZ_TARGET": operation, "HTTP_HOST": "here"}
+        environ = {"HTTP_X_AMZ_TARGET": operation, "HTTP_HOST": "here", "twin.by": BOX}
         request = wire.Request(environ, service, operation, "us-east-1", json.dumps(content).encode())
         return json.loads(self.service.operations[name](request, None).get_data())
 

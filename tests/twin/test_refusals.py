@@ -5,12 +5,11 @@ import json
 import re
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 
 from twin import handlers, templates, world
+from twin.keys import LAPTOP
 from twin.resources import KINDS
 
 ROOT = Path(world.__file__).parent.parent
@@ -81,9 +80,7 @@ def test_a_handler_that_may_not_read_back_fails_the_stack(cloud):
     allowed = [*made, "cloudformation:*", "logs:ListTagsForResource", "logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies"]
     statement = {"Effect": "Allow", "Action": allowed, "Resource": "*"}
     world.enforce(cloud.state, [{"Version": "2012-10-17", "Statement": [statement]}])
-    laptop = boto3.Session("twin", "twin", region_name="us-east-1").client(
-        "cloudformation", endpoint_url=world.environment(cloud.state)["AWS_ENDPOINT_URL"], config=Config(retries={"total_max_attempts": 1})
-    )
+    laptop = world.client(cloud.state, "cloudformation", LAPTOP, retries={"total_max_attempts": 1})
     try:
         where = {"StackName": "handled", "ChangeSetName": "first"}
         laptop.create_change_set(**where, ChangeSetType="CREATE", TemplateBody=TEMPLATE)
@@ -115,8 +112,7 @@ def test_a_long_life_comes_in_pages(cloud):
 
 
 def test_a_deleted_parameter_cannot_be_made_again_at_once(cloud):
-    laptop = boto3.Session("twin", "twin", region_name="us-east-1")
-    ssm = laptop.client("ssm", endpoint_url=world.environment(cloud.state)["AWS_ENDPOINT_URL"])
+    ssm = world.client(cloud.state, "ssm", LAPTOP)
     again = {"Name": "/again", "Value": "1", "Type": "String"}
     ssm.put_parameter(**again)
     ssm.delete_parameter(Name="/again")

@@ -29,7 +29,7 @@ def core(instance: str, root: Path) -> None:
     while True:
         worker = os.fork()
         if not worker:
-            Worker(instance, root, Service(os.environ["AWS_DEFAULT_REGION"], instance)).serve()
+            Worker(instance, root, Service(os.environ["AWS_DEFAULT_REGION"])).serve()
         note.write_text(f"{os.getpid()} {worker}", encoding="utf-8")
         os.waitpid(worker, 0)
         pace.pause(pace.MONITOR)
@@ -51,7 +51,7 @@ def carry_out(path: Path, root: Path) -> None:
     content, instance = state["content"], state["message"].rpartition(".")[2]
     command = Command(content, instance, root)
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=command.end_early, args=("Cancelled",)).start())
-    output = Output(content, command, Service(os.environ["AWS_DEFAULT_REGION"], instance))
+    output = Output(content, command, Service(os.environ["AWS_DEFAULT_REGION"]))
     command.folder.mkdir(parents=True, exist_ok=True)
     for name in STREAMS:
         (command.folder / name).touch()

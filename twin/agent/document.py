@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pace
+from service import KEY
 
 RETRIES = 15  # CommandRetryLimit of the agent's own configuration
 OLDEST = 48 * 3600  # seconds
@@ -61,7 +62,9 @@ class Document:
         self.result_path.unlink(missing_ok=True)
         worker = [sys.executable, "-E", "-s", "-S", str(Path(__file__).parent), "--document", str(self.path)]
         with (self.root / "var/log/amazon-ssm-agent.log").open("ab") as log:
-            self.process = subprocess.Popen(worker, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                worker, env=os.environ | {"TWIN_AGENT_KEY": KEY}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         self.state |= {"worker": self.process.pid, "rebooted": False}
         write(self.path, self.state)
 

@@ -6,12 +6,14 @@ import os
 import time
 from urllib.parse import urlsplit
 
+KEY = os.environ.pop("TWIN_AGENT_KEY", "")  # the agent's own, and not that of the scripts which it starts
+
 
 class Service:
-    """AWS services over plain HTTP; requests name their signer, the instance, and the emulated AWS checks no signatures."""
+    """AWS services over plain HTTP; requests name the key of their signer, and the emulated AWS checks no signatures."""
 
-    def __init__(self, region: str, instance: str):
-        self.region, self.instance = region, instance
+    def __init__(self, region: str):
+        self.region, self.key = region, KEY
         self.address = urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc
 
     def call(self, service: str, target: str, content: dict) -> dict:
@@ -22,7 +24,7 @@ class Service:
         self.ask("s3", "PUT", path, body, {})
 
     def ask(self, service: str, method: str, path: str, body: bytes, headers: dict) -> bytes:
-        scope = f"{self.instance}/{time.strftime('%Y%m%d', time.gmtime())}/{self.region}/{service}/aws4_request"
+        scope = f"{self.key}/{time.strftime('%Y%m%d', time.gmtime())}/{self.region}/{service}/aws4_request"
         signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
         connection = http.client.HTTPConnection(self.address, timeout=60)
         try:

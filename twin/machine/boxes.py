@@ -76,12 +76,12 @@ class MachineBoxes(Boxes):
         )
         return {"pid": self.agents[instance].pid}
 
-    def begin(self, instance: str, log: str, *words: str) -> subprocess.Popen:
+    def begin(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
         root = self.root(instance)
         with (root / "var/log" / log).open("ab") as file:
             return subprocess.Popen(
                 [*life.inside(root.parent), *words],
-                env=self.inside(instance),
+                env=self.inside(instance) | more,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
