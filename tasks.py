@@ -657,7 +657,7 @@ def ruler(run):
 
     folder = MODELS.get(run.model.id)
     here = folder is not None and (ROOT / folder).is_dir()
-    return lengths.ruler(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback)
+    return lengths.ruler(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback, data=run.data)
 
 
 def state_folder(run) -> Path:

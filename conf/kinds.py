@@ -16,7 +16,7 @@ from conf import schema
 FOLDER = Path(__file__).parent
 GROUPS = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.isalpha()}
 ANY_TEXT = ("lora.targets", "train.recompute")  # text, or a list of texts: OmegaConf has no type for either
-FILES = ("data.train", "data.validation", "data.also")  # they name files, which a user names from where he stands
+FILES = ("data.train", "data.validation", "data.also", "data.chat_template")  # they name files, which a user names from where he stands
 
 
 class Kind(Enum):

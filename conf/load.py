@@ -16,14 +16,14 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from conf import caller, kinds, schema, words, yaml_file
+from conf import caller, kinds, paths, schema, words, yaml_file
 from conf.kinds import Kind
 from conf.problem import Problem
 
 FOLDER = kinds.FOLDER
 LOCAL = FOLDER / "local.yaml"
 # Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
-OPEN = ("lora.options", "train.optimizer_options", "data.also=", "cloud.build_args")
+OPEN = ("lora.options", "train.optimizer_options", "data.also=", "data.chat_template_kwargs", "cloud.build_args")
 BESIDES = ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost")  # none of them changes what is computed
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 # Makes `python -m trainer --config-dir RUN --config-name config` write nothing but the run itself.
@@ -257,6 +257,7 @@ def _known(composed: DictConfig) -> dict:
 def _typed(kind: type, composed: DictConfig):
     """`composed` as a `kind`, or a Problem with the path of the setting that cannot be."""
     _read_named(composed)
+    _read_template(composed)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), composed)
         return OmegaConf.to_object(merged)
@@ -286,6 +287,21 @@ def _read_named(composed: DictConfig) -> None:
             if not isinstance(named, dict):
                 raise Problem(f"`{path}` is {text!r}", takes(path))
             OmegaConf.update(composed, path, named, merge=False, force_add=True)
+
+
+def _read_template(composed: DictConfig) -> None:
+    """A file that `data.chat_template` names, by what is in it: the run's own settings reproduce the run."""
+    named = OmegaConf.select(composed, "data.chat_template", throw_on_missing=False)
+    if not named or "{{" in named or "{%" in named:
+        return
+    try:
+        text = paths.resolve(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise Problem(
+            f"data.chat_template names {named}, which cannot be read: {why}", "give a file: `data.chat_template=FILE.jinja`"
+        ) from error
+    OmegaConf.update(composed, "data.chat_template", yaml_file.escaped(text))
 
 
 def _plain(run: schema.Recipe) -> dict:

@@ -50,6 +50,8 @@ class TooLong(Enum):
     drop = "drop"
 
 
+NO_OPTIONS = {"messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"}  # of a chat template
+
 POSITIVE = ("steps", "epochs", "hours", "rows_per_step", "pack_tokens", "lr", "loraplus_lr_ratio", "decay", "clip", "eval_every")
 POSITIVE += ("patience", "save_every", "keep", "eval_batch")  # of `train`
 
@@ -116,8 +118,13 @@ class Data:
     train_sha256: str | None = None  # filled in when a run is made; the run's inputs are found by it
     validation_sha256: str | None = None
     also_sha256: dict[str, str] = field(default_factory=dict)
+    chat_template: str | None = None  # Jinja, in place of the model's own; a file's name stands for what is in it
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # what the template reads besides the turns, by its own names
+    split_special_tokens: bool = True  # whether a control token of the model in a row's text is read as text, as all of it
 
     def __post_init__(self):
+        for name in sorted(NO_OPTIONS & self.chat_template_kwargs.keys()):
+            raise ValueError(f"data.chat_template_kwargs has {name}, which the rows and the model say; leave it out")
         for name in ("max_length", "eval_rows", "max_new_tokens"):
             positive(f"data.{name}", getattr(self, name))
         for source, weight in self.also.items():

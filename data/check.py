@@ -29,6 +29,7 @@ class Ruler:
     measure: Callable[[Row], tuple[int, int]]
     unit: str  # "tokens of OWNER/NAME", or "words"
     note: str = ""  # why these are not tokens
+    notes: Callable[[list[Row]], list[str]] = lambda rows: []  # what is to be said about the rows' tokens
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def check(
     findings += [finding for name, path in (also or {}).items() for finding in usable("data.also", name, scan(path, name))]
     rows = {setting: found.rows for setting, found in scanned.items() if found.rows}
     for setting, found in rows.items():
+        findings += [Finding("look", f"{setting}: {line}") for line in ruler.notes(found)]
         findings += [*shape(setting, found, fields), *lengths(setting, found, ruler, limits), *copies(setting, found)]
     if filecmp.cmp(train, held_out, shallow=False):
         findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would tell nothing"))

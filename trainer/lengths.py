@@ -7,7 +7,7 @@ from data.rows import Row
 INSTALL = "`pip install -r trainer/requirements.txt`"
 
 
-def ruler(model: schema.Model, source: str, offline: bool) -> Ruler:
+def ruler(model: schema.Model, source: str, offline: bool, data: schema.Data | None = None) -> Ruler:
     """Measures rows in tokens of `model`, read from `source` (its Hub id, or a folder), or in words with a note that says why."""
     try:
         from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch
@@ -22,10 +22,10 @@ def ruler(model: schema.Model, source: str, offline: bool) -> Ruler:
     except (OSError, ValueError, ImportError, InvalidURL) as error:  # the last two for a proxy that the Hub's client cannot use
         where = "in the cache" if offline else "on the Hub"
         return in_words(f"tokens are not counted: the tokenizer of {model.id} is not {where} ({str(error).splitlines()[0]})")
-    prompt = Prompt(tokenizer, [])
+    prompt = Prompt(tokenizer, [], data)
 
     def measure(row: Row) -> tuple[int, int]:
         example = prompt.example(row)
         return len(example.prompt), len(example.completion)
 
-    return Ruler(measure, f"tokens of {model.id}")
+    return Ruler(measure, f"tokens of {model.id}", notes=prompt.notes)

@@ -108,7 +108,10 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     if None in scans or not (folder / "tokenizer.json").is_file():
         return Look(None, None, [], made, verdict, notes)
     *training, held_out = [found.rows for found in scans]
-    template = Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    template = Prompt(tokens.Tokens(folder), tokens.stops(folder), data)
+    notes += [
+        f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) for line in template.notes(found.rows)
+    ]
     weights = [1.0, *data.also.values()]
     portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
     scored = template.held_out(held_out, data)[: data.eval_rows]

@@ -1,31 +1,22 @@
-"""The one place where a row becomes text and tokens: training, evaluation, prediction and the card all render here.
+"""The one place where a row becomes tokens: training, evaluation, prediction and the card all render here.
 
-The tokenizer's own chat template renders the prompt. What a template leaves open is closed once, in `settle`, and saved with
-the adapter, so whoever loads the adapter's tokenizer renders the same bytes:
-
-  - a base model without a template gets a plain one: paragraphs, no roles, and it stops with the end token it was trained with
-  - one BOS at the start if the tokenizer would put one there itself, never two
-  - a template that writes today's date gets a fixed one
-
-Prompt and completion are tokenised apart and concatenated, so no token straddles the border where the loss begins.
+`template` says what is written, `control` what in a row's own text is no control token. Prompt and completion are tokenised apart and
+concatenated, so no token straddles the border where the loss begins, and the prompt's tokens are those that generation starts from.
 """
 
 import json
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
-
-from jinja2 import TemplateError
 
 from conf.problem import Problem
 from conf.schema import Data, Learn, TooLong
 from data.rows import Row
 from data.turns import Turn
+from trainer import template
+from trainer.control import MARK, Controls
 
-PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
-# Llama's templates take `date_string` or ask `strftime_now`: a prompt must be the same tomorrow.
-DATE = "{% set date_string = '26 Jul 2024' %}{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
-ANSWER = "an answer"
-OTHER_MODEL = "train a model whose template knows tools: `model.id=owner/name`; or write them into the text of the turns"
 TOGETHER = 64  # rows that are tokenised in one call: all cores take part, and little is held besides the tokens
+EACH_A_ROW = "make each answer a row of its own, with the turns before it; or learn the last ones only: `data.learn=last_answer`"
 
 
 @dataclass(frozen=True)
@@ -52,44 +43,45 @@ class Example:
         return sum(end - start for start, end in self.turns)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A row as the model's template writes it."""
+
+    pieces: list[tuple[str, bool]]  # the prompt's text, cut around earlier answers that are learned
+    said: str  # what the model is to write, without the stop token behind it
+    stop: int
+
+
 class Prompt:
     """Renders rows for one model."""
 
-    def __init__(self, tokenizer, stops: list[int]):
-        settle(tokenizer)
+    def __init__(self, tokenizer, stops: list[int], data: Data | None = None):
+        template.settle(tokenizer, data)
         self.tokenizer = tokenizer
         self.stop = _stop(tokenizer, stops)
-        self.warning = _untrained(tokenizer, stops)
         self.stops = sorted({self.stop, *stops})
+        self._ends = {tokenizer.convert_ids_to_tokens(stop): stop for stop in self.stops}
+        self.frame = template.frame(tokenizer)
+        self.opening, self.closing = template.last_tag(self.frame.lead), self._ended(self.frame.tail, "")[0].strip()
+        notes = (_untrained(tokenizer, stops), template.note(tokenizer, self.frame))
+        self.warning = "; ".join(note for note in notes if note)
+        self.split = data is None or data.split_special_tokens
+        self.controls = Controls(tokenizer, template.turn_tokens(tokenizer) | self._ends.keys())
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.stop)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
     def text(self, messages: list[Turn], tools: list[dict] | None = None) -> str:
         """The prompt as the model reads it."""
-        written = self._written(messages, tools, True)
-        _read_by_template(written, messages)
-        if tools and written == self._written(messages, None, True):
-            raise Problem("the model's chat template does not write `tools`", OTHER_MODEL, "bad_data")
-        return written
-
-    def _written(self, messages: list[Turn], tools: list[dict] | None, asked: bool) -> str:
-        try:
-            return self.tokenizer.apply_chat_template(messages, tools=tools or None, tokenize=False, add_generation_prompt=asked)
-        except (TemplateError, TypeError) as error:
-            roles = ", ".join(message["role"] for message in messages)
-            what = f"the model's chat template refuses a prompt with the roles {roles}: {error}"
-            hint = (
-                "put a system turn's text into the first user turn" if roles.startswith("system") and "tool" not in roles else OTHER_MODEL
-            )
-            raise Problem(what, hint, "bad_data") from error
+        return template.prompt(self.tokenizer, messages, tools)
 
     def tokens(self, messages: list[Turn], tools: list[dict] | None = None) -> list[int]:
-        return [token for text, *_ in self._pieces(messages, tools) for token in self.encode(text)]
+        mine = self.controls.as_text if self.split else lambda value: value
+        return self.encode(self.text(mine(messages), mine(tools)))
 
     def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
         (example,) = self._made([row], learn)
-        return replace(example, values=self._values(example.row))
+        return replace(example, values=self._values(example))
 
     def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
@@ -97,94 +89,113 @@ class Prompt:
 
     def held_out(self, rows: list[Row], data: Data) -> list[Example]:
         """The same of rows to measure: each knows which tokens write which value."""
-        return [replace(example, values=self._values(example.row)) for example in _fitting(self._made(rows, Learn.last_answer), data)]
+        return [replace(example, values=self._values(example)) for example in _fitting(self._made(rows, Learn.last_answer), data)]
+
+    def notes(self, rows: list[Row]) -> list[str]:
+        """What to say about control tokens of the model in these rows."""
+        return self.controls.notes(rows, self.split)
 
     def _made(self, rows: list[Row], learn: Learn) -> list[Example]:
         return [example for start in range(0, len(rows), TOGETHER) for example in self._batch(rows[start : start + TOGETHER], learn)]
 
     def _batch(self, rows: list[Row], learn: Learn) -> list[Example]:
-        rows = [self._with_calls(row) for row in rows]
-        pieces = [self._pieces(row.messages, row.tools) for row in rows]
-        texts = [[*(text for text, *_ in each), _text(row)] for each, row in zip(pieces, rows, strict=True)]
-        found, made = iter(self._encoded([text for each in texts for text in each])), []
-        for row, each in zip(rows, pieces, strict=True):
+        written = [self._written(row, learn) for row in rows]
+        found = iter(self._encoded([text for each in written for text in (*(piece for piece, _ in each.pieces), each.said)]))
+        made = []
+        for row, each in zip(rows, written, strict=True):
             prompt, earlier = [], []
-            for _, place in each:
+            for _, learned in each.pieces:
                 tokens = next(found)
-                if place is not None and row.weights.get(place, learn is Learn.every_answer):
+                if learned:
                     earlier.append((len(prompt), len(prompt) + len(tokens)))
                 prompt += tokens
-            made.append(Example(row, prompt, [*next(found), self.stop], earlier=tuple(earlier)))
+            completion = [*next(found), each.stop]
+            if each.said != row.completion:  # what the model's text is compared with
+                row = replace(row, completion=self.answer(completion)[0])
+            made.append(Example(row, prompt, completion, earlier=tuple(earlier)))
         return made
 
     def answer(self, tokens: list[int]) -> tuple[str, bool]:
-        """The text of a generated answer, and whether it ended by itself."""
+        """The text of a generated answer, and whether it ended by itself; what the template writes around one is no part of it."""
         end = next((index for index, token in enumerate(tokens) if token in self.stops), None)
-        return self.tokenizer.decode(tokens[:end], skip_special_tokens=True), end is not None
+        said = tokens[:end]
+        if self.opening and (times := self.tokenizer.decode(said).count(self.opening)):
+            said = said[bisect_left(range(len(said)), times, key=lambda size: self.tokenizer.decode(said[:size]).count(self.opening)) :]
+        text = self.tokenizer.decode(said, skip_special_tokens=True)
+        text = text.lstrip() if self.frame.lead else text
+        return text.removesuffix(self.closing) if end is not None else text, end is not None
 
-    def _with_calls(self, row: Row) -> Row:
-        """The row; an answer that calls tools is what the template writes for it, as the model's text will be read."""
-        if not row.calls:
-            return row
-        whole, before = self._written([*row.messages, *row.calls], row.tools, False), self.text(row.messages, row.tools)
-        text = self._called(whole, before)
-        _read_by_template(text, row.calls)
-        return replace(row, completion=self.tokenizer.decode(self.encode(text), skip_special_tokens=True), calls=[{"text": text}])
+    def _written(self, row: Row, learn: Learn) -> Written:
+        marked = self.controls.row_as_text(row) if self.split else row
+        answer = template.answer_turn(marked)
+        before, behind = template.finished(self.tokenizer, marked.messages, answer, marked.tools)
+        said, stop = self._ended(behind, answer["content"])
+        wanted = [
+            place
+            for place, turn in enumerate(row.messages)
+            if turn["role"] == "assistant" and row.weights.get(place, learn is Learn.every_answer)
+        ]
+        return Written(self._pieces(marked, before, wanted), said, stop)
 
-    def _called(self, whole: str, before: str) -> str:
-        """An answer with tool calls as the template writes it behind the prompt."""
-        if not whole.startswith(before):
-            raise Problem("the model's chat template writes a tool call otherwise than where the model makes it", OTHER_MODEL, "bad_data")
-        text, stop, _ = whole[len(before) :].partition(self.tokenizer.decode([self.stop]))
-        return text if stop else text.rstrip("\n")
+    def _ended(self, behind: str, answer: str) -> tuple[str, int]:
+        """What the model is to write, and the token at which it stops: the first stop that the template puts behind the answer."""
+        start = behind.find(answer) + len(answer) if answer in behind else 0
+        ends = [(place, token) for text, token in self._ends.items() if (place := behind.find(text, start)) >= 0]
+        if not ends:
+            return behind.removesuffix(self.frame.tail), self.stop
+        place, token = min(ends)
+        return behind[:place], token
 
-    def _pieces(self, messages: list[Turn], tools: list[dict] | None = None) -> list[tuple[str, int | None]]:
-        """The prompt's text, cut around the answers that earlier turns gave, each with its stop token and its turn's place. They are
-        tokenised apart, too."""
-        whole, place, pieces = self.text(messages, tools), 0, []
-        stop = self.tokenizer.decode([self.stop])
-        for index, turn in enumerate(messages):
-            if turn["role"] == "assistant":
-                before = self.text(messages[:index], tools)
-                start = len(before)
-                answer = self._answer(whole, before, turn)
-                answer += stop if whole[start + len(answer) :].startswith(stop) else ""
-                pieces += [(whole[place:start], None), (answer, index)]
-                place = start + len(answer)
-        return [*pieces, (whole[place:], None)]
+    def _pieces(self, row: Row, before: str, wanted: list[int]) -> list[tuple[str, bool]]:
+        """The prompt's text, cut around the answers of these turns, each with its stop token."""
+        if not wanted:
+            return [(before, False)]
+        spans, place, pieces = self._spans(row, before, wanted), 0, []
+        for start, end in spans:
+            pieces += [(before[place:start], False), (before[start:end], True)]
+            place = end
+        return [*pieces, (before[place:], False)]
 
-    def _answer(self, whole: str, before: str, turn: Turn) -> str:
-        """An earlier answer as the template writes it, at the place where the model gave it."""
-        if turn.get("tool_calls"):
-            return self._called(whole, before)
-        content = turn["content"]
-        written = next((text for text in (content, content.strip()) if whole.startswith(text, len(before))), None)
-        if written is None or not whole.startswith(before):
-            what = "the model's chat template writes an earlier answer otherwise than the model gave it"
-            raise Problem(what, "make each answer a row of its own, with the turns before it", "bad_data")
-        return written
+    def _spans(self, row: Row, before: str, wanted: list[int]) -> list[tuple[int, int]]:
+        """Where these earlier answers stand: as the template itself marks them, else where the model would have given them."""
+        marked = template.generated(self.tokenizer, [*row.messages, template.answer_turn(row)], row.tools)
+        if marked:
+            turns = [place for place, turn in enumerate(row.messages) if turn["role"] == "assistant"]
+            return [span for place, span in zip(turns, marked, strict=False) if place in wanted]
+        return [self._span(row, before, place) for place in wanted]
+
+    def _span(self, row: Row, whole: str, place: int) -> tuple[int, int]:
+        turn = row.messages[place]
+        before, behind = template.finished(self.tokenizer, row.messages[:place], turn, row.tools)
+        said, stop = self._ended(behind, turn["content"])
+        if not whole.startswith(before + said):
+            what = f"row {row.id}: the model's chat template writes an earlier answer otherwise than the model gave it"
+            raise Problem(what, EACH_A_ROW, "bad_data")
+        end, text = len(before) + len(said), self.tokenizer.convert_ids_to_tokens(stop)
+        return len(before), end + len(text) * whole.startswith(text, end)
 
     def encode(self, text: str) -> list[int]:
         """A piece of text in tokens, nothing put before or behind it."""
         return self._encoded([text])[0]
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        """Each text in tokens; what a mark parts is tokenised apart."""
+        parts = [text.split(MARK) for text in texts]
+        found = iter(self.tokenizer([part for each in parts for part in each], add_special_tokens=False)["input_ids"])
+        return [[token for _ in each for token in next(found)] for each in parts]
 
-    def _values(self, row: Row) -> dict[str, range]:
-        if row.output is None or not self.tokenizer.is_fast:  # only fast tokenizers tell which characters a token stands for
+    def _values(self, example: Example) -> dict[str, range]:
+        """Which tokens of a JSON answer write each key's value. Only fast tokenizers tell which characters a token stands for."""
+        row = example.row
+        if row.output is None or not self.tokenizer.is_fast or self.controls.pattern.search(row.completion):
             return {}
-        places = self.tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        found = {}
+        said = self._written(row, Learn.last_answer).said
+        places = self.tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        begins, found = said.index(row.completion), {}
         for name, (start, end) in value_spans(row.completion).items():
-            inside = [index for index, (first, last) in enumerate(places) if first < end and last > start]
+            inside = [index for index, (first, last) in enumerate(places) if first < begins + end and last > begins + start]
             found[name] = range(inside[0], inside[-1] + 1)
         return found
-
-
-def _text(row: Row) -> str:
-    """What the model is to write."""
-    return row.calls[0]["text"] if row.calls else row.completion
 
 
 def _fitting(made: list[Example], data: Data) -> list[Example]:
@@ -197,17 +208,6 @@ def _fitting(made: list[Example], data: Data) -> list[Example]:
     if long:
         print(f"left out: {len(long)} of {len(made)} rows, of more than {data.max_length} tokens; {named(long)}", flush=True)
     return [example for example in made if len(example) <= data.max_length]
-
-
-def _read_by_template(text: str, messages: list[Turn]) -> None:
-    """Nothing, or a Problem where the template leaves out a tool's call or its result."""
-    for message in messages:
-        names = [call["function"]["name"] for call in message.get("tool_calls", ())]
-        said = [message["content"].strip()] if message["role"] == "tool" else []
-        for part in (*names, *said):
-            if part not in text and json.dumps(part)[1:-1] not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
-                what = f"the model's chat template leaves out what a turn of `{message['role']}` says: {part[:60]!r}"
-                raise Problem(what, OTHER_MODEL, "bad_data")
 
 
 def value_spans(text: str) -> dict[str, tuple[int, int]]:
@@ -225,17 +225,6 @@ def _past(text: str, place: int, skipped: str) -> int:
     while place < len(text) and text[place] in skipped:
         place += 1
     return place
-
-
-def settle(tokenizer) -> None:
-    """Close what the tokenizer's chat template leaves open; a settled one stays as it is."""
-    named = tokenizer.chat_template
-    template = (named.get("default") if isinstance(named, dict) else named) or PLAIN
-    if ("strftime_now" in template or "date_string" in template) and not template.startswith(DATE):
-        template = DATE + template
-    tokenizer.chat_template = template
-    if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] and not _starts_with_bos(tokenizer):
-        tokenizer.chat_template = "{{ bos_token }}" + template
 
 
 def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
@@ -256,13 +245,9 @@ def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
     )
 
 
-def _starts_with_bos(tokenizer) -> bool:
-    return _rendered(tokenizer, {"role": "user", "content": "a"}).startswith(tokenizer.bos_token)
-
-
 def _stop(tokenizer, stops: list[int]) -> int:
     """The token that ends an answer: the one the template puts behind it if the model stops there, else the tokenizer's."""
-    candidates = [*tokenizer(_behind(tokenizer), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, *stops]
+    candidates = [*tokenizer(template.behind(tokenizer), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, *stops]
     for token in candidates:
         if token in stops:
             return token
@@ -273,24 +258,11 @@ def _stop(tokenizer, stops: list[int]) -> int:
 
 def _untrained(tokenizer, stops: list[int]) -> str | None:
     """What to say where the template ends an answer with a token of its own at which the model does not stop: most base models."""
-    behind = _behind(tokenizer).strip()
+    behind = template.behind(tokenizer).strip()
     tokens = tokenizer(behind, add_special_tokens=False)["input_ids"]
     if not stops or set(tokens) & set(stops) or tokenizer.decode(tokens, skip_special_tokens=True).strip() == behind:
         return None
     return f"the chat template ends an answer with {behind!r}, and the model does not stop there: a base model may never have learned it"
-
-
-def _behind(tokenizer) -> str:
-    """What the template puts behind an answer."""
-    return _rendered(tokenizer, {"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}).rpartition(ANSWER)[2]
-
-
-def _rendered(tokenizer, *turns: dict[str, str]) -> str:
-    try:
-        return tokenizer.apply_chat_template(list(turns), tokenize=False)
-    except (TemplateError, TypeError) as error:
-        what = f"the model's chat template does not render a question and its answer: {error}"
-        raise Problem(what, "choose another model: `model.id=owner/name`", "model_unavailable") from error
 
 
 def named(examples: list[Example]) -> str:

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from conf import load
-from conf.schema import Recipe
+from conf.schema import Data, Recipe
 from data.score import score
 from trainer import (
     architecture,
@@ -49,7 +49,8 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.event("progress", what="loading model", done=0, of=1)
     files, _ = model.fetch(settings.model)
     verdict = architecture.verdict(settings.model.id, model.config(files))
-    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files))
+    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files), settings.data)
+    _tell_controls(template, training, held_out, settings.data)
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.rows_per_step)
     kept = template.held_out(held_out.rows, settings.data)
@@ -122,6 +123,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "precision": base.precision,
             "proof": asdict(proved) | {"told": proved.told},
             "stops": template.stops,
+            "answers_behind": template.opening,
             "tokens": progress.tokens,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "seconds": clock.seconds,
@@ -129,6 +131,13 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "plan": planned,
         },
     )
+
+
+def _tell_controls(template: prompt.Prompt, training: list[rows.Table], held_out: rows.Table, data: Data) -> None:
+    """Say which control tokens of the model stand in rows' texts."""
+    for setting, table in zip(["data.train", *["data.also"] * len(data.also), "data.validation"], [*training, held_out], strict=True):
+        for line in template.notes(table.rows):
+            print(f"note     {setting}: {line}", flush=True)
 
 
 def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept: list, scored: int) -> dict:

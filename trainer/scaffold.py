@@ -86,7 +86,7 @@ def answers(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int
     padded on the left, and the mask hides the padding from every later token.
     """
     device, pad = next(model.parameters()).device, prompt.tokenizer.pad_token_id
-    opening = prompt.encode(scaffold[0])
+    opening = prompt.encode(prompt.frame.lead + scaffold[0])
     given, reads = [list(opening) for _ in prompts], [tokens + opening for tokens in prompts]
     ended = [False] * len(prompts)
     cache, mask = DynamicCache(), torch.zeros(len(prompts), 0, dtype=torch.long, device=device)

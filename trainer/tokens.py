@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
@@ -54,11 +54,20 @@ class Tokens:
     def convert_ids_to_tokens(self, token: int) -> str:
         return self.tokenizer.id_to_token(token)
 
+    @property
+    def added_tokens_decoder(self) -> dict:
+        return self.tokenizer.get_added_tokens_decoder()
+
     def apply_chat_template(
-        self, messages: list[dict], tokenize: bool, add_generation_prompt: bool = False, tools: list[dict] | None = None
+        self,
+        messages: list[dict],
+        tokenize: bool,
+        add_generation_prompt: bool = False,
+        tools: list[dict] | None = None,
+        chat_template: str | None = None,
     ) -> str:
         named = {name: getattr(self, name) for name in NAMED if getattr(self, name)}
-        return _compiled(self.chat_template).render(
+        return _compiled(chat_template or self.chat_template).render(
             messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **named
         )
 
@@ -76,13 +85,26 @@ class Generation(Extension):
         return nodes.Scope(parser.parse_statements(["name:endgeneration"], drop_needle=True), lineno=line)
 
 
+def reads(template: str) -> set[str]:
+    """The names that a template reads and that somebody may give it."""
+    try:
+        found = meta.find_undeclared_variables(_world().parse(template))
+    except TemplateError as error:
+        raise Problem(f"the chat template is no Jinja template: {error}", "give another: `data.chat_template=FILE.jinja`") from error
+    return found - {*NAMED, "messages", "add_generation_prompt", "raise_exception", "strftime_now", "range", "namespace"}
+
+
 @cache  # compiling takes a hundred times as long as rendering a row
 def _compiled(template: str) -> Template:
+    return _world().from_string(template)
+
+
+def _world() -> ImmutableSandboxedEnvironment:
     world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     world.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     world.globals["raise_exception"] = _raise
     world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return world.from_string(template)
+    return world
 
 
 def stops(folder: Path) -> list[int]:

@@ -70,6 +70,15 @@ def test_the_snippet_is_python_and_pins_both_revisions(folder):
     assert "apply_chat_template" in code and "do_sample=False" in code and "eos_token_id" in code and "dtype = torch.float32" in code
 
 
+def test_the_snippet_takes_off_what_the_template_writes_before_an_answer(tmp_path):
+    folder = finished(tmp_path)
+    told = json.loads((folder / "manifest.json").read_text()) | {"answers_behind": "</think>"}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    (code,) = re.findall(r"```python\n(.*?)```", card.render(folder, "me/quick"), re.DOTALL)
+    compile(code, "card", "exec")
+    assert "text.rpartition('</think>')[2]" in code and "skip_special_tokens" not in code
+
+
 def test_the_prompt_is_told_but_no_row_of_the_data_is(folder):
     text = card.render(folder, "me/quick")
     assert "{'role': 'user', 'content': 'Give the facts as JSON.\\n\\n...'}" in text

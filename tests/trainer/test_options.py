@@ -329,11 +329,3 @@ def test_every_answer_of_a_conversation_has_loss_when_asked(template):
     assert pack.labels.tolist() == [*tokens[every.turns[0][0] : every.turns[0][1]], *every.completion, *last.completion]
     sources = [pack.tokens[0, place + 1].item() for place in pack.supervised.tolist() if place + 1 < pack.tokens.shape[1]]
     assert sources == pack.labels.tolist()
-
-
-def test_a_template_that_rewrites_earlier_answers_cannot_learn_them(template):
-    template.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    with pytest.raises(Problem, match="writes an earlier answer otherwise") as caught:
-        template.tokens(turns)
-    assert caught.value.reason == "bad_data"

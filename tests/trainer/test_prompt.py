@@ -10,6 +10,7 @@ from conf.schema import Data, Learn, TooLong
 from data.rows import normalise, read
 from tests.trainer.conftest import TRAIN
 from trainer import prompt
+from trainer import template as templates
 
 QUESTION = normalise({"prompt": "What is it?", "completion": "A cat."}, "here:1")
 
@@ -56,7 +57,7 @@ def test_the_stop_is_the_token_that_the_template_puts_behind_an_answer(tokenizer
 
 
 def test_a_template_that_writes_the_date_renders_the_same_bytes_on_every_day(tokenizer):
-    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% if date_string is defined %}{{ date_string }}{% endif %}" + prompt.PLAIN
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% if date_string is defined %}{{ date_string }}{% endif %}" + templates.PLAIN
     rendered = prompt.Prompt(tokenizer, [tokenizer.eos_token_id]).text(QUESTION.messages)
     assert "26 Jul 202426 Jul 2024What is it?" in rendered
 
@@ -87,7 +88,7 @@ def test_a_row_that_is_too_long_is_left_out_whole_only_when_asked(template, caps
 
 
 def test_a_template_that_refuses_a_role_is_a_problem_of_the_data(tokenizer):
-    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + prompt.PLAIN
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + templates.PLAIN
     strict = prompt.Prompt(tokenizer, [tokenizer.eos_token_id])
     row = replace(QUESTION, messages=[{"role": "system", "content": "Be brief."}, *QUESTION.messages])
     with pytest.raises(Problem, match="refuses a prompt with the roles system, user: no system turn"):
