@@ -1,13 +1,18 @@
 """Secrets: read in the forms that people store them in, and shown to nobody who reads what we print or write."""
 
+import base64
 import json
 import os
 import re
+import resource
 import sys
 import traceback
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 _read: set[str] = set()  # every value that this process has read
+NAMED = re.compile(r".*(TOKEN|PASSWORD|API_KEY|SECRET_ACCESS_KEY)")  # in the environment: ours, AWS's, and those of trackers
 SHORTEST = 8  # a shorter word would blot out innocent text
 
 
@@ -72,9 +77,25 @@ def hide_in_tracebacks() -> None:
 def known() -> list[str]:
     """What was read, and what the Hub's own client would read: the longest first, one may be a part of another."""
     found = set(_read)
-    texts = [os.environ.get("HF_TOKEN", "")]
+    texts = [text for name, text in os.environ.items() if NAMED.fullmatch(name)]
     place = os.environ.get("HF_TOKEN_PATH")
     if place and Path(place).is_file():
         texts.append(Path(place).read_text(encoding="utf-8", errors="ignore"))
     found |= {text.strip() for text in texts if len(text.strip()) >= SHORTEST}
-    return sorted(found, key=len, reverse=True)
+    return sorted({form for secret in found for form in forms(secret)}, key=len, reverse=True)
+
+
+@cache
+def forms(secret: str) -> frozenset[str]:
+    """The secret as others may write it: as it is, in base64 wherever it begins in there, in a URL. lib.sh does the same on the box."""
+    found = {secret, quote(secret, safe=""), re.sub("%..", lambda sign: sign[0].lower(), quote(secret, safe=""))}
+    for before in range(3):  # bytes: base64 writes three in four letters, and those that a neighbour has a part in are left out
+        coded = base64.b64encode(b"\0" * before + secret.encode()).decode()
+        own = coded[-(-before * 8 // 6) : (before + len(secret.encode())) * 8 // 6]
+        found |= {own, own.replace("+", "-").replace("/", "_")}
+    return frozenset(found)
+
+
+def keep_out_of_core_dumps() -> None:
+    """From here on nothing that this process or its children know is written where one of them dies."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -4,10 +4,13 @@ import io
 import os
 import sys
 
+from conf import secret
+
 
 def settle() -> None:
     """Nothing that is printed ends a command, and what a command starts in Python reads and writes UTF-8 wherever it names nothing else."""
     os.environ["PYTHONUTF8"] = "1"
+    secret.keep_out_of_core_dumps()
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from conf import load
+from conf import load, secret
 from conf.problem import Problem
 from conf.schema import Recipe
 
@@ -45,7 +45,7 @@ class Mlflow:
         # By its name a later attempt finds the run and goes on with the same curves.
         known = mlflow.search_runs(filter_string=f"attributes.run_name = '{folder.name}'", output_format="list")
         mlflow.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name)
-        mlflow.log_text(load.dump(settings), "config.yaml")
+        mlflow.log_text(secret.hide(load.dump(settings)), "config.yaml")
 
     def log(self, figures: dict[str, float], step: int) -> None:
         self.library.log_metrics(figures, step=step)
@@ -63,7 +63,7 @@ class Wandb:
         from importlib import import_module
 
         self.module = import_module(self.library)
-        self.module.init(project=settings.name, name=folder.name, config={"config": load.dump(settings)}, **self.own(folder))
+        self.module.init(project=settings.name, name=folder.name, config={"config": secret.hide(load.dump(settings))}, **self.own(folder))
 
     def own(self, folder: Path) -> dict:
         # By this id a later attempt goes on with the same curves. What is printed is left out: it may quote rows.
@@ -132,4 +132,4 @@ def _started(name: str, folder: Path, settings: Recipe, step: int) -> Tracker:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return secret.hide((str(error).splitlines() or [type(error).__name__])[0])

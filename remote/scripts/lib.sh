@@ -70,7 +70,8 @@ phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$1/state.json" 2>/dev/null
 # write_state FOLDER PHASE [REASON EVIDENCE HINT]
 write_state() {
   local evidence
-  evidence=$(printf '%s' "${4:-}" | tr -d '\000-\037"\134' | head -c 500 | iconv -c -f UTF-8 -t UTF-8) || true # the cut may be in a character
+  printf '%s' "${4:-}" >"$1/state.part" && hide "$1/state.part" || return 1 # whole: a token that is cut is not known for one
+  evidence=$(tr -d '\000-\037"\134' <"$1/state.part" | head -c 500 | iconv -c -f UTF-8 -t UTF-8) || true # the cut may be in a character
   printf '{"phase": "%s", "since": "%s", "reason": "%s", "evidence": "%s", "hint": "%s", "heartbeat": "%s"}\n' \
     "$2" "$(utc)" "${3:-}" "$evidence" "${5:-}" "$(utc)" >"$1/state.part" &&
     mv "$1/state.part" "$1/state.json"
@@ -90,11 +91,31 @@ fetch_token() {
   esac
   text=$(LC_ALL=C sed -E "s/^$around//; s/$around\$//; s/^([\"'])(.*)\\1\$/\\2/" <<<"$text")
   printf '%s\n' "$text" >"$STATE/hub-token.part"
-  grep -Fqxf "$STATE/hub-token.part" "$STATE/hub-tokens" 2>/dev/null || cat "$STATE/hub-token.part" >>"$STATE/hub-tokens"
+  grep -Fqxf "$STATE/hub-token.part" "$STATE/hub-tokens" 2>/dev/null || forms "$text" >>"$STATE/hub-tokens"
   mv "$STATE/hub-token.part" "$STATE/hub-token"
 }
 
-# hide FILE: every token that was fetched becomes as many asterisks, in place: no offset moves.
+# A secret as others may write it: as it is, in base64 wherever it begins in there, in a URL. conf/secret.py does the same.
+forms() { # SECRET
+  local before start code sign url="" low=""
+  printf '%s\n' "$1"
+  [ "${#1}" -ge 8 ] || return 0
+  for before in 0 1 2; do # bytes: base64 writes three in four letters, and those that a neighbour has a part in are left out
+    start=$(((before * 8 + 5) / 6))
+    code=$(printf '%.*s%s' "$before" xx "$1" | base64 | tr -d '\n')
+    code=${code:start:$(((before + ${#1}) * 8 / 6 - start))}
+    printf '%s\n%s\n' "$code" "$(tr '+/' '-_' <<<"$code")"
+  done
+  while IFS= read -r -n 1 sign; do
+    case "$sign" in
+      [A-Za-z0-9._~-] | "") url+=$sign low+=$sign ;;
+      *) url+=$(printf '%%%02X' "'$sign") low+=$(printf '%%%02x' "'$sign") ;;
+    esac
+  done <<<"$1"
+  printf '%s\n%s\n' "$url" "$low"
+}
+
+# hide FILE: every token that was fetched, in each of its forms, becomes as many asterisks, in place: no offset moves.
 hide() {
   local offset found
   [ -s "$STATE/hub-tokens" ] || return 0
