@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf import visible
 from trainer import compare, figures
 
 COLUMNS = ("", "run", "settings", "score", "difference to the first", "", "loss", "training")
@@ -72,7 +73,8 @@ def spreadsheet(entries: list[Entry]) -> str:
     for place, entry in enumerate(entries, start=1):
         gain = [entry.gain["value"], *entry.gain["interval"]] if entry.gain else [None] * 3
         bounds = entry.interval or [None, None]
-        writer.writerow((place, entry.run_id, entry.words, entry.what, entry.score, *bounds, *gain, entry.loss, entry.seconds))
+        row = (place, entry.run_id, entry.words, entry.what, entry.score, *bounds, *gain, entry.loss, entry.seconds)
+        writer.writerow([visible.cell(value) for value in row])
     return page.getvalue()
 
 
