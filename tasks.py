@@ -28,12 +28,13 @@ def friendly(body):
     def wrapped(*args, **kwargs):
         from conf import secret, streams
         from conf.problem import Problem, explain
+        from conf.visible import visible
 
         streams.settle()
         try:
             return body(*args, **kwargs)
         except Problem as problem:
-            raise Exit(f"error: {secret.hide(str(problem))}", 1) from None
+            raise Exit(f"error: {visible(secret.hide(str(problem)))}", 1) from None
         except BrokenPipeError:
             # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,7 +47,7 @@ def friendly(body):
             if meaning is None:
                 secret.hide_in_tracebacks()
                 raise
-            raise Exit(f"error: {secret.hide(str(meaning))}", 1) from None
+            raise Exit(f"error: {visible(secret.hide(str(meaning)))}", 1) from None
 
     return wrapped
 
@@ -91,13 +92,13 @@ def deploy(c):
     perform(c, run, "deploy", planned().deploy(run, ROOT), "{image} is ready (changed: {changed}). Next: `inv train`")
 
 
-@task(help={"detach": "return as soon as the run has started"})
+@task(help={"detach": "return as soon as the run has started", "run": "id of an unfinished run with these settings, whosever it is"})
 @friendly
-def train(c, detach=False):
-    """Start a run, or attach to the one with these settings, and follow it to its end."""
-    run = settings(c)
+def train(c, detach=False, run=None):
+    """Start a run, or attach to yours with these settings, and follow it to its end."""
+    named, run = run, settings(c)
     done = "{run_id} has started. Next: `inv logs`" if detach else "{run_id} is done. Next: `inv publish`, `inv report`"
-    perform(c, run, "train", planned().train(run, ROOT, check_inputs, detach), done)
+    perform(c, run, "train", planned().train(run, ROOT, check_inputs, detach, named), done)
 
 
 @task(
@@ -185,6 +186,7 @@ def costs(c):
 @friendly
 def status(c):
     """Show the box and the runs, as AWS and S3 know them."""
+    from conf.visible import visible
     from remote import memory
 
     if rehearsed(c, "call   Look up the box by its tag, and the runs in S3"):
@@ -194,7 +196,7 @@ def status(c):
     from remote import status as now
 
     text, about = now.text(account(run), run, memory.subjects(ROOT))
-    print(text)
+    print(text := visible(text))
     memory.keep(ROOT, text, about)
 
 
@@ -208,9 +210,7 @@ def logs(c, run=None, follow=False, tail=None):
 
     lines = whole("--tail", tail)
     config = settings(c)
-    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(
-        account(config), run, follow, lines, config.box.name
-    )
+    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), config, run, follow, lines)
 
 
 @task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})
@@ -249,7 +249,7 @@ def tensorboard(c, run=None, port="6006"):
     port = whole("--port", port)
     config = settings(c)
     rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or board.show(
-        account(config), run, port
+        account(config), config, run, port
     )
 
 

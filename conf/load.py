@@ -26,14 +26,12 @@ LOCAL = FOLDER / "local.yaml"
 OPEN = ("lora.options", "train.optimizer_options", "data.also=", "data.chat_template_kwargs", "cloud.build_args")
 BESIDES = ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost")  # none of them changes what is computed
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
-# Makes `python -m trainer --config-dir RUN --config-name config` write nothing but the run itself.
-HYDRA = """\
-defaults:
-  - _self_
-  - override hydra/job_logging: none
-  - override hydra/hydra_logging: none
-hydra: {output_subdir: null, run: {dir: .}}
-"""
+# What each run made before 2026-11-29 carries for Hydra, which composed it on the box then; it says nothing of the run.
+FORMER = {
+    "defaults": ["_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}],
+    "hydra": {"output_subdir": None, "run": {"dir": "."}},
+}
+COMMANDS = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}  # Hydra's words for what is to be called
 
 Fetch = Callable[[list[str], dict], dict[str, str]]  # names of Parameter Store, and the cloud's settings as far as they need none
 
@@ -70,8 +68,8 @@ def recipe(composed: DictConfig) -> schema.Recipe:
 
 
 def dump(run: schema.Recipe) -> str:
-    """The text of a run's `config.yaml`: every value resolved, loadable by Hydra as it stands."""
-    return HYDRA + yaml_file.write(yaml_file.escaped(_plain(run)))
+    """The text of a run's `config.yaml`: every value resolved, plain data for `read` and `saved`."""
+    return yaml_file.write(yaml_file.escaped(_plain(run)))
 
 
 def read(text: bytes | str, name: str = "config.yaml of the run") -> schema.Run:
@@ -79,9 +77,36 @@ def read(text: bytes | str, name: str = "config.yaml of the run") -> schema.Run:
     return _typed(schema.Run, OmegaConf.create(values(text, name)))
 
 
+def saved(text: bytes | str, name: str) -> schema.Recipe:
+    """The trainer's part of them."""
+    return recipe(OmegaConf.create(values(text, name)))
+
+
 def values(text: bytes | str, name: str = "config.yaml of the run") -> dict:
-    """The same, as plain values."""
-    return {key: value for key, value in yaml_file.read(text, name, strict=False).items() if key not in ("hydra", "defaults")}
+    """The same, as plain values: data of somebody else, in which nothing is looked up, composed or called."""
+    found = yaml_file.read(text, name, strict=False)
+    if all(found.get(key) == value for key, value in FORMER.items()):
+        found = {key: value for key, value in found.items() if key not in FORMER}
+    for key in FORMER:
+        if key in found:
+            raise _no_data(name, f"it has `{key}`")
+    _hold_to_data(found, name)
+    return found
+
+
+def _hold_to_data(value: object, name: str) -> None:
+    """Nothing, or a Problem where something in it would be called or looked up."""
+    if isinstance(value, str) and any(len(sign[1]) % 2 == 0 for sign in yaml_file.INTERPOLATION.finditer(value)):
+        raise _no_data(name, f"{value[:60]!r} stands for another value")
+    if isinstance(value, dict) and (command := next((key for key in value if key in COMMANDS), None)):
+        raise _no_data(name, f"it has `{command}`")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _hold_to_data(each, name)
+
+
+def _no_data(name: str, why: str) -> Problem:
+    hint = "no run of ours is written so: leave it alone, and start one of your own with `inv train`"
+    return Problem(f"{name} is more than data: {why}", hint, "damaged_run")
 
 
 def fingerprint(run: schema.Recipe) -> str:

@@ -1,13 +1,17 @@
 """Which file a setting names: the one rule, for whoever checks, shows, sends or trains it.
 
 What a file of conf/ names lies below the repository, and what is typed lies where the user stands: `typed` writes the latter as
-the former once, when the words are read, and from then on there is one meaning, `resolve`.
+the former once, when the words are read, and from then on there is one meaning, `resolve`. What somebody else names (a manifest in
+the bucket) lies in the folder that it is about, or nowhere: `inside`.
 """
 
 import os
 from pathlib import Path
 
+from conf.problem import Problem
+
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 300  # characters of a name below a run's folder
 
 
 def resolve(source: str) -> Path:
@@ -41,3 +45,12 @@ def exists(path: Path) -> bool:
 def is_file(path: Path) -> bool:
     """The same of a file."""
     return exists(path) and path.is_file()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file in `folder` that somebody else's word names; a Problem where it would lie anywhere else."""
+    parts = name.split("/")
+    plain = name.isprintable() and len(name) <= LONGEST and "\\" not in name and not {"", ".", ".."} & set(parts)
+    if not plain or not folder.joinpath(*parts).resolve().is_relative_to(folder.resolve()):
+        raise Problem(f"{name[:200]!r} names no file in {folder}", "whoever wrote that means another file: do not use it", "damaged_run")
+    return folder.joinpath(*parts)

@@ -203,6 +203,7 @@ class Provenance:
     price_per_hour: float | None = None  # USD
     price_source: str | None = None
     swept: list[str] = field(default_factory=list)  # overrides: what sets it apart in its sweep
+    owner: str | None = None  # who made it, as IAM knows him
 
 
 @dataclass

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from conf import schema
 from conf.problem import Problem
 from remote import box, runs
 from remote.aws import Aws
 from remote.store import Store
 
 
-def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, what: str, read: Callable[[str], list[str]]) -> dict:
+def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> dict:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = read(what), Store(aws)
-    run_id, (found, where) = runs.sealed(store, run_id, kind), place(aws, store, box_name)
+    run_id, (found, where) = runs.sealed(aws, run, run_id), place(aws, store, run.box.name)
     print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
     facts = {"run_id": run_id, "lines": lines, "up": "yes" if found else "no", "away": "no" if found else "yes"}
     return facts | ({"instance_id": found.id} if found else {})
@@ -41,20 +42,20 @@ def ask(aws: Aws, box_name: str, lines: list[str]) -> dict:
     return {"asked": name}
 
 
-def collect(aws: Aws, answers: str) -> dict:
+def collect(aws: Aws, asked: str) -> dict:
     """Print the box's answers, and remove them from S3, with all that a command that was killed has left beside them."""
     store = Store(aws)
-    _print(store.get(answers).decode())
-    store.remove_all(list(store.names(f"{answers.rpartition('/')[0]}/")))
+    _print(store.get(f"{asked}.answers").decode())
+    store.remove_all(list(store.names(f"{asked.rpartition('/')[0]}/")))
     return {}
 
 
-def here(aws: Aws, run_id: str, kind: str, lines: list[str], root: Path, into: Path) -> dict:
+def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> dict:
     """Fetch the run and answer on this machine's CPU."""
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
-    folder = runs.download(aws, run_id, kind, into)["folder"]
+    folder = runs.download(aws, run, run_id, root / run.runs)["folder"]
     command = [sys.executable, "-m", "trainer.predict", str(folder)]
     done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
     if done.returncode:

@@ -24,6 +24,8 @@ MEANING = {
     "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
+# The sessions of programs that nobody told a name: `botocore-session-1764400000`, other SDKs' alike. Identity Center's are people's names.
+NUMBERED = re.compile(r"(.*[^0-9])?[0-9]{9,}")
 QUOTED = re.compile(r"`[^`]*`")
 REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
@@ -114,10 +116,18 @@ class Aws:
     @property
     def caller(self) -> str:
         """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
+        arn = self._arn()
+        return arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
+
+    @property
+    def owner(self) -> str:
+        """The same of who makes a run: people who share a role are told apart by their sessions, unless programs number those."""
+        arn = self._arn()
+        return self.caller if ":assumed-role/" in arn and NUMBERED.fullmatch(arn.rsplit("/", 1)[1]) else arn
+
+    def _arn(self) -> str:
         with self._identity:
-            if not self._caller:
-                arn = self.client("sts").get_caller_identity()["Arn"]
-                self._caller = arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
+            self._caller = self._caller or self.client("sts").get_caller_identity()["Arn"]
             return self._caller
 
     def secret(self, name: str) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from conf import schema
 from conf.problem import Problem
 from remote import runs
 from remote.aws import Aws
@@ -20,12 +21,13 @@ NEWEST = 10  # runs that are shown when none is named
 EVERY = 10  # seconds between two looks: the box ships its events as often
 
 
-def show(aws: Aws, run_id: str | None, port: int) -> None:
+def show(aws: Aws, run: schema.Run, run_id: str | None, port: int) -> None:
     """Serve the curves of one run, or of the newest ones, until Ctrl-C; runs that go on grow while one looks."""
     if find_spec("tensorboard") is None:
         raise Problem("TensorBoard is not installed here", "`pip install tensorboard`", reason="refused")
     store = Store(aws)
-    chosen = [runs.newest(store, run_id)] if run_id else list(runs.listing(store))[-NEWEST:] or [runs.newest(store)]
+    chosen = [] if run_id else list(runs.listing(store))[-NEWEST:]
+    chosen = chosen or [runs.newest(aws, run, run_id)]
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         curves = [stack.enter_context(closing(Curves(Path(place) / name, store, name))) for name in chosen]
         _refresh(curves)
@@ -60,9 +62,10 @@ class Curves:
         body = (self.store.get(self.name) or b"")[self.read :]
         whole = body[: body.rfind(b"\n") + 1]
         self.read += len(whole)
-        for line in whole.decode().split("\n"):
+        for line in whole.split(b"\n"):
             if line:
-                self._add(json.loads(line))
+                with runs.left_out(f"a line of {self.name}"):
+                    self._add(json.loads(line))
         self.writer.flush()
 
     def close(self) -> None:

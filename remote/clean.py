@@ -21,7 +21,7 @@ def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: str, going
     told = Told(name, going.split(), whole.split(), sure=mounted == "yes" or volume.zone(aws, name) is None)
     found = []
     for run_id, files in runs.listing(store).items():
-        why, goes = _judged(store, run_id, files, days, told)
+        why, goes = _judged(aws, store, run_id, files, days, told)
         size = sum(store.names(f"runs/{run_id}/").values()) if goes else 0
         if why:
             print(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"), file=sys.stderr, flush=True)
@@ -71,11 +71,15 @@ class Told:
     sure: bool  # the volume was looked at, or there is none
 
 
-def _judged(store: Store, run_id: str, files: set[str], days: int | None, told: Told) -> tuple[str, bool]:
+def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, told: Told) -> tuple[str, bool]:
     """What there is to say of a run, if anything, and whether it goes."""
+    whose = runs.about(store, run_id) if "config.yaml" in files else None
+    if whose and whose.owner and whose.owner != aws.owner:
+        return "" if "manifest.json" in files else whose.whose, False
     state = runs.state(store, run_id)
     if "manifest.json" in files:
-        old = days is not None and _made(run_id) < datetime.now(UTC) - timedelta(days=days)
+        made = _made(run_id) if days is not None else None
+        old = made is not None and made < datetime.now(UTC) - timedelta(days=days)
         published = "published" if "published.json" in files else "never published"
         return (f"finished, older than {days} days, {published}", True) if old and run_id not in told.going else ("", False)
     if run_id in told.going or state.active:
@@ -92,8 +96,9 @@ def _judged(store: Store, run_id: str, files: set[str], days: int | None, told: 
     return f"{state.phase}, never finished", True
 
 
-def _made(run_id: str) -> datetime:
+def _made(run_id: str) -> datetime | None:
+    """When the run was made, as its id says; None where that says nothing."""
     try:
         return datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise Problem(f"`{run_id}` is no run of ours", "look at it in S3 yourself", reason="refused") from error
+    except ValueError:
+        return None

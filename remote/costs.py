@@ -3,10 +3,11 @@
 A price comes from AWS's Price List or is unknown; a sum with an unknown part is unknown, too.
 """
 
-import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +22,9 @@ SHORTEST = 60  # seconds: what starts costs a minute at least
 ALONE = timedelta(minutes=box.UNATTENDED)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 MONTH = 730 * 3600  # seconds; AWS bills disks by the second of a month
+
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -102,22 +106,29 @@ def _reported(each: Report, kind: str) -> Stretch:
 
 def _starts(store: Store, found: box.Found | None) -> list[lives.Life]:
     """Every start that was written down; of the box that is there now, AWS says it itself."""
-    known = {(one.instance, one.launched): one for one in map(lives.read, _bodies(store, "lives/"))}
+    known = {(one.instance, one.launched): one for one in _records(store, "lives/", lives.read)}
     if found:
         known[found.id, found.launched] = found.life
     return sorted(known.values(), key=lambda one: one.launched)
 
 
 def _reports(store: Store) -> list[Report]:
-    told = map(json.loads, _bodies(store, "boxes/"))
-    moments = datetime.fromisoformat
-    made = [Report(one["instance"], moments(one["started"]), moments(one["seen"]), one["ran"]) for one in told]
-    return sorted(made, key=lambda one: one.begun)
+    def read(one: dict) -> Report:
+        return Report(one["instance"], datetime.fromisoformat(one["started"]), datetime.fromisoformat(one["seen"]), one["ran"])
+
+    return sorted(_records(store, "boxes/", read), key=lambda one: one.begun)
 
 
-def _bodies(store: Store, under: str) -> list[bytes]:
+def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[Record]:
+    """What is on record there, without what cannot be read."""
+
+    def one(name: str) -> Record | None:
+        with runs.left_out(store.url(name)):
+            return read(store.json(name))
+        return None
+
     with ThreadPoolExecutor(8) as pool:
-        return [body for body in pool.map(store.get, list(store.names(under))) if body]
+        return [record for record in pool.map(one, list(store.names(under))) if record]
 
 
 def _boxes(aws: Aws, store: Store, found: box.Found | None, otherwise: str) -> tuple[list[Line], str | None]:
@@ -165,9 +176,9 @@ def _runs(store: Store) -> Table:
     table = Table("run", "seconds", "USD while it was made", box=None, pad_edge=False)
     for run_id, files in runs.listing(store).items():
         if "manifest.json" in files:
-            entry = runs.manifest(store, run_id)
-            cost = entry.get("price") or {}
-            table.add_row(run_id, f"{cost.get('seconds') or 0:.0f}", _money(cost.get("total")))
+            with runs.left_out(f"run `{run_id}`"):
+                cost = runs.manifest(store, run_id).get("price") or {}
+                table.add_row(run_id, f"{cost.get('seconds') or 0:.0f}", _money(cost.get("total")))
     return table
 
 

@@ -1,7 +1,6 @@
 """Scores of a finished run on other rows: computed on the box where it is up and free, else on this machine."""
 
 import hashlib
-import json
 import shlex
 import subprocess
 import sys
@@ -12,19 +11,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from conf import schema
 from conf.problem import Problem
 from remote import answers, runs, show
 from remote.aws import Aws
 from remote.store import Store
 
 
-def choose(aws: Aws, run_id: str | None, kind: str, box_name: str, split: str, find: Callable) -> dict:
+def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Callable) -> dict:
     """Find the finished run and the rows, and choose who scores: the box where it is up and free, else this machine."""
     store = Store(aws)
-    run_id = runs.sealed(store, run_id, kind)
+    run_id = runs.sealed(aws, run, run_id)
     rows = find(runs.configuration(store, run_id).data, split).resolve()
     _same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
-    box, place = answers.place(aws, store, box_name)
+    box, place = answers.place(aws, store, run.box.name)
     print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
     facts = {"run_id": run_id, "rows": rows, "file": rows.name, "split": rows.stem}
     return facts | ({"up": "yes", "away": "no", "instance_id": box.id} if box else {"up": "no", "away": "yes"})
@@ -36,12 +36,12 @@ def send(aws: Aws, rows: Path) -> dict:
     return {"rows_sha256": sha256}
 
 
-def score(aws: Aws, run_id: str, kind: str, rows: Path, scaffold: bool, root: Path, into: Path) -> dict:
+def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, root: Path) -> dict:
     """Fetch the run, score it on this machine, and keep the result beside it in S3."""
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("scoring on this machine needs the trainer's packages", hint, reason="refused")
-    folder, store = runs.download(aws, run_id, kind, into)["folder"], Store(aws)
+    folder, store = runs.download(aws, run, run_id, root / run.runs)["folder"], Store(aws)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
         words = [sys.executable, "-m", "trainer.examine", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
@@ -59,7 +59,7 @@ def score(aws: Aws, run_id: str, kind: str, rows: Path, scaffold: bool, root: Pa
 def tell(aws: Aws, run_id: str, split: str, summary: Callable) -> dict:
     """Print what is kept of the scores."""
     store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
-    scores = json.loads(store.get(name))
+    scores = store.json(name)
     screen, title = Console(width=120, highlight=False), f"{run_id} on {split} ({scores['rows']} rows)"
     screen.print(show.scores(summary(scores), title))
     if filled := scores.get("scaffold"):
@@ -72,8 +72,8 @@ def tell(aws: Aws, run_id: str, split: str, summary: Callable) -> dict:
 
 def _same_rows(store: Store, name: str, rows: Path) -> None:
     """A second evaluation under one name must be of the same rows: two results that cannot be told apart would be compared."""
-    before = store.get(name)
-    if before and json.loads(before)["rows_sha256"] != hashlib.sha256(rows.read_bytes()).hexdigest():
+    before = store.json(name)
+    if before and before.get("rows_sha256") != hashlib.sha256(rows.read_bytes()).hexdigest():
         copy = shlex.join(["cp", str(rows), str(rows.with_stem(rows.stem + "_2"))])
         hint = f"give these another name: `{copy}`, then `--split` that file"
         raise Problem(f"{store.url(name)} holds the scores on other rows than {rows} has now", hint, "refused")

@@ -1,6 +1,7 @@
 """Watching a run from afar: its log without a gap, its progress on one line, its end."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from conf import visible
 from conf.problem import Problem
 from remote import box, runs
 from remote.aws import Aws, Patience
@@ -20,26 +22,31 @@ PAUSE = 1.0  # seconds between two looks
 PLAIN_EVERY = 15  # seconds between two plain lines when nobody watches a terminal
 EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
 QUIET = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
+CHUNK = re.compile("[0-9]{12}")  # named by the offset of its first byte
 ENDED = {"done", "failed", "cancelled", "lost"}
+
+
+def chunks(store: Store, run_id: str) -> list[tuple[int, int]]:
+    """The offsets and lengths of the pieces that the log is in."""
+    place = f"runs/{run_id}/log/"
+    found = [(name.removeprefix(place), length) for name, length in store.names(place).items()]
+    return sorted((int(start), length) for start, length in found if CHUNK.fullmatch(start))
 
 
 def log(store: Store, run_id: str, offset: int = 0) -> Iterator[bytes]:
     """The run's log from byte `offset` to what is there now, in order, each byte once."""
-    size = len(f"runs/{run_id}/log/")
-    chunks = sorted((int(name[size:]), length) for name, length in store.names(f"runs/{run_id}/log/").items())
-    for start, length in chunks:
+    for start, length in chunks(store, run_id):
         if start + length > offset and start <= offset:
-            body = store.get(f"runs/{run_id}/log/{start:012d}")
+            body = store.get(f"runs/{run_id}/log/{start:012d}") or b""
             yield body[offset - start :]
             offset = start + len(body)
 
 
 def tail(store: Store, run_id: str, lines: int) -> int:
     """The offset at which the log's last `lines` lines begin; only as many chunks are fetched as hold them."""
-    size = len(f"runs/{run_id}/log/")
     found = b""
-    for start in sorted((int(name[size:]) for name in store.names(f"runs/{run_id}/log/")), reverse=True):
-        found = store.get(f"runs/{run_id}/log/{start:012d}") + found
+    for start, _ in reversed(chunks(store, run_id)):
+        found = (store.get(f"runs/{run_id}/log/{start:012d}") or b"") + found
         ends = [place for place, byte in enumerate(found[:-1]) if byte == ord("\n")]
         if len(ends) >= lines:
             return start + ends[-lines] + 1
@@ -80,7 +87,7 @@ def _outcome(store: Store, current: runs.State) -> dict:
     manifest = runs.manifest(store, current.run_id)
     if manifest is None:
         raise Problem(f"{current.run_id} is done, and S3 has no manifest of it", "`inv train` delivers it again", reason="damaged_run")
-    return {"run_id": current.run_id, "seconds": manifest["seconds"]}
+    return {"run_id": current.run_id, "seconds": manifest.get("seconds")}
 
 
 def check_box(aws: Aws, run_id: str, box_name: str) -> None:
@@ -130,8 +137,8 @@ def whole(events: bytes) -> list[dict]:
     found = []
     for line in events[: events.rfind(b"\n") + 1].splitlines():
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            found.append(visible.values(json.loads(line)))
+        except (ValueError, RecursionError):
             continue
     return [event for event in found if isinstance(event, dict) and "event" in event]
 
@@ -150,9 +157,12 @@ def sentence(phase: str, events: list[dict]) -> str:
     latest = next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
     if latest is None or phase in ("created", "starting", "uploading", "done"):
         return phase
-    if latest["event"] == "progress":
-        return f"{phase}: {latest['what']} {latest['done']}/{latest['of']}"
-    loss = "-" if latest.get("loss") is None else f"{latest['loss']:.3f}"
-    minutes, seconds = divmod(int(latest.get("eta") or 0), 60)
-    pace = f"{latest.get('tok_s') or 0:.0f} tokens/s"
-    return f"{phase}: step {latest['step']}/{latest['steps']}  loss {loss}  {pace}  {minutes}:{seconds:02d} left"
+    try:
+        if latest["event"] == "progress":
+            return f"{phase}: {latest['what']} {latest['done']}/{latest['of']}"
+        loss = "-" if latest.get("loss") is None else f"{latest['loss']:.3f}"
+        minutes, seconds = divmod(int(latest.get("eta") or 0), 60)
+        pace = f"{latest.get('tok_s') or 0:.0f} tokens/s"
+        return f"{phase}: step {latest['step']}/{latest['steps']}  loss {loss}  {pace}  {minutes}:{seconds:02d} left"
+    except runs.BROKEN:
+        return f"{phase}: its newest event is none that a trainer writes"

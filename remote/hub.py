@@ -28,18 +28,29 @@ def token(aws: Aws) -> str:
     return found
 
 
-def publish(
-    aws: Aws, upload: Callable[..., dict], run_id: str, folder: Path, settings: schema.Publish, endpoint: str | None, say: Callable
-) -> dict:
+def publish(aws: Aws, upload: Callable[..., dict], run_id: str, folder: Path, run: schema.Run, endpoint: str | None, say: Callable) -> dict:
     """Upload the adapter and its card to the Hub, download it again, compare every hash."""
-    repository = settings.repository or aws.cloud.hub_repository
-    record = upload(folder, repository, settings.private, endpoint, token(aws), say, settings.merged)
+    repository = _repository(aws, run, run_id, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+    record = upload(folder, repository, run.publish.private, endpoint, token(aws), say, run.publish.merged)
     store, name = Store(aws), f"runs/{run_id}/published.json"
-    before = json.loads(store.get(name) or "{}")
+    before = store.json(name) or {}
     if _timeless(before) == _timeless(record):
         return before  # it was published then, not now
     store.put(name, json.dumps(record, indent=2).encode())
     return record
+
+
+def _repository(aws: Aws, run: schema.Run, run_id: str, stated: dict) -> str:
+    """Where the caller's own settings put a run; a Problem where the run says that it is none of these settings."""
+    if stated["kind"] != run.kind.value:
+        what = f"run {run_id} is a {stated['kind']} run, and these settings are those of a {run.kind.value} one"
+        raise Problem(what, f"say which experiment it is of: `inv publish --run {run_id} -- kind={stated['kind']}`", reason="refused")
+    named = run.publish.repository or aws.cloud.hub_repository
+    if named is None and stated.get("name") != run.name:
+        what = f"run {run_id} is called `{stated.get('name')}`, and these settings `{run.name}`: that would be its repository's name"
+        hint = f"say where it belongs: `inv publish --run {run_id} -- publish.repository=NAME`"
+        raise Problem(what, hint, reason="refused")
+    return named or run.name
 
 
 def _timeless(record: dict) -> dict:

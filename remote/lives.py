@@ -28,7 +28,6 @@ def keep(aws: Aws, life: Life) -> None:
     Store(aws).put(f"lives/{life.instance}/{life.launched:%Y%m%dT%H%M%SZ}.json", json.dumps(body).encode())
 
 
-def read(body: bytes) -> Life:
-    known = json.loads(body)
+def read(known: dict) -> Life:
     moments = (known[key] and datetime.fromisoformat(known[key]) for key in ("launched", "stopped"))
     return Life(known["instance"], known["instance_type"], *moments)

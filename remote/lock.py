@@ -34,9 +34,9 @@ def renew(aws: Aws, lock: dict) -> None:
     store, mine = Store(aws), lock["mine"] | {"seen": _now()}
     etag = store.replace(lock["key"], json.dumps(mine).encode(), lock["etag"])
     if etag is None:
-        found, etag = store.tagged(lock["key"])
-        if found is None or json.loads(found)["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
-            whose = _words(json.loads(found)) if found else "nobody"
+        found, etag = _there(store, lock["key"])
+        if found is None or found["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
+            whose = _words(found) if found else "nobody"
             raise Problem(f"the lock of this box is no longer ours: {whose} has it", "`inv status`, then the same command again", "refused")
     lock |= {"etag": etag, "renewed": time.monotonic()}
 
@@ -57,25 +57,40 @@ def release(aws: Aws, lock: dict) -> dict:
 
 def holder(aws: Aws, name: str) -> str | None:
     """Who works on the box, in words, or None."""
-    body = Store(aws).get(f"locks/{name}.json")
-    return _words(json.loads(body)) if body else None
+    found, _ = _there(Store(aws), f"locks/{name}.json")
+    return _words(found) if found else None
+
+
+def _there(store: Store, key: str) -> tuple[dict | None, str | None]:
+    """The lock that is there, and its etag. What is none that we write was left by somebody that nobody knows."""
+    body, etag = store.tagged(key)
+    unknown = {"who": "somebody", "pid": 0, "verb": "?", "token": "", "since": "its beginning", "seen": ""}
+    if body is None:
+        return None, None
+    try:
+        found = store.parsed(key, body)
+        datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"]))
+        texts = all(isinstance(found[name], str) for name in ("who", "verb", "token", "since"))
+        return (found, etag) if texts and isinstance(found["pid"], int) else (unknown, etag)
+    except (Problem, KeyError, TypeError, ValueError):
+        return unknown, etag
 
 
 def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
     """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
-    found, etag = store.tagged(key)
+    found, etag = _there(store, key)
     if found is None:
         etag = store.create(key, body)
-    elif json.loads(found)["token"] == mine["token"]:
+    elif found["token"] == mine["token"]:
         return etag  # the first answer was lost, and botocore has sent the request twice
-    elif _left(json.loads(found), mine["who"]):
-        print(f"  taking over the lock that was left by {_words(json.loads(found))}", file=sys.stderr, flush=True)
+    elif _left(found, mine["who"]):
+        print(f"  taking over the lock that was left by {_words(found)}", file=sys.stderr, flush=True)
         etag = store.replace(key, body, etag)
     else:
         etag = None
     if etag is None:
         raise Problem(
-            f"somebody works on this box: {_words(json.loads(found or body))}",
+            f"somebody works on this box: {_words(found or mine)}",
             f"wait for it; where that command is gone for good: `aws s3 rm {store.url(key)}`",
             reason="refused",
         )
@@ -83,6 +98,8 @@ def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
 
 
 def _left(found: dict, me: str) -> bool:
+    if not found["token"]:  # nobody's: whoever removes it knows why
+        return False
     if datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"])) > LONGEST:
         return True
     return found["who"] == me and not _alive(found["pid"])

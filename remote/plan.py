@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conf import schema
+from conf import schema, visible
 from conf.problem import Problem
 from remote import answers, box, budget, destroy, door, evaluations, follow, hub, image, local, lock, record, runs, switch, volume
 from remote import clean as cleaning
@@ -128,12 +128,13 @@ def push(run: schema.Run, root: Path) -> Plan:
     ]
 
 
-def train(run: schema.Run, root: Path, check: Callable, detach: bool) -> Plan:
-    """A run of these settings is going on; followed to its end, unless `detach`."""
+def train(run: schema.Run, root: Path, check: Callable, detach: bool, named: str | None = None) -> Plan:
+    """A run of these settings is going on, the one that is named or one of the caller's; followed to its end, unless `detach`."""
     start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
-    start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left")}
+    start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left"), "CONFIG": Fact("config_sha256")}
     start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
     given = {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root, "instance_id": Fact("instance_id")}
+    given |= {"named": named}
     plan = [
         Call(check, {"settings": run}),
         Call(budget.hold, {"run": run, "planned": Fact("planned")}, said=False),
@@ -153,12 +154,12 @@ def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, e
     settings = {
         "run_id": Fact("run_id"),
         "folder": Fact("folder"),
-        "settings": run.publish,
+        "run": run,
         "endpoint": endpoint,
         "upload": upload,
         "say": talk,
     }
-    fetch = {"run_id": run_id, "kind": run.kind.value, "into": root / run.runs, "merged": run.publish.merged}
+    fetch = {"run": run, "run_id": run_id, "into": root / run.runs, "merged": run.publish.merged}
     return [Call(runs.download, fetch), Call(hub.publish, settings)]
 
 
@@ -167,8 +168,8 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
     what is asked."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ASKED": Fact("asked")}
     script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
-    chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "what": what, "read": read}
-    local = {"run_id": Fact("run_id"), "kind": run.kind.value, "lines": Fact("lines"), "root": root, "into": root / run.runs}
+    chosen = {"run": run, "run_id": run_id, "what": what, "read": read}
+    local = {"run": run, "run_id": Fact("run_id"), "lines": Fact("lines"), "root": root}
     up = Fact("up")
     return [
         Call(answers.choose, chosen, said=False),
@@ -176,7 +177,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}, when=up),
         Call(answers.ask, {"box_name": run.box.name, "lines": Fact("lines")}, when=up),
         Step("predict", script, timeout=1800, when=up),
-        Call(answers.collect, {"answers": Fact("answers")}, when=up),
+        Call(answers.collect, {"asked": Fact("asked")}, when=up),
         Call(answers.here, local, when=Fact("away")),
     ]
 
@@ -186,8 +187,8 @@ def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: 
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ROWS": Fact("rows_sha256")}
     script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold), "PATIENCE": 15}
     script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
-    chosen = {"run_id": run_id, "kind": run.kind.value, "box_name": run.box.name, "split": split, "find": find}
-    local = {"run_id": Fact("run_id"), "kind": run.kind.value, "rows": Fact("rows"), "scaffold": scaffold, "root": root}
+    chosen = {"run": run, "run_id": run_id, "split": split, "find": find}
+    local = {"run": run, "run_id": Fact("run_id"), "rows": Fact("rows"), "scaffold": scaffold, "root": root}
     up = Fact("up")
     return [
         Call(evaluations.choose, chosen, said=False),
@@ -195,7 +196,7 @@ def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: 
         Call(image.find, {"tag": image.tag(root, run.cloud.build_args)}, when=up),
         Call(evaluations.send, {"rows": Fact("rows")}, when=up),
         Step("evaluate", script, timeout=1800, when=up, again=Fact("scoring")),
-        Call(evaluations.score, local | {"into": root / run.runs}, when=Fact("away")),
+        Call(evaluations.score, local, when=Fact("away")),
         Call(evaluations.tell, {"run_id": Fact("run_id"), "split": Fact("split"), "summary": summary}, said=False),
     ]
 
@@ -376,7 +377,7 @@ def _script(step: Step) -> str:
 
 def talk(text: str) -> None:
     """A line for people: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible.visible(text), file=sys.stderr, flush=True)
 
 
 def _place(run: schema.Run) -> dict:

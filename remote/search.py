@@ -64,7 +64,7 @@ class Search:
 
     def _begin(self, name: str | None) -> str:
         """The sweep's name, and in `jobs` the trials that it has: of the newest sweep with any where no name is given."""
-        made = sweep.made(self.store)
+        made = sweep.made(self.aws, self.store, name)
         names = [name] if name else dict.fromkeys(sweep.of(run_id) for run_id in reversed(made))
         for each in names:
             mine = {run_id: run for run_id, run in made.items() if sweep.of(run_id) == each}
@@ -106,7 +106,7 @@ class Search:
                 print(f"{' '.join(own)} cannot be trained: {error.what}", flush=True)
                 problem = problem or error
                 continue
-            sweep.place(self.store, [job], self.name, self.root)
+            sweep.place(self.aws, self.store, [job], self.name, self.root)
             return job
         if problem and not self.jobs:
             raise problem

@@ -1,5 +1,6 @@
 """What the reading verbs print: S3 and tags are all they need, so they work with the box off."""
 
+import codecs
 import csv
 import json
 import os
@@ -13,16 +14,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
-from conf import schema
+from conf import schema, visible
 from remote import follow, runs
 from remote.aws import Aws, Patience
 from remote.store import Store
 
 
-def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None, box_name: str) -> None:
+def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
     """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
     store, patience = Store(aws), Patience(aws, "the run goes on")
-    run_id = runs.newest(store, run_id)
+    run_id = runs.newest(aws, run, run_id)
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
     offset, told = 0 if lines is None else follow.tail(store, run_id, lines), ""
     while True:
         try:
@@ -30,13 +32,13 @@ def logs(aws: Aws, run_id: str | None, to_the_end: bool, lines: int | None, box_
             # Asked before the log is read: what was written until the end is then surely read.
             current = runs.state(store, run_id)
             for chunk in follow.log(store, run_id, offset):
-                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.write(visible.visible(text.decode(chunk)).encode("utf-8", "surrogateescape"))
                 offset += len(chunk)
             sys.stdout.flush()
             if current.phase in follow.ENDED or not to_the_end:
                 return
             if current.age > follow.QUIET:
-                follow.check_box(aws, run_id, box_name)
+                follow.check_box(aws, run_id, run.box.name)
                 told = _say(follow.quiet(current), told)
             time.sleep(follow.PAUSE)
         except (ClientError, BotoCoreError) as error:
@@ -55,17 +57,19 @@ def _say(words: str, told: str) -> str:
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
     """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
-    found = runs.download(aws, run_id, run.kind.value, root / run.runs)
+    found = runs.download(aws, run, run_id, root / run.runs)
     run_id, folder = found["run_id"], found["folder"]
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    Console(width=120, highlight=False).print(scores(summary(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))), run_id))
-    published = store.get(f"runs/{run_id}/published.json")
+    with runs.readable(run_id):
+        lines, shown = _times(_read(folder / "manifest.json")), scores(summary(_read(folder / "metrics.json")), run_id)
+    Console(width=120, highlight=False).print(shown)
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
-        print(f"evaluated  {_evaluation(json.loads(store.get(f'runs/{run_id}/{name}')), summary)}")
-    print(f"published  {json.loads(published)['url'] if published else 'not yet; `inv publish`'}")
+        with runs.left_out(f"runs/{run_id}/{name}"):
+            print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}'), summary)}")
+    published = store.json(f"runs/{run_id}/published.json")
+    print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
     print(f"report     {page}")
-    for line in _times(manifest):
+    for line in lines:
         print(line)
     print(f"next       {_next(run)}")
     if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -74,17 +78,19 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
 
 def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
     """Print every figure of a finished run as CSV."""
-    folder = runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"]
-    rows = table(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    folder = runs.download(aws, run, run_id, root / run.runs)["folder"]
+    with runs.readable(folder.name):
+        rows = table(_read(folder / "metrics.json"))
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: visible.cell(value) for name, value in row.items()} for row in rows)
 
 
 def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, found: Callable[[Path, Path], tuple[list, list, str]]) -> None:
     """Print in which settings two finished runs differ, and how their tuned models scored."""
-    folders = [runs.download(aws, run_id, run.kind.value, root / run.runs)["folder"] for run_id in (first, second)]
-    settings, figures, note = found(*folders)
+    folders = [runs.download(aws, run, run_id, root / run.runs)["folder"] for run_id in (first, second)]
+    with runs.readable(f"{first}` or `{second}"):
+        settings, figures, note = found(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
     print("\n".join(names))
     screen = Console(width=140, highlight=False)
@@ -96,8 +102,12 @@ def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, foun
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible.visible, row))
     return table
+
+
+def _read(path: Path) -> dict:
+    return visible.values(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _evaluation(scores: dict, summary: Callable) -> str:

@@ -5,7 +5,6 @@ what it will be about; where that has changed, it is asked again. Only names are
 """
 
 import io
-import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,7 +50,7 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
         holder, listing = pool.submit(lock.holder, aws, name), pool.submit(runs.listing, store)
         reported = pool.submit(lambda: sorted(store.names("boxes/")))
         dues = Ahead(pool, lambda instance: switch.look(aws, instance), last.get("boxes", []))
-        reports = Ahead(pool, lambda place: json.loads(store.get(place) or "null"), last.get("reports", []))
+        reports = Ahead(pool, lambda place: _report(store, place), last.get("reports", []))
         states = Ahead(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
         shown = list(listing.result())[-SHOWN:]
         boxes = [found.result().id] if found.result() else []
@@ -59,6 +58,15 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
         lines = [_box(name, found.result(), dues.about(boxes), reports.about(newest)), disk.result()]
         lines += [holder.result() and f"locked by {holder.result()}", _runs(states.about(shown), listing.result())]
     return "\n".join(line for line in lines if line), {"boxes": boxes, "reports": newest, "runs": shown}
+
+
+def _report(store: Store, place: str) -> dict | None:
+    """What the box's supervisor has said of itself; None where it cannot be read."""
+    with runs.left_out(store.url(place)):
+        found = store.json(place)
+        datetime.fromisoformat(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
+        return found
+    return None
 
 
 def _box(name: str, found: box.Found | None, dues: list[datetime | None], reports: list[dict]) -> str:

@@ -1,11 +1,21 @@
-"""Objects under one prefix of one bucket. The only file with boto3's s3."""
+"""Objects under one prefix of one bucket. The only file with boto3's s3.
+
+Whoever may write there writes what he likes: what is read has a limit, JSON is an object whose texts can be shown, and a file gets
+no place but in the folder that it was fetched for.
+"""
 
 import base64
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
+from conf import paths, visible
 from conf.problem import Problem
 from remote.aws import Aws
+
+LARGEST = 1 << 28  # bytes of an object that is read into memory: days of events
+RECORD = 1 << 24  # of a JSON object: a manifest, a state, a lock
 
 
 class Store:
@@ -20,22 +30,39 @@ class Store:
     def url(self, name: str) -> str:
         return f"s3://{self.bucket}/{self.key(name)}"
 
-    def get(self, name: str) -> bytes | None:
-        """The object's bytes, or None when there is none."""
+    def get(self, name: str, most: int = LARGEST) -> bytes | None:
+        """The object's bytes, or None when there is none; a Problem when there are more than `most`."""
+        return self.tagged(name, most)[0]
+
+    def json(self, name: str) -> dict | None:
+        """The JSON object that is stored there, its texts fit to be shown; None when there is none, a Problem when it is something else."""
+        body = self.get(name, RECORD)
+        return None if body is None else self.parsed(name, body)
+
+    def parsed(self, name: str, body: bytes) -> dict:
+        """The same of bytes that were read from there."""
         try:
-            return self.client.get_object(Bucket=self.bucket, Key=self.key(name))["Body"].read()
-        except self.client.exceptions.NoSuchKey:
-            return None
+            found = json.loads(body.decode(errors="replace"))  # evidence is cut by bytes, maybe within a letter
+            if isinstance(found, dict):
+                return visible.values(found)
+        except (ValueError, RecursionError):
+            pass
+        raise self._damaged(name, "is no JSON object")
+
+    def _damaged(self, name: str, what: str) -> Problem:
+        return Problem(f"{self.url(name)} {what}", f"`aws s3 cp {self.url(name)} - | head -c 300` shows it", "damaged_run")
 
     def put(self, name: str, body: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=body)
 
-    def tagged(self, name: str) -> tuple[bytes | None, str | None]:
+    def tagged(self, name: str, most: int = LARGEST) -> tuple[bytes | None, str | None]:
         """The object's bytes and its etag; None and None when there is none."""
         try:
             found = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
         except self.client.exceptions.NoSuchKey:
             return None, None
+        if found["ContentLength"] > most:
+            raise self._damaged(name, f"has {found['ContentLength']:,} bytes, and no more than {most:,} are read")
         return found["Body"].read(), found["ETag"]
 
     def create(self, name: str, body: bytes) -> str | None:
@@ -86,17 +113,26 @@ class Store:
             self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=file, ChecksumSHA256=checksum)
         return digest.hexdigest(), True
 
-    def download(self, name: str, target: Path) -> None:
+    def download(self, name: str, folder: Path, below: str, size: int) -> None:
+        """Put the object of so many bytes into `folder`, where somebody else's word `below` names a place in it."""
+        target = paths.inside(folder, below)
+        if (there := self._size(name)) != size:
+            raise self._damaged(name, f"has {there:,} bytes, and its record says {size:,}")
         target.parent.mkdir(parents=True, exist_ok=True)
+        if size > (free := shutil.disk_usage(target.parent).free):
+            raise Problem(f"{self.url(name)} has {size:,} bytes, and {folder} has room for {free:,}", "make room there", "disk_full")
         part = target.with_name(target.name + ".part")
+        self.client.download_file(self.bucket, self.key(name), str(part))
+        part.replace(target)
+
+    def _size(self, name: str) -> int:
         try:
-            self.client.download_file(self.bucket, self.key(name), str(part))
+            return self.client.head_object(Bucket=self.bucket, Key=self.key(name))["ContentLength"]
         except self.client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "404":
                 raise
             hint = f"`aws s3 ls {self.url(name.rsplit('/', 1)[0])}/` shows what is there"
             raise Problem(f"{self.url(name)} is missing", hint, reason="damaged_run") from error
-        part.replace(target)
 
     def check(self) -> None:
         """Nothing, or a Problem when the bucket cannot be used."""

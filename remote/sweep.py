@@ -4,7 +4,6 @@ Each job is the ordinary `train` plan. Nothing is remembered here: its runs in S
 found by its settings, so that the same command goes on where the last one ended.
 """
 
-import json
 import re
 import shlex
 import sys
@@ -88,7 +87,7 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
     """
     store = Store(aws)
     store.check()
-    again = f"`{command(name := place(store, jobs, name, root))}`"
+    again = f"`{command(name := place(aws, store, jobs, name, root))}`"
     _foresee(aws, jobs, name, check)
     for number, job in enumerate(jobs, start=1):
         title = f"job {number} of {len(jobs)}: {job.run_id} ({job.words})"
@@ -104,12 +103,12 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
         raise Problem(f"{len(failed)} of {len(jobs)} jobs failed:\n{told}", hint, reason=failed[0].problem.reason)
 
 
-def place(store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
+def place(aws: Aws, store: Store, jobs: list[Job], name: str | None, root: Path) -> str:
     """The sweep's name, and in each job its run's: one that was made before, or the next number."""
     name = checked(name)
     for job in jobs:
         runs.deliver(store, job.run)
-    found = {run_id: run for run_id, run in made(store).items() if run.phase != "cancelled"}
+    found = {run_id: run for run_id, run in made(aws, store, name).items() if run.phase != "cancelled"}
     name = name or _same_sweep(found, jobs) or runs.new_id(jobs[0].run.name)
     numbers = [int(match[2]) for run_id in runs.listing(store) if (match := SWEPT.fullmatch(run_id)) and match[1] == name]
     free, mine = max(numbers, default=-1) + 1, {run_id: run for run_id, run in found.items() if of(run_id) == name}
@@ -135,13 +134,14 @@ def of(run_id: str) -> str:
     return SWEPT.fullmatch(run_id)[1]
 
 
-def made(store: Store) -> dict[str, Made]:
-    """The runs of all sweeps, in each sweep in the order of their numbers."""
+def made(aws: Aws, store: Store, name: str | None) -> dict[str, Made]:
+    """The caller's runs of all sweeps, and all runs of the sweep that he has named; in each sweep in the order of their numbers."""
     found = {}
     for run_id, files in runs.listing(store).items():
-        if SWEPT.fullmatch(run_id) and "config.yaml" in files:
+        saved = runs.known(store, run_id) if SWEPT.fullmatch(run_id) and "config.yaml" in files else None
+        if saved and (saved.run.provenance.owner == aws.owner or of(run_id) == name):
             state = None if "manifest.json" in files else runs.state(store, run_id)
-            found[run_id] = Made(runs.configuration(store, run_id), state)
+            found[run_id] = Made(saved.run, state)
     return dict(sorted(found.items(), key=lambda entry: (of(entry[0]), int(SWEPT.fullmatch(entry[0])[2]))))
 
 
@@ -222,16 +222,18 @@ def show(store: Store, jobs: list[Job], root: Path, rank: Callable) -> None:
     folders = {fetched(store, job, root): job.words for job in jobs if job.finished}
     if not folders:
         return
-    text, best = rank(folders)
+    with runs.readable("` or `".join(folder.name for folder in folders)):
+        text, best = rank(folders)
     print(f"{text}\nNext: `inv publish --run {best}`, `inv report --run {best}`", flush=True)
 
 
 def fetched(store: Store, job: Job, root: Path) -> Path:
     """The folder of a finished run here, with what the leaderboard reads."""
     folder = root / job.run.runs / job.run_id
-    stated = json.loads(store.get(f"runs/{job.run_id}/manifest.json"))["files"]
-    for name in RANKED:
-        runs.fetch(store, job.run_id, name, stated[name]["sha256"], folder / name)
+    stated = runs.manifest(store, job.run_id)["files"]
+    with runs.readable(job.run_id):
+        for name in RANKED:
+            runs.fetch(store, job.run_id, name, stated[name], folder)
     return folder
 
 

@@ -169,6 +169,6 @@ def trainers() -> list[psutil.Process]:
     found = {}
     for process in psutil.process_iter(["cmdline", "ppid"]):
         words = process.info["cmdline"] or []
-        if "trainer" in words and "--config-dir" in words and any(word.startswith(f"{MOUNT}/runs/") for word in words):
+        if "trainer" in words and "run" in words and any(word.startswith(f"{MOUNT}/runs/") for word in words):
             found[process.pid] = process
     return [process for process in found.values() if process.info["ppid"] not in found]

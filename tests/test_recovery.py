@@ -52,7 +52,7 @@ def trainers(laptop) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         ours = any(word == "trainer" or word.endswith(("/trainer", "stand_in_trainer.py")) for word in words)
-        if ours and "--config-dir" in words and any(str(laptop.state) in word for word in words):
+        if ours and "run" in words and any(str(laptop.state) in word for word in words):
             found.append(process)
     return found
 

@@ -1,7 +1,7 @@
 """python -m trainer: train one model as its settings say, into one run folder.
 
     python -m trainer model=tiny train.lr=1e-3                   makes a run folder of its own
-    python -m trainer --config-dir RUN --config-name config      works in RUN, and goes on where an attempt before it stopped
+    python -m trainer run RUN [SHA256]                           works in RUN, and goes on where an attempt before it stopped
     accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
     python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
@@ -10,10 +10,14 @@
     python -m trainer -m hydra.sweeper.n_trials=12 'train.lr=interval(1e-5,1e-3)'     a search: values drawn by the scores so far
 
 A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
+
+Hydra composes what is typed here. What a run's config.yaml holds may have come from anywhere: it is read as data (`run`), and where the
+command says its hash, only if it has that.
 """
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -23,13 +27,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from conf import load, yaml_file
+from conf import load, secret, yaml_file
 from conf.problem import Problem
 from conf.schema import Recipe
-from trainer import files, search, sweep
+from trainer import files, record, search, sweep
 from trainer.record import Record, new_id, sealed
 from trainer.team import Listener, Team
 
@@ -39,14 +42,13 @@ FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback m
 @hydra.main(version_base="1.3", config_path="../conf", config_name="trainer")
 def main(composed: DictConfig) -> None:
     try:
-        settings = load.recipe(composed)
-        given, team = _given_folder(), Team()
-        folder = given or team.agree(_own_folder(settings) if team.first else None)
+        settings, team = load.recipe(composed), Team()
+        folder = team.agree(_own_folder(settings) if team.first else None)
         train(settings, folder, team)
         if team.first:
-            Record(folder).phase("uploading" if given else "done")
+            Record(folder).phase("done")
     except Problem as problem:
-        print(f"error: {problem}", file=sys.stderr, flush=True)
+        print(f"error: {secret.hide(str(problem))}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -55,30 +57,37 @@ def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
     if sealed(folder):
         raise Problem(f"run {folder.name} is finished and sealed: it is never trained again", "start a new run", "refused")
     team = team or Team()
-    begun, record = time.monotonic(), Record(folder) if team.first else Listener()
+    begun, kept = time.monotonic(), Record(folder) if team.first else Listener()
     signal.signal(signal.SIGTERM, _ended)
     try:
-        record.phase("running")
+        kept.phase("running")
         from trainer import recipe  # torch and transformers take seconds to import: only for settings that are right
 
-        recipe.run(settings, folder, record, begun, team)
+        recipe.run(settings, folder, kept, begun, team)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: what is left takes no time
     except BaseException as error:
         from trainer.failure import diagnose
 
         problem = diagnose(error)
         if problem.reason in FOR_THE_LOG and problem is not error:
-            traceback.print_exc()
+            print(secret.hide(traceback.format_exc()), file=sys.stderr, flush=True)
         with suppress(OSError):  # a full disk may have no room for this either; the sentence is printed all the same
-            record.phase("failed", problem.reason, problem.what, problem.hint)
+            kept.phase("failed", problem.reason, problem.what, problem.hint)
         raise problem from None
 
 
-def _given_folder() -> Path | None:
-    """The run folder that `--config-dir` and `--config-name config` name."""
-    running = HydraConfig.get()
-    places = [source.path for source in running.runtime.config_sources if source.provider == "command-line"]
-    return Path(places[0]).resolve() if places and running.job.config_name == "config" else None
+def run(folder: Path, sha256: str | None) -> None:
+    """Make the run in `folder` as its own config.yaml says; a Problem, also left in its state, where that is not the one of the hash."""
+    team = Team()
+    try:
+        settings = record.settings(folder, sha256)
+    except Problem as problem:
+        if team.first and not sealed(folder):
+            Record(folder).phase("failed", problem.reason, problem.what, problem.hint)
+        raise
+    train(settings, folder, team)
+    if team.first:
+        Record(folder).phase("uploading")
 
 
 def _own_folder(settings: Recipe) -> Path:
@@ -113,6 +122,16 @@ def _preflight(words: list[str]) -> None:
         sys.exit(f"error: {problem}")
 
 
+def _own_settings(words: list[str]) -> None:
+    """Nothing, or a Problem where Hydra is to compose what a run's folder holds."""
+    places = [words[index + 1] for index, word in enumerate(words[:-1]) if word in ("--config-dir", "-cd")]
+    places += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    for place in places:
+        if Path(place, "config.yaml").exists():
+            hint = f"the run's own settings are read by `{shlex.join(['python', '-m', 'trainer', 'run', place])}`"
+            raise Problem(f"{place} is a run's folder: Hydra would carry out what its config.yaml says", hint, "refused")
+
+
 def _train(words: list[str]) -> None:
     """A run, or a sweep of them, as Hydra composes it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own, and what it refuses has a sentence here
@@ -120,11 +139,19 @@ def _train(words: list[str]) -> None:
     sweep.register(sweep.OneByOne)
     sweep.register(search.Drawn)
     try:
+        _own_settings(words)
         sys.argv[1:] = load.spelled(words)
         with load.explained(words):
             main()
     except Problem as problem:
         sys.exit(f"error: {problem}")
+
+
+def _run(words: list[str]) -> None:
+    try:
+        run(Path(words[0]).resolve(), words[1] if len(words) > 1 else None)
+    except Problem as problem:
+        sys.exit(f"error: {secret.hide(str(problem))}")
 
 
 def _log_in(folder: Path) -> None:
@@ -140,8 +167,11 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
-    if "--config-dir" in sys.argv:  # as the box starts it
-        _log_in(Path(sys.argv[sys.argv.index("--config-dir") + 1]))
+    given = sys.argv[2:] if sys.argv[1:2] == ["run"] else None
+    if given is not None:  # as the box starts it
+        if not given or len(given) > 2 or not Path(given[0], "config.yaml").is_file():
+            sys.exit("error: which run?\n\nhint: give the folder of a run, which has a config.yaml: `python -m trainer run FOLDER`")
+        _log_in(Path(given[0]))
     if os.environ.get("RANK", "0") != "0":
         _quiet()
     # Nobody sees a progress bar in a log, and nobody is told which model this is.
@@ -149,6 +179,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
     sys.stdout.reconfigure(line_buffering=True)
+    secret.keep_out_of_core_dumps()
     if sys.argv[1:2] == ["preflight"]:
         sys.exit(_preflight(sys.argv[2:]))
     if sys.argv[1:2] == ["predict"]:
@@ -161,4 +192,4 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(examine.main())
-    sys.exit(_train(sys.argv[1:]))
+    sys.exit(_train(sys.argv[1:]) if given is None else _run(given))

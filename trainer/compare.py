@@ -11,7 +11,7 @@ from trainer import figures, files
 from trainer.figures import Line
 
 # What differs between any two runs and decides nothing.
-ASIDE = ("run_id", "runs", "provenance", "hydra", "defaults", "cloud")
+ASIDE = ("run_id", "runs", "provenance", "cloud")
 
 
 def told(first: Path, second: Path) -> tuple[list[tuple], list[tuple], str]:

@@ -35,7 +35,7 @@ def load(folder: Path) -> Finished:
     pinned = replace(settings.model, revision=revision or settings.model.revision)
     check_room(pinned.id, pinned.revision, settings.quant.kind)
     base = model.load(pinned, settings.quant)
-    prompt = Prompt(AutoTokenizer.from_pretrained(adapter), base.stops, settings.data)
+    prompt = Prompt(AutoTokenizer.from_pretrained(adapter, **model.OURS), base.stops, settings.data)
     base = replace(base, tokenizer=prompt.tokenizer)
     tuned = PeftModel.from_pretrained(base.model, adapter).eval()
     model.greedy(base, prompt.stops)

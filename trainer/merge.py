@@ -80,7 +80,7 @@ def round_trip(base: PreTrainedModel, double: bool) -> None:
 
 def _answers(place: Path, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record) -> list[evaluate.Answer]:
     """What the saved model answers, read back from the disk."""
-    saved = AutoModelForCausalLM.from_pretrained(place, dtype="auto").to(model.device())
+    saved = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **model.OURS).to(model.device())
     read = Base(saved, prompt.tokenizer, base.revision, prompt.stops, base.precision, base.attention)
     model.greedy(read, prompt.stops)
     return evaluate.generate(saved, prompt, examples, settings, record, f"scoring {place.name}")

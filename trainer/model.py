@@ -31,6 +31,8 @@ from trainer.pack import Pack
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 UNWANTED = ["*/*", "consolidated*"]  # other formats of the same weights
+# Left out, transformers asks on a terminal whether it may run what the model's repository brings; weights are data, and pickles are none.
+OURS = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OURS, **options)
     nf4.keep_layout(weights)
     stops = weights.generation_config.eos_token_id
     described += f", {nf4.described(weights)}" if nf4.layers(weights) else ", base weights not quantised"
@@ -64,7 +66,7 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
 
 def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
     with _loadable(name):
-        return AutoTokenizer.from_pretrained(files)
+        return AutoTokenizer.from_pretrained(files, **OURS)
 
 
 def config(files: Path) -> dict:
@@ -75,7 +77,7 @@ def config(files: Path) -> dict:
 def shape(name: str, files: Path) -> plan.Shape | None:
     """The model's sizes, before its weights are loaded; None for one that is not made like a Llama."""
     with _loadable(name):
-        return plan.shape(AutoConfig.from_pretrained(files).to_dict())
+        return plan.shape(AutoConfig.from_pretrained(files, **OURS).to_dict())
 
 
 @contextmanager

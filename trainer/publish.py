@@ -39,18 +39,18 @@ OURS = (*ADAPTER, *MERGED, "README.md", "metrics.json")
 Say = Callable[[str], None]
 
 
-def publish(folder: Path, repository: str | None, private: bool, endpoint: str | None, token: str, say: Say, merged: bool = False) -> dict:
+def publish(folder: Path, repository: str, private: bool, endpoint: str | None, token: str, say: Say, merged: bool = False) -> dict:
     """Where the run is on the Hub, with the sha256 of every file as the Hub gave it back. Doing it again changes nothing.
 
+    A `repository` without an owner is the token's.
     With `merged`, the merged model goes to `<repository>-merged`, and where that is stands under "merged".
     """
     run = record.verify(folder, without=() if merged else ("merged/",))
     if not token:  # huggingface_hub would take whatever login it finds instead
         raise Problem("there is no token for the Hub", NEW_TOKEN, "refused")
     hub = HfApi(endpoint=endpoint, token=token)
-    with explained(repository or "your account", endpoint):
-        own = repository and "/" in repository
-        repository = rights.place(repository, run["name"], run["kind"], "" if own else hub.whoami()["name"])
+    with explained(repository if "/" in repository else "your account", endpoint):
+        repository = rights.place(repository, "", run["kind"], "" if "/" in repository else hub.whoami()["name"])
     contents = {repository: _content(folder, repository, run)}
     if merged:
         contents[f"{repository}-merged"] = _merged(folder, repository, run)

@@ -5,6 +5,7 @@ has a copy of the folder. A reader may look at any moment, so a file appears who
 line at a time. `manifest.json` comes last: a folder that has one is a finished run, and is never written again.
 """
 
+import hashlib
 import json
 import math
 import secrets
@@ -13,15 +14,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from conf import load, secret, yaml_file
+from conf import load, paths, secret
 from conf.problem import Problem
 from conf.schema import Recipe
 from trainer import card, files, report
 from trainer.files import digest, write
 
-MANIFEST = "manifest.json"
+MANIFEST, DECIDED = "manifest.json", "decided.json"
 # Written by others or later than the manifest, so it cannot list them: `log.txt` is hashed on its own, up to a stated offset.
 UNLISTED = {MANIFEST, "state.json", "published.json", "log.txt"}
 AFTER_THE_SEAL = {"uploading", "done", "failed"}
@@ -64,12 +63,8 @@ class Record:
         self.beat()
 
     def decide(self, settings: Recipe) -> None:
-        """Put what the trainer has decided for `auto` into the run's own configuration: a later attempt does the same."""
-        config = self.folder / "config.yaml"
-        values = yaml_file.read(config.read_bytes(), str(config), strict=False) if config.exists() else None
-        if values and values["train"]["recompute"] != settings.train.recompute:
-            values["train"]["recompute"] = settings.train.recompute
-            write(config, yaml_file.write(values))
+        """Keep what the trainer has decided for `auto`: a later attempt does the same. config.yaml is never written again."""
+        write(self.folder / DECIDED, files.page({"recompute": settings.train.recompute}))
 
     def metrics(self, values: dict) -> None:
         self._stays_open()
@@ -125,7 +120,7 @@ def verify(folder: Path, without: tuple[str, ...] = ()) -> dict:
     for name, stated in entry["files"].items():
         if name.startswith(without):
             continue
-        path = folder / name
+        path = paths.inside(folder, name)
         if not path.is_file():
             raise _damage(folder, name, "is missing")
         if path.stat().st_size != stated["size"]:
@@ -138,10 +133,21 @@ def verify(folder: Path, without: tuple[str, ...] = ()) -> dict:
     return entry
 
 
-def settings(folder: Path) -> Recipe:
-    """The recipe that the run's `config.yaml` holds."""
+def settings(folder: Path, sha256: str | None = None) -> Recipe:
+    """The recipe that the run's `config.yaml` holds, with what was decided since; a Problem where it has another hash."""
     place = folder / "config.yaml"
-    return load.recipe(OmegaConf.create(load.values(place.read_bytes(), str(place))))
+    body = place.read_bytes()
+    if sha256 is not None and (found := hashlib.sha256(body).hexdigest()) != sha256:
+        what = f"{place} is not what was sent: its sha256 is {found[:12]}..., and not {sha256[:12]}..."
+        raise Problem(what, "`inv train` again; if it says so again, somebody writes into this run", "damaged_run")
+    made = load.saved(body, str(place))
+    decided = folder / DECIDED
+    if made.train.recompute == "auto" and decided.exists():
+        try:
+            made.train.recompute = {"yes": "yes", "no": "no"}[json.loads(decided.read_bytes())["recompute"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damage(folder, DECIDED, "is not as a trainer writes it") from error
+    return made
 
 
 def new_id(name: str) -> str:

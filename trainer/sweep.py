@@ -194,7 +194,7 @@ class Sweep:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (job.folder / "state.json").unlink(missing_ok=True)  # what an earlier attempt says must not be taken for this one's words
-            words = [*TRAINER, "--config-dir", str(job.folder), "--config-name", "config"]
+            words = [*TRAINER, "run", str(job.folder)]
             # In a group of its own: Ctrl-C comes to this process alone, which passes it on once.
             self.child = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=(held,), process_group=0)
             if self.stopped:

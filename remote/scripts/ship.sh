@@ -119,6 +119,6 @@ put_mirror() { stream put-log-events --log-events "file://$STATE/mirror.json" >/
 deliver() {
   [ "$(whose)" = ours ] &&
     quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
-    --exclude manifest.json --exclude state.json &&
+    --exclude config.yaml --exclude manifest.json --exclude state.json &&
     quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
 }

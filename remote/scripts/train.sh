@@ -1,11 +1,11 @@
 #!/bin/bash
 # Start a run, detached; started already is no error.
-#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no), NEED_GB (room for a model and its run),
-#         LIFE_LEFT (seconds that cost.limit pays for; may be empty)
+#   in:   RUN_ID, CONFIG (sha256 of its config.yaml), IMAGE, BUCKET, PREFIX, INPUTS (sha256 ...), HUB_SECRET, GPU (yes, no),
+#         NEED_GB (room for a model and its run), LIFE_LEFT (seconds that cost.limit pays for; may be empty)
 #   out:  facts container (state), changed
 : "${RUN_ID:?train.sh needs RUN_ID}" "${IMAGE:?train.sh needs IMAGE}" "${BUCKET:?train.sh needs BUCKET}" "${PREFIX:?train.sh needs PREFIX}"
 : "${INPUTS?train.sh needs INPUTS}" "${HUB_SECRET:?train.sh needs HUB_SECRET}" "${GPU:?train.sh needs GPU}" "${NEED_GB:?train.sh needs NEED_GB}"
-: "${LIFE_LEFT?train.sh needs LIFE_LEFT}"
+: "${LIFE_LEFT?train.sh needs LIFE_LEFT}" "${CONFIG:?train.sh needs CONFIG}"
 
 run="$MOUNT/runs/$RUN_ID"
 name=$(container "$RUN_ID")
@@ -63,6 +63,15 @@ fetch_run() {
   mv "$part" "$run"
 }
 
+# The settings are the very bytes that the laptop has read, whatever this volume or S3 has by now; the trainer looks at them once more.
+check_config() {
+  is_sent && return
+  aws s3 cp --only-show-errors "s3://$BUCKET/$PREFIX/runs/$RUN_ID/config.yaml" "$run/config.yaml"
+  is_sent || fail damaged_run "the settings of $RUN_ID in S3 have changed since they were read" "\`inv train\` again; if it says so again, somebody writes into this run"
+}
+
+is_sent() { echo "$CONFIG  $run/config.yaml" | sha256sum --check --status 2>/dev/null; }
+
 # The box may have a GPU and docker no way to give it: the trainer would then compute on CPUs, for the price of the GPU.
 need_gpu_inside() {
   local said
@@ -83,7 +92,7 @@ start() {
     --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
     --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET \
     --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 --env TOKENIZERS_PARALLELISM=false \
-    "$IMAGE" --config-dir "$run" --config-name config 2>&1) ||
+    "$IMAGE" run "$run" "$CONFIG" 2>&1) ||
     fail crashed "docker on the box could not start the trainer: $(tail -n 1 <<<"$said" | tr -d '\n"')" "\`inv doctor\` looks at the box; then \`inv train\` again"
 }
 
@@ -121,6 +130,7 @@ main() {
     need_gpu_inside
     check_room
     fetch_run
+    check_config
     fetch_inputs
     fetch_token
     start

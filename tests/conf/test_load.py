@@ -100,16 +100,42 @@ def test_what_is_saved_is_what_is_loaded():
     assert load.read(load.dump(run)) == run
 
 
-def test_the_saved_file_is_a_hydra_config_of_its_own(tmp_path):
-    from hydra import compose, initialize_config_dir
-
+def test_the_saved_file_is_data_and_the_trainer_needs_nothing_else():
     run = loaded("experiment=smoke", "train.lr=0.005")
-    (tmp_path / "config.yaml").write_text(load.dump(run))
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        recipe = load.recipe(compose("config"))
-    assert recipe.train.lr == 0.005
-    assert recipe.model == run.model
-    assert type(recipe) is schema.Recipe
+    recipe = load.saved(load.dump(run), "config.yaml")
+    assert (recipe.train.lr, recipe.model, type(recipe)) == (0.005, run.model, schema.Recipe)
+    assert not load.FORMER.keys() & yaml.safe_load(load.dump(run)).keys()
+
+
+def test_what_runs_before_carry_for_hydra_is_known_and_nothing_else_of_hydra_is():
+    run = loaded()
+    former = yaml.safe_dump(load.FORMER) + load.dump(run)
+    assert load.read(former) == run
+    assert load.read(yaml.safe_dump(load.FORMER | yaml.safe_load(load.dump(run)))) == run, "as an older trainer has written it again"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "hydra: {callbacks: {mine: {_target_: os.system, command: id}}}",
+        "hydra: {output_subdir: null, run: {dir: .}, callbacks: {}}",
+        "defaults: [/evil]",
+        "defaults: [_self_, {override hydra/job_logging: none}]",
+        "lora: {options: {task: {_target_: os.system}}}",
+        "train: {optimizer_options: {list: [{deep: {_args_: [id]}}]}}",
+        "name: ${oc.env:HOME}",
+        "data: {also: {a: '${oc.env:HOME}'}}",
+        r"model: {note: 'two \\\\${oc.env:HOME}'}",
+        "[]",
+        "a text",
+        "name: &a [*a]",
+    ],
+)
+def test_settings_from_elsewhere_that_are_more_than_data_are_refused(more):
+    values = yaml.safe_load(load.dump(loaded("lora.options={bias: none}")))
+    for reader in (load.read, lambda text: load.saved(text, "config.yaml")):
+        with pytest.raises(Problem, match=r"is more than data: |is not a mapping of settings|has more than \d+ values"):
+            reader(yaml.safe_dump(values | yaml.safe_load(more)) if ":" in more and "&" not in more else more)
 
 
 def test_the_fingerprint_is_of_what_decides_the_result():

@@ -8,6 +8,6 @@ def test_answers_are_taken_out_of_s3_with_what_a_killed_command_has_left(aws, st
     theirs = answers.ask(aws, "mine", ['{"input": "a"}'])["asked"]
     mine = answers.ask(aws, "me", ['{"input": "a"}'])["asked"]
     store.put(f"{mine}.answers", b'{"output": "b"}\n')
-    answers.collect(aws, f"{mine}.answers")
+    answers.collect(aws, mine)
     assert capsys.readouterr().out == "b\n"
     assert list(store.names("questions/")) == [theirs]

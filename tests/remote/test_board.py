@@ -71,12 +71,12 @@ def test_steps_that_were_done_again_are_shown_once(store, tmp_path):
 
 def test_it_listens_on_this_machine_only_and_ends_with_the_command(store, aws):
     store.put(f"runs/{RUN}/events.jsonl", line("step", 1, loss=2.0).encode())
-    store.put(f"runs/{RUN}/config.yaml", b"")
+    store.put(f"runs/{RUN}/config.yaml", b"name: x\nkind: full\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = "from conf import load; from remote import aws, board;"
-    code += f"board.show(aws.Aws(load.load(['cloud=twin']).cloud), None, {port})"
+    code += f"run = load.load(['cloud=twin']); board.show(aws.Aws(run.cloud), run, None, {port})"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

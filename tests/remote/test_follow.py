@@ -23,7 +23,7 @@ def test_the_tail_is_the_last_lines_wherever_the_chunks_were_cut(aws, store, cut
 
 def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store, monkeypatch, capsys):
     store.put("runs/w/state.json", json.dumps({"phase": "done", "since": runs.now(), "heartbeat": runs.now()}).encode())
-    store.put("runs/w/manifest.json", json.dumps({"seconds": {"train": 1}}).encode())
+    store.put("runs/w/manifest.json", json.dumps({"kind": "full", "files": {}, "seconds": {"train": 1}}).encode())
     troubles = [
         EndpointConnectionError(endpoint_url="https://s3"),
         ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject"),
@@ -50,14 +50,14 @@ def test_what_waiting_does_not_mend_ends_the_wait(aws):
 
 
 def set_state(store, phase: str, beat: str) -> None:
-    store.put("runs/x/state.json", json.dumps({"phase": phase, "since": beat, "heartbeat": beat}).encode())
+    store.put("runs/the-run/state.json", json.dumps({"phase": phase, "since": beat, "heartbeat": beat}).encode())
 
 
-def test_a_followed_log_goes_on_at_its_byte_after_the_login_is_back(aws, store, monkeypatch, capsysbinary):
+def test_a_followed_log_goes_on_at_its_byte_after_the_login_is_back(aws, store, settings, monkeypatch, capsysbinary):
     """Two chunks, and between them the credentials expire twice: each byte comes once, and it is said once."""
     text = b"".join(b"line %03d\n" % number for number in range(20))
     set_state(store, "running", runs.now())
-    store.put("runs/x/log/000000000000", text[:50])
+    store.put("runs/the-run/log/000000000000", text[:50])
     usual, calls = follow.log, []
 
     def log(store, run_id, offset=0):
@@ -65,28 +65,28 @@ def test_a_followed_log_goes_on_at_its_byte_after_the_login_is_back(aws, store, 
         if len(calls) in (2, 3):
             raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject")
         if len(calls) == 4:
-            store.put("runs/x/log/000000000050", text[50:])
+            store.put("runs/the-run/log/000000000050", text[50:])
             set_state(store, "done", runs.now())
         return usual(store, run_id, offset)
 
     monkeypatch.setattr(follow, "log", log)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    show.logs(aws, "x", True, None, "box")
+    show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
     found = capsysbinary.readouterr()
     assert found.out == text
     assert found.err.count(b"credentials have expired; log in from another shell. the run goes on") == 1
     assert calls[:4] == [0, 50, 50, 50]
 
 
-def test_a_followed_log_ends_with_a_sentence_where_nobody_is_left_to_end_the_run(aws, store):
+def test_a_followed_log_ends_with_a_sentence_where_nobody_is_left_to_end_the_run(aws, store, settings):
     set_state(store, "running", "2026-01-01T00:00:00Z")
-    store.put("runs/x/log/000000000000", b"line\n")
-    with pytest.raises(Problem, match="the box is gone and x is not finished.*\n\nhint: `inv up deploy train`"):
-        show.logs(aws, "x", True, None, "no-such-box")
-    show.logs(aws, "x", False, 1, "no-such-box")
+    store.put("runs/the-run/log/000000000000", b"line\n")
+    with pytest.raises(Problem, match="the box is gone and the-run is not finished.*\n\nhint: `inv up deploy train`"):
+        show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
+    show.logs(aws, settings("box.name=no-such-box"), "the-run", False, 1)
 
 
-def test_without_following_a_refusal_is_told_at_once(aws, store, monkeypatch):
+def test_without_following_a_refusal_is_told_at_once(aws, store, settings, monkeypatch):
     set_state(store, "running", runs.now())
 
     def refused(store, run_id):
@@ -94,7 +94,7 @@ def test_without_following_a_refusal_is_told_at_once(aws, store, monkeypatch):
 
     monkeypatch.setattr(runs, "state", refused)
     with pytest.raises(ClientError):
-        show.logs(aws, "x", False, None, "box")
+        show.logs(aws, settings(), "the-run", False, None)
 
 
 REFUSALS = [("InternalError", 500), ("SlowDown", 503), ("ThrottlingException", 400)]
@@ -103,7 +103,7 @@ REFUSALS = [("InternalError", 500), ("SlowDown", 503), ("ThrottlingException", 4
 @pytest.mark.parametrize(("code", "status"), REFUSALS)
 def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch, capsys, code, status):
     set_state(store, "done", runs.now())
-    store.put("runs/x/manifest.json", json.dumps({"seconds": {"train": 1}}).encode())
+    store.put("runs/the-run/manifest.json", json.dumps({"kind": "full", "files": {}, "seconds": {"train": 1}}).encode())
     answer = {"Error": {"Code": code, "Message": "later"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     troubles, usual = [ClientError(answer, "GetObject")] * 3, runs.state
 
@@ -114,8 +114,8 @@ def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch
 
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert follow.attach(aws, "x", "box")["run_id"] == "x"
-    assert capsys.readouterr().err.count(f"asked too often ({code}). x goes on") == 1
+    assert follow.attach(aws, "the-run", "box")["run_id"] == "the-run"
+    assert capsys.readouterr().err.count(f"asked too often ({code}). the-run goes on") == 1
 
 
 def test_a_line_that_is_cut_is_no_event_yet():
@@ -130,7 +130,7 @@ class Quiet:
 
     def __init__(self, store, monkeypatch):
         set_state(store, "running", "2026-01-01T00:00:00Z")
-        store.put("runs/x/log/000000000000", b"line\n")
+        store.put("runs/the-run/log/000000000000", b"line\n")
         self.looks = 0
         monkeypatch.setattr(follow, "check_box", lambda *about: None)
         monkeypatch.setattr("time.sleep", self.sleep)
@@ -141,34 +141,34 @@ class Quiet:
             raise KeyboardInterrupt
 
 
-def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(aws, store, monkeypatch, capsys):
+def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(aws, store, settings, monkeypatch, capsys):
     Quiet(store, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        follow.attach(aws, "x", "box")
+        follow.attach(aws, "the-run", "box")
     assert "running; no sign of life for " in capsys.readouterr().err
     Quiet(store, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        show.logs(aws, "x", True, None, "box")
+        show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
     assert capsys.readouterr().err.count("no sign of life for ") == 1
 
 
 def test_events_are_fetched_as_often_as_the_box_ships_them(aws, store, monkeypatch):
     Quiet(store, monkeypatch)
     usual, asked = type(store).get, []
-    monkeypatch.setattr(type(store), "get", lambda self, name: asked.append(name) or usual(self, name))
+    monkeypatch.setattr(type(store), "get", lambda self, name, *most: asked.append(name) or usual(self, name, *most))
     with pytest.raises(KeyboardInterrupt):
-        follow.attach(aws, "x", "box")
-    assert asked.count("runs/x/state.json") == 3
-    assert asked.count("runs/x/events.jsonl") == 1
+        follow.attach(aws, "the-run", "box")
+    assert asked.count("runs/the-run/state.json") == 3
+    assert asked.count("runs/the-run/events.jsonl") == 1
 
 
 @pytest.mark.parametrize("body", [b'{"phase": "runn', b"[]", b"\xff\xfe", b'{"phase": ""}'])
 def test_a_torn_state_is_said_and_is_no_traceback(store, body):
-    store.put("runs/x/state.json", body)
-    found = runs.state(store, "x")
+    store.put("runs/the-run/state.json", body)
+    found = runs.state(store, "the-run")
     assert (found.phase, found.evidence, found.active) == ("unknown", "its state.json in S3 cannot be read", False)
 
 
 def test_a_letter_that_was_cut_spoils_no_state(store):
-    store.put("runs/x/state.json", '{"phase": "failed", "evidence": "naïv'.encode()[:-2] + b'\xc3"}')
-    assert runs.state(store, "x").phase == "failed"
+    store.put("runs/the-run/state.json", '{"phase": "failed", "evidence": "naïv'.encode()[:-2] + b'\xc3"}')
+    assert runs.state(store, "the-run").phase == "failed"

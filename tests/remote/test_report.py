@@ -17,7 +17,7 @@ METRICS = {"task": "text", "rows": 1, "base": {}, "tuned": {}}
 def seal(store, run_id, **price):
     manifest = MANIFEST | {"price": MANIFEST["price"] | price}
     store.put(f"runs/{run_id}/manifest.json", json.dumps(manifest).encode())
-    store.put(f"runs/{run_id}/config.yaml", b"")
+    store.put(f"runs/{run_id}/config.yaml", b"name: a\nkind: smoke\n")
     return manifest
 
 
@@ -43,14 +43,14 @@ def test_time_and_price_of_a_run_do_not_change_with_what_was_run_after_it(aws, s
 
 
 def test_an_interrupted_run_says_so_and_costs_what_all_its_attempts_took(store):
-    manifest = seal(store, "r", seconds=1500.0, total=0.42, attempts=3)
+    manifest = seal(store, "one", seconds=1500.0, total=0.42, attempts=3)
     assert show._times(manifest) == [
         "time       1500 s of work: load 18 s  train 258 s  evaluate 126 s, in 3 attempts, with what an interrupted one had not kept",
         "price      $0.42 for this time on a real g6.2xlarge at $0.9776 an hour (AWS Price List)",
     ]
     table = costs._runs(store)
-    assert [list(column.cells) for column in table.columns] == [["r"], ["1500"], ["0.4200"]]
+    assert [list(column.cells) for column in table.columns] == [["one"], ["1500"], ["0.4200"]]
 
 
 def test_an_unknown_price_is_called_that(store):
-    assert show._times(seal(store, "r", total=None))[1] == "price      unknown: nobody told the price of g6.2xlarge"
+    assert show._times(seal(store, "one", total=None))[1] == "price      unknown: nobody told the price of g6.2xlarge"

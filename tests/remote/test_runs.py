@@ -9,6 +9,7 @@ import pytest
 from conf.problem import Problem
 from remote import aws as account
 from remote import follow, runs
+from twin import world
 
 
 def prepare(aws, settings, *words, instance="i-1"):
@@ -20,9 +21,13 @@ def set_state(store, run_id, phase, minutes_ago=0, **more):
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": then, "heartbeat": then, **more}).encode())
 
 
-def seal(store, run_id, kind="full"):
+def seal(store, run_id, kind="full", owner=world.CALLER, name="quickstart"):
+    """The run is finished; it is made if it was not there."""
     set_state(store, run_id, "done")
-    store.put(f"runs/{run_id}/manifest.json", json.dumps({"kind": kind, "files": {}, "seconds": {}}).encode())
+    if store.get(f"runs/{run_id}/config.yaml") is None:
+        whose = f"provenance: {{owner: '{owner}'}}" if owner else ""
+        store.put(f"runs/{run_id}/config.yaml", f"name: {name}\nkind: {kind}\n{whose}\n".encode())
+    store.put(f"runs/{run_id}/manifest.json", json.dumps({"kind": kind, "name": name, "files": {}, "seconds": {}}).encode())
 
 
 def test_the_data_travels_once_under_its_hash(aws, store, settings):
@@ -139,22 +144,22 @@ def test_of_two_boxes_that_take_a_run_at_once_one_gets_it(aws, store, settings, 
 
 def test_verbs_mean_the_newest_sealed_run_of_their_kind(aws, store, settings):
     for number, kind in enumerate(["full", "full", "smoke"]):
-        seal(store, f"2026010{number}-000000-x-0000", kind)
-    set_state(store, "20260109-000000-x-0000", "running")
-    assert runs.sealed(store, None, "full") == "20260101-000000-x-0000"
-    assert runs.sealed(store, None, "smoke") == "20260102-000000-x-0000"
-    assert runs.sealed(store, "20260100-000000-x-0000", "full") == "20260100-000000-x-0000"
-    assert runs.newest(store) == "20260109-000000-x-0000"
+        seal(store, f"2026010{number}-000000-quickstart-0000", kind)
+    going = prepare(aws, settings)["run_id"]
+    assert runs.sealed(aws, settings(), None) == "20260101-000000-quickstart-0000"
+    assert runs.sealed(aws, settings("kind=smoke"), None) == "20260102-000000-quickstart-0000"
+    assert runs.sealed(aws, settings(), "20260100-000000-quickstart-0000") == "20260100-000000-quickstart-0000"
+    assert runs.newest(aws, settings(), None) == going
 
 
-def test_runs_that_are_not_there_or_not_finished_are_named(aws, store):
-    with pytest.raises(Problem, match="there is no finished full run"):
-        runs.sealed(store, None, "full")
+def test_runs_that_are_not_there_or_not_finished_are_named(aws, store, settings):
+    with pytest.raises(Problem, match="there is no finished full run of yours called `quickstart`"):
+        runs.sealed(aws, settings(), None)
     set_state(store, "20260109-000000-x-0000", "running")
     with pytest.raises(Problem, match="is not finished"):
-        runs.sealed(store, "20260109-000000-x-0000", "full")
+        runs.sealed(aws, settings(), "20260109-000000-x-0000")
     with pytest.raises(Problem, match="there is no run `nope`"):
-        runs.sealed(store, "nope", "full")
+        runs.sealed(aws, settings(), "nope")
 
 
 def test_a_listing_of_more_than_a_thousand_objects_is_whole(aws, store):
@@ -163,23 +168,23 @@ def test_a_listing_of_more_than_a_thousand_objects_is_whole(aws, store):
     assert len(store.names("runs/")) == 1003
 
 
-def test_a_damaged_file_is_never_handed_on(aws, store, tmp_path):
+def test_a_damaged_file_is_never_handed_on(aws, store, settings, tmp_path):
     run_id = "20260101-000000-x-0000"
     store.put(f"runs/{run_id}/adapter/a.bin", b"changed")
     store.put(
         f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": {"adapter/a.bin": {"size": 7, "sha256": "0" * 64}}}).encode()
     )
     with pytest.raises(Problem, match=r"adapter/a\.bin does not match"):
-        runs.download(aws, run_id, "full", tmp_path)
+        runs.download(aws, settings(), run_id, tmp_path)
 
 
-def test_a_missing_file_is_named(aws, store, tmp_path):
+def test_a_missing_file_is_named(aws, store, settings, tmp_path):
     run_id = "20260101-000000-x-0000"
     store.put(
         f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": {"adapter/a.bin": {"size": 7, "sha256": "0" * 64}}}).encode()
     )
     with pytest.raises(Problem, match=r"adapter/a\.bin is missing"):
-        runs.download(aws, run_id, "full", tmp_path)
+        runs.download(aws, settings(), run_id, tmp_path)
 
 
 def test_the_log_comes_in_order_from_any_byte(aws, store):

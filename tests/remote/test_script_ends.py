@@ -3,6 +3,7 @@
 The scripts are the real ones, in bash, in a root folder of their own; in the place of the tools stand a few lines that answer as told.
 """
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,7 @@ from remote.step import compose
 from remote.transport import Result
 
 RUN = "20261122-000000-tiny-0000"
+MINE = "name: mine\n"  # the settings of that run
 DOCKER = """
 case "$1 $2 $*" in
   info*) [ ! -e docker/dead ] ;;
@@ -80,6 +82,7 @@ class Box:
         self.put("mnt/training/current", f"{RUN}\n")
         folder = self.put(f"mnt/training/runs/{RUN}/state.json", json.dumps({"phase": phase})).parent
         (folder / "log.txt").write_text("one\ntwo\n")
+        (folder / "config.yaml").write_text(MINE)
         for name, value in docker.items():
             self.put(f"docker/{name}", f"{value}\n")
         return folder
@@ -317,7 +320,11 @@ def test_cancel_asked_again_names_the_run_that_it_has_cancelled_and_no_other(box
 
 def train(box, **settings) -> Result:
     given = {"RUN_ID": RUN, "IMAGE": "r/i@sha256:0", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "hub", "GPU": "no"}
-    return box.run("train", **given | {"NEED_GB": 1} | settings)
+    return box.run("train", **given | {"NEED_GB": 1, "CONFIG": sha256(MINE)} | settings)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_train_says_what_is_missing_on_the_box(box):
@@ -374,7 +381,7 @@ def test_what_a_new_volume_lacks_of_a_run_is_fetched_and_its_log_goes_on_where_i
 esac""",
     )
     box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo "$*" >docker/started; echo running >docker/state ;; esac')
-    result = train(box, INPUTS=sha, NEED_GB=0, GPU="yes")
+    result = train(box, INPUTS=sha, NEED_GB=0, GPU="yes", CONFIG=sha256("x\n"))
     assert (result.code, result.facts["changed"], result.facts["container"]) == (0, "yes", "running"), result.stderr
     assert (box.mount / f"runs/{RUN}/log.txt").read_text() == "one\ntwo\n"
     assert (box.mount / f"shipped/{RUN}").read_text() == "8\n" and (box.mount / f"shipped/{RUN}.checkpoints").read_text() == "step-000005\n"
@@ -383,6 +390,7 @@ esac""",
     started = (box.root / "docker/started").read_text()
     assert "--gpus all" in started and "--cap-drop ALL" in started and "hf_token" not in started
     assert "--device" not in started, "there is no device to name"
+    assert f"run {box.mount}/runs/{RUN} {sha256('x' + chr(10))}" in started, "the trainer is told the hash of its settings"
     assert train(box, INPUTS=sha, NEED_GB=0, GPU="yes").facts["changed"] == "no"
 
 
@@ -438,8 +446,39 @@ def test_what_another_box_has_added_to_a_run_is_fetched_before_it_goes_on_here(b
 esac""",
     )
     box.tool("docker", DOCKER + '[ "$1" != run ] || echo running >docker/state')
-    assert train(box, NEED_GB=0).facts["changed"] == "yes"
+    assert train(box, NEED_GB=0, CONFIG=sha256("new\n" if fetched else "old")).facts["changed"] == "yes"
     assert ((folder / "config.yaml").read_text() == "new\n") == fetched
+
+
+@pytest.mark.parametrize("there", ["sent", "other"])
+def test_a_run_is_trained_with_the_settings_that_were_sent_or_not_at_all(box, there):
+    """Whatever the volume and S3 have by now: the laptop has read these very bytes."""
+    folder = box.going_on(phase="failed")
+    (folder / "config.yaml").write_text("of somebody else")
+    (box.mount / "hub-cache").mkdir()
+    box.tool("aws", f"""case "$*" in *s3:*/runs/{RUN}/config.yaml*) printf {there} >mnt/training/runs/{RUN}/config.yaml ;; esac""")
+    box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo running >docker/state ;; esac')
+    result = train(box, NEED_GB=0, CONFIG=sha256("sent"))
+    if there == "sent":
+        assert result.code == 0, result.stderr
+        assert result.facts["changed"] == "yes" and (folder / "config.yaml").read_text() == "sent"
+    else:
+        refused(result, "have changed since they were read", "damaged_run")
+        assert not (box.root / "docker/state").exists()
+
+
+def test_a_token_in_what_a_trainer_said_last_is_hidden_before_the_state_is_written(box):
+    """It came to S3 in the evidence: what was hidden then was the log."""
+    token = "hf_the_token_of_all"
+    code = base64.b64encode(f"me:{token}".encode()).decode()
+    folder = box.going_on()
+    lines = "\n".join([f"fetch_token; write_state {folder} failed crashed 'sent {code} as {'x' * 470} {token}' hint"])
+    box.tool("aws", f"echo {token}")
+    text = compose("stop", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "FORCE": "no", "HUB_SECRET": "hub"})
+    assert scripts.run(text.rpartition('main "$@"')[0] + lines + "\n", box.root).code == 0
+    evidence = box.told()["evidence"]
+    assert evidence.startswith("sent ") and "*" * 10 in evidence and "hf_" not in evidence
+    assert token[4:] not in base64.b64decode(evidence.split()[1].replace("*", "A")).decode(errors="replace")
 
 
 def test_docker_s_own_words_are_told_where_it_cannot_start_the_trainer(box):

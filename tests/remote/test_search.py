@@ -11,6 +11,7 @@ from conf.search import Told
 from remote import runs
 from remote.search import Search
 from remote.store import Store
+from twin import world
 
 WORDS = ["train.lr=tag(log,interval(1e-5,1e-3))", "lora.r=8,16,32"]
 
@@ -27,15 +28,15 @@ def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: {}) -
 def made(store, settings, run_id, swept, score=None, reason="crashed", phase="failed"):
     run = settings(*swept)
     runs.deliver(store, run)
-    run.provenance.swept = list(swept)
+    run.run_id, run.provenance.swept, run.provenance.owner = run_id, list(swept), world.CALLER
     files = {"config.yaml": load.dump(run), "metrics.json": json.dumps({"score": score}), "predictions.jsonl": ""}
     for name, text in files.items():
         store.put(f"runs/{run_id}/{name}", text.encode())
     state = {"phase": phase, "reason": reason, "evidence": "it broke", "hint": "mend it"}
     store.put(f"runs/{run_id}/state.json", json.dumps(state).encode())
     if score is not None:
-        stated = {name: {"sha256": hashlib.sha256(text.encode()).hexdigest()} for name, text in files.items()}
-        store.put(f"runs/{run_id}/manifest.json", json.dumps({"files": stated}).encode())
+        stated = {name: {"size": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()} for name, text in files.items()}
+        store.put(f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": stated}).encode())
 
 
 def begun(found: Search, name=None) -> str:

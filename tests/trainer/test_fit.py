@@ -115,8 +115,9 @@ def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, mon
     assert caught.value.reason == "bad_config" and "box.instance_type" in caught.value.hint
 
 
-def test_what_the_trainer_decides_for_auto_is_in_its_configuration_and_its_record(trained):
-    assert yaml.safe_load((trained / "config.yaml").read_text())["train"]["recompute"] == "no"
+def test_what_the_trainer_decides_for_auto_is_in_a_file_of_its_own_and_in_its_record(trained):
+    assert yaml.safe_load((trained / "config.yaml").read_text())["train"]["recompute"] == "auto", "the settings are written once"
+    assert record.settings(trained).train.recompute == "no"
     kept = record.verify(trained)["plan"]
     assert kept["recompute"] == "no" and "with all activations kept the fullest step takes" in kept["why"]
     assert kept["planned_memory"]["activations"] > 0
@@ -144,8 +145,8 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
         patch.setattr(evaluate, "compare", compare)
         with pytest.raises(Problem, match="the first attempt ends here"):
             command.train(run, folder, Team())
-    assert record.settings(folder).train.recompute == "yes"
     again = record.settings(folder)
+    assert again.train.recompute == "yes"
     forked.finish(forked.start(again, folder), folder)
     assert record.settings(folder).train.recompute == "yes"
     assert [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"] == [1, 2, 3, 4]

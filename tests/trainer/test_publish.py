@@ -58,7 +58,7 @@ def run(tmp_path):
     return finished(tmp_path / RUN_ID)
 
 
-def put(run, hub, repository=None, private=True, token=TOKEN):
+def put(run, hub, repository="quickstart", private=True, token=TOKEN):
     said = []
     return publish(run, repository, private, hub.endpoint, token, said.append) | {"said": " ".join(said)}
 
@@ -270,7 +270,7 @@ def merged_run(folder):
 
 def test_a_merged_model_has_a_repository_and_a_true_card_of_its_own(tmp_path, hub):
     run = merged_run(tmp_path / RUN_ID)
-    result = publish(run, None, True, hub.endpoint, TOKEN, print, merged=True)
+    result = publish(run, "quickstart", True, hub.endpoint, TOKEN, print, merged=True)
     assert (result["repository"], result["merged"]["repository"]) == (NAME, f"{NAME}-merged")
     weights = {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
     wanted = {
@@ -300,7 +300,7 @@ def test_the_adapter_alone_is_published_without_the_merged_model_at_hand(tmp_pat
 
 def test_a_run_without_a_merged_model_says_so_before_anything_is_uploaded(run, hub):
     with pytest.raises(Problem, match="has no merged model") as caught:
-        publish(run, None, True, hub.endpoint, TOKEN, print, merged=True)
+        publish(run, "quickstart", True, hub.endpoint, TOKEN, print, merged=True)
     assert "publish.merged=true" in caught.value.hint and not hub.client.repo_exists(NAME)
 
 

@@ -245,7 +245,7 @@ def test_a_sealed_run_is_never_trained_again(run, settings_for, volume):
 
 
 def start(folder, **kwargs):
-    words = [sys.executable, "-m", "trainer", "--config-dir", str(folder), "--config-name", "config"]
+    words = [sys.executable, "-m", "trainer", "run", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
 
