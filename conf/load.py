@@ -58,13 +58,18 @@ def load(given: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> s
     """
     composed = _compose(_defaults(given, local), given)
     _register(composed, fetch)
+    _read_template(composed)
     return _typed(schema.Run, composed)
 
 
 def recipe(composed: DictConfig) -> schema.Recipe:
-    """The trainer's part of a composed or saved configuration, checked."""
-    kept = {key: value for key, value in composed.items_ex(resolve=False) if key not in ("cloud", "box", "cost", "hydra")}
-    return _typed(schema.Recipe, OmegaConf.create(kept))
+    """The trainer's part of a composed configuration, checked."""
+    _read_template(composed)
+    return _typed(schema.Recipe, _of_trainer(composed))
+
+
+def _of_trainer(whole: DictConfig) -> DictConfig:
+    return OmegaConf.create({key: value for key, value in whole.items_ex(resolve=False) if key not in ("cloud", "box", "cost", "hydra")})
 
 
 def dump(run: schema.Recipe) -> str:
@@ -79,7 +84,7 @@ def read(text: bytes | str, name: str = "config.yaml of the run") -> schema.Run:
 
 def saved(text: bytes | str, name: str) -> schema.Recipe:
     """The trainer's part of them."""
-    return recipe(OmegaConf.create(values(text, name)))
+    return _typed(schema.Recipe, _of_trainer(OmegaConf.create(values(text, name))))
 
 
 def values(text: bytes | str, name: str = "config.yaml of the run") -> dict:
@@ -282,7 +287,6 @@ def _known(composed: DictConfig) -> dict:
 def _typed(kind: type, composed: DictConfig):
     """`composed` as a `kind`, or a Problem with the path of the setting that cannot be."""
     _read_named(composed)
-    _read_template(composed)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), composed)
         return OmegaConf.to_object(merged)

@@ -107,6 +107,14 @@ def test_the_saved_file_is_data_and_the_trainer_needs_nothing_else():
     assert not load.FORMER.keys() & yaml.safe_load(load.dump(run)).keys()
 
 
+def test_a_saved_template_is_text_and_names_no_file(tmp_path):
+    """A planted run could have named the token's file, and had it published as a template."""
+    (tmp_path / "secret").write_text("hf_token")
+    text = load.dump(loaded()).replace("chat_template: null", f"chat_template: {tmp_path}/secret")
+    for made in (load.read(text), load.saved(text, "config.yaml")):
+        assert made.data.chat_template == f"{tmp_path}/secret"
+
+
 def test_what_runs_before_carry_for_hydra_is_known_and_nothing_else_of_hydra_is():
     run = loaded()
     former = yaml.safe_dump(load.FORMER) + load.dump(run)
