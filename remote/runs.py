@@ -258,7 +258,7 @@ def holder(store: Store, run_id: str) -> str | None:
 
 
 def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, instance_id: str, named: str | None = None) -> dict:
-    """Put the data into S3 by its hash; go on with the caller's unfinished run of these settings, or make a new one."""
+    """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
     store.check()
     found = listing(store)
