@@ -27,7 +27,7 @@ def test_without_a_twin_every_verb_names_the_command_that_starts_it(tmp_path, ve
         ("deploy", "there is no box", "`inv up`"),
         ("train", "there is no box", "`inv up`"),
         ("down", "there is no box", "`inv up`"),
-        ("logs", "there is no run yet", "`inv train`"),
+        ("logs", "there is no run of yours", "`inv train`"),
         ("publish", "there is no finished smoke run", "`inv train`"),
         ("report", "there is no finished smoke run", "`inv train`"),
     ],

@@ -69,7 +69,7 @@ def test_a_rotated_token_replaces_the_old_one_when_it_is_old_enough(box):
     os.utime(box.state / "hub-token", (0, 0))
     box("rotate_token")
     assert (box.state / "hub-token").read_text() == NEXT + "\n"
-    assert (box.state / "hub-tokens").read_text() == f"{TOKEN}\n{NEXT}\n"
+    assert set((box.state / "hub-tokens").read_text().split()) == secret.forms(TOKEN) | secret.forms(NEXT)
 
 
 def test_a_secret_that_cannot_be_read_again_leaves_the_token_at_hand(box):
