@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,8 +59,10 @@ class Mischief:
         found = self.boxes.agent_processes(instance)
         processes.send(found, signal.SIGSTOP)  # else its core would begin another worker
         processes.send(found, signal.SIGKILL)
-        self.boxes.agents[instance].send_signal(signal.SIGCONT)  # nsenter stops together with whom it waits for
-        self.boxes.agents[instance].wait()
+        while self.boxes.agents[instance].poll() is None:
+            # nsenter stops itself as soon as it sees that whom it waits for is stopped, which may be after this signal.
+            self.boxes.agents[instance].send_signal(signal.SIGCONT)
+            time.sleep(0.02)
 
     def do_agent_restarts(self, instance: str) -> None:
         """the agent's processes are killed and started again; scripts run on"""

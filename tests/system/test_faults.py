@@ -242,6 +242,7 @@ def test_an_agent_that_hangs_answers_nothing(box):
 
 def test_a_dead_box_runs_nothing_and_ec2_calls_it_running(box):
     first = box.box
+    world.fault(box.state, "agent-hangs")
     world.fault(box.state, "box-dead")
     assert not life.alive(first) and box.instance_state() == "running"
     box.client("ec2").stop_instances(InstanceIds=[box.instance])
@@ -255,6 +256,7 @@ def test_what_a_killed_world_leaves_is_taken_away_and_a_living_world_stays(box, 
     killed.inv("twin.start", "up")
     left = killed.box
     os.kill(world.status(killed.state)["pid"], 9)
+    box.until(lambda: not world.status(killed.state))
     assert life.alive(left) and [back for back in loops.attached().values() if back.startswith(str(killed.state))]
     world.reap()
     assert not life.alive(left)

@@ -50,6 +50,10 @@ def kill(box: Path) -> None:
     """As when the power goes."""
     if alive(box):
         first = psutil.Process(json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"])
+        # A namespace ends when each of its processes has been waited for, which a stopped nsenter outside does not do.
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [])[:2] == ["nsenter", f"--target={first.pid}"]:
+                processes.send([process], signal.SIGKILL)
         first.kill()  # and with it whatever else is in its namespace
         first.wait()
 
