@@ -1,8 +1,12 @@
 """An account for the tests of remote/: the emulated one, reached through the real protocols."""
 
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import botocore.endpoint
+import botocore.waiter
 import loaded
 import pytest
 
@@ -54,3 +58,11 @@ def settings(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def no_colour(monkeypatch):
     monkeypatch.setitem(os.environ, "NO_COLOR", "1")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Between two tries boto3 waits a twentieth of its time: as often, and the emulator is as far."""
+    hasty = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: time.sleep(seconds / 20)})
+    for module in (botocore.endpoint, botocore.waiter):
+        monkeypatch.setattr(module, "time", hasty)

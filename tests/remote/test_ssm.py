@@ -185,6 +185,8 @@ def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_sta
     """Last in this file: the box is stopped and started."""
     world.fault(state, "agent-dies", instance=mine)
     left = Ssm(aws, mine)._send(BASH + 'touch "$BOX_ROOT/root/left"', 60, "left")
+    while left not in {command["CommandId"] for command in aws.client("ssm").list_commands(InstanceId=mine)["Commands"]}:
+        time.sleep(0.2)  # the list is late, but not as late as a box of EC2's is off
     box.stop(aws, mine)
     run = load.load(["cloud=twin", "box.name=told"], local=Path("none"))
     assert box.ensure(aws, run.box)["changed"] == "started"
