@@ -464,6 +464,7 @@ MENDED += [no_versions, no_encryption, plain_connections, moving_tags, no_scan, 
 
 
 @pytest.mark.parametrize("broken", MENDED)
+@pytest.mark.slow
 def test_what_the_command_says_mends_it(here, broken):
     with broken(here) as overrides:
         ((check, found),) = examined(*overrides).items()

@@ -144,6 +144,7 @@ def refused(done, action: str) -> bool:
 
 
 @pytest.mark.parametrize("action", ["iam:PassRole", "s3:PutObject", "scheduler:CreateSchedule", "ssm:SendCommand"])
+@pytest.mark.slow
 def test_without_one_line_of_the_laptops_the_chain_fails_with_a_sentence(laptop, action):
     world.enforce(laptop.state, [without("laptop", action)])
     done = laptop.inv("up", ok=False)
@@ -152,6 +153,7 @@ def test_without_one_line_of_the_laptops_the_chain_fails_with_a_sentence(laptop,
 
 
 @pytest.mark.parametrize(("action", "verb"), [("ecr:GetAuthorizationToken", "deploy"), ("secretsmanager:GetSecretValue", "train")])
+@pytest.mark.slow
 def test_without_one_line_of_the_boxs_the_chain_fails_with_a_sentence(laptop, action, verb):
     stand_in_trainer.register(laptop.state)
     laptop.inv("up", *(["deploy"] if verb == "train" else []))
@@ -164,6 +166,7 @@ def test_without_one_line_of_the_boxs_the_chain_fails_with_a_sentence(laptop, ac
 
 
 @pytest.mark.parametrize("action", ["cloudformation:CreateChangeSet", "iam:CreateRole", "ssm:PutParameter", "logs:GetDataProtectionPolicy"])
+@pytest.mark.slow
 def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(empty, action):
     world.enforce(empty.state, [POLICIES["laptop"], without("setup", action)])
     done = empty.inv("init", "--yes", overrides=GIVEN, ok=False)

@@ -122,6 +122,7 @@ def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
     assert f"going on after step {step} of 60" in box.inv("logs", "--run", run_id).stdout
 
 
+@pytest.mark.slow
 def test_the_twins_end_leaves_no_process(box):
     before = [box.state / "boxes" / name / "root" for name in os.listdir(box.state / "boxes")]
     assert before

@@ -14,6 +14,8 @@ from test_recovery import run_ids, state, trainers, wait_until
 from conf import grid
 from conf.problem import Problem
 
+pytestmark = pytest.mark.slow  # chains of several runs
+
 GRID = ("train.steps=4,8,3", "train.save_every=2")
 
 
@@ -46,7 +48,6 @@ def test_a_rehearsal_prints_every_job_and_touches_nothing(box):
     assert asked() == before and run_ids(box) == []
 
 
-@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_missing(box):
     first = box.inv("sweep", overrides=GRID, ok=False)
     assert first.returncode == 1 and "Traceback" not in first.stderr
@@ -74,7 +75,6 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert sent == [], "a finished sweep needs no box"
 
 
-@pytest.mark.slow
 def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_add_to_it(box):
     stand_in_trainer.register(box.state, step_seconds=0, crash_at=5)
     box.inv("up", "deploy")
@@ -106,7 +106,6 @@ def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_ad
     assert trained(box) == before + 1 and begun() == [f"drawn.{number}" for number in range(4)]
 
 
-@pytest.mark.slow
 def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_and_goes_on_later(box):
     stand_in_trainer.register(box.state, step_seconds=0.05, hold_at=3)
     box.inv("up", "deploy")

@@ -15,6 +15,8 @@ from remote import image, plan
 from remote.ssm import Ssm
 from twin import processes, world
 
+pytestmark = pytest.mark.slow  # each builds an image
+
 DOCKERFILE = """\
 ARG BASE=scratch
 FROM ${BASE} AS packages

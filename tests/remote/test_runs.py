@@ -162,6 +162,7 @@ def test_runs_that_are_not_there_or_not_finished_are_named(aws, store, settings)
         runs.sealed(aws, settings(), "nope")
 
 
+@pytest.mark.slow
 def test_a_listing_of_more_than_a_thousand_objects_is_whole(aws, store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: store.put(f"runs/20260101-000000-x-0000/log/{number:012d}", b"x"), range(1003)))

@@ -13,6 +13,8 @@ from remote.search import Search
 from remote.store import Store
 from twin import world
 
+pytestmark = pytest.mark.slow  # each waits for what Optuna draws
+
 WORDS = ["train.lr=tag(log,interval(1e-5,1e-3))", "lora.r=8,16,32"]
 
 

@@ -39,6 +39,7 @@ def test_the_rows_of_the_run_give_the_scores_of_the_run(trained, tmp_path):
     assert digest(trained / "manifest.json") == before and record.verify(trained), "a sealed run was written"
 
 
+@pytest.mark.slow
 def test_rows_that_were_trained_on_are_called_that(trained, tmp_path):
     found, _ = examine.examine(trained, ROOT / "data/smoke_train.jsonl", "smoke_train")
     assert found["trained_on"] is True and found["rows"] == 32

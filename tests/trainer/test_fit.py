@@ -123,6 +123,7 @@ def test_what_the_trainer_decides_for_auto_is_in_a_file_of_its_own_and_in_its_re
     assert kept["planned_memory"]["activations"] > 0
 
 
+@pytest.mark.slow
 def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_finds(settings_for, tmp_path, monkeypatch):
     run = settings_for(tmp_path / "runs", "quant=none", "train.trackers=[]")
     folder = forked.make(run, "decided")

@@ -72,6 +72,7 @@ def test_the_better_form_is_kept_and_a_tie_goes_to_what_was_trained():
     assert merge.forms_of(schema.Quantisation.none) == ("w16",)
 
 
+@pytest.mark.slow
 def test_the_run_holds_one_merged_model_and_the_scores_of_both(run):
     listed = record.verify(run)["files"]
     assert {"merged/model.safetensors", "merged/config.json", "merged/tokenizer.json"} <= set(listed)

@@ -12,6 +12,8 @@ from conf.paste import quoted
 from tests.trainer.test_sweep import Sweeps
 from trainer import leaderboard, record
 
+pytestmark = pytest.mark.slow  # a trainer for each trial
+
 SPACE = ("train.lr=tag(log,interval(1e-5,1e-3))", "train.steps=range(3,9)")
 
 
@@ -35,7 +37,6 @@ def drawn(sweeps: Sweeps, trials: int) -> list[list[str]]:
     return [space.words(one.values) for one in told]
 
 
-@pytest.mark.slow
 def test_a_search_goes_on_without_what_fails_and_more_trials_add_to_it(sweeps):
     code, said = sweeps.run("hydra.sweeper.n_trials=3", *SPACE, crash_at=6, step_seconds=0)
     assert code == 0, said
@@ -55,7 +56,6 @@ def test_a_search_goes_on_without_what_fails_and_more_trials_add_to_it(sweeps):
     assert swept(sweeps) == drawn(sweeps, 4)
 
 
-@pytest.mark.slow
 def test_ctrl_c_breaks_a_search_off_and_it_goes_on_with_the_very_same_trial(sweeps):
     words = ("hydra.sweeper.n_trials=2", *SPACE)
     process = sweeps.start(*words, step_seconds=0.3)
@@ -101,7 +101,6 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
         assert not list(sweeps.runs.glob("rank.*"))
 
 
-@pytest.mark.slow
 def test_the_real_trainer_is_searched(sweeps, tiny):
     few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]", f"model.id={quoted(tiny)}")
     words = ("hydra.sweeper.n_trials=2", *few, "train.lr=tag(log,interval(1e-4,1e-2))", "lora.r=2,4")

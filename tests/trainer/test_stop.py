@@ -205,6 +205,7 @@ def unbroken(settings_for, runs):
 
 
 @pytest.mark.parametrize("number", range(4))
+@pytest.mark.slow
 def test_stopped_at_a_random_moment_no_step_is_lost_and_the_bytes_are_the_same(number, settings_for, runs, unbroken):
     """By the trainer's own entry, without a checkpoint but those of stops and of the best step."""
     expected, seconds = unbroken

@@ -16,6 +16,8 @@ from conf.paste import quoted
 from conf.problem import Problem
 from trainer import leaderboard, record, sweep
 
+pytestmark = pytest.mark.slow  # a trainer for each job
+
 # The command itself, with the trainer that learns nothing in the place of the one that takes ten seconds to start.
 DRIVER = """
 import runpy, sys
@@ -55,7 +57,6 @@ def sweeps(tmp_path):
     return Sweeps(tmp_path / "a volume")
 
 
-@pytest.mark.slow
 def test_a_job_that_fails_is_named_at_the_end_the_others_are_made_and_the_same_name_goes_on(sweeps):
     words = ("train.steps=4,8,3",)
     code, said = sweeps.run(*words, crash_at=5, step_seconds=0)
@@ -127,7 +128,6 @@ def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
         first.communicate(timeout=900)
 
 
-@pytest.mark.slow
 def test_the_real_trainer_is_swept_and_the_leaderboard_ranks_its_scores(sweeps, tiny):
     few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]")
     words = (f"model.id={quoted(tiny)}", *few, "data.max_length=50,700")

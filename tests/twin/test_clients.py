@@ -16,6 +16,7 @@ def aws(cloud, *words) -> dict | str:
     return json.loads(found.stdout) if found.stdout.startswith("{") else found.stdout
 
 
+@pytest.mark.slow
 def test_aws_cli_sees_the_box_its_commands_and_the_bucket(box):
     command = box.ended(box.send("echo hello"))["CommandId"]
     reservations = aws(box.cloud, "ec2", "describe-instances")["Reservations"]
