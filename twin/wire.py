@@ -98,12 +98,15 @@ class Refusal(Exception):
             headers = {"x-amzn-ErrorType": self.code}
             return answer({"__type": self.code, "message": self.message, "Message": self.message}, self.status, headers)
         error = f"<Code>{escape(self.code)}</Code><Message>{escape(self.message)}</Message>"
+        headers = {}
         text = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>twin</RequestID></Response>"
         if request.service == "s3":
             text = f"<Error>{error}<RequestId>twin</RequestId></Error>"
+            # Clients find a bucket's region in a denial, too: botocore's S3RegionRedirectorv2.get_bucket_region.
+            headers["x-amz-bucket-region"] = request.region
         elif request.service in QUERY:
             text = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>twin</RequestId></ErrorResponse>"
-        return Response(text, self.status, content_type="text/xml")
+        return Response(text, self.status, headers=headers, content_type="text/xml")
 
 
 def answer(content: dict, status: int = 200, headers: dict | None = None) -> Response:

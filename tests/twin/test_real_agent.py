@@ -25,7 +25,10 @@ grep -q '"Endpoint": "http://127.0.0.1:' /etc/amazon/ssm/amazon-ssm-agent.json
 [ "$0 $(command -v ssm-document-worker)" = "/usr/bin/amazon-ssm-agent /usr/bin/ssm-document-worker" ]
 at=$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest
 token=$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$at/api/token")
-instance=$(curl -sf -H "X-aws-ec2-metadata-token: $token" "$at/meta-data/instance-id")
+ask() {{ curl -sf -H "X-aws-ec2-metadata-token: $token" "$at/meta-data/$1"; }}
+instance=$(ask instance-id)
+role=$(ask iam/security-credentials/)
+export TWIN_AGENT_KEY=$(ask "iam/security-credentials/$role" | grep -o '"AccessKeyId": *"[^"]*"' | cut -d '"' -f 4)
 exec {sys.executable} -E -s -S '{OWN}' "$instance"
 """
 
@@ -99,9 +102,14 @@ def asked(way, url: str, body: bytes | None = None, method: str = "GET", **heade
     return opener.open(request, timeout=30)
 
 
+def signed(cloud, service: str) -> str:
+    scope = f"{world.running(cloud.state)['keys']['owner']}/20260101/us-east-1/{service}/aws4_request"
+    return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"
+
+
 def test_awss_own_names_lead_to_the_world(way, cloud):
-    scope = "AWS4-HMAC-SHA256 Credential=owner/20260101/us-east-1/logs/aws4_request, SignedHeaders=host, Signature=none"
-    headers = {"Authorization": scope, "X-Amz-Target": "Logs_20140328.CreateLogGroup", "Content-Type": "application/x-amz-json-1.1"}
+    headers = {"X-Amz-Target": "Logs_20140328.CreateLogGroup", "Content-Type": "application/x-amz-json-1.1"}
+    headers["Authorization"] = signed(cloud, "logs")
     with asked(way, "https://logs.us-east-1.amazonaws.com/", b'{"logGroupName": "/by/name"}', "POST", **headers) as answer:
         assert answer.status == 200
     assert cloud.logs.describe_log_groups(logGroupNamePrefix="/by/name")["logGroups"]
@@ -111,7 +119,7 @@ def test_awss_own_names_lead_to_the_world(way, cloud):
     "host", ["https://things.s3.us-east-1.amazonaws.com", "http://things.s3.amazonaws.com", "http://things.127.0.0.1:1"]
 )
 def test_a_bucket_in_a_hosts_name_is_that_bucket(way, cloud, host):
-    scope = "AWS4-HMAC-SHA256 Credential=owner/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=none"
+    scope = signed(cloud, "s3")
     with asked(way, f"{host}/by/name", b"content", "PUT", **{"Authorization": scope, "Content-Type": "text/plain"}) as answer:
         assert answer.status == 200
     assert cloud.s3.get_object(Bucket="things", Key="by/name")["Body"].read() == b"content"
@@ -121,8 +129,9 @@ def test_a_bucket_in_a_hosts_name_is_that_bucket(way, cloud, host):
 
 def test_a_buckets_region_is_told_to_whom_asks_for_it_by_name(way):
     """As the agent does before it uploads (s3util.go), without a signature."""
-    with asked(way, "http://things.s3.us-east-1.amazonaws.com", None, "HEAD") as answer:
-        assert answer.headers["x-amz-bucket-region"] == "us-east-1"
+    with pytest.raises(urllib.error.HTTPError, match="403") as denied:
+        asked(way, "http://things.s3.us-east-1.amazonaws.com", None, "HEAD")
+    assert denied.value.headers["x-amz-bucket-region"] == "us-east-1"
 
 
 def test_another_name_is_not_spoken_for(way):
