@@ -142,6 +142,8 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     seconds = sum(made.seconds.values())
     lines = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
     lines += [*words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), _packing(seen.verdict, run.train.pack_tokens)]
+    stop = seen.prompt.tokenizer.decode([seen.prompt.stop])
+    lines.append(f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1")
     return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
 
 

@@ -7,6 +7,7 @@ concatenated, so no token straddles the border where the loss begins, and the pr
 import json
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from conf.problem import Problem
 from conf.schema import Data, Learn, TooLong
@@ -58,6 +59,7 @@ class Prompt:
     def __init__(self, tokenizer, stops: list[int], data: Data | None = None):
         template.settle(tokenizer, data)
         self.tokenizer = tokenizer
+        self.spaced = tokenizer("\nb", add_special_tokens=False)["input_ids"][-1:] != tokenizer("b", add_special_tokens=False)["input_ids"]
         self.stop = _stop(tokenizer, stops)
         self.stops = sorted({self.stop, *stops})
         self._ends = {tokenizer.convert_ids_to_tokens(stop): stop for stop in self.stops}
@@ -77,7 +79,7 @@ class Prompt:
 
     def tokens(self, messages: list[Turn], tools: list[dict] | None = None) -> list[int]:
         mine = self.controls.as_text if self.split else lambda value: value
-        return self.encode(self.text(mine(messages), mine(tools)))
+        return self._encoded([self.text(mine(messages), mine(tools))])[0]
 
     def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
         (example,) = self._made([row], learn)
@@ -100,7 +102,7 @@ class Prompt:
 
     def _batch(self, rows: list[Row], learn: Learn) -> list[Example]:
         written = [self._written(row, learn) for row in rows]
-        found = iter(self._encoded([text for each in written for text in (*(piece for piece, _ in each.pieces), each.said)]))
+        found = iter(self._together([[*(piece for piece, _ in each.pieces), each.said] for each in written]))
         made = []
         for row, each in zip(rows, written, strict=True):
             prompt, earlier = [], []
@@ -175,12 +177,31 @@ class Prompt:
         return len(before), end + len(text) * whole.startswith(text, end)
 
     def encode(self, text: str) -> list[int]:
-        """A piece of text in tokens, nothing put before or behind it."""
-        return self._encoded([text])[0]
+        """A text in tokens as it is tokenised within others: nothing is put before or behind it."""
+        if not self.spaced:
+            return self._encoded([text])[0]
+        return self._encoded(["\n" + text])[0][len(self._encoded(["\n"])[0]) :]
+
+    def _together(self, rows: list[list[str]]) -> list[list[int]]:
+        """The pieces of each row in tokens, row after row."""
+        if not self.spaced:
+            return self._encoded([piece for pieces in rows for piece in pieces])
+        return [tokens for pieces in rows for tokens in self._behind(pieces)]
+
+    def _behind(self, pieces: list[str]) -> list[list[int]]:
+        """Each piece as it is tokenised behind those before it; on its own it would begin with a space that nobody wrote."""
+        found, before = [], []
+        for piece, tokens in zip(pieces, self._encoded(list(accumulate(pieces))), strict=True):
+            found.append(tokens[len(before) :] if tokens[: len(before)] == before else self.encode(piece))
+            before = before + found[-1]
+        return found
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
         """Each text in tokens; what a mark parts is tokenised apart."""
         parts = [text.split(MARK) for text in texts]
+        if self.spaced and any(len(each) > 1 for each in parts):
+            firsts = self._encoded([first for first, *_ in parts])
+            return [sum(map(self.encode, rest), first) for first, (_, *rest) in zip(firsts, parts, strict=True)]
         found = iter(self.tokenizer([part for each in parts for part in each], add_special_tokens=False)["input_ids"])
         return [[token for _ in each for token in next(found)] for each in parts]
 
@@ -189,9 +210,11 @@ class Prompt:
         row = example.row
         if row.output is None or not self.tokenizer.is_fast or self.controls.pattern.search(row.completion):
             return {}
-        said = self._written(row, Learn.last_answer).said
-        places = self.tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        begins, found = said.index(row.completion), {}
+        written = self._written(row, Learn.last_answer)
+        before = written.pieces[0][0] if self.spaced else ""
+        places = self.tokenizer(before + written.said, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        places = places[len(example.prompt) * self.spaced :]
+        begins, found = len(before) + written.said.index(row.completion), {}
         for name, (start, end) in value_spans(row.completion).items():
             inside = [index for index, (first, last) in enumerate(places) if first < begins + end and last > begins + start]
             found[name] = range(inside[0], inside[-1] + 1)

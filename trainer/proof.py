@@ -36,12 +36,13 @@ class Proof:
     why: str  # in words
     differences: dict[str, float]  # relative: what was compared, and how far it was off
     seconds: float
+    serving: str = ""  # what was shown of prompt and stop token, in words
 
     @property
     def told(self) -> str:
         """The proof in a line."""
         figures = ", ".join(f"{what} {difference:.2g}" for what, difference in self.differences.items())
-        return f"{self.why} (relative differences: {figures})"
+        return f"{self.why} (relative differences: {figures})" + f"; {self.serving}" * bool(self.serving)
 
     def applied(self, settings: Recipe) -> Recipe:
         """The settings to train with: without packs where they do not hold."""

@@ -29,6 +29,7 @@ from trainer import (
     prompt,
     proof,
     rows,
+    serving,
     tokens,
     trackers,
 )
@@ -66,7 +67,9 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
     tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
     record.event("progress", what="loading model", done=1, of=1)
-    proved = team.agree(proof.prove(tuned, order.examples, settings.train, verdict.why if verdict.outcome == "alone" else None))
+    served, seconds = serving.prove(tuned, base, template, order.examples)
+    proved = proof.prove(tuned, order.examples, settings.train, verdict.why if verdict.outcome == "alone" else None)
+    proved = team.agree(replace(proved, serving=served, seconds=proved.seconds + seconds))
     record.event("proof", **asdict(proved))
     print(f"proof: {proved.told}", flush=True)
     clock.lap("load")
