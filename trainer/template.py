@@ -24,7 +24,7 @@ from conf.problem import Problem
 from conf.schema import Data
 from data.rows import Row
 from data.turns import Turn
-from trainer import tokens
+from trainer import renderer
 
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"
 # Llama's templates take `date_string` or ask `strftime_now`: a prompt must be the same tomorrow.
@@ -64,7 +64,10 @@ def _with(template: str, options: dict) -> str:
     values += "".join(f"{{% set {name} = {value!r} %}}" for name, value in options.items() if name != "tools")
     if values in template:
         return template
-    known = tokens.reads(template)
+    try:
+        known = renderer.reads(template)
+    except TemplateError as error:
+        raise Problem(f"the chat template is no Jinja template: {error}", "give another: `data.chat_template=FILE.jinja`") from error
     for name in options:
         if name not in known:
             close = get_close_matches(name, known, n=1)
@@ -75,11 +78,11 @@ def _with(template: str, options: dict) -> str:
 
 def written(tokenizer, messages: list[Turn], tools: list[dict] | None = None, asked: bool = False, template: str | None = None) -> str:
     """The conversation as the template writes it; `asked` for an answer, it ends where the model begins."""
+    named = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    values = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": asked, **named}
     try:
-        return tokenizer.apply_chat_template(
-            messages, tools=tools or None, tokenize=False, add_generation_prompt=asked, chat_template=template
-        )
-    except (TemplateError, TypeError) as error:
+        return renderer.render(template or tokenizer.chat_template, values)
+    except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         what = f"the model's chat template refuses a prompt with the roles {roles}: {error}"
         hint = "put a system turn's text into the first user turn" if roles.startswith("system") and "tool" not in roles else OTHER_MODEL
@@ -171,6 +174,8 @@ def _sample(tokenizer, answered: bool, template: str | None = None) -> str:
     try:
         return written(tokenizer, turns if answered else turns[:1], asked=not answered, template=template)
     except Problem as error:
+        if error.__cause__ is None:  # it takes too much to render anything
+            raise
         what = f"the model's chat template does not render a question and its answer: {error.__cause__}"
         raise Problem(what, "choose another model: `model.id=owner/name`", "model_unavailable") from error
 

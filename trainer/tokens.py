@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from conf.problem import Problem
 
+LARGEST = 1 << 28  # bytes of a tokenizer.json: the largest that is known has a tenth of it
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -24,9 +25,14 @@ class Tokens:
     is_fast = True
 
     def __init__(self, folder: Path):
-        if not (folder / "tokenizer.json").is_file():
+        file = folder / "tokenizer.json"
+        if not file.is_file():
             raise Problem("the model has no tokenizer.json", "its tokens are counted where it is trained", "model_unavailable")
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if (size := file.stat().st_size) > LARGEST:
+            raise Problem(
+                f"the model's tokenizer.json has {size:,} bytes", f"none that is known has more than {LARGEST:,}", "model_unavailable"
+            )
+        self.tokenizer = Tokenizer.from_file(str(file))
         config = _json(folder / "tokenizer_config.json")
         for name in NAMED:
             token = config.get(name)
@@ -58,18 +64,9 @@ class Tokens:
     def added_tokens_decoder(self) -> dict:
         return self.tokenizer.get_added_tokens_decoder()
 
-    def apply_chat_template(
-        self,
-        messages: list[dict],
-        tokenize: bool,
-        add_generation_prompt: bool = False,
-        tools: list[dict] | None = None,
-        chat_template: str | None = None,
-    ) -> str:
-        named = {name: getattr(self, name) for name in NAMED if getattr(self, name)}
-        return _compiled(chat_template or self.chat_template).render(
-            messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **named
-        )
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in NAMED if getattr(self, name)}
 
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self.tokenizer.token_to_id(token)
@@ -85,13 +82,15 @@ class Generation(Extension):
         return nodes.Scope(parser.parse_statements(["name:endgeneration"], drop_needle=True), lineno=line)
 
 
-def reads(template: str) -> set[str]:
-    """The names that a template reads and that somebody may give it."""
-    try:
-        found = meta.find_undeclared_variables(_world().parse(template))
-    except TemplateError as error:
-        raise Problem(f"the chat template is no Jinja template: {error}", "give another: `data.chat_template=FILE.jinja`") from error
-    return found - {*NAMED, "messages", "add_generation_prompt", "raise_exception", "strftime_now", "range", "namespace"}
+def rendered(template: str, values: dict) -> str:
+    """What a template makes of values. It may take any time and memory: `renderer` asks for it where both have an end."""
+    return _compiled(template).render(**values)
+
+
+def read(template: str) -> list[str]:
+    """The names that a template reads and that somebody may give it; the same holds."""
+    found = meta.find_undeclared_variables(_world().parse(template))
+    return sorted(found - {*NAMED, "messages", "add_generation_prompt", "raise_exception", "strftime_now", "range", "namespace"})
 
 
 @cache  # compiling takes a hundred times as long as rendering a row
@@ -119,7 +118,12 @@ def _by_name(template: str | list[dict] | None) -> str | dict[str, str] | None:
 
 
 def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise Problem(
+            f"the model's {path.name} cannot be read ({error})", "choose another: `model.id=owner/name`", "model_unavailable"
+        ) from error
 
 
 def _raise(message: str) -> None:
