@@ -263,12 +263,12 @@ def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
 
 def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) -> dict:
     """Carry out a plan, part by part; everything that was found out on the way. It stops at the first part that fails."""
-    facts: dict = {}
+    facts, answered = {}, set()
     try:
         for part in plan:
             if part.when is None or facts[part.when.name] == "yes":
                 _renew(aws, facts)
-                _perform(part, facts, aws, transport)
+                _perform(part, facts, answered, aws, transport)
     except BaseException:
         if "on" in facts:
             talk(_left_on(facts))
@@ -300,17 +300,27 @@ def _renew(aws: Aws, facts: dict) -> None:
         lock.renew(aws, facts["lock"])
 
 
-def _perform(part: Call | Step, facts: dict, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
+def _perform(part: Call | Step, facts: dict, answered: set[str], aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
     started = time.monotonic()
     if isinstance(part, Call):
         facts |= part.action(aws, **filled(part.settings, facts))
     else:
-        facts |= _run(part, facts, transport(aws, facts["instance_id"]))
+        _believe(part, _run(part, facts, transport(aws, facts["instance_id"])), facts, answered)
         while part.again and facts[part.again.name] == "yes":
             _renew(aws, facts)
-            facts |= _run(part, facts, transport(aws, facts["instance_id"]))
+            _believe(part, _run(part, facts, transport(aws, facts["instance_id"])), facts, answered)
     if part.said:
         talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
+
+
+def _believe(step: Step, found: dict, facts: dict, answered: set[str]) -> None:
+    """Add what the box answers, but for another value of what this side has found out: which instance is stopped is not for it to say."""
+    for name, value in found.items():
+        if name in facts.keys() - answered - {"changed"} and facts[name] not in ("yes", "no", "", value):
+            what = f"{step.script}.sh answers {name}={value}, and it is {facts[name]}"
+            raise Problem(what, "`inv doctor` looks at the box; do not use one whose answers are not its scripts'", "crashed")
+    facts |= found
+    answered.update(found)
 
 
 def _run(step: Step, facts: dict, transport: Transport) -> dict:

@@ -1,4 +1,4 @@
-"""Two people of one stack, each held to our policy for a laptop: what one puts into the bucket is to the other data, and somebody else's."""
+"""Two people of one stack, each held to a laptop's policy: what one puts into the bucket is to the other data, and somebody else's."""
 
 import hashlib
 import json
@@ -66,7 +66,8 @@ def test_what_ann_has_made_is_hers_and_eve_is_told_whose_it_is(ann, eve):
     for verb in (["publish"], ["report"], ["logs"], ["predict", "a note"]):
         said = sentence(eve.inv(*verb, ok=False))
         assert "of yours called `smoke`" in said and f"`--run {run_id}` takes it" in said and ":assumed-role/ann/" in said, verb
-    assert f"run {run_id} is not yours: it belongs to arn:aws:sts::{world.ACCOUNT}:assumed-role/ann/" in eve.inv("logs", "--run", run_id).stderr
+    hers = f"run {run_id} is not yours: it belongs to arn:aws:sts::{world.ACCOUNT}:assumed-role/ann/"
+    assert hers in eve.inv("logs", "--run", run_id).stderr
     assert "not yours" not in ann.inv("report").stderr
 
 

@@ -109,3 +109,15 @@ def test_a_wrong_clock_is_called_a_wrong_clock():
     box = Recorder(Result(255, stderr="An error occurred (RequestTimeTooSkewed) when calling the GetObject operation: ...\n"))
     with pytest.raises(Problem, match="the box's clock is wrong.*\n\nhint: `inv down` and `inv up`"):
         plan.perform(two_steps(), NO_ACCOUNT, box)
+
+
+def test_the_box_adds_to_what_is_known_and_replaces_none_of_it():
+    """Its answer could have named the instance that the next part stops, or the run that is published."""
+    step = Step("stop", {"REGION": "r", "MOUNT_PATH": "/m", "FORCE": "no"})
+    for evil in ("instance_id=i-of-another", "image=evil@sha256:1", "lock=mine"):
+        box = Recorder(Result(0, f"@@ {evil}\n"))
+        with pytest.raises(Problem, match=r"stop\.sh answers .*, and it is"):
+            plan.perform([Call(found), Call(lambda aws: {"lock": {}}, said=False), step], NO_ACCOUNT, box)
+    box = Recorder(Result(0, "@@ image=reg/name@sha256:1\n@@ free_gb=3\n@@ changed=no\n"), Result(0, "@@ free_gb=2\n@@ changed=yes\n"))
+    facts = plan.perform([Call(found), step, step], NO_ACCOUNT, box)
+    assert (facts["free_gb"], facts["changed"]) == ("2", "yes")
