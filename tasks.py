@@ -290,6 +290,7 @@ def evaluate(c, split, run=None, scaffold=False):
 def doctor(c, json=False):
     """Look for every reason why the chain would fail, each with the command that mends it."""
     from conf.problem import Problem
+    from conf.visible import visible
     from remote import doctor as ward
 
     if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
@@ -303,7 +304,7 @@ def doctor(c, json=False):
         if not seen:  # AWS was not asked yet: it is the words behind `--`
             raise
         found = ward.unread(seen, problem)
-    print(ward.as_json(found) if json else ward.text(found))
+    print(ward.as_json(found) if json else visible(ward.text(found)))
     if not ward.fine(found):
         raise Exit(code=1)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from conf import schema
+from conf import schema, visible
 from conf.problem import Problem
 from remote import box, runs
 from remote.aws import Aws
@@ -67,6 +67,7 @@ def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -
 
 
 def _print(text: str) -> None:
+    shown = visible.visible if sys.stdout.isatty() else str  # what is not for a terminal stays as the model wrote it
     for line in text.split("\n"):  # not splitlines(): an answer may hold any character that it takes for a line's end
         if line:
-            print(json.loads(line)["output"])
+            print(shown(json.loads(line)["output"]))
