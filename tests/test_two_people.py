@@ -65,7 +65,7 @@ def test_what_ann_has_made_is_hers_and_eve_is_told_whose_it_is(ann, eve):
     (run_id,) = run_ids(ann.laptop)
     for verb in (["publish"], ["report"], ["logs"], ["predict", "a note"]):
         said = sentence(eve.inv(*verb, ok=False))
-        assert "of yours called `smoke`" in said and f"`--run {run_id}` takes it" in said and ":assumed-role/ann/" in said, verb
+        assert "of yours called `tiny`" in said and f"`--run {run_id}` takes it" in said and ":assumed-role/ann/" in said, verb
     hers = f"run {run_id} is not yours: it belongs to arn:aws:sts::{world.ACCOUNT}:assumed-role/ann/"
     assert hers in eve.inv("logs", "--run", run_id).stderr
     assert "not yours" not in ann.inv("report").stderr
@@ -75,7 +75,7 @@ def test_a_run_that_eve_plants_is_neither_anns_newest_nor_does_it_write_beside_i
     """C1 and H1: a newer, sealed run whose manifest names a place on the laptop."""
     (run_id,) = run_ids(ann.laptop)
     config = ann.laptop.object(f"{PREFIX}/{run_id}/config.yaml").decode()
-    planted = "20991231-235959-smoke-beef"
+    planted = "20991231-235959-tiny-beef"
     loot, body = tmp_path / "loot", b"#!/bin/sh\n"
     manifest = json.loads(ann.laptop.object(f"{PREFIX}/{run_id}/manifest.json"))
     named = {str(loot): {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}}
@@ -98,18 +98,20 @@ def test_settings_that_eve_has_written_are_never_carried_out_by_anns_box(ann, ev
     stand_in_trainer.register(ann.laptop.state, crash_at=2)
     ann.inv("deploy")
     ann.inv("train", ok=False, overrides=settings)
-    (run_id,) = [each for each in run_ids(ann.laptop) if state(ann.laptop, each)["phase"] == "failed"]
+    (run_id,) = phase_of(ann, "failed")
     config = ann.laptop.object(f"{PREFIX}/{run_id}/config.yaml")
     callback = f"hydra: {{callbacks: {{mine: {{_target_: builtins.open, _args_: ['{tmp_path}/ran', w]}}}}}}\n"
     eve.put(f"{run_id}/config.yaml", config + callback.encode())
-    eve.put("20991231-235959-smoke-0bad/config.yaml", b"[]")
+    eve.put("20991231-235959-tiny-0bad/config.yaml", b"[]")
     stand_in_trainer.register(ann.laptop.state)
     done = ann.inv("deploy", "train", overrides=settings)
     assert f"left out: run `{run_id}`" in done.stderr and "is more than data" in done.stderr
-    assert "left out: run `20991231-235959-smoke-0bad`" in done.stderr
-    (again,) = [each for each in run_ids(ann.laptop) if state(ann.laptop, each)["phase"] == "done" and "seed: 5" in config_of(ann, each)]
-    assert again != run_id and not (tmp_path / "ran").exists()
+    assert "left out: run `20991231-235959-tiny-0bad`" in done.stderr
+    again = phase_of(ann, "done")[-1]
+    assert "seed: 5" in ann.laptop.object(f"{PREFIX}/{again}/config.yaml").decode()
+    assert phase_of(ann, "failed") == [run_id] and not (tmp_path / "ran").exists()
 
 
-def config_of(person: Person, run_id: str) -> str:
-    return person.laptop.object(f"{PREFIX}/{run_id}/config.yaml").decode()
+def phase_of(person: Person, phase: str) -> list[str]:
+    known = [each for each in run_ids(person.laptop) if f"{PREFIX}/{each}/state.json" in person.laptop.objects()]
+    return [each for each in known if state(person.laptop, each)["phase"] == phase]

@@ -79,14 +79,15 @@ def learned(found, example):
         (SPACED, [], " A cat.<|im_end|>"),
     ],
 )
-def test_prompt_and_answer_are_what_the_template_writes_for_the_finished_conversation(made, template, words, answer):
-    found = made(template, *words)
+def test_prompt_and_answer_are_what_the_template_writes_for_the_finished_conversation(made, tiny, template, words, answer):
+    found, theirs = made(template, *words), AutoTokenizer.from_pretrained(tiny)
+    theirs.chat_template = found.tokenizer.chat_template
     example = found.example(ROW)
     assert learned(found, example) == [answer]
     chat = [*ROW.messages, {"role": "assistant", "content": ROW.completion}]
-    whole = found.tokenizer.apply_chat_template(chat, tokenize=False)
+    whole = theirs.apply_chat_template(chat, tokenize=False)
     assert whole.startswith(found.tokenizer.decode(example.prompt + example.completion))
-    asked = found.tokenizer.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True)
+    asked = theirs.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True)
     assert example.prompt == found.tokens(ROW.messages) == found.encode(asked), "what serving starts from"
     assert found.answer(example.completion) == (ROW.completion, True), "what is scored is the answer alone"
     assert example.row == ROW
