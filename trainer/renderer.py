@@ -55,6 +55,7 @@ class Child:
     """A process that renders, one conversation after the other."""
 
     process: subprocess.Popen
+    owner: int
 
     def ask(self, about: dict) -> dict | None:
         """Its answer; None where it has ended over it."""
@@ -70,18 +71,19 @@ class Child:
         return None
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        if self.owner == os.getpid():  # not a fork, which ends by itself
+            self.process.kill()
+            self.process.wait()
 
 
 @cache
-def _child(_owner: int) -> Child:
+def _child(owner: int) -> Child:
     """This process's own: a fork must not take the answers of whom it was forked from."""
     environment = {name: os.environ[name] for name in SEEN if name in os.environ}
     words = [sys.executable, "-m", "trainer.renderer"]
     # In a session of its own: Ctrl-C is for whom it works for.
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-    child = Child(process)
+    child = Child(process, owner)
     atexit.register(child.end)
     if process.stdout.readline() != READY:
         raise RuntimeError(f"{shlex.join(words)} did not start: its own words are above")

@@ -100,6 +100,13 @@ def test_it_ends_with_whom_it_works_for():
         assert not _is_renderer(int(done.stdout))
 
 
+def test_a_fork_has_one_of_its_own_and_ends_nobody_elses():
+    code = "import os, sys; from trainer import renderer; render = lambda: renderer.render('{{ x }}', {'x': os.getpid()}); render()\n"
+    code += "if not (pid := os.fork()): sys.exit(render() != str(os.getpid()))\n"
+    code += "sys.exit(os.waitpid(pid, 0)[1] or render() != str(os.getpid()) or renderer._child.cache_info().misses != 1)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def _is_renderer(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
