@@ -6,25 +6,31 @@
 An adapter trained on an NF4 base has learned to live with the errors of quantisation. `nf4` keeps them, `w16` has better weights
 under an adapter that was not made for them. Which of them answers better is no matter of opinion: both are read back from the
 disk and answer the held-out rows. Never is anything merged into 4-bit weights: that would round the adapter away.
+
+What is read back must expect what base and adapter expect in one row; else the run stops, its own scores written already.
 """
 
 import gc
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from bitsandbytes import functional
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf import schema
+from conf.problem import Problem
 from conf.schema import Quantisation, Recipe
-from trainer import evaluate, figures, model
+from trainer import evaluate, figures, model, proof
 from trainer.model import Base
 from trainer.prompt import Example, Prompt
 from trainer.record import Record
 
 SHARD = "4GB"  # of one file of weights
+SEEN = 64  # tokens of the row that the merged model is tried on
 
 
 def make(tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, folder: Path, record: Record) -> tuple:
@@ -35,10 +41,16 @@ def make(tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], 
     forms, answers = {}, {}
     for form in forms_of(settings.quant.kind):
         place = folder / f"merged-{form}"
-        build(form, base.revision, settings, folder / "adapter").save_pretrained(place, max_shard_size=SHARD)
+        whole = assembled(form, base.revision, settings, folder / "adapter")
+        expected = _logits(whole, examples[0])
+        merged(whole).save_pretrained(place, max_shard_size=SHARD)
         prompt.tokenizer.save_pretrained(place)
+        del whole
         _free()
-        answers[form] = _answers(place, base, prompt, examples, settings, record)
+        saved = AutoModelForCausalLM.from_pretrained(place, dtype="auto").to(model.device())
+        _same(form, _logits(saved, examples[0]), expected, saved.dtype)
+        answers[form] = _answers(saved, place.name, base, prompt, examples, settings, record)
+        del saved
         _free()
         forms[form] = evaluate.judged(answers[form], [example.row for example in examples], settings)
     chosen = best(forms)
@@ -62,11 +74,45 @@ def best(forms: dict[str, dict]) -> str:
 
 def build(form: str, revision: str | None, settings: Recipe, adapter: Path) -> PreTrainedModel:
     """The merged model in memory, in the precision that was scored."""
-    pinned = schema.Model(settings.model.id, revision or settings.model.revision, settings.model.note, settings.model.gated)
+    return merged(assembled(form, revision, settings, adapter))
+
+
+def assembled(form: str, revision: str | None, settings: Recipe, adapter: Path) -> PeftModel:
+    """The base of this form with the adapter on it."""
+    pinned = replace(settings.model, revision=revision or settings.model.revision)
     base = model.load(pinned, schema.Quant(Quantisation.none, False)).model
     if form == "nf4":
         round_trip(base, settings.quant.double)
-    return PeftModel.from_pretrained(base, adapter).merge_and_unload(safe_merge=True)
+    return PeftModel.from_pretrained(base, adapter).eval()
+
+
+def merged(whole: PeftModel) -> PreTrainedModel:
+    _untie(whole.get_base_model())
+    return whole.merge_and_unload(safe_merge=True)
+
+
+def _untie(base: PreTrainedModel) -> None:
+    """Give the head a weight of its own where it shares the embedding's and either has an adapter: both would get what one has learned."""
+    parts = (base.get_input_embeddings(), base.get_output_embeddings())
+    embedding, head = (part.get_base_layer() if isinstance(part, LoraLayer) else part for part in parts)
+    if any(isinstance(part, LoraLayer) for part in parts) and head.weight is embedding.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        for config in (base.config, base.config.get_text_config()):
+            config.tie_word_embeddings = False
+        print("merged: the head gets weights of its own, as the adapter changes only one of the two that share them", flush=True)
+
+
+@torch.inference_mode()
+def _logits(whole: torch.nn.Module, example: Example) -> torch.Tensor:
+    tokens = torch.tensor([(example.prompt + example.completion)[-SEEN:]], device=next(whole.parameters()).device)
+    return whole.eval()(input_ids=tokens).logits.float().cpu()
+
+
+def _same(form: str, found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    difference = ((found - expected).norm() / expected.norm()).item()
+    if not difference <= proof.ROUNDING.get(dtype, 0.15):
+        what = f"the merged model ({form}) expects other tokens than base and adapter: its logits are {difference:.2g} off, relatively"
+        raise Problem(what, "publish the adapter alone: `publish.merged=false`", "crashed")
 
 
 @torch.no_grad()
@@ -78,12 +124,13 @@ def round_trip(base: PreTrainedModel, double: bool) -> None:
             module.weight.copy_(functional.dequantize_4bit(stored, state))
 
 
-def _answers(place: Path, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record) -> list[evaluate.Answer]:
-    """What the saved model answers, read back from the disk."""
-    saved = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **model.OURS).to(model.device())
+def _answers(
+    saved: PreTrainedModel, name: str, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record
+) -> list[evaluate.Answer]:
+    """What the model answers that was read back from the disk."""
     read = Base(saved, prompt.tokenizer, base.revision, prompt.stops, base.precision, base.attention)
     model.greedy(read, prompt.stops)
-    return evaluate.generate(saved, prompt, examples, settings, record, f"scoring {place.name}")
+    return evaluate.generate(saved, prompt, examples, settings, record, f"scoring {name}")
 
 
 def _free() -> None:

@@ -94,25 +94,22 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.phase("evaluating")
     evaluate.reload(tuned, folder / "adapter")
     scores, answers = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    learned = [row for table in training for row in table.rows]
+    told = {
+        "split": "validation",
+        "step": progress.best_step,
+        "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
+        "instruction": rows.instruction(learned),
+        "opening": rows.opening(learned),
+        "tools": rows.tools(learned),
+    }
+    record.metrics(scores | told | {"seconds": clock.seconds})  # merging takes memory and disk: what is known is written before
+    record.predictions(answers)
     if settings.publish.merged:
         scores["merged"], texts = merge.make(tuned, base, template, scored, settings, folder, record)
-        answers = [row | {"merged": text} for row, text in zip(answers, texts, strict=True)]
-    record.predictions(answers)
+        record.predictions([row | {"merged": text} for row, text in zip(answers, texts, strict=True)])
     clock.lap("evaluate")
-
-    learned = [row for table in training for row in table.rows]
-    record.metrics(
-        scores
-        | {
-            "split": "validation",
-            "step": progress.best_step,
-            "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
-            "instruction": rows.instruction(learned),
-            "opening": rows.opening(learned),
-            "tools": rows.tools(learned),
-            "seconds": clock.seconds,
-        }
-    )
+    record.metrics(scores | told | {"seconds": clock.seconds})
     record.seal(
         settings,
         {

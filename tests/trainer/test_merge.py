@@ -1,6 +1,7 @@
 """A merged model is what was trained, in one piece; both ways to merge are scored, and the one that scores better is kept."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from bitsandbytes import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conf import load, schema
+from conf.paste import quoted
 from conf.problem import Problem
 from trainer import __main__ as command
-from trainer import card, figures, finished, merge, record
+from trainer import card, figures, finished, merge, model, record
 from trainer.files import lines
 
 
@@ -109,3 +111,71 @@ def test_the_adapter_of_the_run_is_still_that_of_training(run):
 def test_gguf_is_refused_with_the_way_to_it():
     with pytest.raises(Problem, match=r"publish.gguf cannot be true[\s\S]*convert_hf_to_gguf.py"):
         load.load(["cloud=twin", "publish.gguf=true"])
+
+
+TOUCHED = [  # what an adapter may change of the embeddings and the head, which many small models share
+    (["q_proj", "embed_tokens"], {}),
+    (["q_proj", "lm_head"], {}),
+    (["q_proj", "embed_tokens", "lm_head"], {}),
+    (["q_proj", "embed_tokens"], {"ensure_weight_tying": True}),
+    ("all-linear", {"modules_to_save": ["lm_head"]}),
+    ("all-linear", {"modules_to_save": ["embed_tokens", "lm_head"]}),
+    ("all-linear", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+    ("all-linear", {"trainable_token_indices": [1, 5]}),
+    ("all-linear", {"trainable_token_indices": {"embed_tokens": [1, 5]}}),
+]
+
+
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def folder(request, tiny, tmp_path) -> Path:
+    """The tiny model, its head the embedding or one of its own."""
+    made = AutoModelForCausalLM.from_pretrained(tiny)
+    if not request.param:
+        made.config.tie_word_embeddings = False
+        made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.flip(0).clone())
+    shutil.copytree(tiny, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    made.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(("targets", "options"), TOUCHED)
+def test_the_exported_and_the_merged_model_are_the_trained_one_whatever_the_adapter_changes(
+    targets, options, folder, settings_for, tmp_path
+):
+    settings = settings_for(tmp_path / "runs", f"model.id={quoted(folder)}", "quant=none")
+    base = model.load(settings.model, settings.quant)
+    try:
+        tuned = model.adapt(base, schema.Lora(8, 16, 0.0, targets, options), recompute=False).eval()
+    except Problem as problem:
+        pytest.skip(f"refused: {problem.what}")
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in (each for each in tuned.parameters() if each.requires_grad):
+            weight.add_(torch.randn(weight.shape, generator=draw) * 0.05)
+    tokens = torch.tensor([[1, 50, 200, 33, 7, 90]])
+    wanted = logits(tuned, tokens)
+    model.save(tuned, base, settings.model, tmp_path / "adapter")
+    whole = merge.assembled("w16", None, settings, tmp_path / "adapter")
+    torch.testing.assert_close(logits(whole, tokens), wanted, rtol=1e-4, atol=1e-4)
+    merge.merged(whole).save_pretrained(tmp_path / "merged")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
+    torch.testing.assert_close(logits(saved, tokens), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_merged_model_that_is_not_the_trained_one_stops_the_run_its_scores_written(settings_for, tmp_path, monkeypatch):
+    """As tied embeddings were merged: the file is not what was scored."""
+    settings = settings_for(tmp_path / "runs", "publish.merged=true", "quant=none", "train.steps=1", "data.eval_rows=2")
+    settings.run_id, own = "wrong", merge.merged
+
+    def wrong(whole):
+        made = own(whole)
+        made.lm_head.weight.data.mul_(1.5)
+        return made
+
+    monkeypatch.setattr(merge, "merged", wrong)
+    folder = tmp_path / "runs/wrong"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(load.dump(settings))
+    with pytest.raises(Problem, match=r"the merged model \(w16\) expects other tokens than base and adapter"):
+        command.train(settings, folder)
+    assert json.loads((folder / "metrics.json").read_text())["tuned"], "what was scored is not lost"
