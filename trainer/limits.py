@@ -19,6 +19,7 @@ def check(folder: Path, training: list[Example], scored: list[Example], data: Da
         _within_vocabulary(size, [*training, *scored])
     if context := _context(config):
         _within_context(context, [*training, *scored])
+        _never_stretched(config, [*training, *scored], scored, data.max_new_tokens)
         if not any(key.startswith("rope") or key == "rotary_dim" for key in config):  # a table of positions, which ends
             _room_for_answers(context, scored, data.max_new_tokens)
 
@@ -48,6 +49,19 @@ def _within_context(context: int, examples: list[Example]) -> None:
         what = f"row {long.row.id} has {len(long)} tokens, and the model reads at most {context}"
         hint = f"leave such rows out: `data.max_length={context} data.too_long=drop`; or train a model that reads more"
         raise Problem(what, hint, "bad_data")
+
+
+def _never_stretched(config: dict, examples: list[Example], scored: list[Example], answer: int) -> None:
+    """Positions that are stretched for a long row stay so for the next ones, which then are not what they are alone (transformers 5)."""
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not any("dynamic" in (one.get("rope_type"), one.get("type")) for one in (scaling, *scaling.values()) if isinstance(one, dict)):
+        return
+    original = scaling.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    longest = max([*map(len, examples), *(len(example.prompt) + answer for example in scored)])
+    if longest > original:
+        what = f"a row and its answer come to {longest} tokens; past {original} this model stretches positions by the longest row before"
+        room = max(original - answer, 1)
+        raise Problem(f"{what}, so no row is what it is alone", f"keep within: `data.max_length={room} data.too_long=drop`", "bad_data")
 
 
 def _room_for_answers(context: int, scored: list[Example], answer: int) -> None:

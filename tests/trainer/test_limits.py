@@ -86,6 +86,23 @@ def test_answers_past_a_table_of_positions_are_refused(tmp_path, answer, fits):
     limits.check(tmp_path, [example], [example], load.load(["cloud=twin", command]).data)
 
 
+@pytest.mark.parametrize(
+    "scaling", [{"rope_scaling": {"type": "dynamic", "factor": 4.0}}, {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}]
+)
+def test_positions_that_a_longer_row_has_stretched_are_never_met(scaling, tmp_path):
+    from data.rows import normalise
+    from trainer.prompt import Example
+
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 10, "max_position_embeddings": 60} | scaling))
+    data = load.load(["cloud=twin", "data.max_new_tokens=20"]).data
+    short, long = Example(normalise(ROW, "f:1"), [1] * 4, [2] * 3), Example(normalise(ROW, "f:2"), [1] * 50, [2] * 20)
+    limits.check(tmp_path, [short], [short], data)
+    for training, scored in (([long], [short]), ([short], [Example(short.row, [1] * 45, [2])])):
+        with pytest.raises(Problem, match="past 60 this model stretches positions by the longest row before") as caught:
+            limits.check(tmp_path, training, scored, data)
+        assert "`data.max_length=40 data.too_long=drop`" in caught.value.hint
+
+
 NAMES = [
     "my--exp",
     "a..b",
