@@ -29,9 +29,11 @@ def place(aws: Aws, store: Store, box_name: str) -> tuple[box.Found | None, str]
     found = box.find(aws, box_name)
     unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
     busy = next((name for name in unfinished if runs.state(store, name).active and runs.holder(store, name) == box_name), None)
-    if found and found.state == "running" and busy is None:
+    if found and found.state == "running" and found.closed and busy is None:
         return found, f"on the box ({found.id}, {found.instance_type})"
     why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
+    if found and found.state == "running" and not found.closed:
+        why = "a container on the box could act by its role (`inv up` closes its metadata service to it)"
     return None, f"on this machine's CPU: {why}"
 
 

@@ -32,6 +32,9 @@ shutdown -h +{UNATTENDED}
 [ ! -e "${{BOX_ROOT:-}}/run/fine-tune-slm/supervised" ] || shutdown -c
 """
 ALIVE = ["pending", "running", "stopping", "stopped"]
+# The metadata service gives the box's role away by a token alone, and its token travels one hop: to the box, not into a container on it.
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-options.html
+METADATA = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Found:
     owner: str
     stopped_because: str  # what its supervisor said when it stopped the box
     stopped_at: datetime | None = None  # as AWS says; it does not where the box turned itself off
+    closed: bool = False  # whether its metadata service answers as METADATA says
 
     @property
     def life(self) -> lives.Life:
@@ -88,7 +92,13 @@ def _found(entry: dict) -> Found:
         tags.get(OWNER, ""),
         tags.get(STOPPED, ""),
         _stopped_at(entry),
+        _closed(entry),
     )
+
+
+def _closed(entry: dict) -> bool:
+    had = entry.get("MetadataOptions", {})
+    return all(had.get(name) == value for name, value in METADATA.items()) and had.get("State") != "pending"
 
 
 def _stopped_at(entry: dict) -> datetime | None:
@@ -131,6 +141,29 @@ def wait(aws: Aws, instance_id: str) -> dict:
     found = _described(aws, instance_id)
     lives.keep(aws, found.life)
     return {"zone": found.zone, "instance_type": found.instance_type}
+
+
+def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> dict:
+    """Keep the box's role from what runs in its containers."""
+    from botocore.exceptions import ClientError
+
+    if _described(aws, instance_id).closed:
+        return {}
+    try:
+        aws.client("ec2").modify_instance_metadata_options(InstanceId=instance_id, **METADATA)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        words = "--http-tokens required --http-put-response-hop-limit 1"
+        hint = f"somebody who may can: `aws ec2 modify-instance-metadata-options --instance-id {instance_id} {words}`; then `inv up`"
+        what = f"a container on {instance_id} could act by the box's role, and your policy has no ec2:ModifyInstanceMetadataOptions"
+        raise Problem(what, hint, reason="refused") from error
+    until = time.monotonic() + seconds
+    while not _described(aws, instance_id).closed:
+        if time.monotonic() > until:
+            raise Problem(f"AWS has not closed the metadata service of {instance_id} to containers yet", "`inv up` again", "unreachable")
+        time.sleep(1)
+    return {}
 
 
 def _adopt(aws: Aws, name: str) -> Found | None:
@@ -232,13 +265,15 @@ def _seen(found: Found) -> dict:
     return {"instance_id": found.id, "there": "yes", "running": "yes" if found.state == "running" else "no"}
 
 
-def require(aws: Aws, name: str) -> dict:
+def require(aws: Aws, name: str, closed: bool = True) -> dict:
     """Find the running box by its tag."""
     found = find(aws, name)
     if found is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
     if found.state != "running":
         raise Problem(f"box `{name}` is {found.state}", "start it with `inv up`", reason="refused")
+    if closed and not found.closed:
+        raise Problem(f"a container on {found.id} could act by the box's role", "`inv up` closes its metadata service to it", "refused")
     return {"instance_id": found.id, "zone": found.zone, "instance_type": found.instance_type}
 
 

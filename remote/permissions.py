@@ -95,7 +95,7 @@ def _boxes(at: Place) -> list[Statement]:
     tagging = (instances, at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*"))
     at_birth = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}
     used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:RebootInstances", "ec2:TerminateInstances")
-    noted = ("ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
+    noted = ("ec2:ModifyInstanceMetadataOptions", "ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
     return [
         Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), BORN),
         Statement("LaunchWith", "and with it disk, network and image", ("ec2:RunInstances",), (*made, at.public("ec2", "image/*"))),
@@ -110,7 +110,7 @@ def _boxes(at: Place) -> list[Statement]:
         # In one statement, for IAM's limit: attach its volume, note its host key (its console shows it) and why it stopped, send it a key.
         Statement(
             "UseBox",
-            "`up` starts, and reboots one whose agent is silent, `down` stops, `down --purge` ends our boxes",
+            "`up` starts, closes to containers, reboots one whose agent is silent, `down` stops, `down --purge` ends our boxes",
             (*used, *noted, *COMING),
             (instances,),
             MINE,

@@ -78,6 +78,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
         Call(box.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
         Call(switch.arm, {"instance_id": Fact("instance_id"), "hours": Fact("life_hours")}),
         Call(box.wait, {"instance_id": Fact("instance_id")}, said=False),
+        Call(box.close_metadata, {"instance_id": Fact("instance_id")}, said=False),
         Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
         Call(record.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
         *_way_in(run),
@@ -205,7 +206,7 @@ def stop_run(run: schema.Run) -> Plan:
     """The run that goes on has written a checkpoint, is in S3, and is cancelled."""
     return [
         _alone(run, "stop-run"),
-        Call(box.require, {"name": run.box.name}),
+        Call(box.require, {"name": run.box.name, "closed": False}),
         Step("cancel", _place(run), timeout=600),
     ]
 

@@ -119,7 +119,7 @@ def test_nothing_comes_in_and_the_metadata_service_wants_a_token(fresh):
     version = ec2.describe_launch_template_versions(LaunchTemplateName="fine-tune-slm")["LaunchTemplateVersions"][0]
     data = version["LaunchTemplateData"]
     assert data["SecurityGroupIds"] == [group["GroupId"]] and "KeyName" not in data
-    assert (data["MetadataOptions"]["HttpTokens"], data["MetadataOptions"]["HttpPutResponseHopLimit"]) == ("required", 2)
+    assert (data["MetadataOptions"]["HttpTokens"], data["MetadataOptions"]["HttpPutResponseHopLimit"]) == ("required", 1)
 
 
 def test_images_are_scanned_and_tags_do_not_move(fresh):

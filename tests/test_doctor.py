@@ -547,6 +547,14 @@ def test_what_the_box_cannot_reach_is_named(here, running):
     assert "cannot reach hub (127.0.0.1)" in found["egress"].what and "port 443" in found["egress"].command
 
 
+def test_a_box_whose_role_its_containers_reach_is_named_and_up_mends_it(here, running):
+    options = {"InstanceId": running.parent.name, "HttpTokens": "required"}
+    here.client("ec2").modify_instance_metadata_options(**options, HttpPutResponseHopLimit=2)
+    found = examined(NAME)
+    here.client("ec2").modify_instance_metadata_options(**options, HttpPutResponseHopLimit=1)
+    assert list(found) == ["metadata"] and "`inv up`" in found["metadata"].command
+
+
 def test_an_old_agent_is_named_with_the_command_that_renews_it(here, running, monkeypatch):
     monkeypatch.setattr(checks_of_box, "LEAST_AGENT", (3, 4, 0, 0))
     found = examined(NAME)

@@ -30,6 +30,7 @@ RARE = {("Answers", "ssm:ListCommands"), ("Answers", "ssm:CancelCommand"), ("Sta
 RARE |= {("Stack", "cloudformation:DescribeEvents")}
 RARE |= {("UseCopy", "ec2:CreateVolume")}  # by hand, with the commands that remote/capacity.py prints: its test enforces the policy
 RARE |= {("UseBox", "ec2:RebootInstances")}  # of a silent agent's box: tests/remote/test_silent_agent.py enforces the policy
+RARE |= {("UseBox", "ec2:ModifyInstanceMetadataOptions")}  # of a box that is open: tests/remote/test_closed_metadata.py enforces it
 SSHD = ground.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
     RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}

@@ -265,7 +265,7 @@ SPECIAL: dict[str, Find] = {
     **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
     **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
     **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),
-    "ec2.GetConsoleOutput": partial(things, ids=INSTANCE),
+    **dict.fromkeys(("ec2.GetConsoleOutput", "ec2.ModifyInstanceMetadataOptions"), partial(things, ids=INSTANCE)),
     "ec2-instance-connect.SendSSHPublicKey": key,
     **dict.fromkeys(
         ("ec2.AuthorizeSecurityGroupIngress", "ec2.RevokeSecurityGroupIngress"), partial(things, ids={"GroupId": "security-group"})

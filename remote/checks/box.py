@@ -20,6 +20,17 @@ def check(look: Look) -> list[Finding]:
         return [Finding("box", OK, f"`{look.run.box.name}`: none yet; its driver and its way out are looked at when it runs")]
     if found.state != "running":
         return [Finding("box", OK, f"{found.id} is {found.state}; its driver and its way out are looked at when it runs")]
+    return [*_metadata(found), *_running(look, found)]
+
+
+def _metadata(found: box.Found) -> list[Finding]:
+    if found.closed:
+        return []
+    what = f"the metadata service of {found.id} answers containers, too"
+    return [Finding("metadata", BROKEN, what, "code in one could act by the box's role", "`inv up` closes it to them")]
+
+
+def _running(look: Look, found: box.Found) -> list[Finding]:
     if look.run.box.ssh:  # it is for a box whose agent does not answer
         return _itself(look, found.id)
     wanted = [{"Key": "InstanceIds", "Values": [found.id]}]

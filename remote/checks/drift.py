@@ -9,16 +9,15 @@ import shlex
 
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote import stack
-from remote.box import BOX
+from remote.box import BOX, METADATA
 from remote.checks.look import Look
 from remote.store import Store
 
 NAME = re.compile(r"Name: (/fine-tune-slm/[^,]+), Value: !Ref (\w+)")
-# How stack.yaml has boxes launched, and what it keeps from them otherwise.
-METADATA = {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
+# What it keeps from boxes that stack.yaml has them launched so.
 LAUNCHED = {
     "HttpTokens": "without a token whoever makes the box fetch an address gets the keys of its role",
-    "HttpPutResponseHopLimit": "a container is one hop further from the box's keys than the box, and nothing else needs to be",
+    "HttpPutResponseHopLimit": "a container is one hop further from the box's keys than the box, and must not come to them",
 }
 ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
 RETENTION = 30  # days
