@@ -381,7 +381,7 @@ def _intent(call: Call) -> str:
 def _script(step: Step) -> str:
     # A long value is a script of ours that travels as a setting: its own text is in remote/scripts.
     short = {key: value if len(str(value)) < 200 else f"<{len(value)} characters>" for key, value in step.settings.items()}
-    above = "".join(f". {name}.sh\n" for name in ("lib", ABOVE.get(step.script)) if name)
+    above = "".join(f". {name}.sh\n" for name in ("lib", *ABOVE.get(step.script, ())))
     text = settings_block(short) + above + body(step.script)
     return f"script {step.script}.sh, at most {step.timeout} s\n" + "\n".join(f"  | {line}" for line in text.splitlines())
 

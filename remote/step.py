@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "scripts"
-ABOVE = {"supervise": "ship", "predict": "finished", "evaluate": "finished"}  # what is sent between lib.sh and a script
+# What is sent between lib.sh and a script.
+ABOVE = {
+    "train": ("container",),
+    "cancel": ("container",),
+    "supervise": ("container", "ship"),
+    "predict": ("container", "finished"),
+    "evaluate": ("container", "finished"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def filled(settings: dict, facts: dict) -> dict:
 
 def compose(script: str, settings: dict) -> str:
     """A script of remote/scripts, with what it needs above it, as one text that needs nothing else on the box."""
-    parts = "\n".join(body(name) for name in ["lib", *([ABOVE[script]] if script in ABOVE else []), script])
+    parts = "\n".join(body(name) for name in ["lib", *ABOVE.get(script, ()), script])
     return f"#!/bin/bash\n{settings_block(settings)}{parts}"
 
 

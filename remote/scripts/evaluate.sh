@@ -12,7 +12,9 @@ about="$RUN_ID $ROWS $SCAFFOLD $IMAGE"
 fetch_rows() {
   aws s3 cp --quiet "s3://$BUCKET/$PREFIX/inputs/$ROWS" "$work/rows"
   echo "$ROWS  $work/rows" | sha256sum --check --quiet >&2
-  mv "$work/rows" "$work/$FILE"
+  mv "$work/rows" "$work/in/$FILE"
+  chmod 755 "$work/in"
+  chmod 644 "$work/in/$FILE"
 }
 
 start() {
@@ -20,9 +22,11 @@ start() {
   [ "$SCAFFOLD" = no ] || more=(scaffold)
   prepare
   rm -rf "$work"
-  mkdir -p "$work/out"
+  mkdir -p "$work/in" "$work/out"
   fetch_rows
-  ask_model --detach examine "${run:?}" "$work/$FILE" "$work/out/$SPLIT" "${more[@]}" >"$work/said" 2>&1 ||
+  hand_over "$work/out"
+  shared=(--volume "$work/in:$work/in:ro" --volume "$work/out:$work/out")
+  ask_model --detach examine "${run:?}" "$work/in/$FILE" "$work/out/$SPLIT" "${more[@]}" >"$work/said" 2>&1 ||
     failed "$work/said" "docker on the box could not start the trainer"
   printf '%s\n' "$about" >"$work/about"
 }
@@ -35,19 +39,21 @@ await() {
 }
 
 listen() {
-  docker logs "$(container examine)" >"$work/said" 2>&1
+  docker logs --tail 1000 "$(container examine)" 2>&1 | head -c 1048576 >"$work/said" || true
   hide "$work/said"
 }
 
 conclude() {
-  local code
+  local code name
   listen
   code=$(docker wait "$(container examine)")
   docker rm --force "$(container examine)" >/dev/null
   [ "$code" = 0 ] || failed "$work/said" "the trainer could not score the run (exit code $code)"
   # The scores last: where they are, the answers are, too.
-  aws s3 cp --quiet "$work/out/$SPLIT.predictions.jsonl" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/evaluations/$SPLIT.predictions.jsonl"
-  aws s3 cp --quiet "$work/out/$SPLIT.json" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/evaluations/$SPLIT.json"
+  for name in "$SPLIT.predictions.jsonl" "$SPLIT.json"; do
+    take "$work/out/$name" "$MOST_ANSWERS" >"$work/$name" || failed "$work/said" "the trainer has left no $name"
+    aws s3 cp --quiet "$work/$name" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/evaluations/$name"
+  done
   rm -rf "$work"
   fact scoring no
   fact changed yes

@@ -32,16 +32,16 @@ prepare() {
   fetch_token
 }
 
-ask_model() { # HOW (--detach, or --interactive: then nothing is left of it) WORDS OF THE TRAINER...
-  local how=("$1") gpus name
+# ask_model HOW WORDS...: HOW is --detach, or --interactive: then nothing is left of it. What `shared` adds to the run is mounted, too.
+ask_model() {
+  local how=("$1") gpus held name
   name=$(container "$2")
   [ "$1" = --detach ] || how+=(--rm)
-  name_gpus
-  shift
   docker rm --force "$name" >/dev/null 2>&1 || true # left by a command that was cut off
-  docker run "${how[@]}" --name "$name" --network host --ipc host --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" \
-    --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" \
-    --env HF_ENDPOINT --env HF_HUB_DISABLE_XET --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 "$IMAGE" "$@"
+  name_gpus
+  hold
+  hand_over "${run:?}"
+  docker run "${how[@]}" --name "$name" "${held[@]}" "${gpus[@]}" --volume "$run:$run:ro" "${shared[@]}" "$IMAGE" "${@:2}"
 }
 
 # failed FILE OTHERWISE: end with the trainer's own sentence and hint, which stand in what it has said; else with its last line.

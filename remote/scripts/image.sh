@@ -31,7 +31,7 @@ build() {
   for word in $ARGUMENTS; do words+=(--build-arg "$word"); done
   # Without its provenance an image is one manifest, whatever keeps it. A client that is too old for the variable ignores it, but would
   # refuse `--provenance=false`.
-  BUILDX_NO_DEFAULT_ATTESTATIONS=1 DOCKER_BUILDKIT=1 docker build --progress plain --network host --file docker/Dockerfile --tag "$NAME:$TAG" \
+  BUILDX_NO_DEFAULT_ATTESTATIONS=1 DOCKER_BUILDKIT=1 docker build --progress plain --file docker/Dockerfile --tag "$NAME:$TAG" \
     --label "org.opencontainers.image.revision=$REVISION" --label "fine-tune-slm.content=$TAG" "${words[@]}" - <"$place/context.tar"
 }
 
@@ -50,7 +50,7 @@ main() {
   stage "build the image"
   build
   stage "start the image"
-  docker run --rm --network host --cap-drop ALL "$NAME:$TAG" --help >/dev/null
+  docker run --rm --network none --user 10001:10001 --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp "$NAME:$TAG" --help >/dev/null
   stage "push the image"
   push
 }

@@ -3,6 +3,7 @@
 #   in:   MOUNT_PATH, REGION; BOX_ROOT comes from the agent's environment and is empty on a real box
 set -Eeuo pipefail
 umask 077
+ulimit -c 0 # tokens and rows pass through
 : "${MOUNT_PATH:?a script needs MOUNT_PATH}" "${REGION:?a script needs REGION}"
 
 BOX_ROOT="${BOX_ROOT:-}"
@@ -64,65 +65,6 @@ container_state() {
 
 # An evaluation that nobody follows any more: it has the GPU's memory, and holds the volume.
 end_evaluation() { ask_docker rm --force "$(container examine)" >/dev/null 2>&1 || true; }
-
-phase() { sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p' "$1/state.json" 2>/dev/null; }
-
-# write_state FOLDER PHASE [REASON EVIDENCE HINT]
-write_state() {
-  local evidence
-  printf '%s' "${4:-}" >"$1/state.part" && hide "$1/state.part" || return 1 # whole: a token that is cut is not known for one
-  evidence=$(tr -d '\000-\037"\134' <"$1/state.part" | head -c 500 | iconv -c -f UTF-8 -t UTF-8) || true # the cut may be in a character
-  printf '{"phase": "%s", "since": "%s", "reason": "%s", "evidence": "%s", "hint": "%s", "heartbeat": "%s"}\n' \
-    "$2" "$(utc)" "${3:-}" "$evidence" "${5:-}" "$(utc)" >"$1/state.part" &&
-    mv "$1/state.part" "$1/state.json"
-}
-
-# The Hub token, into a file that only root reads, on tmpfs: never in an argument, an environment or `docker inspect`. A secret may be
-# the token itself, or JSON with an entry named like it. Every value that it has had is kept beside it, for `hide`.
-fetch_token() {
-  local text around='([[:space:]]|\xef\xbb\xbf|\xe2\x80\x8b|\xc2\xa0)+' # spaces, the mark of UTF-8
-  mkdir -p "$STATE"
-  text=$(aws secretsmanager get-secret-value --secret-id "$HUB_SECRET" --query SecretString --output text) || return 1
-  text=${text#$'\xef\xbb\xbf'}
-  case "$text" in
-    "{"*)
-      text=$(tr -d '\n' <<<"$text" | sed -E 's/^(.*"[^"]*[tT][oO][kK][eE][nN][^"]*"|[^:]*"[^"]*")[[:space:]]*:[[:space:]]*"([^"]*)".*$/\2/')
-      ;;
-  esac
-  text=$(LC_ALL=C sed -E "s/^$around//; s/$around\$//; s/^([\"'])(.*)\\1\$/\\2/" <<<"$text")
-  printf '%s\n' "$text" >"$STATE/hub-token.part"
-  grep -Fqxf "$STATE/hub-token.part" "$STATE/hub-tokens" 2>/dev/null || forms "$text" >>"$STATE/hub-tokens"
-  mv "$STATE/hub-token.part" "$STATE/hub-token"
-}
-
-# A secret as others may write it: as it is, in base64 wherever it begins in there, in a URL. conf/secret.py does the same.
-forms() { # SECRET
-  local before start code sign url="" low=""
-  printf '%s\n' "$1"
-  [ "${#1}" -ge 8 ] || return 0
-  for before in 0 1 2; do # bytes: base64 writes three in four letters, and those that a neighbour has a part in are left out
-    start=$(((before * 8 + 5) / 6))
-    code=$(printf '%.*s%s' "$before" xx "$1" | base64 | tr -d '\n')
-    code=${code:start:$(((before + ${#1}) * 8 / 6 - start))}
-    printf '%s\n%s\n' "$code" "$(tr '+/' '-_' <<<"$code")"
-  done
-  while IFS= read -r -n 1 sign; do
-    case "$sign" in
-      [A-Za-z0-9._~-] | "") url+=$sign low+=$sign ;;
-      *) url+=$(printf '%%%02X' "'$sign") low+=$(printf '%%%02x' "'$sign") ;;
-    esac
-  done <<<"$1"
-  printf '%s\n%s\n' "$url" "$low"
-}
-
-# hide FILE: every token that was fetched, in each of its forms, becomes as many asterisks, in place: no offset moves.
-hide() {
-  local offset found
-  [ -s "$STATE/hub-tokens" ] || return 0
-  { LC_ALL=C grep -obaFf "$STATE/hub-tokens" "$1" || true; } | while IFS=: read -r offset found; do
-    printf '%*s' "${#found}" '' | tr ' ' '*' | dd of="$1" bs=1 seek="$offset" conv=notrunc status=none
-  done
-}
 
 # Seconds of a clock that nobody sets.
 seconds() { cut -d . -f 1 /proc/uptime; }

@@ -4,6 +4,7 @@
 #   out:  facts answers (name in S3), changed
 : "${ASKED:?predict.sh needs ASKED}"
 
+shared=()
 work="$STATE/predict" # tmpfs: nothing of the user's texts stays on a disk
 
 main() {
@@ -11,7 +12,9 @@ main() {
   rm -rf "$work"
   mkdir -p "$work"
   aws s3 mv --quiet "s3://$BUCKET/$PREFIX/$ASKED" "$work/asked" # gone from S3, whatever comes of it
-  ask_model --interactive predict "${run:?}" <"$work/asked" >"$work/answers" 2>"$work/said" || failed "$work/said" "the trainer could not answer"
+  {
+    ask_model --interactive predict "${run:?}" <"$work/asked" | head -c "$MOST_EVENTS" >"$work/answers"
+  } 2>&1 | head -c "$MOST_STATE" >"$work/said" || failed "$work/said" "the trainer could not answer"
   aws s3 cp --quiet "$work/answers" "s3://$BUCKET/$PREFIX/$ASKED.answers"
   rm -rf "$work"
   fact answers "$ASKED.answers"

@@ -7,7 +7,8 @@
 
 # The current run, or the one that $MOUNT/FILE begins with: its id, its folder, its place in S3, and how far its log is there.
 choose() { # [FILE]
-  run_id=$(head -n 1 "$MOUNT/${1:-current}")
+  run_id=$(head -n 1 "$MOUNT/${1:-current}" | head -c 200)
+  [[ "$run_id" =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || return 1 # a container that was root could write there
   run="$MOUNT/runs/$run_id"
   target="s3://$BUCKET/$PREFIX/runs/$run_id"
   shipped="$MOUNT/shipped/$run_id" # beside the run: its folder holds only what is the run's
@@ -32,27 +33,29 @@ whose() {
 # Shipping must not slow the training down; nor may a network that is gone keep a box on that is to be stopped.
 quietly() { nice -n 19 timeout "${PATIENCE:-3600}" aws --cli-connect-timeout 5 "$@"; }
 
-size() { stat -c %s "$1" 2>/dev/null || echo 0; }
-
 # A chunk is named by the offset of its first byte: shipped twice, it is the same chunk. All in one call: each start of `aws` costs
 # a second of one core. Only at the `end` the log's last line may be one without an end, and only then goes a phase that ends the
 # run, behind all else: whoever reads it has read the rest.
 ship() { # [end]
   [ "$(whose)" = ours ] || return 1
   rotate_token
-  local offset end chunk file box="$STATE/outbox"
+  local offset end left whole chunk box="$STATE/outbox"
   offset=$(cat "$shipped" 2>/dev/null || echo 0)
-  end=$(size "$run/log.txt")
+  whole=$(size "$run/log.txt")
+  [ "$whole" -le "$MOST_LOG" ] || whole=$MOST_LOG
   chunk="$box/log/$(printf '%012d' "$offset")"
-  rm -rf "$box" && mkdir -p "$box/log" "$box/checkpoints" || return 1
-  if [ "$end" -gt "$offset" ]; then
-    hide "$run/log.txt" || return 1
-    tail -c +$((offset + 1)) "$run/log.txt" | head -c $((end - offset)) >"$chunk" || return 1
-    [ "${1:-}" = end ] || whole_lines "$chunk" || return 1
+  rm -rf "$box" "$MOUNT/outbox" && mkdir -p "$box/log" "$box/checkpoints" || return 1
+  end=$offset
+  if [ "$whole" -gt "$offset" ]; then
+    left=$((whole - offset < MOST_CHUNK ? whole - offset : MOST_CHUNK))
+    take "$run/log.txt" "$left" "$offset" >"$chunk" || return 1
+    [ "${1:-}" = end ] || [ "$left" -eq "$MOST_CHUNK" ] || whole_lines "$chunk" || return 1
+    hide_in_log "$chunk" "$offset" || return 1
     end=$((offset + $(size "$chunk")))
     [ "$end" -gt "$offset" ] || rm "$chunk"
   fi
-  for file in state.json events.jsonl; do [ ! -f "$run/$file" ] || cp "$run/$file" "$box/$file" || return 1; done
+  ! regular "$run/state.json" || take "$run/state.json" "$MOST_STATE" >"$box/state.json" || return 1
+  ! regular "$run/events.jsonl" || take "$run/events.jsonl" "$MOST_EVENTS" >"$box/events.jsonl" || return 1
   case "$(phase "$box")" in failed | cancelled | "done") rm "$box/state.json" ;; esac
   pack_checkpoints "$box/checkpoints"
   if ! quietly s3 cp --quiet --recursive "$box" "$target"; then # the next round ships it all again
@@ -65,7 +68,19 @@ ship() { # [end]
     echo "$end" >"$shipped.part" && mv "$shipped.part" "$shipped" || return 1
   fi
   note_checkpoints "$box/checkpoints" || return 1
-  [ "${1:-}" != end ] || quietly s3 cp --quiet "$run/state.json" "$target/state.json"
+  rm -rf "$MOUNT/outbox"
+  [ "${1:-}" = end ] || return 0
+  if [ "$end" -lt "$whole" ] && [ "$end" -gt "$offset" ]; then
+    ship end
+  else
+    take "$run/state.json" "$MOST_STATE" >"$STATE/state.json" && quietly s3 cp --quiet "$STATE/state.json" "$target/state.json"
+  fi
+}
+
+# hide_in_log CHUNK OFFSET: no token leaves with the chunk, and none stays in the log that it was taken from.
+hide_in_log() {
+  cp "$1" "$STATE/chunk" && hide "$1" || return 1
+  cmp -s "$1" "$STATE/chunk" || give "$run/log.txt" oflag=seek_bytes,nofollow,nonblock "seek=$2" <"$1"
 }
 
 # What stands behind the last line's end waits for the next round: half a token would not be known for one.
@@ -75,25 +90,32 @@ whole_lines() {
 
 # A token that was replaced in its secret is replaced here while the run goes on: whoever asks the Hub reads the file each time.
 rotate_token() {
-  [ -f "$STATE/hub-token" ] && [ -z "$(find "$STATE/hub-token" -newermt "-$TOKEN_AGE seconds")" ] || return 0
+  [ -f "$STATE/trainer/hub-token" ] && [ -z "$(find "$STATE/trainer/hub-token" -newermt "-$TOKEN_AGE seconds")" ] || return 0
   fetch_token || log "the Hub token could not be read again; the one at hand stays"
 }
 
-# A checkpoint never changes once it is there: by its link it travels once.
+# A checkpoint never changes once it is there, and travels once.
 pack_checkpoints() {
-  local place
-  for place in "$run"/checkpoints/step-*; do
-    [ -f "$place/COMPLETE" ] || continue
-    grep -Fqx "${place##*/}" "$shipped.checkpoints" 2>/dev/null || ln -s "$place" "$1/"
+  local name place
+  for name in $(steps); do
+    ! grep -Fqx "$name" "$shipped.checkpoints" 2>/dev/null || continue
+    place="$MOUNT/outbox/$name"
+    if ! link_out "$place" -path "./checkpoints/$name/*"; then
+      log "$name of $run_id holds what is no file, or more than its disk: it is not shipped"
+    elif [ -f "$place/checkpoints/$name/COMPLETE" ]; then
+      ln -s "$place/checkpoints/$name" "$1/"
+    fi
   done
 }
+
+steps() { find -P "$run" -maxdepth 2 -regextype posix-extended -regex '.*/checkpoints/step-[0-9]{1,12}' -type d -printf '%f\n' | head -n 1000; }
 
 # What the trainer no longer keeps, S3 need not keep; but never before something newer is there.
 note_checkpoints() {
   local name gone=() kept=()
   [ -n "$(ls "$1")" ] || return 0
   while read -r name; do
-    if [ -d "$run/checkpoints/$name" ]; then kept+=("$name"); else gone+=(--include "$name/*"); fi
+    if steps | grep -Fqx "$name"; then kept+=("$name"); else gone+=(--include "$name/*"); fi
   done < <(cat "$shipped.checkpoints" 2>/dev/null; ls "$1")
   [ "${#gone[@]}" -eq 0 ] || quietly s3 rm --quiet --recursive "$target/checkpoints" --exclude "*" "${gone[@]}" || return 1
   printf '%s\n' "${kept[@]}" >"$shipped.checkpoints"
@@ -117,8 +139,15 @@ put_mirror() { stream put-log-events --log-events "file://$STATE/mirror.json" >/
 
 # Everything first, the manifest last: whoever sees the manifest sees a whole run.
 deliver() {
-  [ "$(whose)" = ours ] &&
-    quietly s3 cp --quiet --recursive "$run" "$target" --exclude "checkpoints/*" --exclude "*.part" \
-    --exclude config.yaml --exclude manifest.json --exclude state.json &&
-    quietly s3 cp --quiet "$run/manifest.json" "$target/manifest.json"
+  local box="$MOUNT/outbox" code=0
+  [ "$(whose)" = ours ] || return 1
+  if ! link_out "$box" ! -path "./checkpoints*" ! -name "*.part" ! -path ./config.yaml ! -path ./state.json || [ ! -f "$box/manifest.json" ]; then
+    write_state "$run" failed damaged_run "its folder holds what is no file, more than its disk has room for, or no manifest" \
+      "nothing of it was published; another \`seed\` starts a run of its own"
+    return
+  fi
+  quietly s3 cp --quiet --recursive "$box" "$target" --exclude manifest.json &&
+    quietly s3 cp --quiet "$box/manifest.json" "$target/manifest.json" || code=1
+  rm -rf "$box"
+  return "$code"
 }

@@ -37,9 +37,15 @@ explain_exit() {
   elif [ "$code" -gt 128 ]; then
     write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "\`inv train\` goes on from the newest checkpoint"
   else
-    ask_docker logs --tail 20 "$name" >>"$run/log.txt" 2>&1 || true
-    write_state "$run" failed crashed "$(grep -v '^ *$' "$run/log.txt" | tail -n 1)" "\`inv logs\` shows what it printed"
+    ask_docker logs --tail 20 "$name" 2>&1 | head -c "$MOST_STATE" | give "$run/log.txt" oflag=append,nofollow,nonblock || true
+    write_state "$run" failed crashed "$(last_line)" "\`inv logs\` shows what it printed"
   fi
+}
+
+last_line() {
+  local end
+  end=$(size "$run/log.txt")
+  take "$run/log.txt" "$MOST_STATE" $((end > MOST_STATE ? end - MOST_STATE : 0)) | grep -av '^ *$' | tail -n 1
 }
 
 # finish [ended]: say how the run ended, deliver what it made, and let it go once S3 has all of it. Whoever starts the run again
@@ -59,7 +65,7 @@ conclude() {
   case "$(phase "$run")" in
     uploading)
       deliver || return 1
-      write_state "$run" "done"
+      [ "$(phase "$run")" = failed ] || write_state "$run" "done"
       ;;
     "done" | cancelled) ;;
     *) explain_exit ;;
@@ -87,7 +93,11 @@ attend() {
     doze
     return
   fi
-  choose
+  if ! choose; then
+    log "$(utc) $MOUNT/current names no run; it is put aside"
+    rm -f "$MOUNT/current"
+    return
+  fi
   if [ "$(whose)" = theirs ]; then
     let_go
     return
@@ -110,8 +120,7 @@ attend() {
 
 # end_run PHASE REASON EVIDENCE HINT: the trainer may write a checkpoint first (docker's --stop-timeout), then all is shipped.
 end_run() {
-  mounted && [ -f "$MOUNT/current" ] || return 0
-  choose
+  mounted && [ -f "$MOUNT/current" ] && choose || return 0
   printf '%s\n' "$@" >"$STATE/ending"
   timeout 150 docker stop "$(container "$run_id")" >/dev/null || log "docker did not stop $run_id"
   finish ended || log "S3 does not have the end of $run_id; the volume has"
@@ -139,7 +148,7 @@ resume() {
 
 revive() {
   [ -f "$MOUNT/requeue" ] || return 0 # somebody was faster
-  choose requeue
+  choose requeue || { rm -f "$MOUNT/requeue" && return; }
   case "$(whose)" in
     unknown) return 1 ;;
     theirs)
@@ -150,7 +159,9 @@ revive() {
   docker_answers && fetch_token || return 1
   limit_life "$(tail -n 1 "$MOUNT/requeue")"
   write_state "$run" starting || return 1
-  if docker start "$(container "$run_id")" >/dev/null; then
+  # What an older one of these scripts has started may be root in there.
+  if [ "$(ask_docker inspect --format '{{.Config.User}}' "$(container "$run_id")")" = "$TRAINER:$TRAINER" ] &&
+    docker start "$(container "$run_id")" >/dev/null; then
     mv "$MOUNT/requeue" "$MOUNT/current"
   else
     write_state "$run" failed stopped "docker could not start the trainer again" "\`inv train\` goes on from the newest checkpoint"
@@ -163,9 +174,8 @@ revive() {
 # that does not answer computes nothing.
 hangs() {
   local most
-  mounted && [ -f "$MOUNT/current" ] || return 1
-  choose
-  [ -z "$(find "$run" "$MOUNT/hub-cache" -newermt "-$IDLE seconds" -print -quit 2>/dev/null)" ] || return 1
+  mounted && [ -f "$MOUNT/current" ] && choose || return 1
+  [ -z "$(timeout 60 find -P "$run" "$MOUNT/hub-cache" -newermt "-$IDLE seconds" -print -quit 2>/dev/null)" ] || return 1
   [ "$GPU" = yes ] || return 0
   most=$(timeout 20 nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits 2>/dev/null | grep -E '^[0-9]+$' | sort -n | tail -n 1)
   [ "${most:-0}" -eq 0 ]

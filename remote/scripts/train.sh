@@ -20,7 +20,7 @@ refuse_second_run() {
 check_room() {
   local left cached
   left=$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $4 }')
-  cached=$(du -sk "$MOUNT/hub-cache" | cut -f 1)
+  cached=$(timeout 60 du -sk "$MOUNT/hub-cache" | cut -f 1) || cached=0
   if [ $((left + cached)) -lt $((NEED_GB * 976563)) ] || [ "$left" -lt 976563 ]; then
     fail disk_full "the run needs about $NEED_GB GB, and the volume has $((left / 976563)) GB left beside $((cached / 976563)) GB of models" \
       "\`inv clean\` removes old runs; or let the volume grow: \`inv up deploy train -- box.disk_gb=...\`"
@@ -65,34 +65,35 @@ fetch_run() {
 
 # The settings are the very bytes that the laptop has read, whatever this volume or S3 has by now; the trainer looks at them once more.
 check_config() {
-  is_sent && return
-  aws s3 cp --only-show-errors "s3://$BUCKET/$PREFIX/runs/$RUN_ID/config.yaml" "$run/config.yaml"
-  is_sent || fail damaged_run "the settings of $RUN_ID in S3 have changed since they were read" "\`inv train\` again; if it says so again, somebody writes into this run"
+  local part="$MOUNT/config.part"
+  is_sent "$run/config.yaml" && return
+  aws s3 cp --only-show-errors "s3://$BUCKET/$PREFIX/runs/$RUN_ID/config.yaml" "$part"
+  is_sent "$part" || fail damaged_run "the settings of $RUN_ID in S3 have changed since they were read" "\`inv train\` again; if it says so again, somebody writes into this run"
+  replace "$part" "$run/config.yaml"
 }
 
-is_sent() { echo "$CONFIG  $run/config.yaml" | sha256sum --check --status 2>/dev/null; }
+is_sent() { [ "$(take "$1" "$MOST_STATE" 2>/dev/null | sha256sum)" = "$CONFIG  -" ]; }
 
 # The box may have a GPU and docker no way to give it: the trainer would then compute on CPUs, for the price of the GPU.
 need_gpu_inside() {
   local said
   [ "$GPU" = yes ] || return 0
-  said=$(timeout 120 docker run --rm --gpus all --entrypoint nvidia-smi "$IMAGE" -L 2>&1) ||
+  said=$(timeout 120 docker run --rm "${held[@]}" "${gpus[@]}" --entrypoint nvidia-smi "$IMAGE" -L 2>&1) ||
     fail bad_config "no GPU reaches the trainer's image: $(tail -n 1 <<<"$said" | tr -d '\n"')" "\`inv down\` and \`inv up\`; or an image with NVIDIA's container toolkit: \`box.ami=...\`"
 }
 
 start() {
-  local said gpus
-  name_gpus
+  local said sha inputs=()
+  # Each by itself: another run's rows are none of its business.
+  for sha in $INPUTS; do
+    regular "$MOUNT/inputs/$sha" || fail refused "input $sha on the volume is no file of its own" "remove it there, and \`inv train\` fetches it again"
+    chmod 644 "$MOUNT/inputs/$sha"
+    inputs+=(--volume "$MOUNT/inputs/$sha:$MOUNT/inputs/$sha:ro")
+  done
   write_state "$run" starting
-  docker rm --force "$name" >/dev/null 2>&1 || true
-  end_evaluation
-  # Root owns the volume's files, and without capabilities owning them is all that it can do in there.
   # A path means the same inside and outside, so that no file of a run depends on where it is read.
-  said=$(docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --network host --ipc host --stop-timeout 120 \
-    --user 0:0 --cap-drop ALL --security-opt no-new-privileges "${gpus[@]}" --volume "$MOUNT:$MOUNT" --volume "$STATE:$STATE:ro" \
-    --env "HF_HOME=$MOUNT/hub-cache" --env "HF_TOKEN_PATH=$STATE/hub-token" --env HF_ENDPOINT --env HF_HUB_DISABLE_XET \
-    --env HF_HUB_DISABLE_TELEMETRY=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 --env TOKENIZERS_PARALLELISM=false \
-    "$IMAGE" run "$run" "$CONFIG" 2>&1) ||
+  said=$(docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --stop-timeout 120 "${held[@]}" "${gpus[@]}" \
+    --volume "$run:$run" --volume "$run/config.yaml:$run/config.yaml:ro" "${inputs[@]}" --env TOKENIZERS_PARALLELISM=false "$IMAGE" run "$run" "$CONFIG" 2>&1) ||
     fail crashed "docker on the box could not start the trainer: $(tail -n 1 <<<"$said" | tr -d '\n"')" "\`inv doctor\` looks at the box; then \`inv train\` again"
 }
 
@@ -114,7 +115,7 @@ take_over() {
 }
 
 main() {
-  local now changed=no
+  local now held gpus changed=no
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"
   [ -x "$PROGRAMS/supervise.sh" ] || fail refused "the box is not set up" "\`inv up\` sets it up"
   need_docker
@@ -126,20 +127,26 @@ main() {
     write_state "$run" uploading # finished here before, and not delivered
   elif [ "$now" != running ]; then
     rm -f "$STATE/ending"
+    docker rm --force "$name" >/dev/null 2>&1 || true
+    end_evaluation
     need_gpu
+    fetch_token
+    name_gpus
+    hold
     need_gpu_inside
     check_room
     fetch_run
     check_config
     fetch_inputs
-    fetch_token
+    hand_over "$run"
     start
     changed=yes
   fi
   limit_life "$LIFE_LEFT"
   supervise
   # Before anybody follows: what S3 has may be how the last attempt ended.
-  aws s3 cp --only-show-errors "$run/state.json" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/state.json"
+  take "$run/state.json" "$MOST_STATE" >"$STATE/state.json"
+  aws s3 cp --only-show-errors "$STATE/state.json" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/state.json"
   fact container "$(container_state "$RUN_ID")"
   fact changed "$changed"
 }

@@ -72,7 +72,7 @@ format() {
 
 # nofail: without it a boot waits for a volume that is not there, and the agent never comes up.
 note_in_fstab() {
-  local line="$device $MOUNT_PATH ext4 defaults,nofail,x-systemd.device-timeout=30s 0 2" table="$BOX_ROOT/etc/fstab"
+  local line="$device $MOUNT_PATH ext4 defaults,nodev,nosuid,nofail,x-systemd.device-timeout=30s 0 2" table="$BOX_ROOT/etc/fstab"
   touch "$table"
   grep -Fqx "$line" "$table" || {
     awk -v place="$MOUNT_PATH" '$2 != place' "$table" >"$table.new"
@@ -88,7 +88,7 @@ mount_it() {
   look
   [ -n "$type" ] || format
   mkdir -p "$MOUNT"
-  mount "$device" "$MOUNT"
+  mount -o nodev,nosuid "$device" "$MOUNT"
   changed=yes
 }
 
@@ -103,6 +103,13 @@ grow() {
   [ "$before" = "$(df -Pk "$MOUNT/" | awk 'NR == 2 { print $2 }')" ] || changed=yes
 }
 
+# The scripts trust what is theirs on the volume; a container that was root, or another machine, may have put links there.
+check_links() {
+  local link
+  link=$(find -P "$MOUNT/" -maxdepth 2 -type l -print -quit)
+  [ -z "$link" ] || fail refused "on the volume ${link#"$BOX_ROOT"} is a link, and leads elsewhere" "nothing was changed. Look at it on the box, and remove it there"
+}
+
 main() {
   local source
   formatted=no
@@ -112,6 +119,7 @@ main() {
   [ "$(readlink -f "$source")" = "$(readlink -f "$device")" ] ||
     fail refused "$MOUNT_PATH on the box is $source, not $VOLUME" "\`inv down\` and \`inv up deploy\` mount the right one"
   grow
+  check_links
   note_in_fstab
   mkdir -p "$MOUNT/runs" "$MOUNT/inputs" "$MOUNT/hub-cache" "$MOUNT/shipped"
   fact mount "$MOUNT_PATH"

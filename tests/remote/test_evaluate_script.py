@@ -62,7 +62,7 @@ def test_the_scores_go_to_s3_behind_the_answers_and_nothing_is_left_on_the_box(b
     kept = [line.split("/")[-1] for line in said(box, "aws").splitlines() if f"runs/{RUN}/evaluations/" in line]
     assert kept == ["my rows.predictions.jsonl", "my rows.json"]
     (started,) = started_in(box)
-    assert started.endswith("/evaluate/my rows.jsonl " + f"{box.mount}/evaluate/out/my rows scaffold")
+    assert started.endswith("/evaluate/in/my rows.jsonl " + f"{box.mount}/evaluate/out/my rows scaffold")
     assert not (box.mount / "evaluate").exists() and not (box.root / "docker/state").exists()
 
 

@@ -24,6 +24,7 @@ case "$1 $2 $*" in
   info*) [ ! -e docker/dead ] ;;
   *State.Status*) cat docker/state 2>/dev/null || exit 1 ;;
   *State.ExitCode*) cat docker/exit ;;
+  *Config.User*) echo 10001:10001 ;;
   *State.OOMKilled*) cat docker/oom 2>/dev/null || echo false ;;
   ps*) cat docker/names 2>/dev/null || true ;;
   logs*) echo "the last words of the container" ;;
@@ -59,6 +60,7 @@ class Box:
         self.tool("curl", "exit 7")
         self.tool("shutdown", 'echo "$*" >>shutdown.log')
         self.tool("nvidia-smi", "echo 93")
+        self.tool("chown", 'echo "$*" >>chown.log')
         self.tool("nice", 'shift 2; exec "$@"')
         self.put("opt/fine-tune-slm/supervise.sh", "#!/bin/sh\n").chmod(0o755)
         self.put("opt/fine-tune-slm/instance", "i-1\n")
@@ -83,6 +85,8 @@ class Box:
         folder = self.put(f"mnt/training/runs/{RUN}/state.json", json.dumps({"phase": phase})).parent
         (folder / "log.txt").write_text("one\ntwo\n")
         (folder / "config.yaml").write_text(MINE)
+        if phase == "uploading":
+            (folder / "manifest.json").write_text("{}")
         for name, value in docker.items():
             self.put(f"docker/{name}", f"{value}\n")
         return folder
@@ -350,12 +354,11 @@ def test_a_token_in_json_is_found_and_its_every_value_hidden(box):
     folder = box.going_on()
     secret = '{"owner": "me",\\n "hub_token": "hf_first"}'
     box.tool("aws", f"case \"$*\" in *get-secret-value*) printf '{secret}' ;; esac")
-    text = compose("stop", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "FORCE": "no", "HUB_SECRET": "hub"})
+    text = compose("cancel", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "HUB_SECRET": "hub"})
     (folder / "log.txt").write_text("a hf_first b\nhf_first\n")
-    text = text.replace("running() {", 'fetch_token; hide "$MOUNT/runs/*/log.txt"; running() {')
     own = text.rpartition('main "$@"')[0] + f'fetch_token\nhide "$MOUNT/runs/{RUN}/log.txt"\n'
     assert scripts.run(own, box.root).code == 0
-    assert (box.state / "hub-token").read_text() == "hf_first\n"
+    assert (box.state / "trainer/hub-token").read_text() == "hf_first\n"
     assert (folder / "log.txt").read_text() == "a ******** b\n********\n"
 
 
@@ -456,7 +459,7 @@ def test_a_run_is_trained_with_the_settings_that_were_sent_or_not_at_all(box, th
     folder = box.going_on(phase="failed")
     (folder / "config.yaml").write_text("of somebody else")
     (box.mount / "hub-cache").mkdir()
-    box.tool("aws", f"""case "$*" in *s3:*/runs/{RUN}/config.yaml*) printf {there} >mnt/training/runs/{RUN}/config.yaml ;; esac""")
+    box.tool("aws", f"""case "$*" in *s3:*/runs/{RUN}/config.yaml*) printf {there} >"$5" ;; esac""")
     box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo running >docker/state ;; esac')
     result = train(box, NEED_GB=0, CONFIG=sha256("sent"))
     if there == "sent":
@@ -474,7 +477,7 @@ def test_a_token_in_what_a_trainer_said_last_is_hidden_before_the_state_is_writt
     folder = box.going_on()
     lines = "\n".join([f"fetch_token; write_state {folder} failed crashed 'sent {code} as {'x' * 470} {token}' hint"])
     box.tool("aws", f"echo {token}")
-    text = compose("stop", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "FORCE": "no", "HUB_SECRET": "hub"})
+    text = compose("cancel", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "HUB_SECRET": "hub"})
     assert scripts.run(text.rpartition('main "$@"')[0] + lines + "\n", box.root).code == 0
     evidence = box.told()["evidence"]
     assert evidence.startswith("sent ") and "*" * 10 in evidence and "hf_" not in evidence
@@ -754,7 +757,7 @@ def test_a_log_that_nobody_takes_is_shipped_later(box):
 
 def test_cloudwatch_and_a_token_that_cannot_be_read_do_not_hold_up_the_log(box):
     box.going_on(exit="1")
-    box.put("run/fine-tune-slm/hub-token", "old\n")
+    box.put("run/fine-tune-slm/trainer/hub-token", "old\n")
     box.tool("aws", '[ "$1" = s3 ]')
     said = box.supervise()
     assert "the one at hand stays" in said and "CloudWatch did not take a chunk" in said
@@ -806,7 +809,7 @@ def test_the_run_of_a_spot_box_that_was_taken_back_goes_on_when_aws_starts_it_ag
     )
     box.supervise(life=3)
     assert (box.root / "docker/started").read_text() == f"fine-tune-slm-{RUN}\n"
-    assert int((box.root / "seen").read_text()) - up < 600 and (box.state / "hub-token").read_text() == "hf_token\n"
+    assert int((box.root / "seen").read_text()) - up < 600 and (box.state / "trainer/hub-token").read_text() == "hf_token\n"
     assert not (box.mount / "requeue").exists() and folder.exists()
 
 

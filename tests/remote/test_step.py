@@ -12,7 +12,8 @@ from remote.step import Fact, Step
 from remote.transport import Result
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(path.stem for path in step.SCRIPTS.glob("*.sh") if path.stem not in ("lib", *step.ABOVE.values()))
+SHARED = sorted({name for names in step.ABOVE.values() for name in names})
+SCRIPTS = sorted(path.stem for path in step.SCRIPTS.glob("*.sh") if path.stem not in ("lib", *SHARED))
 IMAGE = {"NAME": "127.0.0.1:5000/n", "TAG": "t", "CONTEXT": "s3://b/c.tar", "SHA256": "0", "ARGUMENTS": "A=1", "REVISION": "0"}
 SETTINGS = {
     "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me", "PATIENCE": "1"},
@@ -51,7 +52,7 @@ def bash(text: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_shellcheck_finds_nothing_with_no_rule_disabled():
     """All scripts as one text: what the parts above them offer is then used by one or another."""
-    shared = "".join(step.body(name) for name in sorted(set(step.ABOVE.values())))
+    shared = "".join(step.body(name) for name in SHARED)
     text = step.compose(SCRIPTS[0], PLACE) + shared + "\n".join(step.body(name) for name in SCRIPTS[1:])
     done = subprocess.run([Path(sys.executable).parent / "shellcheck", "-"], input=text, text=True, capture_output=True)
     assert done.stdout == ""
@@ -69,7 +70,7 @@ def test_a_missing_setting_is_named(script):
         given = {key: value for key, value in SETTINGS[script].items() if key != name}
         done = bash(step.compose(script, PLACE | given))
         assert done.returncode != 0
-        assert any(f"{one}.sh needs {name}" in done.stderr for one in (script, step.ABOVE.get(script)))
+        assert any(f"{one}.sh needs {name}" in done.stderr for one in (script, *step.ABOVE.get(script, ())))
 
 
 @pytest.mark.parametrize("value", ["it's", 'a "b"', "$HOME `id` \\", "two\nlines", "{{ .Names }}", "naïve ünïcode", ""])

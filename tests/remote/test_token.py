@@ -29,9 +29,10 @@ def box(tmp_path):
     tools.mkdir()
     (tools / "aws").write_text(AWS)
     (tools / "aws").chmod(0o755)
+    (tools / "chown").symlink_to("/bin/true")  # only root gives files away
 
     def run(text: str) -> str:
-        parts = "\n".join(step.body(name) for name in ("lib", "ship"))
+        parts = "\n".join(step.body(name) for name in ("lib", "container", "ship"))
         script = f"{step.settings_block(GIVEN)}{parts}\n{text}"
         place = {"BOX_ROOT": str(tmp_path / "root"), "PATH": f"{tools}:{os.environ['PATH']}", "SECRET": str(tmp_path / "secret")}
         return subprocess.run(["bash"], input=script, env=place, text=True, capture_output=True, check=True).stdout
@@ -51,12 +52,12 @@ FORMS += [
 
 
 @pytest.mark.parametrize("stored", FORMS)
-def test_both_forms_of_a_secret_give_a_file_that_only_root_reads(box, stored):
+def test_both_forms_of_a_secret_give_a_file_that_only_the_trainer_reads(box, stored):
     box.secret.write_text(stored, encoding="utf-8")
     box("fetch_token")
     assert secret.value(stored) == TOKEN  # on the laptop, too
-    assert (box.state / "hub-token").read_text() == TOKEN + "\n"
-    assert (box.state / "hub-token").stat().st_mode & 0o777 == 0o600
+    assert (box.state / "trainer/hub-token").read_text() == TOKEN + "\n"
+    assert (box.state / "trainer/hub-token").stat().st_mode & 0o777 == 0o400
     assert (box.state / "hub-tokens").stat().st_mode & 0o777 == 0o600
 
 
@@ -65,10 +66,10 @@ def test_a_rotated_token_replaces_the_old_one_when_it_is_old_enough(box):
     box("fetch_token")
     box.secret.write_text(NEXT)
     box("rotate_token")
-    assert (box.state / "hub-token").read_text() == TOKEN + "\n"
-    os.utime(box.state / "hub-token", (0, 0))
+    assert (box.state / "trainer/hub-token").read_text() == TOKEN + "\n"
+    os.utime(box.state / "trainer/hub-token", (0, 0))
     box("rotate_token")
-    assert (box.state / "hub-token").read_text() == NEXT + "\n"
+    assert (box.state / "trainer/hub-token").read_text() == NEXT + "\n"
     assert set((box.state / "hub-tokens").read_text().split()) == secret.forms(TOKEN) | secret.forms(NEXT)
 
 
@@ -76,9 +77,9 @@ def test_a_secret_that_cannot_be_read_again_leaves_the_token_at_hand(box):
     box.secret.write_text(TOKEN)
     box("fetch_token")
     box.secret.unlink()
-    os.utime(box.state / "hub-token", (0, 0))
+    os.utime(box.state / "trainer/hub-token", (0, 0))
     box("rotate_token")
-    assert (box.state / "hub-token").read_text() == TOKEN + "\n"
+    assert (box.state / "trainer/hub-token").read_text() == TOKEN + "\n"
 
 
 def test_every_token_that_was_ever_fetched_is_out_of_the_log_and_no_offset_moves(box, tmp_path):

@@ -142,7 +142,7 @@ def test_a_command_that_does_not_exist_is_127(box):
         "run --tmpfs /no/such IMAGE",
         "run --restart always IMAGE",
         "run --name ../x IMAGE",
-        "run --memory 1g IMAGE",
+        "run --cpus 2 IMAGE",
         "ps --bogus",
     ],
 )

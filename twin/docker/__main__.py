@@ -6,6 +6,7 @@ on it unnoticed.
 The box's launcher runs this folder with the standard library alone; its modules therefore import each other by plain names.
 """
 
+import json
 import os
 import re
 import signal
@@ -26,15 +27,16 @@ ABOUT = {
     "Driver": "overlayfs",
     "Runtimes": {"nvidia": {}, "runc": {}},
 }
-RUN_FLAGS = "--detach --rm --interactive"
+RUN_FLAGS = "--detach --rm --interactive --read-only"
 RUN_VALUES = (
     "--name --gpus --network --ipc --shm-size --restart --label --user --workdir --env --volume --tmpfs --stop-timeout --entrypoint"
 )
-RUN_VALUES += " --log-driver --log-opt --cap-drop --security-opt --device"
+RUN_VALUES += " --log-driver --log-opt --cap-drop --security-opt --device --userns --memory --memory-swap --pids-limit --ulimit"
+NETWORKS = ROOT / "var/lib/docker/networks"
 ONLY = {
     "--gpus": ["all"],
-    "--network": ["host"],
     "--ipc": ["host"],
+    "--userns": ["host"],
     "--restart": ["no"],
     "--log-driver": ["json-file", "local"],
     "--cap-drop": ["ALL"],
@@ -49,6 +51,7 @@ def run(arguments: list[str]) -> None:
     if not rest:
         raise Failure("docker: 'docker run' requires at least 1 argument", 125)
     reference, *words = rest
+    check_network(options)
     check_volumes(options)
     check_devices(options)
     container = create(options, ready(reference), reference, words)
@@ -58,13 +61,35 @@ def run(arguments: list[str]) -> None:
     print(container.config["Id"])
 
 
+def check_network(options: dict) -> None:
+    """It must be there; all of them are the network of whoever runs the emulation."""
+    for name in options.get("--network", []):
+        if name not in ("bridge", "host", "none") and not (NETWORKS / name).exists():
+            raise Failure(f"docker: Error response from daemon: network {name} not found", 125)
+
+
+def network(arguments: list[str]) -> None:
+    verb, *arguments = arguments or [""]
+    if verb not in ("create", "inspect"):
+        raise Failure(f"this emulated docker has no `docker network {verb}`")
+    _, rest = parse(arguments, "", "--driver --opt" if verb == "create" else "")
+    place = NETWORKS / one(rest)
+    if verb == "create" and place.exists():
+        raise Failure(f"Error response from daemon: network with name {place.name} already exists")
+    if verb == "inspect" and not place.exists():
+        raise Failure(f"[]\nError response from daemon: network {place.name} not found")
+    place.mkdir(parents=True, exist_ok=True)
+    print(place.name if verb == "create" else json.dumps([{"Name": place.name, "Driver": "bridge"}]))
+
+
 def check_volumes(options: dict) -> None:
     for volume in options.get("--volume", []):
         here, _, there = volume.partition(":")
         if there.removesuffix(":ro").removesuffix(":rw") != here:
             raise Failure(f"docker: this emulated docker has no files of its own: both sides of --volume must be equal, not {volume}", 125)
-        Path(here).mkdir(parents=True, exist_ok=True)  # as docker does
-    for path in options.get("--tmpfs", []):
+        if not Path(here).exists():
+            Path(here).mkdir(parents=True)  # as docker does
+    for path in (place.partition(":")[0] for place in options.get("--tmpfs", [])):
         if not Path(path).is_dir() and not path.startswith(f"{ROOT}/"):
             raise Failure(f"docker: this emulated docker cannot make a tmpfs at {path}; use a folder of the box", 125)
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -216,7 +241,7 @@ VERBS = {
     "stop": stop,
     "kill": kill,
 }
-VERBS |= {"exec": execute, "rm": rm, "wait": wait, "info": info, "build": build, "push": push}
+VERBS |= {"network": network, "exec": execute, "rm": rm, "wait": wait, "info": info, "build": build, "push": push}
 
 
 def suffer(verb: str, arguments: list[str]) -> None:
