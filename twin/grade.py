@@ -27,5 +27,6 @@ def hardware(plan: dict, state: Path, region: str, today: Callable[[], datetime]
     from twin.machine.registry import MachineRegistry
 
     boxes = MachineBoxes(state, region, MachineDisks(state, region), today)
-    boxes.cache = Path(plan["cache"])
-    return Hardware(boxes, MachineRegistry(region, state / "registry"), MachineMischief)
+    registry = MachineRegistry(region, state / "registry")
+    boxes.cache, boxes.registry = Path(plan["cache"]), registry.host
+    return Hardware(boxes, registry, MachineMischief)

@@ -58,6 +58,11 @@ def tags(region: str, instance: str) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in find(region, instance).get_tags()}
 
 
+def hops(region: str, instance: str) -> int:
+    """How far the tokens of its metadata service travel."""
+    return int(find(region, instance).metadata_options.http_put_response_hop_limit or 1)
+
+
 def set_state(region: str, instance: str, name: str) -> None:
     """Moto changes states at once; a real instance passes through `stopping` and `shutting-down`."""
     state = find(region, instance)._state

@@ -51,6 +51,21 @@ def test_the_box_reboots_in_the_middle(machine, settings):
     machine.ended_well(run_id, STEPS, resumed=1)
 
 
+def test_a_run_of_before_whose_container_was_root_goes_on(machine, settings):
+    """All that it has left on the volume is root's, and becomes the trainer's once."""
+    with machine.counted() as most:
+        run_id = machine.begin(*settings)
+        machine.inv("down", "--force")
+        machine.inv("up", "deploy")
+        machine.run(f"chown -hR 0:0 {MOUNT}/runs/{run_id} {MOUNT}/hub-cache && docker rm --force $(docker ps --all --quiet)")
+        done = machine.inv("train", "publish", overrides=settings)
+    assert f"{run_id} is done" in done.stdout
+    assert most() == 1
+    machine.ended_well(run_id, STEPS, resumed=1)
+    owners = machine.run(f"find {MOUNT}/runs/{run_id} {MOUNT}/hub-cache -printf '%u\n' | sort -u")
+    assert owners == "10001"
+
+
 def test_the_disk_is_full_in_the_middle_and_grows(machine, settings):
     """Or is made room on, where root may not let a mounted file system grow."""
     with machine.counted() as most:

@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from machine import MOUNT
 
 from remote.box import HOST_KEY
 from twin import processes
-from twin.machine import life, loops
+from twin.machine import life, loops, network
 
 pytestmark = pytest.mark.system
 
@@ -22,9 +24,55 @@ def test_the_image_that_ran_is_the_one_that_was_built_and_pushed(machine):
     assert [name.partition("@")[2] for name in image["RepoDigests"]] == [tags[0]["imageDigest"]]
 
 
-def test_the_trainer_had_no_capability(machine):
+def test_the_trainer_was_an_ordinary_user_with_its_own_folders_and_within_limits(machine):
     container = json.loads(machine.run("docker inspect $(docker ps --all --quiet --filter label=fine-tune-slm.run)"))[0]
-    assert container["HostConfig"]["CapDrop"] == ["ALL"] and "no-new-privileges" in container["HostConfig"]["SecurityOpt"]
+    held = container["HostConfig"]
+    assert container["Config"]["User"] == "10001:10001" and held["CapDrop"] == ["ALL"] and "no-new-privileges" in held["SecurityOpt"]
+    assert held["ReadonlyRootfs"] and held["IpcMode"] == "private" and held["NetworkMode"] == "fine-tune-slm" and not held["Privileged"]
+    assert held["Memory"] > 0 and held["MemorySwap"] == held["Memory"] and held["PidsLimit"] == 8192
+    assert [(one["Name"], one["Hard"]) for one in held["Ulimits"]] == [("core", 0)]
+    (run_id,) = machine.run_ids()[:1]
+    writable = {mount["Destination"] for mount in container["Mounts"] if mount["RW"]}
+    assert writable == {f"{MOUNT}/{name}" for name in (f"runs/{run_id}", "hub-cache", "base-scores")}
+    others = {mount["Destination"].rpartition("/")[0] for mount in container["Mounts"] if not mount["RW"]}
+    assert others == {f"{MOUNT}/inputs", f"{MOUNT}/runs/{run_id}", "/run/fine-tune-slm"}  # in the run: its settings
+
+
+ASK = """
+import http.client
+def ask(method, path, **headers):
+    service = http.client.HTTPConnection("169.254.169.254", timeout=5)
+    try:
+        service.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return service.getresponse().status
+    except OSError as error:
+        return type(error).__name__
+print(ask("GET", "/latest/meta-data/instance-id"), ask("PUT", "/latest/api/token", X_aws_ec2_metadata_token_ttl_seconds="60"))
+"""
+
+
+def test_no_container_comes_to_the_box_s_role_while_the_box_does(machine):
+    image = machine.run("docker image ls --quiet | head -n 1")
+    inside = f"docker run --rm --network fine-tune-slm --user 10001 --entrypoint python {image} -c '{ASK}'"
+    assert machine.run(inside).split() == ["401", "TimeoutError"], "without a token it is told nothing, and no token reaches it"
+    assert machine.run(f"python3 -c '{ASK}'").split() == ["401", "200"]
+    options = {"InstanceId": machine.instance, "HttpTokens": "required"}
+    machine.client("ec2").modify_instance_metadata_options(**options, HttpPutResponseHopLimit=2)
+    assert machine.run(inside).split() == ["401", "200"], "one hop more, and it is there: the test sees the difference"
+    again = machine.inv("train", ok=False)
+    assert again.returncode == 1 and "`inv up` closes its metadata service" in again.stderr
+    machine.inv("up")
+    assert machine.run(inside).split() == ["401", "TimeoutError"]
+
+
+def test_a_container_reaches_the_hub_and_nothing_that_listens_on_this_machine(machine):
+    image = machine.run("docker image ls --quiet | head -n 1")
+    hub, aws = (urlsplit(machine.environment[name]).port for name in ("HF_ENDPOINT", "AWS_ENDPOINT_URL"))
+    reach = "import socket, sys; print(socket.socket().connect_ex((sys.argv[1], int(sys.argv[2]))))"
+    inside = f"docker run --rm --network fine-tune-slm --user 10001 --entrypoint python {image} -c '{reach}'"
+    assert machine.run(f"{inside} {network.GATEWAY} {hub}") == "0"
+    for address in (network.GATEWAY, "127.0.0.1", network.BOX):
+        assert machine.run(f"{inside} {address} {aws}") != "0"
 
 
 def test_the_box_is_a_system_of_its_own_and_cannot_turn_the_machine_off(machine):
@@ -32,7 +80,7 @@ def test_the_box_is_a_system_of_its_own_and_cannot_turn_the_machine_off(machine)
     assert int(re.search(r"CapEff:\s+(\w+)", machine.run("cat /proc/1/status"))[1], 16) >> 22 & 1 == 0
     assert int(re.search(r"CapEff:\s+(\w+)", machine.run("cat /proc/$(pgrep -f opt/box/agent | head -n 1)/status"))[1], 16) >> 22 & 1 == 0
     first = json.loads((machine.box / "first.json").read_text())["pid"]
-    for kind in ("mnt", "pid", "uts", "ipc"):
+    for kind in ("mnt", "pid", "uts", "ipc", "net"):
         assert Path(f"/proc/{first}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
 
 

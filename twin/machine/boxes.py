@@ -1,7 +1,4 @@
-"""Boxes of the machine grade: a root of its own over a small Debian, its own processes, names and mounts, docker, sshd and disks.
-
-Only the network is shared with the machine outside, and nothing in a box listens but on 127.0.0.1.
-"""
+"""Boxes of the machine grade: a root of its own over a small Debian, its own processes, names, mounts, network, docker, sshd and disks."""
 
 import json
 import os
@@ -11,12 +8,13 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
-from twin import access, doors, processes
+from twin import access, doors, instances, processes
 from twin.boxes import Boxes
-from twin.machine import debian, ground, life
+from twin.machine import debian, ground, life, network
 
 HERE = Path(__file__).parent
 GPU = {"nvidia0": (1, 3)}  # the stand-in for its driver looks for it, and nobody else may find one here
@@ -28,10 +26,12 @@ class MachineBoxes(Boxes):
 
     POWER = "root/dev/power"
     cache: Path
+    registry: str  # host and port of ECR's data plane, as images are named by them
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.outers: dict[str, subprocess.Popen] = {}  # what holds a box's namespaces
+        self.networks: dict[str, network.Network] = {}
 
     def switch_on(self, instance: str, cold: bool = True) -> None:
         with self.lock:
@@ -52,7 +52,7 @@ class MachineBoxes(Boxes):
     def boot(self, box: Path) -> None:
         """The box's first process runs, and has put its root together."""
         lower = ":".join(map(str, [stand_ins(self.state), *debian.box(self.cache)]))
-        unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL"]
+        unshare = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child=SIGKILL"]
         with (box / "boot.log").open("ab") as log:
             outer = self.outers[box.name] = subprocess.Popen(
                 [*unshare, str(HERE / "init.sh"), lower, str(box)],
@@ -66,14 +66,21 @@ class MachineBoxes(Boxes):
         while not (first := life.child(outer)) or not Path(f"/proc/{first}/root/run/booted").exists():
             if outer.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the box did not boot: {(box / 'boot.log').read_text(errors='replace', encoding='utf-8')[-1000:]}")
+            if first and box.name not in self.networks:
+                self.networks[box.name] = self.connect(box.name, first)
             time.sleep(0.02)
         (box / "first.json").write_text(json.dumps({"pid": first, "started": processes.started(first)}), encoding="utf-8")
 
+    def connect(self, instance: str, first: int) -> network.Network:
+        aws, hub = (urlsplit(self.environment[name]).port for name in ("AWS_ENDPOINT_URL", "HF_ENDPOINT"))
+        here = [aws, hub, int(self.registry.partition(":")[2])]
+        metadata = urlsplit(self.metadata_address(instance)).port
+        return network.connect(first, [hub], here, metadata, lambda: instances.hops(self.region, instance))
+
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
-        self.agents[instance] = self.begin(
-            instance, "amazon-ssm-agent.log", "/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance
-        )
+        words = ("/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance)
+        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *words, TWIN_AGENT_KEY=self.agent_key(instance))
         return {"pid": self.agents[instance].pid}
 
     def begin(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
@@ -94,7 +101,8 @@ class MachineBoxes(Boxes):
     def inside(self, instance: str) -> dict[str, str]:
         own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
         own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
-        own["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = self.metadata_address(instance)
+        # From the box and from its containers the Hub is at the gateway; the metadata service is where every client looks for it.
+        own["HF_ENDPOINT"] = f"http://{network.GATEWAY}:{urlsplit(self.environment['HF_ENDPOINT']).port}"
         return self.environment | own
 
     def shut_down(self, instance: str) -> None:
@@ -104,6 +112,8 @@ class MachineBoxes(Boxes):
             self.shutdowns.pop(instance, None)
             self.sleeping.pop(instance, None)
             life.end(box)
+            if connected := self.networks.pop(instance, None):
+                connected.close()
             self.close_metadata(instance)
             if outer := self.outers.pop(instance, None):
                 outer.wait()

@@ -12,6 +12,8 @@ NEEDED = {
     "mkfs.ext4": "e2fsprogs",
     "losetup": "util-linux",
     "unshare": "util-linux",
+    "ip": "iproute2",
+    "slirp4netns": "slirp4netns",
 }
 # What the system tests want beside it.
 TESTED = {

@@ -57,8 +57,7 @@ mount -a 2>/dev/null || true
 
 # The service that keeps docker running.
 while :; do
-  # No bridge and no iptables: the network is that of the machine outside.
-  dockerd --bridge=none --iptables=false --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs </dev/null >>/var/log/dockerd.log 2>&1 || true
+  dockerd --exec-opt native.cgroupdriver=cgroupfs </dev/null >>/var/log/dockerd.log 2>&1 || true
   sleep 1
 done &
 echo $! >/run/docker-service.pid

@@ -18,7 +18,7 @@ SHUTDOWN = 10.0  # seconds that a box's processes have to end in
 def inside(box: Path) -> list[str]:
     """The command that runs another one in a box that is on, with as few rights as its first process has."""
     first = json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"]
-    enter = ["nsenter", f"--target={first}", "--mount", "--uts", "--ipc", "--pid", f"--root=/proc/{first}/root", "--wd=/"]
+    enter = ["nsenter", f"--target={first}", "--mount", "--uts", "--ipc", "--net", "--pid", f"--root=/proc/{first}/root", "--wd=/"]
     return [*enter, "setpriv", "--bounding-set", "-sys_boot", "--inh-caps", "-sys_boot", "--pdeathsig", "KILL", "--"]
 
 
