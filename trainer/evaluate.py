@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from conf.problem import Problem
@@ -65,18 +66,35 @@ def reload(tuned: PeftModel, adapter: Path) -> None:
 def generate(
     model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str, way: Callable | None = None
 ) -> list[Answer]:
-    """The model's answer to every row, in the rows' order, by `answer` or in another way. Rows of like length share a batch."""
+    """The model's answer to every row, in the rows' order, by `answer` or in another way. Rows of like length share a batch, the longest
+    first: what does not fit shows at once, and is halved."""
     model.eval()
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt))
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].prompt))
     answers: dict[int, Answer] = {}
+    size = settings.train.eval_batch
     record.event("progress", what=what, done=0, of=len(order))
-    for start in range(0, len(order), settings.train.eval_batch):
-        batch = order[start : start + settings.train.eval_batch]
-        outputs = (way or answer)(model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
+    while len(answers) < len(order):
+        batch = order[len(answers) : len(answers) + size]
+        outputs = _fitting(way or answer, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
+        if outputs is None:
+            size = len(batch) // 2
+            print(f"{what}: {len(batch)} rows at once do not fit into memory; {size} are tried", flush=True)
+            continue
         answers |= dict(zip(batch, outputs, strict=True))
         record.event("progress", what=what, done=len(answers), of=len(order))
         print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)
     return [answers[index] for index in range(len(examples))]
+
+
+def _fitting(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int) -> list[Answer] | None:
+    """The answers; None where so many rows at once do not fit."""
+    try:
+        return way(model, prompt, prompts, limit)
+    except RuntimeError as error:
+        if len(prompts) == 1 or not should_reduce_batch_size(error):
+            raise
+    clear_device_cache(garbage_collection=True)  # here, where the error holds none of what was computed
+    return None
 
 
 def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
@@ -104,7 +122,13 @@ def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Rec
         "quant": [settings.quant.kind.value, settings.quant.double],
         "rows": sha256,
         "prompts": [example.prompt for example in examples],
-        "generation": [settings.data.max_new_tokens, settings.train.eval_batch, prompt.stops, prompt.tokenizer.pad_token_id],
+        "generation": [
+            settings.data.max_new_tokens,
+            settings.train.eval_batch,
+            prompt.stops,
+            prompt.tokenizer.pad_token_id,
+            "longest first",
+        ],
     }
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 

@@ -13,6 +13,8 @@ from trainer.order import Order, beginning
 
 NF4_DOUBLE, NF4_SINGLE = 0.5 + 1 / 64 + 4 / (64 * 256), 0.5 + 4 / 64  # bytes a weight; one constant for 64 weights
 MOMENTS = {"SGD": 0, "RMSprop": 4, "Adagrad": 4, "Lion": 4, "Lion8bit": 1, "PagedLion8bit": 1}  # bytes a weight; Adam has two moments
+TABLES = ("embed_tokens", "lm_head")
+LOGITS = 12  # bytes, counted: logarithms of probabilities, and gradients of them and of the logits, in fp32 also where bf16 is computed
 LOGS, UNKNOWN = 10**9, 0.3  # bytes of all that is not weights; of the base model's size, an adapter whose size is not known
 RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot use
 
@@ -114,7 +116,19 @@ def learned(model: Shape, lora: schema.Lora) -> int:
     """How many weights the adapter has."""
     chosen = [sizes for name, sizes in model.linear.items() if lora.targets == "all-linear" or name in lora.targets]
     magnitudes = sum(outputs for _, outputs in chosen) if lora.options.get("use_dora") else 0
-    return model.layers * (lora.r * sum(map(sum, chosen)) + magnitudes)
+    return model.layers * (lora.r * sum(map(sum, chosen)) + magnitudes) + _tables(model, lora)
+
+
+def _tables(model: Shape, lora: schema.Lora) -> int:
+    """How many weights of embedding and head learn, and of matrices that are trained whole, as `lora.options` says."""
+    whole, tokens = lora.options.get("modules_to_save") or [], lora.options.get("trainable_token_indices") or {}
+    table = model.vocabulary * model.hidden
+    matrices = model.layers * sum(inputs * outputs for name, (inputs, outputs) in model.linear.items() if name in whole)
+    rows = len(tokens) if isinstance(tokens, list) else sum(map(len, tokens.values()))
+    beside = sum(name in TABLES for name in lora.targets) if isinstance(lora.targets, list) else 0
+    return (
+        sum(name in TABLES for name in whole) * table + matrices + rows * model.hidden + beside * lora.r * (model.vocabulary + model.hidden)
+    )
 
 
 def disk(model: Shape | None, settings: schema.Recipe, weights: int) -> int:
@@ -172,8 +186,7 @@ def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dic
         "gradients": 4 * weights,
         "optimizer": moments(settings.train) * weights,
         "activations": kept + masks(load, width),
-        # At the tokens with loss: as computed, as probabilities in fp32, and their gradients in fp32.
-        "logits": load.supervised * model.vocabulary * (width + 8),
+        "logits": load.supervised * model.vocabulary * LOGITS,
         "workspace": width * (model.hidden * model.inner * nf4 + 3 * load.tokens * model.inner),  # one unpacked matrix; one MLP's gradients
     }
 

@@ -40,6 +40,40 @@ def counted(tuned, packed) -> int:
     return sum(size for size, _ in kept.values())
 
 
+OPTIONS = [
+    ["lora.options.modules_to_save=[embed_tokens,lm_head]"],
+    ["lora.options.modules_to_save=[down_proj]", "lora.targets=[q_proj]"],
+    ["lora.options.trainable_token_indices=[1,5,7]"],
+    ["lora.targets=[q_proj,embed_tokens]"],
+    ["lora.targets=[q_proj,lm_head]"],
+]
+
+
+@pytest.mark.parametrize("words", OPTIONS)
+def test_what_learns_beside_the_adapters_matrices_is_planned(words, tiny, settings_for, tmp_path):
+    settings = settings_for(tmp_path, "quant=none", *words)
+    tuned = model.adapt(model.load(settings.model, settings.quant), settings.lora, recompute=False)
+    planned = plan.learned(plan.shape(json.loads((tiny / "config.json").read_text())), settings.lora)
+    assert planned == pytest.approx(sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad), rel=0.1)
+
+
+@pytest.mark.parametrize("width", [torch.float32, torch.bfloat16])
+def test_logits_take_as_many_bytes_as_are_planned(width):
+    """The fullest moment of a loss and its gradient, by torch's own count; the logits themselves are gone by then, as in `model.loss`."""
+    from torch.profiler import ProfilerActivity, profile
+
+    logits = torch.randn(64, 2000).to(width).requires_grad_()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        torch.nn.functional.cross_entropy(logits.float(), torch.zeros(64, dtype=torch.long), reduction="sum").backward()
+    now, most = 0, 0
+    for event in sorted(
+        (event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"), key=lambda event: event.start_ns()
+    ):
+        now += event.nbytes()
+        most = max(most, now)
+    assert most / logits.numel() == pytest.approx(plan.LOGITS, rel=0.1)
+
+
 def check(folder: Path, settings, rows: int) -> None:
     base = model.load(schema.Model(str(folder), "main", "", False), settings.quant)
     tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes").train()
