@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from conf.problem import Problem
+from conf.schema import Quantisation, Recipe
 
 TABLE = Path(__file__).with_name("architectures.json")
 
@@ -35,3 +36,24 @@ def verdict(name: str, config: dict) -> Verdict:
     if found.outcome == "refused":
         raise Problem(f"{name} is a {found.of}, which cannot be trained here: {found.why}", another, "model_unavailable")
     return found
+
+
+def stored(config: dict) -> str | None:
+    """How the model's owner has quantised its weights, in words; None where they are plain."""
+    found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    if not found:
+        return None
+    bits = 4 if found.get("load_in_4bit") else 8 if found.get("load_in_8bit") else found.get("bits")
+    kind = found.get("bnb_4bit_quant_type") if found.get("load_in_4bit") else None
+    return " ".join(str(part) for part in (found.get("quant_method", "quantised"), kind, f"{bits} bits" if bits else None) if part)
+
+
+def quantised_once(settings: Recipe, config: dict) -> None:
+    """Nothing, or a Problem where weights that are stored quantised would be quantised again, or merged into."""
+    how = stored(config)
+    if how and settings.quant.kind is Quantisation.nf4:
+        what = f"{settings.model.id} is stored quantised ({how}), and `quant=nf4` would quantise it again"
+        raise Problem(what, "train it as it is stored: `quant=none`; or name the model that it was made from: `model.id=owner/name`")
+    if how and settings.publish.merged:
+        what = f"{settings.model.id} is stored quantised ({how}): merging into it would round the adapter away"
+        raise Problem(what, "publish the adapter alone: `publish.merged=false`; or name the model that it was made from")

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from conf import schema
 from conf.problem import Problem
-from trainer import attention, layers, nf4, plan
+from trainer import architecture, attention, layers, nf4, plan
 from trainer.fit import Room
 from trainer.hub import explained
 from trainer.pack import Pack
@@ -50,18 +50,21 @@ def load(model: schema.Model, quant: schema.Quant) -> Base:
     folder, revision = fetch(model)
     place = device()
     dtype, described = precision(place)
-    quantised = quant.kind is schema.Quantisation.nf4
-    options = {"quantization_config": nf4.config(quant, dtype), "device_map": {"": place}} if quantised else {}
+    quantised, stored = quant.kind is schema.Quantisation.nf4, architecture.stored(config(folder))
+    options = ({"quantization_config": nf4.config(quant, dtype)} if quantised else {}) | (
+        {"device_map": {"": place}} if quantised or stored else {}
+    )
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
         weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OURS, **options)
     nf4.keep_layout(weights)
     stops = weights.generation_config.eos_token_id
-    described += f", {nf4.described(weights)}" if nf4.layers(weights) else ", base weights not quantised"
+    plain = f"base weights as they are stored: {stored}" if stored else "base weights not quantised"
+    described += f", {nf4.described(weights)}" if quantised and nf4.layers(weights) else f", {plain}"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {described}", flush=True)
     own = weights.config._attn_implementation
-    return Base(weights if quantised else weights.to(place), tokenizer, revision, _listed(stops), described, own)
+    return Base(weights if options else weights.to(place), tokenizer, revision, _listed(stops), described, own)
 
 
 def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
@@ -84,7 +87,7 @@ def shape(name: str, files: Path) -> plan.Shape | None:
 def _loadable(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         if getattr(error, "errno", None):
             raise
         what = f"{name} cannot be loaded as a causal language model: {str(error).splitlines()[0]}"

@@ -82,7 +82,9 @@ class Plan:
 
 
 def shape(config: dict) -> Shape | None:
-    """The sizes that config.json states, or None for a model that is not made like a Llama: one of experts, for instance."""
+    """The sizes that config.json states, or None for a model that is not made like a Llama: one of experts, or stored quantised."""
+    if config.get("quantization_config"):
+        return None
     if any("expert" in name and type(value) is int and value > 1 for name, value in config.items()):
         return None
     try:

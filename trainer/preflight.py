@@ -98,7 +98,7 @@ class Look:
 def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
     folder = _description(settings, endpoint, token)
-    made, verdict = _described(settings.model.id, folder / "config.json")
+    made, verdict = _described(settings, folder / "config.json")
     data = settings.data
     named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
     scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
@@ -189,12 +189,13 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
         )
 
 
-def _described(name: str, config: Path) -> tuple[plan.Shape | None, Verdict | None]:
+def _described(settings: Recipe, config: Path) -> tuple[plan.Shape | None, Verdict | None]:
     """The model's sizes, where they are known, and what training makes of it; a Problem where it cannot be trained."""
     if not config.is_file():
         return None, None
     values = json.loads(config.read_text(encoding="utf-8"))
-    return plan.shape(values), architecture.verdict(name, values)
+    architecture.quantised_once(settings, values)
+    return plan.shape(values), architecture.verdict(settings.model.id, values)
 
 
 def _packing(verdict: Verdict | None, pack_tokens: int | None) -> str:
@@ -265,7 +266,7 @@ def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
         stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
         made = None
         if "config.json" in stored:
-            made, _ = _described(name, Path(hub.hf_hub_download(name, "config.json", revision=info.sha)))
+            made, _ = _described(settings, Path(hub.hf_hub_download(name, "config.json", revision=info.sha)))
         weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
         return {"model_revision": info.sha, "need_gb": math.ceil(plan.disk(made, settings, weights) / 1e9)}
 

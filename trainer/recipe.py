@@ -49,7 +49,9 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
     files, _ = model.fetch(settings.model)
-    verdict = architecture.verdict(settings.model.id, model.config(files))
+    config = model.config(files)
+    architecture.quantised_once(settings, config)
+    verdict = architecture.verdict(settings.model.id, config)
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files), settings.data)
     _tell_controls(template, training, held_out, settings.data)
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
@@ -124,6 +126,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
             "proof": asdict(proved) | {"told": proved.told},
             "stops": template.stops,
             "answers_behind": template.opening,
+            "stored": architecture.stored(config),
             "tokens": progress.tokens,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "seconds": clock.seconds,
