@@ -1,16 +1,11 @@
 #!/bin/bash
 # The trainer's container: how it is held, and how root takes what it has written. Nothing in it is trusted, neither code nor packages: at
 # any moment a file of its may be a link, a pipe, or claim to be larger than any disk.
-#   in:   IMAGE, GPU, HUB_SECRET: what of these its functions are called for
+#   in:   HUB_SECRET, for fetch_token
 
 TRAINER=10001 # the image's own user (docker/Dockerfile); nobody else on the box has that number
 NETWORK=fine-tune-slm
-MOST_FILES=10000          # in what is shipped of a run at once
-MOST_STATE=65536          # bytes of state.json
-MOST_EVENTS=268435456     # bytes of events.jsonl
-MOST_LOG=1073741824       # bytes of log.txt; what is behind them stays on the volume
-MOST_CHUNK=67108864       # bytes of it in one chunk
-MOST_ANSWERS=1073741824   # bytes of an evaluation, or of what a model has answered
+MOST_STATE=65536 # bytes of state.json
 
 # On a bridge a container is one hop further from the metadata service than the box, and a token of that service travels one hop only.
 need_network() {
@@ -64,22 +59,6 @@ give() {
   regular "$1" || [ -z "$(find -P "$1" 2>/dev/null)" ] || return 1
   dd of="$1" bs=65536 conv=notrunc status=none "${@:2}" && chown -h "$TRAINER:$TRAINER" "$1"
 }
-
-# link_out FOLDER TEST...: FOLDER, which is root's, has a second name of each file of the run that find's tests choose. It is no copy, and
-# by that name nothing leads anywhere else, whatever becomes of the first. find itself goes down without following (-execdir).
-link_out() (
-  into=$1
-  chosen=("(" "${@:2}" ")")
-  room=$(df -Pk "$MOUNT/" | awk 'NR == 2 { printf "%d", $2 * 1024 }') # a file that claims more has holes
-  rm -rf "$into" && mkdir -p "$into" && cd -P "$run" || exit 1
-  find -P . -mindepth 1 -regextype posix-extended "${chosen[@]}" "(" -regex '\./[-A-Za-z0-9_.+=@/ ]+' -printf '%y%n %s\n' -o -printf 'n 0\n' ")" |
-    head -n $((MOST_FILES + 1)) | awk -v files="$MOST_FILES" -v room="$room" \
-    '$1 != "f1" && $1 !~ /^d/ { odd = 1 } { sum += $2 } END { exit odd || NR > files || sum > room }' || exit 1
-  find -P . -mindepth 1 "${chosen[@]}" -type f -execdir bash -c '
-    case "$PWD/" in "$1"/*) into=$0${PWD#"$1"} ;; *) exit 1 ;; esac
-    mkdir -p "$into" && ln -P -t "$into" -- "${@:2}"' "$into" "$PWD" {} + || exit 1
-  [ -z "$(find -P "$into" ! -type f ! -type d -print -quit)" ]
-)
 
 phase() { take "$1/state.json" "$MOST_STATE" 2>/dev/null | sed -n 's/.*"phase": *"\([a-z]*\)".*/\1/p'; }
 

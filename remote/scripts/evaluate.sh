@@ -7,6 +7,7 @@
 : "${PATIENCE:?evaluate.sh needs PATIENCE}"
 
 work="$MOUNT/evaluate"
+most=1073741824 # bytes of what comes out
 about="$RUN_ID $ROWS $SCAFFOLD $IMAGE"
 
 fetch_rows() {
@@ -51,7 +52,7 @@ conclude() {
   [ "$code" = 0 ] || failed "$work/said" "the trainer could not score the run (exit code $code)"
   # The scores last: where they are, the answers are, too.
   for name in "$SPLIT.predictions.jsonl" "$SPLIT.json"; do
-    take "$work/out/$name" "$MOST_ANSWERS" >"$work/$name" || failed "$work/said" "the trainer has left no $name"
+    take "$work/out/$name" "$most" >"$work/$name" || failed "$work/said" "the trainer has left no $name"
     aws s3 cp --quiet "$work/$name" "s3://$BUCKET/$PREFIX/runs/$RUN_ID/evaluations/$name"
   done
   rm -rf "$work"

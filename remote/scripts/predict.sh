@@ -5,6 +5,7 @@
 : "${ASKED:?predict.sh needs ASKED}"
 
 shared=()
+most=268435456 # bytes of answers, which lie in memory
 work="$STATE/predict" # tmpfs: nothing of the user's texts stays on a disk
 
 main() {
@@ -13,7 +14,7 @@ main() {
   mkdir -p "$work"
   aws s3 mv --quiet "s3://$BUCKET/$PREFIX/$ASKED" "$work/asked" # gone from S3, whatever comes of it
   {
-    ask_model --interactive predict "${run:?}" <"$work/asked" | head -c "$MOST_EVENTS" >"$work/answers"
+    ask_model --interactive predict "${run:?}" <"$work/asked" | head -c "$most" >"$work/answers"
   } 2>&1 | head -c "$MOST_STATE" >"$work/said" || failed "$work/said" "the trainer could not answer"
   aws s3 cp --quiet "$work/answers" "s3://$BUCKET/$PREFIX/$ASKED.answers"
   rm -rf "$work"

@@ -5,6 +5,11 @@
 : "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
 : "${STREAM_PREFIX:?supervise.sh needs STREAM_PREFIX}" "${HUB_SECRET:?supervise.sh needs HUB_SECRET}" "${TOKEN_AGE:?supervise.sh needs TOKEN_AGE}"
 
+MOST_FILES=10000     # in what is shipped of a run at once
+MOST_EVENTS=268435456 # bytes of events.jsonl
+MOST_LOG=1073741824   # bytes of log.txt; what is behind them stays on the volume
+MOST_CHUNK=67108864   # bytes of it in one chunk
+
 # The current run, or the one that $MOUNT/FILE begins with: its id, its folder, its place in S3, and how far its log is there.
 choose() { # [FILE]
   run_id=$(head -n 1 "$MOUNT/${1:-current}" | head -c 200)
@@ -93,6 +98,22 @@ rotate_token() {
   [ -f "$STATE/trainer/hub-token" ] && [ -z "$(find "$STATE/trainer/hub-token" -newermt "-$TOKEN_AGE seconds")" ] || return 0
   fetch_token || log "the Hub token could not be read again; the one at hand stays"
 }
+
+# link_out FOLDER TEST...: FOLDER, which is root's, has a second name of each file of the run that find's tests choose. It is no copy, and
+# by that name nothing leads anywhere else, whatever becomes of the first. find itself goes down without following (-execdir).
+link_out() (
+  into=$1
+  chosen=("(" "${@:2}" ")")
+  room=$(df -Pk "$MOUNT/" | awk 'NR == 2 { printf "%d", $2 * 1024 }') # a file that claims more has holes
+  rm -rf "$into" && mkdir -p "$into" && cd -P "$run" || exit 1
+  find -P . -mindepth 1 -regextype posix-extended "${chosen[@]}" "(" -regex '\./[-A-Za-z0-9_.+=@/ ]+' -printf '%y%n %s\n' -o -printf 'n 0\n' ")" |
+    head -n $((MOST_FILES + 1)) | awk -v files="$MOST_FILES" -v room="$room" \
+    '$1 != "f1" && $1 !~ /^d/ { odd = 1 } { sum += $2 } END { exit odd || NR > files || sum > room }' || exit 1
+  find -P . -mindepth 1 "${chosen[@]}" -type f -execdir bash -c '
+    case "$PWD/" in "$1"/*) into=$0${PWD#"$1"} ;; *) exit 1 ;; esac
+    mkdir -p "$into" && ln -P -t "$into" -- "${@:2}"' "$into" "$PWD" {} + || exit 1
+  [ -z "$(find -P "$into" ! -type f ! -type d -print -quit)" ]
+)
 
 # A checkpoint never changes once it is there, and travels once.
 pack_checkpoints() {

@@ -146,21 +146,20 @@ def test_a_log_that_claims_to_be_endless_is_shipped_in_chunks_as_far_as_one_goes
     with (folder / "log.txt").open("ab") as file:
         file.truncate(1 << 42)
     box.tool("aws", 'case "$*" in *outbox*) stat -c %s run/fine-tune-slm/outbox/log/* >>chunks ;; esac')
-    supervisor = (box.root / "opt/fine-tune-slm/supervise.sh").read_text
-    small = body("container").replace("MOST_LOG=1073741824", "MOST_LOG=100000").replace("MOST_CHUNK=67108864", "MOST_CHUNK=40000")
+    small = body("ship").replace("MOST_LOG=1073741824", "MOST_LOG=100000").replace("MOST_CHUNK=67108864", "MOST_CHUNK=40000")
     assert "MOST_LOG=100000" in small and "MOST_CHUNK=40000" in small
     watched(box, small)
     chunks = [int(size) for size in (box.root / "chunks").read_text().split()]
-    assert sum(chunks) == 100_000 and max(chunks) == 40_000, supervisor()
+    assert sum(chunks) == 100_000 and max(chunks) == 40_000
     assert (box.mount / f"shipped/{RUN}").read_text() == "100000\n"
 
 
-def watched(box, container: str) -> None:
+def watched(box, ship: str) -> None:
     """The supervisor with other limits, until it has stopped the box."""
     watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0, "PERIOD": 1}
     watch |= {"IDLE": 4, "LIFE": 3600, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
     path = box.root / "opt/fine-tune-slm/supervise.sh"
-    path.write_text(compose("supervise", watch).replace(body("container"), container))
+    path.write_text(compose("supervise", watch).replace(body("ship"), ship))
     assert scripts.run_file(path, box.root, 60).code == -9
 
 
@@ -172,8 +171,9 @@ def test_what_is_swapped_meanwhile_does_not_lead_root_out_either(box):
         (folder / "checkpoints" / place / "secret").write_text("mine")
     swap = f'while :; do ln -sfn "{box.secret.parent}" c; mv -T c step; mv -T step d; mv a step; mv step a; rm d; done'
     mischief = subprocess.Popen(["bash", "-c", swap], cwd=folder / "checkpoints", stderr=subprocess.DEVNULL)
-    given = settings_block({"REGION": "r", "MOUNT_PATH": "/mnt/training", "RUN": RUN})
-    text = given + body("lib") + body("container")
+    given = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "RUN": RUN}
+    given |= dict.fromkeys(("BUCKET", "PREFIX", "LOG_GROUP", "STREAM_PREFIX", "HUB_SECRET", "TOKEN_AGE"), "x")
+    text = settings_block(given) + body("lib") + body("container") + body("ship")
     text += (
         'trap - ERR\nrun="$MOUNT/runs/$RUN"\nfor try in {1..60}; do link_out "$MOUNT/outbox/$try" -path "./checkpoints/*" || true; done\n'
     )
