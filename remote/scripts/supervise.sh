@@ -132,9 +132,10 @@ take_back() { # WHEN
   local going=""
   ! mounted || going=$(cat "$MOUNT/current" 2>/dev/null)
   touch "$STATE/taken"
+  # Before anything is sent: the box may be off before S3 has taken it.
+  [ -z "$going" ] || printf '%s\n%s\n' "$going" "$([ ! -f "$STATE/life" ] || echo $(($(cat "$STATE/life") - $(seconds))))" >"$MOUNT/requeue"
   PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $1" "it goes on when AWS starts the box again; or at once elsewhere: \`inv up deploy train\`"
-  [ -z "$going" ] || [ -f "$MOUNT/runs/$going/manifest.json" ] || [ -f "$MOUNT/current" ] ||
-    printf '%s\n%s\n' "$going" "$([ ! -f "$STATE/life" ] || echo $(($(cat "$STATE/life") - $(seconds))))" >"$MOUNT/requeue"
+  [ ! -f "$MOUNT/runs/$going/manifest.json" ] || rm -f "$MOUNT/requeue" # it had finished
   sync
 }
 

@@ -813,6 +813,15 @@ def test_the_run_of_a_spot_box_that_was_taken_back_goes_on_when_aws_starts_it_ag
     assert not (box.mount / "requeue").exists() and folder.exists()
 
 
+def test_a_spot_box_that_is_off_before_s3_has_the_end_of_its_run_goes_on_with_it_all_the_same(box):
+    box.going_on(state="running", exit="143")
+    box.tool("curl", NOTICE)
+    box.tool("aws", 'case "$*" in *outbox*) kill -KILL $(cat supervisor) ;; esac')
+    box.tool("timeout", 'echo $PPID >supervisor; shift; exec "$@"')
+    box.supervise()
+    assert (box.mount / "requeue").read_text().splitlines()[0] == RUN
+
+
 def test_nothing_goes_on_by_itself_on_a_box_that_was_taken_down(box):
     box.put("mounted", "")
     box.put("mnt/training/requeue", f"{RUN}\n\n")
