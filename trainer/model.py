@@ -6,6 +6,7 @@ it would copy embeddings, head and norms to fp32.
 
 import inspect
 import json
+import math
 import os
 import re
 import resource
@@ -81,6 +82,16 @@ def shape(name: str, files: Path) -> plan.Shape | None:
     """The model's sizes, before its weights are loaded; None for one that is not made like a Llama."""
     with _loadable(name):
         return plan.shape(AutoConfig.from_pretrained(files, **OURS).to_dict())
+
+
+def weights_counted(name: str, files: Path, quant: schema.Quant, width: int) -> int:
+    """Bytes of the frozen weights, counted on the model itself, made without any: what NF4 leaves as it is takes `width` a number."""
+    with _loadable(name), torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files, **OURS), **OURS)
+    head, nf4_width = made.get_output_embeddings(), plan.NF4_DOUBLE if quant.double else plan.NF4_SINGLE
+    linear = {id(part.weight) for part in made.modules() if isinstance(part, torch.nn.Linear) and part is not head}
+    quantised = linear if quant.kind is schema.Quantisation.nf4 else set()
+    return math.ceil(sum(weight.numel() * (nf4_width if id(weight) in quantised else width) for weight in made.parameters()))
 
 
 @contextmanager

@@ -2,16 +2,21 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from conf import load, schema
+from conf.paste import quoted
+from conf.problem import Problem
 from data.rows import read
+from tests.trainer import architectures
 from tests.trainer.conftest import ROOT, TRAIN
-from trainer import attention, loop, model, optimizer, pack, plan, prompt
+from trainer import attention, loop, model, optimizer, pack, plan, prompt, recipe
 from trainer.checkpoint import Store
+from trainer.fit import Room
 from trainer.order import Order, Portion
 from trainer.record import Record
 from trainer.team import Team
@@ -72,6 +77,31 @@ def test_logits_take_as_many_bytes_as_are_planned(width):
         now += event.nbytes()
         most = max(most, now)
     assert most / logits.numel() == pytest.approx(plan.LOGITS, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen3_moe", "qwen2_moe", "gpt_neox", "gemma3"])
+@pytest.mark.parametrize("quant", schema.Quantisation)
+def test_base_weights_of_any_model_are_counted_before_they_are_loaded(kind, quant, tiny, tmp_path):
+    """A mixture of experts, whose experts NF4 leaves as they are, and a model of text and images among them."""
+    folder = shutil.copytree(tiny, tmp_path / kind, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    architectures.small(kind).save_pretrained(folder)
+    told = schema.Quant(quant, True)
+    weights = model.load(schema.Model(str(folder), "main", "", False), told).model
+    states = [weight.quant_state for weight in weights.parameters() if hasattr(weight, "quant_state")]
+    constants = sum(state.absmax.nbytes + state.state2.absmax.nbytes for state in states)
+    real = sum(weight.nbytes for weight in weights.parameters()) + constants
+    assert model.weights_counted(kind, folder, told, weights.dtype.itemsize) == pytest.approx(real, rel=0.1)
+
+
+def test_base_weights_that_do_not_fit_stop_a_run_that_cannot_be_planned(tiny, settings_for, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny, tmp_path / "experts", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    architectures.small("mixtral").save_pretrained(folder)
+    settings = settings_for(tmp_path, f"model.id={quoted(folder)}")
+    assert "its base weights take 0.01 GB of 1.0 GB usable on a card; train.recompute=" in recipe._base_alone(
+        folder, settings, Room("a card", 10**9), 2
+    )
+    with pytest.raises(Problem, match="the base weights alone take 0.0 GB, and there are 0.0 GB usable on a card"):
+        recipe._base_alone(folder, settings, Room("a card", 1000), 2)
 
 
 def check(folder: Path, settings, rows: int) -> None:

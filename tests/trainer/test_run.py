@@ -30,7 +30,16 @@ from trainer.files import digest, lines
 from trainer.team import Team
 
 CONTRACT = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/chat_template.jinja", "adapter/tokenizer.json"]
-CONTRACT += ["adapter/tokenizer_config.json", "card.md", "config.yaml", "events.jsonl", "metrics.json", "predictions.jsonl", "report.html"]
+CONTRACT += [
+    "adapter/tokenizer_config.json",
+    "card.md",
+    "config.yaml",
+    "decided.json",
+    "events.jsonl",
+    "metrics.json",
+    "predictions.jsonl",
+    "report.html",
+]
 
 
 def make(settings: schema.Recipe, name: str):
