@@ -52,13 +52,20 @@ def friendly(body):
     return wrapped
 
 
-@task(help={"token": "file with your Hub token; `-` reads standard input", "yes": "do not ask"})
+@task(
+    help={
+        "token": "file with your Hub token; `-` reads standard input",
+        "yes": "do not ask",
+        "name": "of a stack of your own beside others in the account",
+    }
+)
 @friendly
-def init(c, token=None, yes=False):
+def init(c, token=None, yes=False, name=None):
     """Make an AWS account ready: show what would change, ask, change it, read it back. `inv --dry init` stops after showing."""
     from data.text import decode
 
-    run = settings(c, fetch=parameters_of_a_new_account)
+    words = [*overrides(), *([f"cloud.stack={name}"] if name else [])]
+    run = settings(c, words, fetch=parameters_of_a_new_account)
     folder, local = (state_folder(run), state_folder(run) / "local.yaml") if run.cloud.loopback else (ROOT, ROOT / "conf/local.yaml")
     if rehearsed(c, "# init"):
         planned().account.rehearse(account(run), run, folder)
@@ -309,7 +316,7 @@ def doctor(c, json=False):
         raise Exit(code=1)
 
 
-@task(help={"who": "laptop, setup (for init and destroy, besides), box, scheduler or workflow"})
+@task(help={"who": "laptop and files (who trains needs both), setup (for init and destroy, besides), box, scheduler or workflow"})
 @friendly
 def policy(c, who="laptop"):
     """Print the least that IAM must allow, as a policy."""
@@ -322,7 +329,7 @@ def policy(c, who="laptop"):
         return
     document = permissions.policy(account(run), who)
     print(json.dumps(document, indent=2))
-    print(permissions.where_to(who, document), file=sys.stderr)
+    print(permissions.where_to(who, document, run.cloud.own), file=sys.stderr)
 
 
 @task

@@ -3,7 +3,7 @@
 import ipaddress
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -239,9 +239,14 @@ class Grade(Enum):
     machine = "machine"  # namespaces, disks, docker and a registry: Linux and root
 
 
+STACK = re.compile(r"[a-z][a-z0-9]{0,15}")  # no `-`: names that begin alike are never one the beginning of the other's names
+TOOL = "fine-tune-slm"  # what the stack without a name is called, and how the names of all others begin
+
+
 @dataclass
 class Cloud:
     name: str = MISSING
+    stack: str | None = MISSING  # one of several in an account, each with everything of its own; null is the one without a name
     loopback: bool = MISSING  # every endpoint must be on 127.0.0.1, or none may be
     state: str | None = MISSING  # folder of the emulated cloud
     grade: Grade | None = MISSING  # of the emulated boxes
@@ -254,10 +259,11 @@ class Cloud:
     box_role: str = MISSING  # what the box may do
     instance_profile: str = MISSING  # hands that role to it
     launch_template: str = MISSING  # what every box is launched with
-    instance_id: str | None = MISSING  # an instance to take as the box where none has its tag; `inv up` writes down which it was
+    instance_id: str | None = MISSING  # a record only: the box is found by its tag
     volume_id: str | None = MISSING  # a record only: the volume is found by its tag
     scheduler_role: str = MISSING  # what stops a box from outside when its time is over
     hub_secret: str = MISSING  # name of the secret that holds the Hub token; never the token
+    hub_read_secret: str | None = MISSING  # likewise, of a token that may only read: then the box reads this one and never the other
     hub_repository: str | None = MISSING  # where `publish.repository` is null
     log_group: str = MISSING
     log_stream_prefix: str = MISSING  # a run's log stream is PREFIX/RUN
@@ -266,6 +272,8 @@ class Cloud:
     budget_email: str | None = MISSING  # who hears when 80 percent of it are spent
 
     def __post_init__(self):
+        if self.stack is not None and not STACK.fullmatch(self.stack):
+            raise ValueError(f"cloud.stack is {self.stack!r}; use a small letter, then up to 15 small letters and digits")
         if self.budget_usd < 0:
             raise ValueError(f"cloud.budget_usd is {self.budget_usd}; use 0 or more")
         if self.github and not re.fullmatch(GITHUB, self.github):  # `*` and `?` would let in other repositories
@@ -274,10 +282,31 @@ class Cloud:
             if not f"{name}{value}".isprintable() or " " in f"{name}{value}":
                 raise ValueError(f"cloud.build_args.{name} is {value!r}; use a value without spaces")
 
+    @property
+    def own(self) -> str:
+        """What the stack is called in CloudFormation, and what names of its things begin with."""
+        return TOOL if self.stack is None else f"{TOOL}-{self.stack}"
+
+    @property
+    def box_names(self) -> tuple[str, str]:
+        """Patterns of IAM: what boxes of this stack are called, and what only boxes of others are."""
+        return ("*", "*:*") if self.stack is None else (f"{self.stack}:*", f"{self.stack}:*:*")
+
+    @property
+    def box_secret(self) -> str:
+        """The secret that the box may read."""
+        return self.hub_read_secret or self.hub_secret
+
+    @property
+    def root(self) -> str:
+        """Of its names in Parameter Store."""
+        return f"/{self.own}/"
+
 
 @dataclass
 class Box:
-    name: str = MISSING  # found by the tag fine-tune-slm:box
+    name: str = MISSING  # found by the tag fine-tune-slm:box; in a stack with a name it is STACK:NAME
+    adopt: str | None = MISSING  # id of an instance to take as the box where none has its tag, after a question
     instance_type: str = MISSING
     subnet: str | None = MISSING  # null: any of the default network
     ami: str = MISSING  # public parameter that names the image
@@ -332,3 +361,11 @@ class Run(Recipe):
     cloud: Cloud = MISSING
     box: Box = MISSING
     cost: Cost = MISSING
+
+    def __post_init__(self):
+        super().__post_init__()
+        stack, _, own = self.box.name.rpartition(":")
+        if ":" in own or stack not in ("", self.cloud.stack or ""):
+            raise ValueError(f"box.name is {self.box.name!r}; use a name without `:`, or another stack: `cloud.stack=...`")
+        if self.cloud.stack:  # its stack's policies know it by this
+            self.box = replace(self.box, name=f"{self.cloud.stack}:{own}")

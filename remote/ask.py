@@ -5,11 +5,11 @@ import sys
 from conf.problem import Problem
 
 
-def sure(yes: bool, what: str, otherwise: str = "nothing was removed") -> None:
+def sure(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str = "agree beforehand with `--yes`") -> None:
     """Nothing when the user agrees; a Problem otherwise."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Problem(f"nobody is there to agree to: {what}", "agree beforehand with `--yes`", reason="refused")
+        raise Problem(f"nobody is there to agree to: {what}", hint, reason="refused")
     if input(f"{what} [y/N] ").strip().lower() not in ("y", "yes"):
         raise Problem(otherwise, "run it again and answer y", reason="refused")

@@ -152,12 +152,17 @@ def early(service: str, cloud: dict):
 
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
-    client = early("ssm", cloud)
-    values = {}
+    client, values = early("ssm", cloud), {}
+    asked = {placed(name, cloud.get("stack")): name for name in names}
     for start in range(0, len(names), 10):
-        answer = client.get_parameters(Names=names[start : start + 10], WithDecryption=True)
-        values |= {entry["Name"]: entry["Value"] for entry in answer["Parameters"]}
+        answer = client.get_parameters(Names=list(asked)[start : start + 10], WithDecryption=True)
+        values |= {asked[entry["Name"]]: entry["Value"] for entry in answer["Parameters"]}
     return values
+
+
+def placed(name: str, stack: str | None) -> str:
+    """A name of ours in Parameter Store, as a stack of this name has it."""
+    return name.replace(f"/{schema.TOOL}/", f"/{schema.TOOL}-{stack}/", 1) if stack else name
 
 
 def passing(error: Exception) -> str | None:

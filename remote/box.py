@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
-from remote import capacity, lives, ssm, switch
+from remote import ask, capacity, lives, ssm, switch
 from remote.aws import DENIED, Aws
 
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
@@ -118,7 +118,9 @@ def entry(aws: Aws, instance_id: str) -> Entry:
 
 def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
     """Find the box by its tag; start it when it is stopped, launch it when there is none."""
-    found = find(aws, box.name) or _adopt(aws, box.name)
+    found = find(aws, box.name)
+    if box.adopt:
+        found = _adopt(aws, box, found)
     if found and found.state == "stopping":
         _wait(aws, "instance_stopped", found.id)
     if found is None:
@@ -166,28 +168,43 @@ def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> dict:
     return {}
 
 
-def _adopt(aws: Aws, name: str) -> Found | None:
-    """The instance that the user has named in Parameter Store, tagged as the box from now on; None where it is anybody's box already."""
-    ec2, id = aws.client("ec2"), aws.cloud.instance_id
-    if not id:
-        return None
+def _adopt(aws: Aws, box: schema.Box, found: Found | None) -> Found:
+    """The instance that the user has named, tagged as the box from now on, once he has seen what it is and agreed."""
+    ec2, id, name = aws.client("ec2"), box.adopt, box.name
+    if found and found.id == id:
+        return found
+    if found:
+        raise Problem(
+            f"box `{name}` is {found.id}", "`inv down --purge` removes it; or give the other a name: `box.name=...`", reason="refused"
+        )
     try:
         entry = ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]
     except ec2.exceptions.ClientError as error:
         if error.response["Error"]["Code"].startswith("InvalidInstanceID"):
-            return None  # the record of a box that is gone
+            raise Problem(f"there is no instance {id}", "name one of this region: `box.adopt=i-...`", reason="refused") from error
         raise
-    if entry["State"]["Name"] not in ALIVE or BOX in {tag["Key"] for tag in entry.get("Tags", [])}:
-        return None
+    tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+    if entry["State"]["Name"] not in ALIVE or BOX in tags:
+        what = f"the box `{tags[BOX]}` of {tags.get(OWNER, 'somebody')}" if BOX in tags else entry["State"]["Name"]
+        raise Problem(f"{id} is {what}", "name an instance that is nobody's box: `box.adopt=i-...`", reason="refused")
+    profile = entry.get("IamInstanceProfile", {}).get("Arn", "no role").rpartition("/")[2]
+    about = f"{entry['InstanceType']}, {entry['State']['Name']}, launched {entry['LaunchTime']:%Y-%m-%d} from {entry['ImageId']}"
+    about += f" with {profile}; tags: {', '.join(f'{key}={value}' for key, value in sorted(tags.items())) or 'none'}"
+    ask.sure(
+        False,
+        f"{id} is {about}.\nTake it as the box `{name}`, run scripts on it as root and stop it when it is idle?",
+        "it stays as it is",
+        "run it at a terminal",
+    )
     try:
         ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}])
     except ec2.exceptions.ClientError as error:
         if error.response["Error"]["Code"] not in DENIED:
             raise
         # Who may tag any instance as a box may stop any instance: no policy of ours allows it.
-        tags = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
-        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {tags}`; then `inv up`"
-        raise Problem(f"Parameter Store names {id} as the box, and your policy does not let you take it", hint, reason="refused") from error
+        given = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
+        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {given}`; then `inv up`"
+        raise Problem(f"your policy does not let you take {id}", hint, reason="refused") from error
     return replace(_found(entry), owner=aws.caller)  # a search by the new tag may not find it yet
 
 

@@ -99,7 +99,7 @@ def remove_data(aws: Aws, copies: list) -> dict:
 def _boxes(aws: Aws) -> list[str]:
     filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": "instance-state-name", "Values": ALIVE}]
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    found = [entry for page in pages for group in page["Reservations"] for entry in group["Instances"]]
+    found = [entry for page in pages for group in page["Reservations"] for entry in group["Instances"] if _of_this_stack(aws, entry)]
     for entry in found:
         tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
         if tags.get(OWNER) != aws.caller:
@@ -114,7 +114,8 @@ def _boxes(aws: Aws) -> list[str]:
 def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
     """The caller's volumes with their sizes, and everybody else's with whose they are."""
     pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
-    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}.get(OWNER)) for page in pages for entry in page["Volumes"]]
+    ours = [entry for page in pages for entry in page["Volumes"] if _of_this_stack(aws, entry)]
+    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}.get(OWNER)) for entry in ours]
     mine = {entry["VolumeId"]: entry["Size"] for entry, owner in found if owner == aws.caller}
     return mine, {entry["VolumeId"]: owner or "somebody else" for entry, owner in found if owner != aws.caller}
 
@@ -123,7 +124,13 @@ def _copies(aws: Aws) -> dict[str, int]:
     """What `down --snapshot` has kept, with the size of the volume that it is of: AWS does not say how much of that is paid for."""
     filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
     pages = aws.client("ec2").get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
-    return {entry["SnapshotId"]: entry["VolumeSize"] for page in pages for entry in page["Snapshots"]}
+    return {entry["SnapshotId"]: entry["VolumeSize"] for page in pages for entry in page["Snapshots"] if _of_this_stack(aws, entry)}
+
+
+def _of_this_stack(aws: Aws, entry: dict) -> bool:
+    """Whether its box has a name of this stack's (`Box.name`)."""
+    name = next(tag["Value"] for tag in entry["Tags"] if tag["Key"] == BOX)
+    return name.rpartition(":")[0] == (aws.cloud.stack or "")
 
 
 def _bucket(aws: Aws) -> str:

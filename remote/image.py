@@ -7,10 +7,9 @@ from pathlib import Path
 from conf.problem import Problem
 from remote import context, runs
 from remote.aws import Aws
-from remote.stack import ROOT
 from remote.store import Store
 
-DIGEST = f"{ROOT}ecr/image-digest"  # in Parameter Store: which image was pushed last, for people and other tools
+DIGEST = "ecr/image-digest"  # in Parameter Store: which image was pushed last, for people and other tools
 
 
 def tag(root: Path, arguments: dict[str, str] | None = None) -> str:
@@ -47,7 +46,7 @@ def offer(aws: Aws, tag: str, root: Path) -> dict:
 
 def note(aws: Aws, image: str) -> dict:
     """Write the digest of the image down in Parameter Store."""
-    aws.client("ssm").put_parameter(Name=DIGEST, Value=image.partition("@")[2], Type="String", Overwrite=True)
+    aws.client("ssm").put_parameter(Name=aws.cloud.root + DIGEST, Value=image.partition("@")[2], Type="String", Overwrite=True)
     return {}
 
 

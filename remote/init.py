@@ -13,7 +13,7 @@ from pathlib import Path
 from conf import load, schema, secret, yaml_file
 from conf.problem import Problem
 from remote import ask, stack
-from remote.aws import Aws, in_region
+from remote.aws import Aws, in_region, placed
 from remote.stack import ROOT, TEMPLATE
 
 # What the stack makes unless it is there already: the resource's name in the template, the parameter that decides, how to look.
@@ -29,7 +29,8 @@ ADOPTED = {
 ABSENT = ("404", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException", "ResourceNotFoundException")
 TOKENS = "https://huggingface.co/settings/tokens shows yours"
 GITHUB = "token.actions.githubusercontent.com"
-NAMES = re.findall(r"Name: (/fine-tune-slm/[^,]+), Value", TEMPLATE.read_text(encoding="utf-8"))  # in Parameter Store, that the stack makes
+# In Parameter Store, that the stack makes; as the one without a name has them.
+NAMES = [ROOT + end for end in re.findall(r'Name: !Sub "/[^/]+/([^"]+)", Value', TEMPLATE.read_text(encoding="utf-8"))]
 PARAMETER = "AWS::SSM::Parameter"
 AGAIN = 30  # seconds: "wait for at least 30 seconds to create a parameter with the same name" (API, DeleteParameter)
 KEPT = f"{ROOT}init/kept"  # in Parameter Store: what was there by hand, while nothing else there says it
@@ -74,23 +75,23 @@ def survey(aws: Aws, run: schema.Run) -> dict:
         _hands_out(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
     left = _by_hand(aws, made)
-    given = {entry["Name"].removeprefix(ROOT): entry["Value"] for entry in left}
+    given = {entry["Name"].removeprefix(cloud.root): entry["Value"] for entry in left}
     wanted |= {parameter: given[name] for name, parameter in stack.BY_HAND.items() if name in given}
     return {"wanted": wanted, "adopted": adopted, "left": left}
 
 
-def kept(ssm) -> dict[str, str]:
+def kept(aws: Aws) -> dict[str, str]:
     """Names that were put into Parameter Store by hand, with their values, as an `init` has kept them that was killed on its way."""
-    found = ssm.get_parameters(Names=[KEPT])["Parameters"]
+    found = aws.client("ssm").get_parameters(Names=[placed(KEPT, aws.cloud.stack)])["Parameters"]
     return json.loads(found[0]["Value"]) if found else {}
 
 
 def _by_hand(aws: Aws, made: stack.Stack) -> list[dict]:
     """What Parameter Store has already of the names that the stack makes yet, or had before an `init` that was killed."""
-    wanted = set(NAMES) - set(made.resources.values())
+    wanted = {placed(name, aws.cloud.stack) for name in NAMES} - set(made.resources.values())
     there = [entry for entry in _parameters(aws) if entry["Name"] in wanted]
     gone = wanted - {entry["Name"] for entry in there}
-    left = there + [{"Name": name, "Value": value, "Type": "String"} for name, value in kept(aws.client("ssm")).items() if name in gone]
+    left = there + [{"Name": name, "Value": value, "Type": "String"} for name, value in kept(aws).items() if name in gone]
     if other := [entry for entry in left if entry["Type"] != "String"]:
         name, kind = other[0]["Name"], other[0]["Type"]
         again = f"`aws ssm delete-parameter --name {name}`, then `aws ssm put-parameter --type String --name {name} --value VALUE`"
@@ -119,7 +120,7 @@ def propose(aws: Aws, wanted: dict, adopted: list, left: list, token: Path | Non
         if change not in made:
             _say("  " + _line(change, wanted))
     if made:
-        _say(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {ROOT}")
+        _say(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {aws.cloud.root}")
     if left and changes:
         _say(f"  = {len(left)} names in Parameter Store keep their values; the stack takes them over")
     return {"change_set": change_set, "changes": changes, "changed": "yes" if changes else "no", "token_given": "yes" if token else "no"}
@@ -145,7 +146,7 @@ def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
     ssm, values = aws.client("ssm"), {entry["Name"]: entry["Value"] for entry in left}
     try:
         # A laptop that dies from now on must not take the only copy with it.
-        ssm.put_parameter(Name=KEPT, Value=json.dumps(values), Type="String", Overwrite=True)
+        ssm.put_parameter(Name=placed(KEPT, aws.cloud.stack), Value=json.dumps(values), Type="String", Overwrite=True)
         for name in values:
             with contextlib.suppress(ssm.exceptions.ParameterNotFound):
                 ssm.delete_parameter(Name=name)
@@ -173,7 +174,7 @@ def _put_back(aws: Aws, left: list) -> None:
             with contextlib.suppress(ssm.exceptions.ParameterAlreadyExists):
                 ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type="String")
             missing.remove(entry)
-        forget(ssm)
+        forget(aws)
     finally:
         for entry in missing:
             value = shlex.quote(entry["Value"])
@@ -184,10 +185,11 @@ def _put_back(aws: Aws, left: list) -> None:
             )
 
 
-def forget(ssm) -> None:
+def forget(aws: Aws) -> None:
     """What was kept is said by Parameter Store itself again."""
+    ssm = aws.client("ssm")
     with contextlib.suppress(ssm.exceptions.ParameterNotFound):
-        ssm.delete_parameter(Name=KEPT)
+        ssm.delete_parameter(Name=placed(KEPT, aws.cloud.stack))
 
 
 def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> dict:
@@ -209,7 +211,8 @@ def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable
 def read_back(aws: Aws, wanted: dict) -> dict:
     """Read every name and resource back from AWS."""
     found = {entry["Name"]: entry["Value"] for entry in _parameters(aws)}
-    expected = {f"{ROOT}s3/bucket": wanted["Bucket"], f"{ROOT}ecr/repository": wanted["Repository"], f"{ROOT}aws/region": aws.cloud.region}
+    said = {"s3/bucket": wanted["Bucket"], "ecr/repository": wanted["Repository"], "aws/region": aws.cloud.region}
+    expected = {aws.cloud.root + end: value for end, value in said.items()}
     wrong = [f"{name} is {found.get(name)!r}, not {value!r}" for name, value in expected.items() if found.get(name) != value]
     missing = [
         f"{setting.replace('_', ' ')} {getattr(aws.cloud, setting)}"
@@ -221,23 +224,29 @@ def read_back(aws: Aws, wanted: dict) -> dict:
     if wrong or missing:
         what = "; ".join([*wrong, *(f"there is no {one}" for one in missing)])
         raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
-    if found.pop(KEPT, None):
-        forget(aws.client("ssm"))
+    if found.pop(placed(KEPT, aws.cloud.stack), None):
+        forget(aws)
     return {"parameters": len(found)}
 
 
 def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: str, token: str) -> dict:
     """Write the defaults of later commands, and a summary of the account for people."""
     region = {} if aws.cloud.loopback else {"cloud.region": aws.cloud.region}
-    _set(local, {"cloud": aws.cloud.name} | region | _own_names(aws.cloud, local))
+    _set(local, {"cloud": aws.cloud.name} | region | _stack_name(aws.cloud, local) | _own_names(aws.cloud, local))
     (folder / "setup-summary.txt").write_text(summary(aws, run, token), encoding="utf-8")
     done = "nothing to do" if changed == "no" and token != "stored" else f"account {aws.caller.split(':')[4]} is ready"
     return {"done": done, "summary": str(folder / "setup-summary.txt")}
 
 
+def _stack_name(cloud: schema.Cloud, local: Path) -> dict[str, str | None]:
+    """Which stack later commands are about; the one without a name need not be named, unless another was before."""
+    named = any(_key(line) == "cloud.stack" for line in _lines(local))
+    return {"cloud.stack": cloud.stack} if cloud.stack or named else {}
+
+
 def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
     """Names that the user has given: when `inv destroy` has removed those in Parameter Store, nothing else knows of his bucket."""
-    words = [f"cloud={cloud.name}", f"cloud.region={cloud.region}"]
+    words = [f"cloud={cloud.name}", f"cloud.region={cloud.region}", f"cloud.stack={cloud.stack or 'null'}"]
     usual = load.load(words, lambda _, early: stack.names_of_a_new_account(early), Path("none")).cloud
     there = _lines(local)
     written = [name for name in SETTINGS if any(_key(line) == f"cloud.{name}" for line in there)]
@@ -248,7 +257,7 @@ def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
     facts, found = survey(aws, run), stack.find(aws)
     made = _written(folder, found, facts["wanted"])
-    commands = handed_over(made, aws.cloud.region, found, [entry["Name"] for entry in facts["left"]])
+    commands = handed_over(made, aws.cloud, found, [entry["Name"] for entry in facts["left"]])
     if found.status == "ROLLBACK_COMPLETE":
         print(f"nothing was changed. A stack whose making failed stands in the way ({found.status}): it holds nothing, and `inv init`")
         print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
@@ -270,9 +279,10 @@ def _written(folder: Path, found: stack.Stack, wanted: dict) -> Path:
     return made
 
 
-def handed_over(folder: Path, region: str, found: stack.Stack, left: list[str]) -> str:
+def handed_over(folder: Path, cloud: schema.Cloud, found: stack.Stack, left: list[str]) -> str:
     """The commands that do what `inv init` would, for who may; the values of names that are in the way are in parameters.json."""
-    which = f"--region {region} --stack-name {stack.NAME} --change-set-name init"
+    region = cloud.region
+    which = f"--region {region} --stack-name {cloud.own} --change-set-name init"
     template, given = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
     # Without the tags that `init` gives, it would find them missing, and have something to do again.
     tags = shlex.quote(f"Key={stack.TAG['Key']},Value={stack.TAG['Value']}")
@@ -285,7 +295,7 @@ def handed_over(folder: Path, region: str, found: stack.Stack, left: list[str]) 
     tens = [left[start : start + 10] for start in range(0, len(left), 10)]  # as many as one call takes
     commands = [*(f"`aws ssm delete-parameters --region {region} --names {' '.join(ten)}`" for ten in tens), *commands]
     if found.status == "ROLLBACK_COMPLETE":
-        commands.insert(0, f"`aws cloudformation delete-stack --region {region} --stack-name {stack.NAME}`")
+        commands.insert(0, f"`aws cloudformation delete-stack --region {region} --stack-name {cloud.own}`")
     return ", then ".join(commands)
 
 
@@ -298,13 +308,13 @@ def summary(aws: Aws, run: schema.Run, token: str) -> str:
         "AWS account": aws.caller.split(":")[4],
         "who asked": aws.caller,
         "region": cloud.region,
-        "stack": stack.NAME,
+        "stack": cloud.own,
         "bucket": f"s3://{cloud.bucket}/{cloud.prefix.strip('/')}",
         "image repository": uri,
         "log group": cloud.log_group,
         "box": f"{run.box.instance_type}, role {cloud.box_role}, launch template {cloud.launch_template}",
-        "EC2 instance": values.get(f"{ROOT}ec2/instance-id", "none"),
-        "EBS volume": f"{values.get(f'{ROOT}ebs/volume-id', 'none')} ({run.box.disk_gb} GB {run.box.disk_type} at {run.box.mount})",
+        "EC2 instance": values.get(f"{cloud.root}ec2/instance-id", "none"),
+        "EBS volume": f"{values.get(f'{cloud.root}ebs/volume-id', 'none')} ({run.box.disk_gb} GB {run.box.disk_type} at {run.box.mount})",
         "Hub token": f"secret {cloud.hub_secret}: {'none yet' if token == 'none yet' else 'stored'}",
         "Hub repository": cloud.hub_repository or "OWNER/NAME of the run",
         "GitHub repository": f"{cloud.github}, with the variables {_variables(aws)}" if cloud.github else "none",
@@ -320,8 +330,9 @@ def summary(aws: Aws, run: schema.Run, token: str) -> str:
 def _variables(aws: Aws) -> str:
     """What .github/workflows/image.yml must be told, under Settings, Secrets and variables, Actions, Variables."""
     _, partition, _, _, account, _ = aws.caller.split(":", 5)
-    role = f"arn:{partition}:iam::{account}:role/fine-tune-slm-github"
-    return f"AWS_ROLE_ARN={role} AWS_REGION={aws.cloud.region} ECR_REPOSITORY={aws.cloud.repository}"
+    role = f"arn:{partition}:iam::{account}:role/{aws.cloud.own}-github"
+    which = f" STACK={aws.cloud.own}" if aws.cloud.stack else ""
+    return f"AWS_ROLE_ARN={role} AWS_REGION={aws.cloud.region} ECR_REPOSITORY={aws.cloud.repository}{which}"
 
 
 def has_token(aws: Aws) -> bool:
@@ -403,7 +414,7 @@ def _network(aws: Aws, subnet: str | None) -> str:
 
 
 def _parameters(aws: Aws) -> list[dict]:
-    pages = aws.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=ROOT.rstrip("/"), Recursive=True)
+    pages = aws.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=aws.cloud.root.rstrip("/"), Recursive=True)
     return [entry for page in pages for entry in page["Parameters"]]
 
 

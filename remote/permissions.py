@@ -11,13 +11,9 @@ from conf import schema
 from conf.problem import Problem
 from remote import setup_rights
 from remote.aws import Aws, may_not
-from remote.statement import INLINE, MANAGED, Place, Statement, document, size, together
+from remote.statement import INLINE, MANAGED, Place, Statement, both, document, size, together
 
-MINE = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}  # only what has our tag
-BORN = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": "*"}}  # only what gets our tag as it is made
-COPIED = {"StringLike": {"aws:RequestTag/fine-tune-slm:box": ["*"]}}  # likewise: a copy is made of something, which is held to MINE
-COPY = {"StringLike": {"ec2:ResourceTag/fine-tune-slm:box": "*"}}  # as MINE, but only of a copy
-OURS = {"StringEquals": {"aws:ResourceTag/Name": "fine-tune-slm"}}  # the security group of stack.yaml
+GPUS = ["g*", "p*"]  # instance types; for others, let the policy name them
 COMING = ("ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey")
 DOOR = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
 AGENT_MESSAGES = ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
@@ -66,7 +62,7 @@ def policy(aws: Aws, who: str) -> dict:
     return known[who]
 
 
-def where_to(who: str, policy: dict) -> str:
+def where_to(who: str, policy: dict, own: str = schema.TOOL) -> str:
     """In which kind of policy IAM takes it, and the command that makes one."""
     length = size(policy)
     if length > MANAGED:
@@ -74,31 +70,61 @@ def where_to(who: str, policy: dict) -> str:
         raise Problem(what, "shorter names of bucket, prefix, roles, repository or secret; or divide its statements among two", "refused")
     small = [f"a {kind} ({most:,})" for kind, most in INLINE.items() if length > most]
     not_inline = f"; it is too long for an inline policy of {' or '.join(small)}" if small else ""
-    command = f"`aws iam create-policy --policy-name fine-tune-slm-{who} --policy-document file://{who}.json`"
+    command = f"`aws iam create-policy --policy-name {own}-{who} --policy-document file://{who}.json`"
     return f"{length:,} of the {MANAGED:,} characters that a managed policy may have{not_inline}: {command}, then attach it"
 
 
 def _documents(at: Place) -> dict[str, dict]:
-    mine, setup = together(laptop(at), MINE, BORN), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
-    lists = {"laptop": mine, "setup": setup, "box": box(at), "scheduler": stopping(at), "workflow": workflow(at)}
+    mine, setup = together(laptop(at), at.mine), together(setup_rights.setup(at), setup_rights.THROUGH_STACK)
+    lists = {
+        "laptop": mine,
+        "files": together(files(at)),
+        "setup": setup,
+        "box": box(at),
+        "scheduler": stopping(at),
+        "workflow": workflow(at),
+    }
     return {who: document(statements) for who, statements in lists.items()}
 
 
 def laptop(at: Place) -> list[Statement]:
-    """What the verbs call with the user's own credentials."""
-    return [*_boxes(at), *_disks(at), *_commands(at), *_files(at), *_roles(at), *_reading(at)]
+    """What the verbs call with the user's own credentials for boxes and their disks; `files` is what they call besides.
+
+    Two policies, because IAM takes so many characters in one.
+    """
+    return [*_boxes(at), *_disks(at), *_commands(at)]
+
+
+def files(at: Place) -> list[Statement]:
+    """What the verbs call with the user's own credentials for runs, images, tokens and roles, and to look around."""
+    return [*_files(at), *_roles(at), *_reading(at)]
 
 
 def _boxes(at: Place) -> list[Statement]:
-    made = tuple(at.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "security-group", "launch-template"))
+    made = tuple(at.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "launch-template"))
+    ours = {"StringEquals": {"aws:ResourceTag/Name": at.cloud.own}}  # the security group of stack.yaml
     instances, groups = at.arn("ec2", "instance/*"), at.arn("ec2", "security-group/*")
     tagging = (instances, at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*"))
-    at_birth = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}
+    at_birth = both({"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateVolume", "CreateSnapshot"]}}, at.born)
     used = ("ec2:StartInstances", "ec2:StopInstances", "ec2:RebootInstances", "ec2:TerminateInstances")
     noted = ("ec2:ModifyInstanceMetadataOptions", "ec2:AttachVolume", "ec2:CreateTags", "ec2:DeleteTags")
     return [
-        Statement("LaunchBox", "`up` launches a box, which carries our tag", ("ec2:RunInstances",), (instances,), BORN),
-        Statement("LaunchWith", "and with it disk, network and image", ("ec2:RunInstances",), (*made, at.public("ec2", "image/*"))),
+        Statement(
+            "LaunchBox",
+            "`up` launches a box, which carries our tag, has a GPU and a metadata service that wants a token",
+            ("ec2:RunInstances",),
+            (instances,),
+            both({"StringEquals": {"ec2:MetadataHttpTokens": "required"}, "StringLike": {"ec2:InstanceType": GPUS}}, at.born),
+        ),
+        Statement("LaunchWith", "and with it disk and network", ("ec2:RunInstances",), made),
+        Statement("LaunchIn", "in our security group alone, which is in one network", ("ec2:RunInstances",), (groups,), ours),
+        Statement(
+            "LaunchFrom",
+            "from an image of AWS's own",
+            ("ec2:RunInstances",),
+            (at.public("ec2", "image/*"),),
+            {"StringEquals": {"ec2:Owner": "amazon"}},
+        ),
         Statement(
             "TagAtBirth",
             "tags that are given with the launch",
@@ -111,10 +137,12 @@ def _boxes(at: Place) -> list[Statement]:
         Statement(
             "UseBox",
             "`up` starts, closes to containers, reboots one whose agent is silent, `down` stops, `down --purge` ends our boxes",
-            (*used, *noted, *COMING),
+            (*used, *COMING),
             (instances,),
-            MINE,
+            at.mine,
         ),
+        # Else a box of ours could be made to look like another stack's, which its laptops would take for theirs.
+        Statement("NoteBox", "and nobody's box becomes another's", noted, (instances,), both(at.mine, at.kept)),
         Statement(
             "GiveUpSpot",
             "`down --purge` gives up the spot request",
@@ -128,7 +156,7 @@ def _boxes(at: Place) -> list[Statement]:
             (at.role("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),),
             implied="https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
         ),
-        Statement("OpenPort", "`box.ssh=true`: `up` opens port 22 to its caller, `down` closes it", DOOR, (groups,), OURS),
+        Statement("OpenPort", "`box.ssh=true`: `up` opens port 22 to its caller, `down` closes it", DOOR, (groups,), ours),
     ]
 
 
@@ -136,18 +164,24 @@ def _disks(at: Place) -> list[Statement]:
     volumes, snapshots = at.arn("ec2", "volume/*"), at.public("ec2", "snapshot/*")
     changed = ("ec2:AttachVolume", "ec2:ModifyVolume", "ec2:DeleteVolume", "ec2:CreateSnapshot", "ec2:CreateTags")
     return [
-        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), BORN),
-        Statement("UseVolume", "attach, grow, copy, note, delete", changed, (volumes,), MINE),
-        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), COPIED),
-        Statement("UseCopy", "the way out of a zone: a volume of that copy in another", ("ec2:CreateVolume",), (snapshots,), COPY),
+        Statement("MakeVolume", "`up` makes the volume that keeps runs", ("ec2:CreateVolume",), (volumes,), at.born),
+        Statement("UseVolume", "attach, grow, copy, note, delete", changed, (volumes,), both(at.mine, at.kept)),
+        Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), at.born),
+        Statement(
+            "UseCopy",
+            "the way out of a zone: a volume of that copy in another",
+            ("ec2:CreateVolume",),
+            (snapshots,),
+            at.boxes("ec2:ResourceTag"),
+        ),
     ]
 
 
 def _commands(at: Place) -> list[Statement]:
-    ours, theirs = at.arn("ssm", "parameter/fine-tune-slm/*"), at.public("ssm", "parameter/aws/service/*")
+    ours, theirs = at.arn("ssm", f"parameter/{at.cloud.own}/*"), at.public("ssm", "parameter/aws/service/*")
     # In fewer words, for IAM's limit: only ec2/instance-id and ebs/volume-id end so.
-    records = tuple(at.arn("ssm", f"parameter/fine-tune-slm/{name}") for name in ("*-id", "ecr/image-digest"))
-    own = {"StringLike": {"ssm:resourceTag/fine-tune-slm:box": "*"}}
+    records = tuple(at.arn("ssm", f"parameter/{at.cloud.own}/{name}") for name in ("*-id", "ecr/image-digest"))
+    own = at.boxes("ssm:resourceTag")
     answers = ("ssm:GetCommandInvocation", "ssm:ListCommands", "ssm:CancelCommand", "ssm:DescribeInstanceInformation")
     schedules = ("scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule")
     return [
@@ -163,7 +197,10 @@ def _commands(at: Place) -> list[Statement]:
         ),
         Statement("Ami", "the newest image of AWS for the box", ("ssm:GetParameter",), (theirs,)),
         Statement(
-            "StopFromOutside", "the schedule that stops a dead box", schedules, (at.arn("scheduler", "schedule/default/fine-tune-slm-*"),)
+            "StopFromOutside",
+            "the schedule that stops a dead box",
+            schedules,
+            (at.arn("scheduler", f"schedule/default/{at.cloud.own}-i-*"),),
         ),
     ]
 
@@ -233,7 +270,11 @@ def box(at: Place) -> list[Statement]:
     """What scripts and agent on the box call with its role."""
     agent = tuple(f"ec2messages:{name}" for name in AGENT_MESSAGES)
     page = "https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html"
+    token = at.secret_called(at.cloud.box_secret)
     log = at.arn("logs", f"log-group:{at.cloud.log_group}:*")
+    # As AWS's own policy AWSEC2VssSnapshotPolicy has it; and by no tag is it taken for another's.
+    itself = {"ArnLike": {"ec2:SourceInstanceARN": at.arn("ec2", "instance/${ec2:InstanceID}")}}
+    itself |= {"ForAllValues:StringEquals": {"aws:TagKeys": ["fine-tune-slm:stopped"]}}
     return [
         Statement(
             "ItsRuns",
@@ -249,7 +290,7 @@ def box(at: Place) -> list[Statement]:
             (at.objects,),
             implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
         ),
-        Statement("HubToken", "the trainer reads the base model with it", ("secretsmanager:GetSecretValue",), (at.secret,)),
+        Statement("HubToken", "the trainer reads the base model with it", ("secretsmanager:GetSecretValue",), (token,)),
         Statement("RegistryLogin", "has no resource to name", ("ecr:GetAuthorizationToken",)),
         Statement(
             "Pull",
@@ -266,7 +307,7 @@ def box(at: Place) -> list[Statement]:
             implied=PUSHING,
         ),
         Statement("ItsLog", "the mirror of a run's log", ("logs:CreateLogStream", "logs:PutLogEvents"), (log,)),
-        Statement("StopItself", "and say why", ("ec2:StopInstances", "ec2:CreateTags"), (at.arn("ec2", "instance/*"),), MINE),
+        Statement("StopItself", "and say why", ("ec2:StopInstances", "ec2:CreateTags"), (at.arn("ec2", "instance/*"),), itself),
         Statement("AgentIsThere", "its agent reports", ("ssm:UpdateInstanceInformation",), (at.arn("ec2", "instance/*"),), implied=page),
         Statement("Agent", "and takes commands", (*agent, *(f"ssmmessages:{name}" for name in AGENT_CHANNELS)), implied=page),
     ]
@@ -275,7 +316,7 @@ def box(at: Place) -> list[Statement]:
 def workflow(at: Place) -> list[Statement]:
     """What .github/workflows/image.yml calls with the role that it takes by OIDC."""
     read = ("BatchCheckLayerAvailability", "BatchGetImage", "DescribeImages", "GetDownloadUrlForLayer")
-    digest = at.arn("ssm", "parameter/fine-tune-slm/ecr/image-digest")
+    digest = at.arn("ssm", f"parameter/{at.cloud.own}/ecr/image-digest")
     return [
         Statement("RegistryLogin", "has no resource to name", ("ecr:GetAuthorizationToken",)),
         Statement("Push", "layers and image", tuple(f"ecr:{name}" for name in (*read, *LAYERS_WRITTEN)), (at.images,), implied=PUSHING),
@@ -285,4 +326,4 @@ def workflow(at: Place) -> list[Statement]:
 
 def stopping(at: Place) -> list[Statement]:
     """What the schedule does with its role."""
-    return [Statement("StopBox", "when its time is over", ("ec2:StopInstances",), (at.arn("ec2", "instance/*"),), MINE)]
+    return [Statement("StopBox", "when its time is over", ("ec2:StopInstances",), (at.arn("ec2", "instance/*"),), at.mine)]

@@ -60,7 +60,7 @@ def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
     watch = {
         "LOG_GROUP": run.cloud.log_group,
-        "HUB_SECRET": run.cloud.hub_secret,
+        "HUB_SECRET": run.cloud.box_secret,
         "TOKEN_AGE": TOKEN_AGE,
         "STREAM_PREFIX": run.cloud.log_stream_prefix.strip("/"),
         "PERIOD": PERIOD,
@@ -133,7 +133,7 @@ def train(run: schema.Run, root: Path, check: Callable, detach: bool, named: str
     """A run of these settings is going on, the one that is named or one of the caller's; followed to its end, unless `detach`."""
     start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
     start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left"), "CONFIG": Fact("config_sha256")}
-    start |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
+    start |= {"HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
     given = {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root, "instance_id": Fact("instance_id")}
     given |= {"named": named}
     plan = [
@@ -168,7 +168,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
     """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's. `read` makes lines of
     what is asked."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ASKED": Fact("asked")}
-    script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
+    script |= {"HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
     chosen = {"run": run, "run_id": run_id, "what": what, "read": read}
     local = {"run": run, "run_id": Fact("run_id"), "lines": Fact("lines"), "root": root}
     up = Fact("up")
@@ -187,7 +187,7 @@ def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: 
     """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ROWS": Fact("rows_sha256")}
     script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold), "PATIENCE": 15}
-    script |= {"HUB_SECRET": run.cloud.hub_secret, "GPU": _word(run.box.gpu)}
+    script |= {"HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
     chosen = {"run": run, "run_id": run_id, "split": split, "find": find}
     local = {"run": run, "run_id": Fact("run_id"), "rows": Fact("rows"), "scaffold": scaffold, "root": root}
     up = Fact("up")

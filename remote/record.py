@@ -3,13 +3,13 @@
 import sys
 
 from remote.aws import Aws
-from remote.stack import ROOT
 
 
 def write(aws: Aws, instance_id: str, volume_id: str) -> dict:
     """Write the ids of box and volume down in Parameter Store."""
     ssm = aws.client("ssm")
-    known = {f"{ROOT}ec2/instance-id": (aws.cloud.instance_id, instance_id), f"{ROOT}ebs/volume-id": (aws.cloud.volume_id, volume_id)}
+    root, cloud = aws.cloud.root, aws.cloud
+    known = {f"{root}ec2/instance-id": (cloud.instance_id, instance_id), f"{root}ebs/volume-id": (cloud.volume_id, volume_id)}
     for name, (before, now) in known.items():
         if before == now:
             continue

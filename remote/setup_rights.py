@@ -14,7 +14,6 @@ THROUGH_STACK_TOO = {
     "ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}
 }  # likewise, and never put together with it
 SCHEMAS = "https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html"
-STACK = "fine-tune-slm"
 NAMES = ("ssm:DeleteParameter", "ssm:PutParameter")
 
 
@@ -49,7 +48,9 @@ def _stack(at: Place) -> list[Statement]:
     changes = ("CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet", "DeleteChangeSet")
     stacks = ("DescribeStacks", "ListStackResources", "DescribeStackEvents", "DescribeEvents", "DeleteStack")
     actions = tuple(f"cloudformation:{name}" for name in (*changes, *stacks))
-    return [Statement("Stack", "`init` and `destroy` go through one stack", actions, (at.arn("cloudformation", f"stack/{STACK}/*"),))]
+    return [
+        Statement("Stack", "`init` and `destroy` go through one stack", actions, (at.arn("cloudformation", f"stack/{at.cloud.own}/*"),))
+    ]
 
 
 def _looking(at: Place) -> list[Statement]:
@@ -67,9 +68,8 @@ def _looking(at: Place) -> list[Statement]:
 def _leaving(at: Place) -> list[Statement]:
     """`destroy --data`."""
     bucket = ("s3:ListBucketVersions", "s3:GetBucketTagging", "s3:DeleteBucket")
-    ours = {"StringLike": {"aws:ResourceTag/fine-tune-slm:box": "*"}}
     return [
-        Statement("LeaveCopies", "`destroy --data` removes them", ("ec2:DeleteSnapshot",), (at.public("ec2", "snapshot/*"),), ours),
+        Statement("LeaveCopies", "`destroy --data` removes them", ("ec2:DeleteSnapshot",), (at.public("ec2", "snapshot/*"),), at.mine),
         Statement("LeaveBucket", "`destroy` lists versions, `--data` removes the bucket", bucket, (at.bucket,)),
         Statement("LeaveRuns", "`destroy --data` removes every version", ("s3:DeleteObjectVersion",), (f"{at.bucket}/*",)),
     ]
@@ -93,8 +93,9 @@ def _listing(at: Place) -> list[Statement]:
 
 
 def _made(at: Place) -> list[Made]:
-    roles = tuple(at.role(name) for name in (at.cloud.box_role, at.cloud.scheduler_role, "fine-tune-slm-github"))
+    roles = tuple(at.role(name) for name in (at.cloud.box_role, at.cloud.scheduler_role, f"{at.cloud.own}-github"))
     group, templates = (at.arn("ec2", f"{kind}/*") for kind in ("security-group", "launch-template"))
+    budgets = (f"arn:{at.partition}:budgets::{at.account}:budget/{at.cloud.own}*",)  # the name ends with who hears of it
     logs = tuple(at.arn("logs", f"log-group:{at.cloud.log_group}{end}") for end in ("", ":*"))  # AWS wants either, by action
     return [
         Made(
@@ -187,7 +188,7 @@ def _made(at: Place) -> list[Made]:
             "MakeBudget",
             "AWS::Budgets::Budget",
             "budgets",
-            (f"arn:{at.partition}:budgets::{at.account}:budget/{STACK}*",),  # the name ends with who hears of it
+            budgets,
             "ModifyBudget",
             "ViewBudget TagResource UntagResource ListTagsForResource",
         ),

@@ -10,9 +10,8 @@ from conf import schema
 from conf.problem import Problem
 from remote.aws import Aws, in_region, may_not, region
 
-NAME = "fine-tune-slm"
 TEMPLATE = Path(__file__).with_name("stack.yaml")
-ROOT = "/fine-tune-slm/"  # of every name in Parameter Store
+ROOT = f"/{schema.TOOL}/"  # of every name in Parameter Store, where the stack has no name
 PATIENCE = 900  # seconds; a bucket, roles and parameters take one or two minutes
 # States in which there is nothing yet that could be changed.
 UNMADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
@@ -22,8 +21,8 @@ STUCK = {
     "DELETE_FAILED": ENDED,
     "CREATE_FAILED": ENDED,
     "ROLLBACK_FAILED": ENDED,
-    "UPDATE_ROLLBACK_FAILED": f"mend what `aws cloudformation describe-stack-events --stack-name {NAME}` names, then "
-    f"`aws cloudformation continue-update-rollback --stack-name {NAME}`, then run the same command again",
+    "UPDATE_ROLLBACK_FAILED": "mend what `aws cloudformation describe-stack-events --stack-name {name}` names, then "
+    "`aws cloudformation continue-update-rollback --stack-name {name}`, then run the same command again",
 }
 # What no setting decides once the stack is made: `inv up` and `inv deploy` write these down, or somebody has once, by hand.
 RECORDS = ("InstanceId", "VolumeId", "ImageDigest", "Registry", "AwsCredentialsName", "DockerTokenName")
@@ -62,12 +61,12 @@ def find(aws: Aws) -> Stack:
     """The stack as it is; one without a status when there is none."""
     client = aws.client("cloudformation")
     try:
-        about = client.describe_stacks(StackName=NAME)["Stacks"][0]
+        about = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]
     except client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id ... does not exist"
             return Stack()
         raise
-    pages = client.get_paginator("list_stack_resources").paginate(StackName=NAME)
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=aws.cloud.own)
     found = [entry for page in pages for entry in page["StackResourceSummaries"] if not entry["ResourceStatus"].startswith("DELETE")]
     names = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in found}
     kinds = {entry["LogicalResourceId"]: entry["ResourceType"] for entry in found}
@@ -84,10 +83,13 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "Repository": cloud.repository,
         "LogGroup": cloud.log_group,
         "LogStreamPrefix": cloud.log_stream_prefix,
+        "BoxNames": cloud.box_names[0],
+        "OtherBoxes": cloud.box_names[1],
         "BoxRole": cloud.box_role,
         "InstanceProfile": cloud.instance_profile,
         "SchedulerRole": cloud.scheduler_role,
         "HubSecret": cloud.hub_secret,
+        "HubReadSecret": cloud.hub_read_secret,
         "LaunchTemplate": cloud.launch_template,
         "Subnet": box.subnet,
         "InstanceId": cloud.instance_id,
@@ -123,7 +125,7 @@ def subjects(github: str | None) -> tuple[str | None, str | None]:
 
 def account(run: schema.Run) -> dict:
     """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
-    made = {"name": NAME, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
+    made = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
     return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
 
 
@@ -131,10 +133,19 @@ def names_of_a_new_account(cloud: dict) -> dict[str, str]:
     """What an account's own name decides: a bucket's name must be nobody else's in the world."""
     import boto3
 
-    where = region(cloud)
+    where, name = region(cloud), cloud.get("stack")
     number = boto3.client("sts", region_name=where).get_caller_identity()["Account"]
-    bucket = "fine-tune-slm" if cloud["loopback"] else f"fine-tune-slm-{number}-{where}"
-    return {f"{ROOT}s3/bucket": bucket, f"{ROOT}aws/region": where}
+    own = f"{schema.TOOL}-{name}" if name else schema.TOOL
+    bucket = own if cloud["loopback"] else f"{own}-{number}-{where}"
+    known = {"s3/bucket": bucket, "aws/region": where} | (_own_names(own) if name else {})
+    return {f"{ROOT}{end}": value for end, value in known.items()}
+
+
+def _own_names(own: str) -> dict[str, str]:
+    """What is called after a stack with a name: all that another stack of the account may not touch."""
+    secret = {"secrets/hf-token-name": f"{own}/api-token"}
+    roles = {"ec2/role": f"{own}-box", "ec2/instance-profile": f"{own}-box", "scheduler/role": f"{own}-scheduler"}
+    return roles | secret | {"s3/prefix": own, "ecr/repository": own, "ec2/launch-template": own, "cloudwatch/log-group": f"/{own}"}
 
 
 def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[str, list[dict]]:
@@ -146,11 +157,17 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
     if found.status == "ROLLBACK_COMPLETE":
         remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
     if found.status in STUCK:
-        raise Problem(f"the stack `{NAME}` cannot be changed ({found.status})", in_region(STUCK[found.status], aws.cloud.region), "refused")
+        raise Problem(
+            f"the stack `{aws.cloud.own}` cannot be changed ({found.status})",
+            in_region(STUCK[found.status].format(name=aws.cloud.own), aws.cloud.region),
+            "refused",
+        )
     if found.status.endswith("IN_PROGRESS") and found.status not in UNMADE:
-        raise Problem(f"the stack `{NAME}` is being changed ({found.status})", "wait for it, then run the same command again", "refused")
+        raise Problem(
+            f"the stack `{aws.cloud.own}` is being changed ({found.status})", "wait for it, then run the same command again", "refused"
+        )
     made = client.create_change_set(
-        StackName=NAME,
+        StackName=aws.cloud.own,
         ChangeSetName=f"init-{int(time.time() * 1000)}",
         ChangeSetType=found.change,
         TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
@@ -160,7 +177,7 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
         **({} if validate else {"DisableValidation": True}),
     )
     pause = 0.1
-    while (answer := client.describe_change_set(StackName=NAME, ChangeSetName=made["Id"]))["Status"] in (
+    while (answer := client.describe_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"]))["Status"] in (
         "CREATE_PENDING",
         "CREATE_IN_PROGRESS",
     ):
@@ -169,7 +186,7 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
     if answer["Status"] == "FAILED":
         reason = answer.get("StatusReason", "")
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:
-            client.delete_change_set(StackName=NAME, ChangeSetName=made["Id"])
+            client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"])
             return "", []
         told = _refused(aws, made["Id"], reason)
         withdraw(aws, made["Id"])
@@ -181,7 +198,7 @@ def _refused(aws: Aws, change_set: str, reason: str) -> Problem:
     """Why there is no such change set. Of what its validation found, its own reason names nothing; DescribeEvents does."""
     from botocore.exceptions import ClientError
 
-    which = {"StackName": NAME, "ChangeSetName": change_set, "Filters": {"FailedEvents": True}}
+    which = {"StackName": aws.cloud.own, "ChangeSetName": change_set, "Filters": {"FailedEvents": True}}
     pages = aws.client("cloudformation").get_paginator("describe_events").paginate(**which)
     try:
         events = [event for page in pages for event in page["OperationEvents"]]
@@ -190,7 +207,7 @@ def _refused(aws: Aws, change_set: str, reason: str) -> Problem:
             raise
         hint = "add what `inv policy --who setup` prints to your policy (cloudformation:DescribeEvents), then the same command says which"
         return Problem(f"CloudFormation does not take the stack: {reason}", hint, "refused")
-    because = [f"{event.get('LogicalResourceId', NAME)}: {why}" for event in events if (why := _why(event))]
+    because = [f"{event.get('LogicalResourceId', aws.cloud.own)}: {why}" for event in events if (why := _why(event))]
     hint = "mend that, then run the same command again"
     if any(event.get("ValidationName") == "NAME_CONFLICT_VALIDATION" for event in events):
         hint = "a stack makes only what is not there: remove it, or give it another name, then run the same command again"
@@ -205,7 +222,7 @@ def withdraw(aws: Aws, change_set: str) -> None:
     """The account is as if nothing had been proposed."""
     client = aws.client("cloudformation")
     if change_set:
-        client.delete_change_set(StackName=NAME, ChangeSetName=change_set)
+        client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=change_set)
     found = find(aws)
     if found.status == "REVIEW_IN_PROGRESS":
         remove(aws, found)
@@ -214,11 +231,11 @@ def withdraw(aws: Aws, change_set: str) -> None:
 def execute(aws: Aws, change_set: str) -> None:
     """The stack is what the change set says."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
-    client.execute_change_set(StackName=NAME, ChangeSetName=change_set, ClientRequestToken=token)
-    status = _settled(aws, NAME)
+    client.execute_change_set(StackName=aws.cloud.own, ChangeSetName=change_set, ClientRequestToken=token)
+    status = _settled(aws, aws.cloud.own)
     if status.endswith(BROKEN):
-        why = _reason(aws, NAME, token)
-        raise Problem(f"the stack `{NAME}` was not made: {why}", f"{_mended(why)}, then run `inv init` again", "refused")
+        why = _reason(aws, aws.cloud.own, token)
+        raise Problem(f"the stack `{aws.cloud.own}` was not made: {why}", f"{_mended(why)}, then run `inv init` again", "refused")
 
 
 def at_rest(aws: Aws) -> Stack:
@@ -226,33 +243,35 @@ def at_rest(aws: Aws) -> Stack:
     found = find(aws)
     if not found.status.endswith("IN_PROGRESS") or found.status in UNMADE:
         return found
-    print(f"  the stack `{NAME}` is {found.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
-    _settled(aws, aws.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]["StackId"])
+    print(f"  the stack `{aws.cloud.own}` is {found.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
+    _settled(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
     return find(aws)
 
 
 def settled(aws: Aws) -> str:
     """Its status, once CloudFormation does nothing with it any more."""
     status = find(aws).status
-    return status if status in ("", *UNMADE) else _settled(aws, NAME)
+    return status if status in ("", *UNMADE) else _settled(aws, aws.cloud.own)
 
 
 def remove(aws: Aws, found: Stack) -> None:
     """There is no stack any more; what it retains stays."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
-    id = client.describe_stacks(StackName=NAME)["Stacks"][0]["StackId"]
-    client.delete_stack(StackName=NAME, ClientRequestToken=token)
+    id = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"]
+    client.delete_stack(StackName=aws.cloud.own, ClientRequestToken=token)
     status = _settled(aws, id)
     if status == "DELETE_FAILED":
         why = _reason(aws, id, token)
-        raise Problem(f"the stack `{NAME}` could not be removed: {why}", f"{_mended(why)}, then run the same command again", "refused")
+        raise Problem(
+            f"the stack `{aws.cloud.own}` could not be removed: {why}", f"{_mended(why)}, then run the same command again", "refused"
+        )
 
 
 def _settled(aws: Aws, name: str) -> str:
     client, deadline, pause = aws.client("cloudformation"), time.monotonic() + PATIENCE, 0.1
     while (found := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
         if time.monotonic() > deadline:
-            raise Problem(f"the stack `{NAME}` is still {found['StackStatus']}", "run the same command again", "unreachable")
+            raise Problem(f"the stack `{aws.cloud.own}` is still {found['StackStatus']}", "run the same command again", "unreachable")
         time.sleep(pause)
         pause = min(pause * 1.3, 5)
     return found["StackStatus"]
@@ -267,7 +286,7 @@ def _reason(aws: Aws, stack: str, token: str) -> str:
     client = aws.client("cloudformation")
     pages = client.get_paginator("describe_stack_events").paginate(StackName=stack)
     ours = [event for page in pages for event in page["StackEvents"] if event.get("ClientRequestToken") == token]
-    failed = [event for event in ours if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != NAME]
+    failed = [event for event in ours if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != aws.cloud.own]
     if failed:
         return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', failed[-1]['ResourceStatus'])}"
     about = client.describe_stacks(StackName=stack)["Stacks"][0]

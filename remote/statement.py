@@ -55,12 +55,37 @@ class Place:
 
     @property
     def secret(self) -> str:
-        return self.arn("secretsmanager", f"secret:{self.cloud.hub_secret}-??????")  # AWS ends each secret's name with six characters
+        return self.secret_called(self.cloud.hub_secret)
+
+    def secret_called(self, name: str) -> str:
+        return self.arn("secretsmanager", f"secret:{name}-??????")  # AWS ends each secret's name with six characters
 
     @property
     def names(self) -> tuple[str, ...]:
         """All of ours in Parameter Store, and the path to them."""
-        return tuple(self.arn("ssm", f"parameter/fine-tune-slm{end}") for end in ("", "/*"))
+        return tuple(self.arn("ssm", f"parameter/{self.cloud.own}{end}") for end in ("", "/*"))
+
+    def boxes(self, key: str) -> dict:
+        """The condition that a tag which says whose box something is of names one of this stack's; the key says where the tag stands."""
+        ours, others = self.cloud.box_names
+        tag = f"{key}/fine-tune-slm:box"
+        return {"StringLike": {tag: ours}} | ({"StringNotLike": {tag: others}} if self.cloud.stack is None else {})
+
+    @property
+    def mine(self) -> dict:
+        return self.boxes("aws:ResourceTag")
+
+    @property
+    def born(self) -> dict:
+        """Only what gets our tag as it is made."""
+        return self.boxes("aws:RequestTag")
+
+    @property
+    def kept(self) -> dict:
+        """No tag that it gets makes it the box of another stack, whose laptops would take it for theirs."""
+        ours, others = self.cloud.box_names
+        tag = "aws:RequestTag/fine-tune-slm:box"
+        return {"StringNotLike": {tag: others}} if self.cloud.stack is None else {"StringLikeIfExists": {tag: ours}}
 
     @property
     def profile(self) -> str:
@@ -69,6 +94,15 @@ class Place:
     @property
     def images(self) -> str:
         return self.arn("ecr", f"repository/{self.cloud.repository}")
+
+
+def both(*conditions: dict) -> dict:
+    """What all of these conditions want."""
+    found: dict = {}
+    for condition in conditions:
+        for operator, tests in condition.items():
+            found[operator] = found.get(operator, {}) | tests
+    return found
 
 
 def together(statements: list[Statement], *conditions: dict) -> list[Statement]:

@@ -48,7 +48,7 @@ def disarm(aws: Aws, instance_id: str) -> dict:
     """Take the schedule away; the box is stopped."""
     scheduler = aws.client("scheduler")
     try:
-        scheduler.delete_schedule(Name=_name(instance_id))
+        scheduler.delete_schedule(Name=_name(aws, instance_id))
     except scheduler.exceptions.ResourceNotFoundException:
         return {"disarmed": "no"}
     return {"disarmed": "yes"}
@@ -58,21 +58,21 @@ def look(aws: Aws, instance_id: str) -> datetime | None:
     """When the schedule will stop the box, or None when there is no schedule."""
     scheduler = aws.client("scheduler")
     try:
-        found = scheduler.get_schedule(Name=_name(instance_id))["ScheduleExpression"]
+        found = scheduler.get_schedule(Name=_name(aws, instance_id))["ScheduleExpression"]
     except scheduler.exceptions.ResourceNotFoundException:
         return None
     return datetime.strptime(found.removeprefix("at(").removesuffix(")"), WHEN).replace(tzinfo=UTC)
 
 
-def _name(instance_id: str) -> str:
-    return f"fine-tune-slm-{instance_id}"
+def _name(aws: Aws, instance_id: str) -> str:
+    return f"{aws.cloud.own}-{instance_id}"
 
 
 def _schedule(aws: Aws, instance_id: str, due: datetime) -> dict:
     partition, account = aws.caller.split(":")[1], aws.caller.split(":")[4]
     role = f"arn:{partition}:iam::{account}:role/{aws.cloud.scheduler_role}"
     return {
-        "Name": _name(instance_id),
+        "Name": _name(aws, instance_id),
         "ScheduleExpression": due.strftime(f"at({WHEN})"),
         "ScheduleExpressionTimezone": "UTC",
         "FlexibleTimeWindow": {"Mode": "OFF"},

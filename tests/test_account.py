@@ -10,6 +10,7 @@ import yaml
 from botocore.exceptions import ClientError
 from conftest import Laptop
 
+from conf import schema
 from remote import stack
 
 SEED = """aws/region ec2/instance-id ec2/instance-type ebs/volume-id ebs/mount-path ebs/volume-type ebs/size-gb s3/bucket s3/prefix
@@ -71,9 +72,9 @@ def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_pat
         said = laptop.inv("--dry", "init").stdout
         first, second = (shlex.split(words)[1:] for words in said.split("`")[1:4:2])
         laptop.aws(*first)
-        laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", stack.NAME, "--change-set-name", "init")
+        laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", schema.TOOL, "--change-set-name", "init")
         laptop.aws(*second)
-        laptop.aws("cloudformation", "wait", "stack-create-complete", "--stack-name", stack.NAME)
+        laptop.aws("cloudformation", "wait", "stack-create-complete", "--stack-name", schema.TOOL)
         before = len(laptop.journal())
         assert "nothing to do" in laptop.inv("init", "--yes").stdout
         assert changes(laptop, before) == set()
@@ -84,9 +85,9 @@ def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_pat
         said = laptop.inv("--dry", "init", overrides=other).stdout
         first, second = (shlex.split(words)[1:] for words in said.split("`")[1:4:2])
         laptop.aws(*first)
-        laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", stack.NAME, "--change-set-name", "init")
+        laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", schema.TOOL, "--change-set-name", "init")
         laptop.aws(*second)
-        laptop.aws("cloudformation", "wait", "stack-update-complete", "--stack-name", stack.NAME)
+        laptop.aws("cloudformation", "wait", "stack-update-complete", "--stack-name", schema.TOOL)
         assert "nothing to do" in laptop.inv("init", "--yes", overrides=other).stdout
         found = parameters(laptop)
         assert {name: found[f"/fine-tune-slm/{name}"] for name in records} == records
@@ -271,7 +272,7 @@ def left(laptop, volumes: list[str]) -> None:
     assert laptop.client("ec2").describe_launch_templates()["LaunchTemplates"] == []
     assert [entry["VolumeId"] for entry in laptop.client("ec2").describe_volumes()["Volumes"]] == volumes
     with pytest.raises(ClientError, match="does not exist"):
-        laptop.client("cloudformation").describe_stacks(StackName=stack.NAME)
+        laptop.client("cloudformation").describe_stacks(StackName=schema.TOOL)
 
 
 @pytest.mark.slow

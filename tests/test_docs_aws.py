@@ -42,7 +42,9 @@ def test_the_page_runs_from_an_empty_account_to_an_empty_account(tmp_path):
         laptop.token.write_text(world.environment(laptop.state)["HF_TOKEN"])
         cloud = load.load(["cloud=twin"], local=Path("none")).cloud
         policies = permissions.roles(cloud, world.ACCOUNT, world.CALLER)
-        world.enforce(laptop.state, [policies["laptop"], policies["setup"]])  # an administrator's rights would hide a missing line
+        world.enforce(
+            laptop.state, [policies["laptop"], policies["files"], policies["setup"]]
+        )  # an administrator's rights would hide a missing line
         said = {}
         for command in COMMANDS:
             if "train" in command:

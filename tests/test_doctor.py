@@ -50,7 +50,10 @@ def examined(*words: str) -> dict[str, object]:
 
 
 def ours(kind: str) -> dict:
-    return permissions.roles(load.load(["cloud=twin"], local=Path("none")).cloud, world.ACCOUNT, world.CALLER)[kind]
+    policies = permissions.roles(load.load(["cloud=twin"], local=Path("none")).cloud, world.ACCOUNT, world.CALLER)
+    if kind != "laptop":
+        return policies[kind]
+    return policies["laptop"] | {"Statement": [*policies["laptop"]["Statement"], *policies["files"]["Statement"]]}
 
 
 def without(kind: str, action: str) -> dict:
@@ -644,17 +647,18 @@ def by_sso(sound):
 
 def test_a_login_by_a_role_may_look_itself_up(here, by_sso):
     cloud = load.load(["cloud=twin"], local=Path("none")).cloud
-    world.enforce(here.state, [permissions.roles(cloud, world.ACCOUNT, by_sso)["laptop"]], SSO)
+    policies = permissions.roles(cloud, world.ACCOUNT, by_sso)
+    world.enforce(here.state, [policies["laptop"], policies["files"]], SSO)
     assert examined() == {}
 
 
 def test_who_may_do_nothing_yet_gets_the_policies_that_he_needs(sound, by_sso):
     world.enforce(sound.state, [{"Version": "2012-10-17", "Statement": []}], SSO)
-    for who in ("laptop", "setup", "box", "scheduler", "workflow"):
+    for who in ("laptop", "files", "setup", "box", "scheduler", "workflow"):
         done = sound.inv("policy", "--who", who)
         assert json.loads(done.stdout)["Statement"]
         assert "ssm:GetParameters" in done.stderr and "iam:GetRole" in done.stderr
-    world.enforce(sound.state, [json.loads(sound.inv("policy").stdout)], SSO)
+    world.enforce(sound.state, [json.loads(sound.inv("policy", "--who", who).stdout) for who in ("laptop", "files")], SSO)
     done = sound.inv("doctor", "--json")
     assert json.loads(done.stdout)["ok"] is True
 

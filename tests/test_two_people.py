@@ -25,17 +25,18 @@ class Person:
         self.laptop, self.name = laptop, name
         arn = laptop.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
         cloud = load.load(["cloud=twin"], local=Path("none")).cloud
-        self.policy = permissions.roles(cloud, world.ACCOUNT, arn)["laptop"]
+        policies = permissions.roles(cloud, world.ACCOUNT, arn)
+        self.policies = [policies["laptop"], policies["files"]]
 
     def inv(self, *words: str, ok: bool = True, overrides: tuple[str, ...] = ()):
-        world.enforce(self.laptop.state, [self.policy], self.name)
+        world.enforce(self.laptop.state, self.policies, self.name)
         try:
             return self.laptop.inv(*words, ok=ok, overrides=overrides)
         finally:
             world.enforce(self.laptop.state, None)
 
     def put(self, key: str, body: bytes) -> None:
-        world.enforce(self.laptop.state, [self.policy], self.name)
+        world.enforce(self.laptop.state, self.policies, self.name)
         try:
             self.laptop.client("s3").put_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}", Body=body)
         finally:

@@ -39,6 +39,8 @@ WHOLE = {"GET": "ListBucket", "HEAD": "ListBucket", "PUT": "CreateBucket", "DELE
 OBJECT = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "POST": "PutObject", "DELETE": "DeleteObject"}
 SCHEDULE = {"POST": "CreateSchedule", "GET": "GetSchedule", "DELETE": "DeleteSchedule", "PUT": "UpdateSchedule"}
 KINDS = {"i": "instance", "vol": "volume", "snap": "snapshot", "sg": "security-group", "lt": "launch-template"}  # by how ids begin
+TOKENS = "MetadataOptions.HttpTokens"
+GROUPS = re.compile(r"(NetworkInterface\.\d+\.)?SecurityGroupId\.\d+")
 TAGS = re.compile(r"TagSpecification\.(\d+)\.Tag\.\d+\.Key")
 
 
@@ -174,7 +176,9 @@ def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
         if kind := ids.get(key.split(".")[0]):
             kind = kind if kind != "any" else KINDS.get(value.split("-")[0], "*")
             owner = "" if kind == "snapshot" else wire.ACCOUNT  # a snapshot's name has none
-            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), tags_of(request, value))
+            itself = {"ec2:InstanceID": value} if kind == "instance" else {}
+            context = itself | tags_of(request, value) | new_tags(request)
+            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), context)
 
 
 def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Asked]:
@@ -191,8 +195,15 @@ def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str
 def launching(request: wire.Request) -> Iterator[Asked]:
     template, request = launches.filled(request)
     asked = request.parameters
-    yield from making(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet", "security-group"), wire.ACCOUNT))
-    yield Asked("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""))
+    of_instance = {"ec2:InstanceType": asked.get("InstanceType", ""), "ec2:MetadataHttpTokens": asked.get(TOKENS, "optional")}
+    for one in making(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet"), wire.ACCOUNT)):
+        made = one.action == "ec2:RunInstances" and one.resource.endswith(":instance/new")
+        yield replace(one, context=one.context | of_instance) if made else one
+    for group in [value for name, value in asked.items() if GROUPS.fullmatch(name)] or ["default"]:
+        yield Asked("ec2:RunInstances", arn(request, "ec2", f"security-group/{group}"), tags_of(request, group))
+    own = any(image.id == asked.get("ImageId") for image in instances.backend(request.region).describe_images(owners=[wire.ACCOUNT]))
+    owner = wire.ACCOUNT if own else "amazon"  # nobody else's image is known here
+    yield Asked("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""), {"ec2:Owner": owner})
     if template:
         yield Asked("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
     profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
@@ -221,8 +232,19 @@ def given_tags(request: wire.Request) -> dict[str, Context]:
     for key, name in asked.items():
         if match := TAGS.fullmatch(key):
             kind = asked[f"TagSpecification.{match[1]}.ResourceType"]
-            found.setdefault(kind, {})[f"aws:RequestTag/{name}"] = asked[key[: -len("Key")] + "Value"]
+            context = found.setdefault(kind, {"aws:TagKeys": []})
+            context[f"aws:RequestTag/{name}"] = asked[key[: -len("Key")] + "Value"]
+            context["aws:TagKeys"] = [*context["aws:TagKeys"], name]
     return found
+
+
+def new_tags(request: wire.Request) -> Context:
+    """The tags that CreateTags and DeleteTags name; the latter may name no value."""
+    asked = request.parameters
+    keys = {name: key for key, name in asked.items() if re.fullmatch(r"Tag\.\d+\.Key", key)}
+    values = {name: asked.get(key[: -len("Key")] + "Value") for name, key in keys.items()}
+    given = {f"aws:RequestTag/{name}": value for name, value in values.items() if value is not None}
+    return given | ({"aws:TagKeys": list(keys)} if keys else {})
 
 
 def tags_of(request: wire.Request, thing: str, *prefixes: str) -> Context:

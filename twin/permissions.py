@@ -5,7 +5,7 @@ Policies are held against action, resource and context, as `policy.py` and `acti
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from xml.sax.saxutils import escape
 
 from twin import actions, instances, policy, wire
@@ -60,8 +60,14 @@ class Permissions:
         who, documents = self.rights(request.by, request.key)
         if documents is None or request.service in FREE:
             return
+        source = self.source(request.by)
         for asked in actions.of(request):
+            asked = replace(asked, context=asked.context | source)
             self.hold(request.by, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
+
+    def source(self, by: str) -> policy.Context:
+        """What a request says of where it comes from: credentials of an instance's role name the instance."""
+        return {"ec2:SourceInstanceARN": f"arn:aws:ec2:{self.region}:{wire.ACCOUNT}:instance/{by}"} if by.startswith("i-") else {}
 
     def handle(self, by: str, wanted: Iterable[actions.Asked]) -> None:
         """What CloudFormation is about to call for the caller is allowed him."""

@@ -2,7 +2,8 @@
 
 An explicit Deny wins, then an Allow, else it is denied. Known are Action and NotAction, Resource and NotResource, with `*` and `?`, and
 conditions of the operators below, with `...IfExists`, `ForAnyValue:` and `ForAllValues:`; a policy with any other operator is refused,
-never guessed at. Not known are permission boundaries, session policies and what a resource's own policy says.
+never guessed at. Policy variables are known in conditions. Not known are permission boundaries, session policies and what a
+resource's own policy says.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
@@ -12,6 +13,7 @@ from functools import cache
 
 ALLOWED, EXPLICIT, IMPLICIT = "allowed", "explicitDeny", "implicitDeny"  # the words of SimulatePrincipalPolicy
 
+VARIABLE = re.compile(r"\$\{([^}]+)\}")  # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 Context = dict[str, str | list[str]]
 
 
@@ -64,8 +66,17 @@ def holds(operator: str, key: str, wanted: list, context: Context) -> bool:
         raise Unknown(f"this emulation knows no condition operator {operator}")
     if not found:
         return negated or plain.endswith("IfExists") or many == "ForAllValues"
-    passing = [any(test(str(pattern), value) for pattern in wanted) is not negated for value in map(str, found)]
+    patterns = [filled for pattern in wanted if (filled := with_variables(str(pattern), context)) is not None]
+    passing = [any(test(pattern, value) for pattern in patterns) is not negated for value in map(str, found)]
     return any(passing) if many == "ForAnyValue" else all(passing)
+
+
+def with_variables(pattern: str, context: Context) -> str | None:
+    """The pattern with the request's own values for `${KEY}`; None where the request has no such value: nothing is like it then."""
+    known = {name.lower(): listed(value)[0] for name, value in context.items() if len(listed(value)) == 1}
+    if any(name.lower() not in known for name in VARIABLE.findall(pattern)):
+        return None
+    return VARIABLE.sub(lambda found: known[found[1].lower()], pattern)
 
 
 def alike(pattern: str, text: str) -> bool:

@@ -13,7 +13,7 @@ from remote.box import BOX, METADATA
 from remote.checks.look import Look
 from remote.store import Store
 
-NAME = re.compile(r"Name: (/fine-tune-slm/[^,]+), Value: !Ref (\w+)")
+NAME = re.compile(r'Name: !Sub "/[^/]+/([^"]+)", Value: !Ref (\w+)')
 # What it keeps from boxes that stack.yaml has them launched so.
 LAUNCHED = {
     "HttpTokens": "without a token whoever makes the box fetch an address gets the keys of its role",
@@ -182,7 +182,7 @@ def logs(look: Look) -> list[Finding]:
 
 def names(look: Look) -> list[Finding]:
     """Names in Parameter Store, each of them there: for one that is missing the default is taken, whatever the stack has made."""
-    wanted = dict(NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8")))
+    wanted = {look.run.cloud.root + end: given for end, given in NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8"))}
     ssm, every, missing = look.aws.client("ssm"), sorted(wanted), []
     for start in range(0, len(every), 10):
         missing += ssm.get_parameters(Names=every[start : start + 10])["InvalidParameters"]

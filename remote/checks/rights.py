@@ -6,13 +6,15 @@ from remote.aws import Aws
 from remote.checks.look import Look
 from remote.statement import Statement, line
 
+INSTANCE = "i-0123456789abcdef0"  # an example
+
 
 def laptop(look: Look) -> list[Finding]:
     at = permissions.place(look.aws)
     source = at.principal
     if source.endswith(":root"):
         return [Finding("permissions", OK, "the root user may do everything")]
-    return _simulated("permissions", look, source, permissions.laptop(at), f"the policy of {source}")
+    return _simulated("permissions", look, source, [*permissions.laptop(at), *permissions.files(at)], f"the policy of {source}")
 
 
 def box_role(look: Look) -> list[Finding]:
@@ -57,10 +59,13 @@ def _simulated(check: str, look: Look, source: str, wanted: list[Statement], whe
 
 
 def _denied(aws: Aws, source: str, one: Statement) -> list[str]:
+    given = {"ec2:InstanceID": (INSTANCE, "")}  # what a variable in a condition stands for
+    for operator, tests in one.condition.items():
+        if "Not" not in operator:  # what must not be, is not there
+            given |= {key: (_example(_first(value)), operator) for key, value in tests.items()}
     entries = [
-        {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [_example(_first(value))]}
-        for tests in one.condition.values()
-        for key, value in tests.items()
+        {"ContextKeyName": key, "ContextKeyType": "stringList" if operator.startswith("ForA") else "string", "ContextKeyValues": [value]}
+        for key, (value, operator) in given.items()
     ]
     request = {"PolicySourceArn": source, "ActionNames": list(one.actions), "ResourceArns": [_example(each) for each in one.resources]}
     pages = aws.client("iam").get_paginator("simulate_principal_policy").paginate(**request, ContextEntries=entries)
@@ -72,4 +77,4 @@ def _first(value: str | list[str]) -> str:
 
 
 def _example(pattern: str) -> str:
-    return pattern if pattern == "*" else pattern.replace("??????", "AbCdEf").replace("*", "example")
+    return pattern if pattern == "*" else pattern.replace("??????", "AbCdEf").replace("${ec2:InstanceID}", INSTANCE).replace("*", "example")

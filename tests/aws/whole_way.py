@@ -96,7 +96,7 @@ def account_is_empty(words: list[str]) -> None:
 
     aws = Aws(settings(words).cloud)
     if stack.find(aws).status:
-        raise Refused(f"{aws.cloud.region} has a stack `{stack.NAME}`; take a region or an account without one: `cloud.region=...`")
+        raise Refused(f"{aws.cloud.region} has a stack `{aws.cloud.own}`; take a region or an account without one: `cloud.region=...`")
     if names := aws.client("ssm").get_parameters_by_path(Path=stack.ROOT.rstrip("/"), Recursive=True)["Parameters"]:
         raise Refused(f"Parameter Store has {names[0]['Name']}; take a region or an account without: `cloud.region=...`")
     if not aws.cloud.loopback and LOCAL.exists():

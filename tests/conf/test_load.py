@@ -182,6 +182,7 @@ def test_whoever_fetches_is_told_which_cloud_to_ask():
     def fetch(names, cloud):
         assert cloud == {
             "name": "twin",
+            "stack": None,
             "loopback": True,
             "state": "elsewhere",
             "grade": "process",

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import loaded
@@ -13,7 +12,6 @@ from botocore.exceptions import ClientError
 from conf.problem import Problem
 from remote import aws as calls
 from remote import box, capacity, permissions, volume
-from remote.aws import Aws
 from remote.checks import market
 from twin import world
 
@@ -125,7 +123,10 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
         "AWS_DEFAULT_REGION": "eu-west-1",
         "PATH": loaded.programs(),
     }
-    world.enforce(state(account), [permissions.roles(account.cloud, world.ACCOUNT, world.CALLER)["laptop"]])
+    world.enforce(
+        state(account),
+        [policy for who, policy in permissions.roles(account.cloud, world.ACCOUNT, world.CALLER).items() if who in ("laptop", "files")],
+    )
     for command in commands:
         subprocess.run(["bash", "-euc", command], check=True, env=os.environ | elsewhere, capture_output=True)
     world.enforce(state(account), None)
@@ -135,14 +136,15 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     assert (found["volume_changed"], found["ours"]) == ("attached", "no") and found["volume_id"] != disk
 
 
-def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings):
+def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings, monkeypatch):
+    monkeypatch.setattr("remote.ask.sure", lambda *words: None)
     ec2 = account.client("ec2")
     image = ec2.describe_images()["Images"][0]["ImageId"]
     id = ec2.run_instances(ImageId=image, InstanceType="g6.2xlarge", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
     assert described(account, id), "it has been there for a while"
     world.fault(state(account), "access-denied", only="ec2.CreateTags", by="laptop")
-    with pytest.raises(Problem, match=rf"does not let you take it(.|\n)*aws ec2 create-tags --resources {id}"):
-        box.ensure(Aws(replace(account.cloud, instance_id=id)), settings().box)
+    with pytest.raises(Problem, match=rf"does not let you take {id}(.|\n)*aws ec2 create-tags --resources {id}"):
+        box.ensure(account, settings("box.name=taken", f"box.adopt={id}").box)
 
 
 def test_a_quota_that_is_used_up_leads_to_the_doctor(account, settings):

@@ -28,8 +28,8 @@ def options(aws, instance: str) -> tuple:
 
 
 def test_up_closes_it_by_our_own_policy_and_once(aws, opened):
-    laptop = permissions.roles(aws.cloud, "123456789012", "arn:aws:iam::123456789012:user/me")["laptop"]
-    world.enforce(Path(aws.cloud.state), [laptop])
+    policies = permissions.roles(aws.cloud, "123456789012", "arn:aws:iam::123456789012:user/me")
+    world.enforce(Path(aws.cloud.state), [policies["laptop"], policies["files"]])
     for _ in range(2):
         box.close_metadata(aws, opened)
     assert options(aws, opened) == ("required", 1)

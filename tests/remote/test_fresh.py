@@ -1,7 +1,6 @@
 """What was made a moment ago may be denied for some seconds; what is not there stays denied."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,13 +79,13 @@ def test_a_box_that_is_still_pending_is_stopped_once_it_runs(account, settings):
     assert box.stop(account, made)["state"] == "stopped"
 
 
-def test_an_instance_that_was_just_taken_as_the_box_is_the_box_though_a_search_by_its_tag_finds_nothing_yet(account, monkeypatch):
+def test_an_instance_that_was_just_taken_as_the_box_is_the_box_though_a_search_by_its_tag_finds_nothing_yet(account, settings, monkeypatch):
     """Else another would be launched beside it."""
     ec2 = account.client("ec2")
     request = {"ImageId": ec2.describe_images()["Images"][0]["ImageId"], "InstanceType": "g6.2xlarge", "MinCount": 1, "MaxCount": 1}
     made = ec2.run_instances(**request)["Instances"][0]["InstanceId"]
     ec2.describe_instances(InstanceIds=[made])
-    here = Aws(replace(account.cloud, instance_id=made))
     monkeypatch.setattr(box, "find", lambda aws, name: None)
-    found = box._adopt(here, "mine")
+    monkeypatch.setattr("remote.ask.sure", lambda *words: None)
+    found = box._adopt(account, settings(f"box.adopt={made}", "box.name=mine").box, None)
     assert (found.id, found.owner) == (made, account.caller)

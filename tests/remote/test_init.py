@@ -28,7 +28,7 @@ class Missing(ClientError):
 class Account:
     """Parameter Store, and a stack that comes to an end when it is waited for."""
 
-    cloud = type("Cloud", (), {"region": "us-east-1"})
+    cloud = type("Cloud", (), {"region": "us-east-1", "stack": None})
     exceptions = type("Exceptions", (), {"ParameterAlreadyExists": There, "ParameterNotFound": Missing})
 
     def __init__(self, outcome):
@@ -222,7 +222,8 @@ def test_a_name_that_a_later_version_makes_too_is_kept_where_somebody_has_it_alr
 
 
 def test_who_does_it_by_hand_takes_the_names_out_of_the_way_first(tmp_path):
-    commands = init.handed_over(tmp_path, "eu-west-1", stack.Stack(), [f"/fine-tune-slm/{n}" for n in range(12)]).split(", then ")
+    cloud = load.load(["cloud=twin", "cloud.region=eu-west-1"], local=Path("none")).cloud
+    commands = init.handed_over(tmp_path, cloud, stack.Stack(), [f"/fine-tune-slm/{n}" for n in range(12)]).split(", then ")
     assert [command.split()[:3] for command in commands] == [
         ["`aws", "ssm", "delete-parameters"],
         ["`aws", "ssm", "delete-parameters"],

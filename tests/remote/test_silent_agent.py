@@ -29,8 +29,8 @@ def reboots(aws) -> int:
 
 def test_a_new_box_whose_agent_is_silent_is_rebooted_once_and_answers(aws, silent, capsys):
     """With no more rights than our policy gives."""
-    laptop = permissions.roles(aws.cloud, "123456789012", "arn:aws:iam::123456789012:user/me")["laptop"]
-    world.enforce(Path(aws.cloud.state), [laptop])
+    policies = permissions.roles(aws.cloud, "123456789012", "arn:aws:iam::123456789012:user/me")
+    world.enforce(Path(aws.cloud.state), [policies["laptop"], policies["files"]])
     before = reboots(aws)
     assert box.wait_for_agent(aws, silent, **LAUNCHED)["agent"]
     assert reboots(aws) == before + 1
