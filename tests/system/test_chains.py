@@ -87,7 +87,7 @@ def test_the_disk_is_full_in_the_middle_and_grows(machine, settings):
 
 
 def test_aws_takes_the_spot_box_back_and_another_box_goes_on(machine, settings):
-    settings = (*settings, f"train.steps={4 * STEPS}", f"train.eval_every={4 * STEPS}")  # still going on when the box hears of it
+    settings = (*settings, f"train.steps={10 * STEPS}", f"train.eval_every={10 * STEPS}")  # still going on when the box hears of it
     machine.client("ec2").terminate_instances(InstanceIds=[machine.instance])
     machine.until(lambda: machine.instance_state() == "terminated")
     spot = as_spot(machine)
@@ -105,7 +105,7 @@ def test_aws_takes_the_spot_box_back_and_another_box_goes_on(machine, settings):
     assert machine.instance != spot and machine.run(f"findmnt --noheadings --output UUID {MOUNT}") == volume
     assert f"{run_id} is done" in done.stdout
     assert most() == 1
-    machine.ended_well(run_id, 4 * STEPS, resumed=1)
+    machine.ended_well(run_id, 10 * STEPS, resumed=1)
 
 
 def as_spot(machine) -> str:
