@@ -87,7 +87,7 @@ def test_it_is_built_pushed_and_found_and_then_never_again(aws, run, box, tree):
     first = deploy(aws, run, tree)
     assert (first["missing"], first["changed"]) == ("yes", "yes")
     assert first["image"].endswith(image.find(aws, image.tag(tree))["image"].partition("@")[2])
-    assert aws.client("ssm").get_parameter(Name=image.DIGEST)["Parameter"]["Value"] == first["image"].partition("@")[2]
+    assert aws.client("ssm").get_parameter(Name=aws.cloud.root + image.DIGEST)["Parameter"]["Value"] == first["image"].partition("@")[2]
     assert pushes(journal(since)) == 1
     since = len(journal())
     second = deploy(aws, run, tree)
