@@ -49,7 +49,10 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> dict:
     recorded, digest = run.cloud.image_digest, found.partition("@")[2]
     pushed = about["imagePushedAt"].astimezone(UTC)
     findings = [
-        (recorded == digest, f"digest    {digest}" + ("" if recorded == digest else f"; Parameter Store's {image.DIGEST} has {recorded}")),
+        (
+            recorded == digest,
+            f"digest    {digest}" + ("" if recorded == digest else f"; Parameter Store's {run.cloud.root}{image.DIGEST} has {recorded}"),
+        ),
         (started.returncode == 0, f"start     `python -m trainer --help` {'works' if not started.returncode else last(started)}"),
         (labels.get(CONTENT) == tag, f"content   {labels.get(CONTENT, 'no label')}; this tree is {tag}"),
         (REVISION in labels, f"revision  {labels.get(REVISION, 'no label')}; this tree is at {image.revision(root)}"),
