@@ -118,6 +118,29 @@ def test_rows_are_counted_in_words_where_a_proxy_is_in_the_way_of_the_tokenizer(
     assert "SOCKS proxy" in lengths.ruler(model, model.id, offline=False).note
 
 
+HOMELESS = """
+import os, pwd
+def nobody(uid): raise KeyError(uid)
+pwd.getpwuid = nobody
+if os.environ.pop("TAKEN", ""): os.getuid = lambda: 4711
+from conf import home
+from pathlib import Path
+place = Path.home()
+print(place, oct(place.stat().st_mode & 0o777), os.environ["HOME"] == str(place))
+"""
+
+
+@pytest.mark.parametrize("taken", ["", "yes"])
+def test_who_has_no_home_gets_one_of_his_own(tmp_path, taken):
+    if taken:
+        (tmp_path / "home-4711").symlink_to(tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"} | {"TMPDIR": str(tmp_path), "TAKEN": taken}
+    said = subprocess.run([sys.executable, "-c", HOMELESS], env=environment, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    place, mode, told = said.rsplit(maxsplit=2)
+    assert Path(place).parent == tmp_path and not Path(place).is_symlink() and (mode, told) == ("0o700", "True")
+    assert place.endswith(f"home-{os.getuid()}") or taken
+
+
 def test_on_aws_a_socks_proxy_is_a_sentence_before_anything_is_asked(no_proxies, capsys):
     no_proxies.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     no_proxies.setattr(sys, "argv", ["inv", "plan", "--", "cloud=aws", "experiment=smoke"])
