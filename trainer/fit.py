@@ -34,6 +34,26 @@ def needs_of(model: plan.Shape, order: Order, each: int) -> Needs:
     return lambda settings: sum(plan.fullest(model, settings, order, each).values())
 
 
+def scoring_of(model: plan.Shape, held_out: list, each: int) -> Needs:
+    """What scoring these rows needs on this model, so many at once as the settings say."""
+    return lambda settings: sum(plan.scoring(model, settings, held_out, each).values())
+
+
+def at_once(settings: Recipe, needs: Needs, room: Room) -> Recipe:
+    """The settings with as many rows scored at once as fit, `train.eval_batch` halved; a Problem where one alone does not."""
+    size = settings.train.eval_batch
+    while size > 1 and needs(_set(settings, eval_batch=size)) > room.bytes:
+        size //= 2
+    planned = _set(settings, eval_batch=size)
+    if (taken := needs(planned)) > room.bytes:
+        raise Problem(
+            f"scoring takes {taken / GB:.1f} GB for one row, and there are {room}",
+            _offer(planned, needs, room, 0, (_adapter_alone, _quantise)),
+            "bad_config",
+        )
+    return planned
+
+
 def settle(settings: Recipe, needs: Needs, room: Room, longest: int) -> tuple[str, str]:
     """What `train.recompute` is, `auto` decided, and why; a Problem where the run does not fit either way. `longest` row, in tokens."""
     plain = needs(_set(settings, recompute="no"))
@@ -45,14 +65,14 @@ def settle(settings: Recipe, needs: Needs, room: Room, longest: int) -> tuple[st
     if taken > room.bytes:
         how = "recomputing activations" if chosen == "yes" else "with all activations kept"
         what = f"the fullest step takes {taken / GB:.1f} GB, {how}, and there are {room}"
-        raise Problem(what, _offer(settings, needs, room, longest), "bad_config")
+        raise Problem(what, _offer(settings, needs, room, longest, (_recompute, _packs, _quantise)), "bad_config")
     why = f"with all activations kept the fullest step takes {plain / GB:.1f} GB of {room}"
     return chosen, f"{why}; {taken / GB:.1f} GB as it is" if chosen == "yes" else why
 
 
-def _offer(settings: Recipe, needs: Needs, room: Room, longest: int) -> str:
+def _offer(settings: Recipe, needs: Needs, room: Room, longest: int, changes: tuple) -> str:
     """The changes that would make it fit, each alone; else all that help, together; else how large a card must be."""
-    changes = [change for change in (_recompute, _packs, _quantise) if change(settings, needs, room, longest)]
+    changes = [change for change in changes if change(settings, needs, room, longest)]
     alone = [change(settings, needs, room, longest) for change in changes]
     fitting = [f"`{words}` ({needs(changed) / GB:.1f} GB)" for words, changed in alone if needs(changed) <= room.bytes]
     if fitting:
@@ -88,6 +108,12 @@ def _quantise(settings: Recipe, *_) -> tuple[str, Recipe] | None:
     if settings.quant.kind is Quantisation.nf4:
         return None
     return "quant=nf4", replace(settings, quant=Quant(Quantisation.nf4, True))
+
+
+def _adapter_alone(settings: Recipe, *_) -> tuple[str, Recipe] | None:
+    if not settings.publish.merged:
+        return None
+    return "publish.merged=false", replace(settings, publish=replace(settings.publish, merged=False))
 
 
 def _set(settings: Recipe, **values) -> Recipe:

@@ -13,6 +13,7 @@ def lines(
 ) -> list[str]:
     """The plan, a line for each thing that can go wrong; `why` tells of `train.recompute`."""
     told = [_steps(made, settings, model, disk), _memory(made, room), f"         train.recompute={settings.train.recompute}: {why}"]
+    told.append(_scoring(made, settings, room))
     told += [_precision(settings, gpu), *_time(made)]
     return told + [f"note     {note}" for note in made.notes]
 
@@ -28,8 +29,18 @@ def _steps(made: Plan, settings: schema.Recipe, model: plan.Shape, disk: float |
 
 
 def _memory(made: Plan, room: Room | None) -> str:
-    parts = "  ".join(f"{name} {size / GB:.2f}" for name, size in made.memory.items())
-    return f"memory   {made.bytes / GB:.1f} GB{f' of {room}' if room else ''} in the fullest step: {parts}"
+    return f"memory   {made.bytes / GB:.1f} GB{f' of {room}' if room else ''} in the fullest step: {_parts(made.memory)}"
+
+
+def _scoring(made: Plan, settings: schema.Recipe, room: Room | None) -> str:
+    asked = settings.train.eval_batch
+    fewer = f" (train.eval_batch={asked} do not fit)" if made.eval_batch < asked else ""
+    taken = f"{sum(made.scoring.values()) / GB:.1f} GB{f' of {room}' if room else ''}"
+    return f"scoring  {taken} for {made.eval_batch} rows at once{fewer}: {_parts(made.scoring)}"
+
+
+def _parts(memory: dict[str, int]) -> str:
+    return "  ".join(f"{name} {size / GB:.2f}" for name, size in memory.items())
 
 
 def _precision(settings: schema.Recipe, gpu: str | None) -> str:

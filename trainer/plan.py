@@ -15,6 +15,7 @@ NF4_DOUBLE, NF4_SINGLE = 0.5 + 1 / 64 + 4 / (64 * 256), 0.5 + 4 / 64  # bytes a 
 MOMENTS = {"SGD": 0, "RMSprop": 4, "Adagrad": 4, "Lion": 4, "Lion8bit": 1, "PagedLion8bit": 1}  # bytes a weight; Adam has two moments
 TABLES = ("embed_tokens", "lm_head")
 LOGITS = 12  # bytes, counted: logarithms of probabilities, and gradients of them and of the logits, in fp32 also where bf16 is computed
+CHOICE = 8  # bytes of a logit beside itself where the next token is chosen: a copy in fp32, and that of the token before
 LOGS, UNKNOWN = 10**9, 0.3  # bytes of all that is not weights; of the base model's size, an adapter whose size is not known
 RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot use
 
@@ -74,6 +75,8 @@ class Plan:
     seconds: dict[str, float]  # by what is done
     steps: int
     assumed: str  # what the seconds rest on
+    scoring: dict[str, int]  # bytes at the fullest moment of scoring, by what holds them
+    eval_batch: int  # rows scored at once
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -191,6 +194,37 @@ def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dic
         "logits": load.supervised * model.vocabulary * LOGITS,
         "workspace": width * (model.hidden * model.inner * nf4 + 3 * load.tokens * model.inner),  # one unpacked matrix; one MLP's gradients
     }
+
+
+def scoring(model: Shape, settings: schema.Recipe, held_out: list, width: int) -> dict[str, int]:
+    """Bytes at the fullest moment of scoring the batch with the longest prompt, by what holds them.
+
+    Either the last layer reads the prompts, or the last token is chosen. Gradients of the last step still lie there.
+    """
+    rows, read = min(settings.train.eval_batch, len(held_out)), max((len(example.prompt) for example in held_out), default=0)
+    weights, written = learned(model, settings.lora), read + settings.data.max_new_tokens
+    held = {"base weights": base(model, settings.quant, width), "adapter": 4 * weights, "gradients": 4 * weights}
+    if settings.train.best is schema.Best.macro_f1:  # scored between steps
+        held["optimizer"] = moments(settings.train) * weights
+    if settings.publish.merged:  # its weights are not quantised; with the adapter on them before they are merged
+        held["base weights"] = base(model, schema.Quant(schema.Quantisation.none, False), width)
+    unpacked = width * model.hidden * model.inner * (settings.quant.kind is schema.Quantisation.nf4)
+    token = 2 * model.layers * model.keys * width  # keys and values of all layers
+    reading = {"keys and values": rows * read * token, "workspace": unpacked + rows * read * _passing(model, settings.lora, read, width)}
+    writing = {
+        "keys and values": rows * written * (token + model.keys * width),  # one layer's keys or values are copied to grow
+        "logits": rows * model.vocabulary * (width + CHOICE),
+        "workspace": unpacked,
+    }
+    return held | max(reading, writing, key=lambda parts: sum(parts.values()))
+
+
+def _passing(model: Shape, lora: schema.Lora, read: int, width: int) -> int:
+    """Bytes a token while a layer reads a prompt of `read` tokens without gradients: in its MLP or in its attention."""
+    adapted = lora.targets == "all-linear" or bool({"gate_proj", "up_proj"} & set(lora.targets))
+    mlp = width * ((3 + adapted) * model.inner + 5 * model.hidden) + read  # the mask has a byte for each token seen
+    attention = width * (4 * model.hidden + 4 * model.queries) + read * (1 + 2 * width)  # as numbers, and aligned
+    return max(mlp, attention)
 
 
 def saved(model: Shape, settings: schema.Recipe, load: Load, width: int) -> int:
@@ -314,8 +348,9 @@ def make(model: Shape, settings: schema.Recipe, order: Order, held_out: list, gp
     }
     if train.hours:
         seconds["training"] = min(seconds["training"], train.hours * 3600)
-    needed = fullest(model, settings, order, each or number_width(gpu))
-    return Plan(needed, seconds, steps, source, _notes(settings, steps))
+    width = each or number_width(gpu)
+    needed, generating = fullest(model, settings, order, width), scoring(model, settings, held_out, width)
+    return Plan(needed, seconds, steps, source, generating, train.eval_batch, _notes(settings, steps))
 
 
 def merged_forms(settings: schema.Recipe) -> int:

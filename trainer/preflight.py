@@ -136,9 +136,11 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     gpu = card.name if card else None
     room = fit.Room(card.name, int(card.bytes * (1 - plan.RESERVE))) if card else None
     why = "what fits is decided where it trains"
+    planned: Recipe = run
     if room:
         run.train.recompute, why = _settled(seen, run, room)
-    made = plan.make(seen.shape, run, seen.order, seen.held_out, gpu)
+        planned = _scored(seen, run, room)
+    made = plan.make(seen.shape, planned, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
     lines = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
     lines += [*words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), _packing(seen.verdict, run.train.pack_tokens)]
@@ -151,6 +153,10 @@ def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
     return fit.settle(run, fit.needs_of(seen.shape, seen.order, plan.number_width(room.what)), room, seen.order.longest)
 
 
+def _scored(seen: Look, run: Run, room: fit.Room) -> Recipe:
+    return fit.at_once(run, fit.scoring_of(seen.shape, seen.held_out, plan.number_width(room.what)), room)
+
+
 def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
     """For each card and its bytes: the planned seconds (nan where its speed is not known), and whether the run fits into it."""
     return {name: _on(seen, copy.deepcopy(run), fit.Room(name, int(size * (1 - plan.RESERVE)))) for name, size in cards.items()}
@@ -161,9 +167,10 @@ def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
         return math.nan, True  # only the trainer can read these rows
     try:
         run.train.recompute, _ = _settled(seen, run, room)
+        planned = _scored(seen, run, room)
     except Problem:
         return math.nan, False
-    return sum(plan.make(seen.shape, run, seen.order, seen.held_out, room.what).seconds.values()), True
+    return sum(plan.make(seen.shape, planned, seen.order, seen.held_out, room.what).seconds.values()), True
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:

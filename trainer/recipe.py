@@ -62,7 +62,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     rows.scorable([example.row for example in scored], settings.data.fields)
     limits.check(files, order.examples, scored, settings.data)
     print(prompt.show(template, order.examples), flush=True)
-    planned, lines = _outlook(files, settings, order, scored, team)
+    planned, lines, scoring = _outlook(files, settings, order, scored, team)
     print("\n".join(lines), flush=True)
     if team.first:
         record.decide(settings)
@@ -82,7 +82,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
         model.save_start(tuned, start)
-    judged = judge(tuned, base, template, scored, settings, record)
+    judged = judge(tuned, base, template, scored, scoring, record)
     progress = loop.train(tuned, order, scored, proved.applied(settings), store, record, team, judged)
     if not team.first:
         return
@@ -96,7 +96,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
         tuned = PeftModel.from_pretrained(base.model, folder / "adapter", is_trainable=True)
     record.phase("evaluating")
     evaluate.reload(tuned, folder / "adapter")
-    scores, answers = evaluate.compare(tuned, base, template, scored, settings, held_out.sha256, folder, record)
+    scores, answers = evaluate.compare(tuned, base, template, scored, scoring, held_out.sha256, folder, record)
     learned = [row for table in training for row in table.rows]
     told = {
         "split": "validation",
@@ -109,7 +109,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     record.metrics(scores | told | {"seconds": clock.seconds})  # merging takes memory and disk: what is known is written before
     record.predictions(answers)
     if settings.publish.merged:
-        scores["merged"], texts = merge.make(tuned, base, template, scored, settings, folder, record)
+        scores["merged"], texts = merge.make(tuned, base, template, scored, scoring, folder, record)
         record.predictions([row | {"merged": text} for row, text in zip(answers, texts, strict=True)])
     clock.lap("evaluate")
     record.metrics(scores | told | {"seconds": clock.seconds})
@@ -156,18 +156,22 @@ def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept
     }
 
 
-def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team) -> tuple[dict, list[str]]:
-    """The plan as the record keeps it, and in lines; a Problem where the run does not fit. `train.recompute=auto` is decided."""
+def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team) -> tuple[dict, list[str], Recipe]:
+    """The plan as the record keeps it and in lines, and the settings to score with; a Problem where the run does not fit.
+
+    `train.recompute=auto` is decided.
+    """
     shape, room, each = model.shape(settings.model.id, files), model.room(), model.computed(model.device())
-    train, why = settings.train, "nobody can tell here what fits"
+    train, why, scoring = settings.train, "nobody can tell here what fits", settings
     if shape and room:
         train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest))
+        scoring = fit.at_once(settings, fit.scoring_of(shape, scored, each), room)
     train.recompute = "yes" if train.recompute == "auto" else train.recompute  # the careful choice
     if shape is None:
-        return {"recompute": train.recompute, "why": why}, [_base_alone(files, settings, room, each)]
-    made = plan.make(shape, settings, order, scored, model.gpu(), each)
+        return {"recompute": train.recompute, "why": why}, [_base_alone(files, settings, room, each)], settings
+    made = plan.make(shape, scoring, order, scored, model.gpu(), each)
     told = outlook.lines(made, settings, shape, model.gpu(), room, why)
-    return {"recompute": train.recompute, "why": why, "planned_memory": made.memory}, told
+    return {"recompute": train.recompute, "why": why, "planned_memory": made.memory, "planned_scoring": made.scoring}, told, scoring
 
 
 def _base_alone(files: Path, settings: Recipe, room: fit.Room | None, each: int) -> str:

@@ -100,6 +100,51 @@ def test_where_nothing_helps_it_says_how_much_is_needed():
     assert float(least) > 3
 
 
+def scored(room: float, *words: str):
+    """As many rows at once as are planned for a memory, and their bytes; 1,792 tokens of prompt, as in a report of one that did not fit."""
+    needs = fit.scoring_of(LLAMA_8B, [Example(None, list(range(1792)), [1])] * 500, 2)
+    planned = fit.at_once(settings(*words), needs, Room("NVIDIA X", int(room * GB)))
+    return planned.train.eval_batch, needs(planned) / GB
+
+
+def test_rows_are_scored_at_once_as_many_as_fit():
+    asked, taken = scored(1000)
+    assert asked == 32 and taken > 22, "it came last, and did not fit into an L4"
+    fewer, less = scored(22)
+    assert fewer in (4, 8, 16) and less <= 22 < scored(1000, f"train.eval_batch={2 * fewer}")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offer"),
+    [
+        (["publish.merged=true"], "set `publish.merged=false` ("),
+        (["quant=none"], "set `quant=nf4` ("),
+        ([], "no setting makes it smaller: "),
+    ],
+)
+def test_one_row_that_cannot_be_scored_is_told_with_what_helps(words, offer):
+    with pytest.raises(Problem, match=r"scoring takes \d+\.\d GB for one row, and there are \d+") as caught:
+        scored(14 if words else 5, *words)
+    assert caught.value.hint.startswith(offer) and caught.value.reason == "bad_config"
+
+
+def test_the_trainer_scores_as_many_rows_at_once_as_are_planned(settings_for, tmp_path, monkeypatch):
+    def needs(model, rows, each):
+        return lambda settings: settings.train.eval_batch * GB
+
+    def compare(tuned, base, template, scored, settings, *_):
+        raise Problem(f"scored by {settings.train.eval_batch}", "", "killed")
+
+    monkeypatch.setattr(fit, "scoring_of", needs)
+    monkeypatch.setattr(model, "room", lambda: Room("this machine", 2 * GB))
+    monkeypatch.setattr(evaluate, "compare", compare)
+    run = settings_for(tmp_path / "runs", "quant=none", "train.steps=1", "train.eval_batch=4", "train.trackers=[]")
+    folder = forked.make(run, "scored")
+    with pytest.raises(Problem, match="scored by 2"):
+        command.train(run, folder, Team())
+    assert record.settings(folder).train.eval_batch == 4, "what was asked for stays: an attempt on another card is the same run"
+
+
 @pytest.mark.parametrize(("gpu", "width"), [("NVIDIA L4", 2), ("NVIDIA T4", 4), ("Tesla V100-SXM2-16GB", 4), (None, 4)])
 def test_a_card_without_bf16_computes_with_four_bytes(gpu, width):
     assert plan.number_width(gpu) == width

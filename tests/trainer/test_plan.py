@@ -3,10 +3,13 @@
 import json
 import math
 import shutil
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from conf import load, schema
 from conf.paste import quoted
@@ -14,7 +17,7 @@ from conf.problem import Problem
 from data.rows import read
 from tests.trainer import architectures
 from tests.trainer.conftest import ROOT, TRAIN
-from trainer import attention, loop, model, optimizer, pack, plan, prompt, recipe
+from trainer import attention, evaluate, loop, model, optimizer, pack, plan, prompt, recipe
 from trainer.checkpoint import Store
 from trainer.fit import Room
 from trainer.order import Order, Portion
@@ -62,21 +65,50 @@ def test_what_learns_beside_the_adapters_matrices_is_planned(words, tiny, settin
     assert planned == pytest.approx(sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad), rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("read", "written", "words", "moment"),
+    [
+        (200, 2, ["train.eval_batch=4"], "reading"),
+        (300, 8, ["train.eval_batch=2", "lora.targets=[q_proj,v_proj]"], "reading"),
+        (20, 300, ["train.eval_batch=8"], "writing"),
+    ],
+)
+def test_scoring_takes_as_many_bytes_as_are_planned(read, written, words, moment, tiny, settings_for, tmp_path):
+    """At its fullest moment, by torch's own count; the weights lie there before."""
+    settings = settings_for(tmp_path, "quant=none", f"data.max_new_tokens={written}", *words)
+    base = model.load(settings.model, settings.quant)
+    tuned = model.adapt(base, settings.lora, recompute=False).eval()
+    template, examples = prompt.Prompt(base.tokenizer, base.stops), [prompt.Example(None, [5] * read, [1])] * 16
+    model.greedy(base, [base.model.config.vocab_size - 1])  # never the likeliest: all are written
+    batch = [[7] * (read - 1), *[example.prompt for example in examples]][: settings.train.eval_batch]  # one is padded: there is a mask
+    with counting() as counted, torch.inference_mode():
+        evaluate.answer(tuned, template, batch, written)
+    planned = plan.scoring(plan.shape(json.loads((tiny / "config.json").read_text())), settings, examples, base.model.dtype.itemsize)
+    assert ("logits" in planned) == (moment == "writing")
+    lying = sum(planned.pop(name) for name in ("base weights", "adapter", "gradients"))
+    assert lying == pytest.approx(sum(weight.nbytes * (1 + weight.requires_grad) for weight in tuned.parameters()), rel=0.01)
+    assert sum(planned.values()) == pytest.approx(most(counted), rel=0.1)
+
+
+@contextmanager
+def counting():
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        yield seen
+
+
+def most(counted) -> int:
+    """Bytes that lay in memory at the fullest moment, of all that came since the count began."""
+    events = [event for event in counted.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
 @pytest.mark.parametrize("width", [torch.float32, torch.bfloat16])
 def test_logits_take_as_many_bytes_as_are_planned(width):
     """The fullest moment of a loss and its gradient, by torch's own count; the logits themselves are gone by then, as in `model.loss`."""
-    from torch.profiler import ProfilerActivity, profile
-
     logits = torch.randn(64, 2000).to(width).requires_grad_()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with counting() as counted:
         torch.nn.functional.cross_entropy(logits.float(), torch.zeros(64, dtype=torch.long), reduction="sum").backward()
-    now, most = 0, 0
-    for event in sorted(
-        (event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"), key=lambda event: event.start_ns()
-    ):
-        now += event.nbytes()
-        most = max(most, now)
-    assert most / logits.numel() == pytest.approx(plan.LOGITS, rel=0.1)
+    assert most(counted) / logits.numel() == pytest.approx(plan.LOGITS, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen3_moe", "qwen2_moe", "gpt_neox", "gemma3"])
