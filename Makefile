@@ -89,8 +89,9 @@ script-coverage: setup ## which lines of the box's scripts run in the tests of t
 	    tests/remote/test_volume_system.py tests/system/test_chains.py; \
 	  $(VENV) tests/bash_coverage.py $$folder
 
-lock: setup ## pin every package of the trainer's image
-	@$(VENV) -m twin.machine.lock trainer/requirements.txt >trainer/locked.new && mv trainer/locked.new trainer/locked.txt
+lock: setup ## pin every package of the laptop and of the trainer's image, with its hashes
+	@for list in requirements.txt trainer/requirements.txt; do \
+	  $(VENV) -m twin.machine.lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
 
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from twin.machine import debian, ground
+from twin.machine import debian, ground, lock
 
 PATIENCE = 60.0  # seconds until the daemon answers
 LAYERS = "5GB"  # of build steps are kept: one image and the stages that it comes from take 3.4
@@ -35,10 +35,10 @@ class Builder:
             raise RuntimeError(f"docker {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
         return done
 
-    def build(self, context: Path, dockerfile: Path, requirements: Path, constraints: Path, tag: str) -> None:
+    def build(self, context: Path, dockerfile: Path, requirements: Path, locked: Path, tag: str) -> None:
         """The image of a Dockerfile that takes BASE and WHEELS, made without any registry: on a Debian of ours, from wheels."""
         base = self.imported(debian.base(self.cache))
-        wheels = self.imported(wheelhouse(self.cache, requirements, constraints))
+        wheels = self.imported(wheelhouse(self.cache, requirements, locked))
         arguments = ["--build-arg", f"BASE={base}", "--build-arg", f"WHEELS={wheels}", "--network", "host"]
         self.docker("build", *arguments, "--file", str(dockerfile), "--tag", tag, str(context))
         self.prune({base, wheels, tag})
@@ -124,17 +124,22 @@ def wait(builder: Builder, daemon: subprocess.Popen, log: Path) -> None:
         time.sleep(0.2)
 
 
-def wheelhouse(cache: Path, requirements: Path, constraints: Path) -> Path:
+def wheelhouse(cache: Path, requirements: Path, locked: Path) -> Path:
     """A folder with the wheels of all requirements, for the Python that runs this; it is kept while they stay the same."""
-    content = requirements.read_bytes() + constraints.read_bytes() + sys.version.split()[0].rpartition(".")[0].encode()
-    return debian.kept(cache / f"wheels-{hashlib.sha256(content).hexdigest()[:12]}", lambda part: fetch(part, requirements, constraints))
+    content = requirements.read_bytes() + locked.read_bytes() + sys.version.split()[0].rpartition(".")[0].encode()
+    return debian.kept(cache / f"wheels-{hashlib.sha256(content).hexdigest()[:12]}", lambda part: fetch(part, requirements, locked))
 
 
-def fetch(part: Path, requirements: Path, constraints: Path) -> None:
+def fetch(part: Path, requirements: Path, locked: Path) -> None:
+    """What has hashes is held against them; torch, which has none, is held by its version, and may be one that was built here."""
     torch = next(line for line in requirements.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
     into = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(part)]
     subprocess.run([*into, "--no-deps", "--retries", "0", "--timeout", "5", "--index-url", CPU_TORCH, torch], capture_output=True)
-    command = [*into, "--find-links", str(part), "-r", str(requirements), "-c", str(constraints)]
-    done = subprocess.run(command, encoding="utf-8", errors="replace", capture_output=True)
+    made(*into, "--no-deps", "--require-hashes", "-r", str(locked))
+    made(*into, "--find-links", str(part), "-c", "/dev/stdin", torch, text=lock.versions(locked))
+
+
+def made(*command: str, text: str = "") -> None:
+    done = subprocess.run(command, input=text, encoding="utf-8", errors="replace", capture_output=True)
     if done.returncode:
         raise RuntimeError(f"pip cannot make the wheels:\n{done.stderr[-2000:]}")
