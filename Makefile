@@ -98,7 +98,7 @@ check: setup ## formatting and lint
 	@$(VENV) -m ruff check .
 	@.venv/bin/shellcheck $(PROGRAMS)
 	@.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
-	@.venv/bin/zizmor --offline --quiet --no-progress .github/workflows
+	@.venv/bin/zizmor --offline --quiet --no-progress .github
 
 clean: ## stop the twin and remove what it kept; the environment and the models stay
 	@test ! -x $(VENV) || $(VENV) -m invoke twin.stop -- cloud=twin
