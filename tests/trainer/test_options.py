@@ -1,5 +1,6 @@
 """Every option changes what it says it changes, and what a library would refuse is refused in one sentence."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -273,6 +274,7 @@ def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(tra
     assert [point.value for point in curves.Scalars("train/loss")] == pytest.approx(told, rel=1e-6)
     assert [point.step for point in curves.Scalars("eval/loss")] == [0, 2, 4]
     settings = settings_for(tmp_path)
+    time.sleep(1.1)  # its files are read in the order of their names, which tell the second and then a number as text
     again = trackers.TensorBoard(folder, settings, 2)
     again.log({"train/loss": 7.0}, 3)
     again.close()
