@@ -11,7 +11,7 @@ NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_
   tests/test_crash_verbs.py tests/test_housekeeping.py tests/system/test_chains.py tests/system/test_build_on_box.py \
   tests/trainer/test_trackers_for_real.py
 # In the order of the files: those that take longest stand in the middle.
-PYTEST := $(VENV) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(VENV) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.

@@ -11,6 +11,8 @@ from remote import permissions, setup_rights, stack
 from remote.statement import Place, document
 from twin import ecr, world
 
+pytestmark = pytest.mark.slow  # two stacks of one account, each with a box
+
 OTHER = ("cloud.stack=demo",)
 STACKS = {"": (), "demo": OTHER}
 REFUSED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")

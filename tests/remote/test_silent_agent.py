@@ -9,6 +9,8 @@ from conf.problem import Problem
 from remote import box, permissions
 from twin import world
 
+pytestmark = pytest.mark.slow  # each waits for an agent
+
 LAUNCHED = {"on": "launched", "patience": 0.5, "seconds": 60}
 
 

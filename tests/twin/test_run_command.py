@@ -96,6 +96,7 @@ def test_a_child_that_moved_away_with_stdout_holds_nothing_after_timeout_or_canc
         process.kill()
 
 
+@pytest.mark.slow
 def test_timeout_kills_the_group_without_traps_and_spares_what_setsid_moved(box, until):
     script = """trap 'touch "$BOX_ROOT/trapped"' TERM EXIT; setsid sleep 61.5 >/dev/null 2>&1 </dev/null & sleep 62.5"""
     found = box.run(script, executionTimeout="5")
@@ -251,6 +252,7 @@ def test_a_cancelled_command_that_waits_for_its_turn_runs_when_the_next_agent_st
     assert machine.ended(sixth)["Status"] == "Success" and (machine.root / "root/sixth").exists()
 
 
+@pytest.mark.slow
 def test_with_more_than_ten_commands_nothing_is_fetched_not_even_a_cancel(machine, until):
     held = [machine.send(machine.until_released("on")) for _ in range(10)]
     until(lambda: all(machine.status(command) == "InProgress" for command in held))
