@@ -9,10 +9,16 @@ def ensure() -> None:
     """HOME is a folder of this user's own, where libraries that keep a cache below `~` end in an error without one."""
     if os.path.expanduser("~") != "~":
         return
-    place = Path(tempfile.gettempdir()) / f"home-{os.getuid()}"
+    os.environ["HOME"] = str(_made())
+
+
+def _made() -> Path:
+    """The folder of this user id; where none can be made, one that is nowhere, and a cache fails as on a full disk."""
     try:
-        place.mkdir(mode=0o700)
-    except FileExistsError:
+        place = Path(tempfile.gettempdir()) / f"home-{os.getuid()}"
+        place.mkdir(mode=0o700, exist_ok=True)
         if place.is_symlink() or place.lstat().st_uid != os.getuid():
             place = Path(tempfile.mkdtemp(prefix="home-"))  # the name was somebody else's first
-    os.environ["HOME"] = str(place)
+    except OSError:  # a file of that name, a folder that cannot be written, a full disk, no temporary folder at all
+        place = Path("/nonexistent")
+    return place

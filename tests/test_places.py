@@ -141,6 +141,14 @@ def test_who_has_no_home_gets_one_of_his_own(tmp_path, taken):
     assert place.endswith(f"home-{os.getuid()}") or taken
 
 
+def test_who_can_have_no_home_can_still_use_what_needs_none(tmp_path):
+    (tmp_path / f"home-{os.getuid()}").write_text("a file")
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"} | {"TMPDIR": str(tmp_path)}
+    program = HOMELESS.replace("print(place", "print(place) #")
+    done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, text=True, capture_output=True, check=True)
+    assert done.stdout == "/nonexistent\n"
+
+
 def test_on_aws_a_socks_proxy_is_a_sentence_before_anything_is_asked(no_proxies, capsys):
     no_proxies.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     no_proxies.setattr(sys, "argv", ["inv", "plan", "--", "cloud=aws", "experiment=smoke"])
