@@ -32,7 +32,9 @@ prepare() {
   fetch_token
 }
 
-# ask_model HOW WORDS...: HOW is --detach, or --interactive: then nothing is left of it. What `shared` adds to the run is mounted, too.
+shared=() # docker's words for what is mounted beside the run
+
+# ask_model HOW WORDS...: HOW is --detach, or --interactive: then nothing is left of it.
 ask_model() {
   local how=("$1") gpus held name
   name=$(container "$2")

@@ -4,7 +4,6 @@
 #   out:  facts answers (name in S3), changed
 : "${ASKED:?predict.sh needs ASKED}"
 
-shared=()
 most=268435456 # bytes of answers, which lie in memory
 work="$STATE/predict" # tmpfs: nothing of the user's texts stays on a disk
 
