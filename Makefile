@@ -7,12 +7,12 @@ MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
 # What a change does not wait for, because all of it would take hours: stories told at each call or for each fault, and whole chains on a
 # machine of their own. Everything else that is slow or needs root, a change waits for.
-NIGHT := tests/test_faults_of_the_box.py tests/test_faults_of_aws.py tests/test_crash_account.py tests/test_crash_chain.py \
-  tests/test_crash_verbs.py tests/test_housekeeping.py tests/system/test_chains.py tests/system/test_build_on_box.py \
-  tests/trainer/test_trackers_for_real.py
+NIGHT := tests/faults/test_faults_of_the_box.py tests/faults/test_faults_of_aws.py tests/faults/test_crash_account.py tests/faults/test_crash_chain.py \
+  tests/faults/test_crash_verbs.py tests/faults/test_housekeeping.py tests/system/test_chains.py tests/system/test_build_on_box.py \
+  tests/unit/trainer/record/test_trackers_for_real.py
 # In the order of the files: those that take longest stand in the middle.
 PYTEST := $(VENV) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
-PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/*.sh twin/bin/*.sh twin/machine/*.sh twin/machine/bin/* tests/system/*.sh)
+PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/box/*.sh twin/box/bin/*.sh twin/box/machine/*.sh twin/box/machine/bin/* tests/system/*.sh)
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
 export PYTHONUTF8 := 1
@@ -68,14 +68,14 @@ test-change: ground ## what a change waits for beside `make test`: the slow test
 	@$(PYTEST) -m "(slow or system) and not gpu and not aws" $(NIGHT:%=--ignore=%) -rs --durations=20
 
 test-agent: setup ## hold another agent's program to the same rules as the twin's own (TWIN_AGENT=/path/to/amazon-ssm-agent; as root)
-	@TWIN_AGENT="$(TWIN_AGENT)" $(PYTEST) tests/twin/test_run_command.py tests/twin/test_real_agent.py -rs
+	@TWIN_AGENT="$(TWIN_AGENT)" $(PYTEST) tests/unit/twin/aws/ssm/test_run_command.py tests/unit/twin/box/test_real_agent.py -rs
 
 test-aws: setup ## the whole way on a real account, for money: AWS_LIMIT=5 HUB_TOKEN=FILE, see docs/AWS.md
 	@$(VENV) -m pytest -m aws -rs -s tests/aws
 
 ground: setup # what system tests need; as root on Debian it is installed
 	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.
-	@packages=$$($(VENV) -m twin.machine.ground); \
+	@packages=$$($(VENV) -m twin.box.machine.ground); \
 	  if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet=2; for package in $$packages; do \
@@ -85,13 +85,13 @@ ground: setup # what system tests need; as root on Debian it is installed
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/test_chain.py tests/test_recovery.py tests/remote/test_script_ends.py tests/remote/test_build.py tests/remote/test_evaluate_script.py \
-	    tests/remote/test_volume_system.py tests/system/test_chains.py; \
-	  $(VENV) tests/bash_coverage.py $$folder
+	  TWIN_TRACE=$$folder $(VENV) -m pytest tests/integration/test_chain.py tests/integration/test_recovery.py tests/unit/remote/scripts/test_script_ends.py tests/unit/remote/build/test_build.py tests/unit/remote/scripts/test_evaluate_script.py \
+	    tests/unit/remote/aws/test_volume_system.py tests/system/test_chains.py; \
+	  $(VENV) tests/support/bash_coverage.py $$folder
 
 lock: setup ## pin every package of the laptop and of the trainer's image, with its hashes
 	@for list in requirements.txt trainer/requirements.txt; do \
-	  $(VENV) -m twin.machine.lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
+	  $(VENV) -m twin.box.machine.lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
 
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .

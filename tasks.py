@@ -26,9 +26,10 @@ def friendly(body):
 
     @functools.wraps(body)
     def wrapped(*args, **kwargs):
-        from conf import secret, streams
         from conf.problem import Problem, explain
-        from conf.visible import visible
+        from conf.process import streams
+        from conf.text import secret
+        from conf.text.visible import visible
 
         streams.settle()
         try:
@@ -41,9 +42,9 @@ def friendly(body):
         except KeyboardInterrupt as stop:
             raise Exit(f"\n{str(stop) or 'stopped; what runs on the box goes on. `inv status` shows it'}", 130) from None
         except Exception as error:
-            from remote import aws
+            from remote.aws import session
 
-            meaning = aws.explain(error) or (explain(error) if isinstance(error, OSError) else None)
+            meaning = session.explain(error) or (explain(error) if isinstance(error, OSError) else None)
             if meaning is None:
                 secret.hide_in_tracebacks()
                 raise
@@ -117,8 +118,8 @@ def train(c, detach=False, run=None):
 @friendly
 def sweep(c, name=None, trials=None):
     """Train a run for each combination of values, one after the other, and rank them: inv sweep -- lora.r=8,16 train.lr=1e-4,2e-4"""
-    from remote import sweep as several
-    from trainer import leaderboard
+    from remote.sweep import sweep as several
+    from trainer.record import leaderboard
 
     if trials is not None:
         search(c, name, whole("--trials", trials))
@@ -136,7 +137,7 @@ def sweep(c, name=None, trials=None):
 def publish(c, run=None):
     """Publish a finished run on the Hugging Face Hub, and verify what arrived."""
     config = settings(c)
-    from trainer.publish import publish as upload  # after settings: huggingface_hub reads the environment once
+    from trainer.hub.publish import publish as upload  # after settings: huggingface_hub reads the environment once
 
     parts = planned().publish(config, run, upload, ROOT, os.environ.get("HF_ENDPOINT"))
     perform(c, config, "publish", parts, "{url} is published and verified. Next: `inv down`")
@@ -183,7 +184,7 @@ def clean(c, older_than=None, yes=False):
 @friendly
 def costs(c):
     """Show what runs, box, disks and S3 have cost, as far as AWS says so."""
-    from remote import costs as ledger
+    from remote.cost import ledger as ledger
 
     run = settings(c)
     rehearsed(c, "call   Read runs and reports from S3, disks from EC2, prices from the Price List") or ledger.show(account(run), run)
@@ -193,18 +194,18 @@ def costs(c):
 @friendly
 def status(c):
     """Show the box and the runs, as AWS and S3 know them."""
-    from conf.visible import visible
-    from remote import memory
+    from conf.text.visible import visible
+    from remote.view import status_cache
 
     if rehearsed(c, "call   Look up the box by its tag, and the runs in S3"):
         return
-    memory.show(ROOT)  # before anything that takes a while to import
+    status_cache.show(ROOT)  # before anything that takes a while to import
     run = settings(c)
-    from remote import status as now
+    from remote.view import status as now
 
-    text, about = now.text(account(run), run, memory.subjects(ROOT))
+    text, about = now.text(account(run), run, status_cache.subjects(ROOT))
     print(text := visible(text))
-    memory.keep(ROOT, text, about)
+    status_cache.keep(ROOT, text, about)
 
 
 @task(
@@ -213,7 +214,7 @@ def status(c):
 @friendly
 def logs(c, run=None, follow=False, tail=None):
     """Print a run's log, with the box on or off."""
-    from remote import show
+    from remote.view import show
 
     lines = whole("--tail", tail)
     config = settings(c)
@@ -224,8 +225,8 @@ def logs(c, run=None, follow=False, tail=None):
 @friendly
 def report(c, run=None, csv=False):
     """Show what a finished run came to: scores, Hub URL, report page, time and price."""
-    from remote import show
-    from trainer.report import summary, table
+    from remote.view import show
+    from trainer.record.report import summary, table
 
     config = settings(c)
     if rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3"):
@@ -240,8 +241,8 @@ def report(c, run=None, csv=False):
 @friendly
 def compare(c, first, second):
     """Show in which settings two finished runs differ, and which scored better."""
-    from remote import show
-    from trainer.compare import told
+    from remote.view import show
+    from trainer.record.compare import told
 
     config = settings(c)
     rehearsed(c, f"call   Fetch {first} and {second} from S3") or show.compare(account(config), config, first, second, ROOT, told)
@@ -251,11 +252,11 @@ def compare(c, first, second):
 @friendly
 def tensorboard(c, run=None, port="6006"):
     """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
-    from remote import board
+    from remote.view import tensorboard
 
     port = whole("--port", port)
     config = settings(c)
-    rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or board.show(
+    rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or tensorboard.show(
         account(config), config, run, port
     )
 
@@ -269,7 +270,7 @@ def tensorboard(c, run=None, port="6006"):
 @friendly
 def predict(c, text, run=None):
     """Answer texts with a finished run's adapter: on the box if it is up, else on this machine's CPU."""
-    from trainer.questions import asked
+    from trainer.rows.predict_inputs import asked
 
     config = settings(c)
     perform(c, config, "predict", planned().predict(config, run, text, ROOT, asked), None, audited=False)
@@ -285,8 +286,8 @@ def predict(c, text, run=None):
 @friendly
 def evaluate(c, split, run=None, scaffold=False):
     """Score a finished run on any rows: on the box if it is up and free, else on this machine; the result is kept beside it in S3."""
-    from trainer import splits
-    from trainer.report import summary
+    from trainer.record.report import summary
+    from trainer.rows import splits
 
     config = settings(c)
     perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.usable, summary, scaffold), None, audited=False)
@@ -297,8 +298,8 @@ def evaluate(c, split, run=None, scaffold=False):
 def doctor(c, json=False):
     """Look for every reason why the chain would fail, each with the command that mends it."""
     from conf.problem import Problem
-    from conf.visible import visible
-    from remote import doctor as ward
+    from conf.text.visible import visible
+    from remote.doctor import diagnose as ward
 
     if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
         settings(c)
@@ -322,7 +323,7 @@ def policy(c, who="laptop"):
     """Print the least that IAM must allow, as a policy."""
     import json
 
-    from remote import permissions
+    from remote.account import permissions
 
     run = settings(c, fetch=parameters_for_anyone)
     if rehearsed(c, f"call   Print the policy of {who}"):
@@ -375,17 +376,17 @@ def image_push(c):
 @friendly
 def image_verify(c):
     """Check the image of this tree in ECR: digest, start, labels, size, age. It runs it with the docker of this machine."""
-    from remote import local
+    from remote.build import docker
 
     run = settings(c)
-    rehearsed(c, "call   Check the image in ECR, and start it here") or local.verify(account(run), run, ROOT)
+    rehearsed(c, "call   Check the image in ECR, and start it here") or docker.verify(account(run), run, ROOT)
 
 
 @task(help={"empty": "an account with nothing in it, for `inv init`"})
 @friendly
 def twin_start(c, empty=False):
     """Start the emulated AWS and Hub on 127.0.0.1."""
-    from remote import stack
+    from remote.account import stack
     from twin import world
 
     run = settings(c, world_needed=False)
@@ -427,7 +428,7 @@ def twin_status(c):
 @task(
     iterable=["set"],
     help={
-        "name": "which fault: `inv twin.faults` lists them",
+        "name": "which fault: `inv twin.aws.faults` lists them",
         "count": "how many calls it strikes; 0 for all",
         "after": "calls that pass before, or seconds of the twin's clock for what befalls the box",
         "seed": "strike by chance, the same calls for the same seed",
@@ -500,7 +501,7 @@ def data_check(c):
     """Check rows of any origin before they are trained on: broken ones, lengths, copies, leaks, labels."""
     from conf.schema import TooLong
     from data import check
-    from trainer import splits
+    from trainer.rows import splits
 
     run = recipe()
     limits = check.Limits(run.data.max_length, run.data.max_new_tokens, run.data.too_long is TooLong.drop)
@@ -517,7 +518,7 @@ def data_check(c):
 def data_show(c, rows=5, seed=None, id=None, split="validation"):
     """Show random rows with their evidence in colours, and what is no label crossed out."""
     from data import show
-    from trainer import splits
+    from trainer.rows import splits
 
     run = recipe()
     show.show(splits.rows(run.data, split, id), run.data.fields, rows, seed)
@@ -528,7 +529,7 @@ def data_show(c, rows=5, seed=None, id=None, split="validation"):
 def data_stats(c, split):
     """Show what the training and the held-out rows are made of."""
     from data import stats
-    from trainer import splits
+    from trainer.rows import splits
 
     run = recipe()
     sets = {name: splits.rows(run.data, name) for name in [*splits.OWN, *split]}
@@ -541,7 +542,7 @@ def data_baselines(c, split="validation"):
     """Score a split without a model: what guessing, copying and a dictionary reach."""
     from conf.problem import Problem
     from data import baselines
-    from trainer import splits
+    from trainer.rows import splits
 
     data = recipe().data
     if data.fields is None:
@@ -591,7 +592,8 @@ def overrides() -> list[str]:
 
 def settings(c, words=None, world_needed=True, fetch=None):
     """The checked settings of this command; for the twin, with this process pointed at it and at nothing else."""
-    from conf import load, proxy
+    from conf import load
+    from conf.process import proxy
 
     ask = None if c.config.run.dry else functools.partial(parameters, world_needed)
     run = load.load(overrides() if words is None else words, fetch=fetch or ask)
@@ -606,8 +608,8 @@ def settings(c, words=None, world_needed=True, fetch=None):
 
 def parameters(world_needed, names, cloud, fetch=None) -> dict:
     """Values of Parameter Store, from the account that this command is about."""
-    from conf import proxy
-    from remote import aws
+    from conf.process import proxy
+    from remote.aws import session
 
     if cloud["loopback"] and not world_needed:
         return {}
@@ -615,14 +617,14 @@ def parameters(world_needed, names, cloud, fetch=None) -> dict:
         point_at(cloud["state"])
     else:
         proxy.check()
-    return (fetch or aws.fetch)(names, cloud)
+    return (fetch or session.fetch)(names, cloud)
 
 
 def parameters_of_a_new_account(names, cloud) -> dict:
     import json
 
-    from remote import stack
-    from remote.init import KEPT
+    from remote.account import stack
+    from remote.account.init import KEPT
 
     found = parameters(True, [*names, KEPT], cloud)
     kept = json.loads(found.pop(KEPT, "{}"))  # by an `init` that was killed
@@ -631,12 +633,13 @@ def parameters_of_a_new_account(names, cloud) -> dict:
 
 def parameters_for_anyone(names, cloud) -> dict:
     """The same, with the default names where the login may not read Parameter Store: whoever asks for his policy has none yet."""
-    from remote import aws, stack
+    from remote.account import stack
+    from remote.aws import session
 
     try:
         return parameters_of_a_new_account(names, cloud)
     except Exception as error:
-        if not aws.may_not(error):
+        if not session.may_not(error):
             raise
     print("your login may not read Parameter Store (ssm:GetParameters): these are the default names", file=sys.stderr)
     return stack.names_of_a_new_account(cloud)
@@ -661,11 +664,11 @@ def recipe():
 
 def ruler(run):
     """Measures rows by the model's own tokenizer. On the twin only files of this machine are looked at."""
-    from trainer import lengths
+    from trainer.rows import token_lengths
 
     folder = MODELS.get(run.model.id)
     here = folder is not None and (ROOT / folder).is_dir()
-    return lengths.ruler(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback, data=run.data)
+    return token_lengths.ruler(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback, data=run.data)
 
 
 def state_folder(run) -> Path:
@@ -685,7 +688,7 @@ def told(ask, *arguments, **options):
         return ask(*arguments, **options)
     except WorldError as error:
         raise Problem(
-            str(error), "`inv twin.status` shows whether it runs, `inv twin.faults` what it can do", reason="bad_config"
+            str(error), "`inv twin.status` shows whether it runs, `inv twin.aws.faults` what it can do", reason="bad_config"
         ) from error
 
 
@@ -699,14 +702,14 @@ def environment(state: str) -> dict:
 
 
 def account(run):
-    from remote.aws import Aws
+    from remote.aws.session import Aws
 
     return Aws(run.cloud)
 
 
 def chain(run) -> dict:
     """The parts of every verb, as far as they are known before the first one runs."""
-    from trainer.publish import publish as upload
+    from trainer.hub.publish import publish as upload
 
     verbs = planned()
     return {
@@ -719,9 +722,9 @@ def chain(run) -> dict:
 
 
 def planned():
-    from remote import plan
+    from remote.plan import verbs
 
-    return plan
+    return verbs
 
 
 def rehearsed(c, intent: str) -> bool:
@@ -733,8 +736,8 @@ def rehearsed(c, intent: str) -> bool:
 
 def perform(c, run, verb, parts, done, audited=True) -> None:
     """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
-    from remote import audit
-    from remote.store import Store
+    from remote.aws.s3 import Store
+    from remote.runs import audit
 
     if rehearsed(c, f"# {verb}"):
         print(planned().rehearse(parts))
@@ -762,17 +765,17 @@ def check_inputs(aws, settings) -> dict:
 
 
 def proof(aws, run, colour: bool, seen=None) -> tuple[dict, list[str]]:
-    from remote import hub
-    from trainer import preflight
+    from remote.runs import hub
+    from trainer.preflight import preflight
 
     return preflight.prove(run, os.environ.get("HF_ENDPOINT"), hub.token(aws), *box_of(aws, run), colour, seen)
 
 
 def search(c, name, trials) -> None:
     """A sweep that draws its values, or its rehearsal."""
-    from conf import search as values
-    from remote.search import Search
-    from trainer import leaderboard
+    from conf import search_space as values
+    from remote.sweep.search import Search
+    from trainer.record import leaderboard
 
     ways = {"check": foresight(), "rank": leaderboard.best, "score": leaderboard.score}
     found = Search(values.read(overrides(), trials), trials, functools.partial(settings, c), ROOT, **ways)
@@ -784,8 +787,8 @@ def search(c, name, trials) -> None:
 
 def foresight():
     """`proof` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
-    from remote import hub
-    from trainer import preflight
+    from remote.runs import hub
+    from trainer.preflight import preflight
 
     seen = {}
 
@@ -801,16 +804,16 @@ def foresight():
 
 def box_of(aws, run) -> tuple:
     """The box's card, and its price to plan with."""
-    from remote import gpu, price
+    from remote.aws import gpu, pricing
 
-    return gpu.card(aws, run.box.instance_type), price.planned(aws, run.box.instance_type, run.cost.per_hour)
+    return gpu.card(aws, run.box.instance_type), pricing.planned(aws, run.box.instance_type, run.cost.per_hour)
 
 
 def foretell(aws, settings) -> dict:
     """Tell what the run will cost."""
     from conf.problem import Problem
-    from remote import hub
-    from trainer import preflight
+    from remote.runs import hub
+    from trainer.preflight import preflight
 
     try:
         seen = preflight.look(settings, os.environ.get("HF_ENDPOINT"), hub.token(aws))
@@ -825,38 +828,40 @@ def show_plan(aws, run) -> None:
     """What would be created, what training needs, which boxes would be cheaper or faster; the price last."""
     from rich.console import Console
 
-    from remote import forecast, hub, image
-    from trainer import preflight
+    from remote.build import ecr
+    from remote.cost import offers
+    from remote.runs import hub
+    from trainer.preflight import preflight
 
-    print(forecast.standing(aws, run, image.tag(ROOT, run.cloud.build_args)))
+    print(offers.standing(aws, run, ecr.tag(ROOT, run.cloud.build_args)))
     token = hub.token(aws)
     seen = preflight.look(run, os.environ.get("HF_ENDPOINT"), token)
     need = functools.partial(preflight.needs, seen, run)
-    found, small = forecast.offers(aws, run, need) if seen.shape else ([], [])
+    found, small = offers.offers(aws, run, need) if seen.shape else ([], [])
     lines = proof(aws, run, sys.stdout.isatty(), seen)[1]
     print("\n".join(lines[:-1]))
     if found:
-        Console(width=120, highlight=False).print(forecast.table(run, found))
+        Console(width=120, highlight=False).print(offers.table(run, found))
         print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
     print(lines[-1])
 
 
 def patient(run):
     """What the doctor examines."""
-    from remote import image
-    from remote.checks.look import Look
-    from trainer import driver
+    from remote.build import ecr
+    from remote.doctor.check import Look
+    from trainer.estimate import driver
 
     return Look(
-        account(run), run, image.tag(ROOT, run.cloud.build_args), os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver.least()
+        account(run), run, ecr.tag(ROOT, run.cloud.build_args), os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver.least()
     )
 
 
 def hub_check():
     """A check of the Hub's token and of the base model, for the doctor."""
-    from remote import hub
-    from remote.checks.look import Check
-    from trainer import access
+    from remote.doctor.check import Check
+    from remote.runs import hub
+    from trainer.preflight import access
 
     def look(at):
         return access.check(at.run, os.environ.get("HF_ENDPOINT"), hub.token(at.aws))
@@ -868,13 +873,13 @@ def image_from_elsewhere(c, run) -> None:
     """On the twin's machine grade CI has built and pushed the image, as it were; with arguments of one's own the box must build it."""
     if not run.cloud.loopback or run.cloud.grade.value != "machine" or run.cloud.build_args:
         return
-    from remote import image
+    from remote.build import ecr
     from twin import world
 
     if rehearsed(c, "call   Build this tree's image, as CI would"):
         return
     packages = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")
-    world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, image.tag(ROOT), ROOT, packages)
+    world.build_image(state_folder(run), MACHINE_CACHE, run.cloud.repository, ecr.tag(ROOT), ROOT, packages)
 
 
 namespace = Collection(

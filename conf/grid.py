@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
+from conf.override_words import spelled
 from conf.problem import Problem
-from conf.words import spelled
 
 
 def combinations(words: list[str]) -> list[tuple[list[str], list[str]]]:

@@ -16,11 +16,12 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from conf import caller, kinds, paths, schema, words, yaml_file
-from conf.kinds import Kind
+from conf import override_words, paths, schema, setting_types, yaml_file
 from conf.problem import Problem
+from conf.process import caller
+from conf.setting_types import Kind
 
-FOLDER = kinds.FOLDER
+FOLDER = setting_types.FOLDER
 LOCAL = FOLDER / "local.yaml"
 # Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
 OPEN = ("lora.options", "train.optimizer_options", "data.also=", "data.chat_template_kwargs", "cloud.build_args")
@@ -44,7 +45,7 @@ def overrides(argv: list[str]) -> list[str]:
 def spelled(given: list[str]) -> list[str]:
     """The overrides as Hydra must have them: text as it was typed, files named from the repository, and leave to add to the settings
     that hold another library's own options."""
-    return _leave(words.spelled(given, Path.cwd()))
+    return _leave(override_words.spelled(given, Path.cwd()))
 
 
 def _leave(spelled: list[str]) -> list[str]:
@@ -128,7 +129,7 @@ def fingerprint(run: schema.Recipe) -> str:
 def _defaults(given: list[str], local: Path) -> list[str]:
     """The user's own defaults as overrides, but for what the command line says otherwise."""
     # An explicit cloud=twin is hermetic: nothing of the user's own defaults may reach it.
-    if "cloud=twin" in words.spelled(given) or not local.exists():
+    if "cloud=twin" in override_words.spelled(given) or not local.exists():
         return []
     own = yaml_file.read(local.read_bytes(), yaml_file.shown(local))
     return [word for word in _flat(own) if _key(word) not in set(map(_key, given))]
@@ -141,11 +142,11 @@ def _key(word: str) -> str:
 def _flat(own: dict, path: str = "") -> list[str]:
     flat = []
     for key, value in own.items():
-        kind = kinds.of(f"{path}{key}")
+        kind = setting_types.of(f"{path}{key}")
         if isinstance(value, dict) and kind in (Kind.room, Kind.group, Kind.options):
             flat += _flat(value, f"{path}{key}.")
         else:
-            flat.append(words.word(f"{path}{key}", value))
+            flat.append(override_words.word(f"{path}{key}", value))
     return flat
 
 
@@ -180,7 +181,7 @@ def _unreadable(word: str) -> Problem:
     key, equals, value = word.lstrip("+~").partition("=")
     if not key or not (equals or word.startswith("~")):
         return Problem(f"cannot read the override `{word}`", "write a setting and its value, such as `lora.r=16`")
-    if kinds.of(key) is None:
+    if setting_types.of(key) is None:
         return _no_such_setting(key)
     if "${" in value:
         meant = shlex.quote(word.replace("${", r"\${"))
@@ -207,7 +208,9 @@ def _bad_override(error: Exception, given: list[str]) -> Problem:
         return _several(_as_given(message.partition("'")[2].partition("'\n")[0], given))
     reason = str(error.__cause__ or error).splitlines()
     key = next((line.split(":", 1)[1].strip() for line in reason if line.strip().startswith("full_key:")), "")
-    strange = [word for word in given if kinds.of(_key(word)) is None and not _key(word).startswith(("hydra.", "-"))]  # -m is no override
+    strange = [
+        word for word in given if setting_types.of(_key(word)) is None and not _key(word).startswith(("hydra.", "-"))
+    ]  # -m is no override
     named = [word for word in given if _key(word) == key or f"'{_key(word)}'" in message or word.lower().endswith("=null")]
     if strange or named:
         return _unreadable([*strange, *named][0])
@@ -221,27 +224,27 @@ def _several(word: str) -> Problem:
     """What to say about several values where one is wanted."""
     key, _, value = word.partition("=")
     hint = f"one value each; several are a sweep: `inv sweep -- {shlex.quote(word)}`"
-    if kinds.of(_key(word)) in (Kind.text, Kind.group):
-        hint += f"; a comma that belongs to the text: `{shlex.quote(f'{key}={words.quote(value)}')}`"
+    if setting_types.of(_key(word)) in (Kind.text, Kind.group):
+        hint += f"; a comma that belongs to the text: `{shlex.quote(f'{key}={override_words.quote(value)}')}`"
     return Problem(f"`{key}` has several values: {value}", hint)
 
 
 def _no_such_setting(key: str) -> Problem:
-    if kinds.of(key):
+    if setting_types.of(key):
         return Problem(f"`{key}` cannot have this value", takes(key))
-    return Problem(f"there is no setting `{key}`", kinds.nearest(key))
+    return Problem(f"there is no setting `{key}`", setting_types.nearest(key))
 
 
 def _setting(path: str) -> str:
     """The setting that a path leads into: what is below may be anybody's name."""
     words = path.partition("[")[0].split(".")
     places = [".".join(words[:size]) for size in range(1, len(words) + 1)]
-    return next((place for place in places if kinds.of(place) not in (Kind.room, Kind.group)), path)
+    return next((place for place in places if setting_types.of(place) not in (Kind.room, Kind.group)), path)
 
 
 def takes(key: str) -> str:
     """A hint: what the setting takes, with an override that it would."""
-    kind, annotation = kinds.of(key), kinds.annotation(key)
+    kind, annotation = setting_types.of(key), setting_types.annotation(key)
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         names = [each.name for each in annotation]
         return f"it takes one of {', '.join(names)}: `{key}={names[0]}`"

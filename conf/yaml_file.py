@@ -17,9 +17,9 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from conf import kinds
-from conf.kinds import Kind
+from conf import setting_types
 from conf.problem import Problem
+from conf.setting_types import Kind
 
 OMEGACONF = get_yaml_loader()  # OmegaConf's: YAML 1.1 without dates, with 1e3 as a number
 READERS = (OMEGACONF, yaml.SafeLoader)  # those that may see anything but text where no quotes are
@@ -136,7 +136,7 @@ def _bound(node: yaml.Node, name: str) -> None:
 
 def _type(node: yaml.Node, path: str, name: str, strict: bool) -> None:
     """Let what is text to the schema be text, whatever it looks like."""
-    kind = kinds.of(path) if path else Kind.room
+    kind = setting_types.of(path) if path else Kind.room
     if isinstance(node, yaml.ScalarNode) and kind in (Kind.text, Kind.either, Kind.group, Kind.texts):
         _be_text(node)
     elif isinstance(node, yaml.SequenceNode) and kind in (Kind.texts, Kind.either):
@@ -161,9 +161,9 @@ def _type_mapping(node: yaml.MappingNode, path: str, name: str, kind: Kind | Non
         elif kind is Kind.named_texts:
             _be_text(value)
         elif kind in (Kind.room, Kind.group):
-            if strict and kinds.of(own) is None and key.value != "defaults":
+            if strict and setting_types.of(own) is None and key.value != "defaults":
                 what = f"{name}, line {key.start_mark.line + 1}: there is no setting `{own}`"
-                raise Problem(what, kinds.nearest(own))
+                raise Problem(what, setting_types.nearest(own))
             _names(value) if key.value == "defaults" else _type(value, own, name, strict)
 
 

@@ -10,7 +10,7 @@ import loaded
 import pytest
 import reads
 
-from conf.paste import quoted
+from conf.text.quoting import quoted
 
 ODD = "a laptop in R&D; O'Brien's $H *ü"  # whatever a shell, a pattern or a locale may make something of
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +117,7 @@ def sshd():
     """Nothing but that it is there; who is not root can use it, too."""
     from machine import lacking
 
-    from twin.machine import ground
+    from twin.box.machine import ground
 
     if not ground.program("sshd"):
         lacking("it needs Debian's openssh-server: apt-get install --no-install-recommends openssh-server")

@@ -29,12 +29,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from conf import load, secret, yaml_file
+from conf import load, yaml_file
 from conf.problem import Problem
 from conf.schema import Recipe
-from trainer import files, record, search, sweep
-from trainer.record import Record, new_id, sealed
-from trainer.team import Listener, Team
+from conf.text import secret
+from trainer import files
+from trainer.record import record
+from trainer.record.record import Record, new_id, sealed
+from trainer.sweep import search, sweep
+from trainer.train.distributed import Listener, Team
 
 FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may tell more than the sentence
 
@@ -61,12 +64,12 @@ def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
     signal.signal(signal.SIGTERM, _ended)
     try:
         kept.phase("running")
-        from trainer import recipe  # torch and transformers take seconds to import: only for settings that are right
+        from trainer.train import recipe  # torch and transformers take seconds to import: only for settings that are right
 
         recipe.run(settings, folder, kept, begun, team)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: what is left takes no time
     except BaseException as error:
-        from trainer.failure import diagnose
+        from trainer.record.failure import diagnose
 
         problem = diagnose(error)
         if problem.reason in FOR_THE_LOG and problem is not error:
@@ -107,7 +110,7 @@ def _ended(number: int, _frame) -> None:
 def _preflight(words: list[str]) -> None:
     from huggingface_hub import get_token
 
-    from trainer import preflight
+    from trainer.preflight import preflight
 
     try:
         run = load.load(words)
@@ -183,13 +186,13 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["preflight"]:
         sys.exit(_preflight(sys.argv[2:]))
     if sys.argv[1:2] == ["predict"]:
-        from trainer import predict
+        from trainer.evaluate import predict
 
         sys.argv = sys.argv[1:]
         sys.exit(predict.main())
     if sys.argv[1:2] == ["examine"]:
-        from trainer import examine
+        from trainer.evaluate import evaluate_run
 
         sys.argv = sys.argv[1:]
-        sys.exit(examine.main())
+        sys.exit(evaluate_run.main())
     sys.exit(_train(sys.argv[1:]) if given is None else _run(given))

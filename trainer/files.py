@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from conf import secret
+from conf.text import secret
 
 
 def write(path: Path, text: str) -> None:

@@ -15,31 +15,37 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, associations, grade, instances, launches, policy_sizes, provided, service_models, warm, web_identity, wire, world
-from twin.access import Access
-from twin.bucket_policies import BucketPolicies
+from twin import account, warm, world
+from twin.aws import wire
+from twin.aws.cloudformation.stacks import Stacks
+from twin.aws.documented import service_models
+from twin.aws.ec2 import instances, launches
+from twin.aws.ec2.account_plan import AccountPlan
+from twin.aws.ec2.consistency import Consistency
+from twin.aws.ec2.instance_connect import Access
+from twin.aws.ec2.metadata import Metadata
+from twin.aws.ec2.quotas import Quotas
+from twin.aws.ec2.spot import Spot
+from twin.aws.ec2.validations import Vetoes
+from twin.aws.faults import KINDS, Faults
+from twin.aws.gateway.gateway import Gateway
+from twin.aws.gateway.guard import guarded, own
+from twin.aws.iam import managed_policies, policy_sizes, web_identity
+from twin.aws.iam.keys import LAPTOP, OWNER, Keys
+from twin.aws.iam.permissions import Permissions
+from twin.aws.request_log import Journal
+from twin.aws.services.bucket_policies import BucketPolicies
+from twin.aws.services.meter import Meter
+from twin.aws.services.pricing import Pricing
+from twin.aws.services.propagation import Propagation
+from twin.aws.services.scheduler import Scheduler, send
+from twin.aws.ssm import associations
+from twin.aws.ssm.run_command import RunCommand
+from twin.box import grade
+from twin.box.faults import Mischief
 from twin.clock import Clock
-from twin.consistency import Consistency
 from twin.control import Control
-from twin.faults import KINDS, Faults
-from twin.gateway import Gateway
-from twin.guard import guarded, own
 from twin.hub.app import Hub
-from twin.journal import Journal
-from twin.keys import LAPTOP, OWNER, Keys
-from twin.metadata import Metadata
-from twin.meter import Meter
-from twin.mischief import Mischief
-from twin.permissions import Permissions
-from twin.plan import AccountPlan
-from twin.pricing import Pricing
-from twin.propagation import Propagation
-from twin.quotas import Quotas
-from twin.run_command import RunCommand
-from twin.scheduler import Scheduler, send
-from twin.spot import Spot
-from twin.stacks import Stacks
-from twin.vetoes import Vetoes
 
 SERVICES = ("s3", "iam", "ec2", "ssm", "ecr", "logs", "secretsmanager", "sts", "scheduler", "cloudformation", "budgets")
 
@@ -147,7 +153,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     }
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, permissions, meter, Vetoes(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
-    single = [associations, policy_sizes, web_identity, provided]
+    single = [associations, policy_sizes, web_identity, managed_policies]
     made.layers = [consistency, launches.operations, *(part.operations for part in [*own, *single])]
     clock.start()
     return made
@@ -200,7 +206,7 @@ def box_environment(state: Path, found: dict) -> dict[str, str]:
     if speed := os.environ.get("TWIN_AGENT_SPEED"):  # how many times faster than the real agent theirs is
         aws["TWIN_AGENT_SPEED"] = speed
     if folder := os.environ.get("TWIN_TRACE"):  # somebody wants to know which lines of the scripts run
-        aws |= {"TWIN_TRACE": folder, "BASH_ENV": str(Path(__file__).with_name("trace.sh"))}
+        aws |= {"TWIN_TRACE": folder, "BASH_ENV": str(Path(__file__).with_name("box") / "trace.sh")}
     return aws | {"HF_ENDPOINT": found["hub"], "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from twin import wire
-from twin.keys import OWNER
+from twin.aws import wire
+from twin.aws.iam.keys import OWNER
 
 PREFIX = "/_twin/"
 

@@ -18,16 +18,17 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from twin import ecr, processes, real_agent
-from twin.keys import LAPTOP, OWNER
-from twin.machine import debian, ground, tidy
-from twin.machine import life as machine
-from twin.wire import ACCOUNT as ACCOUNT
-from twin.wire import CALLER as CALLER
+from twin.aws.iam.keys import LAPTOP, OWNER
+from twin.aws.services import ecr
+from twin.aws.wire import ACCOUNT as ACCOUNT
+from twin.aws.wire import CALLER as CALLER
+from twin.box import processes, real_agent
+from twin.box.machine import debian, ground, tidy
+from twin.box.machine import life as machine
 
 PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
 MOTO = {
-    "MOTO_AMIS_PATH": str(Path(__file__).with_name("amis.json")),  # its own 44 take a second to load, and none has a GPU driver
+    "MOTO_AMIS_PATH": str(Path(__file__).with_name("aws") / "ec2/amis.json"),  # its own 44 take a second to load, and none has a GPU driver
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
 }
@@ -134,7 +135,7 @@ def used(state: Path) -> dict[str, list[dict]]:
 
 def mutations(state: Path) -> list[str]:
     """The calls so far by which the laptop may have changed something, in their order: where it can be killed."""
-    from twin.faults import mutating
+    from twin.aws.faults import mutating
 
     found = []
     for line in (state / "journal.jsonl").read_text(encoding="utf-8").splitlines():
@@ -198,7 +199,7 @@ def build_image(state: Path, cache: Path, repository: str, tag: str, context: Pa
 
     The tag stands for the content: the same one is built once, for all worlds.
     """
-    from twin.machine import builder, shelf
+    from twin.box.machine import builder, shelf
 
     registry = client(state, "ecr")
     if registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]:

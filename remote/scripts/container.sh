@@ -97,7 +97,7 @@ fetch_token() {
   mv "$STATE/hub-token.part" "$STATE/trainer/hub-token"
 }
 
-# A secret as others may write it: as it is, in base64 wherever it begins in there, in a URL. conf/secret.py does the same.
+# A secret as others may write it: as it is, in base64 wherever it begins in there, in a URL. conf/text/secret.py does the same.
 forms() { # SECRET
   local before start code sign url="" low=""
   printf '%s\n' "$1"

@@ -4,7 +4,7 @@
 
 Of a value only that is kept which the service model itself lists (an enumeration), a truth value, or a small number. Every other text is
 `text`, every moment is the same one, the keys of a map are `key`: no account, ARN, address, key or secret can be in a file, whatever the
-account holds. `twin/examples.py` reads the files: what a real account has answered is documented.
+account holds. `twin/aws/documented/examples.py` reads the files: what a real account has answered is documented.
 """
 
 import json

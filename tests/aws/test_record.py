@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aws import record
 
-from twin import documented, examples
+from twin.aws.documented import documented, examples
 
 ACCOUNT, ADDRESS, TOKEN = "210987654321", "203.0.113.7", "hf_abcdefghijklmnopqrstuvwxyz0123456"
 KEY_ID, SECRET = "AKIAIOSFODNN7PLANTED", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYPLANTED"  # of no account
@@ -100,7 +100,7 @@ def test_what_was_recorded_documents_its_operation(tmp_path, monkeypatch):
     documented.operation.cache_clear()
     schedule = documented.operation("scheduler", "GetSchedule")
     documented.operation.cache_clear()
-    assert list(schedule.sources) == ["twin/recorded/scheduler.GetSchedule.json"]
+    assert list(schedule.sources) == ["twin/aws/documented/recorded/scheduler.GetSchedule.json"]
     assert schedule.answer.member("Name") and schedule.answer.member("ScheduleExpression") is None
 
 

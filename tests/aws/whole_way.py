@@ -2,7 +2,8 @@
 
     python tests/aws/whole_way.py --limit 5 --token ~/.hub-token -- box.instance_type=g4dn.xlarge cloud.region=us-east-1
 
-What AWS answers is written down without whose it is (record.py), in twin/recorded, where the twin's answers are held to it from then on.
+What AWS answers is written down without whose it is (record.py), in twin/aws/documented/recorded, where the
+twin's answers are held to it from then on.
 It costs at most `--limit` dollars of a box: the box stops itself when they are spent, and AWS stops it ten minutes later. It refuses an
 account that has anything of ours, because at its end it removes the stack with all data. docs/AWS.md says more.
 """
@@ -30,7 +31,7 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="whole_way.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=float, required=True, help="dollars that the box may cost")
     parser.add_argument("--token", type=Path, required=True, help="file with a Hub token that may write")
-    parser.add_argument("--into", type=Path, default=ROOT / "twin/recorded", help="folder for what AWS answers")
+    parser.add_argument("--into", type=Path, default=ROOT / "twin/aws/documented/recorded", help="folder for what AWS answers")
     asked = parser.parse_args(own)
     words = ["cloud=aws", "experiment=smoke", f"cost.limit={asked.limit:g}", *overrides]
     try:
@@ -70,18 +71,18 @@ def run(verb: list[str], words: list[str], into: Path) -> int:
 def settings(words: list[str]):
     """As `inv init` would take them: no name of Parameter Store is there yet."""
     from conf import load
-    from remote import stack
+    from remote.account import stack
 
     return load.load(words, lambda names, cloud: stack.names_of_a_new_account(cloud), local=Path("none"))
 
 
 def hours(words: list[str], limit: float) -> float:
     """How long the box may live for that much."""
-    from remote import price
-    from remote.aws import Aws
+    from remote.aws import pricing
+    from remote.aws.session import Aws
 
     box = (run := settings(words)).box
-    dollars, _ = price.per_hour(Aws(run.cloud), box.instance_type)
+    dollars, _ = pricing.per_hour(Aws(run.cloud), box.instance_type)
     if dollars is None:
         raise Refused(f"nobody says what an hour of {box.instance_type} costs in {run.cloud.region}, so no limit can be kept")
     if limit / dollars * 60 < box.idle_minutes:
@@ -91,8 +92,8 @@ def hours(words: list[str], limit: float) -> float:
 
 def account_is_empty(words: list[str]) -> None:
     """Nothing of ours is there: at its end the way removes all of it."""
-    from remote import stack
-    from remote.aws import Aws
+    from remote.account import stack
+    from remote.aws.session import Aws
 
     aws = Aws(settings(words).cloud)
     if stack.find(aws).status:

@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from remote.step import body, settings_block  # noqa: E402
-from twin.machine import ground, life  # noqa: E402
+from remote.plan.step import body, settings_block  # noqa: E402
+from twin.box.machine import ground, life  # noqa: E402
 
 PAIRS = 7
 PLACE = {"REGION": "us-east-1", "MOUNT_PATH": "/mnt/training"}

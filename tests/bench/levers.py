@@ -25,14 +25,14 @@ def each_row_alone(settings, base) -> None:
 
 
 def nothing_shared(settings, base) -> None:
-    from trainer import pack
+    from trainer.model import packing
 
-    pack.beginning = lambda rows: 0
+    packing.beginning = lambda rows: 0
 
 
 def head_everywhere(settings, base) -> None:
     """Logits of all tokens, of which those with loss are taken."""
-    from trainer import model
+    from trainer.model import model
 
     def everywhere(tuned, one, noise=0.0):
         inputs = {"input_ids": one.tokens, "position_ids": one.positions, "lengths": one.lengths, "use_cache": False}
@@ -68,7 +68,7 @@ def compiled(settings, base) -> None:
     import torch
     from transformers import AttentionInterface
 
-    from trainer import attention
+    from trainer.model import attention
 
     AttentionInterface.register("packed", torch.compiler.disable(attention._within_rows))
     for layer in base.model.model.layers:

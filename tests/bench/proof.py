@@ -5,8 +5,9 @@ from pathlib import Path
 
 from conf import load, schema
 from data.rows import read
-from tests.trainer.formats import computed_in
-from trainer import model, prompt, proof, serving
+from tests.unit.trainer.formats import computed_in
+from trainer.model import model, proof, serving
+from trainer.rows import prompt
 
 ROOT = Path(__file__).parents[2]
 

@@ -97,8 +97,9 @@ def job(asked: argparse.Namespace):
 
     from conf import load, schema
     from data.rows import Row, read
-    from trainer import model, prompt
-    from trainer.order import Order, Portion
+    from trainer.model import model
+    from trainer.rows import prompt
+    from trainer.rows.sampler import Order, Portion
 
     settings = load.load(["cloud=twin", "quant=none", f"train.lr={RATE}", "train.schedule=constant", "train.warmup=0"])
     settings.train.rows_per_step, settings.train.pack_tokens = asked.rows, asked.pack_tokens
@@ -158,9 +159,11 @@ def _random_base(sizes: dict):
 def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
     """A few steps of ours; `change` may take settings and base model before the first one."""
     from conf import schema
-    from trainer import attention, loop, optimizer, plan
-    from trainer.pack import packs
-    from trainer.team import Team
+    from trainer.estimate import memory
+    from trainer.model import attention
+    from trainer.model.packing import packs
+    from trainer.train import loop, optimizer
+    from trainer.train.distributed import Team
 
     settings, base, tuned, steps = job(asked)
     settings.quant.kind = schema.Quantisation.nf4 if asked.shape else schema.Quantisation.none
@@ -173,8 +176,8 @@ def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
             losses.append(loop.take(number, rows, tuned, learner, RATE, settings, Team())["loss"])
         marks.append(_now())
     fullest = max((pack for rows in steps for pack in packs(rows, settings.train.pack_tokens)), key=lambda pack: pack.tokens.numel())
-    load = plan.Load(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
-    planned = plan.memory(plan.shape(base.model.config.to_dict()), settings, load, base.model.dtype.itemsize)
+    load = memory.Load(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
+    planned = memory.memory(memory.shape(base.model.config.to_dict()), settings, load, base.model.dtype.itemsize)
     how = f"packed, {len(packs(steps[0], settings.train.pack_tokens))} forward pass a step"
     return _figures(asked, base, marks, losses, steps, how) | {"planned": sum(planned.values())}
 
@@ -264,21 +267,21 @@ def _figures(asked, base, marks: list[float], losses: list[float], steps: list, 
     import torch
 
     from conf import load
-    from trainer import plan
+    from trainer.estimate import memory
 
     tokens = sum(len(row) for step in steps[1:] for row in step)
     supervised = sum(row.learned for step in steps[1:] for row in step)
     seconds = marks[-1] - marks[1]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    made = plan.shape(base.model.config.to_dict())
-    peak = gpu and plan.peak(gpu)
+    made = memory.shape(base.model.config.to_dict())
+    peak = gpu and memory.peak(gpu)
     return {
         "tokens_s": tokens / seconds,
         "peak": torch.cuda.max_memory_reserved() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "allocated": torch.cuda.max_memory_allocated() if gpu else None,
         "losses": [round(loss, 4) for loss in losses],
         "how": how,
-        "mfu": plan.utilisation(made, load.load(["cloud=twin"]), tokens, supervised, seconds, gpu, 1),
+        "mfu": memory.utilisation(made, load.load(["cloud=twin"]), tokens, supervised, seconds, gpu, 1),
         "formula": f"real tokens: 4 for a frozen weight, 6 for one of the adapter, 4 for the head where there is loss; of {peak} TFLOP/s",
     }
 

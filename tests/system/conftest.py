@@ -8,7 +8,7 @@ from conftest import ROOT
 from machine import Machine, needed
 
 from twin import world
-from twin.machine import builder, debian, loops
+from twin.box.machine import builder, debian, loops
 
 CACHE = ROOT / ".cache/machine"
 PACKAGES = (ROOT / "trainer/requirements.txt", ROOT / "trainer/locked.txt")

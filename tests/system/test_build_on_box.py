@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT, Laptop
 from machine import needed
 
-from remote import context
+from remote.build import context
 from twin import world
-from twin.machine import builder, debian, ground, life
+from twin.box.machine import builder, debian, ground, life
 
 pytestmark = pytest.mark.system
 CACHE = ROOT / ".cache/machine"

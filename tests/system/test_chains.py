@@ -4,7 +4,7 @@ import pytest
 from machine import MOUNT, may_resize, trainers
 
 from twin import world
-from twin.machine import life
+from twin.box.machine import life
 
 pytestmark = pytest.mark.system
 STEPS = 40

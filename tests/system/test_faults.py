@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from machine import Machine, needed, written
 
-from remote.step import compose
-from remote.transport import Result
+from remote.plan.step import compose
+from remote.transport.transport import Result
 from twin import world
-from twin.machine import ground, life, loops, tidy
+from twin.box.machine import ground, life, loops, tidy
 
 pytestmark = pytest.mark.system
 ZONE = "us-east-1a"

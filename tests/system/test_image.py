@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, TINY
 from machine import needed
 
-from twin.machine import lock
+from twin.box.machine import lock
 
 pytestmark = pytest.mark.system
 LOCKED_DOWN = ["--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
@@ -71,7 +71,7 @@ def test_building_it_again_makes_the_same_image(trainer_image):
 
 def compose() -> list[str] | None:
     """Compose as docker's plug-in, or Debian's docker-compose."""
-    from twin.machine import ground
+    from twin.box.machine import ground
 
     if (docker := ground.program("docker")) and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0:
         return [docker, "compose"]

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from machine import MOUNT
 
-from remote.box import HOST_KEY
-from twin import processes
-from twin.machine import life, loops, network
+from remote.aws.instance import HOST_KEY
+from twin.box import processes
+from twin.box.machine import life, loops, network
 
 pytestmark = pytest.mark.system
 

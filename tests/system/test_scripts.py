@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 from machine import needed
 
-from remote.step import ABOVE, SCRIPTS, body
-from twin.machine import ground
+from remote.plan.step import ABOVE, SCRIPTS, body
+from twin.box.machine import ground
 
 pytestmark = pytest.mark.system
 
@@ -30,7 +30,14 @@ def test_the_scripts_as_they_are_sent(name):
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*ROOT.glob("twin/bin/*.sh"), *ROOT.glob("twin/machine/*.sh"), ROOT / "twin/trace.sh", *ROOT.glob("twin/machine/bin/*")]),
+    sorted(
+        [
+            *ROOT.glob("twin/box/bin/*.sh"),
+            *ROOT.glob("twin/box/machine/*.sh"),
+            ROOT / "twin/box/trace.sh",
+            *ROOT.glob("twin/box/machine/bin/*"),
+        ]
+    ),
     ids=str,
 )
 def test_the_twin_s_own(path):
@@ -38,5 +45,5 @@ def test_the_twin_s_own(path):
 
 
 def test_no_rule_is_switched_off():
-    texts = [path.read_text() for path in [*SCRIPTS.glob("*.sh"), *ROOT.glob("twin/**/*.sh"), *ROOT.glob("twin/machine/bin/*")]]
+    texts = [path.read_text() for path in [*SCRIPTS.glob("*.sh"), *ROOT.glob("twin/**/*.sh"), *ROOT.glob("twin/box/machine/bin/*")]]
     assert not any("shellcheck disable" in text for text in texts)

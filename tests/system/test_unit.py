@@ -13,8 +13,8 @@ import psutil
 import pytest
 from machine import needed
 
-from remote.step import SCRIPTS, compose
-from twin.machine import ground
+from remote.plan.step import SCRIPTS, compose
+from twin.box.machine import ground
 
 pytestmark = pytest.mark.system
 PLACES = {"STATE": "/run/fine-tune-slm", "PROGRAMS": "/opt/fine-tune-slm", "PATH": ground.SYSTEM_PATH}

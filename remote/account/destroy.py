@@ -1,0 +1,176 @@
+"""Leaving an account as it was found: what would go is listed with its size; data stays unless it is named, too."""
+
+import sys
+
+from conf import schema
+from conf.problem import Problem
+from remote import confirm
+from remote.account import stack
+from remote.aws import auto_stop, capacity
+from remote.aws.instance import ALIVE
+from remote.aws.session import Aws
+from remote.aws.tags import BOX, OWNER
+
+BUCKET = "DataBucket"
+
+
+def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
+    """List what would be removed, and what would stay."""
+    found = stack.at_rest(aws)
+    boxes, (volumes, theirs), copies = _boxes(aws), _volumes(aws), _copies(aws)
+    sizes = _sizes(aws, found)
+    for name, id in found.resources.items():
+        if name != BUCKET and found.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
+            _say(f"  - {found.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
+    count = sum(kind == "AWS::SSM::Parameter" for kind in found.kinds.values())
+    _say(f"  - {'SSM Parameter':26} {count} names in Parameter Store" if found.status else "  there is no stack of ours in this account")
+    for id in boxes:
+        _say(f"  - {'EC2 Instance':26} {id}, with its root disk")
+    bucket = _bucket(aws)
+    sign, words = ("-", "") if data else ("=", "  stays; `inv destroy --data` removes it, too")
+    for id, size in volumes.items():
+        _say(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
+    for id, size in copies.items():
+        _say(f"  {sign} {'EBS Snapshot':26} {id}, of {size} GB{words}")
+    for id, owner in theirs.items():
+        _say(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
+    if bucket:
+        _say(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
+    kept = [] if data else [*volumes, *copies, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
+    removes = bool(found.status or boxes or (data and (volumes or copies or bucket)))
+    things = {"stack": found, "boxes": boxes, "volumes": list(volumes) if data else [], "copies": list(copies)}
+    return things | {"removes": "yes" if removes else "no"} | _words(kept)
+
+
+def _words(kept: list[str]) -> dict:
+    return {"kept": f" but {' and '.join(kept)}; `inv destroy --data` removes that, too" if kept else ""}
+
+
+def agree(aws: Aws, data: bool, yes: bool) -> dict:
+    """Ask before anything is removed; about the data, ask once more."""
+    confirm.ask(yes, f"remove these from account {aws.caller.split(':')[4]}, {aws.cloud.region}?")
+    if data:
+        confirm.ask(yes, f"and every run, model and log in s3://{aws.cloud.bucket}, on the volumes and in their copies, for good?")
+    return {}
+
+
+def remove_boxes(aws: Aws, boxes: list, volumes: list) -> dict:
+    """Terminate the stopped boxes, with their spot requests and the schedules that were to stop them."""
+    ec2 = aws.client("ec2")
+    for id in boxes:
+        auto_stop.disarm(aws, id)
+        capacity.release(aws, id)
+        ec2.terminate_instances(InstanceIds=[id])
+    if boxes:
+        ec2.get_waiter("instance_terminated").wait(InstanceIds=boxes, WaiterConfig={"Delay": 2, "MaxAttempts": 300})
+    for id in volumes:
+        ec2.get_waiter("volume_available").wait(VolumeIds=[id], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
+        ec2.delete_volume(VolumeId=id)
+    return {}
+
+
+def remove_stack(aws: Aws, found: stack.Stack) -> dict:
+    """Let CloudFormation remove the stack; its bucket stays."""
+    if found.status:
+        stack.remove(aws, found)
+    return {}
+
+
+def remove_data(aws: Aws, copies: list) -> dict:
+    """Remove the volumes' copies and every version of every object; the bucket, too, where `inv init` has made it."""
+    s3, bucket = aws.client("s3"), aws.cloud.bucket
+    for id in copies:
+        aws.client("ec2").delete_snapshot(SnapshotId=id)
+    if not _bucket(aws):
+        return {}
+    ours = stack.TAG in _tags(aws, bucket)
+    prefix = "" if ours else aws.cloud.prefix.strip("/") + "/"
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+        entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        keys = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+        if keys:
+            failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors")
+            if failed:
+                raise Problem(f"S3 did not remove {failed[0]['Key']} ({failed[0]['Code']})", "run the same command again", "refused")
+    if ours:
+        s3.delete_bucket(Bucket=bucket)
+    else:
+        _say(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
+    return {}
+
+
+def _boxes(aws: Aws) -> list[str]:
+    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": "instance-state-name", "Values": ALIVE}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    found = [entry for page in pages for group in page["Reservations"] for entry in group["Instances"] if _of_this_stack(aws, entry)]
+    for entry in found:
+        tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+        if tags.get(OWNER) != aws.caller:
+            what = f"box `{tags[BOX]}` ({entry['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
+            raise Problem(what, "its owner's `inv down --purge` removes it", reason="refused")
+        if entry["State"]["Name"] != "stopped":
+            hint = "`inv down` stops it, once everything is delivered"
+            raise Problem(f"box `{tags[BOX]}` ({entry['InstanceId']}) is {entry['State']['Name']}", hint, reason="refused")
+    return [entry["InstanceId"] for entry in found]
+
+
+def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
+    """The caller's volumes with their sizes, and everybody else's with whose they are."""
+    pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
+    ours = [entry for page in pages for entry in page["Volumes"] if _of_this_stack(aws, entry)]
+    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}.get(OWNER)) for entry in ours]
+    mine = {entry["VolumeId"]: entry["Size"] for entry, owner in found if owner == aws.caller}
+    return mine, {entry["VolumeId"]: owner or "somebody else" for entry, owner in found if owner != aws.caller}
+
+
+def _copies(aws: Aws) -> dict[str, int]:
+    """What `down --snapshot` has kept, with the size of the volume that it is of: AWS does not say how much of that is paid for."""
+    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
+    pages = aws.client("ec2").get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
+    return {entry["SnapshotId"]: entry["VolumeSize"] for page in pages for entry in page["Snapshots"] if _of_this_stack(aws, entry)}
+
+
+def _of_this_stack(aws: Aws, entry: dict) -> bool:
+    """Whether its box has a name of this stack's (`Box.name`)."""
+    name = next(tag["Value"] for tag in entry["Tags"] if tag["Key"] == BOX)
+    return name.rpartition(":")[0] == (aws.cloud.stack or "")
+
+
+def _bucket(aws: Aws) -> str:
+    """The bucket with how much is in it, or nothing when there is none."""
+    s3, name = aws.client("s3"), aws.cloud.bucket
+    try:
+        pages = list(s3.get_paginator("list_object_versions").paginate(Bucket=name, Prefix=aws.cloud.prefix.strip("/")))
+    except s3.exceptions.NoSuchBucket:
+        return ""
+    versions = [entry for page in pages for entry in page.get("Versions", [])]
+    current = sum(entry["IsLatest"] for entry in versions)
+    return f"{name}, {current} objects, {sum(entry['Size'] for entry in versions) / 1e6:.1f} MB with older versions"
+
+
+def _tags(aws: Aws, bucket: str) -> list[dict]:
+    s3 = aws.client("s3")
+    try:
+        return s3.get_bucket_tagging(Bucket=bucket)["TagSet"]
+    except s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchTagSet":
+            return []
+        raise
+
+
+def _sizes(aws: Aws, found: stack.Stack) -> dict[str, str]:
+    sizes = {}
+    if name := found.resources.get("Images"):
+        pages = aws.client("ecr").get_paginator("describe_images").paginate(repositoryName=name)
+        images = [entry.get("imageSizeInBytes") or 0 for page in pages for entry in page["imageDetails"]]
+        sizes["Images"] = f", {len(images)} images, {sum(images) / 1e9:.1f} GB"
+    if name := found.resources.get("Logs"):
+        groups = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+        sizes["Logs"] = f", {sum(group.get('storedBytes', 0) for group in groups) / 1e6:.1f} MB; S3 has the same logs"
+    if "HubToken" in found.resources:
+        sizes["HubToken"] = ", with the Hub token"
+    return sizes
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

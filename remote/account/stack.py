@@ -1,0 +1,293 @@
+"""The stack: all that a run needs in an account but the box. The only file with boto3's cloudformation."""
+
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws.session import Aws, in_region, may_not, region
+
+TEMPLATE = Path(__file__).with_name("stack.yaml")
+ROOT = f"/{schema.TOOL}/"  # of every name in Parameter Store, where the stack has no name
+PATIENCE = 900  # seconds; a bucket, roles and parameters take one or two minutes
+# States in which there is nothing yet that could be changed.
+UNMADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
+BROKEN = ("FAILED", "ROLLBACK_COMPLETE")
+ENDED = "`inv destroy` takes away what there is of it and keeps the bucket; then `inv init`"
+STUCK = {
+    "DELETE_FAILED": ENDED,
+    "CREATE_FAILED": ENDED,
+    "ROLLBACK_FAILED": ENDED,
+    "UPDATE_ROLLBACK_FAILED": "mend what `aws cloudformation describe-stack-events --stack-name {name}` names, then "
+    "`aws cloudformation continue-update-rollback --stack-name {name}`, then run the same command again",
+}
+# What no setting decides once the stack is made: `inv up` and `inv deploy` write these down, or somebody has once, by hand.
+RECORDS = ("InstanceId", "VolumeId", "ImageDigest", "Registry", "AwsCredentialsName", "DockerTokenName")
+# Those that no setting says at all, with what they are where nobody has put them there by hand.
+BY_HAND = {"ecr/registry": "Registry", "secrets/aws-credentials-name": "AwsCredentialsName", "secrets/docker-token-name": "DockerTokenName"}
+UNSAID = {"Registry": "none", "AwsCredentialsName": "aws/credentials", "DockerTokenName": "docker/token"}
+TAG = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}  # of the stack; CloudFormation hands it on
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What an account has of the stack."""
+
+    status: str = ""  # empty: there is none
+    resources: dict[str, str] = field(default_factory=dict)  # name in the template to physical id
+    kinds: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def made(self) -> bool:
+        return bool(self.status) and self.status not in UNMADE
+
+    @property
+    def change(self) -> str:
+        """The type of a change set for it."""
+        return "UPDATE" if self.made else "CREATE"
+
+    def given(self, wanted: dict[str, str]) -> list[dict]:
+        """The template's parameters as CloudFormation takes them; what is only written down stays as it is."""
+        kept = [name for name in RECORDS if self.made and name in self.parameters]
+        entries = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items() if key not in kept]
+        return entries + [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
+
+
+def find(aws: Aws) -> Stack:
+    """The stack as it is; one without a status when there is none."""
+    client = aws.client("cloudformation")
+    try:
+        about = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id ... does not exist"
+            return Stack()
+        raise
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=aws.cloud.own)
+    found = [entry for page in pages for entry in page["StackResourceSummaries"] if not entry["ResourceStatus"].startswith("DELETE")]
+    names = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in found}
+    kinds = {entry["LogicalResourceId"]: entry["ResourceType"] for entry in found}
+    given = {entry["ParameterKey"]: entry["ParameterValue"] for entry in about.get("Parameters", [])}
+    return Stack(about["StackStatus"], names, kinds, given)
+
+
+def parameters(run: schema.Run) -> dict[str, str]:
+    """The template's parameters as the settings say; all but the network, and every resource to be made."""
+    cloud, box = run.cloud, run.box
+    values = {
+        "Bucket": cloud.bucket,
+        "Prefix": cloud.prefix.strip("/"),
+        "Repository": cloud.repository,
+        "LogGroup": cloud.log_group,
+        "LogStreamPrefix": cloud.log_stream_prefix,
+        "BoxNames": cloud.box_names[0],
+        "OtherBoxes": cloud.box_names[1],
+        "BoxRole": cloud.box_role,
+        "InstanceProfile": cloud.instance_profile,
+        "SchedulerRole": cloud.scheduler_role,
+        "HubSecret": cloud.hub_secret,
+        "HubReadSecret": cloud.hub_read_secret,
+        "LaunchTemplate": cloud.launch_template,
+        "Subnet": box.subnet,
+        "InstanceId": cloud.instance_id,
+        "VolumeId": cloud.volume_id,
+        "InstanceType": box.instance_type,
+        "MountPath": box.mount,
+        "VolumeType": box.disk_type,
+        "VolumeGb": box.disk_gb,
+        "HubRepository": cloud.hub_repository,
+        "BudgetUsd": cloud.budget_usd,
+        "BudgetEmail": cloud.budget_email,
+        "GithubRepository": cloud.github,
+        "GithubSubject": subjects(cloud.github)[0],
+        "GithubSubjectById": subjects(cloud.github)[1],
+        "ImageDigest": cloud.image_digest,
+        **UNSAID,
+    }
+    return {name: "none" if value is None else str(value) for name, value in values.items()}
+
+
+def subjects(github: str | None) -> tuple[str | None, str | None]:
+    """What GitHub writes into the token of a workflow on the main branch: as it always did, and for repositories made since 2026-07-15.
+
+    The new form has numbers, which only who looks them up knows: https://github.com/aws-actions/configure-aws-credentials/issues/1888
+    """
+    if not github:
+        return None, None
+    (owner, name), branch = github.split("/"), "ref:refs/heads/main"
+    if "@" in github:
+        return (f"repo:{github}:{branch}",) * 2
+    return f"repo:{github}:{branch}", f"repo:{owner}@*/{name}@*:{branch}"
+
+
+def account(run: schema.Run) -> dict:
+    """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
+    made = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
+    return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
+
+
+def names_of_a_new_account(cloud: dict) -> dict[str, str]:
+    """What an account's own name decides: a bucket's name must be nobody else's in the world."""
+    import boto3
+
+    where, name = region(cloud), cloud.get("stack")
+    number = boto3.client("sts", region_name=where).get_caller_identity()["Account"]
+    own = f"{schema.TOOL}-{name}" if name else schema.TOOL
+    bucket = own if cloud["loopback"] else f"{own}-{number}-{where}"
+    known = {"s3/bucket": bucket, "aws/region": where} | (_own_names(own) if name else {})
+    return {f"{ROOT}{end}": value for end, value in known.items()}
+
+
+def _own_names(own: str) -> dict[str, str]:
+    """What is called after a stack with a name: all that another stack of the account may not touch."""
+    secret = {"secrets/hf-token-name": f"{own}/api-token"}
+    roles = {"ec2/role": f"{own}-box", "ec2/instance-profile": f"{own}-box", "scheduler/role": f"{own}-scheduler"}
+    return roles | secret | {"s3/prefix": own, "ecr/repository": own, "ec2/launch-template": own, "cloudwatch/log-group": f"/{own}"}
+
+
+def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[str, list[dict]]:
+    """A change set that makes the stack what it should be: its id, and what it would do; no id when there is nothing to do.
+
+    CloudFormation validates it, and refuses one that makes what is there already; what is only to be looked at need not be validated.
+    """
+    client, found = aws.client("cloudformation"), find(aws)
+    if found.status == "ROLLBACK_COMPLETE":
+        remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
+    if found.status in STUCK:
+        raise Problem(
+            f"the stack `{aws.cloud.own}` cannot be changed ({found.status})",
+            in_region(STUCK[found.status].format(name=aws.cloud.own), aws.cloud.region),
+            "refused",
+        )
+    if found.status.endswith("IN_PROGRESS") and found.status not in UNMADE:
+        raise Problem(
+            f"the stack `{aws.cloud.own}` is being changed ({found.status})", "wait for it, then run the same command again", "refused"
+        )
+    made = client.create_change_set(
+        StackName=aws.cloud.own,
+        ChangeSetName=f"init-{int(time.time() * 1000)}",
+        ChangeSetType=found.change,
+        TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
+        Parameters=found.given(wanted),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Tags=[TAG],
+        **({} if validate else {"DisableValidation": True}),
+    )
+    pause = 0.1
+    while (answer := client.describe_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"]))["Status"] in (
+        "CREATE_PENDING",
+        "CREATE_IN_PROGRESS",
+    ):
+        time.sleep(pause)
+        pause = min(pause * 1.5, 3)
+    if answer["Status"] == "FAILED":
+        reason = answer.get("StatusReason", "")
+        if "didn't contain changes" in reason or "No updates are to be performed" in reason:
+            client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"])
+            return "", []
+        told = _refused(aws, made["Id"], reason)
+        withdraw(aws, made["Id"])
+        raise told
+    return made["Id"], [entry["ResourceChange"] for entry in answer["Changes"]]
+
+
+def _refused(aws: Aws, change_set: str, reason: str) -> Problem:
+    """Why there is no such change set. Of what its validation found, its own reason names nothing; DescribeEvents does."""
+    from botocore.exceptions import ClientError
+
+    which = {"StackName": aws.cloud.own, "ChangeSetName": change_set, "Filters": {"FailedEvents": True}}
+    pages = aws.client("cloudformation").get_paginator("describe_events").paginate(**which)
+    try:
+        events = [event for page in pages for event in page["OperationEvents"]]
+    except ClientError as error:
+        if not may_not(error):
+            raise
+        hint = "add what `inv policy --who setup` prints to your policy (cloudformation:DescribeEvents), then the same command says which"
+        return Problem(f"CloudFormation does not take the stack: {reason}", hint, "refused")
+    because = [f"{event.get('LogicalResourceId', aws.cloud.own)}: {why}" for event in events if (why := _why(event))]
+    hint = "mend that, then run the same command again"
+    if any(event.get("ValidationName") == "NAME_CONFLICT_VALIDATION" for event in events):
+        hint = "a stack makes only what is not there: remove it, or give it another name, then run the same command again"
+    return Problem("CloudFormation does not take the stack: " + ("; ".join(because) or reason), hint, "refused")
+
+
+def _why(event: dict) -> str:
+    return event.get("ValidationStatusReason") or event.get("HookStatusReason") or event.get("ResourceStatusReason") or ""
+
+
+def withdraw(aws: Aws, change_set: str) -> None:
+    """The account is as if nothing had been proposed."""
+    client = aws.client("cloudformation")
+    if change_set:
+        client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=change_set)
+    found = find(aws)
+    if found.status == "REVIEW_IN_PROGRESS":
+        remove(aws, found)
+
+
+def execute(aws: Aws, change_set: str) -> None:
+    """The stack is what the change set says."""
+    client, token = aws.client("cloudformation"), uuid.uuid4().hex
+    client.execute_change_set(StackName=aws.cloud.own, ChangeSetName=change_set, ClientRequestToken=token)
+    status = _settled(aws, aws.cloud.own)
+    if status.endswith(BROKEN):
+        why = _reason(aws, aws.cloud.own, token)
+        raise Problem(f"the stack `{aws.cloud.own}` was not made: {why}", f"{_mended(why)}, then run `inv init` again", "refused")
+
+
+def at_rest(aws: Aws) -> Stack:
+    """The stack once CloudFormation does nothing with it any more: an `init` that was killed may have left it at work."""
+    found = find(aws)
+    if not found.status.endswith("IN_PROGRESS") or found.status in UNMADE:
+        return found
+    print(f"  the stack `{aws.cloud.own}` is {found.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
+    _settled(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
+    return find(aws)
+
+
+def settled(aws: Aws) -> str:
+    """Its status, once CloudFormation does nothing with it any more."""
+    status = find(aws).status
+    return status if status in ("", *UNMADE) else _settled(aws, aws.cloud.own)
+
+
+def remove(aws: Aws, found: Stack) -> None:
+    """There is no stack any more; what it retains stays."""
+    client, token = aws.client("cloudformation"), uuid.uuid4().hex
+    id = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"]
+    client.delete_stack(StackName=aws.cloud.own, ClientRequestToken=token)
+    status = _settled(aws, id)
+    if status == "DELETE_FAILED":
+        why = _reason(aws, id, token)
+        raise Problem(
+            f"the stack `{aws.cloud.own}` could not be removed: {why}", f"{_mended(why)}, then run the same command again", "refused"
+        )
+
+
+def _settled(aws: Aws, name: str) -> str:
+    client, deadline, pause = aws.client("cloudformation"), time.monotonic() + PATIENCE, 0.1
+    while (found := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
+        if time.monotonic() > deadline:
+            raise Problem(f"the stack `{aws.cloud.own}` is still {found['StackStatus']}", "run the same command again", "unreachable")
+        time.sleep(pause)
+        pause = min(pause * 1.3, 5)
+    return found["StackStatus"]
+
+
+def _mended(why: str) -> str:
+    return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "mend that"
+
+
+def _reason(aws: Aws, stack: str, token: str) -> str:
+    """The first thing that failed since we gave CloudFormation this token, in its words: a stack keeps the events of its whole life."""
+    client = aws.client("cloudformation")
+    pages = client.get_paginator("describe_stack_events").paginate(StackName=stack)
+    ours = [event for page in pages for event in page["StackEvents"] if event.get("ClientRequestToken") == token]
+    failed = [event for event in ours if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != aws.cloud.own]
+    if failed:
+        return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', failed[-1]['ResourceStatus'])}"
+    about = client.describe_stacks(StackName=stack)["Stacks"][0]
+    return about.get("StackStatusReason", about["StackStatus"])

@@ -1,0 +1,163 @@
+"""Where a box can be had: each zone in turn, as spot first where that is wanted, and what to do where there is none."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws.session import Aws, in_region, once_seen
+
+# Another zone or market may have it.
+ELSEWHERE = (
+    "InsufficientInstanceCapacity",
+    "Unsupported",
+    "InsufficientHostCapacity",
+    "MaxSpotInstanceCountExceeded",
+    "SpotMaxPriceTooLow",
+)
+# In messages: the codes are those of any wrong parameter.
+NO_SUBNET = "No default subnet"
+NOT_FREE = "not eligible for Free Tier"
+NEW_PROFILE = "Invalid IAM Instance Profile"
+UPGRADE = "`aws freetier upgrade-account-plan --account-plan-type PAID`"
+# A spot box that `down` stops must be able to start again: a one-time request cannot.
+SPOT = {
+    "MarketType": "spot",
+    "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+}
+
+
+def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str, dict], str]) -> str:
+    """The id that `launch(zone, market)` answers at the first place that has room; `zone` is where the volume is."""
+    from botocore.exceptions import ClientError
+
+    refused = []
+    for where, market in _places(aws, box, zone):
+        try:
+            return once_seen(functools.partial(launch, where, market), NEW_PROFILE, "the box's new role")
+        except ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+            if code == "VcpuLimitExceeded":
+                raise _quota(aws, box, error) from error
+            if code == "PendingVerification":
+                hint = "wait for AWS's mail, four hours at most, then `inv up`; after that, write to aws-verification@amazon.com"
+                raise Problem(
+                    f"AWS still checks this account, and launches nothing for it in {aws.cloud.region}", hint, "refused"
+                ) from error
+            if NOT_FREE in message:
+                raise _free(aws, box) from error
+            if code not in ELSEWHERE and NO_SUBNET not in message:
+                raise
+            refused.append(f"{where}{', spot' if market else ''}: {NO_SUBNET.lower() if NO_SUBNET in message else code}")
+            print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
+    raise _nowhere(aws, box, zone, refused)
+
+
+def _free(aws: Aws, box: schema.Box) -> Problem:
+    """Accounts made since July 2025 may be on AWS's Free plan."""
+    hint = f"{UPGRADE}, which keeps what is left of your credits and makes AWS charge you beyond them; then `inv up`"
+    what = f"this account is on AWS's Free plan, which launches no {box.instance_type}"
+    return Problem(what, in_region(hint, aws.cloud.region), reason="refused")
+
+
+def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
+    """The stopped box starts again; where its zone has no room for it, a Problem with the way out."""
+    from botocore.exceptions import ClientError
+
+    try:
+        aws.client("ec2").start_instances(InstanceIds=[instance_id])
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "VcpuLimitExceeded":
+            raise _quota(aws, box, error) from error
+        if NOT_FREE in error.response["Error"].get("Message", ""):
+            raise _free(aws, box) from error
+        if code == "IncorrectSpotRequestState":
+            raise _taken_back(aws, instance_id) from error
+        if code not in ELSEWHERE:
+            raise
+        raise Problem(
+            f"{zone} has no {box.instance_type} for {instance_id} now, and its volume is there",
+            f"try again later, or leave the zone with the volume:\n{_way_out(aws, box, zone, instance_id)}",
+            reason="refused",
+        ) from error
+
+
+def _taken_back(aws: Aws, instance_id: str) -> Problem:
+    commands = "\n".join(f"`{line}`" for line in [*_given_up(aws, instance_id), "inv up -- box.spot=false"])
+    return Problem(
+        f"AWS has taken the spot box {instance_id} back, and only AWS starts it again, as soon as there is room for it",
+        f"wait until `inv status` says that it runs, then `inv up`; or go on at once with a box on demand, the volume stays:\n{commands}",
+        reason="refused",
+    )
+
+
+def release(aws: Aws, instance_id: str) -> None:
+    """Give up the spot request of a box, if it has one: a persistent one would launch another box in its place."""
+    ec2 = aws.client("ec2")
+    entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    if request := entry.get("SpotInstanceRequestId"):
+        ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
+
+
+def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
+    """Every zone that offers the type, or the volume's; spot everywhere before anything else."""
+    zones = _zones(aws, box)
+    if not zones:
+        raise Problem(
+            f"{aws.cloud.region} has no {box.instance_type}", "another `box=...` or `cloud.region=...`; `inv doctor` looks", "refused"
+        )
+    for market in [SPOT, {}] if box.spot else [{}]:
+        yield from ((one, market) for one in ([zone] if zone else zones))
+
+
+def _zones(aws: Aws, box: schema.Box) -> list[str]:
+    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [box.instance_type]}]}
+    pages = aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
+    return sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+
+
+def _nowhere(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
+    what = f"no {box.instance_type} is to be had now ({'; '.join(refused)})"
+    if zone:
+        way_out = _way_out(aws, box, zone)
+        return Problem(what, f"try again later, or leave {zone}, where the volume is, with it:\n{way_out}", reason="refused")
+    return Problem(what, "try again later, or take another type: `box.instance_type=g5.2xlarge`", reason="refused")
+
+
+def _quota(aws: Aws, box: schema.Box, error: Exception) -> Problem:
+    hint = "`inv doctor` prints the command that asks AWS for more; `aws ec2 describe-instances` shows what else runs"
+    return Problem(f"the account's vCPU quota leaves no room for a {box.instance_type}: {error}", hint, reason="refused")
+
+
+def _way_out(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str:
+    """The commands, one a line, that take the volume to another zone by a copy: a volume itself can leave none."""
+    from remote.aws import volume  # which knows boxes, which know capacity
+
+    old, tags = volume.named(aws, box.name)
+    other = next((one for one in _zones(aws, box) if one != zone), zone)
+    mine = f"--owner-ids self --filters Name=tag:{volume.BOX},Values={box.name}"
+    newest = f"aws ec2 describe-snapshots {mine} --query 'max_by(Snapshots, &StartTime).SnapshotId' --output text"
+    words = ",".join(f"{{Key={key},Value='{value}'}}" for key, value in tags.items())
+    tagged = f'--tag-specifications "ResourceType=%s,Tags=[{words}]"'
+    made = f"--availability-zone {other} --volume-type {box.disk_type} --encrypted --snapshot-id $({newest})"
+    lines = [
+        f"aws ec2 create-snapshot --volume-id {old} {tagged % 'snapshot'}",
+        f"aws ec2 wait snapshot-completed {mine}",
+        f"aws ec2 create-volume {made} {tagged % 'volume'}",
+        *_given_up(aws, instance_id),
+        f"aws ec2 wait volume-available --volume-ids {old}",
+        f"aws ec2 delete-volume --volume-id {old}",
+        "inv up",
+    ]
+    return in_region("\n".join(f"`{line}`" for line in lines), aws.cloud.region)
+
+
+def _given_up(aws: Aws, instance_id: str) -> list[str]:
+    if not instance_id:
+        return []
+    entry = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    request = entry.get("SpotInstanceRequestId")
+    spot = [f"aws ec2 cancel-spot-instance-requests --spot-instance-request-ids {request}"] if request else []
+    return [*spot, f"aws ec2 terminate-instances --instance-ids {instance_id}"]

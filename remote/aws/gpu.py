@@ -1,0 +1,27 @@
+"""The card of a box, as EC2 describes its type."""
+
+from dataclasses import dataclass
+
+from remote.aws.session import Aws
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str  # such as NVIDIA L4
+    bytes: int
+
+
+def card(aws: Aws, instance_type: str) -> Card | None:
+    """The card of an instance type; None where EC2 knows none."""
+    return cards(aws, (instance_type,)).get(instance_type)
+
+
+def cards(aws: Aws, types: tuple[str, ...]) -> dict[str, Card]:
+    """The card of each of these types that the region knows and that has one, in their order."""
+    pages = aws.client("ec2").get_paginator("describe_instance_types").paginate(Filters=[{"Name": "instance-type", "Values": list(types)}])
+    known = {entry["InstanceType"]: entry.get("GpuInfo", {}).get("Gpus", []) for page in pages for entry in page["InstanceTypes"]}
+    return {kind: _card(known[kind][0]) for kind in types if known.get(kind)}
+
+
+def _card(entry: dict) -> Card:
+    return Card(f"{entry['Manufacturer']} {entry['Name']}", entry["MemoryInfo"]["SizeInMiB"] * 2**20)

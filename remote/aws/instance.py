@@ -1,0 +1,372 @@
+"""The box: one EC2 instance, found by its tag. The only file with boto3's ec2 instances."""
+
+import functools
+import hashlib
+import math
+import re
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from conf import schema
+from conf.problem import Problem
+from remote import confirm
+from remote.aws import auto_stop, capacity, instance_history
+from remote.aws.session import DENIED, Aws
+from remote.aws.tags import BOX, HOST_KEY, OWNER, STOPPED
+
+AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
+AGENT = 600  # seconds until an agent must have registered
+SILENT = 240  # seconds after which a new box whose agent has not is rebooted, once
+UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
+# cloud-init runs it at the first boot, and its copy at each later one: until setup.sh has its supervisor running, nothing else on the
+# box would stop it. What setup.sh calls off may come before this or after it, for the agent takes commands while the box still boots.
+USER_DATA = f"""#!/bin/sh
+[ ! -e "${{BOX_ROOT:-}}/opt/fine-tune-slm/supervise.sh" ] || exit 0
+boots="${{BOX_ROOT:-}}/var/lib/cloud/scripts/per-boot"
+mkdir -p "$boots"
+[ "$0" = "$boots/fine-tune-slm" ] || cp -p "$0" "$boots/fine-tune-slm"
+shutdown -h +{UNATTENDED}
+[ ! -e "${{BOX_ROOT:-}}/run/fine-tune-slm/supervised" ] || shutdown -c
+"""
+ALIVE = ["pending", "running", "stopping", "stopped"]
+# The metadata service gives the box's role away by a token alone, and its token travels one hop: to the box, not into a container on it.
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-options.html
+METADATA = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+
+
+@dataclass(frozen=True)
+class Found:
+    id: str
+    state: str
+    zone: str
+    instance_type: str
+    launched: datetime  # its latest start
+    owner: str
+    stopped_because: str  # what its supervisor said when it stopped the box
+    stopped_at: datetime | None = None  # as AWS says; it does not where the box turned itself off
+    closed: bool = False  # whether its metadata service answers as METADATA says
+
+    @property
+    def life(self) -> instance_history.Life:
+        return instance_history.Life(self.id, self.instance_type, self.launched, self.stopped_at)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one comes to the box from outside."""
+
+    address: str  # empty: it has none
+    group: str  # the security group that says who may
+    host_key: str  # empty: not known yet
+
+
+def find(aws: Aws, name: str) -> Found | None:
+    """The box of this name, or None; a Problem when it belongs to somebody else."""
+    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ALIVE}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    found = [_found(entry) for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]]
+    if len(found) > 1:
+        ids = ", ".join(box.id for box in found)
+        raise Problem(
+            f"{len(found)} boxes are named `{name}`: {ids}",
+            f"terminate all but one: `aws ec2 terminate-instances --instance-ids {found[-1].id}`",
+            reason="refused",
+        )
+    if found and found[0].owner != aws.caller:
+        owner = found[0].owner or "nobody we know"
+        raise Problem(f"box `{name}` ({found[0].id}) belongs to {owner}", "take a name of your own: `box.name=...`", reason="refused")
+    return found[0] if found else None
+
+
+def _found(entry: dict) -> Found:
+    tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+    return Found(
+        entry["InstanceId"],
+        entry["State"]["Name"],
+        entry["Placement"]["AvailabilityZone"],
+        entry["InstanceType"],
+        entry["LaunchTime"],
+        tags.get(OWNER, ""),
+        tags.get(STOPPED, ""),
+        _stopped_at(entry),
+        _closed(entry),
+    )
+
+
+def _closed(entry: dict) -> bool:
+    had = entry.get("MetadataOptions", {})
+    return all(had.get(name) == value for name, value in METADATA.items()) and had.get("State") != "pending"
+
+
+def _stopped_at(entry: dict) -> datetime | None:
+    told = AT.search(entry.get("StateTransitionReason", "")) if entry["State"]["Name"] not in ("pending", "running") else None
+    return datetime.fromisoformat(f"{told[1]}+00:00") if told else None
+
+
+def _described(aws: Aws, instance_id: str) -> Found:
+    return _found(aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0])
+
+
+def entry(aws: Aws, instance_id: str) -> Entry:
+    found = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+    return Entry(found.get("PublicIpAddress", ""), found["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
+
+
+def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
+    """Find the box by its tag; start it when it is stopped, launch it when there is none."""
+    found = find(aws, box.name)
+    if box.adopt:
+        found = _adopt(aws, box, found)
+    if found and found.state == "stopping":
+        _wait(aws, "instance_stopped", found.id)
+    if found is None:
+        instance_id, changed = _launch(aws, box, volume_zone), "launched"
+    elif found.state in ("stopped", "stopping"):
+        instance_history.keep(aws, _described(aws, found.id).life)
+        _withdraw_commands(aws, found.id)
+        auto_stop.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
+        aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
+        capacity.started(aws, box, found.id, found.zone)
+        instance_id, changed = found.id, "started"
+    else:
+        instance_id, changed = found.id, "no"
+    return {"instance_id": instance_id, "changed": changed, "on": changed}
+
+
+def _withdraw_commands(aws: Aws, instance_id: str) -> None:
+    """Nothing that was sent to a box that is off waits for its next start: whoever has sent it is gone, or they would have withdrawn it."""
+    ssm = aws.client("ssm")
+    for command in ssm.list_commands(InstanceId=instance_id, MaxResults=20)["Commands"]:
+        if command["Status"] in ("Pending", "InProgress"):
+            ssm.cancel_command(CommandId=command["CommandId"], InstanceIds=[instance_id])
+
+
+def wait(aws: Aws, instance_id: str) -> dict:
+    """Wait until AWS says that the box runs."""
+    _wait(aws, "instance_running", instance_id)
+    found = _described(aws, instance_id)
+    instance_history.keep(aws, found.life)
+    return {"zone": found.zone, "instance_type": found.instance_type}
+
+
+def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> dict:
+    """Keep the box's role from what runs in its containers."""
+    from botocore.exceptions import ClientError
+
+    if _described(aws, instance_id).closed:
+        return {}
+    try:
+        aws.client("ec2").modify_instance_metadata_options(InstanceId=instance_id, **METADATA)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        words = "--http-tokens required --http-put-response-hop-limit 1"
+        hint = f"somebody who may can: `aws ec2 modify-instance-metadata-options --instance-id {instance_id} {words}`; then `inv up`"
+        what = f"a container on {instance_id} could act by the box's role, and your policy has no ec2:ModifyInstanceMetadataOptions"
+        raise Problem(what, hint, reason="refused") from error
+    until = time.monotonic() + seconds
+    while not _described(aws, instance_id).closed:
+        if time.monotonic() > until:
+            raise Problem(f"AWS has not closed the metadata service of {instance_id} to containers yet", "`inv up` again", "unreachable")
+        time.sleep(1)
+    return {}
+
+
+def _adopt(aws: Aws, box: schema.Box, found: Found | None) -> Found:
+    """The instance that the user has named, tagged as the box from now on, once he has seen what it is and agreed."""
+    ec2, id, name = aws.client("ec2"), box.adopt, box.name
+    if found and found.id == id:
+        return found
+    if found:
+        raise Problem(
+            f"box `{name}` is {found.id}", "`inv down --purge` removes it; or give the other a name: `box.name=...`", reason="refused"
+        )
+    try:
+        entry = ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"].startswith("InvalidInstanceID"):
+            raise Problem(f"there is no instance {id}", "name one of this region: `box.adopt=i-...`", reason="refused") from error
+        raise
+    tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+    if entry["State"]["Name"] not in ALIVE or BOX in tags:
+        what = f"the box `{tags[BOX]}` of {tags.get(OWNER, 'somebody')}" if BOX in tags else entry["State"]["Name"]
+        raise Problem(f"{id} is {what}", "name an instance that is nobody's box: `box.adopt=i-...`", reason="refused")
+    profile = entry.get("IamInstanceProfile", {}).get("Arn", "no role").rpartition("/")[2]
+    about = f"{entry['InstanceType']}, {entry['State']['Name']}, launched {entry['LaunchTime']:%Y-%m-%d} from {entry['ImageId']}"
+    about += f" with {profile}; tags: {', '.join(f'{key}={value}' for key, value in sorted(tags.items())) or 'none'}"
+    confirm.ask(
+        False,
+        f"{id} is {about}.\nTake it as the box `{name}`, run scripts on it as root and stop it when it is idle?",
+        "it stays as it is",
+        "run it at a terminal",
+    )
+    try:
+        ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}])
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        # Who may tag any instance as a box may stop any instance: no policy of ours allows it.
+        given = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
+        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {given}`; then `inv up`"
+        raise Problem(f"your policy does not let you take {id}", hint, reason="refused") from error
+    return replace(_found(entry), owner=aws.caller)  # a search by the new tag may not find it yet
+
+
+def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
+    ec2 = aws.client("ec2")
+    tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.caller}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
+    image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
+    root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
+    disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    # A lost answer and a second try within a minute are one launch; but a box that has ended meanwhile is not launched by its old token.
+    moment = f"{int(time.time() // 60)}-{_ended(aws, box.name)}"
+
+    def launch(zone: str, market: dict) -> str:
+        answer = ec2.run_instances(
+            ImageId=image,
+            InstanceType=box.instance_type,
+            MinCount=1,
+            MaxCount=1,
+            # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
+            LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
+            BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+            UserData=USER_DATA,
+            # By its hash: a token has 64 characters at most.
+            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{box.instance_type}".encode()).hexdigest(),
+            **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
+            **({"InstanceMarketOptions": market} if market else {}),
+        )
+        return answer["Instances"][0]["InstanceId"]
+
+    return capacity.launched(aws, box, _zone(aws, box, volume_zone), launch)
+
+
+def _zone(aws: Aws, box: schema.Box, volume_zone: str | None) -> str | None:
+    """The only zone in which the box can be: the volume's, or that of the subnet that the user has named."""
+    if not box.subnet:
+        return volume_zone
+    zone = aws.client("ec2").describe_subnets(SubnetIds=[box.subnet])["Subnets"][0]["AvailabilityZone"]
+    if volume_zone not in (None, zone):
+        what = f"{box.subnet} is in {zone}, but the volume is in {volume_zone}"
+        raise Problem(what, f"name a subnet of {volume_zone}: `box.subnet=...`", reason="refused")
+    return zone
+
+
+def _ended(aws: Aws, name: str) -> int:
+    """How many boxes of this name have ended lately: AWS shows them for an hour."""
+    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ["shutting-down", "terminated"]}]
+    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    return sum(len(reservation["Instances"]) for page in pages for reservation in page["Reservations"])
+
+
+def look(aws: Aws, name: str) -> dict:
+    """Find the box by its tag, running or not."""
+    found = find(aws, name)
+    if found is None:
+        raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
+    return _seen(found)
+
+
+def glance(aws: Aws, name: str) -> dict:
+    """Find the box by its tag, if there is one."""
+    found = find(aws, name)
+    return _seen(found) if found else {"there": "no", "running": "no"}
+
+
+def _seen(found: Found) -> dict:
+    return {"instance_id": found.id, "there": "yes", "running": "yes" if found.state == "running" else "no"}
+
+
+def require(aws: Aws, name: str, closed: bool = True) -> dict:
+    """Find the running box by its tag."""
+    found = find(aws, name)
+    if found is None:
+        raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
+    if found.state != "running":
+        raise Problem(f"box `{name}` is {found.state}", "start it with `inv up`", reason="refused")
+    if closed and not found.closed:
+        raise Problem(f"a container on {found.id} could act by the box's role", "`inv up` closes its metadata service to it", "refused")
+    return {"instance_id": found.id, "zone": found.zone, "instance_type": found.instance_type}
+
+
+def wait_for_agent(aws: Aws, instance_id: str, seconds: float = AGENT, on: str = "no", patience: float = SILENT) -> dict:
+    """Wait until the box's agent takes commands."""
+    agents, ec2 = aws.client("ssm"), aws.client("ec2")
+    entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    started, pause = time.monotonic(), 0.1
+    # Nothing can be at work on a box that this very command has launched.
+    reboot_at = started + patience if on == "launched" else math.inf
+    while time.monotonic() < started + seconds:
+        known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
+        # After a stop and a start the record can still say Online from before.
+        if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
+            return {"agent": known[0].get("AgentVersion", "?")}
+        if time.monotonic() > reboot_at:
+            _wake(aws, instance_id, patience)
+            reboot_at = math.inf
+        time.sleep(pause)
+        pause = min(pause * 1.5, 5)
+    raise Problem(
+        f"the agent on {instance_id} did not register within {seconds:.0f} s",
+        "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or mend the agent: `inv doctor` "
+        "looks at its role and at its subnet's way to the ssm endpoints; "
+        f"`aws ec2 get-console-output --latest --instance-id {instance_id}` shows its boot, "
+        f"`aws ec2 reboot-instances --instance-ids {instance_id}` makes the agent try again",
+        reason="unreachable",
+    )
+
+
+def _wake(aws: Aws, instance_id: str, patience: float) -> None:
+    """Reboot a new box whose agent is silent.
+
+    An agent that AWS has refused once, because its role was new, sleeps for about 26 minutes ("Sleeping for 25m42s before retrying
+    retrieve credentials": https://github.com/aws-samples/aws-cloud9-bootstrapping-example/pull/7, hashicorp/packer-plugin-amazon#503);
+    a new one asks at once. The shutdown that the box has planned for itself is planned again at each boot (USER_DATA).
+    """
+    ec2 = aws.client("ec2")
+    talk = functools.partial(print, file=sys.stderr, flush=True)
+    silent = f"  the agent on {instance_id} has been silent for {patience:.0f} s"
+    try:
+        ec2.reboot_instances(InstanceIds=[instance_id])
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        talk(f"{silent}; a reboot would let it try again, and your policy has no ec2:RebootInstances (`inv policy`): waiting on")
+        return
+    talk(f"{silent}: one that was refused once, as while its role was new, sleeps for half an hour. The box is rebooted, once; waiting on")
+
+
+def stop(aws: Aws, instance_id: str) -> dict:
+    """Stop the box and wait until AWS says that it is stopped."""
+    if _described(aws, instance_id).state == "pending":  # AWS stops only what runs
+        _wait(aws, "instance_running", instance_id)
+    aws.client("ec2").stop_instances(InstanceIds=[instance_id])
+    _wait(aws, "instance_stopped", instance_id)
+    return {"instance_id": instance_id, "state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def terminate(aws: Aws, instance_id: str) -> dict:
+    """Terminate the box and wait until it is gone, its root disk with it."""
+    instance_history.keep(aws, _described(aws, instance_id).life)
+    capacity.release(aws, instance_id)
+    aws.client("ec2").terminate_instances(InstanceIds=[instance_id])
+    _wait(aws, "instance_terminated", instance_id)
+    return {"state": "terminated"}
+
+
+def _wait(aws: Aws, state: str, instance_id: str) -> None:
+    from botocore.exceptions import WaiterError
+
+    try:
+        aws.client("ec2").get_waiter(state).wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 1, "MaxAttempts": 900})
+    except WaiterError as error:
+        now = _described(aws, instance_id).state
+        if state == "instance_running" and now in ("stopping", "stopped"):  # an idle box stops itself, at any moment
+            raise Problem(f"{instance_id} is {now}: somebody or the box itself has stopped it just now", "`inv up`", "stopped") from error
+        raise Problem(
+            f"{instance_id}: {error}", f"`aws ec2 describe-instances --instance-ids {instance_id}`", reason="unreachable"
+        ) from error

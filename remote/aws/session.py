@@ -1,0 +1,239 @@
+"""One account: its clients, who is asking, and what its errors mean in words."""
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlparse
+
+from conf import schema
+from conf.problem import Problem
+from conf.text import secret
+from remote.aws.eventual_consistency import Fresh
+
+PROPAGATION = 120  # seconds, as others wait (terraform-provider-aws, iamPropagationTimeout)
+AT_ONCE = 20  # requests of one client, as many as `inv status` has
+LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
+MEANING = {
+    "ExpiredToken": ("the AWS credentials have expired", LOGIN),
+    "ExpiredTokenException": ("the AWS credentials have expired", LOGIN),
+    "RequestExpired": ("the AWS credentials have expired", LOGIN),
+    "InvalidClientTokenId": ("AWS does not know these credentials", LOGIN),
+    "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
+    "AuthFailure": ("AWS does not accept these credentials", LOGIN),
+}
+# The sessions of programs that nobody told a name: `botocore-session-1764400000`, other SDKs' alike. Identity Center's are people's names.
+NUMBERED = re.compile(r"(.*[^0-9])?[0-9]{9,}")
+QUOTED = re.compile(r"`[^`]*`")
+REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
+
+
+Answer = TypeVar("Answer")
+
+
+def in_region(text: str, name: str) -> str:
+    """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
+
+    def placed(quoted: re.Match) -> str:
+        return quoted[0] if "--region" in quoted[0] else REGIONAL.sub(rf"\g<0> --region {name}", quoted[0])
+
+    return QUOTED.sub(placed, text)
+
+
+def may_not(error: Exception) -> bool:
+    """Whether AWS refuses it for want of a right."""
+    return getattr(error, "response", {}).get("Error", {}).get("Code", "") in DENIED
+
+
+def once_seen(ask: Callable[[], Answer], unseen: str, what: str) -> Answer:
+    """What `ask` answers, as soon as the service sees `what`: what is new in IAM it does not, and says so in a message with `unseen`.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+    """
+    from botocore.exceptions import ClientError
+
+    deadline, said = time.monotonic() + PROPAGATION, False
+    while True:
+        try:
+            return ask()
+        except ClientError as error:
+            if unseen not in error.response["Error"].get("Message", "") or time.monotonic() > deadline:
+                raise
+        if not said:
+            print(f"  AWS does not see {what} yet: trying again for two minutes", file=sys.stderr, flush=True)
+        said = True
+        time.sleep(1)
+
+
+class Aws:
+    """Clients for the services of `cloud`, made when first asked for. boto3 is imported then, not before."""
+
+    def __init__(self, cloud: schema.Cloud):
+        self.cloud = cloud
+        self._clients = {}
+        self._lock = threading.RLock()  # boto3's default session makes one client at a time
+        self._caller = ""
+        self._fresh = Fresh()
+        self._identity = threading.Lock()  # asked for once, though several threads want it
+
+    def client(self, service: str, once: bool = False):
+        """A client of the service; with `once` it never sends a request twice by itself."""
+        with self._lock:
+            if (service, once) not in self._clients:
+                self._clients[service, once] = self._guarded(service, once)
+            return self._clients[service, once]
+
+    def _guarded(self, service: str, once: bool):
+        import boto3
+        from botocore.config import Config
+
+        # Prices are served from a few regions only, whatever the box's own is.
+        region = "us-east-1" if service == "pricing" else self.cloud.region
+        retries = {"mode": "standard", "total_max_attempts": 1} if once else {"mode": "adaptive", "max_attempts": 8}
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=AT_ONCE)
+        client = boto3.client(service, region_name=region, config=config)
+        loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
+        if loopback and not self.cloud.loopback:
+            raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset AWS_ENDPOINT_URL")
+        if self.cloud.loopback and not loopback:
+            raise Problem(f"cloud={self.cloud.name} would talk to {client.meta.endpoint_url}", "unset the AWS_ENDPOINT_URL_... variables")
+        if service == "ec2":
+            self._fresh.watch(client)
+        return client
+
+    def renew(self) -> None:
+        """Forget the credentials: those of the next call are read anew, so that a login in another shell is enough."""
+        import boto3
+
+        with self._lock:
+            boto3.DEFAULT_SESSION = None
+            self._clients = {}
+
+    @property
+    def caller(self) -> str:
+        """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
+        arn = self._arn()
+        return arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
+
+    @property
+    def owner(self) -> str:
+        """The same of who makes a run: people who share a role are told apart by their sessions, unless programs number those."""
+        arn = self._arn()
+        return self.caller if ":assumed-role/" in arn and NUMBERED.fullmatch(arn.rsplit("/", 1)[1]) else arn
+
+    def _arn(self) -> str:
+        with self._identity:
+            self._caller = self._caller or self.client("sts").get_caller_identity()["Arn"]
+            return self._caller
+
+    def secret(self, name: str) -> str:
+        """The value of a secret, for immediate use: it is never kept, printed or passed on."""
+        found = self.client("secretsmanager").get_secret_value(SecretId=name)
+        return secret.value(found["SecretString"])
+
+
+def region(cloud: dict) -> str:
+    """Where the account is asked while Parameter Store has not said it: as the settings say, or the environment as the AWS CLI reads it."""
+    import boto3
+
+    return cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
+
+
+def early(service: str, cloud: dict):
+    """A client for the time before there are settings."""
+    import boto3
+
+    return boto3.client(service, region_name=region(cloud))
+
+
+def fetch(names: list[str], cloud: dict) -> dict[str, str]:
+    """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
+    client, values = early("ssm", cloud), {}
+    asked = {placed(name, cloud.get("stack")): name for name in names}
+    for start in range(0, len(names), 10):
+        answer = client.get_parameters(Names=list(asked)[start : start + 10], WithDecryption=True)
+        values |= {asked[entry["Name"]]: entry["Value"] for entry in answer["Parameters"]}
+    return values
+
+
+def placed(name: str, stack: str | None) -> str:
+    """A name of ours in Parameter Store, as a stack of this name has it."""
+    return name.replace(f"/{schema.TOOL}/", f"/{schema.TOOL}-{stack}/", 1) if stack else name
+
+
+def passing(error: Exception) -> str | None:
+    """What to say of an error that waiting or a login mends, or None: a long wait need not end for it."""
+    from botocore import exceptions
+
+    cut = exceptions.HTTPClientError | exceptions.EndpointConnectionError | exceptions.ConnectionError | exceptions.IncompleteReadError
+    if isinstance(error, cut):
+        return "AWS does not answer"
+    if isinstance(error, exceptions.ClientError):
+        code, status = error.response["Error"].get("Code", "?"), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or code in BUSY:
+            return f"AWS has trouble of its own or is asked too often ({code})"
+    meaning = explain(error)
+    expired = meaning is not None and meaning.what == MEANING["ExpiredToken"][0]
+    return f"{meaning.what}; log in from another shell" if expired else None
+
+
+class Patience:
+    """Goes on where waiting or a login mends an error: says so once, and reads the credentials anew."""
+
+    def __init__(self, aws: "Aws", goes_on: str):
+        self.aws = aws
+        self.goes_on = goes_on  # what is not harmed meanwhile
+        self.said = None
+
+    def bear(self, error: Exception, pause: float = 5) -> None:
+        """Nothing, after a pause; the error itself where it will not pass."""
+        words = passing(error)
+        if words is None:
+            raise error
+        if words != self.said:
+            print(f"{words}. {self.goes_on}; trying again every {pause:.0f} s", file=sys.stderr, flush=True)
+        self.said = words
+        time.sleep(pause)
+        self.aws.renew()
+
+
+def explain(error: Exception) -> Problem | None:
+    """A botocore error as a Problem, or None when it is something else."""
+    from botocore import exceptions, parsers
+
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError | exceptions.ProfileNotFound):
+        return Problem(f"no usable AWS credentials: {error}", LOGIN, reason="refused")
+    if isinstance(error, exceptions.MissingDependencyException):  # of `aws login`, which botocore reads by awscrt only
+        return Problem(f"a package of requirements.txt is not installed: {error}", "`pip install -r requirements.txt`", reason="refused")
+    if isinstance(error, exceptions.LoginInsufficientPermissions):
+        hint = "let it call signin:CreateOAuth2Token (AWS's policy SignInLocalDevelopmentAccess does), or log in by SSO or keys"
+        return Problem("this login may not renew its own credentials", hint, reason="refused")
+    lapsed = exceptions.TokenRetrievalError | exceptions.UnauthorizedSSOTokenError | exceptions.CredentialRetrievalError
+    if isinstance(error, lapsed | exceptions.LoginError):
+        return Problem(*MEANING["ExpiredToken"], reason="refused")
+    if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
+        return Problem(f"AWS does not answer: {error}", "check the network, then run the same command again", reason="unreachable")
+    if isinstance(error, parsers.ResponseParserError):
+        return Problem("what answers is not AWS", "is a proxy in between? See AWS_ENDPOINT_URL and HTTPS_PROXY", reason="unreachable")
+    if isinstance(error, exceptions.ClientError):
+        return _refusal(error)
+    if isinstance(error, exceptions.BotoCoreError):
+        return Problem(f"AWS call failed: {error}", "`aws sts get-caller-identity` shows whether the account answers", reason="refused")
+    return None
+
+
+def _refusal(error) -> Problem:
+    code, message = error.response["Error"].get("Code", "?"), error.response["Error"].get("Message", "")
+    if code in MEANING:
+        return Problem(*MEANING[code], reason="refused")
+    hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
+    if code in DENIED:
+        hint = "`inv doctor` names the line that the policy lacks; `inv policy` prints the whole, `--who setup` what init and destroy add"
+    if code == "NoSuchBucket":
+        hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"
+    return Problem(f"AWS refused {error.operation_name}: {message} ({code})", hint, reason="refused")

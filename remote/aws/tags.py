@@ -1,0 +1,5 @@
+"""The tags by which a box and its volume are found."""
+
+BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
+HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who comes in by SSH, as its console showed it first
+STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it

@@ -1,0 +1,198 @@
+"""The box's data volume: runs and the model cache. It outlives the box. The only file with boto3's ec2 volumes."""
+
+import hashlib
+import sys
+import time
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws.instance_history import last_start
+from remote.aws.session import Aws
+from remote.aws.tags import BOX, OWNER
+
+OURS = "fine-tune-slm:created"
+BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it calls blank may ever be formatted
+
+
+def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
+    """Find the volume by its tag, or create it; attach it to the box."""
+    ec2 = aws.client("ec2")
+    found, changed = _find(aws, box.name), "no"
+    attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
+    if found is None:
+        found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
+    if instance_id not in attached:
+        _wait(aws, "volume_available", found["VolumeId"])
+        ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
+        changed = "attached" if changed == "no" else changed
+    _wait(aws, "volume_in_use", found["VolumeId"])
+    if found["Size"] < box.disk_gb:
+        found, changed = _grow(aws, found, box.disk_gb), "grown"
+    return facts_of(found) | {"volume_changed": changed}
+
+
+def require(aws: Aws, name: str) -> dict:
+    """Find the box's volume by its tag."""
+    found = _find(aws, name)
+    if found is None:
+        raise Problem(f"box `{name}` has no volume", "`inv up` creates and attaches it", reason="refused")
+    return facts_of(found)
+
+
+def describe(aws: Aws, name: str) -> str:
+    """The box's volume in words."""
+    found = _find(aws, name)
+    return f"volume {found['VolumeId']}: {found['Size']} GB, {found['State']}" if found else "volume: none; `inv up` creates it"
+
+
+def zone(aws: Aws, name: str) -> str | None:
+    """Where the box's volume is, or None when there is none."""
+    found = _find(aws, name)
+    return found["AvailabilityZone"] if found else None
+
+
+def named(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
+    """The id of the box's volume and its tags."""
+    found = _find(aws, name) or {"VolumeId": "none", "Tags": []}
+    return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+
+
+def locate(aws: Aws, name: str) -> dict:
+    """See in which zone the box's volume is, if there is one: a box elsewhere could not use it."""
+    return {"volume_zone": zone(aws, name)}
+
+
+def snapshot(aws: Aws, name: str) -> dict:
+    """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
+    found = _find(aws, name)
+    if found is None:
+        print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
+        return {"snapshot": "none", "copied": "no copy of the volume was made"}
+    if made := _copy_as_it_is(aws, found, name):
+        return {"snapshot": made, "copied": f"{made} is a copy of the volume already"}
+    tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
+    made = aws.client("ec2").create_snapshot(
+        VolumeId=found["VolumeId"],
+        Description=f"fine-tune-slm {name}",
+        TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
+    )
+    aws.client("ec2").describe_snapshots(SnapshotIds=[made["SnapshotId"]])  # AWS shows it: whoever deletes the volume waits for it
+    return {"snapshot": made["SnapshotId"], "copied": f"{made['SnapshotId']} is a copy of the volume"}
+
+
+def _copy_as_it_is(aws: Aws, found: dict, name: str) -> str | None:
+    """A copy of ours that began when the volume's box, which writes to it, had stopped for the last time: CreateSnapshot has no token."""
+    since = [last_start(aws, name), *(entry["AttachTime"] for entry in _attachments(found))]
+    if since[0] is None:
+        return None
+    mine = [{"Name": "volume-id", "Values": [found["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
+    mine += [{"Name": f"tag:{OWNER}", "Values": [aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
+    copies = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
+    # A box's start is told to the second.
+    return next((one["SnapshotId"] for one in copies if one["StartTime"].replace(microsecond=0) > max(since)), None)
+
+
+def delete(aws: Aws, name: str) -> dict:
+    """Delete the volume, with all that is on it, once every copy of it is whole."""
+    found = _find(aws, name)
+    if found is None:
+        return {"deleted": "none"}
+    ec2, mine = aws.client("ec2"), found["VolumeId"]
+    _wait_for_copies(aws, mine)
+    _wait(aws, "volume_available", mine)
+    try:
+        ec2.delete_volume(VolumeId=mine)
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidVolume.NotFound":  # the first answer was lost, and botocore has asked twice
+            raise
+    return {"deleted": mine}
+
+
+def _wait_for_copies(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
+    deadline, mine = time.monotonic() + seconds, [{"Name": "volume-id", "Values": [volume_id]}, {"Name": "status", "Values": ["pending"]}]
+    while pending := aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]:
+        if time.monotonic() > deadline:
+            made = ", ".join(f"{one['SnapshotId']} ({one.get('Progress', '?')})" for one in pending)
+            raise Problem(f"{volume_id} stays until its copy is whole: {made}", "`inv down --purge` again, later", reason="unreachable")
+        time.sleep(2)
+
+
+def facts_of(found: dict) -> dict:
+    ours = {"Key": OURS, "Value": BLANK} in found.get("Tags", [])
+    return {"volume_id": found["VolumeId"], "ours": "yes" if ours else "no", "size_gb": found["Size"]}
+
+
+def note_format(aws: Aws, volume_id: str) -> dict:
+    """Note that the volume holds data from now on: should it ever look blank again, it is not formatted again."""
+    aws.client("ec2").create_tags(Resources=[volume_id], Tags=[{"Key": OURS, "Value": FORMATTED}])
+    return {}
+
+
+def _grow(aws: Aws, found: dict, size: int) -> dict:
+    """The volume with `size` GB; the file system follows when it is mounted. AWS takes four changes in 24 hours."""
+    ec2, deadline = aws.client("ec2"), time.monotonic() + 300
+    ec2.modify_volume(VolumeId=found["VolumeId"], Size=size)
+    while time.monotonic() < deadline:
+        change = _modification(aws, found["VolumeId"])
+        if change["ModificationState"] in ("optimizing", "completed"):  # it has its new size, at a lower speed at first
+            return found | {"Size": size}
+        if change["ModificationState"] == "failed":
+            break
+        time.sleep(1)
+    raise Problem(
+        f"AWS did not make {found['VolumeId']} {size} GB large: {change.get('StatusMessage') or change['ModificationState']}",
+        f"`aws ec2 describe-volumes-modifications --volume-ids {found['VolumeId']}`",
+        reason="refused",
+    )
+
+
+def _modification(aws: Aws, volume_id: str) -> dict:
+    """The newest change of the volume; AWS may not show yet that there is one."""
+    ec2 = aws.client("ec2")
+    try:
+        changes = ec2.describe_volumes_modifications(VolumeIds=[volume_id])["VolumesModifications"]
+    except ec2.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidVolumeModification.NotFound":
+            raise
+        changes = []
+    return changes[-1] if changes else {"ModificationState": "not shown yet"}
+
+
+def _wait(aws: Aws, state: str, volume_id: str) -> None:
+    """Until AWS says so; two minutes at most."""
+    from botocore.exceptions import WaiterError
+
+    ec2 = aws.client("ec2")
+    try:
+        ec2.get_waiter(state).wait(VolumeIds=[volume_id], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    except WaiterError as error:
+        volumes = (error.last_response or {}).get("Volumes") or [{}]
+        holders = ", ".join(entry["InstanceId"] for entry in _attachments(volumes[0]))
+        now = volumes[0].get("State", "unknown to AWS") + (f" by {holders}" if holders else "")
+        hint = f"`aws ec2 describe-volumes --volume-ids {volume_id}` shows it; then the same command again"
+        wanted = state.removeprefix("volume_").replace("_", "-")
+        raise Problem(f"{volume_id} does not become {wanted}: it is {now}", hint, reason="unreachable") from error
+
+
+def _find(aws: Aws, name: str) -> dict | None:
+    found = aws.client("ec2").describe_volumes(Filters=[{"Name": f"tag:{BOX}", "Values": [name]}])["Volumes"]
+    # Not a filter: who asks may still be asked for meanwhile.
+    return next((one for one in found if {"Key": OWNER, "Value": aws.caller} in one.get("Tags", [])), None)
+
+
+def _attachments(volume: dict | None) -> list[dict]:
+    return (volume or {}).get("Attachments", [])
+
+
+def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
+    # OURS says that this volume began blank, from no snapshot: without it nothing is ever formatted.
+    tags = {BOX: box.name, OWNER: aws.caller, OURS: BLANK, "Name": f"fine-tune-slm {box.name}"}
+    return aws.client("ec2").create_volume(
+        AvailabilityZone=zone,
+        Size=box.disk_gb,
+        VolumeType=box.disk_type,
+        Encrypted=True,
+        # A lost answer, and botocore asks again: still one volume. By its hash: a token has 64 characters at most.
+        ClientToken=hashlib.sha256(f"{box.name}-{int(time.time() // 60)}".encode()).hexdigest(),
+        TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}],
+    )

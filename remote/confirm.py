@@ -1,0 +1,15 @@
+"""A question before something is changed or removed for good."""
+
+import sys
+
+from conf.problem import Problem
+
+
+def ask(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str = "agree beforehand with `--yes`") -> None:
+    """Nothing when the user agrees; a Problem otherwise."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Problem(f"nobody is there to agree to: {what}", hint, reason="refused")
+    if input(f"{what} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Problem(otherwise, "run it again and answer y", reason="refused")

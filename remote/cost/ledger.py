@@ -1,0 +1,191 @@
+"""What was paid for, from what is on record: each start of a box by the second, disks since they were made, S3 as it is now.
+
+A price comes from AWS's Price List or is unknown; a sum with an unknown part is unknown, too.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from conf import schema
+from remote.aws import instance, instance_history, pricing
+from remote.aws.s3 import Store
+from remote.aws.session import Aws
+from remote.runs import runs
+
+WHEN = "%Y-%m-%dT%H:%M:%SZ"
+SHORTEST = 60  # seconds: what starts costs a minute at least
+ALONE = timedelta(minutes=instance.UNATTENDED)
+FOREVER = datetime.max.replace(tzinfo=UTC)
+MONTH = 730 * 3600  # seconds; AWS bills disks by the second of a month
+
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Line:
+    what: str
+    amount: str
+    rate: str
+    dollars: float | None
+
+
+def show(aws: Aws, run: schema.Run) -> None:
+    """Print the ledger."""
+    store = Store(aws)
+    found = instance.find(aws, run.box.name)
+    boxes, source = _boxes(aws, store, found, run.box.instance_type)
+    lines = [*boxes, *_disks(aws, run)]
+    table = Table("what", "how much", "rate", "USD", box=None, pad_edge=False)
+    for line in lines:
+        table.add_row(line.what, line.amount, line.rate, _money(line.dollars))
+    known = [line.dollars for line in lines]
+    table.add_row("until now", "", "", _money(None if None in known else sum(known)))
+    bucket = _bucket(aws, store)
+    table.add_row(bucket.what, bucket.amount, bucket.rate, _money(bucket.dollars))
+    console = Console(width=140, highlight=False)
+    console.print(table)
+    console.print(_runs(store))
+    console.print(f"prices: {source or 'unknown'}; on demand, before tax and discounts. Traffic, requests and snapshots are not in it.")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A box from one of its starts to the stop after it, or to now."""
+
+    instance: str
+    started: str
+    seconds: float
+    run: str  # what it was last about, if anything
+    running: bool
+    instance_type: str  # empty: nobody knows
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a box's supervisor said of itself: from its start on, until it was last heard of."""
+
+    instance: str
+    begun: datetime
+    seen: datetime
+    ran: str
+
+
+def stretches(store: Store, found: instance.Found | None) -> list[Stretch]:
+    """Every start of every box of this prefix, oldest first; what runs now runs until now."""
+    starts, reports = _starts(store, found), _reports(store)
+    made = []
+    for one in starts:
+        later = [each.launched for each in starts if each.instance == one.instance and each.launched > one.launched]
+        own = [each for each in reports if each.instance == one.instance and one.launched <= each.begun < min(later, default=FOREVER)]
+        reports = [each for each in reports if each not in own]
+        made.append(_stretch(one, own, found))
+    types = {one.instance: one.instance_type for one in starts}
+    made += [_reported(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
+    return sorted(made, key=lambda one: one.started)
+
+
+def _stretch(one: instance_history.Life, reports: list[Report], found: instance.Found | None) -> Stretch:
+    running = found is not None and found.state == "running" and (found.id, found.launched) == (one.instance, one.launched)
+    now = datetime.now(UTC)
+    # AWS names no moment where a box turned itself off: a new one does that before it has a supervisor that reports.
+    ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + ALONE, now))
+    seconds = ((now if running else ended) - one.launched).total_seconds()
+    ran = reports[-1].ran if reports else ""
+    return Stretch(one.instance, one.launched.strftime(WHEN), max(seconds, SHORTEST), ran, running, one.instance_type)
+
+
+def _reported(each: Report, kind: str) -> Stretch:
+    return Stretch(each.instance, each.begun.strftime(WHEN), max((each.seen - each.begun).total_seconds(), SHORTEST), each.ran, False, kind)
+
+
+def _starts(store: Store, found: instance.Found | None) -> list[instance_history.Life]:
+    """Every start that was written down; of the box that is there now, AWS says it itself."""
+    known = {(one.instance, one.launched): one for one in _records(store, "lives/", instance_history.read)}
+    if found:
+        known[found.id, found.launched] = found.life
+    return sorted(known.values(), key=lambda one: one.launched)
+
+
+def _reports(store: Store) -> list[Report]:
+    def read(one: dict) -> Report:
+        return Report(one["instance"], datetime.fromisoformat(one["started"]), datetime.fromisoformat(one["seen"]), one["ran"])
+
+    return sorted(_records(store, "boxes/", read), key=lambda one: one.begun)
+
+
+def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[Record]:
+    """What is on record there, without what cannot be read."""
+
+    def one(name: str) -> Record | None:
+        with runs.left_out(store.url(name)):
+            return read(store.json(name))
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        return [record for record in pool.map(one, list(store.names(under))) if record]
+
+
+def _boxes(aws: Aws, store: Store, found: instance.Found | None, otherwise: str) -> tuple[list[Line], str | None]:
+    """A line for each start, at the price of the type that the box had; and where the prices are from."""
+    rates, lines = {}, []
+    for one in stretches(store, found):
+        kind = one.instance_type or otherwise
+        rates[kind] = hourly, _ = rates.get(kind) or pricing.per_hour(aws, kind)
+        what = f"{one.instance} {kind} from {one.started}" + (", running" if one.running else "")
+        lines.append(Line(what, f"{one.seconds:.0f} s", _rate(hourly, "hour"), None if hourly is None else one.seconds / 3600 * hourly))
+    return lines, next((source for _, source in rates.values() if source), None) or pricing.per_hour(aws, otherwise)[1]
+
+
+def _disks(aws: Aws, run: schema.Run) -> list[Line]:
+    """Each disk of the box since it was made: it is paid for with the box off, too."""
+    mine = [{"Name": f"tag:{instance.BOX}", "Values": [run.box.name]}]
+    ec2 = aws.client("ec2")
+    disks = {disk["VolumeId"]: disk for disk in ec2.describe_volumes(Filters=mine)["Volumes"]}
+    if found := instance.find(aws, run.box.name):
+        attached = [{"Name": "attachment.instance-id", "Values": [found.id]}]
+        disks |= {disk["VolumeId"]: disk for disk in ec2.describe_volumes(Filters=attached)["Volumes"]}
+    return [_disk(aws, disk) for disk in disks.values()]
+
+
+def _disk(aws: Aws, disk: dict) -> Line:
+    monthly, _ = pricing.disk_month(aws, disk["VolumeType"])
+    seconds = (datetime.now(UTC) - disk["CreateTime"]).total_seconds()
+    what = f"{disk['VolumeId']}, {disk['Size']} GB {disk['VolumeType']}"
+    dollars = None if monthly is None else seconds / MONTH * disk["Size"] * monthly
+    return Line(what, f"{seconds:.0f} s", _rate(monthly, "GB and month"), dollars)
+
+
+def _bucket(aws: Aws, store: Store) -> Line:
+    monthly, _ = pricing.bucket_month(aws)
+    size = sum(store.names("").values()) / 1e9
+    return Line(
+        f"{store.url('')} as it is now",
+        f"{size:.3f} GB, a month",
+        _rate(monthly, "GB and month"),
+        None if monthly is None else size * monthly,
+    )
+
+
+def _runs(store: Store) -> Table:
+    table = Table("run", "seconds", "USD while it was made", box=None, pad_edge=False)
+    for run_id, files in runs.listing(store).items():
+        if "manifest.json" in files:
+            with runs.left_out(f"run `{run_id}`"):
+                cost = runs.manifest(store, run_id).get("price") or {}
+                table.add_row(run_id, f"{cost.get('seconds') or 0:.0f}", _money(cost.get("total")))
+    return table
+
+
+def _rate(dollars: float | None, unit: str) -> str:
+    return "unknown" if dollars is None else f"{dollars:.4f} a {unit}"
+
+
+def _money(dollars: float | None) -> str:
+    return "unknown" if dollars is None else f"{dollars:.4f}"

@@ -1,0 +1,91 @@
+"""What the chain would create or start, and which other boxes would do: told before anything is paid for."""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from conf import schema
+from remote.aws import gpu, instance, pricing, volume
+from remote.aws.session import Aws
+from remote.build import ecr
+
+# One GPU each: the trainer uses one unless it is told otherwise. In the order of their prices in us-east-1.
+TYPES = ("g4dn.xlarge", "g6.xlarge", "g6.2xlarge", "g5.xlarge", "g5.2xlarge", "g6e.xlarge", "g6e.2xlarge", "p5.4xlarge")
+
+Need = Callable[[dict[str, int]], dict[str, tuple[float, bool]]]  # cards and their bytes to planned seconds, and whether the run fits
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A box that could do the run."""
+
+    kind: str
+    card: gpu.Card
+    seconds: float  # nan where nobody knows
+    hourly: float | None
+    spot: float | None
+
+    @property
+    def dollars(self) -> float:
+        return math.nan if self.hourly is None else self.seconds / 3600 * self.hourly
+
+
+def standing(aws: Aws, run: schema.Run, tag: str) -> str:
+    """What is there, and what `up` and `deploy` would add to it."""
+    found, there = instance.find(aws, run.box.name), ecr.look(aws, tag)[1]
+    market = " on spot, if there is room," if run.box.spot else ""
+    new = f"none; a {run.box.instance_type} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
+    words = {"running": "runs", "stopped": "is stopped and would be started", "stopping": "is stopping and would be started"}
+    lines = [f"box      {f'{found.id}, {found.instance_type}, {words.get(found.state, found.state)}' if found else new}"]
+    monthly, _ = pricing.disk_month(aws, run.box.disk_type)
+    paid = f"${monthly * run.box.disk_gb:.2f} a month while it exists" if monthly else "price unknown"
+    disk = volume.describe(aws, run.box.name).removeprefix("volume ").removeprefix("volume: ")
+    made = f"none; {run.box.disk_gb} GB of {run.box.disk_type} would be created, {paid}"
+    lines.append(f"volume   {made if disk.startswith('none') else disk}")
+    lines.append(f"image    {f'{there} is in ECR' if there else f'none of this tree in ECR; the box would build it (tag {tag})'}")
+    return "\n".join(lines)
+
+
+def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str]]:
+    """Boxes whose card the run fits into, the cheapest for it first; and the types that are too small."""
+    cards = gpu.cards(aws, tuple(dict.fromkeys((*TYPES, run.box.instance_type))))
+    needed = need({card.name: card.bytes for card in cards.values()})
+    fitting = [kind for kind, card in cards.items() if needed[card.name][1] or kind == run.box.instance_type]
+    spots = pricing.spot(aws, fitting)
+    with ThreadPoolExecutor(8) as pool:
+        rates = dict(zip(fitting, pool.map(lambda kind: pricing.planned(aws, kind, _said(run, kind))[0], fitting), strict=True))
+    found = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind)) for kind in fitting]
+    return sorted(found, key=lambda one: (math.isnan(one.dollars), one.dollars)), [kind for kind in cards if kind not in fitting]
+
+
+def table(run: schema.Run, found: list[Offer]) -> Table:
+    """The chosen box, and those that are cheaper or faster for this run."""
+    shown = Table("type", "card", "hours", "USD an hour", "USD for the run", "on spot", "", box=None, pad_edge=False)
+    mine = next((one for one in found if one.kind == run.box.instance_type), None)
+    for one in found:
+        verdict = "yours" if one is mine else compared(one, mine)
+        if verdict:
+            spot = None if one.spot is None else one.seconds / 3600 * one.spot
+            hours = "unknown" if math.isnan(one.seconds) else f"{one.seconds / 3600:.2f}"
+            shown.add_row(one.kind, one.card.name, hours, money(one.hourly, 4), money(one.dollars), money(spot), verdict)
+    return shown
+
+
+def compared(one: Offer, mine: Offer | None) -> str:
+    """In which way another box is better for this run, if in any."""
+    if mine is None:
+        return "fits"
+    return " and ".join(
+        word for word, better in (("cheaper", one.dollars < mine.dollars), ("faster", one.seconds < mine.seconds)) if better
+    )
+
+
+def money(dollars: float | None, digits: int = 3) -> str:
+    return "unknown" if dollars is None or math.isnan(dollars) else f"{dollars:.{digits}f}"
+
+
+def _said(run: schema.Run, kind: str) -> float | None:
+    return run.cost.per_hour if kind == run.box.instance_type else None

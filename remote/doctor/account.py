@@ -1,0 +1,109 @@
+"""Whether what the account must have is there: bucket, image, AMI, log group."""
+
+from datetime import UTC, datetime
+
+from conf.finding import BROKEN, NOTE, OK, Finding
+from remote.aws.s3 import Store
+from remote.doctor import drift
+from remote.doctor.check import Look
+
+CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+UNPACKED = 3  # room of an image on the box, in sizes of what is downloaded: archive, layers, and a second version beside it
+
+
+def bucket(look: Look) -> list[Finding]:
+    store, region = Store(look.aws), look.run.cloud.region
+    why = "runs, logs and data are in it"
+    try:
+        found = store.client.head_bucket(Bucket=store.bucket).get("BucketRegion") or region
+    except store.client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        return [
+            Finding("bucket", BROKEN, f"there is no bucket `{store.bucket}`", why, f"`aws s3 mb s3://{store.bucket} --region {region}`")
+        ]
+    if found != region:
+        what = f"bucket `{store.bucket}` is in {found}, the box would be in {region}"
+        return [
+            Finding(
+                "bucket", BROKEN, what, "each byte between regions is slow and costs", f"`cloud.region={found}`, or another `cloud.bucket`"
+            )
+        ]
+    return [_closed(store) or Finding("bucket", OK, f"{store.bucket} in {found}, closed to the public"), *drift.bucket(store)]
+
+
+def _closed(store: Store) -> Finding | None:
+    """Nothing when no policy and no list can open the bucket to the world."""
+    try:
+        found = store.client.get_public_access_block(Bucket=store.bucket)["PublicAccessBlockConfiguration"]
+    except store.client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchPublicAccessBlockConfiguration":
+            raise
+        found = {}
+    if all(found.get(name) for name in CLOSED):
+        return None
+    command = f"aws s3api put-public-access-block --bucket {store.bucket} --public-access-block-configuration "
+    what = f"bucket `{store.bucket}` may be made public"
+    return Finding("bucket", BROKEN, what, "your rows and models are in it", f"`{command}{','.join(f'{name}=true' for name in CLOSED)}`")
+
+
+def repository(look: Look) -> list[Finding]:
+    """The image of this tree, and whether the box's root disk has room for it."""
+    ecr, name = look.aws.client("ecr"), look.run.cloud.repository
+    try:
+        ecr.describe_repositories(repositoryNames=[name])
+        found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": look.tag}])["imageDetails"][0]
+    except ecr.exceptions.RepositoryNotFoundException:
+        why = "the trainer's image is kept there"
+        return [
+            Finding(
+                "repository", BROKEN, f"there is no ECR repository `{name}`", why, f"`aws ecr create-repository --repository-name {name}`"
+            )
+        ]
+    except ecr.exceptions.ImageNotFoundException:
+        what = f"ECR repository `{name}` has no image of this tree (tag {look.tag}); {_newest(ecr, name)}"
+        return [Finding("image", NOTE, what, "the box runs the image of exactly this tree", "`inv deploy` makes it ready")]
+    size = found.get("imageSizeInBytes") or 0
+    room, need = look.run.box.root_gb * 1e9, UNPACKED * size
+    if need > room:
+        what = f"box.root_gb={look.run.box.root_gb} is less than {UNPACKED} times the image of {size / 1e9:.1f} GB"
+        return [Finding("root disk", BROKEN, what, "the image is unpacked there", f"`box.root_gb={int(need / 1e9) + 40}`")]
+    return [Finding("image", OK, f"{look.tag}, {size / 1e9:.1f} GB, pushed {found['imagePushedAt']:%Y-%m-%d}, is of this tree")]
+
+
+def _newest(ecr, name: str) -> str:
+    """How old the newest image of another tree is."""
+    pages = ecr.get_paginator("describe_images").paginate(repositoryName=name)
+    pushed = [one["imagePushedAt"] for page in pages for one in page["imageDetails"]]
+    if not pushed:
+        return "it has none at all"
+    return f"the newest is of another tree, {(datetime.now(UTC) - max(pushed)).days} days old"
+
+
+def ami(look: Look) -> list[Finding]:
+    name, why = look.run.box.ami, "the box starts from it"
+    if not look.ami:
+        return [
+            Finding("ami", BROKEN, f"the public parameter {name} names no image here", why, "another `box.ami=...`, such as conf/box has")
+        ]
+    root = next((one["Ebs"] for one in look.ami["BlockDeviceMappings"] if one["DeviceName"] == look.ami["RootDeviceName"]), {})
+    if (least := root.get("VolumeSize") or 0) > look.run.box.root_gb:
+        what = f"box.root_gb={look.run.box.root_gb} is less than the {least} GB of {look.ami['ImageId']}"
+        return [Finding("ami", BROKEN, what, why, f"`box.root_gb={least}`")]
+    return [Finding("ami", OK, f"{look.ami['ImageId']} ({look.ami.get('Name')})")]
+
+
+def logs(look: Look) -> list[Finding]:
+    name = look.run.cloud.log_group
+    groups = look.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    if any(one["logGroupName"] == name for one in groups):
+        return [Finding("log group", OK, name)]
+    return [
+        Finding(
+            "log group",
+            BROKEN,
+            f"there is no log group `{name}`",
+            "runs mirror their log to it",
+            f"`aws logs create-log-group --log-group-name {name}`",
+        )
+    ]

@@ -1,0 +1,44 @@
+"""What a check is, and what several of them need."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from conf import schema
+from conf.finding import Finding
+from remote.aws.session import Aws
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    why: str
+    look: Callable[["Look"], list[Finding]]
+
+
+@dataclass
+class Look:
+    """What is examined; and what several checks need of it, asked for once."""
+
+    aws: Aws
+    run: schema.Run
+    tag: str  # of this tree's image
+    hub: str  # its address
+    driver: int  # the oldest that the image's CUDA works with
+
+    @functools.cached_property
+    def ami(self) -> dict:
+        ssm = self.aws.client("ssm")
+        try:
+            found = ssm.get_parameter(Name=self.run.box.ami)["Parameter"]["Value"]
+        except ssm.exceptions.ParameterNotFound:
+            return {}
+        images = self.aws.client("ec2").describe_images(ImageIds=[found])["Images"]
+        return images[0] if images else {}
+
+    @functools.cached_property
+    def kind(self) -> dict | None:
+        """The instance type as EC2 describes it."""
+        wanted = [{"Name": "instance-type", "Values": [self.run.box.instance_type]}]
+        found = self.aws.client("ec2").describe_instance_types(Filters=wanted)["InstanceTypes"]
+        return found[0] if found else None

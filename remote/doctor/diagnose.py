@@ -1,0 +1,101 @@
+"""Every reason why the chain would fail, found before it does: all checks side by side, nothing changed, nothing paid for."""
+
+import functools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+
+from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
+from conf.problem import Problem
+from remote.aws import session
+from remote.aws.session import explain
+from remote.doctor import account, drift, instance, login, network, permissions, quota
+from remote.doctor.check import Check, Look
+
+MARKS = {OK: "ok     ", NOTE: "note   ", BROKEN: "BROKEN ", UNKNOWN: "unknown"}
+
+
+CHECKS = [
+    Check("permissions", "what the verbs call", permissions.laptop),
+    Check("box role", "what the box calls", permissions.box_role),
+    Check("stop role", "what stops a dead box", permissions.scheduler_role),
+    Check("bucket", "runs, logs and data are in it", account.bucket),
+    Check("image", "the box runs it", account.repository),
+    Check("repository", "the image is kept in it", drift.repository),
+    Check("retention", "logs are paid by the GB", drift.logs),
+    Check("launch", "`up` launches every box with it", drift.launch),
+    Check("names", "every verb reads them", drift.names),
+    Check("ami", "the box starts from it", account.ami),
+    Check("log group", "runs mirror their log to it", account.logs),
+    Check("plan", "what AWS lets the account launch", quota.plan),
+    Check("quota", "how much AWS lets you run", quota.quota),
+    Check("type", "what can be had where", quota.offered),
+    Check("price", "what you will pay", quota.prices),
+    Check("network", "the box must reach AWS and the Hub", network.check),
+    Check("box", "the box that is there", instance.check),
+]
+
+
+def fetch(seen: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
+    """Values of Parameter Store, once login, region and clock are sound; what was seen of these is added to `seen`."""
+    seen += login.check(session.region(cloud), functools.partial(session.early, cloud=cloud))
+    if wrong := [one for one in seen if one.verdict == BROKEN]:
+        raise Problem(wrong[0].what, wrong[0].command, reason="refused")
+    try:
+        return session.fetch(names, cloud)
+    except Exception as error:
+        problem = explain(error)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def unread(seen: list[Finding], problem: Problem) -> list[Finding]:
+    """What is wrong where the settings could not be read: then there is nothing else to examine."""
+    if any(one.verdict == BROKEN for one in seen):
+        return seen
+    return [*seen, Finding("settings", BROKEN, problem.what, "every verb reads its names from Parameter Store", problem.hint)]
+
+
+def examine(look: Look, more: list[Check]) -> list[Finding]:
+    """What every check found; where the credentials are no good, only that."""
+    found = login.check(look.run.cloud.region, look.aws.client)
+    if any(one.verdict == BROKEN for one in found):
+        return found
+    with ThreadPoolExecutor(8) as pool:
+        found += [one for each in pool.map(lambda check: _carried_out(check, look), [*CHECKS, *more]) for one in each]
+    return [replace(one, command=session.in_region(one.command, look.run.cloud.region)) for one in found]
+
+
+def _carried_out(check: Check, look: Look) -> list[Finding]:
+    """What the check found; a check that may not look says so, and one that meets a Problem passes it on."""
+    try:
+        return check.look(look)
+    except Problem as problem:
+        return [Finding(check.name, BROKEN, problem.what, check.why, problem.hint)]
+    except Exception as error:
+        problem = explain(error)
+        if problem is None:
+            raise
+        verdict = UNKNOWN if session.may_not(error) else BROKEN
+        return [Finding(check.name, verdict, problem.what, check.why, problem.hint)]
+
+
+def fine(findings: list[Finding]) -> bool:
+    """Whether the chain can work: what nobody could look at may stand against it."""
+    return not any(one.verdict in (BROKEN, UNKNOWN) for one in findings)
+
+
+def text(findings: list[Finding]) -> str:
+    """A line for each finding, and below what is not as it should be why it matters and what mends it."""
+    lines = []
+    for one in findings:
+        lines.append(f"{MARKS[one.verdict]}  {one.check:<12}  {one.what}")
+        if one.verdict != OK:
+            lines += [f"{'':23}{word}" for word in (one.why and f"why: {one.why}", one.command and f"do:  {one.command}") if word]
+    broken, unknown, notes = (sum(one.verdict == verdict for one in findings) for verdict in (BROKEN, UNKNOWN, NOTE))
+    return "\n".join([*lines, f"{len(findings)} checks, {broken} broken, {unknown} unknown, {notes} to look at"])
+
+
+def as_json(findings: list[Finding]) -> str:
+    return json.dumps({"ok": fine(findings), "findings": [asdict(one) for one in findings]}, indent=2)

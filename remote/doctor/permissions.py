@@ -1,0 +1,80 @@
+"""Whether laptop, box and scheduler may do what they do, as IAM itself simulates it; each policy line that is missing."""
+
+from conf.finding import BROKEN, OK, Finding
+from remote.account import permissions
+from remote.account.statement import Statement, line
+from remote.aws.session import Aws
+from remote.doctor.check import Look
+
+INSTANCE = "i-0123456789abcdef0"  # an example
+
+
+def laptop(look: Look) -> list[Finding]:
+    at = permissions.place(look.aws)
+    source = at.principal
+    if source.endswith(":root"):
+        return [Finding("permissions", OK, "the root user may do everything")]
+    return _simulated("permissions", look, source, [*permissions.laptop(at), *permissions.files(at)], f"the policy of {source}")
+
+
+def box_role(look: Look) -> list[Finding]:
+    name = look.run.cloud.instance_profile
+    iam = look.aws.client("iam")
+    try:
+        roles = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
+    except iam.exceptions.NoSuchEntityException:
+        roles = None
+    if not roles:
+        what = f"there is no instance profile `{name}`" if roles is None else f"the instance profile `{name}` has no role"
+        return [Finding("box role", BROKEN, what, "the box acts by it", "name another: `cloud.instance_profile=...`")]
+    if (given := roles[0]["RoleName"]) != look.run.cloud.box_role:
+        what = f"the instance profile `{name}` hands out the role {given}, and `cloud.box_role` is {look.run.cloud.box_role}"
+        return [Finding("box role", BROKEN, what, "your policy lets you pass that role to a box and no other", f"`cloud.box_role={given}`")]
+    return _simulated("box role", look, roles[0]["Arn"], permissions.box(permissions.place(look.aws)), f"the role {roles[0]['RoleName']}")
+
+
+def scheduler_role(look: Look) -> list[Finding]:
+    name, why = look.run.cloud.scheduler_role, "it is what stops a box that can no longer stop itself"
+    iam = look.aws.client("iam")
+    try:
+        role = iam.get_role(RoleName=name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return [Finding("stop role", BROKEN, f"there is no role `{name}`", why, "name another: `cloud.scheduler_role=...`")]
+    if "scheduler.amazonaws.com" not in str(role["AssumeRolePolicyDocument"]):
+        command = (
+            f"let scheduler.amazonaws.com assume it: `aws iam update-assume-role-policy --role-name {name} --policy-document file://...`"
+        )
+        return [Finding("stop role", BROKEN, f"the scheduler may not take the role `{name}`", why, command)]
+    return _simulated("stop role", look, role["Arn"], permissions.stopping(permissions.place(look.aws)), f"the role {name}")
+
+
+def _simulated(check: str, look: Look, source: str, wanted: list[Statement], where: str) -> list[Finding]:
+    """One finding with every policy line that is missing."""
+    lacking = [(one, gone) for one in wanted if (gone := _denied(look.aws, source, one))]
+    if not lacking:
+        return [Finding(check, OK, f"{where} allows all {len({action for one in wanted for action in one.actions})} actions")]
+    what = f"{where} lacks " + ", ".join(sorted({action for _, gone in lacking for action in gone}))
+    lines = "\n".join(line(one, gone) for one, gone in lacking)
+    return [Finding(check, BROKEN, what, "; ".join(dict.fromkeys(one.why for one, _ in lacking)), f"add to {where}:\n{lines}")]
+
+
+def _denied(aws: Aws, source: str, one: Statement) -> list[str]:
+    given = {"ec2:InstanceID": (INSTANCE, "")}  # what a variable in a condition stands for
+    for operator, tests in one.condition.items():
+        if "Not" not in operator:  # what must not be, is not there
+            given |= {key: (_example(_first(value)), operator) for key, value in tests.items()}
+    entries = [
+        {"ContextKeyName": key, "ContextKeyType": "stringList" if operator.startswith("ForA") else "string", "ContextKeyValues": [value]}
+        for key, (value, operator) in given.items()
+    ]
+    request = {"PolicySourceArn": source, "ActionNames": list(one.actions), "ResourceArns": [_example(each) for each in one.resources]}
+    pages = aws.client("iam").get_paginator("simulate_principal_policy").paginate(**request, ContextEntries=entries)
+    return [result["EvalActionName"] for page in pages for result in page["EvaluationResults"] if result["EvalDecision"] != "allowed"]
+
+
+def _first(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else value[0]
+
+
+def _example(pattern: str) -> str:
+    return pattern if pattern == "*" else pattern.replace("??????", "AbCdEf").replace("${ec2:InstanceID}", INSTANCE).replace("*", "example")

@@ -1,0 +1,89 @@
+"""Whether a box can be had: quota, zones, price."""
+
+import re
+
+from conf.finding import BROKEN, NOTE, OK, Finding
+from remote.aws import capacity, pricing, volume
+from remote.doctor.check import Look
+
+# Quotas count vCPUs of a family of types. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
+DEMAND = dict.fromkeys(("g", "gr", "vt"), "L-DB2E81BA") | {"p": "L-417A185B"} | dict.fromkeys((*"acdhimrtz", "im", "is"), "L-1216C47A")
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-spot-limits.html: of the P types the newer ones have quotas of their own.
+SPOT = {"L-DB2E81BA": "L-3819A6DF", "L-1216C47A": "L-34B43A08"}
+SPOT_OF_P = {"p2": "L-7212CCBC", "p3": "L-7212CCBC", "p4": "L-7212CCBC", "p5": "L-C4BD4855"}
+
+
+def codes(kind: str) -> tuple[str | None, str | None]:
+    """The quotas that count this type on demand and as spot; None where nobody here knows."""
+    letters, generation = re.match(r"([a-z]+)(\d*)", kind).groups()
+    demand = DEMAND.get(letters)
+    return demand, SPOT_OF_P.get(f"p{generation}") if letters == "p" else SPOT.get(demand)
+
+
+def quota(look: Look) -> list[Finding]:
+    """What AWS lets the account run of this family, also as spot where that is wanted."""
+    if look.kind is None:
+        return []  # the check of the type says so
+    demand, spot = codes(look.run.box.instance_type)
+    found = [_quota(look, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
+    if look.run.box.spot:
+        found.append(_quota(look, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
+    return found
+
+
+def _quota(look: Look, code: str | None, market: str, verdict: str, why: str) -> Finding:
+    if code is None:
+        what = f"unknown: which quota counts a {look.run.box.instance_type} {market} is not known here"
+        return Finding("quota", NOTE, what, why, "`aws service-quotas list-service-quotas --service-code ec2`")
+    needed = look.kind["VCpuInfo"]["DefaultVCpus"]
+    value = look.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
+    what = f"{value:.0f} vCPUs {market} ({code}), of which a {look.run.box.instance_type} takes {needed}"
+    if value >= needed:
+        return Finding("quota", OK, what)
+    command = f"`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {needed}`"
+    return Finding("quota", verdict, what, why, command)
+
+
+def plan(look: Look) -> list[Finding]:
+    """Whether the account may launch more than what is free: accounts made since July 2025 may be on AWS's Free plan."""
+    client = look.aws.client("freetier")
+    try:
+        found = client.get_account_plan_state()
+    except client.exceptions.ResourceNotFoundException:  # an account from before there were plans
+        return [Finding("plan", OK, "none: the account is older than AWS's plans")]
+    if found.get("accountPlanType") != "FREE":
+        return [Finding("plan", OK, "paid")]
+    kind = look.run.box.instance_type
+    if look.kind is None or look.kind.get("FreeTierEligible"):
+        return [Finding("plan", OK, f"free, and so is a {kind}")]
+    left = found.get("accountPlanRemainingCredits", {}).get("amount")
+    what = f"the account is on AWS's Free plan, which launches no {kind}" + ("" if left is None else f"; ${left:.0f} of credits are left")
+    why = "`up` would be refused; the paid plan keeps your credits, and AWS charges what goes beyond them"
+    return [Finding("plan", BROKEN, what, why, capacity.UPGRADE)]
+
+
+def offered(look: Look) -> list[Finding]:
+    """Where the type can be had, and whether that is where the volume is."""
+    kind, region = look.run.box.instance_type, look.run.cloud.region
+    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [kind]}]}
+    pages = look.aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
+    zones = sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+    if not zones:
+        return [Finding("type", BROKEN, f"{region} has no {kind}", "the box is of this type", "another `box=...` or `cloud.region=...`")]
+    where = volume.zone(look.aws, look.run.box.name)
+    if where and where not in zones:
+        what = f"the volume is in {where}; {kind} can be had in {', '.join(zones)}"
+        command = "`inv down --snapshot`, then make a volume of the snapshot in one of these, with the same tags"
+        return [Finding("zone", BROKEN, what, "a volume can be used in its own zone only", command)]
+    return [Finding("type", OK, f"{kind} can be had in {', '.join(zones)}" + (f"; the volume is in {where}" if where else ""))]
+
+
+def prices(look: Look) -> list[Finding]:
+    hourly, source = pricing.per_hour(look.aws, look.run.box.instance_type)
+    if hourly is None:
+        return [
+            Finding(
+                "price", NOTE, "unknown: the Price List does not say", "what you will pay", "https://aws.amazon.com/ec2/pricing/on-demand/"
+            )
+        ]
+    return [Finding("price", OK, f"${hourly:.4f} an hour ({source})")]

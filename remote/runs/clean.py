@@ -1,0 +1,106 @@
+"""Removing runs that came to nothing, or are old: listed first, never a running one."""
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from conf.problem import Problem
+from remote import confirm
+from remote.aws import instance, volume
+from remote.aws.s3 import Store
+from remote.aws.session import Aws
+from remote.runs import runs
+
+
+def look(aws: Aws, name: str) -> dict:
+    """Find the box by its tag, if there is one: it knows best which runs go on, and which are whole on its volume only."""
+    return instance.glance(aws, name) | {"mounted": "no", "going": "", "whole": ""}
+
+
+def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: str, going: str, whole: str) -> dict:
+    """List the runs that are not finished, or older than `--older-than` days; ask before they are removed."""
+    store = Store(aws)
+    told = Told(name, going.split(), whole.split(), sure=mounted == "yes" or volume.zone(aws, name) is None)
+    found = []
+    for run_id, files in runs.listing(store).items():
+        why, goes = _judged(aws, store, run_id, files, days, told)
+        size = sum(store.names(f"runs/{run_id}/").values()) if goes else 0
+        if why:
+            print(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"), file=sys.stderr, flush=True)
+        found += [run_id] if goes else []
+    if found:
+        confirm.ask(yes, f"remove {len(found)} runs for good?")
+    return {"removed": " ".join(found), "count": len(found)}
+
+
+def remove(aws: Aws, removed: str, going: str) -> dict:
+    """Remove the runs from S3."""
+    store = Store(aws)
+    for run_id in removed.split():
+        if runs.state(store, run_id).active or run_id in going.split():
+            raise Problem(f"run `{run_id}` has started again meanwhile", "`inv status` shows it", reason="refused")
+        # The config goes last: what is left of a run when this is cut short is still found, and removed the next time.
+        names = sorted(store.names(f"runs/{run_id}/"), key=lambda name: name.endswith("/config.yaml"))
+        store.remove_all(names)
+    return {"kept": " ".join(sorted({*runs.listing(store), *going.split()} - set(removed.split())))}
+
+
+def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> dict:
+    """List what goes with the box, and ask."""
+    store, found, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
+    if found is None and disk is None:  # whoever asks again has not seen the answer
+        print(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is", file=sys.stderr, flush=True)
+        return {}
+    open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
+    parts = [f"the box `{name}` ({found.id}) with its root disk"] if found else []
+    parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []
+    print(f"  {', and '.join(parts)}", file=sys.stderr)
+    if open_runs:
+        print(f"  not finished, and only their synced checkpoints would be left: {', '.join(open_runs)}", file=sys.stderr)
+    copy = "a copy of the volume, " if snapshot and disk else ""
+    print(f"  what stays: {copy}{store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
+    confirm.ask(yes, "remove them for good?")
+    return {}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the box says of the runs on its volume."""
+
+    name: str  # of the box
+    going: list[str]
+    whole: list[str]  # these have ended well; S3 may not have all of it
+    sure: bool  # the volume was looked at, or there is none
+
+
+def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, told: Told) -> tuple[str, bool]:
+    """What there is to say of a run, if anything, and whether it goes."""
+    whose = runs.about(store, run_id) if "config.yaml" in files else None
+    if whose and whose.owner and whose.owner != aws.owner:
+        return "" if "manifest.json" in files else whose.whose, False
+    state = runs.state(store, run_id)
+    if "manifest.json" in files:
+        made = _made(run_id) if days is not None else None
+        old = made is not None and made < datetime.now(UTC) - timedelta(days=days)
+        published = "published" if "published.json" in files else "never published"
+        return (f"finished, older than {days} days, {published}", True) if old and run_id not in told.going else ("", False)
+    if run_id in told.going or state.active:
+        return "goes on", False
+    holder = runs.holder(store, run_id) or told.name
+    if holder != told.name and state.phase in runs.ACTIVE:
+        return f"{state.phase} on the box `{holder}`, as it last said: `inv clean -- box.name={holder}` asks that one", False
+    elsewhere = holder != told.name or not told.sure
+    if run_id in told.whole or (elsewhere and (state.phase in ("uploading", "done") or state.reason == "unreachable")):
+        return (
+            f"ended well, and S3 has not all of it; the volume of `{holder}` may: `inv up deploy train` with its settings delivers it",
+            False,
+        )
+    return f"{state.phase}, never finished", True
+
+
+def _made(run_id: str) -> datetime | None:
+    """When the run was made, as its id says; None where that says nothing."""
+    try:
+        return datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None

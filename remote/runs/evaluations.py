@@ -1,0 +1,87 @@
+"""Scores of a finished run on other rows: computed on the box where it is up and free, else on this machine."""
+
+import hashlib
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from conf import schema
+from conf.problem import Problem
+from remote.aws.s3 import Store
+from remote.aws.session import Aws
+from remote.runs import predictions, runs
+
+
+def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Callable) -> dict:
+    """Find the finished run and the rows, and choose who scores: the box where it is up and free, else this machine."""
+    store = Store(aws)
+    run_id = runs.sealed(aws, run, run_id)
+    rows = find(runs.configuration(store, run_id).data, split).resolve()
+    _same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
+    box, place = predictions.place(aws, store, run.box.name)
+    print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
+    facts = {"run_id": run_id, "rows": rows, "file": rows.name, "split": rows.stem}
+    return facts | ({"up": "yes", "away": "no", "instance_id": box.id} if box else {"up": "no", "away": "yes"})
+
+
+def send(aws: Aws, rows: Path) -> dict:
+    """Put the rows into S3 by their hash, for the box."""
+    sha256, _ = Store(aws).put_input(rows)
+    return {"rows_sha256": sha256}
+
+
+def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, root: Path) -> dict:
+    """Fetch the run, score it on this machine, and keep the result beside it in S3."""
+    if find_spec("torch") is None:
+        hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
+        raise Problem("scoring on this machine needs the trainer's packages", hint, reason="refused")
+    folder, store = runs.download(aws, run, run_id, root / run.runs)["folder"], Store(aws)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / rows.stem
+        words = [sys.executable, "-m", "trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
+        done = subprocess.run(words, stdout=sys.stderr, cwd=root)
+        if done.returncode:
+            raise Problem(
+                f"the trainer could not score {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
+            )
+        for ending in ("predictions.jsonl", "json"):
+            name = f"{rows.stem}.{ending}"
+            store.put(f"runs/{run_id}/evaluations/{name}", out.with_name(name).read_bytes())
+    return {}
+
+
+def tell(aws: Aws, run_id: str, split: str, summary: Callable) -> dict:
+    """Print what is kept of the scores."""
+    store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
+    scores = store.json(name)
+    screen, title = Console(width=120, highlight=False), f"{run_id} on {split} ({scores['rows']} rows)"
+    screen.print(scores_table(summary(scores), title))
+    if filled := scores.get("scaffold"):
+        screen.print(scores_table(summary({"task": scores["task"]} | filled), f"{title}, keys filled in: no score of the run's"))
+    if scores["trained_on"]:
+        print("note       the run was trained on these very rows: this is no test")
+    print(f"kept       {store.url(name)}")
+    return {}
+
+
+def _same_rows(store: Store, name: str, rows: Path) -> None:
+    """A second evaluation under one name must be of the same rows: two results that cannot be told apart would be compared."""
+    before = store.json(name)
+    if before and before.get("rows_sha256") != hashlib.sha256(rows.read_bytes()).hexdigest():
+        copy = shlex.join(["cp", str(rows), str(rows.with_stem(rows.stem + "_2"))])
+        hint = f"give these another name: `{copy}`, then `--split` that file"
+        raise Problem(f"{store.url(name)} holds the scores on other rows than {rows} has now", hint, "refused")
+
+
+def scores_table(rows: list[tuple[str, ...]], title: str) -> Table:
+    table = Table("score", "base", "tuned", "", title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,169 @@
+"""Watching a run from afar: its log without a gap, its progress on one line, its end."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from conf.problem import Problem
+from conf.text import visible
+from remote.aws import instance
+from remote.aws.s3 import Store
+from remote.aws.session import Aws, Patience
+from remote.runs import runs
+
+PAUSE = 1.0  # seconds between two looks
+PLAIN_EVERY = 15  # seconds between two plain lines when nobody watches a terminal
+EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
+QUIET = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
+CHUNK = re.compile("[0-9]{12}")  # named by the offset of its first byte
+ENDED = {"done", "failed", "cancelled", "lost"}
+
+
+def chunks(store: Store, run_id: str) -> list[tuple[int, int]]:
+    """The offsets and lengths of the pieces that the log is in."""
+    place = f"runs/{run_id}/log/"
+    found = [(name.removeprefix(place), length) for name, length in store.names(place).items()]
+    return sorted((int(start), length) for start, length in found if CHUNK.fullmatch(start))
+
+
+def log(store: Store, run_id: str, offset: int = 0) -> Iterator[bytes]:
+    """The run's log from byte `offset` to what is there now, in order, each byte once."""
+    for start, length in chunks(store, run_id):
+        if start + length > offset and start <= offset:
+            body = store.get(f"runs/{run_id}/log/{start:012d}") or b""
+            yield body[offset - start :]
+            offset = start + len(body)
+
+
+def tail(store: Store, run_id: str, lines: int) -> int:
+    """The offset at which the log's last `lines` lines begin; only as many chunks are fetched as hold them."""
+    found = b""
+    for start, _ in reversed(chunks(store, run_id)):
+        found = (store.get(f"runs/{run_id}/log/{start:012d}") or b"") + found
+        ends = [place for place, byte in enumerate(found[:-1]) if byte == ord("\n")]
+        if len(ends) >= lines:
+            return start + ends[-lines] + 1
+    return 0
+
+
+def attach(aws: Aws, run_id: str, box_name: str) -> dict:
+    """Follow the run until it ends; Ctrl-C leaves it going."""
+    seen, patience = _Progress(), Patience(aws, f"{run_id} goes on")
+    with seen:
+        try:
+            while (current := _look(aws, run_id, box_name, seen, patience)) is None or current.phase not in ENDED:
+                time.sleep(PAUSE)
+        except KeyboardInterrupt:
+            words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
+            raise KeyboardInterrupt(words) from None
+    return _outcome(Store(aws), current)
+
+
+def _look(aws: Aws, run_id: str, box_name: str, seen: "_Progress", patience: Patience) -> runs.State | None:
+    """The run's state; None when AWS could not be asked."""
+    try:
+        store = Store(aws)
+        current = runs.state(store, run_id)
+        seen.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
+        if current.phase not in ENDED and current.age > QUIET:
+            check_box(aws, run_id, box_name)
+    except (ClientError, BotoCoreError) as error:
+        patience.bear(error)
+        return None
+    return current
+
+
+def _outcome(store: Store, current: runs.State) -> dict:
+    if current.phase != "done":
+        what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
+        raise Problem(what, current.hint or "`inv logs` shows what it printed", reason=current.reason or "crashed")
+    manifest = runs.manifest(store, current.run_id)
+    if manifest is None:
+        raise Problem(f"{current.run_id} is done, and S3 has no manifest of it", "`inv train` delivers it again", reason="damaged_run")
+    return {"run_id": current.run_id, "seconds": manifest.get("seconds")}
+
+
+def check_box(aws: Aws, run_id: str, box_name: str) -> None:
+    """Nothing, or a Problem where nobody is left who could end the run."""
+    found = instance.find(aws, box_name)
+    if found is None or found.state in ("stopped", "stopping"):
+        raise Problem(
+            f"the box is {found.state if found else 'gone'} and {run_id} is not finished",
+            "`inv up deploy train` goes on from its newest checkpoint",
+            reason="unreachable",
+        )
+
+
+class _Progress:
+    """One live line on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self):
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live("", console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
+        self.events, self.phase, self.fetched = [], "", 0.0
+        self.last = ""
+        self.printed = -PLAIN_EVERY
+
+    def __enter__(self):
+        if self.live:
+            self.live.start()
+
+    def __exit__(self, *error):
+        if self.live:
+            self.live.stop()
+
+    def update(self, current: runs.State, events: Callable[[], bytes]) -> None:
+        now = time.monotonic()
+        if current.phase != self.phase or now - self.fetched >= EVERY:
+            self.events, self.phase, self.fetched = whole(events()), current.phase, now
+        line = sentence(current.phase, self.events) + quiet(current)
+        if self.live:
+            self.live.update(Text(line))
+        elif line != self.last and time.monotonic() - self.printed >= PLAIN_EVERY:
+            print(line, file=sys.stderr, flush=True)
+            self.printed = time.monotonic()
+        self.last = line
+
+
+def whole(events: bytes) -> list[dict]:
+    """The events that came whole: the last line may be cut, and so may be one at which an earlier attempt was killed."""
+    found = []
+    for line in events[: events.rfind(b"\n") + 1].splitlines():
+        try:
+            found.append(visible.values(json.loads(line)))
+        except (ValueError, RecursionError):
+            continue
+    return [event for event in found if isinstance(event, dict) and "event" in event]
+
+
+def quiet(current: runs.State) -> str:
+    """What to add where nobody has heard of a run for so long that it may be dead, though its box runs."""
+    if current.phase in ENDED or current.age <= QUIET:
+        return ""
+    minutes = current.age.total_seconds() // 60
+    since = "at all" if current.age == timedelta.max else f"for {minutes:.0f} min" if minutes < 120 else f"for {minutes // 60:.0f} h"
+    return f"; no sign of life {since}: `inv status` shows the box, `inv down --force` ends it"
+
+
+def sentence(phase: str, events: list[dict]) -> str:
+    """Where a run stands, in one line."""
+    latest = next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
+    if latest is None or phase in ("created", "starting", "uploading", "done"):
+        return phase
+    try:
+        if latest["event"] == "progress":
+            return f"{phase}: {latest['what']} {latest['done']}/{latest['of']}"
+        loss = "-" if latest.get("loss") is None else f"{latest['loss']:.3f}"
+        minutes, seconds = divmod(int(latest.get("eta") or 0), 60)
+        pace = f"{latest.get('tok_s') or 0:.0f} tokens/s"
+        return f"{phase}: step {latest['step']}/{latest['steps']}  loss {loss}  {pace}  {minutes}:{seconds:02d} left"
+    except runs.BROKEN:
+        return f"{phase}: its newest event is none that a trainer writes"

@@ -1,0 +1,119 @@
+"""One command at a time works on a box: a lock in S3 that says whose command it is."""
+
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+from conf.problem import Problem
+from conf.process import caller
+from remote.aws.s3 import Store
+from remote.aws.session import Aws
+
+LONGEST = timedelta(hours=1)  # no part of a verb takes longer, and each renews it: what is older was left behind
+FRESH = 300  # seconds in which it need not be renewed
+
+
+def take(aws: Aws, name: str, verb: str) -> dict:
+    """Take the box's lock in S3, so that two commands never work on it at once."""
+    store, key = Store(aws), f"locks/{name}.json"
+    mine = {"who": me(), "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
+    mine["since"] = mine["seen"] = _now()
+    body = json.dumps(mine).encode()
+    etag = store.create(key, body) or _instead(store, key, body, mine)
+    return {"lock": {"key": key, "etag": etag, "mine": mine, "renewed": time.monotonic()}}
+
+
+def renew(aws: Aws, lock: dict) -> None:
+    """The lock is ours for another while; a Problem where it was taken from us."""
+    if time.monotonic() - lock["renewed"] < FRESH:
+        return
+    store, mine = Store(aws), lock["mine"] | {"seen": _now()}
+    etag = store.replace(lock["key"], json.dumps(mine).encode(), lock["etag"])
+    if etag is None:
+        found, etag = _there(store, lock["key"])
+        if found is None or found["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
+            whose = _words(found) if found else "nobody"
+            raise Problem(f"the lock of this box is no longer ours: {whose} has it", "`inv status`, then the same command again", "refused")
+    lock |= {"etag": etag, "renewed": time.monotonic()}
+
+
+def me() -> str:
+    return f"{caller.name()}@{socket.gethostname()}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def release(aws: Aws, lock: dict) -> dict:
+    """Give the box's lock back."""
+    Store(aws).remove(lock["key"], lock["etag"])
+    return {"lock": None}
+
+
+def holder(aws: Aws, name: str) -> str | None:
+    """Who works on the box, in words, or None."""
+    found, _ = _there(Store(aws), f"locks/{name}.json")
+    return _words(found) if found else None
+
+
+def _there(store: Store, key: str) -> tuple[dict | None, str | None]:
+    """The lock that is there, and its etag. What is none that we write was left by somebody that nobody knows."""
+    body, etag = store.tagged(key)
+    unknown = {"who": "somebody", "pid": 0, "verb": "?", "token": "", "since": "its beginning", "seen": ""}
+    if body is None:
+        return None, None
+    try:
+        found = store.parsed(key, body)
+        datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"]))
+        texts = all(isinstance(found[name], str) for name in ("who", "verb", "token", "since"))
+        return (found, etag) if texts and isinstance(found["pid"], int) else (unknown, etag)
+    except (Problem, KeyError, TypeError, ValueError):
+        return unknown, etag
+
+
+def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
+    """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
+    found, etag = _there(store, key)
+    if found is None:
+        etag = store.create(key, body)
+    elif found["token"] == mine["token"]:
+        return etag  # the first answer was lost, and botocore has sent the request twice
+    elif _left(found, mine["who"]):
+        print(f"  taking over the lock that was left by {_words(found)}", file=sys.stderr, flush=True)
+        etag = store.replace(key, body, etag)
+    else:
+        etag = None
+    if etag is None:
+        raise Problem(
+            f"somebody works on this box: {_words(found or mine)}",
+            f"wait for it; where that command is gone for good: `aws s3 rm {store.url(key)}`",
+            reason="refused",
+        )
+    return etag
+
+
+def _left(found: dict, me: str) -> bool:
+    if not found["token"]:  # nobody's: whoever removes it knows why
+        return False
+    if datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"])) > LONGEST:
+        return True
+    return found["who"] == me and not _alive(found["pid"])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _words(lock: dict) -> str:
+    return f"`inv {lock['verb']}` of {lock['who']} (process {lock['pid']}) since {lock['since']}"

@@ -1,0 +1,77 @@
+"""Answers of a finished run's model to new texts: on the box where it is up and free, else on this machine's CPU."""
+
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from conf import schema
+from conf.problem import Problem
+from conf.text import visible
+from remote.aws import instance
+from remote.aws.s3 import Store
+from remote.aws.session import Aws
+from remote.runs import runs
+
+
+def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> dict:
+    """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
+    lines, store = read(what), Store(aws)
+    run_id, (found, where) = runs.sealed(aws, run, run_id), place(aws, store, run.box.name)
+    print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
+    facts = {"run_id": run_id, "lines": lines, "up": "yes" if found else "no", "away": "no" if found else "yes"}
+    return facts | ({"instance_id": found.id} if found else {})
+
+
+def place(aws: Aws, store: Store, box_name: str) -> tuple[instance.Found | None, str]:
+    """The box where it is up and free, None for this machine; and where that is, in words."""
+    found = instance.find(aws, box_name)
+    unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
+    busy = next((name for name in unfinished if runs.state(store, name).active and runs.holder(store, name) == box_name), None)
+    if found and found.state == "running" and found.closed and busy is None:
+        return found, f"on the box ({found.id}, {found.instance_type})"
+    why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
+    if found and found.state == "running" and not found.closed:
+        why = "a container on the box could act by its role (`inv up` closes its metadata service to it)"
+    return None, f"on this machine's CPU: {why}"
+
+
+def ask(aws: Aws, box_name: str, lines: list[str]) -> dict:
+    """Put the texts into S3, for the box."""
+    name = f"questions/{box_name}/{secrets.token_hex(16)}"
+    Store(aws).put(name, "".join(f"{line}\n" for line in lines).encode())
+    return {"asked": name}
+
+
+def collect(aws: Aws, asked: str) -> dict:
+    """Print the box's answers, and remove them from S3, with all that a command that was killed has left beside them."""
+    store = Store(aws)
+    _print(store.get(f"{asked}.answers").decode())
+    store.remove_all(list(store.names(f"{asked.rpartition('/')[0]}/")))
+    return {}
+
+
+def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> dict:
+    """Fetch the run and answer on this machine's CPU."""
+    if find_spec("torch") is None:
+        hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
+        raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
+    folder = runs.download(aws, run, run_id, root / run.runs)["folder"]
+    command = [sys.executable, "-m", "trainer.evaluate.predict", str(folder)]
+    done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
+    if done.returncode:
+        raise Problem(
+            f"the trainer could not answer with {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
+        )
+    _print(done.stdout)
+    return {}
+
+
+def _print(text: str) -> None:
+    shown = visible.visible if sys.stdout.isatty() else str  # what is not for a terminal stays as the model wrote it
+    for line in text.split("\n"):  # not splitlines(): an answer may hold any character that it takes for a line's end
+        if line:
+            print(shown(json.loads(line)["output"]))

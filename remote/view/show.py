@@ -1,0 +1,138 @@
+"""What the reading verbs print: S3 and tags are all they need, so they work with the box off."""
+
+import codecs
+import csv
+import json
+import os
+import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.table import Table
+
+from conf import schema
+from conf.text import visible
+from remote.aws.s3 import Store
+from remote.aws.session import Aws, Patience
+from remote.runs import evaluations, follow, runs
+
+
+def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
+    """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
+    store, patience = Store(aws), Patience(aws, "the run goes on")
+    run_id = runs.newest(aws, run, run_id)
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
+    offset, told = 0 if lines is None else follow.tail(store, run_id, lines), ""
+    while True:
+        try:
+            store = Store(aws)
+            # Asked before the log is read: what was written until the end is then surely read.
+            current = runs.state(store, run_id)
+            for chunk in follow.log(store, run_id, offset):
+                sys.stdout.buffer.write(visible.visible(text.decode(chunk)).encode("utf-8", "surrogateescape"))
+                offset += len(chunk)
+            sys.stdout.flush()
+            if current.phase in follow.ENDED or not to_the_end:
+                return
+            if current.age > follow.QUIET:
+                follow.check_box(aws, run_id, run.box.name)
+                told = _say(follow.quiet(current), told)
+            time.sleep(follow.PAUSE)
+        except (ClientError, BotoCoreError) as error:
+            if not to_the_end:
+                raise
+            patience.bear(error)
+
+
+def _say(words: str, told: str) -> str:
+    """The words, which are said once while they are the same."""
+    if words and words != told:
+        print(f"  {words.removeprefix('; ')}", file=sys.stderr, flush=True)
+    return words
+
+
+def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
+    """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
+    store = Store(aws)
+    found = runs.download(aws, run, run_id, root / run.runs)
+    run_id, folder = found["run_id"], found["folder"]
+    with runs.readable(run_id):
+        lines, shown = _times(_read(folder / "manifest.json")), evaluations.scores_table(summary(_read(folder / "metrics.json")), run_id)
+    Console(width=120, highlight=False).print(shown)
+    page = folder / "report.html"
+    for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
+        with runs.left_out(f"runs/{run_id}/{name}"):
+            print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}'), summary)}")
+    published = store.json(f"runs/{run_id}/published.json")
+    print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
+    print(f"report     {page}")
+    for line in lines:
+        print(line)
+    print(f"next       {_next(run)}")
+    if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        webbrowser.open(page.as_uri())
+
+
+def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
+    """Print every figure of a finished run as CSV."""
+    folder = runs.download(aws, run, run_id, root / run.runs)["folder"]
+    with runs.readable(folder.name):
+        rows = table(_read(folder / "metrics.json"))
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: visible.cell(value) for name, value in row.items()} for row in rows)
+
+
+def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, found: Callable[[Path, Path], tuple[list, list, str]]) -> None:
+    """Print in which settings two finished runs differ, and how their tuned models scored."""
+    folders = [runs.download(aws, run, run_id, root / run.runs)["folder"] for run_id in (first, second)]
+    with runs.readable(f"{first}` or `{second}"):
+        settings, figures, note = found(*folders)
+    names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
+    print("\n".join(names))
+    screen = Console(width=140, highlight=False)
+    screen.print(_table(("setting", "A", "B"), settings) if settings else "the settings are the same")
+    screen.print(_table(("score of the tuned model", "A", "B", "B - A", ""), figures))
+    print(note)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(visible.visible, row))
+    return table
+
+
+def _read(path: Path) -> dict:
+    return visible.values(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _evaluation(scores: dict, summary: Callable) -> str:
+    what, base, tuned, verdict = summary(scores)[0]
+    return f"{scores['split']}, {scores['rows']} rows: {what} {base} -> {tuned} {verdict}".rstrip()
+
+
+def _times(manifest: dict) -> list[str]:
+    """What the run took and what that costs, by its own record."""
+    spent, price = manifest["seconds"], manifest["price"]
+    parts = "  ".join(f"{part} {spent.get(part, 0):.0f} s" for part in ("load", "train", "evaluate"))
+    again = f", in {price['attempts']} attempts, with what an interrupted one had not kept" if price.get("attempts", 1) > 1 else ""
+    lines = [f"time       {price['seconds']:.0f} s of work: {parts}{again}"]
+    kind = manifest["provenance"].get("instance_type")
+    if price["total"] is None:
+        return [*lines, f"price      unknown: nobody told the price of {kind}"]
+    return [
+        *lines,
+        f"price      ${price['total']:.2f} for this time on a real {kind} at ${price['per_hour']:.4f} an hour ({price['source']})",
+    ]
+
+
+def _next(run: schema.Run) -> str:
+    own = "on your own rows: `inv up deploy train publish down -- data.train=my.jsonl data.validation=held_out.jsonl`"
+    if run.cloud.loopback:
+        return f"on AWS: `inv up deploy train publish down -- cloud=aws experiment=medical_ie_8b`\n           {own}"
+    return own

@@ -1,0 +1,108 @@
+"""The box and the runs as AWS and S3 know them now, asked side by side.
+
+What depends on an answer (the schedule of this box, the state of that run) is asked about in the same round where the last answer tells
+what it will be about; where that has changed, it is asked again. Only names are taken from then, never a state.
+"""
+
+import io
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from conf import schema
+from remote.aws import auto_stop, instance, volume
+from remote.aws.s3 import Store
+from remote.aws.session import AT_ONCE, Aws
+from remote.runs import lock, runs
+
+SHOWN = 10  # newest runs
+
+
+@dataclass
+class Ahead:
+    """Answers about things by their names, some of them asked for before anybody knows that they will be wanted."""
+
+    pool: ThreadPoolExecutor
+    ask: Callable[[str], Any]
+    names: list[str]
+    asked: dict[str, Future] = field(init=False)
+
+    def __post_init__(self):
+        self.asked = {name: self.pool.submit(self.ask, name) for name in self.names}
+
+    def about(self, names: list[str]) -> list:
+        for name in names:
+            if name not in self.asked:
+                self.asked[name] = self.pool.submit(self.ask, name)
+        return [self.asked[name].result() for name in names]
+
+
+def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
+    """Box, switches, volume, lock and the newest runs; and what that was about, which makes the `last` of the next time."""
+    store, name = Store(aws), run.box.name
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        pool.submit(lambda: aws.caller)
+        found, disk = pool.submit(instance.find, aws, name), pool.submit(volume.describe, aws, name)
+        holder, listing = pool.submit(lock.holder, aws, name), pool.submit(runs.listing, store)
+        reported = pool.submit(lambda: sorted(store.names("boxes/")))
+        dues = Ahead(pool, lambda instance: auto_stop.look(aws, instance), last.get("boxes", []))
+        reports = Ahead(pool, lambda place: _report(store, place), last.get("reports", []))
+        states = Ahead(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
+        shown = list(listing.result())[-SHOWN:]
+        boxes = [found.result().id] if found.result() else []
+        newest = [place for place in reported.result() if boxes and place.startswith(f"boxes/{boxes[0]}/")][-1:]
+        lines = [_box(name, found.result(), dues.about(boxes), reports.about(newest)), disk.result()]
+        lines += [holder.result() and f"locked by {holder.result()}", _runs(states.about(shown), listing.result())]
+    return "\n".join(line for line in lines if line), {"boxes": boxes, "reports": newest, "runs": shown}
+
+
+def _report(store: Store, place: str) -> dict | None:
+    """What the box's supervisor has said of itself; None where it cannot be read."""
+    with runs.left_out(store.url(place)):
+        found = store.json(place)
+        datetime.fromisoformat(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
+        return found
+    return None
+
+
+def _box(name: str, found: instance.Found | None, dues: list[datetime | None], reports: list[dict]) -> str:
+    if found is None:
+        return f"box {name}: none; `inv up` starts one"
+    lines = [f"box {name}: {found.id} {found.instance_type} {found.zone} {found.state}"]
+    if found.state == "running":
+        (due,) = dues
+        lines.append(_own_switch(reports[0] if reports else None, found.launched))
+        lines.append(
+            f"  from outside AWS stops it at {due:%Y-%m-%dT%H:%M:%SZ}" if due else "  nothing stops it from outside; `inv up` arms that"
+        )
+    elif found.stopped_because:
+        lines.append(f"  it stopped itself: {found.stopped_because}")
+    return "\n".join(lines)
+
+
+def _own_switch(report: dict | None, launched: datetime) -> str:
+    """What the box's supervisor last said of itself; it says so once a minute."""
+    if report is None or datetime.fromisoformat(report["seen"]) < launched:
+        return "  its supervisor has not reported yet; `inv up` starts it"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(report["seen"])).total_seconds()
+    doing = f"busy with {report['run']}" if report["run"] else f"idle for {report['idle'] / 60:.0f} of {report['idle_limit'] / 60:.0f} min"
+    quiet = "; that is long: `inv up` looks after it" if seconds > 300 else ""
+    return f"  {doing}, stops itself in {report['life_left'] / 3600:.1f} h at the latest, as it said {seconds:.0f} s ago{quiet}"
+
+
+def _runs(states: list[runs.State], listing: dict[str, set[str]]) -> str:
+    if not states:
+        return "runs: none; `inv train` starts one"
+    table = Table("run", "phase", "since", "last sign of life", "published", box=None, pad_edge=False)
+    for state in states:
+        reason = f" ({state.reason})" if state.reason else ""
+        published = "yes" if "published.json" in listing[state.run_id] else ""
+        table.add_row(state.run_id, state.phase + reason, state.since, state.heartbeat, published)
+    page = io.StringIO()
+    Console(file=page, width=140, highlight=False).print(table)
+    return page.getvalue().rstrip()

@@ -1,0 +1,82 @@
+"""Programs that the tests start often, each loaded once and then forked (twin/warm.py): a process of its own for every call, at once."""
+
+import atexit
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_CONFIGURATION = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
+@functools.cache
+def inv() -> tuple[str, ...]:
+    """The words that run `inv` as `python -m invoke` does, in half the time."""
+    return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/support/warm_inv.py")
+
+
+@functools.cache
+def worlds() -> None:
+    """Every world that is started from now on is a fork of one process that has loaded it."""
+    from twin import world
+
+    os.environ["TWIN_WARM"] = served("-m", "twin", "--serve", environment=world.MOTO)
+
+
+def descriptions() -> None:
+    """Every session in this process shares what AWS's clients read about its services: a tenth of a second for each client."""
+    import botocore.session
+
+    loader = botocore.session.create_loader()
+    botocore.session.create_loader = lambda path: loader
+
+
+def enter(patch, state: Path) -> None:
+    """From now on this process is a laptop of this world: its environment names it, and nothing remembers the keys of another."""
+    from twin import world
+
+    for name, value in world.environment(state).items():
+        patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+    patch.setattr("boto3.DEFAULT_SESSION", None)
+
+
+@functools.cache
+def aws() -> tuple[str, ...]:
+    """The words that run the unmodified AWS CLI, as the boxes do."""
+    return sys.executable, "-I", "-S", str(ROOT / "twin/box/aws.py"), served("tests/support/warm_aws.py", environment=NO_CONFIGURATION)
+
+
+@functools.cache
+def programs() -> str:
+    """A PATH with this environment's AWS CLI first; its own script cannot start where the path of its Python holds a space."""
+    place = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    (place / "aws").write_text(f'#!/bin/sh\nexec {shlex.join(aws())} "$@"\n', encoding="utf-8")
+    (place / "aws").chmod(0o755)
+    return f"{place}:{os.environ['PATH']}"
+
+
+@functools.cache
+def trainer() -> tuple[str, ...]:
+    """The words that run `python -m trainer`."""
+    return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/support/warm_trainer.py", name="trainer")
+
+
+def served(*program: str, environment: dict[str, str] | None = None, name: str = "calls") -> str:
+    """Where a program that is kept loaded takes calls. It ends with this process: its standard input does."""
+    place = Path(tempfile.mkdtemp()) / name
+    atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
+    words = [sys.executable, *program, str(place)]
+    # Each call brings what it knows of AWS; none of it may be this process's.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | (environment or {})
+    server = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=ROOT, env=own, start_new_session=True)
+    while not place.exists():
+        assert server.poll() is None, f"{program} ended"
+        time.sleep(0.01)
+    return str(place)

@@ -1,0 +1,44 @@
+"""`python -m trainer`, with torch loaded once for many tests and forked for each run: python tests/support/warm_trainer.py SOCKET
+
+An image of it is the real trainer in two thirds less time; its runs compute in one thread, as two beside each other only wait. What reads
+the environment while it is imported (huggingface_hub, and so transformers and peft) is left for the run itself.
+"""
+
+import importlib
+import os
+import runpy
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+LIBRARIES = (
+    "torch",
+    "torch._inductor.compile_fx",
+    "torch.ao.quantization.fx",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "torch.export",
+    "hydra",
+    "jinja2",
+    "matplotlib.pyplot",
+    "conf.load",
+)
+
+
+def main(words: list[str]) -> None:
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    sys.argv = [str(ROOT / "trainer/__main__.py"), *words]
+    runpy.run_module("trainer", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it while it is imported
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    from twin import warm
+
+    assert "huggingface_hub" not in sys.modules
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    warm.serve(Path(sys.argv[1]), main)

@@ -1,0 +1,43 @@
+"""The volume of a new box, by answers that say no more than AWS's."""
+
+import types
+from pathlib import Path
+
+import pytest
+
+from remote.aws import instance, volume
+
+ONLY_WHEN_FOUND = """    attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
+    if found is None:
+        found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
+"""
+BEFORE = """    if found is None:
+        found, changed = _create(aws, box, zone), "created"
+    attached = [entry["InstanceId"] for entry in found["Attachments"] if entry["State"] in ("attaching", "attached")]
+"""
+
+
+@pytest.fixture
+def running(aws, settings):
+    """A box that runs, without a volume."""
+    wanted = settings(f"box.name=disk{len(aws.client('ec2').describe_volumes()['Volumes'])}").box
+    made = instance.ensure(aws, wanted)
+    yield wanted, made["instance_id"], instance.wait(aws, made["instance_id"])["zone"]
+    aws.client("ec2").terminate_instances(InstanceIds=[made["instance_id"]])
+
+
+def test_a_new_volume_is_attached_though_its_answer_says_nothing_of_attachments(aws, running):
+    wanted, instance, zone = running
+    made = volume.ensure(aws, wanted, instance, zone)
+    assert made["volume_changed"] == "created"
+    assert volume.ensure(aws, wanted, instance, zone) == made | {"volume_changed": "no"}
+
+
+def test_code_that_reads_attachments_of_a_new_volume_fails_here_as_it_does_on_aws(aws, running):
+    """The emulation was once more generous than AWS: every test passed, and the first `inv up` of every account failed."""
+    source = Path(volume.__file__).read_text()
+    assert source.count(ONLY_WHEN_FOUND) == 1
+    mutant = types.ModuleType("mutant")
+    exec(compile(source.replace(ONLY_WHEN_FOUND, BEFORE), "mutant", "exec"), mutant.__dict__)
+    with pytest.raises(KeyError, match="Attachments"):
+        mutant.ensure(aws, *running)

@@ -1,0 +1,175 @@
+"""Watching from afar: the end of a log without all of it, and a wait that a network or a login may interrupt."""
+
+import json
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from conf.problem import Problem
+from remote.aws.session import Patience
+from remote.runs import follow, runs
+from remote.view import show
+
+
+@pytest.mark.parametrize("cuts", [[0, 500], [0, 3, 4, 200, 201, 480], list(range(0, 500, 7))])
+def test_the_tail_is_the_last_lines_wherever_the_chunks_were_cut(aws, store, cuts):
+    text = b"".join(b"line %03d\n" % number for number in range(50))
+    cuts = [cut for cut in cuts if cut < len(text)] + [len(text)]
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        store.put(f"runs/t/log/{start:012d}", text[start:end])
+    for lines in (1, 2, 49, 50, 500):
+        found = b"".join(follow.log(store, "t", follow.tail(store, "t", lines)))
+        assert found.splitlines() == text.splitlines()[-lines:]
+
+
+def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store, monkeypatch, capsys):
+    store.put("runs/w/state.json", json.dumps({"phase": "done", "since": runs.now(), "heartbeat": runs.now()}).encode())
+    store.put("runs/w/manifest.json", json.dumps({"kind": "full", "files": {}, "seconds": {"train": 1}}).encode())
+    troubles = [
+        EndpointConnectionError(endpoint_url="https://s3"),
+        ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject"),
+        ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject"),
+    ]
+    usual = runs.state
+
+    def state(store, run_id):
+        if troubles:
+            raise troubles.pop(0)
+        return usual(store, run_id)
+
+    monkeypatch.setattr(runs, "state", state)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert follow.attach(aws, "w", "box")["run_id"] == "w"
+    said = capsys.readouterr().err
+    assert said.count("AWS does not answer. w goes on") == 1
+    assert said.count("credentials have expired; log in from another shell") == 1
+
+
+def test_what_waiting_does_not_mend_ends_the_wait(aws):
+    with pytest.raises(ClientError, match="AccessDenied"):
+        Patience(aws, "it goes on").bear(ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject"))
+
+
+def set_state(store, phase: str, beat: str) -> None:
+    store.put("runs/the-run/state.json", json.dumps({"phase": phase, "since": beat, "heartbeat": beat}).encode())
+
+
+def test_a_followed_log_goes_on_at_its_byte_after_the_login_is_back(aws, store, settings, monkeypatch, capsysbinary):
+    """Two chunks, and between them the credentials expire twice: each byte comes once, and it is said once."""
+    text = b"".join(b"line %03d\n" % number for number in range(20))
+    set_state(store, "running", runs.now())
+    store.put("runs/the-run/log/000000000000", text[:50])
+    usual, calls = follow.log, []
+
+    def log(store, run_id, offset=0):
+        calls.append(offset)
+        if len(calls) in (2, 3):
+            raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject")
+        if len(calls) == 4:
+            store.put("runs/the-run/log/000000000050", text[50:])
+            set_state(store, "done", runs.now())
+        return usual(store, run_id, offset)
+
+    monkeypatch.setattr(follow, "log", log)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
+    found = capsysbinary.readouterr()
+    assert found.out == text
+    assert found.err.count(b"credentials have expired; log in from another shell. the run goes on") == 1
+    assert calls[:4] == [0, 50, 50, 50]
+
+
+def test_a_followed_log_ends_with_a_sentence_where_nobody_is_left_to_end_the_run(aws, store, settings):
+    set_state(store, "running", "2026-01-01T00:00:00Z")
+    store.put("runs/the-run/log/000000000000", b"line\n")
+    with pytest.raises(Problem, match="the box is gone and the-run is not finished.*\n\nhint: `inv up deploy train`"):
+        show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
+    show.logs(aws, settings("box.name=no-such-box"), "the-run", False, 1)
+
+
+def test_without_following_a_refusal_is_told_at_once(aws, store, settings, monkeypatch):
+    set_state(store, "running", runs.now())
+
+    def refused(store, run_id):
+        raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetObject")
+
+    monkeypatch.setattr(runs, "state", refused)
+    with pytest.raises(ClientError):
+        show.logs(aws, settings(), "the-run", False, None)
+
+
+REFUSALS = [("InternalError", 500), ("SlowDown", 503), ("ThrottlingException", 400)]
+
+
+@pytest.mark.parametrize(("code", "status"), REFUSALS)
+def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch, capsys, code, status):
+    set_state(store, "done", runs.now())
+    store.put("runs/the-run/manifest.json", json.dumps({"kind": "full", "files": {}, "seconds": {"train": 1}}).encode())
+    answer = {"Error": {"Code": code, "Message": "later"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    troubles, usual = [ClientError(answer, "GetObject")] * 3, runs.state
+
+    def state(store, run_id):
+        if troubles:
+            raise troubles.pop()
+        return usual(store, run_id)
+
+    monkeypatch.setattr(runs, "state", state)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert follow.attach(aws, "the-run", "box")["run_id"] == "the-run"
+    assert capsys.readouterr().err.count(f"asked too often ({code}). the-run goes on") == 1
+
+
+def test_a_line_that_is_cut_is_no_event_yet():
+    step = b'{"event": "step", "step": 1, "steps": 2}'
+    assert len(follow.whole(step + b"\n" + b'{"event": "step", "eval": {"a": 1}')) == 1
+    assert follow.whole(step) == []
+    assert len(follow.whole(b'{"event": "st' + step + b"\n" + step + b"\n")) == 1
+
+
+class Quiet:
+    """A run of which nothing is heard, on a box that runs, until somebody stops watching."""
+
+    def __init__(self, store, monkeypatch):
+        set_state(store, "running", "2026-01-01T00:00:00Z")
+        store.put("runs/the-run/log/000000000000", b"line\n")
+        self.looks = 0
+        monkeypatch.setattr(follow, "check_box", lambda *about: None)
+        monkeypatch.setattr("time.sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.looks += 1
+        if self.looks == 3:
+            raise KeyboardInterrupt
+
+
+def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(aws, store, settings, monkeypatch, capsys):
+    Quiet(store, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        follow.attach(aws, "the-run", "box")
+    assert "running; no sign of life for " in capsys.readouterr().err
+    Quiet(store, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
+    assert capsys.readouterr().err.count("no sign of life for ") == 1
+
+
+def test_events_are_fetched_as_often_as_the_box_ships_them(aws, store, monkeypatch):
+    Quiet(store, monkeypatch)
+    usual, asked = type(store).get, []
+    monkeypatch.setattr(type(store), "get", lambda self, name, *most: asked.append(name) or usual(self, name, *most))
+    with pytest.raises(KeyboardInterrupt):
+        follow.attach(aws, "the-run", "box")
+    assert asked.count("runs/the-run/state.json") == 3
+    assert asked.count("runs/the-run/events.jsonl") == 1
+
+
+@pytest.mark.parametrize("body", [b'{"phase": "runn', b"[]", b"\xff\xfe", b'{"phase": ""}'])
+def test_a_torn_state_is_said_and_is_no_traceback(store, body):
+    store.put("runs/the-run/state.json", body)
+    found = runs.state(store, "the-run")
+    assert (found.phase, found.evidence, found.active) == ("unknown", "its state.json in S3 cannot be read", False)
+
+
+def test_a_letter_that_was_cut_spoils_no_state(store):
+    store.put("runs/the-run/state.json", '{"phase": "failed", "evidence": "naïv'.encode()[:-2] + b'\xc3"}')
+    assert runs.state(store, "the-run").phase == "failed"

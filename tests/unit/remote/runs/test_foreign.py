@@ -1,0 +1,355 @@
+"""What others may put into the bucket: it names no place on this machine, is in nobody's way, and does not pass for the caller's own."""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conf import load, paths
+from conf.problem import Problem
+from remote.aws import s3 as stores
+from remote.aws.session import Aws
+from remote.cost import ledger
+from remote.plan import verbs
+from remote.runs import clean, follow, hub, lock, runs
+from remote.sweep import sweep
+from remote.view import show, status
+from twin import world
+
+RUN = "20261129-000000-quickstart-0001"
+EVE = "arn:aws:iam::123456789012:user/eve"
+ODD = [b"", b"[]", b"null", b"7", b'"text"', b"{", b"{}", b"\xff\xfe\x00", b'{"a": ' * 100_000, b'{"phase": ["running"], "files": 3}']
+
+
+def plant(store, run_id=RUN, files=None, owner=EVE, name="quickstart", kind="full", more=None):
+    """A finished run, of whatever files somebody likes."""
+    files = {"metrics.json": b"{}"} if files is None else files
+    stated = {key: {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()} for key, body in files.items()}
+    manifest = {"kind": kind, "name": name, "run_id": run_id, "files": stated, "seconds": {}} | (more or {})
+    whose = f"provenance: {{owner: '{owner}'}}" if owner else ""
+    store.put(f"runs/{run_id}/config.yaml", f"name: {name}\nkind: {kind}\n{whose}\n".encode())
+    store.put(f"runs/{run_id}/manifest.json", json.dumps(manifest).encode())
+    for key, body in files.items():
+        store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}runs/{run_id}/{key}", Body=body)
+
+
+@pytest.fixture
+def hers(aws):
+    """The account, as eve is known in it."""
+    made = Aws(aws.cloud)
+    made._caller = EVE
+    return made
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{elsewhere}",
+        "../../loot",
+        "../" + RUN + "-2/metrics.json",
+        "adapter/../../../loot",
+        "adapter//{elsewhere}",
+        "adapter/..",
+        "adapter/.",
+        "adapter/",
+        "adapter\\..\\loot",
+        "~/loot",
+        "adapter/a\nb",
+        "adapter/" + "a" * 400,
+        "state.json.part",
+        "log.txt",
+        ".bashrc",
+        "",
+    ],
+)
+def test_a_manifest_names_no_file_but_those_of_a_run(aws, store, settings, tmp_path, name):
+    """C1: an absolute path in a manifest was written on the laptop of whoever asked for a report."""
+    name = name.replace("{elsewhere}", str(tmp_path / "loot"))
+    plant(store, more={"files": {name: {"size": 3, "sha256": hashlib.sha256(b"bad").hexdigest()}}})
+    if name.isprintable():  # a key with a line end is one that this bucket does not take
+        store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}runs/{RUN}/{name or 'x'}", Body=b"bad")
+    into = tmp_path / "mine" / "runs"
+    with pytest.raises(Problem, match="is not as a trainer writes it|names no file in"):
+        runs.download(aws, settings(), RUN, into)
+    job = sweep.job_of([], settings(f"runs={into}"))
+    job.run_id = RUN
+    with pytest.raises(Problem):
+        sweep.fetched(store, job, settings.root)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".jsonl"]
+
+
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(aws, store, settings, tmp_path):
+    plant(store, files={"adapter/a.json": b"bad"})
+    (tmp_path / "into" / RUN).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "into" / RUN / "adapter").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Problem, match="names no file in"):
+        runs.download(aws, settings(), RUN, tmp_path / "into")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_every_way_to_the_disk_is_the_one_that_looks_at_the_name():
+    """Nothing else of this room takes a file out of the bucket."""
+    for path in Path(stores.__file__).parents[1].rglob("*.py"):
+        assert ("download_file" in path.read_text() or "download_fileobj" in path.read_text()) == (path.name == "s3.py"), path
+
+
+@pytest.mark.parametrize("entry", [{"size": -1}, {"size": "7"}, {"size": None}, {"size": 10**15}, {"sha256": 7}, 3, None])
+def test_sizes_are_those_of_the_objects(aws, store, settings, tmp_path, entry):
+    stated = {"size": 3, "sha256": "0" * 64}
+    plant(store, files={"metrics.json": b"abc"}, more={"files": {"metrics.json": stated | entry if isinstance(entry, dict) else entry}})
+    with pytest.raises(Problem, match="is not as a trainer writes it|its record says"):
+        runs.download(aws, settings(), RUN, tmp_path / "into")
+
+
+def test_what_is_larger_than_a_record_is_not_read(store, monkeypatch):
+    monkeypatch.setattr(stores, "RECORD", 10)
+    store.put("locks/me.json", b'{"who": "somebody with a long name"}')
+    with pytest.raises(Problem, match="and no more than 10 are read"):
+        store.json("locks/me.json")
+
+
+def test_names_in_the_bucket_that_no_run_has_are_left_out_with_a_word(store, capsys):
+    for key in ("runs/", "runs/loose", "runs/../etc/passwd", "runs/.hidden/config.yaml", "runs/a b/config.yaml", "runs/-rf/config.yaml"):
+        store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}{key}", Body=b"x")
+    store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}runs/\x1b]0;mine\x07/config.yaml", Body=b"x")
+    plant(store)
+    assert list(runs.listing(store)) == [RUN]
+    said = capsys.readouterr().err
+    assert "is no file of a run" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, capsys):
+    """One config.yaml that held `[]` ended everybody's `inv train` with a traceback."""
+    for run_id, name in [("odd-1", "config.yaml"), ("odd-2", "state.json"), ("odd-3", "box.json"), ("odd-4", "manifest.json")]:
+        mine = load.dump(replace(settings(), run_id=run_id)).encode()
+        store.put(f"runs/{run_id}/config.yaml", mine)
+        store.put(f"runs/{run_id}/{name}", body)
+    store.put("runs/sweep.0/config.yaml", body)
+    store.put("lives/i-1/20260101T000000Z.json", body)
+    store.put("boxes/i-1/2026.json", body)
+    found = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")
+    assert found["to_do"] == "yes" and found["run_id"] not in ("odd-1", "odd-4")
+    jobs = sweep.jobs(["lora.r=4,8"], lambda words: settings(*words))
+    sweep.place(aws, store, jobs, None, settings.root)
+    assert ledger.stretches(store, None) == []
+    ledger._runs(store)
+    assert "odd-2" in status.text(aws, settings(), {})[0]
+    with pytest.raises(Problem, match="there is no finished full run of yours"):
+        runs.sealed(aws, settings(), None)
+    assert runs.newest(aws, settings(), None) == found["run_id"]
+    clean.choose(aws, "ours", 1, True, "no", "", "")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_a_broken_lock_is_somebodys(aws, store, body):
+    store.put("locks/me.json", body)
+    assert "somebody" in lock.holder(aws, "me")
+    with pytest.raises(Problem, match="somebody works on this box"):
+        lock.take(aws, "me", "up")
+
+
+@pytest.mark.parametrize("name", ["5", "x", "00000000000a", "../000000000000", "٠٠٠٠٠٠٠٠٠٠٠٠"])
+def test_pieces_of_a_log_have_the_names_that_the_box_gives_them(store, name):
+    store.put(f"runs/{RUN}/log/000000000000", b"a line\n")
+    store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}runs/{RUN}/log/{name}", Body=b"other")
+    assert b"".join(follow.log(store, RUN)) == b"a line\n"
+    assert follow.tail(store, RUN, 1) == 0
+
+
+EVENTS = [{"event": "step", "step": 1, "eta": "soon"}, {"event": "progress"}, {"event": "step", "loss": [], "steps": 4}]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_that_no_trainer_writes_ends_no_watch(event):
+    assert follow.sentence("running", [event]) == "running: its newest event is none that a trainer writes"
+
+
+@pytest.mark.parametrize("metrics", [b"[]", b"{}", b'{"task": "fields", "rows": "many"}', b"not json"])
+def test_a_report_of_a_run_that_no_trainer_made_is_a_sentence(aws, store, settings, tmp_path, metrics):
+    plant(store, files={"metrics.json": metrics})
+    from trainer.record.report import summary
+
+    with pytest.raises(Problem, match="is not as a trainer writes it"):
+        show.report(aws, settings(), RUN, tmp_path, summary)
+
+
+def test_a_verb_means_the_callers_own_runs_and_says_whose_another_is(aws, store, settings, tmp_path, hers, capsys):
+    """H1: the bucket's newest run was published, whosever it was."""
+    mine, later = "20261128-000000-quickstart-0000", "20261129-000001-quickstart-0001"
+    plant(store, mine, owner=world.CALLER)
+    plant(store, later, owner=EVE)
+    plant(store, "20261129-000002-other-0001", owner=world.CALLER, name="other")
+    assert runs.sealed(aws, settings(), None) == runs.newest(aws, settings(), None) == mine
+    assert runs.download(aws, settings(), None, tmp_path / "into")["run_id"] == mine
+    assert runs.sealed(hers, settings(), None) == later
+    assert "not yours" not in capsys.readouterr().err
+    assert runs.sealed(aws, settings(), later) == later
+    assert f"run {later} is not yours: it belongs to {EVE}" in capsys.readouterr().err
+
+
+def test_with_none_of_ones_own_the_newest_is_told_with_its_owner(aws, store, settings):
+    plant(store)
+    with pytest.raises(Problem, match=f"no finished full run of yours .* {RUN}, .*belongs to {EVE}\n\nhint: `--run {RUN}`"):
+        runs.sealed(aws, settings(), None)
+    with pytest.raises(Problem, match="no run of yours called `quickstart`"):
+        runs.newest(aws, settings(), None)
+
+
+def test_a_run_that_was_made_before_runs_had_owners_is_read_where_it_is_named(aws, store, settings, tmp_path, capsys):
+    plant(store, owner=None)
+    with pytest.raises(Problem, match="was made before runs had owners"):
+        runs.sealed(aws, settings(), None)
+    assert runs.download(aws, settings(), RUN, tmp_path / "into")["run_id"] == RUN
+    assert f"run {RUN} is not yours: it was made before runs had owners" in capsys.readouterr().err
+
+
+def test_nobody_goes_on_with_the_run_of_another_unless_he_names_it(aws, store, settings, hers, capsys):
+    theirs = runs.prepare(hers, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    store.put(f"runs/{theirs}/state.json", json.dumps({"phase": "failed", "since": runs.now()}).encode())
+    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    assert mine != theirs
+    assert f"it is not yours: `inv train --run {theirs}` goes on with it" in capsys.readouterr().err
+    named = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1", theirs)
+    assert named["run_id"] == theirs and f"belongs to {EVE}" in capsys.readouterr().err
+    with pytest.raises(Problem, match="has other settings than these, or is finished"):
+        runs.prepare(aws, settings("lora.r=4"), "reg/name@sha256:1", "tag", settings.root, "i-1", theirs)
+    with pytest.raises(Problem, match="there is no run `nope`"):
+        runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1", "nope")
+
+
+def test_the_finished_run_of_another_is_not_taken_for_ones_own(aws, store, settings, hers):
+    image = "reg/name@sha256:1"
+    theirs = runs.prepare(hers, settings(), image, "tag", settings.root, "i-1")["run_id"]
+    store.put(f"runs/{theirs}/manifest.json", b'{"kind": "full", "files": {}}')
+    assert runs.prepare(aws, settings(), image, "tag", settings.root, "i-1")["run_id"] != theirs
+    assert runs.prepare(aws, settings(), image, "tag", settings.root, "i-1", theirs)["to_do"] == "no"
+
+
+def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, settings, hers):
+    run = settings("lora.r=8")
+    runs.deliver(store, run)
+    run.run_id, run.provenance.owner = "rank.0", EVE
+    store.put("runs/rank.0/config.yaml", load.dump(run).encode())
+    for name, expected in (("rank", "rank.0"), (None, None)):
+        jobs = sweep.jobs(["lora.r=8,16"], lambda words: settings(*words))
+        sweep.place(aws, store, jobs, name, settings.root)
+        assert (jobs[0].run_id == expected) is (expected is not None)
+
+
+def test_clean_leaves_the_runs_of_others(aws, store, settings, hers, monkeypatch):
+    runs.prepare(hers, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")
+    plant(store, "20200101-000000-quickstart-0001")
+    assert clean.choose(aws, "ours", 1, True, "no", "", "")["count"] == 0
+
+
+def test_the_settings_of_a_run_are_written_once(aws, store, settings):
+    run = settings()
+    run.run_id = "rank.0"
+    first = runs.prepare(aws, run, "reg/name@sha256:1", "tag", settings.root, "i-1")
+    body = store.get("runs/rank.0/config.yaml")
+    assert first["config_sha256"] == hashlib.sha256(body).hexdigest()
+    again = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")
+    assert (again["run_id"], again["config_sha256"]) == ("rank.0", first["config_sha256"])
+    other = settings("lora.r=4")
+    other.run_id = "rank.0"
+    with pytest.raises(Problem, match="there is a run `rank.0` already"):
+        runs.prepare(aws, other, "reg/name@sha256:1", "tag", settings.root, "i-1")
+    assert store.get("runs/rank.0/config.yaml") == body
+
+
+def test_settings_of_one_run_under_the_name_of_another_are_nobodys(aws, store, settings, capsys):
+    first = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    store.put(f"runs/{RUN}/config.yaml", store.get(f"runs/{first}/config.yaml"))
+    store.remove_all([f"runs/{first}/config.yaml"])
+    assert runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"] != RUN
+    assert "is of another run" in capsys.readouterr().err
+
+
+def test_a_planted_run_with_the_callers_settings_and_a_callback_is_never_gone_on_with(aws, store, settings):
+    """C2: `hydra.callbacks` in its config.yaml ran code beside the Hub token."""
+    run = settings()
+    runs.deliver(store, run)
+    run.run_id, run.provenance.owner = RUN, world.CALLER
+    store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode() + b"hydra: {callbacks: {mine: {_target_: os.system}}}\n")
+    store.put(f"runs/{RUN}/state.json", b'{"phase": "failed"}')
+    assert runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"] != RUN
+
+
+def published(aws, settings, tmp_path, stated, *words):
+    (tmp_path / "manifest.json").write_text(json.dumps(stated))
+    seen = []
+    upload = lambda folder, repository, *more: seen.append(repository) or {"url": "x"}  # noqa: E731
+    hub.publish(aws, upload, RUN, tmp_path, settings(*words), None, print)
+    return seen
+
+
+def test_the_repository_is_the_one_of_the_callers_own_settings(aws, store, settings, tmp_path, monkeypatch):
+    """H1: its name came from the manifest."""
+    monkeypatch.setattr(hub, "token", lambda aws: "hf_token")
+    mine = {"kind": "full", "name": "quickstart"}
+    assert published(aws, settings, tmp_path, mine) == ["quickstart"]
+    with pytest.raises(Problem, match="is called `victim`, and these settings `quickstart`"):
+        published(aws, settings, tmp_path, mine | {"name": "victim"})
+    assert published(aws, settings, tmp_path, mine | {"name": "victim"}, "publish.repository=me/own") == ["me/own"]
+    with pytest.raises(Problem, match="is a smoke run, and these settings are those of a full one"):
+        published(aws, settings, tmp_path, mine | {"kind": "smoke"})
+
+
+ARN = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Power_0123/"
+
+
+@pytest.mark.parametrize(
+    ("arn", "owner"),
+    [
+        ("arn:aws:iam::123456789012:user/team/ann", "arn:aws:iam::123456789012:user/team/ann"),
+        (ARN + "ann@example.org", ARN + "ann@example.org"),
+        (ARN + "botocore-session-1764400000", ARN[:-1]),
+        (ARN + "1764400000123456789", ARN[:-1]),
+        (ARN + "GitHubActions", ARN + "GitHubActions"),
+    ],
+)
+def test_people_who_share_a_role_are_told_apart_and_numbered_sessions_are_not(aws, arn, owner):
+    made = Aws(aws.cloud)
+    made._caller = arn
+    assert made.owner == owner
+    assert made.caller == (arn if ":user/" in arn else ARN[:-1])
+
+
+def test_a_name_means_a_file_in_the_folder_or_nothing(tmp_path):
+    assert paths.inside(tmp_path, "adapter/a b.json") == tmp_path / "adapter/a b.json"
+    for name in ("/etc/passwd", "..", "a/../b", "a//b", "", ".", "a\0b", "a\x1bb", "a\\b", os.fspath(tmp_path)):
+        with pytest.raises(Problem, match="names no file in"):
+            paths.inside(tmp_path, name)
+
+
+ESCAPE = "\x1b]0;mine\x07\x1b[2J"
+
+
+def test_nothing_that_others_have_written_is_obeyed_by_a_terminal(aws, store, settings, tmp_path, capsysbinary):
+    plant(store, owner=world.CALLER)
+    store.put(f"runs/{RUN}/log/000000000000", f"one\n{ESCAPE}tw".encode() + "ö".encode()[:1])
+    store.put(f"runs/{RUN}/log/{len(ESCAPE.encode()) + 7:012d}", "ö".encode()[1:] + b"\nfour \x9b\xff\r\n")
+    show.logs(aws, settings(), RUN, False, None)
+    out = capsysbinary.readouterr().out
+    assert out.decode(errors="replace").splitlines()[1] == "\\x1b]0;mine\\x07\\x1b[2Jtwö" and b"\x1b" not in out
+    assert out.endswith(b"\xff\r\n"), "what is no text and no control character stays the bytes that it is"
+    evil = {name: f"{ESCAPE} {name}" for name in ("phase", "reason", "evidence", "hint", "who", "verb", "token")}
+    now = runs.now()
+    store.put(f"runs/{RUN}/state.json", json.dumps(evil | {"since": now}).encode())
+    store.put("locks/me.json", json.dumps(evil | {"since": now, "pid": 1}).encode())
+    told = status.text(aws, settings("box.name=me"), {})[0] + str(runs.state(store, RUN)) + lock.holder(aws, "me")
+    assert "mine" in told and "\x1b" not in told and "\x07" not in told
+    verbs.talk(f"the box says {ESCAPE}")
+    assert b"\x1b" not in capsysbinary.readouterr().err
+
+
+def test_a_spreadsheet_computes_nothing_that_others_have_written(aws, store, settings, tmp_path, capsys):
+    plant(store, owner=world.CALLER, files={"metrics.json": b"{}"})
+    show.spreadsheet(aws, settings(), None, tmp_path, lambda metrics: [{"name": "=cmd()", "base": -0.5}])
+    assert capsys.readouterr().out == "name,base\n'=cmd(),-0.5\n"

@@ -1,0 +1,67 @@
+"""Which run is a sweep's job: found by its settings, numbered after those that are there."""
+
+import json
+
+import pytest
+
+from conf import load
+from conf.problem import Problem
+from remote.runs import runs
+from remote.sweep import sweep
+from twin import world
+
+
+def place(aws, store, settings, name, *words):
+    jobs = sweep.jobs(list(words), lambda every: settings(*every))
+    return sweep.place(aws, store, jobs, name, settings.root), jobs
+
+
+def made(store, settings, run_id, *words, phase="failed", manifest=False, owner=world.CALLER):
+    run = settings(*words)
+    runs.deliver(store, run)
+    run.run_id, run.provenance.owner = run_id, owner
+    store.put(f"runs/{run_id}/config.yaml", load.dump(run).replace("recompute: auto", "recompute: 'no'").encode())
+    store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase}).encode())
+    if manifest:
+        store.put(f"runs/{run_id}/manifest.json", b"{}")
+
+
+def test_jobs_are_found_by_their_settings_and_new_ones_get_the_next_numbers(aws, store, settings):
+    made(store, settings, "rank.0", "lora.r=8", manifest=True)
+    made(store, settings, "rank.3", "lora.r=16")
+    made(store, settings, "zeal.0", "lora.r=2")
+    made(store, settings, "20261122-000000-plain-ab12", "lora.r=32")
+    name, jobs = place(aws, store, settings, None, "lora.r=4,8,16,32")
+    assert name == "rank"
+    assert [(job.run_id, job.finished) for job in jobs] == [("rank.4", False), ("rank.0", True), ("rank.3", False), ("rank.5", False)]
+    assert jobs[2].run.train.recompute == "no", "what was decided then must not be decided anew"
+
+
+def test_a_cancelled_run_is_not_gone_on_with_and_keeps_its_number(aws, store, settings):
+    made(store, settings, "rank.0", "lora.r=8", phase="cancelled")
+    _, jobs = place(aws, store, settings, "rank", "lora.r=8,16")
+    assert [job.run_id for job in jobs] == ["rank.1", "rank.2"]
+
+
+def test_a_sweep_of_other_settings_is_a_new_one_whose_name_can_be_given_again(aws, store, settings):
+    made(store, settings, "rank.0", "lora.r=8")
+    name, jobs = place(aws, store, settings, None, "name=llama-3.1-8b", "lora.r=8,16")
+    assert "llama-3.1-8b" in name and [job.run_id for job in jobs] == [f"{name}.0", f"{name}.1"]
+    again, jobs = place(aws, store, settings, name, "name=llama-3.1-8b", "lora.r=8,16")
+    assert again == name
+
+
+def test_a_run_is_never_made_over_another(aws, store, settings):
+    made(store, settings, "rank.0", "lora.r=8", manifest=True)
+    run = settings("lora.r=16")
+    run.run_id = "rank.0"
+    with pytest.raises(Problem, match="there is a run `rank.0` already"):
+        runs.prepare(aws, run, "image", "tag", settings.root, "i-1")
+
+
+def test_a_long_sweep_says_when_the_box_stops_itself(aws, settings):
+    run = settings("box.max_hours=2", "cost.per_hour=1.5")
+    assert "planned to take 3.0 h for about $4.50" in sweep.cost(aws, run, [3600.0, 7200.0])
+    assert "stops itself after box.max_hours=2" in sweep.cost(aws, run, [3600.0, 7200.0])
+    assert "stops itself" not in sweep.cost(aws, run, [60.0])
+    assert "not known here" in sweep.cost(aws, run, [60.0, None])

@@ -1,0 +1,118 @@
+"""A tiny random Llama on the CPU, rows of the shipped task, and models with an adapter that already does something.
+
+Tests say in which number format they compute: fp32, unless they ask for bf16 (which every CPU can compute) or, as those that start
+processes, for what this CPU computes natively. How close two results must be follows from the format.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order: equal means equal
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from conf import load, schema
+from conf.text.quoting import quoted
+from data.rows import read
+from tests.unit.trainer.formats import FORMATS, computed_in
+from trainer.model import model
+from trainer.rows import prompt
+
+ROOT = Path(__file__).parents[3]
+TRAIN, VALIDATION = ROOT / "data/smoke_train.jsonl", ROOT / "data/smoke_validation.jsonl"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def format_of_module(request):
+    """fp32, unless the module's FORMAT names another one."""
+    with computed_in(getattr(request.module, "FORMAT", "fp32")):
+        yield
+
+
+@pytest.fixture(params=FORMATS)
+def number_format(request):
+    """Lets a test run once in each format."""
+    with computed_in(request.param):
+        yield FORMATS[request.param]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The folder of the tiny model."""
+    from twin import models
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    models.tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings_for(tiny):
+    """Makes a recipe for the tiny model from overrides."""
+
+    def make(runs: Path, *words: str) -> schema.Recipe:
+        own = [f"model.id={quoted(tiny)}", f"data.train={quoted(TRAIN)}", f"data.validation={quoted(VALIDATION)}", f"runs={quoted(runs)}"]
+        run = load.load(["cloud=twin", "experiment=smoke", *own, *words])
+        return schema.Recipe(**{name: getattr(run, name) for name in schema.Recipe.__dataclass_fields__})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base_for(tiny):
+    """Loads the tiny model anew: an adapter changes the model it is put on."""
+
+    def make(kind: schema.Quantisation = schema.Quantisation.none) -> model.Base:
+        return model.load(schema.Model(str(tiny), "main", "", False), schema.Quant(kind, True))
+
+    return make
+
+
+@pytest.fixture
+def base(base_for):
+    return base_for()
+
+
+@pytest.fixture
+def template(base):
+    return prompt.Prompt(base.tokenizer, base.stops)
+
+
+@pytest.fixture
+def tuned(base):
+    return adapted(base)
+
+
+def adapted(base: model.Base) -> PeftModel:
+    """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
+    torch.manual_seed(5)
+    tuned = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), recompute=False)
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+    return tuned
+
+
+@pytest.fixture
+def examples(template):
+    return [template.example(row) for row in read(TRAIN)[:6]]
+
+
+@pytest.fixture(scope="session")
+def trained(settings_for, tmp_path_factory) -> Path:
+    """The folder of a finished run on the tiny model, as the shipped settings and this CPU have it. It is sealed: read it only."""
+    from trainer import __main__ as command
+
+    settings = settings_for(tmp_path_factory.mktemp("a volume") / "runs")
+    settings.run_id = "trained"
+    folder = Path(settings.runs) / settings.run_id
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(load.dump(settings))
+    with computed_in("native"):
+        command.train(settings, folder)
+    return folder

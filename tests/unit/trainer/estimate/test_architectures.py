@@ -1,0 +1,52 @@
+"""Nothing is trained of which nobody knows what training makes of it: a verdict on every class that transformers can load."""
+
+import json
+
+import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from conf.problem import Problem
+from tests.unit.trainer import architectures
+from trainer.estimate import architecture
+
+
+def test_every_class_that_transformers_loads_as_a_causal_language_model_has_a_verdict():
+    assert architecture.table().keys() == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
+    assert {found.outcome for found in architecture.table().values()} == {"packed", "alone", "refused"}
+    assert all(found.why or found.outcome == "packed" for found in architecture.table().values())
+
+
+def test_the_page_is_made_of_the_table():
+    assert architectures.PAGE.read_text() == architectures.page(json.loads(architectures.TABLE.read_text()))
+
+
+@pytest.mark.slow
+def test_a_small_model_of_each_class_is_trained_as_the_table_says():
+    told = json.loads(architectures.TABLE.read_text())
+    found = {kind: architectures.verdict(kind) for kind in told}
+    assert {kind: one["outcome"] for kind, one in found.items()} == {kind: one["outcome"] for kind, one in told.items()}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_next", "falcon", "bert", "mixtral", "stablelm"])
+def test_some_of_them_in_each_test_run(kind):
+    outcome = {"llama": "packed", "mixtral": "packed", "bert": "refused"}.get(kind, "alone")
+    assert architectures.verdict(kind)["outcome"] == architecture.table()[kind].outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"model_type": "brand_new"}, "owner/name is of the architecture `brand_new`, which was never tried here"),
+        ({}, "owner/name is of the architecture `None`"),
+        ({"model_type": "bert"}, "owner/name is a BertLMHeadModel, which cannot be trained here: .* see the ones behind it"),
+    ],
+)
+def test_what_was_never_tried_or_cannot_be_trained_is_refused_by_name(config, what):
+    with pytest.raises(Problem, match=what) as caught:
+        architecture.verdict("owner/name", config)
+    assert caught.value.reason == "model_unavailable" and "docs/ARCHITECTURES.md" in caught.value.hint
+
+
+def test_what_packs_would_mix_is_trained_a_row_at_a_time():
+    for kind in ("qwen3_next", "qwen3_5_text", "jamba", "bamba", "zamba2", "lfm2", "granitemoehybrid", "falcon"):
+        assert architecture.verdict("owner/name", {"model_type": kind}).outcome in ("alone", "refused"), kind

@@ -1,0 +1,201 @@
+"""What does not fit is refused before weights are loaded, with settings that would fit; `auto` is decided once, and said why."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from conf import load
+from conf.problem import Problem
+from tests.unit.trainer import forked
+from trainer import __main__ as command
+from trainer.estimate import fit, memory
+from trainer.estimate.fit import STEP, Room
+from trainer.evaluate import evaluate
+from trainer.files import lines
+from trainer.model import model
+from trainer.record import record
+from trainer.rows.prompt import Example
+from trainer.rows.sampler import Order, Portion
+from trainer.train.distributed import Team
+
+GB = 10**9
+LLAMA_8B = memory.shape(
+    {
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    }
+)
+ROWS = [Example(None, list(range(length - 80)), [1] * 80) for length in range(150, 312)]
+NEEDS = fit.needs_of(LLAMA_8B, Order([Portion(ROWS)], 17, 16), 2)
+
+
+def settings(*words):
+    return load.load(["cloud=twin", "experiment=medical_ie_8b", *words])
+
+
+def settled(room: float, *words):
+    return fit.settle(settings(*words), NEEDS, Room("NVIDIA X", int(room * GB)), max(map(len, ROWS)))
+
+
+def with_words(words: str, *others: str) -> int:
+    """Bytes that a run needs with these overrides."""
+    return NEEDS(settings(*others, *words.split()))
+
+
+def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_figures_are_told():
+    plain, less = (with_words(f"train.recompute={word}") for word in ("no", "yes"))
+    assert less < plain
+    chosen, why = settled(plain / GB + 0.1)
+    assert chosen == "no" and why.startswith(f"with all activations kept the fullest step takes {plain / GB:.1f} GB of ")
+    chosen, why = settled(plain / GB - 0.1)
+    assert chosen == "yes" and why.endswith(f"; {less / GB:.1f} GB as it is") and "NVIDIA X" in why
+
+
+@pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])
+def test_what_is_set_stays_as_it_is(word, chosen):
+    assert settled(1000, f"train.recompute={word}")[0] == chosen
+
+
+def test_another_word_is_refused_with_those_there_are():
+    with pytest.raises(Problem, match=r"train.recompute is maybe") as caught:
+        settings("train.recompute=maybe")
+    assert "auto, yes or no" in caught.value.hint
+
+
+def test_a_run_that_does_not_fit_is_offered_settings_and_each_of_them_fits():
+    words = ["quant=none", "train.recompute=no"]
+    room = with_words("", "quant=nf4", "train.recompute=no") / GB + 0.5
+    with pytest.raises(Problem, match=r"the fullest step takes \d+\.\d GB, with all activations kept, and there are \d+") as caught:
+        settled(room, *words)
+    offers = re.findall(r"`([^`]+)` \(([\d.]+) GB\)", caught.value.hint)
+    assert "quant=nf4" in [offer for offer, _ in offers]
+    for offer, stated in offers:
+        assert with_words(offer, *words) <= room * GB and f"{with_words(offer, *words) / GB:.1f}" == stated
+
+
+def test_the_packs_that_are_offered_are_the_largest_that_fit():
+    room = with_words("train.pack_tokens=2000 train.recompute=no") / GB
+    with pytest.raises(Problem) as caught:
+        settled(room, "train.recompute=no")
+    (limit,) = re.findall(r"train.pack_tokens=(\d+)", caught.value.hint)
+    assert with_words(f"train.pack_tokens={limit} train.recompute=no") <= room * GB
+    assert with_words(f"train.pack_tokens={int(limit) + STEP} train.recompute=no") > room * GB
+
+
+def test_settings_that_only_help_together_are_offered_together():
+    room = with_words("train.pack_tokens=700 train.recompute=yes") / GB
+    with pytest.raises(Problem) as caught:
+        settled(room, "quant=none", "train.recompute=no")
+    (offer,) = re.findall(r"set `([^`]+)`", caught.value.hint)
+    assert " " in offer and with_words(offer, "quant=none", "train.recompute=no") <= room * GB
+
+
+def test_where_nothing_helps_it_says_how_much_is_needed():
+    with pytest.raises(Problem) as caught:
+        settled(3)
+    (least,) = re.findall(r"it takes ([\d.]+) GB: take a box with a larger card, `box.instance_type=TYPE`", caught.value.hint)
+    assert float(least) > 3
+
+
+def scored(room: float, *words: str):
+    """As many rows at once as are planned for a memory, and their bytes; 1,792 tokens of prompt, as in a report of one that did not fit."""
+    needs = fit.scoring_of(LLAMA_8B, [Example(None, list(range(1792)), [1])] * 500, 2)
+    planned = fit.at_once(settings(*words), needs, Room("NVIDIA X", int(room * GB)))
+    return planned.train.eval_batch, needs(planned) / GB
+
+
+def test_rows_are_scored_at_once_as_many_as_fit():
+    asked, taken = scored(1000)
+    assert asked == 32 and taken > 22, "it came last, and did not fit into an L4"
+    fewer, less = scored(22)
+    assert fewer in (4, 8, 16) and less <= 22 < scored(1000, f"train.eval_batch={2 * fewer}")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offer"),
+    [
+        (["publish.merged=true"], "set `publish.merged=false` ("),
+        (["quant=none"], "set `quant=nf4` ("),
+        ([], "no setting makes it smaller: "),
+    ],
+)
+def test_one_row_that_cannot_be_scored_is_told_with_what_helps(words, offer):
+    with pytest.raises(Problem, match=r"scoring takes \d+\.\d GB for one row, and there are \d+") as caught:
+        scored(14 if words else 5, *words)
+    assert caught.value.hint.startswith(offer) and caught.value.reason == "bad_config"
+
+
+def test_the_trainer_scores_as_many_rows_at_once_as_are_planned(settings_for, tmp_path, monkeypatch):
+    def needs(model, rows, each):
+        return lambda settings: settings.train.eval_batch * GB
+
+    def compare(tuned, base, template, scored, settings, *_):
+        raise Problem(f"scored by {settings.train.eval_batch}", "", "killed")
+
+    monkeypatch.setattr(fit, "scoring_of", needs)
+    monkeypatch.setattr(model, "room", lambda: Room("this machine", 2 * GB))
+    monkeypatch.setattr(evaluate, "compare", compare)
+    run = settings_for(tmp_path / "runs", "quant=none", "train.steps=1", "train.eval_batch=4", "train.trackers=[]")
+    folder = forked.make(run, "scored")
+    with pytest.raises(Problem, match="scored by 2"):
+        command.train(run, folder, Team())
+    assert record.settings(folder).train.eval_batch == 4, "what was asked for stays: an attempt on another card is the same run"
+
+
+@pytest.mark.parametrize(("gpu", "width"), [("NVIDIA L4", 2), ("NVIDIA T4", 4), ("Tesla V100-SXM2-16GB", 4), (None, 4)])
+def test_a_card_without_bf16_computes_with_four_bytes(gpu, width):
+    assert memory.number_width(gpu) == width
+
+
+def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "room", lambda: Room("this machine", 1_000_000))
+    monkeypatch.setattr(model, "load", lambda *_: pytest.fail("weights were loaded"))
+    run = settings_for(tmp_path / "runs", "quant=none")
+    folder = forked.make(run, "too-large")
+    with pytest.raises(Problem, match="the fullest step takes") as caught:
+        command.train(run, folder, Team())
+    assert caught.value.reason == "bad_config" and "box.instance_type" in caught.value.hint
+
+
+def test_what_the_trainer_decides_for_auto_is_in_a_file_of_its_own_and_in_its_record(trained):
+    assert yaml.safe_load((trained / "config.yaml").read_text())["train"]["recompute"] == "auto", "the settings are written once"
+    assert record.settings(trained).train.recompute == "no"
+    kept = record.verify(trained)["plan"]
+    assert kept["recompute"] == "no" and "with all activations kept the fullest step takes" in kept["why"]
+    assert kept["planned_memory"]["activations"] > 0
+
+
+@pytest.mark.slow
+def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_finds(settings_for, tmp_path, monkeypatch):
+    run = settings_for(tmp_path / "runs", "quant=none", "train.trackers=[]")
+    folder = forked.make(run, "decided")
+    plain = []
+
+    def small():
+        return Room("this machine", plain[0] - 1)
+
+    real = fit.settle
+
+    def settle(settings, needs, room, longest):
+        plain.append(needs(replace(settings, train=replace(settings.train, recompute="no"))))
+        return real(settings, needs, small(), longest)
+
+    def compare(*_):
+        raise Problem("the first attempt ends here", "start it again", "killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "settle", settle)
+        patch.setattr(evaluate, "compare", compare)
+        with pytest.raises(Problem, match="the first attempt ends here"):
+            command.train(run, folder, Team())
+    again = record.settings(folder)
+    assert again.train.recompute == "yes"
+    forked.finish(forked.start(again, folder), folder)
+    assert record.settings(folder).train.recompute == "yes"
+    assert [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"] == [1, 2, 3, 4]

@@ -1,0 +1,305 @@
+"""What is planned is what is counted: bytes of weights, of moments, and of the tensors that autograd keeps."""
+
+import json
+import math
+import shutil
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from conf import load, schema
+from conf.problem import Problem
+from conf.text.quoting import quoted
+from data.rows import read
+from tests.unit.trainer import architectures
+from tests.unit.trainer.conftest import ROOT, TRAIN
+from trainer.estimate import memory
+from trainer.estimate.fit import Room
+from trainer.evaluate import evaluate
+from trainer.model import attention, model, packing
+from trainer.record.record import Record
+from trainer.rows import prompt
+from trainer.rows.sampler import Order, Portion
+from trainer.train import loop, optimizer, recipe
+from trainer.train.checkpoint import Store
+from trainer.train.distributed import Team
+
+SMALL = ROOT / ".cache/models/smollm2-135m"
+
+
+def planned_load(packed: packing.Pack) -> memory.Load:
+    return memory.Load(packed.tokens.shape[1], packed.lengths[1:], packed.lengths[0], len(packed.labels))
+
+
+def counted(tuned, packed) -> int:
+    """Bytes of all tensors that autograd keeps for one pack, each storage once; weights are none of them."""
+    weights = {weight.untyped_storage().data_ptr() for weight in [*tuned.parameters(), *tuned.buffers()]}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no other tensor takes its place
+        return tensor
+
+    attention._masks.cache_clear()
+    with attention.packed(tuned.get_base_model()), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.loss(tuned, packed)
+    return sum(size for size, _ in kept.values())
+
+
+OPTIONS = [
+    ["lora.options.modules_to_save=[embed_tokens,lm_head]"],
+    ["lora.options.modules_to_save=[down_proj]", "lora.targets=[q_proj]"],
+    ["lora.options.trainable_token_indices=[1,5,7]"],
+    ["lora.targets=[q_proj,embed_tokens]"],
+    ["lora.targets=[q_proj,lm_head]"],
+]
+
+
+@pytest.mark.parametrize("words", OPTIONS)
+def test_what_learns_beside_the_adapters_matrices_is_planned(words, tiny, settings_for, tmp_path):
+    settings = settings_for(tmp_path, "quant=none", *words)
+    tuned = model.adapt(model.load(settings.model, settings.quant), settings.lora, recompute=False)
+    planned = memory.learned(memory.shape(json.loads((tiny / "config.json").read_text())), settings.lora)
+    assert planned == pytest.approx(sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "words", "moment"),
+    [
+        (200, 2, ["train.eval_batch=4"], "reading"),
+        (300, 8, ["train.eval_batch=2", "lora.targets=[q_proj,v_proj]"], "reading"),
+        (20, 300, ["train.eval_batch=8"], "writing"),
+    ],
+)
+def test_scoring_takes_as_many_bytes_as_are_planned(read, written, words, moment, tiny, settings_for, tmp_path):
+    """At its fullest moment, by torch's own count; the weights lie there before."""
+    settings = settings_for(tmp_path, "quant=none", f"data.max_new_tokens={written}", *words)
+    base = model.load(settings.model, settings.quant)
+    tuned = model.adapt(base, settings.lora, recompute=False).eval()
+    template, examples = prompt.Prompt(base.tokenizer, base.stops), [prompt.Example(None, [5] * read, [1])] * 16
+    model.greedy(base, [base.model.config.vocab_size - 1])  # never the likeliest: all are written
+    batch = [[7] * (read - 1), *[example.prompt for example in examples]][: settings.train.eval_batch]  # one is padded: there is a mask
+    with counting() as counted, torch.inference_mode():
+        evaluate.answer(tuned, template, batch, written)
+    planned = memory.scoring(memory.shape(json.loads((tiny / "config.json").read_text())), settings, examples, base.model.dtype.itemsize)
+    assert ("logits" in planned) == (moment == "writing")
+    lying = sum(planned.pop(name) for name in ("base weights", "adapter", "gradients"))
+    assert lying == pytest.approx(sum(weight.nbytes * (1 + weight.requires_grad) for weight in tuned.parameters()), rel=0.01)
+    assert sum(planned.values()) == pytest.approx(most(counted), rel=0.1)
+
+
+@contextmanager
+def counting():
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        yield seen
+
+
+def most(counted) -> int:
+    """Bytes that lay in memory at the fullest moment, of all that came since the count began."""
+    events = [event for event in counted.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@pytest.mark.parametrize("width", [torch.float32, torch.bfloat16])
+def test_logits_take_as_many_bytes_as_are_planned(width):
+    """The fullest moment of a loss and its gradient, by torch's own count; the logits themselves are gone by then, as in `model.loss`."""
+    logits = torch.randn(64, 2000).to(width).requires_grad_()
+    with counting() as counted:
+        torch.nn.functional.cross_entropy(logits.float(), torch.zeros(64, dtype=torch.long), reduction="sum").backward()
+    assert most(counted) / logits.numel() == pytest.approx(memory.LOGITS, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen3_moe", "qwen2_moe", "gpt_neox", "gemma3"])
+@pytest.mark.parametrize("quant", schema.Quantisation)
+def test_base_weights_of_any_model_are_counted_before_they_are_loaded(kind, quant, tiny, tmp_path):
+    """A mixture of experts, whose experts NF4 leaves as they are, and a model of text and images among them."""
+    folder = shutil.copytree(tiny, tmp_path / kind, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    architectures.small(kind).save_pretrained(folder)
+    told = schema.Quant(quant, True)
+    weights = model.load(schema.Model(str(folder), "main", "", False), told).model
+    states = [weight.quant_state for weight in weights.parameters() if hasattr(weight, "quant_state")]
+    constants = sum(state.absmax.nbytes + state.state2.absmax.nbytes for state in states)
+    real = sum(weight.nbytes for weight in weights.parameters()) + constants
+    assert model.weights_counted(kind, folder, told, weights.dtype.itemsize) == pytest.approx(real, rel=0.1)
+
+
+def test_base_weights_that_do_not_fit_stop_a_run_that_cannot_be_planned(tiny, settings_for, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny, tmp_path / "experts", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    architectures.small("mixtral").save_pretrained(folder)
+    settings = settings_for(tmp_path, f"model.id={quoted(folder)}")
+    assert "its base weights take 0.01 GB of 1.0 GB usable on a card; train.recompute=" in recipe._base_alone(
+        folder, settings, Room("a card", 10**9), 2
+    )
+    with pytest.raises(Problem, match="the base weights alone take 0.0 GB, and there are 0.0 GB usable on a card"):
+        recipe._base_alone(folder, settings, Room("a card", 1000), 2)
+
+
+def check(folder: Path, settings, rows: int) -> None:
+    base = model.load(schema.Model(str(folder), "main", "", False), settings.quant)
+    tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes").train()
+    made = memory.shape(json.loads((folder / "config.json").read_text()))
+    width = base.model.dtype.itemsize
+    examples = [prompt.Prompt(base.tokenizer, base.stops).example(row) for row in read(TRAIN)[:rows]]
+    for packed in packing.packs(examples, settings.train.pack_tokens):
+        assert memory.saved(made, settings, planned_load(packed), width) == pytest.approx(counted(tuned, packed), rel=0.1)
+    learner = optimizer.build(tuned, settings.train)
+    assert memory.learned(made, settings.lora) == sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+    stored = sum(weight.numel() * weight.element_size() for name, weight in tuned.named_parameters() if "lora_" not in name)
+    states = [weight.quant_state for weight in tuned.parameters() if hasattr(weight, "quant_state")]
+    constants = sum(state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0) for state in states)
+    assert memory.base(made, settings.quant, width) == pytest.approx(stored + constants, rel=0.01)
+    for weight in tuned.parameters():
+        if weight.requires_grad:
+            weight.grad = torch.ones_like(weight)
+    learner.step()
+    remembered = sum(
+        value.numel() * value.element_size() for state in learner.state.values() for value in state.values() if torch.is_tensor(value)
+    )
+    assert memory.moments(settings.train) * memory.learned(made, settings.lora) == pytest.approx(remembered, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quant=none"],
+        ["quant=nf4"],
+        ["quant=nf4", "quant.double=false"],
+        ["quant=none", "train.recompute=true"],
+        ["quant=none", "train.pack_tokens=null"],
+        ["quant=none", "train.pack_tokens=900"],
+        ["quant=none", "lora.targets=[q_proj,v_proj]"],
+        ["quant=none", "lora=attention", "lora.r=4"],
+        ["quant=none", "train.optimizer=torch.optim.SGD"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_the_tiny_model_keeps_the_bytes_that_were_planned(words, tiny, settings_for, tmp_path):
+    check(tiny, settings_for(tmp_path, *words), rows=4)
+
+
+@pytest.mark.parametrize("words", [["quant=none"], ["quant=nf4", "train.recompute=true"]], ids=lambda words: " ".join(words))
+@pytest.mark.skipif(not SMALL.exists(), reason="`make setup` makes SmolLM2-135M")
+@pytest.mark.slow
+def test_a_real_small_model_keeps_the_bytes_that_were_planned(words, settings_for, tmp_path):
+    check(SMALL, settings_for(tmp_path, *words), rows=2)
+
+
+def eight(*words):
+    """Llama-3.1-8B on the shipped task, as `inv plan -- experiment=medical_ie_8b` would plan it; 4,500 rows of 600 tokens."""
+    shape = memory.shape(LLAMA31_8B)
+    row = prompt.Example(None, list(range(500)), list(range(100)))
+    order = Order([Portion([row] * 4500)], 17, 16)
+    return lambda card: memory.make(shape, load.load(["cloud=twin", "experiment=medical_ie_8b", *words]), order, [row] * 500, card)
+
+
+LLAMA31_8B = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
+
+def test_eight_billion_weights_take_hours_on_an_l4_and_less_on_faster_cards():
+    made = {card: eight()(f"NVIDIA {card}") for card in ("L4", "A10G", "L40S", "H100", "T4")}
+    hours = {card: sum(one.seconds.values()) / 3600 for card, one in made.items()}
+    assert 1 < hours["L4"] < 24
+    assert hours["H100"] < hours["L40S"] < hours["L4"] < hours["A10G"] < hours["T4"]
+    assert 6e9 < made["L4"].bytes < min(22e9, made["T4"].bytes)  # without bf16 what is computed is twice as wide
+
+
+def test_seconds_of_an_unknown_card_are_not_made_up():
+    assert all(math.isnan(seconds) for seconds in eight()("NVIDIA Z1").seconds.values())
+
+
+def example(length: int, learned: int, start: tuple[int, ...] = (1, 2, 3)) -> prompt.Example:
+    own = 10 + length * 7919 + learned  # each row goes on in its own way
+    prefix = [*start, *range(own, own + length - learned - len(start))]
+    return prompt.Example(None, prefix, [9] * learned)
+
+
+LONG_AMONG_SHORT = [example(2100, 60)] * 16 + [example(500 + n % 7, 40) for n in range(400)]
+MIXED = [example(60 + 37 * n % 900, 20 + 13 * n % 40, (1, n % 3, 4)) for n in range(200)]
+STRANGERS = [example(50 + n, 30, (n,)) for n in range(100)]
+
+
+@pytest.mark.parametrize("rows", [LONG_AMONG_SHORT, MIXED, STRANGERS, MIXED[:5]], ids=["long among short", "mixed", "strangers", "few"])
+@pytest.mark.parametrize("limit", [None, 300, 2048, 4096])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_no_pack_of_any_step_needs_more_than_the_fullest_step_that_is_planned(rows, limit, processes, settings_for, tmp_path):
+    settings = settings_for(tmp_path, f"train.pack_tokens={'null' if limit is None else limit}", "train.steps=null", "train.epochs=1.5")
+    order = Order([Portion(rows[:-3]), Portion(rows[-3:], 4)], 17, 16)
+    shape, steps = memory.shape(LLAMA31_8B), order.steps(settings.train)
+    bounds = memory.loads(order, limit, steps)
+    most = sum(memory.fullest(shape, settings, order, 2).values())
+    for step in range(1, steps + 1):
+        for process in range(processes):
+            for packed in packing.packs(order.step(step)[process::processes], limit):
+                real = planned_load(packed)
+                assert real.tokens <= max(bound.tokens for bound in bounds)
+                assert real.supervised <= max(bound.supervised for bound in bounds)
+                assert sum(memory.memory(shape, settings, real, 2).values()) <= most
+
+
+def test_the_fullest_step_is_no_more_than_its_limit(settings_for, tmp_path):
+    order = Order([Portion(LONG_AMONG_SHORT)], 17, 16)
+    tokens = [bound.tokens for bound in memory.loads(order, 4096, 40)]
+    assert 3900 < max(tokens) <= 4096
+
+
+def test_the_planned_steps_are_those_of_the_loop_with_rows_that_are_visited_twice(tuned, examples, settings_for, tmp_path):
+    settings = settings_for(tmp_path, "train.steps=null", "train.epochs=2", "train.rows_per_step=2", "train.trackers=[]")
+    order = Order([Portion(examples[:4]), Portion(examples[4:], 2.5)], 17, 2)
+    made = memory.make(memory.shape(LLAMA31_8B), settings, order, examples[:1], None)
+    assert made.steps == 9, "four rows once, two rows twice and every other of them once more: nine an epoch, two epochs"
+    progress = loop.train(tuned, order, examples[:1], settings, Store(tmp_path, "x", 1), Record(tmp_path), Team(), None)
+    assert progress.step == made.steps
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "more"),
+    [
+        (["train.best=macro_f1"], "measuring", lambda seconds, looks: looks * seconds["scoring"] / 2),
+        (["publish.merged=true"], "scoring", lambda seconds, _: seconds["scoring"]),
+        (["publish.merged=true", "quant=none"], "scoring", lambda seconds, _: seconds["scoring"] / 2),
+    ],
+    ids=["macro_f1", "merged", "merged without NF4"],
+)
+def test_all_that_is_generated_is_planned(words, part, more):
+    plain, other = eight()("NVIDIA L4"), eight(*words)("NVIDIA L4")
+    looks = math.ceil(plain.steps / 50)
+    assert other.seconds[part] == pytest.approx(plain.seconds[part] + more(plain.seconds, looks))
+    assert {name: value for name, value in other.seconds.items() if name != part} == {
+        name: value for name, value in plain.seconds.items() if name != part
+    }
+
+
+LLAMA_8B_FILES = 16_060_556_376  # bytes of its weights on the Hub
+ADAPTER_8B = 41_943_040  # weights of rank 16 in all linear layers
+
+
+@pytest.mark.parametrize(
+    ("words", "models", "checkpoints", "each"),
+    [
+        ([], 1, 5, 12),
+        (["train.keep=10"], 1, 12, 12),
+        (["publish.merged=true"], 3, 5, 12),
+        (["publish.merged=true", "quant=none"], 2, 5, 12),
+        (["train.optimizer=bitsandbytes.optim.AdamW8bit"], 1, 5, 6),
+    ],
+)
+@pytest.mark.parametrize("rank", [16, 64])
+def test_the_disk_has_room_for_every_model_and_checkpoint_that_lie_there_at_once(words, models, checkpoints, each, rank):
+    run = load.load(["cloud=twin", "experiment=medical_ie_8b", f"lora.r={rank}", *words])
+    shape, adapter = memory.shape(LLAMA31_8B), ADAPTER_8B * rank // 16
+    assert memory.learned(shape, run.lora) == adapter
+    assert memory.disk(shape, run, LLAMA_8B_FILES) == models * LLAMA_8B_FILES + checkpoints * adapter * each + 8 * adapter + 10**9
+    assert memory.disk(None, run, LLAMA_8B_FILES) == pytest.approx((models + 0.3) * LLAMA_8B_FILES + 10**9, abs=1)

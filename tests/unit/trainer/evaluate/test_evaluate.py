@@ -1,0 +1,47 @@
+"""Scoring: the longest rows first, and fewer at once where they do not fit."""
+
+import pytest
+
+from trainer.evaluate import evaluate
+from trainer.evaluate.evaluate_run import Screen
+
+
+class Tight:
+    """A memory that takes so many prompts at once."""
+
+    def __init__(self, room: int, error: str = "CUDA out of memory. Tried to allocate 2 GiB"):
+        self.room, self.error, self.asked = room, error, []
+
+    def __call__(self, _model, _prompt, prompts, _limit):
+        self.asked.append([len(each) for each in prompts])
+        if len(prompts) > self.room:
+            raise RuntimeError(self.error)
+        return [(str(len(each)), True) for each in prompts]
+
+
+def scored(way, base, template, examples, settings_for, tmp_path):
+    settings = settings_for(tmp_path, "train.eval_batch=4")
+    return evaluate.generate(base.model, template, examples, settings, Screen(), "scoring", way)
+
+
+def test_the_longest_rows_come_first_and_answers_keep_the_order_of_rows(base, template, examples, settings_for, tmp_path):
+    way = Tight(4)
+    answers = scored(way, base, template, examples, settings_for, tmp_path)
+    assert [text for text, _ in answers] == [str(len(example.prompt)) for example in examples]
+    lengths = [length for batch in way.asked for length in batch]
+    assert lengths == sorted(lengths, reverse=True) and [len(batch) for batch in way.asked] == [4, 2]
+
+
+def test_what_does_not_fit_is_halved_until_it_does(base, template, examples, settings_for, tmp_path, capsys):
+    for room, sizes in ((2, [4, 2, 2, 2]), (1, [4, 2, 1, 1, 1, 1, 1, 1])):
+        way = Tight(room)
+        answers = scored(way, base, template, examples, settings_for, tmp_path)
+        assert [text for text, _ in answers] == [str(len(example.prompt)) for example in examples]
+        assert [len(batch) for batch in way.asked] == sizes
+    assert "scoring: 4 rows at once do not fit into memory; 2 are tried" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("room", "error"), [(0, "CUDA out of memory. Tried"), (2, "no such layer")])
+def test_one_row_that_does_not_fit_and_any_other_error_stop_the_run(room, error, base, template, examples, settings_for, tmp_path):
+    with pytest.raises(RuntimeError, match=error):
+        scored(Tight(room, error), base, template, examples, settings_for, tmp_path)

@@ -1,0 +1,123 @@
+"""A finished run is scored again as it was scored at first: same weights, same quantisation, same prompt, same scorer."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from conf import schema
+from conf.problem import Problem
+from data.rows import read
+from tests.unit.trainer.conftest import ROOT, VALIDATION
+from trainer.evaluate import evaluate, evaluate_run, finished_run
+from trainer.files import digest, lines
+from trainer.model import model
+from trainer.record import record
+
+FORMAT = "native"  # some of the examiners are processes of their own
+
+
+@pytest.mark.slow
+def test_the_rows_of_the_run_give_the_scores_of_the_run(trained, tmp_path):
+    rows = tmp_path / "again.jsonl"
+    rows.write_text("".join(VALIDATION.read_text().splitlines(keepends=True)[:4]))
+    before = digest(trained / "manifest.json")
+    words = [sys.executable, "-m", "trainer.evaluate.evaluate_run", str(trained), str(rows), str(tmp_path / "out" / "again")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, metrics = json.loads((tmp_path / "out/again.json").read_text()), json.loads((trained / "metrics.json").read_text())
+    for side in ("base", "tuned"):
+        assert found[side] == metrics[side]
+    assert found["completion_loss"] == pytest.approx(metrics["completion_loss"], rel=1e-5)
+    assert (found["rows_sha256"], found["trained_on"], found["split"]) == (digest(rows), False, "again")
+    assert found["adapter_sha256"] == record.manifest(trained)["files"]["adapter/adapter_model.safetensors"]["sha256"]
+    for key in ("base", "tuned"):
+        assert [row[key] for row in lines(tmp_path / "out/again.predictions.jsonl")] == [
+            row[key] for row in lines(trained / "predictions.jsonl")
+        ]
+    assert digest(trained / "manifest.json") == before and record.verify(trained), "a sealed run was written"
+
+
+@pytest.mark.slow
+def test_rows_that_were_trained_on_are_called_that(trained, tmp_path):
+    found, _ = evaluate_run.examine(trained, ROOT / "data/smoke_train.jsonl", "smoke_train")
+    assert found["trained_on"] is True and found["rows"] == 32
+
+
+def test_the_quantisation_is_that_of_training_and_the_shipped_adapter_is_what_answers(trained):
+    run = finished_run.load(trained)
+    kinds = {type(module).__name__ for module in run.tuned.modules()}
+    assert "Linear4bit" in kinds, "scored in another form than trained"
+    exported = finished_run.load(trained).tuned.state_dict()
+    assert all(torch.equal(value, exported[name]) for name, value in run.tuned.state_dict().items() if "lora" in name)
+
+
+@pytest.mark.slow
+def test_prediction_prints_one_answer_for_each_line_and_nothing_else(trained):
+    told = lines(trained / "predictions.jsonl")[:2]
+    asked = "".join(json.dumps({"prompt": row["prompt"][-1]["content"]}) + "\n" for row in told)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.evaluate.predict", str(trained)], cwd=ROOT, input=asked, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["output"] for line in done.stdout.split("\n")[:-1]] == [row["tuned"] for row in told]
+
+
+def test_a_model_that_does_not_fit_is_one_sentence_before_anything_is_loaded(trained, monkeypatch):
+    monkeypatch.setattr(finished_run.model, "free_memory", lambda: 1000)
+    monkeypatch.setattr(finished_run.model, "load", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(Problem, match=r"needs about 0.0 GB of memory here, and 0.0 GB are free") as caught:
+        finished_run.load(trained)
+    assert caught.value.reason == "out_of_memory"
+
+
+def test_free_memory_is_what_the_system_says():
+    free = model.free_memory()
+    assert free is None or 10_000_000 < free < 10**13
+
+
+def test_what_is_scored_are_the_exported_files_and_nothing_else(tuned, base, tmp_path):
+    """The weights in memory may have moved on since the export; the scores must be of the files."""
+    model.save(tuned, base, schema.Model("owner/name", "main", "", False), tmp_path)
+    exported = {name: weight.detach().clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            if weight.requires_grad:
+                weight.add_(1.0)
+    evaluate.reload(tuned, tmp_path)
+    assert all(torch.equal(weight, exported[name]) for name, weight in tuned.named_parameters() if weight.requires_grad)
+
+
+def test_an_export_that_lacks_a_weight_is_refused(tuned, base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model.save(tuned, base, schema.Model("owner/name", "main", "", False), tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    weights.pop(sorted(weights)[0])
+    save_file(weights, tmp_path / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(Problem, match=rf"holds {len(weights)} weights, 0 of them unknown; {len(weights) + 1} were learned"):
+        evaluate.reload(tuned, tmp_path)
+
+
+def test_broken_rows_stop_with_their_line(trained, tmp_path):
+    rows = tmp_path / "broken.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
+    with pytest.raises(Problem, match="broken.jsonl:2"):
+        evaluate_run.examine(trained, rows, "broken")
+
+
+def test_a_folder_without_a_manifest_is_no_finished_run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    (tmp_path / "copy/manifest.json").unlink()
+    with pytest.raises(Problem, match="holds no finished run"):
+        evaluate_run.examine(tmp_path / "copy", VALIDATION, "x")
+
+
+def test_both_sides_answer_every_row_with_the_prompt_of_training(trained):
+    run = finished_run.load(trained)
+    for row, told in zip(read(VALIDATION)[:4], lines(trained / "predictions.jsonl"), strict=True):
+        assert told["prompt"] == row.messages
+        assert run.prompt.example(row).prompt == run.prompt.tokens(told["prompt"])

@@ -1,0 +1,191 @@
+"""The report is one page that asks nothing of a network and trusts nothing that it shows."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.unit.trainer.finished_run import METRICS, PREDICTIONS, finished
+from trainer import files
+from trainer.record import curves, report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text()
+
+
+class Tags(HTMLParser):
+    """Every tag of a page, with its attributes."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    handle_startendtag = handle_starttag
+
+
+def test_the_page_asks_nothing_of_a_network(page):
+    for tag, attributes in Tags(page).found:
+        assert tag not in ("script", "link", "iframe", "img", "base"), tag
+        for name, value in attributes.items():
+            assert name not in ("src", "srcset", "href", "xlink:href") or value.startswith("#"), (tag, name, value)
+    assert not re.search(r"url\((?!['\"]?#)|@import", page)
+    assert "http://" not in page.replace("http://www.w3.org/", "") and "https://" not in page
+
+
+def test_what_rows_and_answers_hold_is_shown_as_text(page):
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "&lt;img src=x&gt;" in page and "&lt;b&gt;IV&lt;/b&gt;" in page
+    assert "<script" not in page and "<img" not in page and "<b>IV" not in page
+
+
+def test_the_headline_is_base_beside_tuned_with_intervals(page):
+    assert "<span>0.123</span> → <b>0.765</b>" in page
+    assert "0.765 <small>0.689 – 0.842</small>" in page
+    assert 'style="left:68.9%;width:15.3%"' in page
+
+
+def test_fields_that_differ_are_marked_and_only_those(page):
+    marked = re.findall(r'<td class="differs">([^<]*)</td>', page)
+    assert sorted(marked) == sorted(["skin", "II", "EGFR", "IIB", "&lt;b&gt;IV&lt;/b&gt;"])
+    assert "base did not answer with one JSON object" in page
+
+
+def test_a_field_s_bar_carries_its_interval(page):
+    assert 'style="left:55.1%;width:17.2%"' in page, "the tuned model's F1 of stage, 0.551 to 0.723"
+
+
+def test_slices_and_the_difference_are_shown_where_they_were_measured(page, tmp_path):
+    assert "by phenomenon" in page and "negation <small>9 rows</small>" in page and "0.099 → <b>0.612</b>" in page
+    assert "+0.640 <small>+0.580 to +0.700</small>" in page
+    bare = {side: {key: value for key, value in METRICS[side].items() if key != "slices"} for side in ("base", "tuned")}
+    folder = finished(tmp_path)
+    (folder / "metrics.json").write_text(json.dumps({**METRICS, **bare, "difference": None}))
+    text = report.render(folder)
+    assert "Where it is strong" not in text and "<th>difference</th>" not in text
+
+
+def test_figures_that_no_row_can_give_are_left_out(page):
+    assert "traps walked into" in page and "F1 of leaving a field empty" not in page
+
+
+def test_the_spreadsheet_holds_every_figure_with_its_bounds():
+    rows = {(row["kind"], row["name"]): row for row in report.table(METRICS)}
+    assert rows["score", "macro_f1"]["tuned"] == METRICS["tuned"]["macro_f1"]
+    assert rows["score", "macro_f1"]["tuned_low"] == METRICS["tuned"]["intervals"]["macro_f1"][0]
+    assert rows["f1", "stage"]["base_high"] == METRICS["base"]["fields"]["stage"]["interval"][1]
+    assert rows["phenomenon", "negation"]["rows"] == 9
+    assert len({tuple(row) for row in rows.values()}) == 1, "every row has the same columns"
+
+
+def test_curves_have_axes_and_follow_the_reader_s_colours(page):
+    for label in ("loss (nats) by step", "share by step", "learning rate by step", "tokens a second by step", "GB by step"):
+        assert f'aria-label="{label}"' in page
+    assert ">held-out</text>" in page and ">step</text>" in page
+    assert "DejaVu" not in page and page.count("font-family") == 0, "the page's own font"
+    assert "var(--tuned)" in page and "#030303" not in page and "prefers-color-scheme: dark" in page
+
+
+def test_steps_done_again_after_an_interruption_count_once(folder):
+    events = files.lines(folder / "events.jsonl")
+    undone = [{**event, "loss": 9.9} for event in events if event.get("step", 0) > 8]
+    at = next(index for index, event in enumerate(events) if event.get("step", 0) > 8)
+    assert curves.draw([*events[:at], *undone, *events[at:]]) == curves.draw(events)
+
+
+@pytest.mark.parametrize("kept", [{1}, {8}, {16}])
+def test_steps_are_whole_numbers_under_every_curve(folder, kept):
+    """One step in all, or one measurement of many: no axis names the 7.6th step, and all of them show the same steps."""
+    events = files.lines(folder / "events.jsonl")
+    few = [event for event in events if event["event"] == "step" and event["step"] <= max(kept)]
+    few += [{"event": "eval", "step": max(kept), "loss": 0.8, "token_match": 0.6, "field_match": 0.3}]
+    axes = [re.findall(r"<text[^>]*>([^<]*)</text>", svg.partition('id="matplotlib.axis_2"')[0])[:-1] for _, svg in curves.draw(few)]
+    assert len(axes) == 5 and all(axis == axes[0] for axis in axes)
+    assert axes[0][0] == "0" and all(step.isdigit() for step in axes[0]) and int(axes[0][-1]) in (max(kept), max(kept) - 1)
+
+
+def test_curves_are_told_apart_without_colours(folder):
+    curve = dict(curves.draw(files.lines(folder / "events.jsonl")))["Loss per answer token"]
+    lines = re.findall(r'<path [^>]*style="([^"]*stroke: var\(--(?:tuned|base)\)[^"]*stroke-width: 1.8[^"]*)"', curve)
+    assert {("--base" in line, "stroke-dasharray" in line) for line in lines} == {(True, True), (False, False)}
+
+
+def test_the_same_run_makes_the_same_page(folder, page):
+    assert report.render(folder) == page
+
+
+def test_a_run_without_steps_or_base_scores_has_a_report_too(tmp_path):
+    folder = finished(tmp_path)
+    (folder / "events.jsonl").unlink()
+    (folder / "metrics.json").write_text(json.dumps({**METRICS, "base": None, "completion_loss": {"base": None, "tuned": None}}))
+    (folder / "predictions.jsonl").write_text("".join(json.dumps({**row, "base": None}) + "\n" for row in PREDICTIONS))
+    text = report.render(folder)
+    assert "<svg" not in text and "not measured" in text
+
+
+def test_free_text_answers_are_shown_side_by_side(tmp_path):
+    folder = finished(tmp_path)
+    side = {"kind": "text", "rows": 2, "exact": 0.5, "token_f1": 0.5, "stopped": 1.0, "intervals": {}}
+    (folder / "metrics.json").write_text(json.dumps({**METRICS, "task": "text", "base": side, "tuned": side}))
+    rows = [{"id": "1", "prompt": "Why?", "expected": "Because.", "base": "No <idea>", "tuned": "because."}]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = report.render(folder)
+    assert '<pre class="differs">No &lt;idea&gt;</pre>' in text and '<pre class="">because.</pre>' in text
+    assert "the only row; what differs" in text and "F1 of each field" not in text and "The merged model" not in text
+
+
+def test_an_answer_of_nothing_is_called_so(tmp_path):
+    folder = finished(tmp_path)
+    silent = [PREDICTIONS[0] | {"base": "", "tuned": " \n"}, PREDICTIONS[1]]
+    (folder / "predictions.jsonl").write_text("".join(files.line(row) for row in silent))
+    text = report.render(folder)
+    assert text.count('<pre class="differs"><em>nothing</em></pre>') == 2 and "all 2 rows; what differs" in text
+
+
+def test_a_terminal_gets_base_and_tuned_as_plain_rows():
+    rows = report.summary(METRICS)
+    assert rows[0] == ("macro-F1 over fields", "0.123 (0.111 to 0.136)", "0.765 (0.689 to 0.842)", "better")
+    assert ("valid JSON", "0.969 (0.900 to 1.000)", "0.969 (0.900 to 1.000)", "") in rows
+    assert ("loss per answer token (lower is better)", "1.890", "0.300", "better") in rows
+    assert ("F1 of stage", "0.111 (0.089 to 0.117)", "0.689 (0.551 to 0.723)", "better") in rows
+
+
+def test_a_worse_figure_is_called_worse():
+    rows = {row[0]: row[3] for row in report.summary({**METRICS, "base": METRICS["tuned"], "tuned": METRICS["base"]})}
+    assert rows["macro-F1 over fields"] == "worse" and rows["made-up values (lower is better)"] == "worse"
+
+
+def test_the_laptop_imports_all_of_it_without_torch_or_matplotlib():
+    code = (
+        "import sys, trainer.record.record, trainer.record.report, trainer.record.card, trainer.hub.publish, trainer.preflight.preflight;"
+    )
+    code += "print([name for name in ('torch', 'matplotlib', 'transformers', 'datasets') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_row_is_right_where_the_scorer_says_so_whatever_else_it_holds(tmp_path):
+    folder = finished(tmp_path)
+    rows = [row | {"tuned": json.dumps(json.loads(row["expected"]) | {"gene_mutation": "EGFR"})} for row in PREDICTIONS]
+    (folder / "predictions.jsonl").write_text("".join(files.line(row) for row in rows))
+    two = {
+        side: METRICS[side] | {"fields": {name: METRICS[side]["fields"][name] for name in ("cancer_type", "stage")}}
+        for side in ("base", "tuned")
+    }
+    (folder / "metrics.json").write_text(json.dumps(METRICS | two))
+    text = report.render(folder)
+    assert "Right after tuning" in text and "Still wrong after tuning" not in text
+    assert "<td>gene_mutation" not in text and "EGFR" not in text.split("Right after tuning")[1].split("</section>")[0]
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    assert "Right after tuning" not in report.render(folder)

@@ -1,0 +1,95 @@
+"""One rendering for training, evaluation and prediction; one BOS; a stop token in every row; nothing cut."""
+
+from dataclasses import replace
+
+import pytest
+from transformers import AutoTokenizer
+
+from conf.problem import Problem
+from conf.schema import Data, Learn, TooLong
+from data.rows import normalise, read
+from tests.unit.trainer.conftest import TRAIN
+from trainer.rows import chat_template as templates
+from trainer.rows import prompt
+
+QUESTION = normalise({"prompt": "What is it?", "completion": "A cat."}, "here:1")
+
+
+@pytest.fixture
+def tokenizer(tiny):
+    return AutoTokenizer.from_pretrained(tiny)
+
+
+def data(max_length: int, too_long: TooLong) -> Data:
+    return Data("a", "b", None, max_length, too_long, Learn.last_answer, {}, 4, 24)
+
+
+def test_every_row_has_one_bos_and_ends_with_a_stop_token_that_is_learned(template):
+    for row in read(TRAIN):
+        example = template.example(row)
+        tokens = example.prompt + example.completion
+        assert tokens[0] == template.tokenizer.bos_token_id
+        assert tokens.count(template.tokenizer.bos_token_id) == 1
+        assert example.completion[-1] == template.stop in template.stops
+        assert template.answer(example.completion) == (row.completion, True)
+
+
+def test_a_template_without_bos_gets_the_one_that_the_tokenizer_would_put(tokenizer):
+    bos = tokenizer.bos_token_id
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
+    without = prompt.Prompt(tokenizer, [tokenizer.eos_token_id]).tokens(QUESTION.messages)
+    adds = tokenizer("")["input_ids"] == [bos]
+    assert without.count(bos) == int(adds)
+
+
+def test_a_base_model_gets_a_plain_prompt_and_stops_with_its_own_end_token(tokenizer):
+    tokenizer.chat_template = None
+    plain = prompt.Prompt(tokenizer, [tokenizer.eos_token_id])
+    assert plain.text(QUESTION.messages).removeprefix(tokenizer.bos_token) == "What is it?\n\n"
+    assert plain.example(QUESTION).completion[-1] == tokenizer.eos_token_id
+
+
+def test_the_stop_is_the_token_that_the_template_puts_behind_an_answer(tokenizer):
+    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|pad|>"])
+    tokenizer.eos_token = "<|pad|>"
+    assert prompt.Prompt(tokenizer, [pad, end]).stop == end
+    assert tokenizer.eos_token_id == end, "whoever loads the saved tokenizer stops there too"
+
+
+def test_a_template_that_writes_the_date_renders_the_same_bytes_on_every_day(tokenizer):
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% if date_string is defined %}{{ date_string }}{% endif %}" + templates.PLAIN
+    rendered = prompt.Prompt(tokenizer, [tokenizer.eos_token_id]).text(QUESTION.messages)
+    assert "26 Jul 202426 Jul 2024What is it?" in rendered
+
+
+def test_a_settled_tokenizer_renders_the_same_after_it_was_saved_and_loaded(template, tmp_path):
+    template.tokenizer.save_pretrained(tmp_path)
+    again = prompt.Prompt(AutoTokenizer.from_pretrained(tmp_path), template.stops)
+    for row in read(TRAIN):
+        assert again.example(row) == template.example(row)
+
+
+def test_a_row_that_is_too_long_stops_the_run_and_is_named(template):
+    rows = read(TRAIN)
+    longest = max(len(template.example(row)) for row in rows)
+    with pytest.raises(Problem, match=rf"row \S+ has \d+ tokens, more than data.max_length=300[^$]*data.max_length={longest}`") as caught:
+        template.examples(rows, data(300, TooLong.refuse))
+    assert caught.value.reason == "bad_data"
+
+
+def test_a_row_that_is_too_long_is_left_out_whole_only_when_asked(template, capsys):
+    rows = read(TRAIN)
+    kept = template.held_out(rows, data(300, TooLong.drop))
+    left_out = [row for row in rows if len(template.example(row)) > 300]
+    assert 0 < len(kept) == len(rows) - len(left_out)
+    assert all(example == template.example(example.row) for example in kept), "none was cut"
+    told = capsys.readouterr().out
+    assert f"left out: {len(left_out)} of {len(rows)} rows" in told and left_out[0].id in told
+
+
+def test_a_template_that_refuses_a_role_is_a_problem_of_the_data(tokenizer):
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + templates.PLAIN
+    strict = prompt.Prompt(tokenizer, [tokenizer.eos_token_id])
+    row = replace(QUESTION, messages=[{"role": "system", "content": "Be brief."}, *QUESTION.messages])
+    with pytest.raises(Problem, match="refuses a prompt with the roles system, user: no system turn"):
+        strict.example(row)

@@ -1,0 +1,110 @@
+"""The lists of packages with their hashes: whole, of one mind with the requirements, and of the index alone."""
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import ROOT
+
+from twin.box.machine import lock
+
+LISTS = {"requirements.txt": "locked.txt", "trainer/requirements.txt": "trainer/locked.txt"}
+
+
+def asked(requirements: str) -> dict[str, str]:
+    """What a requirements file names itself, by the index's spelling."""
+    lines = (line.partition(";")[0] for line in (ROOT / requirements).read_text(encoding="utf-8").splitlines() if "==" in line)
+    pins = (re.sub(r"\[.*?\]", "", line).strip().split("==") for line in lines)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
+
+
+def held(locked: str) -> dict[str, str]:
+    return dict(line.split("==") for line in lock.versions(ROOT / locked).split())
+
+
+@pytest.mark.parametrize("locked", LISTS.values())
+def test_every_package_has_hashes(locked):
+    text = re.sub(r"^#.*\n", "", (ROOT / locked).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    packages = text.replace(" \\\n", " ").splitlines()
+    assert len(packages) == len(held(locked)) > 40
+    assert [one for one in packages if not re.fullmatch(r"[a-z0-9-]+==\S+( +--hash=sha256:[0-9a-f]{64})+", one)] == []
+
+
+@pytest.mark.parametrize(("requirements", "locked"), LISTS.items())
+def test_what_is_asked_for_is_what_is_locked(requirements, locked):
+    """Torch alone is held by its version: the image may take it from an index of its own."""
+    named = asked(requirements)
+    assert named.pop("torch", None) == (None if requirements == "requirements.txt" else "2.13.0")
+    assert named.items() <= held(locked).items()
+
+
+def test_laptop_and_image_read_settings_and_templates_by_the_same_packages():
+    laptop, image = (held(locked) for locked in LISTS.values())
+    assert {name: laptop[name] for name in asked("requirements.txt") if name in image} == {
+        name: image[name] for name in asked("requirements.txt") if name in image
+    }
+
+
+def test_the_image_takes_nothing_but_torch_from_an_index_without_a_hash():
+    lines = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines()
+    installs = [line for line in lines if re.search(r"\binstall (-|\$)", line) and "--quiet" not in line and "--no-index" not in line]
+    without = [line for line in installs if "--require-hashes" not in line]
+    assert len(installs) == 3 and without == ['      install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"; \\']
+
+
+@pytest.fixture
+def index(monkeypatch):
+    """An index of packages, as PEP 691 has it: what it answers by name, on this machine alone."""
+    answers: dict[str, list[dict]] = {}
+
+    class Simple(BaseHTTPRequestHandler):
+        def do_GET(self):
+            files = answers.get(self.path.strip("/").rpartition("/")[2])
+            self.send_response(404 if files is None else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"files": files}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Simple) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        yield answers
+        server.shutdown()
+
+
+def file(name: str, digit: str) -> dict:
+    return {"filename": name, "hashes": {"sha256": digit * 64}}
+
+
+def test_the_hashes_are_those_of_all_platforms_and_of_this_version_alone(index, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "resolved", lambda _: {"some-package": "1.2", "torch": "2.13.0", "nvidia-cublas": "13"})
+    index["some-package"] = [
+        file("some_package-1.2-cp311-cp311-manylinux_2_28_x86_64.whl", "a"),
+        file("some_package-1.2-cp313-cp313-macosx_14_0_arm64.whl", "b"),
+        file("some-package-1.2.tar.gz", "c"),
+        file("some_package-1.2.1-py3-none-any.whl", "d"),
+        file("some-package-11.2.tar.gz", "e"),
+    ]
+    lock.main("requirements.txt")
+    *comments, first, second, third, fourth = capsys.readouterr().out.splitlines()
+    assert first == "some-package==1.2 \\" and "their hashes are missing" in " ".join(comments)
+    assert [line.strip(" \\") for line in (second, third, fourth)] == [f"--hash=sha256:{digit * 64}" for digit in "abc"]
+
+
+@pytest.mark.parametrize("files", [[], [file("some_package-1.1-py3-none-any.whl", "a")], None])
+def test_a_version_that_the_index_does_not_have_is_refused_in_a_sentence(index, monkeypatch, files):
+    """One that was built on this machine has a hash, too, which nobody else can check."""
+    monkeypatch.setattr(lock, "resolved", lambda _: {"some-package": "1.2+local"})
+    if files is not None:
+        index["some-package"] = files
+    with pytest.raises(SystemExit, match="error: http://127.0.0.1"):
+        lock.main("requirements.txt")
+
+
+def test_versions_are_the_list_without_its_hashes(tmp_path):
+    (tmp_path / "locked.txt").write_text("# a==b\na==1 \\\n    --hash=sha256:00\nb==2\n", encoding="utf-8")
+    assert lock.versions(tmp_path / "locked.txt") == "a==1\nb==2\n"

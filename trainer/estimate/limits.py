@@ -1,0 +1,72 @@
+"""What the model's own numbers allow its rows: looked at on the laptop, and again where it is trained."""
+
+import json
+from pathlib import Path
+
+from conf.problem import Problem
+from conf.schema import Data
+from trainer.rows.prompt import Example
+
+CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")  # by families; the first is usual
+
+
+def check(folder: Path, training: list[Example], scored: list[Example], data: Data) -> None:
+    """A Problem where a row has a token that the model has no embedding for, or more of them than it reads."""
+    place = folder / "config.json"
+    whole = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    config = whole | (whole.get("text_config") or {})
+    if isinstance(size := config.get("vocab_size"), int):
+        _within_vocabulary(size, [*training, *scored])
+    if context := _context(config):
+        _within_context(context, [*training, *scored])
+        _never_stretched(config, [*training, *scored], scored, data.max_new_tokens)
+        if not any(key.startswith("rope") or key == "rotary_dim" for key in config):  # a table of positions, which ends
+            _room_for_answers(context, scored, data.max_new_tokens)
+
+
+def _within_vocabulary(size: int, examples: list[Example]) -> None:
+    for example in examples:
+        beyond = max((*example.prompt, *example.completion))
+        if beyond >= size:
+            what = f"row {example.row.id} has token {beyond}, and the model has {size} embeddings (0 to {size - 1})"
+            hint = "its tokenizer has tokens that were added later: use the model that they were added to, or take them out of the rows"
+            raise Problem(what, hint, "bad_data")
+
+
+def _context(config: dict) -> int | None:
+    """How many tokens the model reads; what stretches its positions counts."""
+    stated = next((config[key] for key in CONTEXT if isinstance(config.get(key), int)), None)
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
+    if stated and isinstance(factor, int | float):
+        return max(stated, int((original or stated) * factor))
+    return stated
+
+
+def _within_context(context: int, examples: list[Example]) -> None:
+    long = max(examples, key=len)
+    if len(long) > context:
+        what = f"row {long.row.id} has {len(long)} tokens, and the model reads at most {context}"
+        hint = f"leave such rows out: `data.max_length={context} data.too_long=drop`; or train a model that reads more"
+        raise Problem(what, hint, "bad_data")
+
+
+def _never_stretched(config: dict, examples: list[Example], scored: list[Example], answer: int) -> None:
+    """Positions that are stretched for a long row stay so for the next ones, which then are not what they are alone (transformers 5)."""
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not any("dynamic" in (one.get("rope_type"), one.get("type")) for one in (scaling, *scaling.values()) if isinstance(one, dict)):
+        return
+    original = scaling.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    longest = max([*map(len, examples), *(len(example.prompt) + answer for example in scored)])
+    if longest > original:
+        what = f"a row and its answer come to {longest} tokens; past {original} this model stretches positions by the longest row before"
+        room = max(original - answer, 1)
+        raise Problem(f"{what}, so no row is what it is alone", f"keep within: `data.max_length={room} data.too_long=drop`", "bad_data")
+
+
+def _room_for_answers(context: int, scored: list[Example], answer: int) -> None:
+    long = max((len(example.prompt) for example in scored), default=0)
+    if long + answer > context:
+        room, what = context - long, f"the longest prompt to score has {long} tokens, and the model reads {context}"
+        hint = f"`data.max_new_tokens={room}`" if room > 0 else f"`data.max_length={context - answer} data.too_long=drop`"
+        raise Problem(f"{what}: data.max_new_tokens={answer} are too many", hint, "bad_data")

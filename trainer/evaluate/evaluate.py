@@ -1,0 +1,140 @@
+"""How good the tuned model is, beside its base: both answer the held-out rows greedily, and one scorer judges them."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+
+from conf.problem import Problem
+from conf.schema import Recipe
+from data.score import difference, score
+from trainer import files
+from trainer.model import model as models
+from trainer.model.model import Base
+from trainer.record.record import Record
+from trainer.rows.prompt import Example, Prompt
+
+Answer = tuple[str, bool]  # the text, and whether it ended by itself
+
+
+def compare(
+    tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str, folder: Path, record: Record
+) -> tuple[dict, list[dict]]:
+    """The scores of both models, and every answer. The base model's answers are kept beside the runs, for the next one."""
+    models.greedy(base, prompt.stops)
+    after = generate(tuned, prompt, examples, settings, record, "scoring tuned")
+    cache = folder.resolve().parent.parent / "base-scores" / f"{_identity(base, prompt, examples, settings, sha256)}.json"
+    before = _kept(cache)
+    if before is None:
+        with tuned.disable_adapter():
+            before = generate(tuned, prompt, examples, settings, record, "scoring base")
+        if base.revision:  # a local folder may hold other weights tomorrow
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            files.write(cache, files.page({"answers": before}))
+    rows = [example.row for example in examples]
+    kind = "text" if settings.data.fields is None else "extraction"
+    gain = difference([text for text, _ in before], [text for text, _ in after], rows, settings.data.fields, settings.seed)
+    scores = {
+        "task": kind,
+        "rows": len(rows),
+        "base": judged(before, rows, settings),
+        "tuned": judged(after, rows, settings),
+        "difference": gain,
+    }
+    return scores, [
+        {"id": row.id, "prompt": row.messages, "expected": row.completion, "base": old, "tuned": new}
+        for row, (old, _), (new, _) in zip(rows, before, after, strict=True)
+    ]
+
+
+def reload(tuned: PeftModel, adapter: Path) -> None:
+    """Give the model the very weights that the exported files hold: what is scored is what others will load."""
+    exported = load_peft_weights(str(adapter), device=str(tuned.device))
+    learned = sum(weight.requires_grad for weight in tuned.parameters())
+    unknown = set_peft_model_state_dict(tuned, exported).unexpected_keys
+    if unknown or len(exported) != learned:
+        what = f"the exported adapter holds {len(exported)} weights, {len(unknown)} of them unknown; {learned} were learned"
+        raise Problem(what, "start a new run with `inv train`", "damaged_run")
+
+
+@torch.inference_mode()
+def generate(
+    model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str, way: Callable | None = None
+) -> list[Answer]:
+    """The model's answer to every row, in the rows' order, by `answer` or in another way. Rows of like length share a batch, the longest
+    first: what does not fit shows at once, and is halved."""
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].prompt))
+    answers: dict[int, Answer] = {}
+    size = settings.train.eval_batch
+    record.event("progress", what=what, done=0, of=len(order))
+    while len(answers) < len(order):
+        batch = order[len(answers) : len(answers) + size]
+        outputs = _fitting(way or answer, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
+        if outputs is None:
+            size = len(batch) // 2
+            print(f"{what}: {len(batch)} rows at once do not fit into memory; {size} are tried", flush=True)
+            continue
+        answers |= dict(zip(batch, outputs, strict=True))
+        record.event("progress", what=what, done=len(answers), of=len(order))
+        print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)
+    return [answers[index] for index in range(len(examples))]
+
+
+def _fitting(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int) -> list[Answer] | None:
+    """The answers; None where so many rows at once do not fit."""
+    try:
+        return way(model, prompt, prompts, limit)
+    except RuntimeError as error:
+        if len(prompts) == 1 or not should_reduce_batch_size(error):
+            raise
+    clear_device_cache(garbage_collection=True)  # here, where the error holds none of what was computed
+    return None
+
+
+def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+    """Greedy answers to prompts in tokens, padded on the left."""
+    longest = max(map(len, prompts))
+    pad = prompt.tokenizer.pad_token_id
+    tokens = torch.tensor([[pad] * (longest - len(each)) + each for each in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=model.device)
+    low = (model.get_base_model() if isinstance(model, PeftModel) else model).dtype is torch.bfloat16
+    with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
+        outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens)
+    return [prompt.answer(output) for output in outputs[:, longest:].tolist()]
+
+
+def judged(answers: list[Answer], rows: list, settings: Recipe) -> dict:
+    """The scores of one model's answers."""
+    texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
+    return score(texts, rows, stopped, settings.data.fields, settings.seed)
+
+
+def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str) -> str:
+    """Equal for two runs whose base models must give the same answers."""
+    decisive = {
+        "model": [settings.model.id, base.revision, base.precision],
+        "quant": [settings.quant.kind.value, settings.quant.double],
+        "rows": sha256,
+        "prompts": [example.prompt for example in examples],
+        "generation": [
+            settings.data.max_new_tokens,
+            settings.train.eval_batch,
+            prompt.stops,
+            prompt.tokenizer.pad_token_id,
+            "longest first",
+        ],
+    }
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def _kept(cache: Path) -> list[Answer] | None:
+    if not cache.exists():
+        return None
+    print("the base model's answers are known from an earlier run", flush=True)
+    return [(text, stopped) for text, stopped in json.loads(cache.read_text(encoding="utf-8"))["answers"]]

@@ -1,0 +1,125 @@
+"""python -m trainer.evaluate.evaluate_run RUN_FOLDER ROWS OUT [scaffold]
+
+A finished run scored on other rows, into OUT.json and OUT.predictions.jsonl.
+
+Base and tuned model answer every row as they did when the run was scored: same prompt, quantisation and scorer. With `scaffold`
+they answer once more, the keys filled in; those scores stand apart. Nothing in the run's folder is written.
+"""
+
+import sys
+import time
+import warnings
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from conf.problem import Problem
+from conf.schema import Recipe
+from data.rows import Row, RowError, usable
+from trainer import files
+from trainer.evaluate import eval_step, evaluate, finished_run, forced_keys
+from trainer.model import attention
+from trainer.record import record
+from trainer.record.failure import diagnose
+from trainer.rows.prompt import Example
+from trainer.rows.rows import scorable, told
+
+
+class Screen:
+    """Takes the place of a run's record, and leaves nothing on the disk."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}  # of each part that was scored; `generate` itself prints how far it is
+        self._begun = 0.0
+
+    def event(self, _kind: str, what: str, done: int, of: int) -> None:
+        if not done:
+            self._begun = time.monotonic()
+        self.seconds[what] = round(time.monotonic() - self._begun, 2)
+
+    def beat(self) -> None:
+        pass
+
+
+def examine(folder: Path, source: Path, split: str, with_scaffold: bool = False) -> tuple[dict, list[dict]]:
+    """The scores and the answers of the run in `folder` on the rows of `source`."""
+    begun = time.monotonic()
+    run = finished_run.load(folder)
+    rows = _rows(source)
+    settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
+    examples, sha256 = run.prompt.held_out(rows, settings.data), files.digest(source)
+    scorable([example.row for example in examples], settings.data.fields)
+    parts = forced_keys.parts(examples) if with_scaffold else None
+    screen = Screen()
+    scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, screen)
+    if parts:
+        scores["scaffold"], texts = filled_in(run, examples, settings, parts, screen)
+        answers = [row | {"scaffold": each} for row, each in zip(answers, texts, strict=True)]
+    return scores | {
+        "run_id": folder.name,
+        "split": split,
+        "rows_sha256": sha256,
+        "trained_on": sha256 in _trained_on(folder),
+        "adapter_sha256": files.digest(folder / "adapter" / "adapter_model.safetensors"),
+        "completion_loss": losses(run, examples),
+        "precision": run.base.precision,
+        "seconds": round(time.monotonic() - begun, 1),
+        "time": record.now(),
+    }, answers
+
+
+def filled_in(
+    run: finished_run.Finished, examples: list[Example], settings: Recipe, parts: list[str], screen: Screen
+) -> tuple[dict, list[dict]]:
+    """What both models score, and answer, when the scaffold is filled in for them."""
+    way = partial(forced_keys.answers, scaffold=parts)
+    tuned = evaluate.generate(run.tuned, run.prompt, examples, settings, screen, "scoring tuned, keys filled in", way)
+    with run.tuned.disable_adapter():
+        base = evaluate.generate(run.tuned, run.prompt, examples, settings, screen, "scoring base, keys filled in", way)
+    rows = [example.row for example in examples]
+    scores = {"base": evaluate.judged(base, rows, settings), "tuned": evaluate.judged(tuned, rows, settings)}
+    texts = [{"base": old, "tuned": new} for (old, _), (new, _) in zip(base, tuned, strict=True)]
+    return scores | {"parts": parts, "seconds": screen.seconds}, texts
+
+
+def _rows(source: Path) -> list[Row]:
+    try:
+        return told(usable(source), str(source))
+    except RowError as error:
+        raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
+
+
+def _trained_on(folder: Path) -> set[str]:
+    """The sha256 of every file of rows that the run learned from."""
+    told = record.manifest(folder)["data"]
+    return {told["train"], *told.get("also", {}).values()}
+
+
+def losses(run: finished_run.Finished, examples: list[Example]) -> dict[str, float]:
+    """The mean loss of an answer token, of base and tuned."""
+    limit, fields, beat = run.pack_tokens, run.settings.data.fields, Screen().beat
+    with attention.taking(run.tuned.get_base_model(), limit):
+        tuned = eval_step.measure(run.tuned, examples, limit, fields, beat)
+        with run.tuned.disable_adapter():
+            base = eval_step.measure(run.tuned, examples, limit, fields, beat)
+    return {"base": base["loss"], "tuned": tuned["loss"]}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
+    try:
+        places, options = sys.argv[1:4], sys.argv[4:]
+        if len(places) != 3 or options not in ([], ["scaffold"]):
+            raise Problem("which run, which rows, and where to?", "python -m trainer.evaluate.evaluate_run RUN_FOLDER ROWS OUT [scaffold]")
+        folder, source, out = map(Path, places)
+        scores, answers = examine(folder, source, out.name, bool(options))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write(out.with_name(f"{out.name}.predictions.jsonl"), "".join(files.line(row) for row in answers))
+        files.write(out.with_name(f"{out.name}.json"), files.page(scores))
+    except (Problem, OSError, RuntimeError, MemoryError) as error:
+        print(f"error: {diagnose(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A finished run's model, loaded as it was scored: same base commit, same quantisation, same prompt, greedy."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from peft import PeftModel
+from transformers import AutoTokenizer
+
+from conf.problem import Problem
+from conf.schema import Quantisation, Recipe
+from trainer.hub_errors import explained
+from trainer.model import model
+from trainer.model.model import Base
+from trainer.record import record
+from trainer.rows.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Finished:
+    settings: Recipe
+    base: Base
+    tuned: PeftModel
+    prompt: Prompt
+    pack_tokens: int | None  # of the run's packs; None where its rows were trained one at a time
+
+
+def load(folder: Path) -> Finished:
+    """The model of the run in `folder`, ready to answer; a Problem if this machine cannot hold it."""
+    if not record.sealed(folder):
+        raise Problem(f"{folder} holds no finished run", "give the folder of a run that has a manifest.json", "refused")
+    settings, adapter = record.settings(folder), folder / "adapter"
+    revision = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["revision"]
+    pinned = replace(settings.model, revision=revision or settings.model.revision)
+    check_room(pinned.id, pinned.revision, settings.quant.kind)
+    base = model.load(pinned, settings.quant)
+    prompt = Prompt(AutoTokenizer.from_pretrained(adapter, **model.OURS), base.stops, settings.data)
+    base = replace(base, tokenizer=prompt.tokenizer)
+    tuned = PeftModel.from_pretrained(base.model, adapter).eval()
+    model.greedy(base, prompt.stops)
+    packs = record.manifest(folder).get("proof", {}).get("packs", True)
+    return Finished(settings, base, tuned, prompt, settings.train.pack_tokens if packs else None)
+
+
+def check_room(name: str, revision: str, kind: Quantisation) -> None:
+    """Nothing, or a Problem when the model's weights do not fit into this machine's free memory."""
+    if model.has_gpu():
+        return
+    # Checkpoints hold 2 bytes a weight, a CPU computes with 4; in NF4 a weight takes about half a byte, after loading them shard by shard.
+    wanted = _stored(name, revision) * (2 if kind is Quantisation.none else 1)
+    free = model.free_memory()
+    if free is not None and wanted > free:
+        what = f"{name} needs about {wanted / 1e9:.1f} GB of memory here, and {free / 1e9:.1f} GB are free"
+        raise Problem(what, "use a machine with more memory or a GPU; what was measured on the box is in `inv report`", "out_of_memory")
+
+
+def _stored(name: str, revision: str) -> int:
+    """Bytes of the model's weights as files."""
+    if Path(name).is_dir():
+        return sum(path.stat().st_size for path in Path(name).glob("*.safetensors"))
+    with explained(name, os.environ.get("HF_ENDPOINT")):
+        files = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(name, revision=revision, files_metadata=True).siblings
+    return sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)

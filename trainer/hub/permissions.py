@@ -1,0 +1,89 @@
+"""What the Hub token may do, asked before anything is paid for: whose it is, and whether a run may be published with it.
+
+The Hub tells both in one answer, `whoami-v2`. A classic token has the role `read` or `write`; a fine-grained one (`fineGrained`)
+lists permissions for each account, organisation and repository that its owner chose, `repo.write` among them. A token of another
+kind, such as that of a login in a browser, says nothing of the sort.
+"""
+
+import re
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from conf.problem import Problem
+from trainer.hub_errors import HUB, RULE, explained
+
+LONGEST = 96  # characters of OWNER/NAME
+SETTINGS = f"{HUB}/settings/tokens"
+
+
+def check(hub: HfApi, repository: str | None, name: str, kind: str, merged: bool = False) -> str:
+    """The repository that a run of this name would be published in, once the token of `hub` may write there; else a Problem."""
+    with explained(repository or "your account", hub.endpoint):
+        found = hub.whoami()
+    account, token = found["name"], (found.get("auth") or {}).get("accessToken") or {}
+    target = place(repository, name, kind, account)
+    allowed(target, merged)
+    _belongs(target, account, {each["name"]: each.get("roleInOrg") for each in found.get("orgs") or []})
+    if token.get("role") == "read":
+        hint = f"make one with the role `write` at {SETTINGS}/new?tokenType=write, then put it in place: `inv init --token FILE`"
+        raise Problem(f"the Hub token of {account} may only read, and this run is to be published in {target}", hint, "refused")
+    if token.get("role") == "fineGrained" and not _granted(token, target):
+        owner = target.partition("/")[0]
+        hint = f"at {SETTINGS} give it `Write access to contents/settings of all repos` (`repo.write`) under {owner}"
+        what = f"the Hub token of {account} is fine-grained and has no write access to {owner}, where this run is to be published"
+        raise Problem(what, f"{hint}; or name a namespace that it has: `publish.repository=OWNER/NAME`", "refused")
+    return target
+
+
+def place(repository: str | None, name: str, kind: str, account: str) -> str:
+    """The repository of a run, OWNER/NAME: the account's own where none is named; a smoke run has one of its own."""
+    named = repository or name
+    owned = named if "/" in named else f"{account}/{named}"
+    return f"{owned}-smoke" if kind == "smoke" else owned
+
+
+def allowed(target: str, merged: bool = False) -> None:
+    """Nothing, or a Problem where the Hub takes no repository of this name, or not of the merged model's."""
+    for name in [target, *[f"{target}-merged"] * merged]:
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            better = _cleaned(target, len(name) - len(target))
+            raise Problem(f"`{name}` cannot be the name of a repository on the Hub", f"{RULE}: `publish.repository={better}`") from error
+
+
+def _cleaned(target: str, longer: int) -> str:
+    """A name like the wanted one that the Hub takes, without what is put behind it."""
+    owner, _, name = target.removesuffix("-smoke").partition("/")
+    owner, name = (re.sub(r"([-.])[-.]+", r"\1", re.sub(r"[^A-Za-z0-9_.-]+", "-", part)).strip("-.") for part in (owner, name))
+    name = name.removesuffix(".git")[: LONGEST - len(owner) - 1 - max(longer, len("-merged")) - len("-smoke")].strip("-.")
+    return f"{owner or 'OWNER'}/{name or 'NAME'}"
+
+
+def gate(hub: HfApi, model: str) -> Problem | None:
+    """Why a token is refused at a gated model although its account may have access: a fine-grained one needs leave for such models."""
+    token = (hub.whoami().get("auth") or {}).get("accessToken") or {} if hub.token else {}
+    if token.get("role") != "fineGrained" or token.get("fineGrained", {}).get("canReadGatedRepos"):
+        return None
+    hint = f"at {SETTINGS} give it `Read access to contents of all public gated repos you can access`; and accept the terms of {model}"
+    return Problem(f"{model} is gated, and this fine-grained token may not read gated models", hint, "model_unavailable")
+
+
+def _belongs(target: str, account: str, organisations: dict[str, str | None]) -> None:
+    owner = target.partition("/")[0]
+    if owner == account or organisations.get(owner, "read") != "read":
+        return
+    role = f"a member of {owner} who may only read there" if owner in organisations else f"neither {owner} nor a member of it"
+    hint = "publish under a name of your own: `publish.repository=NAME`"
+    raise Problem(f"this run is to be published in {target}, and the Hub token's account {account} is {role}", hint, "refused")
+
+
+def _granted(token: dict, target: str) -> bool:
+    """Whether a fine-grained token may write to the repository, or to all of its owner's."""
+    scopes = token.get("fineGrained", {}).get("scoped") or []
+    return any(
+        "repo.write" in scope.get("permissions", []) and scope.get("entity", {}).get("name") in (target, target.partition("/")[0])
+        for scope in scopes
+    )

@@ -1,0 +1,153 @@
+"""A sealed run on the Hub: private unless asked otherwise, one commit, tagged with the run's id, read back and compared.
+
+What leaves the house is a closed list: of the adapter folder the files that PEFT and transformers load (`ADAPTER`), of a merged
+model those that transformers loads (`MERGED`), the card as README.md, and metrics.json. The rest stays: optimizer states and
+checkpoints; predictions, report and log, which hold rows of the user's data; config.yaml and manifest.json, which name folders,
+buckets and accounts. The card tells what of them may be told.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from conf.problem import Problem
+from trainer.hub import permissions
+from trainer.hub_errors import HUB, NEW_TOKEN, explained
+from trainer.record import card, record
+
+ADAPTER = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+TOKENIZER = ADAPTER[2:]
+MERGED = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", *TOKENIZER)
+SHARDS = re.compile(r"model-\d+-of-\d+\.safetensors")
+OURS = (*ADAPTER, *MERGED, "README.md", "metrics.json")
+
+Say = Callable[[str], None]
+
+
+def publish(folder: Path, repository: str, private: bool, endpoint: str | None, token: str, say: Say, merged: bool = False) -> dict:
+    """Where the run is on the Hub, with the sha256 of every file as the Hub gave it back. Doing it again changes nothing.
+
+    A `repository` without an owner is the token's.
+    With `merged`, the merged model goes to `<repository>-merged`, and where that is stands under "merged".
+    """
+    run = record.verify(folder, without=() if merged else ("merged/",))
+    if not token:  # huggingface_hub would take whatever login it finds instead
+        raise Problem("there is no token for the Hub", NEW_TOKEN, "refused")
+    hub = HfApi(endpoint=endpoint, token=token)
+    with explained(repository if "/" in repository else "your account", endpoint):
+        repository = permissions.place(repository, "", run["kind"], "" if "/" in repository else hub.whoami()["name"])
+    contents = {repository: _content(folder, repository, run)}
+    if merged:
+        contents[f"{repository}-merged"] = _merged(folder, repository, run)
+    private = _private(run, private, say)
+    done = [_deliver(hub, name, content, run, private, endpoint, say) for name, content in contents.items()]
+    return done[0] | ({"merged": done[1]} if merged else {})
+
+
+def _deliver(hub: HfApi, repository: str, content: dict, run: dict, private: bool, endpoint: str | None, say: Say) -> dict:
+    """Put the files into the repository, tagged with the run's id, and compare what the Hub gives back."""
+    hashes = {name: hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else record.digest(data) for name, data in content.items()}
+    with explained(repository, endpoint):
+        private = _open_repository(hub, repository, private, say)
+        tagged = _tagged(hub, repository, run["run_id"])
+        say(f"{repository} has the tag {run['run_id']} already" if tagged else f"uploading {len(content)} files to {repository}")
+        revision = tagged or _upload(hub, repository, run["run_id"], content)
+        _read_back(hub, repository, revision, hashes)
+        if not tagged:
+            # Only what was read back gets the tag: a publish that breaks off anywhere goes on when it is repeated.
+            hub.create_tag(repository, tag=run["run_id"], revision=revision)
+    say(f"downloaded {repository} again: all {len(hashes)} files are those of the run")
+    where = {"repository": repository, "url": f"{(endpoint or HUB).rstrip('/')}/{repository}", "revision": revision, "tag": run["run_id"]}
+    return {**where, "private": private, "files": hashes, "published_at": record.now(), "verified": True}
+
+
+def _private(run: dict, private: bool, say: Say) -> bool:
+    if run["kind"] == "smoke" and not private:
+        say("a smoke run is published privately, whatever is asked")
+        return True
+    return private
+
+
+def _content(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
+    """What will be published: name in the repository -> file or text."""
+    adapter = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "adapter"}
+    chosen = {name: path for name, path in adapter.items() if name in ADAPTER}
+    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if name not in chosen]
+    if missing:
+        raise Problem(
+            f"run {folder.name} has no adapter/{missing[0]}", "publish a run that exported its adapter: `inv publish --run RUN`", "refused"
+        )
+    base, trained = json.loads(chosen["adapter_config.json"].read_text(encoding="utf-8"))["base_model_name_or_path"], run["model"]
+    if trained["revision"] is None:
+        what = f"run {folder.name} was trained on {trained['id']}, which is no repository of the Hub: nobody else could load its adapter"
+        raise Problem(what, "train again on a model of the Hub: `model.id=OWNER/NAME`", "refused")
+    if base != trained["id"]:
+        what = f"the adapter of run {folder.name} names the base model {base}, and the run trained {trained['id']}"
+        raise Problem(what, "train again with `inv train`", "damaged_run")
+    return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card.render(folder, repository).encode()}
+
+
+def _merged(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
+    """What will be published of the merged model."""
+    found = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "merged"}
+    chosen = {name: path for name, path in found.items() if name in MERGED or SHARDS.fullmatch(name)}
+    if "config.json" not in chosen:
+        hint = "train again with `publish.merged=true`, or publish the adapter alone: `publish.merged=false`"
+        raise Problem(f"run {folder.name} has no merged model: it was trained without one", hint, "refused")
+    card_of_it = card.render_merged(folder, f"{repository}-merged", repository)
+    return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card_of_it.encode()}
+
+
+def _open_repository(hub: HfApi, repository: str, private: bool, say: Say) -> bool:
+    """Make sure that the repository is there and not more public than asked. Returns whether it is private."""
+    if not hub.repo_exists(repository):
+        hub.create_repo(repository, private=private, exist_ok=True)
+    found = bool(hub.repo_info(repository).private)
+    if private and not found:
+        hide = f"hide it with `hf repos settings {repository} --private`"
+        hint = f"{hide}, name another with `publish.repository=OWNER/NAME`, or agree with `publish=public`"
+        raise Problem(f"{repository} is public, and this run is to be published privately", hint, "refused")
+    if found and not private:
+        say(f"{repository} is private and stays so; to show it to everyone: hf repos settings {repository} --public")
+    return found
+
+
+def _tagged(hub: HfApi, repository: str, tag: str) -> str | None:
+    """The commit that the tag names, if the repository has the tag."""
+    return next((found.target_commit for found in hub.list_repo_refs(repository).tags if found.name == tag), None)
+
+
+def _upload(hub: HfApi, repository: str, run_id: str, content: dict[str, Path | bytes]) -> str:
+    """Put the files there in one commit, without those that an earlier run left; returns the commit."""
+    left = [name for name in hub.list_repo_files(repository) if name in OURS and name not in content]
+    operations = [CommitOperationAdd(name, data) for name, data in content.items()] + [CommitOperationDelete(name) for name in left]
+    return hub.create_commit(repository, operations, commit_message=f"Run {run_id}").oid
+
+
+def _read_back(hub: HfApi, repository: str, revision: str, hashes: dict[str, str]) -> None:
+    """Download the revision into an empty place, so that no cache can answer, and compare every file."""
+    with tempfile.TemporaryDirectory() as place:
+        fetched = Path(hub.snapshot_download(repository, revision=revision, cache_dir=place, allow_patterns=list(hashes)))
+        for name, wanted in hashes.items():
+            if not (fetched / name).is_file() or record.digest(fetched / name) != wanted:
+                raise Problem(
+                    f"{name} in {repository} at {revision[:12]} is not the file of this run",
+                    f"someone or something changed it: name another repository, or delete the run's tag in {repository} and publish again",
+                    "damaged_run",
+                )

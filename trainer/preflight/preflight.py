@@ -1,0 +1,292 @@
+"""What can be known to fail before anything is paid for: checked on the laptop, without torch."""
+
+import copy
+import json
+import math
+import shlex
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import disable_progress_bars
+
+from conf import paths
+from conf.problem import Problem
+from conf.schema import Box, Data, Recipe, Run
+from data import rows
+from data.tables import kind
+from trainer import files
+from trainer.estimate import architecture, fit, limits, memory
+from trainer.estimate import summary as words
+from trainer.estimate.architecture import Verdict
+from trainer.hub import permissions
+from trainer.hub_errors import explained
+from trainer.record import figures
+from trainer.rows import prompt, tokens
+from trainer.rows.prompt import Example, Prompt
+from trainer.rows.rows import check_with, scorable
+from trainer.rows.sampler import Order, Portion
+
+SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+
+
+def prove(
+    run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool, seen: "Look | None" = None
+) -> tuple[dict, list[str]]:
+    """`check` and `outlook`: facts for the run, and lines for people; or a Problem with the first thing that would stop it."""
+    facts = check(run, endpoint, token)
+    lines, seconds = told(seen or look(run, endpoint, token), run, card, hourly, colour)
+    place = facts["repository"]
+    allowed = (
+        f"the token may write to {place}, where the run can be published" if place else "no token here: nobody knows if it may publish"
+    )
+    return facts | {"planned": seconds}, [*lines[:-1], f"hub      {allowed}", lines[-1]]
+
+
+def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
+    """Facts about the rows, the token and the base model that a run needs, or a Problem with the first thing that would stop it.
+
+    Datasets of the Hub, and Parquet where pyarrow is missing, are read by the trainer; here they need only exist, and their number of
+    rows is None.
+    """
+    hub = _hub(endpoint, token)
+    facts = tables(settings.data, endpoint, token)
+    wanted = settings.publish.repository or settings.cloud.hub_repository
+    permissions.allowed(permissions.place(wanted, settings.name, settings.kind.value, "OWNER"), settings.publish.merged)
+    facts["repository"] = permissions.check(hub, wanted, settings.name, settings.kind.value, settings.publish.merged) if token else None
+    return facts | model(hub, settings, endpoint)
+
+
+def tables(data: Data, endpoint: str | None, token: str | None) -> dict:
+    """How many rows there are to train on and to score, and the files' sha256; every row of theirs can be used."""
+    facts, hashes = {}, {}
+    for name in ("train", "validation"):
+        source = getattr(data, name)
+        count, hashes[source] = _table(source, f"data.{name}", data, endpoint, token)
+        facts |= {f"{name}_rows": count, f"{name}_sha256": hashes[source]}
+    for source in data.also:
+        _, hashes[source] = _table(source, "data.also", data, endpoint, token)
+    _apart(data, hashes)
+    return facts
+
+
+def _table(source: str, setting: str, data: Data, endpoint: str | None, token: str | None) -> tuple[int | None, str | None]:
+    if source.startswith("hub:"):
+        return None, _hub_dataset(_hub(endpoint, token), source, endpoint)
+    found = _rows(source, setting)
+    sha256 = files.digest(paths.resolve(source))
+    if found is None:
+        return None, sha256
+    _fields(source, setting, found.rows, data.fields)
+    return len(found.rows), sha256
+
+
+def _hub(endpoint: str | None, token: str | None) -> HfApi:
+    return HfApi(endpoint=endpoint, token=token or False)  # False: no login that happens to lie about is used
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model will see, in its own tokens, and its sizes. None where only the trainer can tell."""
+
+    prompt: Prompt | None
+    order: Order | None
+    held_out: list[Example]
+    shape: memory.Shape | None
+    verdict: Verdict | None
+    notes: list[str]  # about keys of rows that nobody reads, and the like
+
+
+def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
+    """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
+    folder = _description(settings, endpoint, token)
+    made, verdict = _described(settings, folder / "config.json")
+    data = settings.data
+    named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
+    scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
+    notes = [
+        f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) if found for line in found.notes.lines()
+    ]
+    if None in scans or not (folder / "tokenizer.json").is_file():
+        return Look(None, None, [], made, verdict, notes)
+    *training, held_out = [found.rows for found in scans]
+    template = Prompt(tokens.Tokens(folder), tokens.stops(folder), data)
+    notes += [
+        f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) for line in template.notes(found.rows)
+    ]
+    weights = [1.0, *data.also.values()]
+    portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
+    scored = template.held_out(held_out, data)[: data.eval_rows]
+    scorable([example.row for example in scored], data.fields)
+    order = Order(portions, settings.seed, settings.train.rows_per_step)
+    limits.check(folder, order.examples, scored, data)
+    return Look(template, order, scored, made, verdict, notes)
+
+
+def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
+    """What the run will see and need, in lines; a Problem where it does not fit. `train.recompute=auto` is decided in `run`."""
+    return told(look(run, endpoint, token), run, card, hourly, colour)[0]
+
+
+def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tuple[list[str], float | None]:
+    """The outlook's lines, the price last, and the planned seconds; None where only the trainer can tell.
+
+    `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
+    """
+    if seen.prompt is None or seen.shape is None:
+        return [*seen.notes, "tokens, memory and time are told when training starts: only there can these rows or this model be read"], None
+    gpu = card.name if card else None
+    room = fit.Room(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
+    why = "what fits is decided where it trains"
+    planned: Recipe = run
+    if room:
+        run.train.recompute, why = _settled(seen, run, room)
+        planned = _scored(seen, run, room)
+    made = memory.make(seen.shape, planned, seen.order, seen.held_out, gpu)
+    seconds = sum(made.seconds.values())
+    lines = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
+    lines += [*words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), _packing(seen.verdict, run.train.pack_tokens)]
+    stop = seen.prompt.tokenizer.decode([seen.prompt.stop])
+    lines.append(f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1")
+    return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
+
+
+def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
+    return fit.settle(run, fit.needs_of(seen.shape, seen.order, memory.number_width(room.what)), room, seen.order.longest)
+
+
+def _scored(seen: Look, run: Run, room: fit.Room) -> Recipe:
+    return fit.at_once(run, fit.scoring_of(seen.shape, seen.held_out, memory.number_width(room.what)), room)
+
+
+def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
+    """For each card and its bytes: the planned seconds (nan where its speed is not known), and whether the run fits into it."""
+    return {name: _on(seen, copy.deepcopy(run), fit.Room(name, int(size * (1 - memory.RESERVE)))) for name, size in cards.items()}
+
+
+def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
+    if seen.order is None:
+        return math.nan, True  # only the trainer can read these rows
+    try:
+        run.train.recompute, _ = _settled(seen, run, room)
+        planned = _scored(seen, run, room)
+    except Problem:
+        return math.nan, False
+    return sum(memory.make(seen.shape, planned, seen.order, seen.held_out, room.what).seconds.values()), True
+
+
+def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
+    per_hour, source = hourly
+    if per_hour is None:
+        return [f"price    unknown: nobody told the price of {box.instance_type}"]
+    if math.isnan(seconds):
+        return [f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"]
+    total = figures.money(seconds / 3600 * per_hour)
+    return [f"price    about {total} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
+
+
+def _description(settings: Recipe, endpoint: str | None, token: str | None) -> Path:
+    """The folder of the small files that describe the base model; its weights are not among them."""
+    disable_progress_bars()  # a line for each of five small files says nothing
+    if Path(settings.model.id).is_dir():
+        return Path(settings.model.id)
+    with explained(settings.model.id, endpoint):
+        return Path(
+            snapshot_download(
+                settings.model.id, revision=settings.model.revision, allow_patterns=SMALL, endpoint=endpoint, token=token or False
+            )
+        )
+
+
+def _described(settings: Recipe, config: Path) -> tuple[memory.Shape | None, Verdict | None]:
+    """The model's sizes, where they are known, and what training makes of it; a Problem where it cannot be trained."""
+    if not config.is_file():
+        return None, None
+    values = json.loads(config.read_text(encoding="utf-8"))
+    architecture.quantised_once(settings, values)
+    return memory.shape(values), architecture.verdict(settings.model.id, values)
+
+
+def _packing(verdict: Verdict | None, pack_tokens: int | None) -> str:
+    if verdict and verdict.outcome == "alone":
+        return f"packing  rows are trained one at a time: {verdict.why}"
+    if not pack_tokens:
+        return "packing  rows are trained one at a time: train.pack_tokens=null"
+    return f"packing  up to {pack_tokens} tokens at once, if the model shows before step 1 that rows do not see each other"
+
+
+def _rows(source: str, setting: str) -> rows.Scan | None:
+    """The file's rows, or a Problem with the first thing wrong with it; None for Parquet that only the trainer can read."""
+    path = paths.resolve(source)
+    if not paths.is_file(path):
+        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+    if kind(source) == ".parquet" and find_spec("pyarrow") is None:
+        return None
+    try:
+        return rows.usable(path, source)
+    except rows.RowError as error:
+        raise Problem(str(error), check_with(setting, source), "bad_data") from error
+    except OSError as error:
+        what = f"{setting} names {source}, which cannot be read: {error.strerror or error}"
+        raise Problem(what, f"`ls -l {shlex.quote(str(path))}`", "bad_data") from error
+
+
+def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
+    """Every field that will be scored must occur, and only answers that are objects have fields."""
+    if fields is None:
+        return
+    text = next((row for row in found if row.output is None), None)
+    if text:
+        what = f"{path}: row {text.id} answers with plain text, and data.fields asks for keys of a JSON answer"
+        raise Problem(what, "make every output an object, or score free text: `data.fields=null`", "bad_data")
+    known = {key for row in found for key in row.output}
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        what = f"no row of {path} ({setting}) has the field {unknown[0]!r} in its output"
+        raise Problem(what, f"the outputs have: `{rows.fields_word(sorted(known))}`", "bad_data")
+
+
+def _apart(data: Data, hashes: dict[str, str | None]) -> None:
+    """No source of rows to train on may be the held-out one, whatever it is called."""
+    held_out = data.validation
+    same = [source for source in (data.train, *data.also) if source == held_out or (hashes[source] or source) == hashes[held_out]]
+    if same:
+        setting = "data.train" if data.train in same else "data.also"
+        what = f"{setting} and data.validation are the same rows ({held_out}): the scores would tell nothing"
+        raise Problem(what, "hold rows out of training: `data.validation=OTHER.jsonl`", "bad_data")
+
+
+def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
+    """Make sure that `hub:<dataset id>:<split>` exists for this token; its rows have no hash of ours."""
+    _, name, *split = source.split(":")
+    if not name or len(split) != 1 or not split[0]:
+        raise Problem(f"cannot read the dataset `{source}`", "write `hub:OWNER/NAME:SPLIT`, such as `hub:owner/notes:train`", "bad_data")
+    with explained(name, endpoint, "datasets/"):
+        hub.auth_check(name, repo_type="dataset")
+
+
+def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
+    """The commit that the base model's revision stands for, once its files may be read; and the room that this run of it takes."""
+    name, revision = settings.model.id, settings.model.revision
+    with explained(name, endpoint):
+        info = hub.model_info(name, revision=revision, files_metadata=True)
+        if info.gated:  # anyone may read about a gated model; its files are another matter
+            _past_the_gate(hub, name)
+        stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        made = None
+        if "config.json" in stored:
+            made, _ = _described(settings, Path(hub.hf_hub_download(name, "config.json", revision=info.sha)))
+        weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
+        return {"model_revision": info.sha, "need_gb": math.ceil(memory.disk(made, settings, weights) / 1e9)}
+
+
+def _past_the_gate(hub: HfApi, name: str) -> None:
+    try:
+        hub.auth_check(name)
+    except HfHubHTTPError as error:
+        problem = permissions.gate(hub, name)
+        if problem is None:
+            raise
+        raise problem from error

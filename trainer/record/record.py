@@ -1,0 +1,213 @@
+"""What a run leaves behind: one folder, written while the run lives and sealed when it is done.
+
+`Record` is the writing side, for the trainer. `sealed`, `manifest`, `verify` and `settings` are the reading side, for whoever
+has a copy of the folder. A reader may look at any moment, so a file appears whole or not at all; only `events.jsonl` grows, a
+line at a time. `manifest.json` comes last: a folder that has one is a finished run, and is never written again.
+"""
+
+import hashlib
+import json
+import math
+import secrets
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conf import load, paths
+from conf.problem import Problem
+from conf.schema import Recipe
+from conf.text import secret
+from trainer import files
+from trainer.files import digest, write
+from trainer.record import card, report
+
+MANIFEST, DECIDED = "manifest.json", "decided.json"
+# Written by others or later than the manifest, so it cannot list them: `log.txt` is hashed on its own, up to a stated offset.
+UNLISTED = {MANIFEST, "state.json", "published.json", "log.txt"}
+AFTER_THE_SEAL = {"uploading", "done", "failed"}
+
+
+class Record:
+    """The folder of the run that this process is making."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.events = self.folder / "events.jsonl"
+        self.beaten = -math.inf
+        state = self.folder / "state.json"
+        self.state = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+        if not sealed(self.folder):
+            files.cut_torn_line(self.events)
+
+    def phase(self, phase: str, reason: str | None = None, evidence: str | None = None, hint: str | None = None) -> None:
+        """Say what the run is doing; a phase that is entered again by a later attempt keeps its `since`."""
+        finished = sealed(self.folder)
+        if finished and phase not in AFTER_THE_SEAL:
+            raise _refusal(self.folder, f"cannot become `{phase}`")
+        since = self.state["since"] if self.state.get("phase") == phase else now()
+        self.state = {"phase": phase, "since": since, "reason": reason, "evidence": evidence, "hint": hint}
+        self._write_state()
+        if not finished:
+            self.event("phase", phase=phase, reason=reason)
+
+    def beat(self) -> None:
+        """Show that the run is alive; reaches the disk at most once a second."""
+        if self.state and time.monotonic() - self.beaten >= 1:
+            self._write_state()
+
+    def event(self, kind: str, **values) -> None:
+        """Append one line to `events.jsonl`."""
+        self._stays_open()
+        with self.events.open("a", encoding="utf-8") as file:
+            file.write(secret.hide(files.line({"time": now(), "event": kind, **values})))
+        self.beat()
+
+    def decide(self, settings: Recipe) -> None:
+        """Keep what the trainer has decided for `auto`: a later attempt does the same. config.yaml is never written again."""
+        write(self.folder / DECIDED, files.page({"recompute": settings.train.recompute}))
+
+    def metrics(self, values: dict) -> None:
+        self._stays_open()
+        write(self.folder / "metrics.json", files.page(values))
+
+    def predictions(self, rows: list[dict]) -> None:
+        self._stays_open()
+        write(self.folder / "predictions.jsonl", "".join(files.line(row) for row in rows))
+
+    def seal(self, settings: Recipe, facts: dict) -> dict:
+        """Finish the run: its card, its report and, last, the manifest that lists every file. Returns the manifest."""
+        self._stays_open()
+        config = self.folder / "config.yaml"
+        if not config.exists():
+            write(config, load.dump(settings))
+        entry = _entry(self.folder, settings, facts)
+        write(self.folder / "card.md", card.render(self.folder, settings.publish.repository or settings.name, entry))
+        write(self.folder / "report.html", report.render(self.folder, entry))
+        entry |= {"log": _log(self.folder), "files": _files(self.folder)}
+        write(self.folder / MANIFEST, files.page(entry))
+        return entry
+
+    def _write_state(self) -> None:
+        self.state["heartbeat"] = now()
+        write(self.folder / "state.json", json.dumps(self.state, ensure_ascii=False))
+        self.beaten = time.monotonic()
+
+    def _stays_open(self) -> None:
+        if sealed(self.folder):
+            raise _refusal(self.folder, "is never written again")
+
+
+def sealed(folder: Path) -> bool:
+    """Whether the run is finished and its record complete."""
+    return (folder / MANIFEST).exists()
+
+
+def manifest(folder: Path) -> dict:
+    """What a sealed run says about itself."""
+    if not sealed(folder):
+        raise Problem(
+            f"run {folder.name} is not sealed: it has no {MANIFEST}", "`inv status` shows how far it is; `inv train` finishes it", "refused"
+        )
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damage(folder, MANIFEST, "is not JSON") from error
+
+
+def verify(folder: Path, without: tuple[str, ...] = ()) -> dict:
+    """The manifest, once every file that it lists has the size and the sha256 that it states; `without` those under such names."""
+    entry = manifest(folder)
+    for name, stated in entry["files"].items():
+        if name.startswith(without):
+            continue
+        path = paths.inside(folder, name)
+        if not path.is_file():
+            raise _damage(folder, name, "is missing")
+        if path.stat().st_size != stated["size"]:
+            raise _damage(folder, name, f"has {path.stat().st_size} bytes, its record says {stated['size']}")
+        if digest(path) != stated["sha256"]:
+            raise _damage(folder, name, "has another sha256 than its record")
+    log = folder / "log.txt"
+    if entry["log"] and log.exists() and digest(log, entry["log"]["bytes"]) != entry["log"]["sha256"]:
+        raise _damage(folder, "log.txt", f"has changed within its first {entry['log']['bytes']} bytes")
+    return entry
+
+
+def settings(folder: Path, sha256: str | None = None) -> Recipe:
+    """The recipe that the run's `config.yaml` holds, with what was decided since; a Problem where it has another hash."""
+    place = folder / "config.yaml"
+    body = place.read_bytes()
+    if sha256 is not None and (found := hashlib.sha256(body).hexdigest()) != sha256:
+        what = f"{place} is not what was sent: its sha256 is {found[:12]}..., and not {sha256[:12]}..."
+        raise Problem(what, "`inv train` again; if it says so again, somebody writes into this run", "damaged_run")
+    made = load.saved(body, str(place))
+    decided = folder / DECIDED
+    if made.train.recompute == "auto" and decided.exists():
+        try:
+            made.train.recompute = {"yes": "yes", "no": "no"}[json.loads(decided.read_bytes())["recompute"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damage(folder, DECIDED, "is not as a trainer writes it") from error
+    return made
+
+
+def new_id(name: str) -> str:
+    """The name of a run that begins now, or of a sweep."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _entry(folder: Path, settings: Recipe, facts: dict) -> dict:
+    """The manifest without its list of files: what the card and the report are made from."""
+    provenance = asdict(settings.provenance)
+    seconds = sum(facts["seconds"].values())
+    hourly = provenance["price_per_hour"]
+    made = _attempts(folder)
+    # Parts are of this attempt, but for training: what an interrupted one loaded and lost was paid for, too.
+    paid = max(seconds, made["seconds"])
+    total = None if hourly is None else hourly * paid / 3600
+    price = {"per_hour": hourly, "source": provenance["price_source"], "seconds": paid, "total": total, "attempts": made["attempts"]}
+    name = {"run_id": settings.run_id or folder.name, "name": settings.name, "kind": settings.kind.value}
+    return files.finite({**name, **facts, "config_sha256": digest(folder / "config.yaml"), "provenance": provenance, "price": price})
+
+
+def _attempts(folder: Path) -> dict:
+    """How often the run was begun, and for how many seconds it was at work in all, as its own events tell."""
+    spans: list[list[datetime]] = []
+    for event in files.lines(folder / "events.jsonl") if (folder / "events.jsonl").exists() else []:
+        moment = datetime.fromisoformat(event["time"])
+        if not spans or (event["event"], event.get("phase")) == ("phase", "running"):
+            spans.append([moment, moment])
+        spans[-1][1] = moment
+    if spans:
+        spans[-1][1] = datetime.fromisoformat(now())
+    return {"attempts": len(spans), "seconds": sum((end - start).total_seconds() for start, end in spans)}
+
+
+def _files(folder: Path) -> dict:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    listed = {name: path for name, path in names.items() if name not in UNLISTED and not name.startswith("checkpoints/")}
+    return {name: {"size": path.stat().st_size, "sha256": digest(path)} for name, path in listed.items()}
+
+
+def _log(folder: Path) -> dict | None:
+    log = folder / "log.txt"
+    if not log.exists():
+        return None
+    secret.hide_in(log)
+    size = log.stat().st_size
+    return {"bytes": size, "sha256": digest(log, size)}
+
+
+def _refusal(folder: Path, what: str) -> Problem:
+    return Problem(f"run {folder.name} is sealed and {what}", "start a new run with `inv train`", "refused")
+
+
+def _damage(folder: Path, name: str, what: str) -> Problem:
+    hint = f"fetch the run again: remove {folder.name} here, then repeat the command"
+    return Problem(f"run {folder.name} is damaged: {name} {what}", hint, "damaged_run")

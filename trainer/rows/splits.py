@@ -1,0 +1,67 @@
+"""Which file a split is, and its rows: for the verbs that look at data. Torch-free."""
+
+import shlex
+from pathlib import Path
+
+from conf import paths
+from conf.problem import Problem
+from conf.schema import Data
+from data import rows as read
+from data.rows import Row, RowError
+from trainer.rows.rows import check_with
+
+OWN = ("train", "validation")
+
+
+def path(data: Data, split: str) -> Path:
+    """The file of `train`, of `validation`, of another split that lies beside the latter (`test_both`), or of a path."""
+    return paths.resolve(source(data, split))
+
+
+def source(data: Data, split: str) -> str:
+    """The same, as a setting would name it."""
+    if split in OWN:
+        return _named(f"data.{split}", getattr(data, split))
+    validation = source(data, "validation")
+    beside, typed = str(Path(validation).parent / f"{split}.jsonl"), paths.typed(split, Path.cwd())
+    for place in (beside, typed):
+        if paths.is_file(paths.resolve(place)):
+            return place
+    folder = paths.resolve(validation).parent
+    raise Problem(
+        f"there is no {split}.jsonl in {folder}, and no file {split}", f"see what there is: `ls {shlex.quote(str(folder))}`", "bad_data"
+    )
+
+
+def also(data: Data) -> dict[str, Path]:
+    """The files of `data.also`; a dataset of the Hub is only the trainer's to read."""
+    named = [_named("data.also", name) for name in data.also if not name.startswith("hub:")]
+    return {name: paths.resolve(name) for name in named}
+
+
+def usable(data: Data, split: str) -> Path:
+    """The file, once all its rows could be read."""
+    rows(data, split)
+    return path(data, split)
+
+
+def _named(setting: str, source: str) -> str:
+    hint = f"give another: `{setting}=FILE.jsonl`"
+    if source.startswith("hub:"):
+        raise Problem(f"{setting} is {source}, which only the trainer reads", hint, "bad_data")
+    if paths.is_file(paths.resolve(source)):
+        return source
+    raise Problem(f"{setting} names {source}, and there is no such file", hint, "bad_data")
+
+
+def rows(data: Data, split: str, name: str | None = None) -> list[Row]:
+    """The rows of that file, or the one whose id is `name`."""
+    file = source(data, split)
+    try:
+        found = read.read(paths.resolve(file), file)
+    except RowError as error:
+        raise Problem(str(error), check_with("data.validation", file), "bad_data") from error
+    named = [row for row in found if name in (None, row.id)]
+    if not named:
+        raise Problem(f"{file} has no row {name}", f"its first one is {found[0].id}: `--id {shlex.quote(found[0].id)}`", "bad_data")
+    return named

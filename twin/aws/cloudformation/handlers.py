@@ -1,0 +1,115 @@
+"""What CloudFormation calls for a resource with its caller's rights: the handlers that each type's schema in the registry lists.
+
+handlers.json holds those lists, as cfn-lint ships the registry's schemas; a test compares them. A handler asks for some of its actions only
+where the template sets a property: those stand here, judged by their names, since the schemas do not say so.
+https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from twin.aws import wire
+from twin.aws.iam.actions import Asked
+
+HANDLERS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("handlers.json").read_text(encoding="utf-8"))
+ONLY_WITH: dict[str, dict[str, str]] = {
+    "AWS::ECR::Repository": {
+        "RepositoryPolicyText": "ecr:SetRepositoryPolicy ecr:DeleteRepositoryPolicy",
+        "EncryptionConfiguration.KmsKey": "kms:CreateGrant kms:DescribeKey kms:RetireGrant",
+    },
+    "AWS::EC2::SecurityGroup": {
+        "SecurityGroupIngress": "ec2:AuthorizeSecurityGroupIngress ec2:RevokeSecurityGroupIngress "
+        "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
+    },
+    "AWS::IAM::OIDCProvider": {"ThumbprintList": "iam:UpdateOpenIDConnectProviderThumbprint"},
+    "AWS::IAM::Role": {
+        "ManagedPolicyArns": "iam:AttachRolePolicy iam:DetachRolePolicy",
+        "PermissionsBoundary": "iam:PutRolePermissionsBoundary iam:DeleteRolePermissionsBoundary",
+    },
+    "AWS::Logs::LogGroup": {
+        "BearerTokenAuthenticationEnabled": "logs:PutBearerTokenAuthentication",
+        "DataProtectionPolicy": "logs:PutDataProtectionPolicy logs:DeleteDataProtectionPolicy logs:CreateLogDelivery "
+        "firehose:TagDeliveryStream s3:REST.PUT.OBJECT",
+        "DeletionProtectionEnabled": "logs:PutLogGroupDeletionProtection",
+        "FieldIndexPolicies": "logs:PutIndexPolicy logs:DeleteIndexPolicy",
+        "KmsKeyId": "logs:AssociateKmsKey logs:DisassociateKmsKey",
+        "ResourcePolicyDocument": "logs:PutResourcePolicy logs:DeleteResourcePolicy",
+    },
+    "AWS::S3::Bucket": {
+        "AbacStatus": "s3:PutBucketAbac",
+        "AccelerateConfiguration": "s3:PutAccelerateConfiguration",
+        "AccessControl": "s3:PutBucketAcl s3:PutObjectAcl s3:DeleteObject",
+        "AnalyticsConfigurations": "s3:PutAnalyticsConfiguration s3:DeleteBucketAnalyticsConfiguration",
+        "CorsConfiguration": "s3:PutBucketCORS s3:DeleteBucketCors",
+        "IntelligentTieringConfigurations": "s3:PutIntelligentTieringConfiguration",
+        "InventoryConfigurations": "s3:PutInventoryConfiguration",
+        "LoggingConfiguration": "s3:PutBucketLogging",
+        "MetadataConfiguration": "s3:UpdateBucketMetadataAnnotationTableConfiguration "
+        "s3:UpdateBucketMetadataInventoryTableConfiguration s3:UpdateBucketMetadataJournalTableConfiguration s3tables:CreateNamespace "
+        "s3tables:CreateTable s3tables:CreateTableBucket s3tables:GetTable s3tables:GetTableMetadataLocation s3tables:PutTableBucketPolicy "
+        "s3tables:PutTableEncryption s3tables:PutTablePolicy s3tables:UpdateTableMetadataLocation",
+        "MetadataTableConfiguration": "s3:CreateBucketMetadataTableConfiguration s3:DeleteBucketMetadataTableConfiguration",
+        "MetricsConfigurations": "s3:PutMetricsConfiguration s3:DeleteBucketMetricsConfiguration",
+        "NotificationConfiguration": "s3:PutBucketNotification",
+        "ObjectLockConfiguration": "s3:PutBucketObjectLockConfiguration s3:PutObjectLockConfiguration",
+        "ReplicationConfiguration": "s3:PutReplicationConfiguration s3:PutBucketReplication s3:DeleteBucketReplication iam:PassRole",
+        "WebsiteConfiguration": "s3:PutBucketWebsite s3:DeleteBucketWebsite",
+    },
+    "AWS::SecretsManager::Secret": {
+        "GenerateSecretString": "secretsmanager:GetRandomPassword",
+        "ReplicaRegions": "secretsmanager:ReplicateSecretToRegions secretsmanager:RemoveRegionsFromReplication",
+    },
+}
+# IAM has no such action, though the schema names it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteBucketEncryption.html says
+# which permission the call takes, and so does the page of the other.
+MEANT = {"s3:DeleteBucketEncryption": "s3:PutEncryptionConfiguration", "s3:DeleteBucketLifecycle": "s3:PutLifecycleConfiguration"}
+# Those that are about nothing in particular.
+EVERYWHERE = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
+EVERYWHERE += ("logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")
+LATER = ("iam:PassRole",)  # asked for by the call itself, with the role that is passed
+
+
+def wanted(type: str, handler: str, own: dict, physical: str, region: str) -> Iterator[Asked]:
+    """All that one handler asks for, for a resource with these properties."""
+    unset = {action for path, words in ONLY_WITH.get(type, {}).items() if not given(own, path) for action in words.split()}
+    for action in HANDLERS[type][handler].split():
+        if action not in unset and action not in LATER:
+            yield Asked(MEANT.get(action, action), about(type, action, own, physical, region), {"aws:CalledVia": [wire.STACKS]})
+
+
+def given(own: dict, path: str) -> bool:
+    found: Any = own
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found is not None
+
+
+def about(type: str, action: str, own: dict, physical: str, region: str) -> str:
+    """The ARN of what an action is about."""
+    if action in EVERYWHERE or action.startswith("ec2:Describe"):
+        return "*"
+    if action.startswith("billing:"):
+        return f"arn:aws:billing::{wire.ACCOUNT}:billingview/primary"
+    service, kind, name, regional = PLACES[type]
+    place = f"{region if regional else ''}:{'' if service == 's3' else wire.ACCOUNT}"
+    return physical if physical.startswith("arn:") else f"arn:aws:{service}:{place}:{kind}{physical or name(own)}"
+
+
+# Of each type: the service, what stands before the name in its ARN, the name by its properties, and whether a region stands there, too.
+PLACES: dict[str, tuple] = {
+    "AWS::S3::Bucket": ("s3", "", lambda own: own.get("BucketName", "new"), False),
+    "AWS::S3::BucketPolicy": ("s3", "", lambda own: own["Bucket"], False),
+    "AWS::ECR::Repository": ("ecr", "repository/", lambda own: own.get("RepositoryName", "new"), True),
+    "AWS::Logs::LogGroup": ("logs", "log-group:", lambda own: own.get("LogGroupName", "new"), True),
+    "AWS::IAM::Role": ("iam", "role/", lambda own: own.get("RoleName", "new"), False),
+    "AWS::IAM::InstanceProfile": ("iam", "instance-profile/", lambda own: own.get("InstanceProfileName", "new"), False),
+    "AWS::IAM::OIDCProvider": ("iam", "oidc-provider/", lambda own: urlsplit(own["Url"]).netloc, False),
+    "AWS::EC2::SecurityGroup": ("ec2", "security-group/", lambda own: "new", True),
+    "AWS::EC2::LaunchTemplate": ("ec2", "launch-template/", lambda own: "new", True),
+    "AWS::SSM::Parameter": ("ssm", "parameter", lambda own: own.get("Name", "/new"), True),
+    "AWS::SecretsManager::Secret": ("secretsmanager", "secret:", lambda own: f"{own.get('Name', 'new')}-xxxxxx", True),
+    "AWS::Budgets::Budget": ("budgets", "budget/", lambda own: own["Budget"].get("BudgetName", "new"), False),
+}

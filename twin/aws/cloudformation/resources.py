@@ -1,0 +1,412 @@
+"""The resource types that stacks may have: each is made, changed and removed by the ordinary calls of its own service.
+
+A property that is not named here is refused, so that nothing of a template is quietly left out.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twin.aws import wire
+
+Client = Any  # called with a service's name it gives the boto3 client of that; `key` is the caller's
+Properties = dict[str, Any]
+GONE = ("NoSuchEntity", "NoSuchBucket", "NoSuchBucketPolicy", "ParameterNotFound", "NotFoundException")
+GONE += ("RepositoryNotFoundException", "ResourceNotFoundException", "InvalidGroup.NotFound", "InvalidLaunchTemplateName.NotFoundException")
+GONE += ("InvalidLaunchTemplateId.NotFound",)
+
+
+class Taken(Exception):
+    """There is one of this name that no stack made."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one type is handled; `create` answers the physical id."""
+
+    create: Callable[[Client, Properties, str], str]  # the last: a name for what has none
+    update: Callable[[Client, str, Properties], None]
+    delete: Callable[[Client, str, Properties], None]
+    known: tuple[str, ...]
+    fixed: tuple[str, ...] = ()  # properties, or parts of them, whose change means another resource in place of this one
+    attributes: dict[str, Callable[[Client, str], str]] = field(default_factory=dict)
+    iam: bool = False  # the caller must say that he knows what he does
+    named: str = ""  # the property that is its primary identifier; where AWS gives that, there is none
+    find: Callable[[Client, str], Any] | None = None  # what has this identifier; nothing, or one of GONE, where nothing has
+    tagged: bool = True  # it takes the stack's tags
+
+
+def create_bucket(client: Client, own: Properties, spare: str) -> str:
+    name, s3 = own.get("BucketName", spare.lower()), client("s3")
+    region = s3.meta.region_name
+    if has_bucket(s3, name):
+        raise Taken(f"{name} already exists")  # us-east-1 takes a second CreateBucket of the owner's for an answer
+    s3.create_bucket(Bucket=name, **({} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}))
+    update_bucket(client, name, own)
+    return name
+
+
+def has_bucket(s3: Any, name: str) -> bool:
+    try:
+        s3.head_bucket(Bucket=name)
+    except s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        return False
+    return True
+
+
+def update_bucket(client: Client, name: str, own: Properties) -> None:
+    s3 = client("s3")
+    if "BucketEncryption" in own:
+        rules = [
+            {"ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"]}
+            for rule in own["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        ]
+        s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": rules})
+    if "VersioningConfiguration" in own:
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=own["VersioningConfiguration"])
+    if "OwnershipControls" in own:
+        s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=own["OwnershipControls"])
+    if "PublicAccessBlockConfiguration" in own:
+        s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=own["PublicAccessBlockConfiguration"])
+    if "LifecycleConfiguration" in own:
+        rules = [{"Filter": {"Prefix": ""}, "ID": rule["Id"]} | without(rule, "Id") for rule in own["LifecycleConfiguration"]["Rules"]]
+        s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+    if "Tags" in own:
+        s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": own["Tags"]})
+
+
+def put_policy(client: Client, bucket: str, own: Properties) -> None:
+    client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(own["PolicyDocument"]))
+
+
+def create_policy(client: Client, own: Properties, spare: str) -> str:
+    put_policy(client, own["Bucket"], own)
+    return own["Bucket"]
+
+
+def create_repository(client: Client, own: Properties, spare: str) -> str:
+    name = own.get("RepositoryName", spare.lower())
+    encryption = own.get("EncryptionConfiguration", {}).get("EncryptionType", "AES256")
+    client("ecr").create_repository(repositoryName=name, encryptionConfiguration={"encryptionType": encryption})
+    update_repository(client, name, own)
+    return name
+
+
+def update_repository(client: Client, name: str, own: Properties) -> None:
+    ecr = client("ecr")
+    scan = own.get("ImageScanningConfiguration", {}).get("ScanOnPush", False)
+    ecr.put_image_scanning_configuration(repositoryName=name, imageScanningConfiguration={"scanOnPush": scan})
+    ecr.put_image_tag_mutability(repositoryName=name, imageTagMutability=own.get("ImageTagMutability", "MUTABLE"))
+    if "LifecyclePolicy" in own:
+        ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=own["LifecyclePolicy"]["LifecyclePolicyText"])
+
+
+def create_log_group(client: Client, own: Properties, spare: str) -> str:
+    name = own.get("LogGroupName", spare)
+    client("logs").create_log_group(logGroupName=name)
+    update_log_group(client, name, own)
+    return name
+
+
+def update_log_group(client: Client, name: str, own: Properties) -> None:
+    if "RetentionInDays" in own:
+        client("logs").put_retention_policy(logGroupName=name, retentionInDays=int(own["RetentionInDays"]))
+    else:
+        client("logs").delete_retention_policy(logGroupName=name)
+
+
+def create_role(client: Client, own: Properties, spare: str) -> str:
+    name = own.get("RoleName", spare)
+    client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(own["AssumeRolePolicyDocument"]))
+    update_role(client, name, own)
+    return name
+
+
+def update_role(client: Client, name: str, own: Properties) -> None:
+    iam = client("iam")
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(own["AssumeRolePolicyDocument"]))
+    wanted = {policy["PolicyName"]: policy["PolicyDocument"] for policy in own.get("Policies", [])}
+    clear_role(iam, name, keep=(*wanted, *own.get("ManagedPolicyArns", [])))
+    for policy, document in wanted.items():
+        iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+    for arn in own.get("ManagedPolicyArns", []):
+        iam.attach_role_policy(RoleName=name, PolicyArn=arn)
+
+
+def clear_role(iam: Any, name: str, keep: tuple[str, ...] = ()) -> None:
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        if policy not in keep:
+            iam.delete_role_policy(RoleName=name, PolicyName=policy)
+    for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        if policy["PolicyArn"] not in keep:
+            iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+
+
+def delete_role(client: Client, name: str, own: Properties) -> None:
+    clear_role(client("iam"), name)
+    client("iam").delete_role(RoleName=name)
+
+
+def create_profile(client: Client, own: Properties, spare: str) -> str:
+    name = own.get("InstanceProfileName", spare)
+    client("iam").create_instance_profile(InstanceProfileName=name)
+    update_profile(client, name, own)
+    return name
+
+
+def update_profile(client: Client, name: str, own: Properties) -> None:
+    iam = client("iam")
+    had = [role["RoleName"] for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]]
+    for role in set(had) - set(own["Roles"]):
+        iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role)
+    for role in set(own["Roles"]) - set(had):
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=role)
+
+
+def delete_profile(client: Client, name: str, own: Properties) -> None:
+    update_profile(client, name, {"Roles": []})
+    client("iam").delete_instance_profile(InstanceProfileName=name)
+
+
+def create_provider(client: Client, own: Properties, spare: str) -> str:
+    made = client("iam").create_open_id_connect_provider(Url=own["Url"], ClientIDList=own.get("ClientIdList", []))
+    return made["OpenIDConnectProviderArn"]
+
+
+def update_provider(client: Client, arn: str, own: Properties) -> None:
+    iam = client("iam")
+    had, wanted = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"], own.get("ClientIdList", [])
+    for one in set(wanted) - set(had):
+        iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=one)
+    for one in set(had) - set(wanted):
+        iam.remove_client_id_from_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=one)
+
+
+def create_group(client: Client, own: Properties, spare: str) -> str:
+    name = own.get("GroupName", spare)
+    made = client("ec2").create_security_group(GroupName=name, Description=own["GroupDescription"], VpcId=own["VpcId"])
+    update_group(client, made["GroupId"], own)
+    return made["GroupId"]
+
+
+def update_group(client: Client, group: str, own: Properties) -> None:
+    ec2 = client("ec2")
+    had = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
+    if had["IpPermissionsEgress"]:
+        ec2.revoke_security_group_egress(GroupId=group, IpPermissions=had["IpPermissionsEgress"])
+    if had["IpPermissions"]:
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=had["IpPermissions"])
+    everything = [{"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}]
+    ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[rule(one) for one in own.get("SecurityGroupEgress", everything)])
+    if own.get("SecurityGroupIngress"):
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule(one) for one in own["SecurityGroupIngress"]])
+    if own.get("Tags"):
+        ec2.create_tags(Resources=[group], Tags=own["Tags"])
+
+
+def rule(own: Properties) -> dict:
+    address = {"CidrIp": own["CidrIp"]} | ({"Description": own["Description"]} if "Description" in own else {})
+    ports = {name: int(own[name]) for name in ("FromPort", "ToPort") if name in own}
+    return {"IpProtocol": str(own["IpProtocol"]), "IpRanges": [address], **ports}
+
+
+def create_launch_template(client: Client, own: Properties, spare: str) -> str:
+    made = client("ec2").create_launch_template(
+        LaunchTemplateName=own.get("LaunchTemplateName", spare), LaunchTemplateData=own["LaunchTemplateData"]
+    )
+    return made["LaunchTemplate"]["LaunchTemplateId"]
+
+
+def update_launch_template(client: Client, template: str, own: Properties) -> None:
+    """A new version; as on AWS, the default version stays what it was."""
+    client("ec2").create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=own["LaunchTemplateData"])
+
+
+def put_parameter(client: Client, own: Properties, overwrite: bool) -> str:
+    more = {"Description": own["Description"]} if "Description" in own else {}
+    client("ssm").put_parameter(Name=own["Name"], Value=str(own["Value"]), Type=own["Type"], Overwrite=overwrite, **more)
+    return own["Name"]
+
+
+def create_secret(client: Client, own: Properties, spare: str) -> str:
+    value = {"SecretString": own["SecretString"]} if "SecretString" in own else {}
+    made = client("secretsmanager").create_secret(Name=own.get("Name", spare), Description=own.get("Description", ""), **value)
+    return made["ARN"]
+
+
+def update_secret(client: Client, arn: str, own: Properties) -> None:
+    value = {"SecretString": own["SecretString"]} if "SecretString" in own else {}
+    client("secretsmanager").update_secret(SecretId=arn, Description=own.get("Description", ""), **value)
+
+
+def create_budget(client: Client, own: Properties, spare: str) -> str:
+    budget = {"BudgetName": spare} | own["Budget"]
+    limit = {name: str(value) for name, value in budget["BudgetLimit"].items()}
+    client("budgets").create_budget(
+        AccountId=wire.ACCOUNT,
+        Budget=budget | {"BudgetLimit": limit},
+        NotificationsWithSubscribers=own.get("NotificationsWithSubscribers", []),
+    )
+    return budget["BudgetName"]
+
+
+def update_budget(client: Client, name: str, own: Properties) -> None:
+    client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name)
+    create_budget(client, own, name)
+
+
+def exists(kind: Kind, client: Client, id: str) -> bool:
+    """Whether there is a resource with this identifier; one that the caller may not read is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return bool(kind.find(client, id))
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in (*GONE, "404", "403", "AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
+            raise
+        return False
+
+
+def log_group(client: Client, name: str) -> bool:
+    groups = client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    return any(group["logGroupName"] == name for group in groups)
+
+
+def another(kind: Kind, had: Properties, wanted: Properties) -> bool:
+    """Whether what has changed is among what a resource has for life."""
+    return any(part(had, name) != part(wanted, name) for name in kind.fixed)
+
+
+def part(own: Properties, path: str) -> Any:
+    for name in path.split("."):
+        own = own.get(name) if isinstance(own, dict) else None
+    return own
+
+
+def without(values: dict, *names: str) -> dict:
+    return {key: value for key, value in values.items() if key not in names}
+
+
+KINDS = {
+    "AWS::S3::Bucket": Kind(
+        create_bucket,
+        update_bucket,
+        lambda client, name, own: client("s3").delete_bucket(Bucket=name),
+        (
+            *("BucketName", "BucketEncryption", "VersioningConfiguration", "OwnershipControls"),
+            *("PublicAccessBlockConfiguration", "LifecycleConfiguration", "Tags"),
+        ),
+        fixed=("BucketName",),
+        attributes={"Arn": lambda client, name: f"arn:aws:s3:::{name}"},
+        named="BucketName",
+        find=lambda client, name: client("s3").head_bucket(Bucket=name),
+    ),
+    "AWS::S3::BucketPolicy": Kind(
+        create_policy,
+        put_policy,
+        lambda client, bucket, own: client("s3").delete_bucket_policy(Bucket=bucket),
+        ("Bucket", "PolicyDocument"),
+        fixed=("Bucket",),
+        tagged=False,
+        named="Bucket",
+        find=lambda client, bucket: client("s3").get_bucket_policy(Bucket=bucket),
+    ),
+    "AWS::ECR::Repository": Kind(
+        create_repository,
+        update_repository,
+        lambda client, name, own: client("ecr").delete_repository(repositoryName=name, force=own.get("EmptyOnDelete", False)),
+        (
+            *("RepositoryName", "ImageScanningConfiguration", "ImageTagMutability"),
+            *("EmptyOnDelete", "EncryptionConfiguration", "LifecyclePolicy"),
+        ),
+        fixed=("RepositoryName", "EncryptionConfiguration"),
+        named="RepositoryName",
+        find=lambda client, name: client("ecr").describe_repositories(repositoryNames=[name])["repositories"],
+    ),
+    "AWS::Logs::LogGroup": Kind(
+        create_log_group,
+        update_log_group,
+        lambda client, name, own: client("logs").delete_log_group(logGroupName=name),
+        ("LogGroupName", "RetentionInDays"),
+        fixed=("LogGroupName",),
+        named="LogGroupName",
+        find=log_group,
+    ),
+    "AWS::IAM::Role": Kind(
+        create_role,
+        update_role,
+        delete_role,
+        ("RoleName", "AssumeRolePolicyDocument", "ManagedPolicyArns", "Policies"),
+        fixed=("RoleName",),
+        attributes={"Arn": lambda client, name: client("iam").get_role(RoleName=name)["Role"]["Arn"]},
+        iam=True,
+        named="RoleName",
+        find=lambda client, name: client("iam").get_role(RoleName=name),
+    ),
+    "AWS::IAM::InstanceProfile": Kind(
+        create_profile,
+        update_profile,
+        delete_profile,
+        ("InstanceProfileName", "Roles"),
+        fixed=("InstanceProfileName",),
+        iam=True,
+        tagged=False,
+        named="InstanceProfileName",
+        find=lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name),
+    ),
+    "AWS::IAM::OIDCProvider": Kind(
+        create_provider,
+        update_provider,
+        lambda client, arn, own: client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=arn),
+        ("Url", "ClientIdList"),
+        fixed=("Url",),
+        iam=True,
+    ),
+    "AWS::EC2::SecurityGroup": Kind(
+        create_group,
+        update_group,
+        lambda client, group, own: client("ec2").delete_security_group(GroupId=group),
+        ("GroupName", "GroupDescription", "VpcId", "SecurityGroupEgress", "SecurityGroupIngress", "Tags"),
+        fixed=("GroupName", "GroupDescription", "VpcId"),
+        attributes={"GroupId": lambda client, group: group},
+    ),
+    "AWS::EC2::LaunchTemplate": Kind(
+        create_launch_template,
+        update_launch_template,
+        lambda client, template, own: client("ec2").delete_launch_template(LaunchTemplateId=template),
+        ("LaunchTemplateName", "LaunchTemplateData"),
+        fixed=("LaunchTemplateName",),
+    ),
+    "AWS::SSM::Parameter": Kind(
+        lambda client, own, spare: put_parameter(client, {"Name": spare} | own, overwrite=False),
+        lambda client, name, own: put_parameter(client, {"Name": name} | own, overwrite=True),
+        lambda client, name, own: client("ssm").delete_parameter(Name=name),
+        ("Name", "Type", "Value", "Description"),
+        fixed=("Name",),
+        named="Name",
+        find=lambda client, name: client("ssm").get_parameters(Names=[name])["Parameters"],
+    ),
+    "AWS::SecretsManager::Secret": Kind(
+        create_secret,
+        update_secret,
+        # CloudFormation gives no days to think it over (cloudformation-coverage-roadmap, issue 1999).
+        lambda client, arn, own: client("secretsmanager").delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
+        ("Name", "Description", "SecretString"),
+        fixed=("Name",),
+    ),
+    "AWS::Budgets::Budget": Kind(
+        create_budget,
+        update_budget,
+        lambda client, name, own: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
+        ("Budget", "NotificationsWithSubscribers"),
+        fixed=("Budget.BudgetName", "NotificationsWithSubscribers"),
+    ),
+}
+
+
+def spare_name(stack: str, logical: str) -> str:
+    return f"{stack}-{logical}-{secrets.token_hex(6).upper()}"

@@ -1,0 +1,641 @@
+"""CloudFormation: change sets, stacks that create, change, roll back and remove what their template says.
+
+Moto's own answers CREATE_COMPLETE where it has made nothing (bucket policies, secrets, budgets ...), so none of it is used: a stack
+here makes the ordinary API calls of each service, with the caller's key, and what they refuse fails the stack as it would on AWS.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from xml.sax.saxutils import escape
+
+from twin.aws import wire
+from twin.aws.cloudformation import handlers, templates
+from twin.aws.cloudformation.resources import GONE, KINDS, Client, another, exists, spare_name
+from twin.aws.cloudformation.templates import invalid
+
+SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+THINKING = 0.05  # seconds that a change set is not ready: whoever does not wait for it is caught here
+NOTHING = "The submitted information didn't contain changes. Submit different information to create a change set."
+EXISTENCE = "AWS::EarlyValidation::ResourceExistenceCheck"
+INVALID = (
+    f"The following hook(s)/validation failed: [{EXISTENCE}]. To troubleshoot Early Validation errors, use the DescribeEvents API for "
+)
+INVALID += "detailed failure information."
+PAGE = 100  # events, or resources, in one answer
+PUTS = 5  # parameters that a stack may make at once: more of them have been seen to be throttled
+THROTTLED = "Rate exceeded (Service: Ssm, Status Code: 400, Request ID: twin) (HandlerErrorCode: Throttling)"
+FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+@dataclass
+class Made:
+    """A resource that a stack has made."""
+
+    type: str
+    physical: str
+    properties: dict
+    keep: bool = False  # when the stack goes
+    keep_on_rollback: bool = False  # also where making it is taken back: `Retain` does, `RetainExceptOnCreate` does not
+
+
+@dataclass
+class Wanted:
+    """A template with its parameters: what a stack shall be."""
+
+    text: str
+    template: dict
+    parameters: dict[str, str]
+
+    def resources(self, scope: templates.Scope) -> dict[str, dict]:
+        every = self.template["Resources"]
+        return {
+            name: every[name]
+            for name in templates.ordered(every)
+            if "Condition" not in every[name] or scope.holds(every[name]["Condition"])
+        }
+
+
+@dataclass
+class Stack:
+    name: str
+    id: str
+    status: str = "REVIEW_IN_PROGRESS"
+    reason: str = ""
+    created: float = 0
+    now: Wanted | None = None
+    made: dict[str, Made] = field(default_factory=dict)
+    outputs: list[dict] = field(default_factory=list)
+    tags: list[dict] = field(default_factory=list)
+    events: list[dict] = field(default_factory=list)
+    change_sets: dict[str, "ChangeSet"] = field(default_factory=dict)
+    operation: dict[str, str] = field(default_factory=dict)  # at work, or the last: its id, its type, and the token that the caller gave it
+
+    def begin(self, kind: str, token: str | None) -> None:
+        """All events from now on belong to this operation; a roll-back is one of its own, with the token of what it takes back."""
+        self.operation = {"OperationId": str(uuid.uuid4()), "OperationType": kind} | ({"ClientRequestToken": token} if token else {})
+
+    def note(self, status: str, reason: str = "", logical: str = "", made: Made | None = None) -> None:
+        if not logical:
+            self.status, self.reason = status, reason
+        event = {
+            "StackId": self.id,
+            "EventId": str(uuid.uuid4()),
+            "StackName": self.name,
+            "LogicalResourceId": logical or self.name,
+            "PhysicalResourceId": (made.physical if made else "") if logical else self.id,
+            "ResourceType": made.type if made else "AWS::CloudFormation::Stack",
+            "Timestamp": datetime.now(UTC).strftime(FORMAT),
+            "ResourceStatus": status,
+            "ResourceStatusReason": reason,
+        }
+        self.events.insert(0, event | self.operation)
+
+
+@dataclass
+class ChangeSet:
+    name: str
+    id: str
+    kind: str
+    wanted: Wanted
+    changes: list[dict]
+    ready: float
+    tags: list[dict] = field(default_factory=list)
+    execution: str = "AVAILABLE"
+    conflicts: list[dict] = field(default_factory=list)  # what stands against it, as DescribeEvents tells
+
+
+class Failed(Exception):
+    """A resource could not be made as the template says."""
+
+
+class Stacks:
+    def __init__(self, region: str, handle: Callable[[str, Iterable], None], key_for: Callable[[str], str]):
+        self.region = region
+        self.key_for = key_for  # the key by which to act for a caller
+        self.handle = handle  # refuses where the caller may not do what a resource's handler does
+        self.stacks: list[Stack] = []
+        self.clients: dict[tuple[str, str], Any] = {}
+        self.lock = threading.RLock()
+        self.operations: dict[str, wire.Handler] = {
+            f"cloudformation.{name}": self.answering(name, handler)
+            for name, handler in {
+                "CreateChangeSet": self.create_change_set,
+                "DescribeChangeSet": self.describe_change_set,
+                "ExecuteChangeSet": self.execute_change_set,
+                "DeleteChangeSet": self.delete_change_set,
+                "DescribeStacks": self.describe_stacks,
+                "ListStacks": self.list_stacks,
+                "ListStackResources": self.list_resources,
+                "DescribeStackResources": self.describe_resources,
+                "DescribeStackEvents": self.describe_stack_events,
+                "DescribeEvents": self.describe_events,
+                "GetTemplate": self.get_template,
+                "ValidateTemplate": self.validate,
+                "DeleteStack": self.delete_stack,
+                "ContinueUpdateRollback": self.continue_rollback,
+                **dict.fromkeys(("CreateStack", "UpdateStack", "DetectStackDrift", "CreateStackSet"), unsupported),
+            }.items()
+        }
+
+    def answering(self, name: str, handler: Callable[[wire.Request], dict]) -> wire.Handler:
+        def answer(request: wire.Request, forward: wire.Forward) -> wire.Response:
+            with self.lock:
+                content = element(f"{name}Result", handler(request))
+            metadata = "<ResponseMetadata><RequestId>twin</RequestId></ResponseMetadata>"
+            space = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+            return wire.Response(f'<{name}Response xmlns="{space}">{content}{metadata}</{name}Response>', content_type="text/xml")
+
+        return answer
+
+    def create_change_set(self, request: wire.Request) -> dict:
+        asked = request.parameters
+        stack = self.live(asked["StackName"])
+        kind = asked.get("ChangeSetType", "UPDATE")
+        if kind == "CREATE" and stack and stack.status != "REVIEW_IN_PROGRESS":
+            words = f"already exists and cannot be created again with the changeSet [{asked['ChangeSetName']}]."
+            raise invalid(f"Stack [{stack.name}] {words}")
+        if kind == "UPDATE" and not stack:
+            raise invalid(f"Stack [{asked['StackName']}] does not exist")
+        if kind == "UPDATE" and stack.status not in SETTLED:
+            raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
+        wanted = self.wanted(request, stack)
+        if not stack:
+            stack = Stack(
+                asked["StackName"], f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:stack/{asked['StackName']}/{uuid.uuid4()}"
+            )
+            stack.created = time.time()
+        tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(asked, "Tags")] or stack.tags
+        client = self.client_of(request)
+        changes = self.changes(stack, wanted, tags, client)
+        if stack not in self.stacks:
+            self.stacks.append(stack)
+            stack.note("REVIEW_IN_PROGRESS", "User Initiated")
+        name = asked["ChangeSetName"]
+        made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + THINKING, tags)
+        if asked.get("DisableValidation") != "true":
+            made.conflicts = conflicts(changes, self.scope(stack, wanted, client, unknown=True), wanted, client, stack.id)
+        same = not changes and stack.now and stack.now.template.get("Outputs") == wanted.template.get("Outputs")
+        if same or made.conflicts:
+            made.execution = "UNAVAILABLE"
+        stack.change_sets[made.name] = made
+        return {"Id": made.id, "StackId": stack.id}
+
+    def arn(self, kind: str, name: str) -> str:
+        return f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
+
+    def wanted(self, request: wire.Request, stack: Stack | None) -> Wanted:
+        asked = request.parameters
+        previous = stack.now if stack else None
+        if asked.get("UsePreviousTemplate") == "true" and previous:
+            text = previous.text
+        elif "TemplateBody" in asked:
+            text = asked["TemplateBody"]
+        else:
+            raise invalid("Either Template URL or Template Body must be specified.")
+        template = templates.read(text)
+        given = {}
+        for entry in members(asked, "Parameters"):
+            name = entry["ParameterKey"]
+            keeps = entry.get("UsePreviousValue") == "true" and previous
+            given[name] = previous.parameters[name] if keeps else entry["ParameterValue"]
+        wanted = Wanted(text, template, templates.parameters(template, given))
+        self.check(wanted, request.listed("Capabilities.member"))
+        return wanted
+
+    def check(self, wanted: Wanted, capabilities: list[str]) -> None:
+        types = {name: about.get("Type", "") for name, about in wanted.template["Resources"].items()}
+        if strange := sorted({kind for kind in types.values() if kind not in KINDS}):
+            raise invalid(f"Template format error: Unrecognized resource types: [{', '.join(strange)}]")
+        for name, about in wanted.template["Resources"].items():
+            if unknown := sorted(set(about.get("Properties", {})) - set(KINDS[types[name]].known)):
+                raise invalid(f"Resource {name}: this emulation does not know the properties {', '.join(unknown)} of {types[name]}")
+        if any(KINDS[kind].iam for kind in types.values()) and "CAPABILITY_NAMED_IAM" not in capabilities:
+            raise wire.Refusal("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_NAMED_IAM]")
+
+    def changes(self, stack: Stack, wanted: Wanted, tags: list[dict], client: Client) -> list[dict]:
+        """What carrying it out would do, one entry a resource. The stack's tags are handed on to every resource that can have some."""
+        scope = self.scope(stack, wanted, client, unknown=True)
+        entries = wanted.resources(scope)
+        found = [change("Remove", name, made) for name, made in stack.made.items() if name not in entries]
+        for name, about in entries.items():
+            properties, made = scope.resolve(about.get("Properties", {})), stack.made.get(name)
+            if made is None:
+                found.append(change("Add", name, Made(about["Type"], "", properties)))
+            elif changed := differing(made.properties, properties):
+                fixed = about["Type"] != made.type or another(KINDS[made.type], made.properties, properties)
+                found.append(change("Modify", name, made, changed, "True" if fixed else "False"))
+            elif tags != stack.tags and KINDS[made.type].tagged:
+                found.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
+        return found
+
+    def scope(self, stack: Stack, wanted: Wanted, client: Client, unknown: bool = False) -> templates.Scope:
+        pseudo = {
+            "AWS::AccountId": wire.ACCOUNT,
+            "AWS::Region": self.region,
+            "AWS::Partition": "aws",
+            "AWS::StackName": stack.name,
+            "AWS::StackId": stack.id,
+            "AWS::URLSuffix": "amazonaws.com",
+        }
+
+        def physical(name: str) -> str:
+            if name in stack.made:
+                return stack.made[name].physical
+            if unknown and name in wanted.template["Resources"]:
+                return templates.UNKNOWN
+            raise invalid(f"Template format error: Unresolved resource dependencies [{name}] in the Resources block of the template")
+
+        def attribute(name: str, wish: str) -> str:
+            id = physical(name)
+            if id == templates.UNKNOWN:
+                return id
+            attributes = KINDS[stack.made[name].type].attributes
+            if wish not in attributes:
+                raise invalid(f"Template error: resource {name} does not support attribute type {wish} in Fn::GetAtt")
+            return attributes[wish](client, id)
+
+        return templates.Scope(wanted.parameters | pseudo, wanted.template.get("Conditions", {}), physical, attribute)
+
+    def describe_change_set(self, request: wire.Request) -> dict:
+        stack, found = self.find_change_set(request)
+        status = "CREATE_IN_PROGRESS" if time.monotonic() < found.ready else "CREATE_COMPLETE"
+        if status == "CREATE_COMPLETE" and found.execution == "UNAVAILABLE":
+            status = "FAILED"
+        return {
+            "ChangeSetName": found.name,
+            "ChangeSetId": found.id,
+            "StackId": stack.id,
+            "StackName": stack.name,
+            "Parameters": shown_parameters(found.wanted),
+            "Status": status,
+            "StatusReason": "" if status != "FAILED" else INVALID if found.conflicts else NOTHING,
+            "ExecutionStatus": "UNAVAILABLE" if status == "CREATE_IN_PROGRESS" else found.execution,
+            "Changes": [{"Type": "Resource", "ResourceChange": entry} for entry in found.changes if not found.conflicts],
+        }
+
+    def find_change_set(self, request: wire.Request) -> tuple[Stack, ChangeSet]:
+        name, where = request.parameters["ChangeSetName"], request.parameters.get("StackName")
+        for stack in self.stacks:
+            for found in stack.change_sets.values():
+                if name == found.id or (name == found.name and where in (stack.name, stack.id)):
+                    return stack, found
+        raise wire.Refusal("ChangeSetNotFound", f"ChangeSet [{name}] does not exist", 404)
+
+    def delete_change_set(self, request: wire.Request) -> dict:
+        with contextlib.suppress(wire.Refusal):  # gone already: no error on AWS either
+            stack, found = self.find_change_set(request)
+            del stack.change_sets[found.name]
+        return {}
+
+    def execute_change_set(self, request: wire.Request) -> dict:
+        stack, found = self.find_change_set(request)
+        if found.execution != "AVAILABLE" or time.monotonic() < found.ready:
+            raise wire.Refusal("InvalidChangeSetStatus", f"ChangeSet [{found.id}] cannot be executed in its current status")
+        stack.change_sets.clear()
+        stack.begin(f"{found.kind}_STACK", request.parameters.get("ClientRequestToken"))
+        stack.note(f"{found.kind}_IN_PROGRESS", "User Initiated")
+        self.background(self.carry_out, stack, found, self.client_of(request))
+        return {}
+
+    def background(self, work: Callable, *words: Any) -> None:
+        threading.Thread(target=work, args=words, daemon=True).start()
+
+    def carry_out(self, stack: Stack, found: ChangeSet, client: Client) -> None:
+        before, had = stack.now, {name: replace(made) for name, made in stack.made.items()}
+        try:
+            self.become(stack, found.wanted, client)
+            stack.now, stack.tags = found.wanted, found.tags
+            stack.note(f"{found.kind}_COMPLETE")
+        except Failed as failure:
+            self.roll_back(stack, found.kind, before, had, client, str(failure))
+
+    def become(self, stack: Stack, wanted: Wanted, client: Client) -> None:
+        scope = self.scope(stack, wanted, client)
+        entries, old = wanted.resources(scope), []
+        throttled = templates.beyond(entries, "AWS::SSM::Parameter", PUTS)
+        for name, about in entries.items():
+            try:
+                properties = scope.resolve(about.get("Properties", {}))
+                if name in throttled and (name not in stack.made or differing(stack.made[name].properties, properties)):
+                    raise Failed(THROTTLED)
+                self.fit(stack, name, about, properties, old, client)
+            except Exception as error:
+                stack.note("CREATE_FAILED" if name not in stack.made else "UPDATE_FAILED", str(error), name, Made(about["Type"], "", {}))
+                raise Failed(f"The following resource(s) failed: [{name}]. {error}") from error
+        gone = [name for name in reversed(stack.made) if name not in entries]
+        for name in gone:
+            self.remove(stack, name, stack.made.pop(name), client)
+        for name, made in old:
+            self.remove(stack, name, made, client)
+        stack.outputs = [
+            {"OutputKey": key, "OutputValue": str(scope.resolve(about["Value"]))}
+            for key, about in wanted.template.get("Outputs", {}).items()
+            if "Condition" not in about or scope.holds(about["Condition"])
+        ]
+
+    def fit(self, stack: Stack, name: str, about: dict, properties: dict, old: list, client: Client) -> None:
+        """One resource is as its properties say: made, changed, or another in its place."""
+        made, kind = stack.made.get(name), KINDS[about["Type"]]
+        changed = differing(made.properties, properties) if made else []
+        deletion = about.get("DeletionPolicy")
+        keep, always = deletion in ("Retain", "RetainExceptOnCreate"), deletion == "Retain"
+        if made and not changed:
+            made.keep, made.keep_on_rollback = keep, always
+            return
+        if made and not another(kind, made.properties, properties):
+            self.permitted(client, about["Type"], properties, made.physical, "update", "read")
+            kind.update(client, made.physical, properties)
+            made.properties, made.keep, made.keep_on_rollback = properties, keep, always
+            stack.note("UPDATE_COMPLETE", "", name, made)
+            return
+        if made:
+            old.append((name, replace(made, keep=about.get("UpdateReplacePolicy") == "Retain")))
+        self.permitted(client, about["Type"], properties, "", "create", "read")
+        physical = kind.create(client, properties, spare_name(stack.name, name))
+        stack.made[name] = Made(about["Type"], physical, properties, keep, always)
+        stack.note("CREATE_COMPLETE", "", name, stack.made[name])
+
+    def permitted(self, client: Client, type: str, own: dict, physical: str, *names: str) -> None:
+        """As CloudFormation says it of a handler that is refused."""
+        for name in names:
+            try:
+                self.handle(client.by, handlers.wanted(type, name, own, physical, self.region))
+            except wire.Refusal as refusal:
+                said = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
+                raise Failed(said) from refusal
+
+    def remove(self, stack: Stack, name: str, made: Made, client: Client, retain: tuple[str, ...] = ()) -> str | None:
+        """What stands against it, or None when it is gone."""
+        if made.keep or name in retain:
+            stack.note("DELETE_SKIPPED", "", name, made)
+            return None
+        try:
+            self.permitted(client, made.type, made.properties, made.physical, "delete")
+            KINDS[made.type].delete(client, made.physical, made.properties)
+        except Exception as error:
+            if getattr(error, "response", {}).get("Error", {}).get("Code") not in GONE:
+                stack.note("DELETE_FAILED", str(error), name, made)
+                return f"{name}: {error}"
+        stack.note("DELETE_COMPLETE", "", name, made)
+        return None
+
+    def roll_back(self, stack: Stack, kind: str, before: Wanted | None, had: dict[str, Made], client: Client, why: str) -> None:
+        prefix = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
+        stack.begin("ROLLBACK", stack.operation.get("ClientRequestToken"))
+        stack.note(f"{prefix}_IN_PROGRESS", why)
+        try:
+            self.take_back(stack, kind, had, client)
+            if before:
+                self.become(stack, before, client)
+            stack.note(f"{prefix}_COMPLETE", why)
+        except Failed as failure:
+            stack.note(f"{prefix}_FAILED", str(failure))
+
+    def take_back(self, stack: Stack, kind: str, had: dict[str, Made], client: Client) -> None:
+        """What was made is gone again. Of a new stack all must go; of one that was changed CloudFormation leaves what will not."""
+        against = {}
+        for name in [name for name in reversed(stack.made) if name not in had]:
+            made = stack.made[name]
+            against[name] = self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
+            if not against[name] or kind != "CREATE":
+                del stack.made[name]
+        if kind == "CREATE" and (left := [name for name, problem in against.items() if problem]):
+            raise Failed(f"The following resource(s) failed to delete: [{', '.join(left)}].")
+
+    def continue_rollback(self, request: wire.Request) -> dict:
+        stack = self.required(request.parameters["StackName"])
+        if stack.status != "UPDATE_ROLLBACK_FAILED":
+            raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not continue to roll back.")
+        stack.begin("CONTINUE_ROLLBACK", request.parameters.get("ClientRequestToken"))
+        stack.note("UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated")
+        self.background(self.roll_on, stack, self.client_of(request))
+        return {}
+
+    def roll_on(self, stack: Stack, client: Client) -> None:
+        try:
+            self.become(stack, stack.now, client)
+            stack.note("UPDATE_ROLLBACK_COMPLETE")
+        except Failed as failure:
+            stack.note("UPDATE_ROLLBACK_FAILED", str(failure))
+
+    def delete_stack(self, request: wire.Request) -> dict:
+        stack = self.live(request.parameters["StackName"])
+        if stack:
+            retain = tuple(request.listed("RetainResources.member"))
+            stack.begin("DELETE_STACK", request.parameters.get("ClientRequestToken"))
+            stack.note("DELETE_IN_PROGRESS", "User Initiated")
+            self.background(self.take_away, stack, retain, self.client_of(request))
+        return {}
+
+    def take_away(self, stack: Stack, retain: tuple[str, ...], client: Client) -> None:
+        against = []
+        for name in reversed(list(stack.made)):
+            problem = self.remove(stack, name, stack.made[name], client, retain)
+            if problem:
+                against.append(problem)
+            else:
+                del stack.made[name]
+        if against:
+            stack.note("DELETE_FAILED", f"The following resource(s) failed to delete: [{'; '.join(against)}]")
+        else:
+            stack.note("DELETE_COMPLETE")
+
+    def describe_stacks(self, request: wire.Request) -> dict:
+        name = request.parameters.get("StackName")
+        found = [self.required(name)] if name else [one for one in self.stacks if one.status != "DELETE_COMPLETE"]
+        return {"Stacks": [about(stack) | {"Parameters": shown_parameters(stack.now)} for stack in found]}
+
+    def list_stacks(self, request: wire.Request) -> dict:
+        return {"StackSummaries": [about(stack) for stack in self.stacks]}
+
+    def list_resources(self, request: wire.Request) -> dict:
+        found = self.resources(self.required(request.parameters["StackName"]), "LastUpdatedTimestamp")
+        return paged(request, "StackResourceSummaries", found)
+
+    def describe_resources(self, request: wire.Request) -> dict:
+        return {"StackResources": self.resources(self.required(request.parameters["StackName"]), "Timestamp")}
+
+    def resources(self, stack: Stack, stamp: str) -> list[dict]:
+        return [
+            {
+                "LogicalResourceId": name,
+                "PhysicalResourceId": made.physical,
+                "ResourceType": made.type,
+                stamp: moment(stack.created),
+                "ResourceStatus": "CREATE_COMPLETE",
+            }
+            for name, made in stack.made.items()
+        ]
+
+    def describe_stack_events(self, request: wire.Request) -> dict:
+        hidden = ("OperationType",)
+        events = self.required(request.parameters["StackName"]).events
+        return paged(request, "StackEvents", [{key: value for key, value in one.items() if key not in hidden} for one in events])
+
+    def describe_events(self, request: wire.Request) -> dict:
+        """Events of a change set, of one operation, or of a stack: newest first."""
+        asked = request.parameters
+        if "ChangeSetName" in asked:
+            found = self.find_change_set(request)[1].conflicts
+        elif "OperationId" in asked or "StackName" in asked:
+            stacks = [self.required(asked["StackName"])] if "StackName" in asked else self.stacks
+            every = [operation_event(event) for stack in stacks for event in stack.events]
+            every += [event for stack in stacks for one in stack.change_sets.values() for event in one.conflicts]
+            found = [event for event in every if asked.get("OperationId") in (None, event.get("OperationId"))]
+        else:
+            raise invalid("One of ChangeSetName, OperationId or StackName must be specified")
+        failed = asked.get("Filters.FailedEvents") == "true"
+        return paged(request, "OperationEvents", [event for event in found if not failed or event["EventType"].endswith("_ERROR")])
+
+    def get_template(self, request: wire.Request) -> dict:
+        stack = self.required(request.parameters["StackName"])
+        return {"TemplateBody": stack.now.text if stack.now else ""}
+
+    def validate(self, request: wire.Request) -> dict:
+        template = templates.read(request.parameters["TemplateBody"])
+        return {"Parameters": [{"ParameterKey": name} for name in template.get("Parameters", {})]}
+
+    def live(self, name: str) -> Stack | None:
+        return next((one for one in self.stacks if name in (one.name, one.id) and one.status != "DELETE_COMPLETE"), None)
+
+    def required(self, name: str) -> Stack:
+        found = self.live(name) or next((one for one in self.stacks if name == one.id), None)
+        if not found:
+            raise invalid(f"Stack with id {name} does not exist")
+        return found
+
+    def client_of(self, request: wire.Request) -> Client:
+        return Caller(f"http://{request.environ['HTTP_HOST']}", request.by, self.key_for(request.by), self.region, self.clients)
+
+
+@dataclass
+class Caller:
+    """Clients that act as the caller does."""
+
+    address: str
+    by: str
+    key: str
+    region: str
+    clients: dict[tuple[str, str], Any]
+
+    def __call__(self, service: str) -> Any:
+        from botocore.config import Config
+
+        if (self.key, service) not in self.clients:
+            made = session(self.key, self.region).client(service, endpoint_url=self.address, config=Config(proxies={}))
+            self.clients[self.key, service] = made
+        return self.clients[self.key, service]
+
+
+@functools.cache
+def session(key: str, region: str) -> Any:
+    """One a caller: each reads the list of all endpoints, which takes a quarter of a second."""
+    import boto3
+    import botocore.session
+
+    fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
+    deaf = botocore.session.Session(session_vars={name: (None, None, value, None) for name, value in fixed.items()})
+    return boto3.Session(key, "twin", region_name=region, botocore_session=deaf)
+
+
+def unsupported(request: wire.Request) -> dict:
+    raise invalid(f"This emulation does not know {request.operation}; it knows change sets.")
+
+
+def paged(request: wire.Request, name: str, found: list[dict]) -> dict:
+    start = int(request.parameters.get("NextToken", 0))
+    rest = {"NextToken": str(start + PAGE)} if len(found) > start + PAGE else {}
+    return {name: found[start : start + PAGE]} | rest
+
+
+def operation_event(event: dict) -> dict:
+    """A stack's event as DescribeEvents shows it."""
+    failed = event["ResourceStatus"].endswith("_FAILED") and event["ResourceType"] != "AWS::CloudFormation::Stack"
+    return {"EventType": "PROVISIONING_ERROR" if failed else "STACK_EVENT"} | {key: event[key] for key in event if key != "StackName"}
+
+
+def conflicts(changes: list[dict], scope: templates.Scope, wanted: Wanted, client: Client, stack: str) -> list[dict]:
+    """What a change set would make although it exists, one event each; what the caller may not look at is not looked at."""
+    found, operation = [], {"OperationId": str(uuid.uuid4()), "OperationType": "CREATE_CHANGESET", "StackId": stack}
+    for entry in changes:
+        name, kind = entry["LogicalResourceId"], KINDS[entry["ResourceType"]]
+        own = scope.resolve(wanted.template["Resources"].get(name, {}).get("Properties", {}))
+        id = own.get(kind.named)
+        if entry["Action"] != "Add" or not id or templates.UNKNOWN in id or not exists(kind, client, id):
+            continue
+        reason = f"Resource of type '{entry['ResourceType']}' with identifier '{id}' already exists."
+        event = {"EventId": str(uuid.uuid4()), "EventType": "VALIDATION_ERROR", "Timestamp": moment(time.time()), "LogicalResourceId": name}
+        event |= {"PhysicalResourceId": id, "ResourceType": entry["ResourceType"], "ValidationFailureMode": "FAIL"}
+        event |= {"ValidationName": "NAME_CONFLICT_VALIDATION", "ValidationStatus": "FAILED", "ValidationStatusReason": reason}
+        found.append(operation | event | {"ValidationPath": f"/Resources/{name}"})
+    return found
+
+
+def differing(old: dict, new: dict) -> list[str]:
+    return sorted(name for name in {*old, *new} if not templates.same(old.get(name), new.get(name)))
+
+
+def change(action: str, name: str, made: Made, changed: list[str] | None = None, replacement: str | None = None) -> dict:
+    entry = {"Action": action, "LogicalResourceId": name, "ResourceType": made.type}
+    if made.physical:
+        entry["PhysicalResourceId"] = made.physical
+    if replacement:
+        details = [{"Target": {"Attribute": "Properties", "Name": one}, "Evaluation": "Static"} for one in changed]
+        entry |= {"Replacement": replacement, "Scope": ["Properties"], "Details": details}
+    if action == "Remove" and made.keep:
+        entry["PolicyAction"] = "Retain"
+    return entry
+
+
+def shown_parameters(wanted: Wanted | None) -> list[dict]:
+    if not wanted:
+        return []
+    secret = {name for name, rules in wanted.template.get("Parameters", {}).items() if rules.get("NoEcho")}
+    return [
+        {"ParameterKey": name, "ParameterValue": "****" if name in secret else value} for name, value in sorted(wanted.parameters.items())
+    ]
+
+
+def about(stack: Stack) -> dict:
+    return {
+        "StackId": stack.id,
+        "StackName": stack.name,
+        "CreationTime": moment(stack.created),
+        "StackStatus": stack.status,
+        "StackStatusReason": stack.reason,
+        "Outputs": stack.outputs,
+        "Tags": stack.tags,
+    }
+
+
+def moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(FORMAT)
+
+
+def members(asked: dict, name: str) -> list[dict[str, str]]:
+    """A list of structures in a form: Parameters.member.1.ParameterKey, ..."""
+    found: dict[int, dict[str, str]] = {}
+    for key, value in asked.items():
+        parts = key.split(".")
+        if parts[0] == name and len(parts) == 4:
+            found.setdefault(int(parts[2]), {})[parts[3]] = value
+    return [found[number] for number in sorted(found)]
+
+
+def element(name: str, value: Any) -> str:
+    """A value as the query protocol writes it."""
+    if isinstance(value, dict):
+        inner = "".join(element(key, one) for key, one in value.items())
+    elif isinstance(value, list):
+        inner = "".join(element("member", one) for one in value)
+    else:
+        inner = escape(str(value))
+    return f"<{name}>{inner}</{name}>"

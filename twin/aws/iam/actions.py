@@ -1,0 +1,301 @@
+"""What a request asks of IAM: each action with the resource and the context that a policy is held against.
+
+The resources are those of the Service Authorization Reference, for the calls that are made here; any other call is asked for on `*`, so
+only a statement about everything allows it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from twin.aws import wire
+from twin.aws.ec2 import instances, launches
+from twin.aws.iam.policy import Context
+
+
+@dataclass(frozen=True)
+class Asked:
+    action: str
+    resource: str = "*"
+    context: Context = field(default_factory=dict)
+
+
+# What a query on a bucket asks for; without one it is the bucket itself.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+ASPECTS = {
+    "versions": "BucketVersions",
+    "policy": "BucketPolicy",
+    "policyStatus": "BucketPolicyStatus",
+    "publicAccessBlock": "BucketPublicAccessBlock",
+    "ownershipControls": "BucketOwnershipControls",
+    "encryption": "EncryptionConfiguration",
+    "lifecycle": "LifecycleConfiguration",
+    "versioning": "BucketVersioning",
+    "tagging": "BucketTagging",
+    "location": "BucketLocation",
+}
+WHOLE = {"GET": "ListBucket", "HEAD": "ListBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket"}
+OBJECT = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "POST": "PutObject", "DELETE": "DeleteObject"}
+SCHEDULE = {"POST": "CreateSchedule", "GET": "GetSchedule", "DELETE": "DeleteSchedule", "PUT": "UpdateSchedule"}
+KINDS = {"i": "instance", "vol": "volume", "snap": "snapshot", "sg": "security-group", "lt": "launch-template"}  # by how ids begin
+TOKENS = "MetadataOptions.HttpTokens"
+GROUPS = re.compile(r"(NetworkInterface\.\d+\.)?SecurityGroupId\.\d+")
+TAGS = re.compile(r"TagSpecification\.(\d+)\.Tag\.\d+\.Key")
+
+
+def of(request: wire.Request) -> list[Asked]:
+    """All that must be allowed for the request to go through."""
+    find = SPECIAL.get(request.name) or SERVICES.get(request.service)
+    found = list(find(request)) if find else [Asked(f"{request.service}:{request.operation}")]
+    return [replace(one, context=one.context | {"aws:CalledVia": request.via}) for one in found] if request.via else found
+
+
+def arn(request: wire.Request, service: str, resource: str, account: str = wire.ACCOUNT) -> str:
+    return f"arn:aws:{service}:{request.region}:{account}:{resource}"
+
+
+def iam(resource: str) -> str:
+    return f"arn:aws:iam::{wire.ACCOUNT}:{resource}"
+
+
+def s3(request: wire.Request) -> Iterator[Asked]:
+    bucket, _, key = unquote(request.path).strip("/").partition("/")
+    query, place = parse_qs(request.environ.get("QUERY_STRING", ""), keep_blank_values=True), f"arn:aws:s3:::{bucket}"
+    if not bucket:
+        yield Asked("s3:ListAllMyBuckets")
+    elif key:
+        given_up = request.operation == "DELETE" and "uploadId" in query
+        yield Asked(f"s3:{'AbortMultipartUpload' if given_up else OBJECT.get(request.operation, request.operation)}", f"{place}/{key}")
+    elif request.operation == "POST" and "delete" in query:
+        for removed in re.findall(r"<Object>(.*?)</Object>", request.body.decode(), re.DOTALL):
+            version = "Version" if "<VersionId>" in removed else ""
+            yield Asked(f"s3:DeleteObject{version}", f"{place}/{re.search('<Key>([^<]*)</Key>', removed)[1]}")
+    else:
+        yield Asked(f"s3:{bucket_action(request.operation, query)}", place)
+
+
+def bucket_action(method: str, query: dict) -> str:
+    aspect = next((name for name in ASPECTS if name in query), None)
+    if aspect is None:
+        return WHOLE.get(method, method)
+    # S3 takes an aspect that is put empty or deleted for a change of it, but for a policy.
+    verb = "List" if aspect == "versions" else "Get" if method in ("GET", "HEAD") else "Put"
+    return ("Delete" if (method, aspect) == ("DELETE", "policy") else verb) + ASPECTS[aspect]
+
+
+def scheduler(request: wire.Request) -> Iterator[Asked]:
+    name = request.path.rpartition("/")[2]
+    yield Asked(f"scheduler:{SCHEDULE[request.operation]}", arn(request, "scheduler", f"schedule/default/{name}"))
+    if request.operation in ("POST", "PUT"):
+        yield passing(request.json["Target"]["RoleArn"], "scheduler.amazonaws.com")
+
+
+def passing(role: str, service: str) -> Asked:
+    return Asked("iam:PassRole", role, {"iam:PassedToService": service})
+
+
+def parameters(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    for name in asked.get("Names") or [asked.get("Name") or asked["Path"].rstrip("/")]:
+        public = name.startswith("/aws/service/")
+        yield Asked(f"ssm:{request.operation}", arn(request, "ssm", f"parameter/{name.lstrip('/')}", "" if public else wire.ACCOUNT))
+
+
+def command(request: wire.Request) -> Iterator[Asked]:
+    document = request.parameters["DocumentName"]
+    yield Asked("ssm:SendCommand", arn(request, "ssm", f"document/{document}", "" if document.startswith("AWS-") else wire.ACCOUNT))
+    for instance in request.parameters.get("InstanceIds", []):
+        yield Asked("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
+
+
+def key(request: wire.Request) -> Iterator[Asked]:
+    instance = request.parameters["InstanceId"]
+    yield Asked(f"ec2-instance-connect:{request.operation}", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance))
+
+
+def report(request: wire.Request) -> Iterator[Asked]:
+    yield Asked("ssm:UpdateInstanceInformation", arn(request, "ec2", f"instance/{request.parameters['InstanceId']}"))
+
+
+def secret(request: wire.Request) -> Iterator[Asked]:
+    from moto.secretsmanager.models import secretsmanager_backends
+
+    name = request.parameters.get("SecretId") or request.parameters.get("Name", "*")
+    known = secretsmanager_backends[wire.ACCOUNT][request.region].secrets
+    found = (
+        name if name.startswith("arn:") else known[name].arn if name in known else arn(request, "secretsmanager", f"secret:{name}-xxxxxx")
+    )
+    yield Asked(f"secretsmanager:{request.operation}", found)
+
+
+def registry(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    names = asked.get("repositoryNames") or [asked[one] for one in ("repositoryName",) if one in asked]
+    for name in names:
+        yield Asked(f"ecr:{request.operation}", arn(request, "ecr", f"repository/{name}"))
+    if not names:
+        yield Asked(f"ecr:{request.operation}")
+
+
+def stream(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    group, name = asked["logGroupName"], asked.get("logStreamName")
+    yield Asked(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:{f'log-stream:{name}' if name else '*'}"))
+
+
+def identity(request: wire.Request) -> Iterator[Asked]:
+    """The thing that an action of IAM is about; a role that is put into a profile is passed to EC2."""
+    asked = request.parameters
+    found = [iam(f"instance-profile/{asked['InstanceProfileName']}")] if "InstanceProfileName" in asked else []
+    found += [role(asked["RoleName"])] if "RoleName" in asked else []
+    if "Url" in asked:
+        found = [iam(f"oidc-provider/{urlsplit(asked['Url']).netloc}")]
+    yield Asked(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
+    if request.operation == "AddRoleToInstanceProfile":
+        yield passing(iam(f"role/{asked['RoleName']}"), "ec2.amazonaws.com")
+
+
+def stack(request: wire.Request) -> Iterator[Asked]:
+    name = request.parameters.get("StackName", "*")
+    yield Asked(
+        f"cloudformation:{request.operation}", name if name.startswith("arn:") else arn(request, "cloudformation", f"stack/{name}/id")
+    )
+
+
+def budget(request: wire.Request) -> Iterator[Asked]:
+    asked = request.parameters
+    name = asked.get("BudgetName") or asked.get("Budget", {}).get("BudgetName", "*")
+    action = "ViewBudget" if request.operation.startswith("Describe") else "ModifyBudget"
+    yield Asked(f"budgets:{action}", f"arn:aws:budgets::{wire.ACCOUNT}:budget/{name}")
+
+
+def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
+    """An EC2 action on things that exist: `ids` names their kind for each parameter, whose name may begin a list."""
+    for key, value in request.parameters.items():
+        if kind := ids.get(key.split(".")[0]):
+            kind = kind if kind != "any" else KINDS.get(value.split("-")[0], "*")
+            owner = "" if kind == "snapshot" else wire.ACCOUNT  # a snapshot's name has none
+            itself = {"ec2:InstanceID": value} if kind == "instance" else {}
+            context = itself | tags_of(request, value) | new_tags(request)
+            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), context)
+
+
+def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Asked]:
+    """An EC2 action that makes things, perhaps with tags; `kinds` names the account in the resource of each (snapshots have none)."""
+    tags = given_tags(request)
+    for kind, account in kinds.items():
+        yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/new", account), tags.get(kind, {}))
+    for kind, context in tags.items():
+        owner = kinds.get(kind, wire.ACCOUNT)
+        yield Asked("ec2:CreateTags", arn(request, "ec2", f"{kind}/new", owner), context | {"ec2:CreateAction": request.operation})
+    yield from things(request, existing or {})
+
+
+def launching(request: wire.Request) -> Iterator[Asked]:
+    template, request = launches.filled(request)
+    asked = request.parameters
+    of_instance = {"ec2:InstanceType": asked.get("InstanceType", ""), "ec2:MetadataHttpTokens": asked.get(TOKENS, "optional")}
+    for one in making(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet"), wire.ACCOUNT)):
+        made = one.action == "ec2:RunInstances" and one.resource.endswith(":instance/new")
+        yield replace(one, context=one.context | of_instance) if made else one
+    for group in [value for name, value in asked.items() if GROUPS.fullmatch(name)] or ["default"]:
+        yield Asked("ec2:RunInstances", arn(request, "ec2", f"security-group/{group}"), tags_of(request, group))
+    own = any(image.id == asked.get("ImageId") for image in instances.backend(request.region).describe_images(owners=[wire.ACCOUNT]))
+    owner = wire.ACCOUNT if own else "amazon"  # nobody else's image is known here
+    yield Asked("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""), {"ec2:Owner": owner})
+    if template:
+        yield Asked("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
+    profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+    if profile:
+        yield passing(role_of(profile), "ec2.amazonaws.com")
+
+
+def role(name: str) -> str:
+    """A role by its name, which is nobody else's; its path is part of what it is called in policies."""
+    from moto.iam.models import iam_backends
+
+    found = [one.arn for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.name == name]
+    return found[0] if found else iam(f"role/{name}")
+
+
+def role_of(profile: str) -> str:
+    from moto.iam.models import iam_backends
+
+    found = [one for one in iam_backends[wire.ACCOUNT]["aws"].instance_profiles.values() if one.name == profile]
+    return found[0].roles[0].arn if found and found[0].roles else iam(f"role/{profile}")
+
+
+def given_tags(request: wire.Request) -> dict[str, Context]:
+    """The tags that a request gives, by kind of thing."""
+    asked, found = request.parameters, {}
+    for key, name in asked.items():
+        if match := TAGS.fullmatch(key):
+            kind = asked[f"TagSpecification.{match[1]}.ResourceType"]
+            context = found.setdefault(kind, {"aws:TagKeys": []})
+            context[f"aws:RequestTag/{name}"] = asked[key[: -len("Key")] + "Value"]
+            context["aws:TagKeys"] = [*context["aws:TagKeys"], name]
+    return found
+
+
+def new_tags(request: wire.Request) -> Context:
+    """The tags that CreateTags and DeleteTags name; the latter may name no value."""
+    asked = request.parameters
+    keys = {name: key for key, name in asked.items() if re.fullmatch(r"Tag\.\d+\.Key", key)}
+    values = {name: asked.get(key[: -len("Key")] + "Value") for name, key in keys.items()}
+    given = {f"aws:RequestTag/{name}": value for name, value in values.items() if value is not None}
+    return given | ({"aws:TagKeys": list(keys)} if keys else {})
+
+
+def tags_of(request: wire.Request, thing: str, *prefixes: str) -> Context:
+    """The tags that a thing of EC2 has, under the names by which conditions ask for them."""
+    known = instances.backend(request.region).describe_tags({"resource-id": [thing]})
+    return {f"{prefix}/{one['key']}": one["value"] for one in known for prefix in prefixes or ("aws:ResourceTag", "ec2:ResourceTag")}
+
+
+Find = Callable[[wire.Request], Iterator[Asked]]
+
+SERVICES: dict[str, Find] = {
+    "s3": s3,
+    "scheduler": scheduler,
+    "secretsmanager": secret,
+    "ecr": registry,
+    "iam": identity,
+    "cloudformation": stack,
+    "budgets": budget,
+}
+VOLUME, INSTANCE, GROUP = {"VolumeId": "volume"}, {"InstanceId": "instance"}, {"GroupId": "security-group"}
+ABOUT_GROUPS = ("AuthorizeSecurityGroupEgress", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupEgress", "RevokeSecurityGroupIngress")
+ABOUT_STREAMS = ("CreateLogGroup", "DeleteLogGroup", "PutRetentionPolicy", "DeleteRetentionPolicy")
+SPECIAL: dict[str, Find] = {
+    **dict.fromkeys(
+        ("ssm.GetParameter", "ssm.GetParameters", "ssm.GetParametersByPath", "ssm.PutParameter", "ssm.DeleteParameter"), parameters
+    ),
+    **dict.fromkeys((f"logs.{name}" for name in ABOUT_STREAMS), stream),
+    **dict.fromkeys((f"ec2.{name}" for name in (*ABOUT_GROUPS, "DeleteSecurityGroup")), partial(things, ids=GROUP)),
+    "ec2.CreateSecurityGroup": partial(making, kinds={"security-group": wire.ACCOUNT}, existing={"VpcId": "vpc"}),
+    "ec2.CreateLaunchTemplate": partial(making, kinds={"launch-template": wire.ACCOUNT}),
+    **dict.fromkeys(
+        ("ec2.CreateLaunchTemplateVersion", "ec2.DeleteLaunchTemplate"), partial(things, ids={"LaunchTemplateId": "launch-template"})
+    ),
+    "ssm.SendCommand": command,
+    "ssm.UpdateInstanceInformation": report,
+    **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),
+    **dict.fromkeys(
+        ("ec2.StartInstances", "ec2.StopInstances", "ec2.RebootInstances", "ec2.TerminateInstances"), partial(things, ids=INSTANCE)
+    ),
+    **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
+    **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
+    **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),
+    **dict.fromkeys(("ec2.GetConsoleOutput", "ec2.ModifyInstanceMetadataOptions"), partial(things, ids=INSTANCE)),
+    "ec2-instance-connect.SendSSHPublicKey": key,
+    **dict.fromkeys(
+        ("ec2.AuthorizeSecurityGroupIngress", "ec2.RevokeSecurityGroupIngress"), partial(things, ids={"GroupId": "security-group"})
+    ),
+    "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
+    "ec2.RunInstances": launching,
+    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}, existing={"SnapshotId": "snapshot"}),
+    "ec2.DeleteSnapshot": partial(things, ids={"SnapshotId": "snapshot"}),
+    "ec2.CreateSnapshot": partial(making, kinds={"snapshot": ""}, existing=VOLUME),
+}

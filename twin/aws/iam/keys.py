@@ -1,0 +1,65 @@
+"""Whose an access key is: only those that this world has issued are taken. What is secret is the key's id: no signature is checked.
+
+The laptop and the account's owner have one each, which `state.json` says to whoever may read it; a box's agent has one; IAM and STS
+give out the rest, for users and roles.
+"""
+
+import secrets
+import threading
+
+from twin.aws import wire
+
+LAPTOP, OWNER = "twin", "owner"
+# How each service says that it does not know a key.
+STRANGE = {"s3": ("InvalidAccessKeyId", 403), "ec2": ("AuthFailure", 401)} | dict.fromkeys(wire.QUERY, ("InvalidClientTokenId", 403))
+WORDS = "The security token included in the request is invalid."
+
+
+class Keys:
+    def __init__(self, roles: dict[str, str]):
+        self.roles = roles  # the access key ids of boxes' roles, to their instances
+        self.own = {issued(): name for name in (LAPTOP, OWNER)}
+        self.agents: dict[str, str] = {}  # by instance
+        self.behalf: dict[str, str] = {}  # by whoever asks CloudFormation to act
+        self.lock = threading.Lock()
+
+    def of(self, name: str) -> str:
+        return next(key for key, owner in self.own.items() if owner == name)
+
+    def of_agent(self, instance: str) -> str:
+        with self.lock:
+            return self.agents.setdefault(instance, issued())
+
+    def on_behalf(self, by: str) -> str:
+        """The key by which CloudFormation acts with the rights of its caller."""
+        with self.lock:
+            return self.behalf.setdefault(by, issued())
+
+    def whose(self, request: wire.Request) -> tuple[str, list[str]]:
+        """Who asks, and through which services: `twin`, `owner`, an instance, the ARN of a user or a session; nobody without a key."""
+        key = request.key
+        if not key or key in self.own or key in self.roles:
+            return self.own.get(key) or self.roles.get(key, ""), []
+        for issued_to, via in ((self.agents, []), (self.behalf, [wire.STACKS])):
+            if name := next((name for name, one in issued_to.items() if one == key), None):
+                return name, via
+        if name := principal(key):
+            return name, []
+        code, status = STRANGE.get(request.service, ("UnrecognizedClientException", 400))
+        raise wire.Refusal(code, WORDS, status)
+
+
+def issued() -> str:
+    return f"TWIN{secrets.token_hex(16).upper()}"
+
+
+def principal(key: str) -> str | None:
+    """The user or the role's session to whom IAM or STS has given this key."""
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    found = iam_backends[wire.ACCOUNT]["aws"].access_keys.get(key)
+    if found and found.status == "Active":
+        return f"arn:aws:iam::{wire.ACCOUNT}:user/{found.user_name}"
+    sessions = sts_backends[wire.ACCOUNT]["aws"].assumed_roles
+    return next((one.arn for one in sessions if one.access_key_id == key), None)

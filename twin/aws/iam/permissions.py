@@ -1,0 +1,151 @@
+"""Who may do what: a box by its role, the laptop by the policies that a test or `inv twin.enforce` gives it, else as an administrator.
+
+Policies are held against action, resource and context, as `policy.py` and `actions.py` say; SimulatePrincipalPolicy answers by the same.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from xml.sax.saxutils import escape
+
+from twin.aws import wire
+from twin.aws.ec2 import instances
+from twin.aws.iam import actions, policy
+from twin.aws.iam.keys import LAPTOP
+
+FREE = ("registry", "ec2messages", "ssmmessages", "twin")  # have doors of their own
+ALWAYS = ("sts:GetCallerIdentity",)
+DENIED = {
+    "ec2": "UnauthorizedOperation",
+    "s3": "AccessDenied",
+    "iam": "AccessDenied",
+    "sts": "AccessDenied",
+    "cloudformation": "AccessDenied",
+}
+SESSION = "me"  # of the role by which it may act
+EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+SPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
+
+
+class Permissions:
+    def __init__(self, region: str, roleless: Callable[[str], bool] = lambda key: False):
+        self.region, self.roleless = region, roleless
+        self.laptop: list[dict] | None = None
+        self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
+        self.asked: dict[str, dict[str, actions.Asked]] = {"laptop": {}, "box": {}}  # each once
+        self.operations: dict[str, wire.Handler] = {
+            "iam.SimulatePrincipalPolicy": self.simulate,
+            "sts.GetCallerIdentity": self.identify,
+        }
+
+    def enforce(self, documents: list[dict] | None = None, role: str = "") -> dict:
+        """The laptop's policies from now on; none: it may do everything. With a role's name it acts by that role."""
+        self.laptop, self.role = documents, role
+        return {"documents": len(documents or [])}
+
+    @property
+    def caller(self) -> str:
+        return f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{self.role}/{SESSION}" if self.role else wire.CALLER
+
+    def identify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        if request.by != LAPTOP or not self.role:
+            return forward(request)
+        about = f"<Arn>{self.caller}</Arn><UserId>AROATWIN:{SESSION}</UserId><Account>{wire.ACCOUNT}</Account>"
+        space, inner = "https://sts.amazonaws.com/doc/2011-06-15/", f"<GetCallerIdentityResult>{about}</GetCallerIdentityResult>"
+        return wire.Response(f'<GetCallerIdentityResponse xmlns="{space}">{inner}</GetCallerIdentityResponse>', content_type="text/xml")
+
+    def used(self) -> dict:
+        """All that was asked for so far: by the laptop while it was held to policies, by boxes."""
+        return {who: [asdict(one) for one in asked.values()] for who, asked in self.asked.items()}
+
+    def check(self, request: wire.Request) -> None:
+        who, documents = self.rights(request.by, request.key)
+        if documents is None or request.service in FREE:
+            return
+        source = self.source(request.by)
+        for asked in actions.of(request):
+            asked = replace(asked, context=asked.context | source)
+            self.hold(request.by, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
+
+    def source(self, by: str) -> policy.Context:
+        """What a request says of where it comes from: credentials of an instance's role name the instance."""
+        return {"ec2:SourceInstanceARN": f"arn:aws:ec2:{self.region}:{wire.ACCOUNT}:instance/{by}"} if by.startswith("i-") else {}
+
+    def handle(self, by: str, wanted: Iterable[actions.Asked]) -> None:
+        """What CloudFormation is about to call for the caller is allowed him."""
+        who, documents = self.rights(by)
+        if documents is not None:
+            for asked in wanted:
+                self.hold(by, who, documents, asked, "AccessDenied")
+
+    def hold(self, by: str, who: str, documents: list[dict], asked: actions.Asked, code: str) -> None:
+        """A refusal unless the policies allow it."""
+        self.asked["box" if by.startswith("i-") else "laptop"].setdefault(str(asked), asked)
+        decision = policy.decide(documents, asked.action, asked.resource, asked.context)
+        if asked.action not in ALWAYS and decision != policy.ALLOWED:
+            what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"
+            because = "with an explicit deny in" if decision == policy.EXPLICIT else "because no identity-based policy allows it:"
+            raise wire.Refusal(code, f"{what} {because} {asked.action}", 403)
+
+    def rights(self, by: str, key: str = "") -> tuple[str, list[dict] | None]:
+        """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""
+        if by == LAPTOP:
+            return self.caller, self.laptop
+        if by.startswith("arn:"):
+            return by, granted(by)
+        if not by.startswith("i-"):
+            return by, None
+        role = None if self.roleless(key) else instances.role(self.region, by)
+        who = f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{role.name if role else '-'}/{by}"
+        return who, instances.documents(role) if role else []
+
+    def simulate(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """What would be decided for each action on all of the resources, in the context that is given."""
+        asked = request.parameters
+        documents = self.documents(asked["PolicySourceArn"])
+        wanted, resources = request.listed("ActionNames.member"), request.listed("ResourceArns.member") or ["*"]
+        try:
+            results = "".join(result(documents, action, resources, context(request)) for action in wanted)
+        except policy.Unknown as error:
+            raise wire.Refusal("PolicyEvaluation", str(error), 500) from error
+        body = f"<SimulatePrincipalPolicyResult><IsTruncated>false</IsTruncated><EvaluationResults>{results}</EvaluationResults>"
+        text = f'<SimulatePrincipalPolicyResponse xmlns="{SPACE}">{body}</SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>'
+        return wire.Response(text, content_type="text/xml")
+
+    def documents(self, source: str) -> list[dict]:
+        from moto.iam.models import iam_backends
+
+        roles = [one for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.arn == source]
+        if source == wire.CALLER or (roles and roles[0].name == self.role):
+            return [EVERYTHING] if self.laptop is None else self.laptop
+        if not roles:
+            raise wire.Refusal("NoSuchEntity", f"The entity {source} cannot be found.", 404)
+        return instances.documents(roles[0])
+
+
+def granted(arn: str) -> list[dict]:
+    """The policies of a user, or of the role of a session."""
+    from moto.iam.models import iam_backends
+
+    backend, (_, kind, name) = iam_backends[wire.ACCOUNT]["aws"], re.split("[:/]", arn.split("::")[1])[:3]
+    holders = backend.users.values() if kind == "user" else backend.roles.values()
+    return next((instances.documents(one) for one in holders if one.name == name), [])
+
+
+def result(documents: list[dict], action: str, resources: list[str], given: policy.Context) -> str:
+    decisions = {one: policy.decide(documents, action, one, given) for one in resources}
+    worst = next((one for one in (policy.EXPLICIT, policy.IMPLICIT) if one in decisions.values()), policy.ALLOWED)
+    each = "".join(
+        f"<member><EvalResourceName>{escape(one)}</EvalResourceName><EvalResourceDecision>{decision}</EvalResourceDecision></member>"
+        for one, decision in decisions.items()
+    )
+    about = f"<EvalActionName>{action}</EvalActionName><EvalResourceName>{escape(resources[0])}</EvalResourceName>"
+    return f"<member>{about}<EvalDecision>{worst}</EvalDecision><ResourceSpecificResults>{each}</ResourceSpecificResults></member>"
+
+
+def context(request: wire.Request) -> policy.Context:
+    asked, found = request.parameters, {}
+    for key, name in asked.items():
+        if key.endswith(".ContextKeyName"):
+            found[name] = request.listed(f"{key.removesuffix('.ContextKeyName')}.ContextKeyValues.member")
+    return found
