@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,61 @@ def imported(path: Path) -> set[str]:
 def test_a_room_imports_only_whom_it_may(room):
     for path in (ROOT / room).rglob("*.py"):
         assert imported(path) & ROOMS - {room} <= ALLOWED[room], path.relative_to(ROOT)
+
+
+def files(room: str) -> dict[str, Path]:
+    """The modules of a room by their dotted names."""
+    paths = [path.relative_to(ROOT) for path in (ROOT / room).rglob("*.py") if not path.name.startswith("__init__")]
+    return {".".join(path.with_suffix("").parts): ROOT / path for path in paths}
+
+
+def arrows(room: str) -> dict[str, set[str]]:
+    """Which modules of the same room each one imports, at the top or inside a function."""
+    modules = files(room)
+    found = {}
+    for module, path in modules.items():
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+        named = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {node.module for node in nodes}
+        plain = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import))
+        found[module] = (named | {alias.name for node in plain for alias in node.names}) & set(modules) - {module}
+    return found
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_no_circle_of_imports_between_files(room):
+    try:
+        TopologicalSorter(arrows(room)).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+
+
+@pytest.mark.parametrize("room", ["conf", "remote", "trainer", "twin"])
+def test_packages_of_a_room_stand_in_six_levels_at_most(room):
+    """A package is on the level above the highest one that it imports. What lies beside the packages, as `__main__`, joins them."""
+
+    def package(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    packages = {module: package(module) for module in files(room) if module.count(".") > 1}
+    above = {
+        name: {packages[to] for of in packages if packages[of] == name for to in arrows(room)[of] if to in packages} - {name}
+        for name in set(packages.values())
+    }
+    try:
+        sorter = TopologicalSorter(above)
+        sorter.prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+    for level in count():  # noqa: B007
+        if not (ready := sorter.get_ready()):
+            break
+        sorter.done(*ready)
+    assert level <= 6
+
+
+def test_no_folder_holds_more_than_a_reader_takes_in():
+    for folder in {path.parent for room in ROOMS - {"data"} for path in files(room).values()}:
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 15, folder.relative_to(ROOT)
 
 
 @pytest.mark.parametrize("room", ["remote", "trainer"])
