@@ -183,6 +183,8 @@ def _unreadable(word: str) -> Problem:
         return Problem(f"cannot read the override `{word}`", "write a setting and its value, such as `lora.r=16`")
     if setting_types.of(key) is None:
         return _no_such_setting(key)
+    if "," in value and setting_types.of(key) in (Kind.text, Kind.group):
+        return _several(word)
     if "${" in value:
         meant = shlex.quote(word.replace("${", r"\${"))
         return Problem(
@@ -206,6 +208,8 @@ def _bad_override(error: Exception, given: list[str]) -> Problem:
     message = str(error)
     if "Ambiguous value" in message:
         return _several(_as_given(message.partition("'")[2].partition("'\n")[0], given))
+    if "requires --multirun" in message:
+        return _several(_as_given(message.partition("'")[2].rpartition("'")[0], given))
     reason = str(error.__cause__ or error).splitlines()
     key = next((line.split(":", 1)[1].strip() for line in reason if line.strip().startswith("full_key:")), "")
     strange = [
@@ -298,7 +302,8 @@ def _typed(kind: type, composed: DictConfig):
     except MissingMandatoryValue as error:
         raise Problem(f"`{error.full_key}` has no value", f"give one: `{error.full_key}=VALUE`") from error
     except ValidationError as error:
-        raise Problem(f"`{error.full_key}`: {str(error).splitlines()[0]}", takes(_setting(error.full_key))) from error
+        given = json.dumps(error.value, ensure_ascii=False, default=str)
+        raise Problem(f"`{error.full_key}` cannot be {given}", takes(_setting(error.full_key))) from error
     except OmegaConfBaseException as error:
         what = "`${...}` stands for another setting or a variable: write the value itself, or `\\${...}` for these very signs"
         raise Problem(str(error).splitlines()[0], what) from error

@@ -91,7 +91,8 @@ class Lora:
         positive("lora.r", self.r)
         positive("lora.alpha", self.alpha)
         fraction("lora.dropout", self.dropout)
-        if not (self.targets == "all-linear" or (isinstance(self.targets, list) and self.targets)):
+        listed = isinstance(self.targets, list) and self.targets and all(isinstance(name, str) and name for name in self.targets)
+        if not (self.targets == "all-linear" or listed):
             raise ValueError(f"lora.targets is {self.targets!r}; use all-linear or a list such as [q_proj,v_proj]")
         for taken, ours in {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}.items():
             if taken in self.options:

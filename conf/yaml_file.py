@@ -25,6 +25,7 @@ OMEGACONF = get_yaml_loader()  # OmegaConf's: YAML 1.1 without dates, with 1e3 a
 READERS = (OMEGACONF, yaml.SafeLoader)  # those that may see anything but text where no quotes are
 TEXT, NULL, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 GUESSED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value", "merge")}  # from a text's looks
+NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float")}
 INTERPOLATION = re.compile(r"(\\*)\$\{")
 DEEPEST, LARGEST = 50, 100_000  # levels, and values with all that aliases repeat
 TOO_DEEP = f"values are nested more than {DEEPEST} deep"
@@ -99,12 +100,13 @@ def read(body: bytes | str, name: str, package: str = "", strict: bool = True) -
             raise Problem(f"{name} is not a mapping of settings", f"write lines such as `name: mine`, or remove it: `rm {pasted(name)}`")
         _bound(node, name)
         _type(node, package, name, strict)
+        _in_tens(node, name)
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise _broken(error, text, name) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        what = f"{name}, line {line}: the character {error.character!r} may not stand in YAML"
+        what = f"{name}, line {line}: the character U+{error.character:04X} may not stand in YAML"
         raise Problem(what, f"take it out: `sed -n {line}p {pasted(name)} | cat -A` shows it") from error
     except ValueError as error:  # `0x` and other texts that look like a number and are none
         raise Problem(f"{name}: a value cannot be read ({error})", "put text in quotes") from error
@@ -141,9 +143,36 @@ def _type(node: yaml.Node, path: str, name: str, strict: bool) -> None:
         _be_text(node)
     elif isinstance(node, yaml.SequenceNode) and kind in (Kind.texts, Kind.either):
         for entry in node.value:
+            if not isinstance(entry, yaml.ScalarNode) or entry.tag == NULL:
+                raise Problem(
+                    f"{_line(entry, name)}: `{path}` takes texts, and this is none", "put text with a colon or brackets in quotes"
+                )
             _be_text(entry)
+    elif isinstance(node, yaml.SequenceNode) and kind in (Kind.room, Kind.group):
+        raise Problem(f"{_line(node, name)}: `{path}` is a list, and takes settings", setting_types.nearest(f"{path}.?"))
     elif isinstance(node, yaml.MappingNode):
+        node.value = [pair for pair in node.value if not _says_nothing(*pair, path)]
         _type_mapping(node, path, name, kind, strict)
+
+
+def _says_nothing(key: yaml.Node, value: yaml.Node, path: str) -> bool:
+    """`train:` with all lines below it commented out."""
+    own = f"{path}.{key.value}" if path else str(key.value)
+    return value.tag == NULL and setting_types.of(own) in (Kind.room, Kind.group)
+
+
+def _in_tens(node: yaml.Node, name: str) -> None:
+    """Nothing, or a Problem where YAML counts in another base without saying so: to it `1:30` is 90, and 010 is 8."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag in NUMBERS and re.match(r"[-+]?(0[\d_]+\Z|.*:)", node.value):
+            raise Problem(f"{_line(node, name)}: `{node.value}` is another number to YAML", "write it in tens, such as 1.5; text in quotes")
+        return
+    for part in (part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))):
+        _in_tens(part, name)
+
+
+def _line(node: yaml.Node, name: str) -> str:
+    return f"{name}, line {node.start_mark.line + 1}"
 
 
 def _type_mapping(node: yaml.MappingNode, path: str, name: str, kind: Kind | None, strict: bool) -> None:
@@ -162,8 +191,7 @@ def _type_mapping(node: yaml.MappingNode, path: str, name: str, kind: Kind | Non
             _be_text(value)
         elif kind in (Kind.room, Kind.group):
             if strict and setting_types.of(own) is None and key.value != "defaults":
-                what = f"{name}, line {key.start_mark.line + 1}: there is no setting `{own}`"
-                raise Problem(what, setting_types.nearest(own))
+                raise Problem(f"{_line(key, name)}: there is no setting `{own}`", setting_types.nearest(own))
             _names(value) if key.value == "defaults" else _type(value, own, name, strict)
 
 

@@ -27,7 +27,14 @@ BROKEN = {
     "a list": (b"- a\n", "is not a mapping of settings"),
     "a text": (b"hello\n", "is not a mapping of settings"),
     "a sign": (b"name: @x\n", "line 1: "),
-    "a control sign": (b"name: a\x07b\n", "line 1: the character 7"),
+    "a control sign": (b"name: a\x07b\n", "line 1: the character U+0007"),
+    "hours and minutes": (b"train:\n  hours: 1:30\n", "line 2: `1:30` is another number"),
+    "hours in a list of options": (b"train:\n  optimizer_options: {betas: [0.9, 1:30.5]}\n", "line 2: `1:30.5` is another number"),
+    "a number with a zero before it": (b"lora: {r: 010}\n", "line 1: `010` is another number"),
+    "names that hold a colon": (b"data:\n  fields:\n    - city\n    - a: b\n", "line 4: `data.fields` takes texts"),
+    "a list in a list": (b"lora: {targets: [[q_proj]]}\n", "line 1: `lora.targets` takes texts"),
+    "nothing in a list": (b"data:\n  fields:\n    -\n", "line 3: `data.fields` takes texts"),
+    "a list of settings": (b"lora: [8]\n", "line 1: `lora` is a list"),
     "no setting": (b"data:\n  trian: x\n", "line 2: there is no setting `data.trian`"),
     "an alias": (b"name: *x\n", "line 1: "),
     "deep": (b"lora: {options: " + b"{a: " * 60 + b"1" + b"}" * 61 + b"\n", "nested more than"),
@@ -65,6 +72,15 @@ def test_a_broken_file_is_named_with_its_line_and_the_mend_can_be_pasted(body, s
 def test_a_file_from_windows_is_read(encoding):
     mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
     assert yaml_file.read(f"{mark}name: é\r\nseed: 3\r\n".encode(encoding), "x") == {"name": "é", "seed": 3}
+
+
+def test_settings_of_which_none_is_left_say_nothing():
+    assert yaml_file.read("seed: 7\ndata:\n  # train: x.jsonl\ntrain:\n", "conf/local.yaml") == {"seed": 7}
+
+
+def test_numbers_in_tens_and_texts_of_any_looks_are_read():
+    read = yaml_file.read("train: {lr: 1e-4, steps: 1_000, hours: 0.5, warmup: 0}\ndata: {fields: [010, 1:30]}\n", "conf/local.yaml")
+    assert read == {"train": {"lr": 1e-4, "steps": 1000, "hours": 0.5, "warmup": 0}, "data": {"fields": ["010", "1:30"]}}
 
 
 def test_a_date_and_what_a_merge_brings_are_the_texts_that_stand_there():
