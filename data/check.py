@@ -53,9 +53,9 @@ def check(
     ruler: Ruler,
     limits: Limits,
     names: tuple[str, str] | None = None,
-    also: dict[str, Path] | None = None,
+    also: dict[str, Path | None] | None = None,
 ) -> list[Finding]:
-    """All findings about a run's two files, those about broken rows first; of the files in `also` only those.
+    """All findings about a run's two files, those about broken rows first; of the files in `also` only those (None: not to be read here).
 
     `names` are the files' as their owner calls them.
     """
@@ -63,11 +63,18 @@ def check(
     called = dict(zip(files, names or map(str, files.values()), strict=True))
     scanned = {setting: scan(path, called[setting]) for setting, path in files.items()}
     findings = [finding for setting, found in scanned.items() for finding in usable(setting, called[setting], found)]
-    findings += [finding for name, path in (also or {}).items() for finding in usable("data.also", name, scan(path, name))]
+    for name, path in (also or {}).items():
+        unchecked = [Finding("look", f"data.also: {name} is not checked here: only the trainer reads it")]
+        findings += usable("data.also", name, scan(path, name)) if path else unchecked
     rows = {setting: found.rows for setting, found in scanned.items() if found.rows}
     for setting, found in rows.items():
         findings += [Finding("look", f"{setting}: {line}") for line in ruler.notes(found)]
-        findings += [*shape(setting, found, fields), *lengths(setting, found, ruler, limits), *copies(setting, found)]
+        findings += [
+            *edges(setting, found),
+            *shape(setting, found, fields),
+            *lengths(setting, found, ruler, limits),
+            *copies(setting, found),
+        ]
     if filecmp.cmp(train, held_out, shallow=False):
         findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would tell nothing"))
     elif len(rows) == len(files):
@@ -82,6 +89,13 @@ def usable(setting: str, name: str, found: Scan) -> list[Finding]:
         return [Finding("good", f"{setting}: {name}, rows: {len(found.rows):,}"), *notes]
     what = f"{setting}: {name}, rows that cannot be used: {len(found.errors):,} (and {len(found.rows):,} that can)"
     return [Finding("wrong", what, _first([str(error) for error in found.errors], SHOWN)), *notes]
+
+
+def edges(setting: str, rows: list[Row]) -> list[Finding]:
+    """Answers with white space around them, which is learned: a space behind a comma of CSV, a line's end."""
+    found = [row.id for row in rows if row.completion != row.completion.strip()]
+    what = f"{setting}: answers that begin or end with white space, which is learned: {len(found):,} of {len(rows):,}"
+    return [Finding("look", what, _first(found))] if found else []
 
 
 def shape(setting: str, rows: list[Row], fields: list[str] | None) -> list[Finding]:

@@ -35,6 +35,7 @@ READ = {
 ALWAYS = {"id", "meta"}
 # Keys of other people's rows that say what is asked, or which answer is wanted: no row is trained on without them.
 MEANT = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "chat_template_kwargs", "documents"}
+MEANT |= {"system_prompt", "system_message", "instruction", "context"}
 MEANT |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
 KINDS_IN_WORDS = "use instruction/input/output, or prompt/completion, or messages, or conversations"
 
@@ -80,14 +81,16 @@ class Notes:
     """What the rows of a file hold that no model will see as it stands there."""
 
     unread: Counter = field(default_factory=Counter)  # keys, and how many rows have them
-    nulls: int = 0  # rows whose answer has nulls in a table of fixed columns, where an absent key looks the same
+    nulls: int = 0  # rows whose objects have nulls in a table of fixed columns, where an absent key looks the same
 
     def lines(self) -> list[str]:
         told = [f"`{key}` ({count:,} {'rows' if count > 1 else 'row'})" for key, count in self.unread.most_common()]
         lines = [f"keys that are not read: {', '.join(told)}"] if told else []
         if self.nulls:
-            what = f"answers with null, which in a table's columns also stands for a key that is absent: {self.nulls:,} rows"
-            lines.append(f"{what}; where absent is meant, keep the answers as JSON text or the rows as JSON Lines")
+            what = (
+                f"answers, calls or tools with null, which in a table's columns also stands for a key that is absent: {self.nulls:,} rows"
+            )
+            lines.append(f"{what}; where absent is meant, keep them as JSON text or the rows as JSON Lines")
         return lines
 
 
@@ -131,7 +134,7 @@ def collect(found, name: str, columns: bool = False) -> Scan:
         else:
             places[row.id] = where
             rows.append(row)
-            notes.nulls += columns and isinstance(raw.get("output"), dict) and _has_null(raw["output"])
+            notes.nulls += columns and _has_null([raw.get("output") or {}, row.tools, row.calls, row.messages])
     if not rows and not errors:
         errors.append(RowError(name, "the file holds no rows", "put one JSON object on each line"))
     return Scan(rows, errors, notes)
@@ -157,6 +160,9 @@ def normalise(raw: object, where: str, notes: Notes | None = None) -> Row:
 def _row(name: str, talk: Talk, raw: dict, meta: dict, where: str) -> Row:
     own, calls = raw.get("input"), talk.answer.get("tool_calls", [])
     text = own if isinstance(own, str) and own else next(turn["content"] for turn in reversed(talk.before) if turn["role"] == "user")
+    said = "\n".join(str(turn["content"]) for turn in talk.before)
+    if isinstance(own, str) and own.strip() not in said:
+        raise RowError(where, "`input` stands in none of the turns, so no model would see it", "write it into the prompt, or leave it out")
     completion = _compact(calls, "tool_calls", where) if calls else talk.answer["content"]
     tools = turns.tools(raw["tools"], where) if raw.get("tools") not in EMPTY else []
     output = None if calls else _object(completion)

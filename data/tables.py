@@ -131,8 +131,12 @@ def _strange(value: object, where: str) -> RowError | None:
 
 
 def _array(path: Path, name: str) -> Iterator[Record]:
-    """A JSON file with a list of rows, as many datasets are kept."""
+    """A JSON file with a list of rows, as many datasets are kept; or with JSON Lines under that name, as many others are."""
     value = _json(text.read(path, name), name, "the file", "write the rows as JSON Lines, one object a line")
+    if isinstance(value, RowError) and "Extra data" in value.what:
+        yield from _jsonl(path, name)
+        return
+    value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list):
         yield name, value if isinstance(value, RowError) else RowError(name, "the file is no list of rows", ONE_OBJECT)
         return
@@ -146,7 +150,8 @@ def _csv(path: Path, name: str) -> Iterator[Record]:
         where = f"{name}:{line}"
         if isinstance(record, cells.CellError):
             shown = cells.NAMES.get(separator, repr(separator))
-            yield where, RowError(where, f"the line is not CSV ({record})", f'put cells with {shown}, quotes or line ends in "..."')
+            mend = f'put cells with {shown}, quotes or line ends in "...", and write each quote within as ""'
+            yield where, RowError(where, f"the line is not CSV ({record})", mend)
         elif names:
             yield where, _named(names, record, where, separator)
         else:
@@ -177,7 +182,12 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         if sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups)) > UNPACKED:
             yield name, RowError(name, f"the file comes to more than {UNPACKED // 2**30} GiB", "make several files of it")
             return
-        rows = parquet.ParquetFile(path).read().to_pylist()
+        file = parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        if twice := next((each for each in names if names.count(each) > 1), None):
+            yield name, RowError(name, f"the file has the column `{twice}` twice", "rename or remove one of them")
+            return
+        rows = file.read().to_pylist()
     except (ArrowException, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         what = "the file is not Parquet" if "magic bytes" in said or "too small" in said or "size is" in said else "the file cannot be read"

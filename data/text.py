@@ -15,12 +15,16 @@ from typing import BinaryIO
 PACKED = (".gz", ".zst")
 LONGEST = 64 * 2**20  # bytes of a line: a book has one
 LARGEST = 8 * 2**30  # bytes of a file, unpacked
+MARK = 32  # bytes by which a file's kind is known
 HALF = re.compile("[\ud800-\udfff]")
+LFS = b"version https://git-lfs"
 # What files that are no text begin with.
 MAGIC = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",
     b"\x1f\x8b": "packed by gzip: its name must end in .gz",
     b"\x28\xb5\x2f\xfd": "packed by zstd: its name must end in .zst",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    LFS: "a pointer of Git LFS: `git lfs pull` fetches the file itself",
     b"PAR1": "Parquet: its name must end in .parquet",
     b"SQLite": "a database",
     b"%PDF": "a PDF",
@@ -41,6 +45,8 @@ def decode(data: bytes, name: str = "FILE") -> str:
     """The text that the bytes are; a TextError with the first line that is none."""
     encoding = _encoding(data)
     try:
+        if data.startswith(LFS):
+            raise TextError(None, f"the file is {MAGIC[LFS]}", "then run this again")
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         if kind := _kind(data):
@@ -59,7 +65,7 @@ def no_text(byte: bytes, line: int | None, name: str) -> TextError:
 def lines(path: Path, name: str) -> Iterator[bytes | TextError]:
     """The lines of a file as UTF-8, however it is saved and packed; what cannot be read is told in its place, and reading goes on."""
     with unpacked(path, name) as file:
-        head = file.peek(4)[:4]
+        head = file.peek(MARK)[:MARK]
         if kind := _kind(head):
             yield TextError(None, f"the file is {kind}", "write the rows as JSON Lines")
             return
@@ -128,6 +134,8 @@ def half(text: str) -> str | None:
 
 
 def _encoding(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     if head[:1] and head[1:2] == b"\0":

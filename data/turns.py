@@ -44,7 +44,7 @@ def talk(turns: list[Turn], weights: dict[int, int], key: str, where: str) -> Ta
     if unlearned and not used:
         raise RowError(where, f"`{key}` has no answer to learn: each has the weight 0", "give one the weight 1, or drop the row")
     roles = [turn["role"] for turn in used]
-    if roles[-1:] != ["assistant"] or roles[-2:-1] not in (["user"], ["tool"]):
+    if roles[-1:] != ["assistant"] or roles[-2:-1] not in (["user"], ["tool"]) or "user" not in roles:
         shown = ", ".join(roles[-6:]) or "of nobody"
         raise RowError(where, f"`{key}` has the roles {shown}", "end it with a user turn and the assistant's answer")
     if "system" in roles[1:]:

@@ -33,10 +33,9 @@ def source(data: Data, split: str) -> str:
     )
 
 
-def also(data: Data) -> dict[str, Path]:
-    """The files of `data.also`; a dataset of the Hub is only the trainer's to read."""
-    named = [_named("data.also", name) for name in data.also if not name.startswith("hub:")]
-    return {name: paths.resolve(name) for name in named}
+def also(data: Data) -> dict[str, Path | None]:
+    """The files of `data.also`; None for a dataset of the Hub, which is only the trainer's to read."""
+    return {name: None if name.startswith("hub:") else paths.resolve(_named("data.also", name)) for name in data.also}
 
 
 def usable(data: Data, split: str) -> Path:

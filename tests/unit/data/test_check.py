@@ -53,6 +53,23 @@ def test_good_rows_are_good(checked):
     assert {finding.verdict for finding in findings} == {"good"}
 
 
+def test_white_space_around_an_answer_is_told_as_it_is_learned(checked):
+    rows = [
+        {"prompt": f"{word} is where?", "completion": answer}
+        for word, answer in (("Lima", " Peru"), ("Oslo", "Norway\n"), ("Rome", "Italy"))
+    ]
+    finding = found(checked(rows, [rows[2] | {"prompt": "Bonn?"}], fields=None), "look", "white space, which is learned: 2 of 3")
+    assert len(finding.details) == 2
+
+
+def test_more_rows_that_are_not_read_here_are_told(tmp_path):
+    for name in ("train", "held_out"):
+        (tmp_path / name).with_suffix(".jsonl").write_text(json.dumps({"prompt": name, "completion": "c"}) + "\n")
+    files = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    findings = check.check(*files, None, TOKENS, LIMITS, also={"hub:owner/name:train": None})
+    found(findings, "look", "data.also: hub:owner/name:train is not checked here")
+
+
 def test_every_bad_row_is_told_up_to_twenty_and_then_counted(checked):
     findings = checked([*lines(2), *["{"] * 22, {"prompt": "p"}], lines(1, "other"))
     finding = found(findings, "wrong", "rows that cannot be used: 23 (and 2 that can)")

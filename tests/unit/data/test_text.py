@@ -12,7 +12,7 @@ from data import text
 from data.rows import RowError, read, scan
 
 ROWS = [{"prompt": "Où est 東京? 😀", "completion": "Là-bas."}, {"prompt": "q", "completion": "a"}]
-ENCODINGS = {"utf-8": b"", "utf-8-sig": b"", "utf-16": b"", "utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}
+ENCODINGS = {"utf-8": b"", "utf-8-sig": b"", "utf-16": b"", "utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff", "utf-32": b""}
 WITHOUT_MARK = ["utf-16-le", "utf-16-be"]
 
 
@@ -24,7 +24,9 @@ def table(rows, ends="\n"):
     return ends.join(["prompt,completion", *(f'"{row["prompt"]}","{row["completion"]}"' for row in rows)]) + ends
 
 
-@pytest.mark.parametrize("ending, written", [(".jsonl", jsonl), (".csv", table), (".json", lambda rows, ends: json.dumps(rows))])
+@pytest.mark.parametrize(
+    "ending, written", [(".jsonl", jsonl), (".csv", table), (".json", lambda rows, ends: json.dumps(rows)), (".json", jsonl)]
+)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 @pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
@@ -129,13 +131,33 @@ def test_a_damaged_packed_file_is_a_sentence_and_never_a_shorter_one(tmp_path, e
 
 
 @pytest.mark.parametrize(
-    "head, kind", [(b"PK\x03\x04", "Excel"), (b"\x1f\x8b\x08\0", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PAR1", "Parquet")]
+    "head, kind",
+    [
+        (b"PK\x03\x04", "Excel"),
+        (b"\xd0\xcf\x11\xe0", "Excel"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"PAR1", "Parquet"),
+    ],
 )
 @pytest.mark.parametrize("ending", [".jsonl", ".csv"])
 def test_a_file_under_a_wrong_name_is_named_by_what_it_is(tmp_path, head, kind, ending):
     (tmp_path / f"rows{ending}").write_bytes(head + b"\xff\xfe\x80 \n" * 5)
     (error,) = scan(tmp_path / f"rows{ending}", f"rows{ending}").errors
     assert kind in error.what
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".json"])
+def test_a_pointer_of_git_lfs_is_named_though_it_is_text(tmp_path, ending):
+    (tmp_path / f"rows{ending}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+    (error,) = scan(tmp_path / f"rows{ending}", f"rows{ending}").errors
+    assert "`git lfs pull`" in error.what
+
+
+def test_one_object_is_one_row_in_a_json_file_too(tmp_path):
+    (tmp_path / "row.json").write_text(json.dumps(ROWS[0], indent=2))
+    assert [row.completion for row in read(tmp_path / "row.json")] == [ROWS[0]["completion"]]
 
 
 def test_a_key_that_an_object_has_twice_is_refused(tmp_path):

@@ -105,6 +105,16 @@ def test_weights_are_heeded_and_what_follows_the_last_learned_answer_is_left_out
 REFUSED = {
     "system twice over": ({"instruction": "i", "output": "o", "system": ["s"]}, "`system` is a list"),
     "history": ({"instruction": "i", "output": "o", "history": [["a"]]}, "`history` is a list"),
+    "nobody asks": ({"messages": [{"role": "tool", "content": "3"}, bot()]}, "`messages` has the roles tool, assistant"),
+    "the system is answered": (
+        {"messages": [{"role": "system", "content": "s"}, {"role": "tool", "content": "3"}, bot()]},
+        "`messages` has the roles system, tool, assistant",
+    ),
+    "another system": ({"prompt": "p", "completion": "c", "system_prompt": "Be brief."}, "`system_prompt` is not read"),
+    "a context": ({"instruction": "i", "output": "c", "context": "Once."}, "`context` is not read"),
+    "an instruction of messages": ({"messages": [user(), bot()], "instruction": "Be brief."}, "`instruction` is not read"),
+    "an input beside a prompt": ({"prompt": "Shorten.", "input": "a text", "completion": "c"}, "`input` stands in none of the turns"),
+    "an input beside messages": ({"messages": [user("q"), bot()], "input": "a text"}, "`input` stands in none of the turns"),
     "history of a prompt": ({"prompt": "p", "completion": "c", "history": [["a", "b"]]}, "`history` is not read"),
     "history of messages": ({"messages": [user(), bot()], "history": [["a", "b"]]}, "`history` is not read"),
     "tools of a prompt": ({"prompt": "p", "completion": "c", "tools": [TOOL]}, "`tools` is not read"),
@@ -160,12 +170,26 @@ def test_nulls_that_a_tables_columns_may_have_made_are_told(tmp_path):
     raw = [{"instruction": "i", "output": {"person": "Kari", "age": 3}}, {"instruction": "j", "output": {"city": "Oslo"}}]
     parquet.write_table(pyarrow.Table.from_pylist(raw), tmp_path / "rows.parquet")
     (note,) = scan(tmp_path / "rows.parquet").notes.lines()
-    assert "answers with null, which in a table's columns also stands for a key that is absent: 2 rows" in note
+    assert "answers, calls or tools with null, which in a table's columns also stands for a key that is absent: 2 rows" in note
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in raw))
     assert scan(tmp_path / "rows.jsonl").notes.lines() == []
     whole = [{"instruction": "i", "output": {"a": "x", "b": ["y"]}}] * 2
     parquet.write_table(pyarrow.Table.from_pylist(whole), tmp_path / "rows.parquet")
     assert scan(tmp_path / "rows.parquet").notes.lines() == []
+    calls = [{"messages": [user(), bot("", tool_calls=[{"function": {"name": "f", "arguments": each}}])]} for each in ({"a": 1}, {"b": 2})]
+    parquet.write_table(pyarrow.Table.from_pylist(calls), tmp_path / "rows.parquet")
+    (note,) = scan(tmp_path / "rows.parquet").notes.lines()
+    assert "absent: 2 rows" in note
+
+
+def test_a_column_that_a_table_has_twice_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array([each]) for each in "abc"], names=["prompt", "completion", "completion"])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    (error,) = scan(tmp_path / "rows.parquet").errors
+    assert "has the column `completion` twice" in error.what
 
 
 def test_damaged_parquet_is_a_sentence(tmp_path):
