@@ -687,9 +687,10 @@ def told(ask, *arguments, **options):
     try:
         return ask(*arguments, **options)
     except WorldError as error:
-        raise Problem(
-            str(error), "`inv twin.status` shows whether it runs, `inv twin.aws.faults` what it can do", reason="bad_config"
-        ) from error
+        hint = "`inv twin.status` shows whether it runs, `inv twin.aws.faults` what it can do"
+        if "path holds" in str(error):
+            hint = "keep it in another folder: `cloud.state=/tmp/twin` behind `--`, with each verb"
+        raise Problem(str(error), hint, reason="bad_config") from error
 
 
 def environment(state: str) -> dict:

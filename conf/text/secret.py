@@ -31,8 +31,8 @@ def value(stored: str) -> str:
 
 
 def is_token(text: str) -> bool:
-    """Whether it can be one: it travels in a line of HTTP."""
-    return bool(re.fullmatch("[!-~]+", text))
+    """Whether it can be one: it travels in a line of HTTP, and is not the `NAME=` line of a file of variables."""
+    return bool(re.fullmatch("(?![A-Z_]+=)[!-~]+", text))
 
 
 def _bare(text: str) -> str:

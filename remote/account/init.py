@@ -362,7 +362,7 @@ def _read_token(token: Path | None, ask_for_it: bool, decode: Callable[[bytes], 
 def _checked(text: str) -> str:
     value = secret.value(text)
     if not secret.is_token(value):
-        raise Problem("that is no Hub token: it is empty, more than a word, or has letters that no token has", TOKENS, "refused")
+        raise Problem("that is no Hub token: it is empty, more than the token itself, or has letters that no token has", TOKENS, "refused")
     return value
 
 

@@ -24,7 +24,7 @@ def token(aws: Aws) -> str:
         hint = f"`inv init --token FILE` puts one there; {TOKENS} makes one, of the role `write`"
         raise Problem(f"there is no Hub token in the secret `{name}`", hint, reason="refused")
     if not secret.is_token(found):
-        what = f"what the secret `{name}` holds is no Hub token: it is more than a word, or has letters that no token has"
+        what = f"what the secret `{name}` holds is no Hub token: it is more than the token itself, or has letters that no token has"
         raise Problem(what, "`inv init --token FILE` puts one there", reason="refused")
     return found
 

@@ -110,7 +110,9 @@ def test_a_token_is_read_from_a_file_of_any_origin(tmp_path, form, encoding):
     assert init._read_token(tmp_path / "token", False, decode) == TOKEN
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"hf_a b", b"caf\xe9", "hf_é".encode(), b"hf_a\x00b", b"PK\x03\x04\xff\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"hf_a b", b"caf\xe9", "hf_é".encode(), b"hf_a\x00b", b"HF_TOKEN=hf_ab", b"PK\x03\x04\xff\xff"]
+)
 def test_a_file_that_holds_no_token_is_refused(tmp_path, content):
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(Problem, match="that is no Hub token"):
