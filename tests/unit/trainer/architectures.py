@@ -29,30 +29,38 @@ from trainer.rows.prompt import Example
 ROOT = Path(__file__).parents[3]
 TABLE, PAGE, SECONDS = ROOT / "trainer/estimate/architectures.json", ROOT / "docs/ARCHITECTURES.md", 300
 WIDTH, INNER, LAYERS, HEADS, VOCABULARY, LONGEST, WINDOW = 64, 128, 6, 4, 300, 512, 12
-SIZES = {
-    WIDTH: "hidden_size n_embd d_model dim embed_dim embedding_size",
-    INNER: "intermediate_size ffn_dim n_inner d_ff decoder_ffn_dim encoder_ffn_dim ffn_hidden_size",
-    LAYERS: "num_hidden_layers n_layer num_layers n_layers decoder_layers num_decoder_layers",
-    HEADS: "num_attention_heads n_head n_heads decoder_attention_heads encoder_attention_heads num_heads linear_num_value_heads",
-    2: "num_key_value_heads num_experts_per_tok moe_topk encoder_layers linear_num_key_heads n_group",
-    1: "topk_group first_k_dense_replace",
-    16: "head_dim kv_lora_rank qk_nope_head_dim v_head_dim mamba_d_state linear_key_head_dim linear_value_head_dim mamba_d_head",
-    8: "qk_rope_head_dim mamba_n_heads rotary_dim",
-    32: "moe_intermediate_size shared_expert_intermediate_size q_lora_rank",
-    VOCABULARY: "vocab_size vocab_size_per_layer_input",
-    LONGEST: "max_position_embeddings n_positions n_ctx",
-    WINDOW: "sliding_window attention_chunk_size attention_window_size",
-    6: "num_local_experts num_experts n_routed_experts moe_num_experts",
-}
+SIZES = [
+    (WIDTH, "hidden_size n_embd d_model dim embed_dim embedding_size"),
+    (INNER, "intermediate_size ffn_dim n_inner d_ff decoder_ffn_dim encoder_ffn_dim ffn_hidden_size"),
+    (LAYERS, "num_hidden_layers n_layer num_layers n_layers decoder_layers num_decoder_layers"),
+    (HEADS, "num_attention_heads n_head n_heads decoder_attention_heads encoder_attention_heads num_heads linear_num_value_heads"),
+    (2, "num_key_value_heads num_experts_per_tok moe_topk encoder_layers linear_num_key_heads n_group"),
+    (1, "topk_group first_k_dense_replace"),
+    (16, "head_dim kv_lora_rank qk_nope_head_dim v_head_dim mamba_d_state linear_key_head_dim linear_value_head_dim mamba_d_head"),
+    (8, "qk_rope_head_dim mamba_n_heads rotary_dim"),
+    (32, "moe_intermediate_size shared_expert_intermediate_size q_lora_rank"),
+    (VOCABULARY, "vocab_size vocab_size_per_layer_input"),
+    (LONGEST, "max_position_embeddings n_positions n_ctx"),
+    (WINDOW, "sliding_window attention_chunk_size attention_window_size"),
+    (6, "num_local_experts num_experts n_routed_experts moe_num_experts"),
+]
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 OWN = {  # what single classes need besides
     "deepseek_v2": {"n_group": 2, "topk_group": 1},
-    "lfm2": {"layer_types": ["conv", "full_attention"] * 16},  # its own default has no convolution
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "blt": {"encoder_hash_byte_group_vocab": 500},  # else tables of 2 GB
+    "ctrl": {"n_layer": 48},  # what fails in these three shows in their own depth only
+    "prophetnet": {"num_decoder_layers": 12},
+    "rwkv": {"num_hidden_layers": 32},
+    "gemma3n_text": {"num_hidden_layers": 35},  # the lists that describe these layers have so many
+    "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},  # its own default has no convolution
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},
     "mamba2": {"num_heads": 8},
+    "zamba": {"num_hidden_layers": 76},
+    "zamba2": {"num_hidden_layers": 54},
     "zaya": {"num_experts_per_tok": 1},
 }
-SMALL = {name: size for size, names in SIZES.items() for name in names.split()}
+SMALL = {name: size for size, names in SIZES for name in names.split()}
 
 
 TRAIN = SimpleNamespace(pack_tokens=4096, neftune_noise_alpha=0.0)
