@@ -160,7 +160,7 @@ def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
     """A few steps of ours; `change` may take settings and base model before the first one."""
     from conf import schema
     from trainer.estimate import memory
-    from trainer.model import attention
+    from trainer.model import attention, model
     from trainer.model.packing import packs
     from trainer.train import loop, optimizer
     from trainer.train.distributed import Team
@@ -177,7 +177,7 @@ def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
         marks.append(_now())
     fullest = max((pack for rows in steps for pack in packs(rows, settings.train.pack_tokens)), key=lambda pack: pack.tokens.numel())
     load = memory.Load(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
-    planned = memory.memory(memory.shape(base.model.config.to_dict()), settings, load, base.model.dtype.itemsize)
+    planned = memory.memory(model.sizes_of(base.model), settings, load, base.model.dtype.itemsize)
     how = f"packed, {len(packs(steps[0], settings.train.pack_tokens))} forward pass a step"
     return _figures(asked, base, marks, losses, steps, how) | {"planned": sum(planned.values())}
 
@@ -268,12 +268,13 @@ def _figures(asked, base, marks: list[float], losses: list[float], steps: list, 
 
     from conf import load
     from trainer.estimate import memory
+    from trainer.model import model
 
     tokens = sum(len(row) for step in steps[1:] for row in step)
     supervised = sum(row.learned for step in steps[1:] for row in step)
     seconds = marks[-1] - marks[1]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    made = memory.shape(base.model.config.to_dict())
+    made = model.sizes_of(base.model)
     peak = gpu and memory.peak(gpu)
     return {
         "tokens_s": tokens / seconds,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from conf.problem import Problem
 from conf.schema import Quant, Quantisation, Recipe
 from trainer.estimate import memory
+from trainer.estimate.shape import Shape
 from trainer.rows.sampler import Order
 
 GB = 1e9
@@ -29,12 +30,12 @@ class Room:
         return f"{self.bytes / GB:.1f} GB usable on {self.what}"
 
 
-def needs_of(model: memory.Shape, order: Order, each: int) -> Needs:
+def needs_of(model: Shape, order: Order, each: int) -> Needs:
     """What these rows need on this model; `each` are the bytes of a number as it is computed."""
     return lambda settings: sum(memory.fullest(model, settings, order, each).values())
 
 
-def scoring_of(model: memory.Shape, held_out: list, each: int) -> Needs:
+def scoring_of(model: Shape, held_out: list, each: int) -> Needs:
     """What scoring these rows needs on this model, so many at once as the settings say."""
     return lambda settings: sum(memory.scoring(model, settings, held_out, each).values())
 
@@ -54,18 +55,24 @@ def at_once(settings: Recipe, needs: Needs, room: Room) -> Recipe:
     return planned
 
 
-def settle(settings: Recipe, needs: Needs, room: Room, longest: int) -> tuple[str, str]:
-    """What `train.recompute` is, `auto` decided, and why; a Problem where the run does not fit either way. `longest` row, in tokens."""
+def settle(settings: Recipe, needs: Needs, room: Room, longest: int, known: bool = True) -> tuple[str, str]:
+    """What `train.recompute` is, `auto` decided, and why; a Problem where the run does not fit either way.
+
+    `longest` row, in tokens; `known`: what a layer keeps is counted, not estimated, so that it may all be kept.
+    """
     plain = needs(_set(settings, recompute="no"))
     chosen = settings.train.recompute
     if chosen == "auto":
-        chosen = "no" if plain <= room.bytes else "yes"
+        chosen = "no" if known and plain <= room.bytes else "yes"
     settings = _set(settings, recompute=chosen)
     taken = needs(settings)
     if taken > room.bytes:
         how = "recomputing activations" if chosen == "yes" else "with all activations kept"
         what = f"the fullest step takes {taken / GB:.1f} GB, {how}, and there are {room}"
         raise Problem(what, _offer(settings, needs, room, longest, (_recompute, _packs, _quantise)), "bad_config")
+    if not known:
+        why = "the model is not made like a Llama, and what its layers would keep is an estimate"
+        return chosen, f"{why}; {taken / GB:.1f} GB of {room} as it is"
     why = f"with all activations kept the fullest step takes {plain / GB:.1f} GB of {room}"
     return chosen, f"{why}; {taken / GB:.1f} GB as it is" if chosen == "yes" else why
 

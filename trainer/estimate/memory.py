@@ -1,7 +1,8 @@
 """What a run will need, before anything is paid for: memory by what holds it, and time, from the model's numbers and the rows'.
 
-Bytes are counted as PEFT's and transformers' own code keeps them for a Llama-like model; tests compare the count with the
-tensors that autograd saves. Seconds follow from multiplications to do and a rate that is assumed, and said to be.
+Weights are counted from the model's own tensors, whatever its family. What a layer keeps is counted as PEFT's and transformers' own
+code keeps it in a model like a Llama, and estimated from its matrices in others; tests compare the count with what is allocated.
+Seconds follow from multiplications to do and a rate that is assumed, and said to be.
 """
 
 import math
@@ -9,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from conf import schema
+from trainer.estimate.shape import Layer, Matrix, Shape
 from trainer.rows.sampler import Order, beginning
 
 NF4_DOUBLE, NF4_SINGLE = 0.5 + 1 / 64 + 4 / (64 * 256), 0.5 + 4 / 64  # bytes a weight; one constant for 64 weights
 MOMENTS = {"SGD": 0, "RMSprop": 4, "Adagrad": 4, "Lion": 4, "Lion8bit": 1, "PagedLion8bit": 1}  # bytes a weight; Adam has two moments
-TABLES = ("embed_tokens", "lm_head")
 LOGITS = 12  # bytes, counted: logarithms of probabilities, and gradients of them and of the logits, in fp32 also where bf16 is computed
 CHOICE = 8  # bytes of a logit beside itself where the next token is chosen: a copy in fp32, and that of the token before
 LOGS, UNKNOWN = 10**9, 0.3  # bytes of all that is not weights; of the base model's size, an adapter whose size is not known
@@ -25,38 +26,6 @@ SHARE = 0.4  # of it that training reaches: published runs say 0.41 and 0.47 (H1
 # On a GPU the host must start every kernel. For 8B models 0.25 to 0.4 s a small forward and backward pass are published: 32 layers.
 PASS, TOKEN = 0.01, 0.001  # seconds a layer: to train on a pack at least, and to generate a token for a batch
 CPU = 0.08  # 1e12 a second that two CPU cores reach (BENCHMARKS.md: SmolLM2-135M at 138 to 243 tokens a second; this is 190)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A model's sizes, from its config.json."""
-
-    layers: int
-    hidden: int
-    inner: int  # of the MLP
-    heads: int
-    queries: int  # width of all query heads
-    keys: int  # width of all key heads, and of all value heads
-    vocabulary: int
-    tied: bool  # the head is the embedding
-
-    @property
-    def linear(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of one layer's matrices."""
-        return {
-            "q_proj": (self.hidden, self.queries),
-            "k_proj": (self.hidden, self.keys),
-            "v_proj": (self.hidden, self.keys),
-            "o_proj": (self.queries, self.hidden),
-            "gate_proj": (self.hidden, self.inner),
-            "up_proj": (self.hidden, self.inner),
-            "down_proj": (self.inner, self.hidden),
-        }
-
-    @property
-    def multiplied(self) -> int:
-        """Weights that every token is multiplied with; the head not among them."""
-        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values())
 
 
 @dataclass(frozen=True)
@@ -84,55 +53,49 @@ class Plan:
         return sum(self.memory.values())
 
 
-def shape(config: dict) -> Shape | None:
-    """The sizes that config.json states, or None for a model that is not made like a Llama: one of experts, or stored quantised."""
-    if config.get("quantization_config"):
-        return None
-    if any("expert" in name and type(value) is int and value > 1 for name, value in config.items()):
-        return None
-    try:
-        heads, hidden = config["num_attention_heads"], config["hidden_size"]
-        width = config.get("head_dim") or hidden // heads
-        keys = config.get("num_key_value_heads") or heads
-        return Shape(
-            config["num_hidden_layers"],
-            hidden,
-            config["intermediate_size"],
-            heads,
-            heads * width,
-            keys * width,
-            config["vocab_size"],
-            config.get("tie_word_embeddings", False),
-        )
-    except KeyError:
-        return None
-
-
 def base(model: Shape, quant: schema.Quant, width: int) -> int:
     """Bytes of the frozen weights; `width` is that of a number that is not quantised."""
+    if model.stored is not None:
+        return model.stored + model.plain * width
     nf4 = quant.kind is schema.Quantisation.nf4
     each = (NF4_DOUBLE if quant.double else NF4_SINGLE) if nf4 else width
-    tables = model.vocabulary * model.hidden * (1 if model.tied else 2)
-    norms = model.hidden * (2 * model.layers + 1)
-    return math.ceil(model.multiplied * each) + (tables + norms) * width
+    return math.ceil(model.quantised * each) + model.plain * width
 
 
 def learned(model: Shape, lora: schema.Lora) -> int:
     """How many weights the adapter has."""
-    chosen = [sizes for name, sizes in model.linear.items() if lora.targets == "all-linear" or name in lora.targets]
-    magnitudes = sum(outputs for _, outputs in chosen) if lora.options.get("use_dora") else 0
-    return model.layers * (lora.r * sum(map(sum, chosen)) + magnitudes) + _tables(model, lora)
+    return sum(count * _learned(model, layer, lora) for layer, count in model.kinds) + _tables(model, lora)
+
+
+def _learned(model: Shape, layer: Layer, lora: schema.Lora) -> int:
+    chosen = _chosen(layer, lora)
+    magnitudes = sum(one.outputs for one in chosen) if lora.options.get("use_dora") else 0
+    experts = layer.experts * (layer.expert_inner + model.hidden) if _merges_experts(model, lora) else 0
+    return lora.r * (sum(one.inputs + one.outputs for one in chosen) + experts) + magnitudes
+
+
+def _chosen(layer: Layer, lora: schema.Lora) -> list[Matrix]:
+    """The matrices of a layer that get an adapter."""
+    return [one for one in layer.linear if (layer.reads and one.reached if lora.targets == "all-linear" else one.name in lora.targets)]
+
+
+def _merges_experts(model: Shape, lora: schema.Lora) -> bool:
+    """Whether the adapter changes experts, which PEFT does by merging it into all of a layer's for each pass."""
+    return model.adapts_experts and lora.targets == "all-linear"
 
 
 def _tables(model: Shape, lora: schema.Lora) -> int:
     """How many weights of embedding and head learn, and of matrices that are trained whole, as `lora.options` says."""
     whole, tokens = lora.options.get("modules_to_save") or [], lora.options.get("trainable_token_indices") or {}
     table = model.vocabulary * model.hidden
-    matrices = model.layers * sum(inputs * outputs for name, (inputs, outputs) in model.linear.items() if name in whole)
+    matrices = sum(count * one.inputs * one.outputs for layer, count in model.kinds for one in layer.linear if one.name in whole)
     rows = len(tokens) if isinstance(tokens, list) else sum(map(len, tokens.values()))
-    beside = sum(name in TABLES for name in lora.targets) if isinstance(lora.targets, list) else 0
+    beside = sum(name in model.tables for name in lora.targets) if isinstance(lora.targets, list) else 0
     return (
-        sum(name in TABLES for name in whole) * table + matrices + rows * model.hidden + beside * lora.r * (model.vocabulary + model.hidden)
+        sum(name in model.tables for name in whole) * table
+        + matrices
+        + rows * model.hidden
+        + beside * lora.r * (model.vocabulary + model.hidden)
     )
 
 
@@ -153,21 +116,16 @@ def moments(train: schema.Train) -> int:
     return MOMENTS.get(name, 2 if "8bit" in name else 8)
 
 
-def activations(model: Shape, lora: schema.Lora, load: Load, width: int, nf4: bool) -> int:
-    """Bytes that one layer keeps for its backward pass; `width` is that of a number as it is computed."""
-    tokens, hidden, inner = load.tokens, model.hidden, model.inner
-    chosen = [name for name in model.linear if lora.targets == "all-linear" or name in lora.targets]
+def activations(model: Shape, layer: Layer, lora: schema.Lora, load: Load, width: int, nf4: bool) -> int:
+    """Bytes that a layer keeps for its backward pass; `width` is that of a number as it is computed."""
+    tokens, hidden, chosen = load.tokens, model.hidden, _chosen(layer, lora)
     # An adapter's A keeps its input. Where the base is plain and computed in bf16, PEFT converts the input for each A anew.
-    apart = width == 2 and not nf4
-    kept = 0
-    for names, size in ((("q_proj", "k_proj", "v_proj"), hidden), (("o_proj",), model.queries)):
-        wanted = sum(name in chosen for name in names)
-        kept += size * (wanted if apart else min(wanted, 1))
-    for names, size in ((("gate_proj", "up_proj"), hidden), (("down_proj",), inner)):
-        wanted = sum(name in chosen for name in names)
-        kept += size * (wanted if apart else min(wanted, 1))
-    kept += 3 * inner + lora.r * len(chosen)  # gate before and after its function, up; what each A gives
-    kept += 2 * model.queries + 2 * model.keys  # queries and answers of attention, keys and values
+    inputs = [(one.block, one.leaves, one.inputs) for one in chosen]
+    kept = sum(size for *_, size in (inputs if width == 2 and not nf4 else set(inputs)))
+    kept += lora.r * len(chosen)  # what each A gives
+    # What enters attention or an MLP is kept as it is multiplied there, and what leaves it as it was before.
+    kept += sum(one.inputs if one.leaves else one.outputs for one in layer.linear)
+    kept += model.active * (2 * hidden + 4 * layer.expert_inner) if layer.experts else 0
     # Rows that share a beginning each keep the keys and values of it and of themselves, for every query head.
     spread = 2 * model.queries * (sum(load.rows) + load.shared * len(load.rows)) if load.shared else 0
     norms = tokens * (2 * hidden * (4 if width == 2 else width) + 8 + 4 * model.heads)  # two norms, in fp32; attention's sums
@@ -182,9 +140,13 @@ def masks(load: Load, width: int) -> int:
 def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dict[str, int]:
     """Bytes at the fullest moment of a step, by what holds them."""
     nf4 = settings.quant.kind is schema.Quantisation.nf4
-    weights, each = learned(model, settings.lora), activations(model, settings.lora, load, width, nf4)
+    weights = learned(model, settings.lora)
+    each = [(activations(model, layer, settings.lora, load, width, nf4), count) for layer, count in model.reading]
     stream = load.tokens * model.hidden * width
-    kept = model.layers * stream + each if settings.train.recompute == "yes" else model.layers * each
+    recomputed = model.layers * stream + max(size for size, _ in each)
+    kept = recomputed if settings.train.recompute == "yes" else sum(size * count for size, count in each)
+    # What is added to the last matrices of one layer's experts, their sum, and its gradient; they are a third of the experts.
+    experts = max(layer.expert_numbers for layer, _ in model.kinds) if _merges_experts(model, settings.lora) else 0
     return {
         "base weights": base(model, settings.quant, width),
         "adapter": 4 * weights,
@@ -192,7 +154,7 @@ def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dic
         "optimizer": moments(settings.train) * weights,
         "activations": kept + masks(load, width),
         "logits": load.supervised * model.vocabulary * LOGITS,
-        "workspace": width * (model.hidden * model.inner * nf4 + 3 * load.tokens * model.inner),  # one unpacked matrix; one MLP's gradients
+        "workspace": width * (experts + model.widest * nf4 + 3 * load.tokens * model.inner),  # one unpacked matrix; one MLP's gradients
     }
 
 
@@ -208,7 +170,7 @@ def scoring(model: Shape, settings: schema.Recipe, held_out: list, width: int) -
         held["optimizer"] = moments(settings.train) * weights
     if settings.publish.merged:  # its weights are not quantised; with the adapter on them before they are merged
         held["base weights"] = base(model, schema.Quant(schema.Quantisation.none, False), width)
-    unpacked = width * model.hidden * model.inner * (settings.quant.kind is schema.Quantisation.nf4)
+    unpacked = width * model.widest * (settings.quant.kind is schema.Quantisation.nf4)
     token = 2 * model.layers * model.keys * width  # keys and values of all layers
     reading = {"keys and values": rows * read * token, "workspace": unpacked + rows * read * _passing(model, settings.lora, read, width)}
     writing = {
@@ -233,7 +195,8 @@ def saved(model: Shape, settings: schema.Recipe, load: Load, width: int) -> int:
     logits = 4 * load.supervised * model.vocabulary
     if settings.train.recompute == "yes":
         return (model.layers + 1) * load.tokens * model.hidden * width + logits
-    return model.layers * activations(model, settings.lora, load, width, nf4) + masks(load, width) + logits
+    kept = sum(count * activations(model, layer, settings.lora, load, width, nf4) for layer, count in model.reading)
+    return kept + masks(load, width) + logits
 
 
 def work(model: Shape, settings: schema.Recipe, tokens: int, supervised: int) -> float:

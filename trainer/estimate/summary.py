@@ -6,10 +6,11 @@ from conf import schema
 from trainer.estimate import memory
 from trainer.estimate.fit import GB, Room
 from trainer.estimate.memory import Plan
+from trainer.estimate.shape import Shape
 
 
 def lines(
-    made: Plan, settings: schema.Recipe, model: memory.Shape, gpu: str | None, room: Room | None, why: str, disk: float | None = None
+    made: Plan, settings: schema.Recipe, model: Shape, gpu: str | None, room: Room | None, why: str, disk: float | None = None
 ) -> list[str]:
     """The plan, a line for each thing that can go wrong; `why` tells of `train.recompute`."""
     told = [_steps(made, settings, model, disk), _memory(made, room), f"         train.recompute={settings.train.recompute}: {why}"]
@@ -18,7 +19,7 @@ def lines(
     return told + [f"note     {note}" for note in made.notes]
 
 
-def _steps(made: Plan, settings: schema.Recipe, model: memory.Shape, disk: float | None) -> str:
+def _steps(made: Plan, settings: schema.Recipe, model: Shape, disk: float | None) -> str:
     train = settings.train
     room = memory.disk(model, settings, memory.base(model, schema.Quant(schema.Quantisation.none, False), 2))
     of = f" of {disk:.0f}" if disk else ""

@@ -7,13 +7,9 @@ from peft import LoraConfig
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import PreTrainedModel
 
-ROUTER = re.compile(r"(^|[._])(gate|router|routers|shared_expert_gate)([._]|$)")  # what chooses experts, by transformers' names for it
+from trainer.estimate.shape import UNREACHED
 
-# What gets no gradient from text alone: attention to an encoder that is not there, what only picks tokens, and layers whose weight is
-# taken without the layer being called (Jamba, Doge), so that an adapter around them never computes.
-UNREACHED = re.compile(
-    r"(^|\.)(encoder_attn|cross_attn|crossattention|indexer|pooler|dt_proj|altup|\w*adapter_list|image_encoder|embed_tokens_extend)(\.|$)"
-)
+ROUTER = re.compile(r"(^|[._])(gate|router|routers|shared_expert_gate)([._]|$)")  # what chooses experts, by transformers' names for it
 
 
 def apart(model: PreTrainedModel) -> list[str]:

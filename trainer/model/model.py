@@ -6,7 +6,6 @@ it would copy embeddings, head and norms to fp32.
 
 import inspect
 import json
-import math
 import os
 import re
 import resource
@@ -25,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from conf import schema
 from conf.problem import Problem
-from trainer.estimate import architecture, memory
+from trainer.estimate import architecture, memory, shape
 from trainer.estimate.fit import Room
 from trainer.hub_errors import explained
 from trainer.model import attention, layers, nf4
@@ -79,20 +78,26 @@ def config(files: Path) -> dict:
     return json.loads((files / "config.json").read_text(encoding="utf-8"))
 
 
-def shape(name: str, files: Path) -> memory.Shape | None:
-    """The model's sizes, before its weights are loaded; None for one that is not made like a Llama."""
-    with _loadable(name):
-        return memory.shape(AutoConfig.from_pretrained(files, **OURS).to_dict())
-
-
-def weights_counted(name: str, files: Path, quant: schema.Quant, width: int) -> int:
-    """Bytes of the frozen weights, counted on the model itself, made without any: what NF4 leaves as it is takes `width` a number."""
+def sizes(name: str, files: Path) -> shape.Shape | None:
+    """The model's sizes, before its weights are loaded: of the model itself, made without any. What is quantised is as it is stored."""
+    values = config(files)
+    if architecture.stored(values):
+        return shape.shape(shape.of_folder(files), values)
     with _loadable(name), torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files, **OURS), **OURS)
-    head, nf4_width = made.get_output_embeddings(), memory.NF4_DOUBLE if quant.double else memory.NF4_SINGLE
-    linear = {id(part.weight) for part in made.modules() if isinstance(part, torch.nn.Linear) and part is not head}
-    quantised = linear if quant.kind is schema.Quantisation.nf4 else set()
-    return math.ceil(sum(weight.numel() * (nf4_width if id(weight) in quantised else width) for weight in made.parameters()))
+        return sizes_of(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files, **OURS), **OURS))
+
+
+ADDED = re.compile(r"\.(lora_\w+|modules_to_save|trainable_tokens_\w+)(\.|$)")  # by PEFT, beside the base model's own weights
+WRAPPED = re.compile(r"^base_model\.model\.|\.(base_layer|original_module|token_adapter)(?=\.)")
+
+
+def sizes_of(made: transformers.PreTrainedModel | PeftModel) -> shape.Shape | None:
+    """The sizes of a model as if nothing were quantised in it, and without its adapter."""
+    weights = {WRAPPED.sub("", name): weight for name, weight in made.named_parameters() if not ADDED.search(name)}
+    numbers = {name: getattr(weight, "quant_state", weight).shape for name, weight in weights.items()}
+    values = made.config.to_dict()
+    values.pop("quantization_config", None)
+    return shape.shape({name: shape.Tensor(tuple(size), "F32") for name, size in numbers.items()}, values)
 
 
 @contextmanager

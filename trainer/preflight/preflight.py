@@ -5,11 +5,12 @@ import json
 import math
 import shlex
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
 from huggingface_hub.utils import disable_progress_bars
 
 from conf import paths
@@ -18,9 +19,10 @@ from conf.schema import Box, Data, Recipe, Run
 from data import rows
 from data.tables import kind
 from trainer import files
-from trainer.estimate import architecture, fit, limits, memory
+from trainer.estimate import architecture, fit, limits, memory, shape
 from trainer.estimate import summary as words
 from trainer.estimate.architecture import Verdict
+from trainer.estimate.shape import Shape
 from trainer.hub import permissions
 from trainer.hub_errors import explained
 from trainer.record import figures
@@ -94,7 +96,7 @@ class Look:
     prompt: Prompt | None
     order: Order | None
     held_out: list[Example]
-    shape: memory.Shape | None
+    shape: Shape | None
     verdict: Verdict | None
     notes: list[str]  # about keys of rows that nobody reads, and the like
 
@@ -102,7 +104,8 @@ class Look:
 def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
     folder = _description(settings, endpoint, token)
-    made, verdict = _described(settings, folder / "config.json")
+    verdict = _verdict(settings, folder / "config.json")
+    made = sizes(settings, folder, verdict, _hub(endpoint, token))
     data = settings.data
     named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
     scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
@@ -135,8 +138,12 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
 
     `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
     """
-    if seen.prompt is None or seen.shape is None:
+    if seen.prompt is None:
         return [*seen.notes, "tokens, memory and time are told when training starts: only there can these rows or this model be read"], None
+    shown = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
+    if seen.shape is None:
+        unknown = f"memory   unknown: no safetensors file of {run.model.id} lists tensors of layers; what fits is told when training starts"
+        return [*shown, unknown, *_done(seen, run)], None
     gpu = card.name if card else None
     room = fit.Room(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
@@ -146,15 +153,20 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
         planned = _scored(seen, run, room)
     made = memory.make(seen.shape, planned, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
-    lines = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
-    lines += [*words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), _packing(seen.verdict, run.train.pack_tokens)]
-    stop = seen.prompt.tokenizer.decode([seen.prompt.stop])
-    lines.append(f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1")
+    lines = [*shown, *words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), *_done(seen, run)]
     return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
 
 
+def _done(seen: Look, run: Run) -> list[str]:
+    """How rows are trained, and how the model is served."""
+    stop = seen.prompt.tokenizer.decode([seen.prompt.stop])
+    serving = f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1"
+    return [_packing(seen.verdict, run.train.pack_tokens), serving]
+
+
 def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
-    return fit.settle(run, fit.needs_of(seen.shape, seen.order, memory.number_width(room.what)), room, seen.order.longest)
+    needs = fit.needs_of(seen.shape, seen.order, memory.number_width(room.what))
+    return fit.settle(run, needs, room, seen.order.longest, seen.shape.like_llama)
 
 
 def _scored(seen: Look, run: Run, room: fit.Room) -> Recipe:
@@ -167,8 +179,8 @@ def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float,
 
 
 def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
-    if seen.order is None:
-        return math.nan, True  # only the trainer can read these rows
+    if seen.order is None or seen.shape is None:
+        return math.nan, True  # only the trainer can read these rows, or tell what the model takes
     try:
         run.train.recompute, _ = _settled(seen, run, room)
         planned = _scored(seen, run, room)
@@ -200,13 +212,38 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
         )
 
 
-def _described(settings: Recipe, config: Path) -> tuple[memory.Shape | None, Verdict | None]:
-    """The model's sizes, where they are known, and what training makes of it; a Problem where it cannot be trained."""
+def _verdict(settings: Recipe, config: Path) -> Verdict | None:
+    """What training makes of the model; a Problem where it cannot be trained."""
     if not config.is_file():
-        return None, None
+        return None
     values = json.loads(config.read_text(encoding="utf-8"))
     architecture.quantised_once(settings, values)
-    return memory.shape(values), architecture.verdict(settings.model.id, values)
+    return architecture.verdict(settings.model.id, values)
+
+
+def sizes(settings: Recipe, folder: Path, verdict: Verdict | None, hub: HfApi) -> Shape | None:
+    """The model's sizes, as its safetensors files list its tensors; `folder` has its config.json. None where they cannot be told."""
+    if verdict is None:
+        return None
+    if Path(settings.model.id).is_dir():
+        tensors = shape.of_folder(Path(settings.model.id))
+    else:
+        tensors = _listed(settings.model.id, folder.name, hub.endpoint, hub.token)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return shape.shape(tensors, config, text_only=verdict.of.endswith("ForCausalLM"))
+
+
+@lru_cache(maxsize=4)  # asked for the disk and for the memory
+def _listed(name: str, commit: str, endpoint: str, token: str | bool) -> dict[str, shape.Tensor]:
+    """The tensors that the files on the Hub list: of each file only its beginning is fetched. None where it has no safetensors."""
+    try:
+        with explained(name, endpoint):
+            files = _hub(endpoint, token or None).get_safetensors_metadata(name, revision=commit).files_metadata.values()
+    except NotASafetensorsRepoError:
+        return {}
+    except SafetensorsParsingError as error:
+        raise shape.no_safetensors(f"a file of {name}") from error
+    return {name: shape.Tensor(tuple(one.shape), one.dtype) for file in files for name, one in file.tensors.items()}
 
 
 def _packing(verdict: Verdict | None, pack_tokens: int | None) -> str:
@@ -277,7 +314,8 @@ def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
         stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
         made = None
         if "config.json" in stored:
-            made, _ = _described(settings, Path(hub.hf_hub_download(name, "config.json", revision=info.sha)))
+            config = Path(hub.hf_hub_download(name, "config.json", revision=info.sha))
+            made = sizes(settings, config.parent, _verdict(settings, config), hub)
         weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
         return {"model_revision": info.sha, "need_gb": math.ceil(memory.disk(made, settings, weights) / 1e9)}
 

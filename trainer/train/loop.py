@@ -17,6 +17,7 @@ from peft import PeftModel
 from conf.problem import Problem
 from conf.schema import Best, Recipe
 from trainer.estimate import memory
+from trainer.estimate.shape import Shape
 from trainer.evaluate import eval_step
 from trainer.model import attention, model
 from trainer.model.packing import packs
@@ -45,7 +46,10 @@ def train(
                 progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
             else:
                 print(f"going on after step {progress.step} of {last}", flush=True)
-            pace, begun = Pace(progress.step, last, partial(_utilisation, tuned, settings, team)), time.monotonic() - progress.seconds
+            pace, begun = (
+                Pace(progress.step, last, partial(_utilisation, model.sizes_of(tuned), settings, team)),
+                time.monotonic() - progress.seconds,
+            )
             while progress.due or not progress.over:
                 if not progress.due:  # else it was stopped between a step and its measurement
                     with stop.later():
@@ -180,10 +184,9 @@ class Pace:
         self.begun = time.monotonic()
 
 
-def _utilisation(tuned: PeftModel, settings: Recipe, team: Team, rows: list[Example], seconds: float) -> float | None:
-    shape = memory.shape(tuned.get_base_model().config.to_dict())
+def _utilisation(sizes: Shape | None, settings: Recipe, team: Team, rows: list[Example], seconds: float) -> float | None:
     supervised = sum(row.learned for row in rows)
-    return memory.utilisation(shape, settings, sum(map(len, rows)), supervised, seconds, model.gpu(), team.size)
+    return memory.utilisation(sizes, settings, sum(map(len, rows)), supervised, seconds, model.gpu(), team.size)
 
 
 def _draw_anew(seed: int, step: int, team: Team) -> None:

@@ -11,7 +11,6 @@ import torch
 from peft import PeftModel
 
 from conf import load
-from conf.problem import Problem
 from conf.schema import Data, Recipe
 from data.score import score
 from trainer.estimate import architecture, fit, limits, memory, summary
@@ -147,32 +146,17 @@ def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Te
 
     `train.recompute=auto` is decided.
     """
-    shape, room, each = model.shape(settings.model.id, files), model.room(), model.computed(model.device())
-    train, why, scoring = settings.train, "nobody can tell here what fits", settings
+    shape, room, each = model.sizes(settings.model.id, files), model.room(), model.computed(model.device())
+    train, why, scoring = settings.train, "nobody can tell here what fits" if shape else "the model's tensors show no layers", settings
     if shape and room:
-        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest))
+        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest, shape.like_llama))
         scoring = fit.at_once(settings, fit.scoring_of(shape, scored, each), room)
     train.recompute = "yes" if train.recompute == "auto" else train.recompute  # the careful choice
     if shape is None:
-        return {"recompute": train.recompute, "why": why}, [_base_alone(files, settings, room, each)], settings
+        return {"recompute": train.recompute, "why": why}, [f"memory and time are not planned: {why}"], settings
     made = memory.make(shape, scoring, order, scored, model.gpu(), each)
     told = summary.lines(made, settings, shape, model.gpu(), room, why)
     return {"recompute": train.recompute, "why": why, "planned_memory": made.memory, "planned_scoring": made.scoring}, told, scoring
-
-
-def _base_alone(files: Path, settings: Recipe, room: fit.Room | None, each: int) -> str:
-    """What is known of the memory of a model that is not made like a Llama; a Problem where its frozen weights alone do not fit."""
-    unplanned = "memory and time are not planned: the model is not made like a Llama"
-    if architecture.stored(model.config(files)):
-        return unplanned
-    base = model.weights_counted(settings.model.id, files, settings.quant, each)
-    if room and base > room.bytes:
-        what = f"the base weights alone take {base / fit.GB:.1f} GB, and there are {room}"
-        raise Problem(
-            what, "take a box with a larger card, `box.instance_type=TYPE`, or a smaller model, `model.id=OWNER/NAME`", "bad_config"
-        )
-    of = f" of {room}" if room else ""
-    return f"{unplanned}; its base weights take {base / fit.GB:.2f} GB{of}; train.recompute={settings.train.recompute}"
 
 
 def judge(tuned: PeftModel, base: model.Base, template: prompt.Prompt, scored: list, settings: Recipe, record: Record) -> Callable:

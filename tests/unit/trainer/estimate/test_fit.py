@@ -9,6 +9,7 @@ import yaml
 from conf import load
 from conf.problem import Problem
 from tests.unit.trainer import forked
+from tests.unit.trainer.llama import LLAMA_8B
 from trainer import __main__ as command
 from trainer.estimate import fit, memory
 from trainer.estimate.fit import STEP, Room
@@ -21,16 +22,6 @@ from trainer.rows.sampler import Order, Portion
 from trainer.train.distributed import Team
 
 GB = 10**9
-LLAMA_8B = memory.shape(
-    {
-        "num_hidden_layers": 32,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-    }
-)
 ROWS = [Example(None, list(range(length - 80)), [1] * 80) for length in range(150, 312)]
 NEEDS = fit.needs_of(LLAMA_8B, Order([Portion(ROWS)], 17, 16), 2)
 
@@ -55,6 +46,11 @@ def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_fig
     assert chosen == "no" and why.startswith(f"with all activations kept the fullest step takes {plain / GB:.1f} GB of ")
     chosen, why = settled(plain / GB - 0.1)
     assert chosen == "yes" and why.endswith(f"; {less / GB:.1f} GB as it is") and "NVIDIA X" in why
+
+
+def test_activations_are_computed_again_where_what_would_be_kept_is_only_estimated():
+    chosen, why = fit.settle(settings(), NEEDS, Room("NVIDIA X", 1000 * GB), max(map(len, ROWS)), known=False)
+    assert chosen == "yes" and "is an estimate" in why
 
 
 @pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])
@@ -182,9 +178,9 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
 
     real = fit.settle
 
-    def settle(settings, needs, room, longest):
+    def settle(settings, needs, room, longest, known):
         plain.append(needs(replace(settings, train=replace(settings.train, recompute="no"))))
-        return real(settings, needs, small(), longest)
+        return real(settings, needs, small(), longest, known)
 
     def compare(*_):
         raise Problem("the first attempt ends here", "start it again", "killed")

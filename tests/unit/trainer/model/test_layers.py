@@ -5,7 +5,6 @@ from peft.tuners.lora import LoraLayer
 
 from conf import schema
 from tests.unit.trainer.architectures import small
-from trainer.estimate import memory
 from trainer.model import layers, model
 
 ALL = schema.Lora(4, 8, 0.0, "all-linear", {})
@@ -58,6 +57,5 @@ def test_a_dense_model_is_in_4_bit_as_a_whole(base_for):
     assert base_for().precision.endswith(", base weights not quantised")
 
 
-def test_a_mixture_of_experts_is_not_planned_as_if_it_were_dense(experts):
-    assert memory.shape(model.config(experts)) is None
-    assert memory.shape(model.config(experts) | {"num_local_experts": 1, "num_experts_per_tok": 1}) is not None
+def test_a_mixture_of_experts_is_not_planned_as_if_it_were_dense(experts, base):
+    assert not model.sizes("experts", experts).like_llama and model.sizes_of(base.model).like_llama

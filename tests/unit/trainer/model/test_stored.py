@@ -9,7 +9,8 @@ from conf.problem import Problem
 from conf.text.quoting import quoted
 from tests.unit.trainer.finished_run import finished
 from trainer import __main__ as command
-from trainer.estimate import architecture, memory
+from trainer.estimate import architecture
+from trainer.model import model
 from trainer.preflight import preflight
 from trainer.record import card, record
 
@@ -21,7 +22,7 @@ def stored(tiny, tmp_path, base_for):
     return folder
 
 
-def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_for, tmp_path, capsys):
+def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_for, tmp_path):
     words = [f"model.id={quoted(stored)}", "quant=none", "train.steps=1", "data.eval_rows=2", "train.recompute=auto"]
     settings, folder = settings_for(tmp_path / "runs", *words), tmp_path / "runs/stored"
     settings.run_id = folder.name
@@ -31,8 +32,9 @@ def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_f
     told = record.manifest(folder)
     assert told["stored"] == "bitsandbytes nf4 4 bits" and "base weights as they are stored: bitsandbytes nf4 4 bits" in told["precision"]
     assert "| weights of the base model | as stored there: bitsandbytes nf4 4 bits |" in card.render(folder, "me/quick")
-    assert record.settings(folder).train.recompute == "yes", "where no plan can be made, memory is saved"
-    assert "memory and time are not planned" in capsys.readouterr().out
+    assert record.settings(folder).train.recompute == "yes", "where what layers keep is only estimated, memory is saved"
+    weights = model.load(settings.model, settings.quant).model.parameters()
+    assert told["plan"]["planned_memory"]["base weights"] == pytest.approx(sum(weight.nbytes for weight in weights), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -53,5 +55,4 @@ def test_what_others_store_is_named_by_its_method(tmp_path):
         ({}, None),
     ):
         assert architecture.stored(config) == told
-    assert memory.shape({"quantization_config": {"quant_method": "awq"}}) is None
     assert "| weights of the base model | 4-bit NF4" in card.render(finished(tmp_path / "plain"), "me/quick")

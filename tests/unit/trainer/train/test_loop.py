@@ -105,7 +105,7 @@ def test_the_share_of_a_known_card_s_speed_is_recorded_and_no_other_is_made_up(t
         (found[card],) = [event for event in lines(record.events) if event["event"] == "step"]
     assert found[None]["mfu"] is None and found["NVIDIA Z1"]["mfu"] is None
     rows = order(examples, settings).step(1)
-    shape, plain = memory.shape(tuned.get_base_model().config.to_dict()), replace(settings, train=replace(settings.train, recompute="no"))
+    shape, plain = model.sizes_of(tuned), replace(settings, train=replace(settings.train, recompute="no"))
     operations = memory.work(shape, plain, sum(map(len, rows)), sum(row.learned for row in rows))
     seconds = sum(map(len, rows)) / found["NVIDIA L4"]["tok_s"]
     assert found["NVIDIA L4"]["mfu"] == pytest.approx(operations / seconds / 121e12, rel=0.01)
