@@ -25,7 +25,7 @@ CHAIN = ["up", "deploy", "train", "publish"]
 RUNNING = "running"  # the trainer makes its steps, and nobody watches
 WATCHED = "watched"  # the same, and `inv train` shows it
 STEPS = 12
-IDLE = 0.3  # minutes
+IDLE = 2  # minutes: what is typed next must come sooner, on a busy machine, too
 ALLOWED = IDLE * 60 + 120  # seconds that are paid for after the last useful one
 
 
