@@ -1,6 +1,7 @@
 """Programs that the tests start often, each loaded once and then forked (twin/warm.py): a process of its own for every call, at once."""
 
 import atexit
+import fcntl
 import functools
 import os
 import shlex
@@ -68,15 +69,32 @@ def trainer() -> tuple[str, ...]:
     return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/support/warm_trainer.py", name="trainer")
 
 
+@functools.cache
+def folder() -> Path:
+    """Where this process, and whatever it starts, finds what is kept loaded: one of each for all of xdist's workers.
+
+    All of it ends with the process that has asked first, which alone holds the other end of its standard input.
+    """
+    if "TESTS_LOADED" not in os.environ:
+        made = os.environ["TESTS_LOADED"] = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        os.mkfifo(Path(made, "alive"))
+        os.open(Path(made, "alive"), os.O_RDWR)  # until this process ends
+    return Path(os.environ["TESTS_LOADED"])
+
+
 def served(*program: str, environment: dict[str, str] | None = None, name: str = "calls") -> str:
-    """Where a program that is kept loaded takes calls. It ends with this process: its standard input does."""
-    place = Path(tempfile.mkdtemp()) / name
-    atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
-    words = [sys.executable, *program, str(place)]
-    # Each call brings what it knows of AWS; none of it may be this process's.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | (environment or {})
-    server = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=ROOT, env=own, start_new_session=True)
-    while not place.exists():
-        assert server.poll() is None, f"{program} ended"
-        time.sleep(0.01)
+    """Where a program that is kept loaded takes calls."""
+    place = folder() / Path(program[-1]).stem.strip("-") / name
+    place.parent.mkdir(exist_ok=True)
+    with (place.parent / "lock").open("w") as lock, (folder() / "alive").open() as alive:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if place.exists():
+            return str(place)
+        # Each call brings what it knows of AWS; none of it may be this process's.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | (environment or {})
+        server = subprocess.Popen([sys.executable, *program, str(place)], stdin=alive, cwd=ROOT, env=own, start_new_session=True)
+        while not place.exists():
+            assert server.poll() is None, f"{program} ended"
+            time.sleep(0.01)
     return str(place)
