@@ -34,6 +34,7 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = "1"  # tests run beside each other: more threads would wait for cores that others have
     loaded.descriptions()
+    loaded.settings()
     loaded.folder()  # before xdist starts its workers
     if "READS" in os.environ:
         reads.install()
