@@ -217,7 +217,7 @@ def _broken(error: yaml.MarkedYAMLError, text: str, name: str) -> Problem:
     opened = error.context_mark.line + 1 if error.context_mark else line
     told = f"{error.context or ''} {error.problem or ''}".strip() or "it is no YAML"
     if "\t" in written[: len(written) - len(written.lstrip()) + 1] or "'\\t'" in told:
-        return Problem(f"{name}, line {line}: a tab where YAML wants spaces", f"put spaces there: `sed -i 's/\\t/  /g' {file}`")
+        return Problem(f"{name}, line {line}: a tab where YAML wants spaces", f"put spaces there: `perl -pi -e 's/\\t/  /g' {file}`")
     if "flow" in (error.context or ""):
         what = f"{name}, line {opened}: a bracket or brace that opens there is not closed, or a comma is missing"
         return Problem(what, f"close it; `sed -n {opened},{line}p {file}` shows what follows")

@@ -26,6 +26,7 @@ SECONDS = 10  # of a core, for one conversation: the longest take a tenth of one
 LONGEST = 1 << 26  # characters of a conversation: a row has no more
 SEEN = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "VIRTUAL_ENV")  # of the environment, by the child
 READY = b"ready\n"
+STATM = Path("/proc/self/statm")
 OTHER = "choose another model: `model.id=owner/name`; or give a template of your own: `data.chat_template=FILE.jinja`"
 
 
@@ -94,7 +95,8 @@ def serve() -> None:
     """Answer what stdin asks for, a line each, until that ends or a limit is met."""
     from trainer.rows import tokens
 
-    _limit(resource.RLIMIT_AS, _held() + MEMORY)
+    if held := _held():  # where there is no such table, on a Mac, the limit is refused: https://github.com/python/cpython/issues/84698
+        _limit(resource.RLIMIT_AS, held + MEMORY)
     sys.stdout.buffer.write(READY)
     sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
@@ -121,8 +123,7 @@ def _limit(what: int, soft: int) -> None:
 
 def _held() -> int:
     """Bytes of addresses that this process has; none where the system does not tell."""
-    table = Path("/proc/self/statm")
-    return int(table.read_text(encoding="utf-8").split()[0]) * resource.getpagesize() if table.exists() else 0
+    return int(STATM.read_text(encoding="utf-8").split()[0]) * resource.getpagesize() if STATM.exists() else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A chat template of a stranger renders what transformers would render, in a process whose time, memory and knowledge have an end."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,25 @@ def test_what_goes_wrong_in_it_is_the_templates(monkeypatch):
         with pytest.raises(TemplateError):
             template_sandbox.render(evil, {"messages": TURNS})
     assert template_sandbox.render("{{ '\udffe' }}{{ x }}", {"x": "\udffe"}) == "\udffe\udffe"
+
+
+MAC = """
+import pathlib, resource
+from trainer.rows import template_sandbox
+kept = resource.setrlimit
+def setrlimit(what, limits):
+    if what == resource.RLIMIT_AS:
+        raise ValueError("current limit exceeds maximum limit")
+    kept(what, limits)
+resource.setrlimit, template_sandbox.STATM = setrlimit, pathlib.Path("/nowhere")
+template_sandbox.serve()
+"""
+
+
+def test_a_mac_which_refuses_a_limit_of_memory_renders_all_the_same():
+    asked = json.dumps({"template": "{{ x }}", "values": {"x": "ü"}})
+    done = subprocess.run([sys.executable, "-c", MAC], cwd=ROOT, input=f"{asked}\n", capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == [json.dumps({"found": "ü"})], done.stderr
 
 
 def test_it_ends_with_whom_it_works_for():
