@@ -46,7 +46,7 @@ def it_ended(tale) -> None:
 
 def taken_back(tale) -> None:
     it_ended(tale)
-    tale.clock.forward(125)
+    tale.clock.forward(1205)
     wait_until(lambda: tale.instances[-1]["State"]["Name"] == "stopped")
 
 
@@ -79,6 +79,7 @@ STORIES = [
         "is stopped",
         IN_S3,
         ("inv up deploy train",),
+        {"seconds": 1200},  # on a busy machine 120 are too few
         settings=("box.spot=true",),
         ends=True,
         first=taken_back,

@@ -18,11 +18,11 @@ def test_the_run_goes_on_by_itself_when_aws_starts_the_box_again(laptop):
     wait_until(lambda: any(f"{run_id}/checkpoints/step-000020" in key for key in laptop.objects()))
     (made,) = laptop.client("ec2").describe_instances()["Reservations"][0]["Instances"]
 
-    world.fault(laptop.state, "spot-notice", instance=made["InstanceId"])
+    world.fault(laptop.state, "spot-notice", instance=made["InstanceId"], seconds=1200)  # on a busy machine 120 are too few
     wait_until(lambda: state(laptop, run_id)["phase"] == "failed")
     assert "AWS takes this spot box back at" in state(laptop, run_id)["evidence"]
     assert not trainers(laptop), "it would train until it is cut off"
-    world.forward(laptop.state, 125)
+    world.forward(laptop.state, 1205)
     wait_until(lambda: laptop.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["State"]["Name"] == "stopped")
 
     world.fault(laptop.state, "spot-back", instance=made["InstanceId"])

@@ -8,6 +8,7 @@ from twin.box.machine import life
 
 pytestmark = pytest.mark.system
 STEPS = 40
+NOTICE = 1200  # seconds of the world's clock: on a busy machine a box takes longer than AWS's 120 to look and send
 # Long enough to be caught in the middle.
 LONG = (f"train.steps={STEPS}", "train.save_every=4", f"train.eval_every={STEPS}", "train.rows_per_step=2")
 
@@ -96,10 +97,10 @@ def test_aws_takes_the_spot_box_back_and_another_box_goes_on(machine, settings):
     volume = machine.run(f"findmnt --noheadings --output UUID {MOUNT}")
     with machine.counted() as most:
         run_id = machine.begin(*settings)
-        world.fault(machine.state, "spot-notice")
+        world.fault(machine.state, "spot-notice", seconds=NOTICE)
         machine.until(lambda: machine.phase(run_id)["phase"] == "failed")
         assert "AWS takes this spot box back" in machine.phase(run_id)["evidence"]
-        world.forward(machine.state, 120)
+        world.forward(machine.state, NOTICE)
         machine.until(lambda: machine.instance_state() == "terminated")
         done = machine.inv("up", "deploy", "train", "publish", overrides=settings)
     assert machine.instance != spot and machine.run(f"findmnt --noheadings --output UUID {MOUNT}") == volume

@@ -101,9 +101,9 @@ class Mischief:
         """nothing runs on the box any more, and EC2 says that it runs"""
         processes.kill(self.boxes.root(instance))
 
-    def do_spot_notice(self, instance: str) -> None:
+    def do_spot_notice(self, instance: str, seconds: float = 120.0) -> None:
         """AWS will take a spot instance back in two minutes, and says so"""
-        self.spot.interrupt(instance)
+        self.spot.interrupt(instance, float(seconds))
 
     def do_spot_back(self, instance: str) -> None:
         """AWS has capacity again, and starts what it had stopped"""

@@ -144,12 +144,12 @@ class Spot:
 
     # What AWS does by itself
 
-    def interrupt(self, instance: str) -> dict:
-        """The notice stands in the instance's metadata; two minutes later AWS stops or terminates it."""
+    def interrupt(self, instance: str, seconds: float = WARNING) -> dict:
+        """The notice stands in the instance's metadata; so many seconds later AWS stops or terminates it."""
         found = self.requests.get(instance)
         if not found:
             raise ValueError(f"{instance} is no spot instance")
-        end = self.clock.now() + WARNING
+        end = self.clock.now() + seconds
         self.metadata.notices[instance] = {"action": found.behaviour, "time": stamp(end)}
         found.status = f"marked-for-{'stop' if found.behaviour == 'stop' else 'termination'}"
         self.clock.at(end, lambda: self.take(found))
