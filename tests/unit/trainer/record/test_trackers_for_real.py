@@ -25,7 +25,7 @@ POINT = rb"train/loss\x82\x01.([\d.]+)"  # a key and its value, as protobuf writ
 TRAIN = """
 import os, signal, sys
 from pathlib import Path
-from tests.trainer import forked
+from tests.unit.trainer import forked
 from trainer.record import record, trackers
 folder, struck = Path(sys.argv[1]), sys.argv[2:]
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow  # a trainer for each job
 DRIVER = """
 import runpy, sys
 from trainer.sweep import sweep
-child = "import os, runpy, sys; print('process', os.getpid(), flush=True); sys.path.insert(0, 'tests'); " \\
+child = "import os, runpy, sys; print('process', os.getpid(), flush=True); sys.path.insert(0, 'tests/support'); " \\
         "runpy.run_path('tests/support/stand_in_trainer.py', run_name='__main__')"
 sweep.TRAINER = (sys.executable, "-c", child)
 runpy.run_module("trainer", run_name="__main__", alter_sys=True)
