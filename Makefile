@@ -75,7 +75,7 @@ test-aws: setup ## the whole way on a real account, for money: AWS_LIMIT=5 HUB_T
 
 ground: setup # what system tests need; as root on Debian it is installed
 	@# RUNLEVEL=1: no service is started by its installation; the tests start their own, on 127.0.0.1.
-	@packages=$$($(VENV) -m twin.box.machine.ground); \
+	@packages=$$($(VENV) -m twin.box.machine.prerequisites); \
 	  if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $$packages"; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet=2; for package in $$packages; do \
@@ -91,7 +91,7 @@ script-coverage: setup ## which lines of the box's scripts run in the tests of t
 
 lock: setup ## pin every package of the laptop and of the trainer's image, with its hashes
 	@for list in requirements.txt trainer/requirements.txt; do \
-	  $(VENV) -m twin.box.machine.lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
+	  $(VENV) -m twin.box.machine.requirements_lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
 
 check: setup ## formatting and lint
 	@$(VENV) -m ruff format --check .

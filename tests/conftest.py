@@ -119,9 +119,9 @@ def sshd():
     """Nothing but that it is there; who is not root can use it, too."""
     from machine import lacking
 
-    from twin.box.machine import ground
+    from twin.box.machine import prerequisites
 
-    if not ground.program("sshd"):
+    if not prerequisites.program("sshd"):
         lacking("it needs Debian's openssh-server: apt-get install --no-install-recommends openssh-server")
 
 

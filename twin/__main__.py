@@ -15,11 +15,11 @@ import psutil
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from twin import account, warm, world
+from twin import account, forkserver, world
 from twin.aws import wire
 from twin.aws.cloudformation.stacks import Stacks
 from twin.aws.documented import service_models
-from twin.aws.ec2 import instances, launches
+from twin.aws.ec2 import instances, launch_templates
 from twin.aws.ec2.account_plan import AccountPlan
 from twin.aws.ec2.consistency import Consistency
 from twin.aws.ec2.instance_connect import Access
@@ -41,7 +41,7 @@ from twin.aws.services.propagation import Propagation
 from twin.aws.services.scheduler import Scheduler, send
 from twin.aws.ssm import associations
 from twin.aws.ssm.run_command import RunCommand
-from twin.box import grade
+from twin.box import backends
 from twin.box.faults import Mischief
 from twin.clock import Clock
 from twin.control import Control
@@ -88,7 +88,7 @@ def serve_worlds(place: Path) -> None:
         service_models.routes(service)
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
     os.register_at_fork(after_in_child=mock_random.seed)  # else all worlds would give their things the same ids
-    warm.serve(place, main)
+    forkserver.serve(place, main)
 
 
 def run(state: Path) -> None:
@@ -97,7 +97,7 @@ def run(state: Path) -> None:
     region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
     journal = Journal(state / "journal.jsonl")
     clock = Clock()
-    hardware = grade.hardware(plan, state, region, clock.today)
+    hardware = backends.hardware(plan, state, region, clock.today)
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
     front = gateway(journal, clock, hardware, region)
     aws = address(serve(front))
@@ -122,7 +122,7 @@ def run(state: Path) -> None:
     hardware.boxes.doors.close_all()
 
 
-def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: str) -> Gateway:
+def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region: str) -> Gateway:
     boxes, registry = hardware.boxes, hardware.registry
     about = (instances.running, instances.may_register, instances.tags)
     commands = RunCommand(region, *(partial(ask, region) for ask in about), clock.now)
@@ -154,7 +154,7 @@ def gateway(journal: Journal, clock: Clock, hardware: grade.Hardware, region: st
     control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
     own = [control, permissions, meter, Vetoes(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
     single = [associations, policy_sizes, web_identity, managed_policies]
-    made.layers = [consistency, launches.operations, *(part.operations for part in [*own, *single])]
+    made.layers = [consistency, launch_templates.operations, *(part.operations for part in [*own, *single])]
     clock.start()
     return made
 

@@ -23,8 +23,8 @@ from twin.aws.services import ecr
 from twin.aws.wire import ACCOUNT as ACCOUNT
 from twin.aws.wire import CALLER as CALLER
 from twin.box import processes, real_agent
-from twin.box.machine import debian, ground, tidy
-from twin.box.machine import life as machine
+from twin.box.machine import cleanup, debian, prerequisites
+from twin.box.machine import lifecycle as machine
 
 PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
 MOTO = {
@@ -48,7 +48,7 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
     if reason := real_agent.unfit(grade):
         raise WorldError(reason)
     check_place(state)
-    if grade == "machine" and (reason := ground.missing()):
+    if grade == "machine" and (reason := prerequisites.missing()):
         raise WorldError(f"boxes of the grade `machine` cannot be had here: {reason}")
     if grade == "machine":
         reap()
@@ -60,7 +60,7 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
         clear(state)
         if grade == "machine":
             debian.box(cache.resolve())  # a minute the first time, and no caller of an API waits so long
-            tidy.prune(cache.resolve())
+            cleanup.prune(cache.resolve())
         plan = {"models": {name: str(Path(folder).resolve()) for name, folder in models.items()}, "account": account}
         plan |= {"grade": grade, "cache": str(cache.resolve())}
         (state / "start.json").touch(mode=0o600)
@@ -86,10 +86,10 @@ def stop(state: Path) -> None:
 
 def reap() -> None:
     """Nothing is left of worlds whose process was killed, no box, mount or loop device; those of living worlds stay."""
-    for state in tidy.states():
+    for state in cleanup.states():
         with alone(state) if state.is_dir() else nullcontext():  # its disks may be all that is left
             if not read(state):
-                tidy.kill(state)
+                cleanup.kill(state)
                 machine.clear(state)
                 clear(state)
 
@@ -199,21 +199,21 @@ def build_image(state: Path, cache: Path, repository: str, tag: str, context: Pa
 
     The tag stands for the content: the same one is built once, for all worlds.
     """
-    from twin.box.machine import builder, shelf
+    from twin.box.machine import builder, image_cache
 
     registry = client(state, "ecr")
     if registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]:
         return
     files, name = state.resolve() / "registry/files", f"{repository.replace('/', '-')}-{tag}"
-    with shelf.alone(cache, name):
-        if shelf.lay_out(cache, name, files):
+    with image_cache.alone(cache, name):
+        if image_cache.lay_out(cache, name, files):
             return
         uri = registry.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
         login = registry.get_authorization_token()["authorizationData"][0]["authorizationToken"]
         with builder.running(cache) as made:
             made.build(context, context / "docker/Dockerfile", *packages, f"{uri}:{tag}")
             made.push(f"{uri}:{tag}", login)
-        shelf.put(cache, name, files)
+        image_cache.put(cache, name, files)
 
 
 def client(state: Path, service: str, who: str = OWNER, **options):
@@ -284,7 +284,7 @@ def running(state: Path) -> dict:
 def launch(state: Path) -> subprocess.Popen:
     # TWIN_WARM names where somebody who needs many worlds keeps this program loaded: `python -m twin --serve PLACE`.
     warm = os.environ.get("TWIN_WARM")
-    program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("warm.py")), warm] if warm else [sys.executable, "-m", "twin"]
+    program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("forkserver.py")), warm] if warm else [sys.executable, "-m", "twin"]
     with (state / "twin.log").open("wb") as log:
         return subprocess.Popen(
             [*program, "--state", str(state)],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from remote.plan.step import body, settings_block  # noqa: E402
-from twin.box.machine import ground, life  # noqa: E402
+from twin.box.machine import lifecycle, prerequisites  # noqa: E402
 
 PAIRS = 7
 PLACE = {"REGION": "us-east-1", "MOUNT_PATH": "/mnt/training"}
@@ -34,8 +34,10 @@ def main(state: Path) -> None:
 
 
 def on(box: Path, script: str) -> str:
-    environment = {"PATH": ground.SYSTEM_PATH, "HOME": "/root"}
-    done = subprocess.run([*life.inside(box), "bash", "-c", script], env=environment, encoding="utf-8", stdout=subprocess.PIPE, check=True)
+    environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
+    done = subprocess.run(
+        [*lifecycle.inside(box), "bash", "-c", script], env=environment, encoding="utf-8", stdout=subprocess.PIPE, check=True
+    )
     return done.stdout.strip()
 
 

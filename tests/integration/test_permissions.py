@@ -22,7 +22,7 @@ from remote.account.statement import INLINE, Place, document, size, together
 from twin import world
 from twin.aws.cloudformation import handlers, templates
 from twin.aws.iam import policy, policy_sizes
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 RUN = load.load(["cloud=twin"], local=Path("none"))
 POLICIES = permissions.roles(RUN.cloud, world.ACCOUNT, world.CALLER)
@@ -37,7 +37,7 @@ RARE |= {("UseCopy", "ec2:CreateVolume")}  # by hand, with the commands that rem
 RARE |= {("UseBox", "ec2:RebootInstances")}  # of a silent agent's box: tests/unit/remote/transport/test_silent_agent.py enforces the policy
 # Of a box that is open: tests/unit/remote/aws/test_closed_metadata.py enforces the policy.
 RARE |= {("NoteBox", "ec2:ModifyInstanceMetadataOptions")}
-SSHD = ground.program("sshd")
+SSHD = prerequisites.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
     RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}
 # Newer than what the linter knows of: https://docs.aws.amazon.com/service-authorization/latest/reference/ has each.

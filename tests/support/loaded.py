@@ -1,4 +1,4 @@
-"""Programs that the tests start often, each loaded once and then forked (twin/warm.py): a process of its own for every call, at once."""
+"""Programs that the tests start often, each loaded once and then forked (twin/forkserver.py): a process of its own for every call, at once."""
 
 import atexit
 import copy
@@ -20,7 +20,7 @@ NO_CONFIGURATION = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE"
 @functools.cache
 def inv() -> tuple[str, ...]:
     """The words that run `inv` as `python -m invoke` does, in half the time."""
-    return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/support/warm_inv.py")
+    return sys.executable, "-I", "-S", str(ROOT / "twin/forkserver.py"), served("tests/support/warm_inv.py")
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def programs() -> str:
 @functools.cache
 def trainer() -> tuple[str, ...]:
     """The words that run `python -m trainer`."""
-    return sys.executable, "-I", "-S", str(ROOT / "twin/warm.py"), served("tests/support/warm_trainer.py", name="trainer")
+    return sys.executable, "-I", "-S", str(ROOT / "twin/forkserver.py"), served("tests/support/warm_trainer.py", name="trainer")
 
 
 @functools.cache

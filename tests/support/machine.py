@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import Laptop
 
-from twin.box.machine import ground, life
+from twin.box.machine import lifecycle, prerequisites
 
 GRADE = "cloud.grade=machine"
 MOUNT = "/mnt/training"
@@ -28,7 +28,7 @@ def lacking(reason: str) -> None:
 
 def needed(*programs: str) -> None:
     """A test that needs root and these programs is skipped where they are missing, with what helps."""
-    if reason := ground.missing(*programs):
+    if reason := prerequisites.missing(*programs):
         lacking(reason)
 
 
@@ -70,8 +70,8 @@ class Machine(Laptop):
 
     def run(self, script: str, ok: bool = True) -> str:
         """What a command on the box prints."""
-        environment = {"PATH": ground.SYSTEM_PATH, "HOME": "/root"}
-        done = subprocess.run([*life.inside(self.box), "bash", "-c", script], env=environment, text=True, capture_output=True)
+        environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
+        done = subprocess.run([*lifecycle.inside(self.box), "bash", "-c", script], env=environment, text=True, capture_output=True)
         assert done.returncode == 0 or not ok, done.stdout + done.stderr
         return done.stdout.strip()
 

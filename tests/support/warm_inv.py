@@ -73,8 +73,8 @@ def main(words: list[str]) -> None:
 
 if __name__ == "__main__":
     prepare()
-    from twin import warm
+    from twin import forkserver
 
     assert "huggingface_hub" not in sys.modules
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
-    warm.serve(Path(sys.argv[1]), main)
+    forkserver.serve(Path(sys.argv[1]), main)

@@ -37,8 +37,8 @@ if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it while it is imported
     for name in LIBRARIES:
         importlib.import_module(name)
-    from twin import warm
+    from twin import forkserver
 
     assert "huggingface_hub" not in sys.modules
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
-    warm.serve(Path(sys.argv[1]), main)
+    forkserver.serve(Path(sys.argv[1]), main)

@@ -14,7 +14,7 @@ from machine import needed
 
 from remote.build import context
 from twin import world
-from twin.box.machine import builder, debian, ground, life
+from twin.box.machine import builder, debian, lifecycle, prerequisites
 
 pytestmark = pytest.mark.system
 CACHE = ROOT / ".cache/machine"
@@ -34,9 +34,9 @@ class Machine(Laptop):
     def run(self, script: str, **options) -> str:
         """What a command on the box prints."""
         (box,) = (self.state / "boxes").iterdir()
-        environment = {"PATH": ground.SYSTEM_PATH, "HOME": "/root"}
+        environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
         return subprocess.run(
-            [*life.inside(box), "bash", "-c", script], env=environment, stdout=subprocess.PIPE, check=True, **options
+            [*lifecycle.inside(box), "bash", "-c", script], env=environment, stdout=subprocess.PIPE, check=True, **options
         ).stdout.decode()
 
 

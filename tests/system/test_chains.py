@@ -4,7 +4,7 @@ import pytest
 from machine import MOUNT, may_resize, trainers
 
 from twin import world
-from twin.box.machine import life
+from twin.box.machine import lifecycle
 
 pytestmark = pytest.mark.system
 STEPS = 40
@@ -45,7 +45,7 @@ def test_the_box_reboots_in_the_middle(machine, settings):
         run_id = machine.begin(*settings)
         first = (machine.box / "first.json").read_text()
         world.fault(machine.state, "box-reboots")
-        machine.until(lambda: life.alive(machine.box) and (machine.box / "first.json").read_text() != first)
+        machine.until(lambda: lifecycle.alive(machine.box) and (machine.box / "first.json").read_text() != first)
         done = machine.inv("up", "train", "publish", overrides=settings)
     assert f"{run_id} is done" in done.stdout
     assert most() == 1

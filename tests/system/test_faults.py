@@ -11,7 +11,7 @@ from machine import Machine, needed, written
 from remote.plan.step import compose
 from remote.transport.transport import Result
 from twin import world
-from twin.box.machine import ground, life, loops, tidy
+from twin.box.machine import cleanup, lifecycle, loops, prerequisites
 
 pytestmark = pytest.mark.system
 ZONE = "us-east-1a"
@@ -39,7 +39,7 @@ def reboot(box) -> None:
     record = box.box / "first.json"  # of the box's first process; it is not there while it is off
     first = record.read_text()
     world.fault(box.state, "box-reboots")
-    box.until(lambda: life.alive(box.box) and record.exists() and record.read_text() != first)
+    box.until(lambda: lifecycle.alive(box.box) and record.exists() and record.read_text() != first)
     box.until(lambda: box.run("docker info", ok=False))
 
 
@@ -72,8 +72,8 @@ def remove(box, volume: str) -> None:
 def prepare(box, volume: str, ours: str = "yes", size: int = 1, patience: int = 1) -> Result:
     """What volume.sh says on the box, byte for byte as it is sent."""
     settings = {"REGION": "r", "MOUNT_PATH": f"/mnt/{volume}", "VOLUME": volume, "OURS": ours, "SIZE_GB": size, "PATIENCE": patience}
-    words = [*life.inside(box.box), "bash"]
-    done = subprocess.run(words, input=compose("volume", settings), env={"PATH": ground.SYSTEM_PATH}, text=True, capture_output=True)
+    words = [*lifecycle.inside(box.box), "bash"]
+    done = subprocess.run(words, input=compose("volume", settings), env={"PATH": prerequisites.SYSTEM_PATH}, text=True, capture_output=True)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -244,7 +244,7 @@ def test_a_dead_box_runs_nothing_and_ec2_calls_it_running(box):
     first = box.box
     world.fault(box.state, "agent-hangs")
     world.fault(box.state, "box-dead")
-    assert not life.alive(first) and box.instance_state() == "running"
+    assert not lifecycle.alive(first) and box.instance_state() == "running"
     box.client("ec2").stop_instances(InstanceIds=[box.instance])
     box.until(lambda: box.instance_state() == "stopped")
     assert [back for back in loops.attached().values() if back.startswith(str(box.state))] == []
@@ -257,9 +257,9 @@ def test_what_a_killed_world_leaves_is_taken_away_and_a_living_world_stays(box, 
     left = killed.box
     os.kill(world.status(killed.state)["pid"], 9)
     box.until(lambda: not world.status(killed.state))
-    assert life.alive(left) and [back for back in loops.attached().values() if back.startswith(str(killed.state))]
+    assert lifecycle.alive(left) and [back for back in loops.attached().values() if back.startswith(str(killed.state))]
     world.reap()
-    assert not life.alive(left)
+    assert not lifecycle.alive(left)
     assert [back for back in loops.attached().values() if back.startswith(str(killed.state))] == []
     assert world.status(box.state)
 
@@ -268,5 +268,5 @@ def test_the_cache_keeps_what_is_used(tmp_path):
     for number, name in enumerate(["debian-old", "debian-new", "wheels-only", "wheels-half.part"]):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (number, number))
-    tidy.prune(tmp_path)
+    cleanup.prune(tmp_path)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"debian-new", "wheels-only", "wheels-half.part"}

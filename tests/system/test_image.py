@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, TINY
 from machine import needed
 
-from twin.box.machine import lock
+from twin.box.machine import requirements_lock
 
 pytestmark = pytest.mark.system
 LOCKED_DOWN = ["--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
@@ -45,7 +45,7 @@ def test_it_has_the_locked_packages_and_no_other(trainer_image):
         for name in python(trainer_image, program).split()
     }
     (torch,) = (line for line in (ROOT / "trainer/requirements.txt").read_text().splitlines() if line.startswith("torch=="))
-    assert have == {torch, *lock.versions(ROOT / "trainer/locked.txt").split()}
+    assert have == {torch, *requirements_lock.versions(ROOT / "trainer/locked.txt").split()}
 
 
 def test_neither_rows_nor_weights_nor_tools_to_install_more_are_in_it(trainer_image):
@@ -71,11 +71,11 @@ def test_building_it_again_makes_the_same_image(trainer_image):
 
 def compose() -> list[str] | None:
     """Compose as docker's plug-in, or Debian's docker-compose."""
-    from twin.box.machine import ground
+    from twin.box.machine import prerequisites
 
-    if (docker := ground.program("docker")) and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0:
+    if (docker := prerequisites.program("docker")) and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0:
         return [docker, "compose"]
-    return [alone] if (alone := ground.program("docker-compose")) else None
+    return [alone] if (alone := prerequisites.program("docker-compose")) else None
 
 
 def test_the_compose_file_runs_it_on_a_tiny_model(trainer_image, tmp_path):

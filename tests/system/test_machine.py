@@ -11,7 +11,7 @@ from machine import MOUNT
 
 from remote.aws.instance import HOST_KEY
 from twin.box import processes
-from twin.box.machine import life, loops, network
+from twin.box.machine import lifecycle, loops, network
 
 pytestmark = pytest.mark.system
 
@@ -137,7 +137,7 @@ def test_it_comes_back_from_a_reboot_with_agent_docker_and_volume(machine):
     before = machine.run("sha256sum /mnt/training/runs/*/manifest.json")
     first = json.loads((machine.box / "first.json").read_text())
     machine.client("ec2").reboot_instances(InstanceIds=[machine.instance])
-    machine.until(lambda: not processes.alive(**first) and life.alive(machine.box))
+    machine.until(lambda: not processes.alive(**first) and lifecycle.alive(machine.box))
     again = machine.inv("up", "deploy")
     assert "(changed: no)" in again.stdout  # docker has kept the image
     assert machine.run("sha256sum /mnt/training/runs/*/manifest.json") == before
@@ -147,7 +147,7 @@ def test_a_box_that_shuts_itself_down_is_stopped(machine):
     machine.run("touch /var/kept; sync")
     machine.run("shutdown -h now")
     machine.until(lambda: machine.instance_state() == "stopped")
-    assert not life.alive(machine.box)
+    assert not lifecycle.alive(machine.box)
     assert [back for back in loops.attached().values() if back.startswith(str(machine.state))] == []
 
 
@@ -155,5 +155,5 @@ def test_it_starts_again_with_all_that_it_had_and_goes_down(machine):
     again = machine.inv("up", "deploy", "down")
     assert "(changed: no)" in again.stdout and machine.instance_state() == "stopped"
     assert (machine.box / "root/var/kept").exists()
-    assert not life.alive(machine.box)
+    assert not lifecycle.alive(machine.box)
     machine.inv("up", "deploy")

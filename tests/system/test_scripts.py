@@ -7,7 +7,7 @@ from conftest import ROOT
 from machine import needed
 
 from remote.plan.step import ABOVE, SCRIPTS, body
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 pytestmark = pytest.mark.system
 
@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem not in {"
 
 def checked(text: str) -> str:
     needed("shellcheck")
-    return subprocess.run([ground.program("shellcheck"), "--shell=bash", "-"], input=text, text=True, capture_output=True).stdout
+    return subprocess.run([prerequisites.program("shellcheck"), "--shell=bash", "-"], input=text, text=True, capture_output=True).stdout
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,10 +14,10 @@ import pytest
 from machine import needed
 
 from remote.plan.step import SCRIPTS, compose
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 pytestmark = pytest.mark.system
-PLACES = {"STATE": "/run/fine-tune-slm", "PROGRAMS": "/opt/fine-tune-slm", "PATH": ground.SYSTEM_PATH}
+PLACES = {"STATE": "/run/fine-tune-slm", "PROGRAMS": "/opt/fine-tune-slm", "PATH": prerequisites.SYSTEM_PATH}
 SUPERVISOR = '#!/bin/bash\necho "$$" >>/run/probe/supervisors\nsleep 1000'
 
 
@@ -74,7 +74,7 @@ class System:
         if not (first := self.first()):
             return subprocess.CompletedProcess([], 1, "", "it has not begun")
         enter = ["nsenter", f"--target={first}", "--all", f"--root=/proc/{first}/root", "--wd=/"]
-        given = {"PATH": ground.SYSTEM_PATH, "HOME": "/root"} | {key: os.environ[key] for key in ["TWIN_TRACE"] if key in os.environ}
+        given = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"} | {key: os.environ[key] for key in ["TWIN_TRACE"] if key in os.environ}
         return subprocess.run([*enter, "bash", "-c", script], env=given, text=True, capture_output=True)
 
     def supervisors(self) -> list[str]:

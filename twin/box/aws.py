@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(__file__)))  # started by its path, in a Python that knows no other place of ours
 
-import warm
+import forkserver
 
 SERVICES = ("s3", "logs", "ecr", "ec2", "secretsmanager")  # what the scripts talk to: their descriptions take longest to read
 
@@ -22,13 +22,13 @@ def serve(place: str) -> None:
     driver = create_clidriver()
     for service in SERVICES:
         driver.session.create_client(service, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
-    warm.serve(Path(place), driver.main)
+    forkserver.serve(Path(place), driver.main)
 
 
 def call(place: str, words: list[str]) -> int:
     """The AWS CLI's exit code; while nobody serves yet, its own process takes over."""
     try:
-        return warm.call(place, words)
+        return forkserver.call(place, words)
     except OSError:
         os.execv(sys.executable, [sys.executable, "-I", "-m", "awscli", *words])
 

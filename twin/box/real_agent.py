@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from twin.box.machine import ground, life
+from twin.box.machine import lifecycle, prerequisites
 
 START = Path(__file__).with_name("real_agent.sh")
 SPACE = "run/agent-space"
@@ -26,7 +26,7 @@ def missing() -> str:
     """Why another agent cannot be had here; empty when it can."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "another agent needs Linux and root"
-    lacking = [name for name in ("unshare", "nsenter", "setpriv") if not ground.program(name)]
+    lacking = [name for name in ("unshare", "nsenter", "setpriv") if not prerequisites.program(name)]
     return f"another agent needs Debian's util-linux: {', '.join(lacking)}" if lacking else ""
 
 
@@ -69,14 +69,14 @@ class RealAgent:
         """The first process of the box's namespaces, which live as long as the box has power."""
         outer = self.spaces.get(root)
         if outer and outer.poll() is None:
-            return life.child(outer)
+            return lifecycle.child(outer)
         (root / SPACE).unlink(missing_ok=True)
         unshare = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child=SIGKILL"]
         with (root / "var/log/amazon-ssm-agent.log").open("ab") as log:
             words = [*unshare, "bash", str(START), str(root), str(self.program)]
             silent = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             # Not the box's PATH: its `mount` only stands for one.
-            outer = self.spaces[root] = subprocess.Popen(words, env={"PATH": ground.SYSTEM_PATH, "BOX_ROOT": str(root)}, **silent)
+            outer = self.spaces[root] = subprocess.Popen(words, env={"PATH": prerequisites.SYSTEM_PATH, "BOX_ROOT": str(root)}, **silent)
         deadline = time.monotonic() + PATIENCE
         while not (root / SPACE).exists():
             if outer.poll() is not None or time.monotonic() > deadline:
@@ -84,7 +84,7 @@ class RealAgent:
                     f"{self.program} cannot run here: {(root / 'var/log/amazon-ssm-agent.log').read_text(encoding='utf-8')[-1000:]}"
                 )
             time.sleep(0.02)
-        return life.child(outer)
+        return lifecycle.child(outer)
 
 
 def settings(aws: str) -> dict:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from twin.aws.ec2 import instances
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 PORT = 22
 PRIVILEGE_SEPARATION = Path("/run/sshd")  # an sshd of root's wants it, and its service makes it
@@ -78,7 +78,7 @@ class Doors:
             except OSError:
                 return  # the door is closed
             with connection:
-                if ground.program("sshd") and self.lets_in(instance, caller):
+                if prerequisites.program("sshd") and self.lets_in(instance, caller):
                     door.sessions = [one for one in door.sessions if one.poll() is None]
                     door.sessions.append(serve(connection))
 
@@ -127,7 +127,7 @@ def sshd(root: Path, environment: dict[str, str]) -> Serve:
     def serve(connection: socket.socket) -> subprocess.Popen:
         if os.geteuid() == 0:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-        words = [ground.program("sshd"), "-i", "-f", str(config), "-E", str(root / "var/log/sshd.log")]
+        words = [prerequisites.program("sshd"), "-i", "-f", str(config), "-E", str(root / "var/log/sshd.log")]
         return subprocess.Popen(words, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, cwd=root, env=environment)
 
     return serve

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientEr
 from twin import world
 from twin.aws.iam.keys import LAPTOP
 from twin.box import processes
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 LOST = (ConnectionClosedError, HTTPClientError)
 
@@ -627,7 +627,7 @@ def test_a_host_key_is_another(cloud, machine):
     assert (machine.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text() != before
 
 
-@pytest.mark.skipif(not ground.program("sshd"), reason="it needs Debian's openssh-server: apt-get install openssh-server")
+@pytest.mark.skipif(not prerequisites.program("sshd"), reason="it needs Debian's openssh-server: apt-get install openssh-server")
 def test_connections_by_ssh_are_cut(cloud):
     network = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     group = cloud.ec2.create_security_group(GroupName="open", Description="o", VpcId=network)["GroupId"]

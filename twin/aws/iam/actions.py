@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from twin.aws import wire
-from twin.aws.ec2 import instances, launches
+from twin.aws.ec2 import instances, launch_templates
 from twin.aws.iam.policy import Context
 
 
@@ -194,7 +194,7 @@ def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str
 
 
 def launching(request: wire.Request) -> Iterator[Asked]:
-    template, request = launches.filled(request)
+    template, request = launch_templates.filled(request)
     asked = request.parameters
     of_instance = {"ec2:InstanceType": asked.get("InstanceType", ""), "ec2:MetadataHttpTokens": asked.get(TOKENS, "optional")}
     for one in making(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet"), wire.ACCOUNT)):

@@ -15,7 +15,7 @@ import psutil
 from twin.aws.ec2 import instance_connect, instances
 from twin.box import processes, ssh
 from twin.box.boxes import Boxes
-from twin.box.machine import debian, ground, life, network
+from twin.box.machine import debian, lifecycle, network, prerequisites
 
 HERE = Path(__file__).parent
 GPU = {"nvidia0": (1, 3)}  # the stand-in for its driver looks for it, and nobody else may find one here
@@ -37,7 +37,7 @@ class MachineBoxes(Boxes):
     def switch_on(self, instance: str, cold: bool = True) -> None:
         with self.lock:
             box = self.root(instance).parent
-            if life.alive(box):
+            if lifecycle.alive(box):
                 return
             (box / "root/dev").mkdir(parents=True, exist_ok=True)
             self.note_boot(instance, cold)
@@ -57,14 +57,14 @@ class MachineBoxes(Boxes):
         with (box / "boot.log").open("ab") as log:
             outer = self.outers[box.name] = subprocess.Popen(
                 [*unshare, str(HERE / "init.sh"), lower, str(box)],
-                env={"PATH": ground.SYSTEM_PATH, "TRACE": self.environment.get("TWIN_TRACE", "")},
+                env={"PATH": prerequisites.SYSTEM_PATH, "TRACE": self.environment.get("TWIN_TRACE", "")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         deadline = time.monotonic() + PATIENCE
-        while not (first := life.child(outer)) or not Path(f"/proc/{first}/root/run/booted").exists():
+        while not (first := lifecycle.child(outer)) or not Path(f"/proc/{first}/root/run/booted").exists():
             if outer.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the box did not boot: {(box / 'boot.log').read_text(errors='replace', encoding='utf-8')[-1000:]}")
             if first and box.name not in self.networks:
@@ -88,7 +88,7 @@ class MachineBoxes(Boxes):
         root = self.root(instance)
         with (root / "var/log" / log).open("ab") as file:
             return subprocess.Popen(
-                [*life.inside(root.parent), *words],
+                [*lifecycle.inside(root.parent), *words],
                 env=self.inside(instance) | more,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -97,10 +97,10 @@ class MachineBoxes(Boxes):
             )
 
     def inmates(self, instance: str) -> list[psutil.Process]:
-        return life.inmates(self.root(instance).parent)
+        return lifecycle.inmates(self.root(instance).parent)
 
     def inside(self, instance: str) -> dict[str, str]:
-        own = {"TMPDIR": "/tmp", "PATH": ground.SYSTEM_PATH, "BOX_ROOT": ""}
+        own = {"TMPDIR": "/tmp", "PATH": prerequisites.SYSTEM_PATH, "BOX_ROOT": ""}
         own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
         # From the box and from its containers the Hub is at the gateway; the metadata service is where every client looks for it.
         own["HF_ENDPOINT"] = f"http://{network.GATEWAY}:{urlsplit(self.environment['HF_ENDPOINT']).port}"
@@ -112,7 +112,7 @@ class MachineBoxes(Boxes):
             box = self.root(instance).parent
             self.shutdowns.pop(instance, None)
             self.sleeping.pop(instance, None)
-            life.end(box)
+            lifecycle.end(box)
             if connected := self.networks.pop(instance, None):
                 connected.close()
             self.close_metadata(instance)
@@ -137,10 +137,12 @@ def make_nodes(folder: Path) -> None:
 def sshd(box: Path, environment: dict[str, str]) -> ssh.Serve:
     """Serves a connection by the box's own sshd, in the box."""
     own = " ".join(f'"{name}={value}"' for name, value in environment.items())
-    words = [*life.inside(box), "/usr/sbin/sshd", "-i", "-f", "/opt/box/sshd_config", "-E", "/var/log/sshd.log", "-o", f"SetEnv={own}"]
+    words = [*lifecycle.inside(box), "/usr/sbin/sshd", "-i", "-f", "/opt/box/sshd_config", "-E", "/var/log/sshd.log", "-o", f"SetEnv={own}"]
 
     def serve(connection: socket.socket) -> subprocess.Popen:
-        return subprocess.Popen(words, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, env={"PATH": ground.SYSTEM_PATH})
+        return subprocess.Popen(
+            words, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, env={"PATH": prerequisites.SYSTEM_PATH}
+        )
 
     return serve
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from twin.box.machine import debian, ground, lock
+from twin.box.machine import debian, prerequisites, requirements_lock
 
 PATIENCE = 60.0  # seconds until the daemon answers
 LAYERS = "5GB"  # of build steps are kept: one image and the stages that it comes from take 3.4
@@ -24,11 +24,11 @@ CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # plain torch brings gigabyt
 class Builder:
     def __init__(self, cache: Path, socket: Path):
         self.cache = cache
-        self.environment = os.environ | {"PATH": ground.SYSTEM_PATH, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "1"}
+        self.environment = os.environ | {"PATH": prerequisites.SYSTEM_PATH, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "1"}
         self.environment["DOCKER_CONFIG"] = str(socket.parent)  # nobody's own logins
 
     def docker(self, *words: str, check: bool = True, text: str | None = None, **options) -> subprocess.CompletedProcess:
-        command = [ground.program("docker"), *words]
+        command = [prerequisites.program("docker"), *words]
         given = {"input": text} if text is not None else {"stdin": options.pop("stdin", subprocess.DEVNULL)}
         done = subprocess.run(command, env=self.environment, encoding="utf-8", errors="replace", capture_output=True, **given, **options)
         if check and done.returncode:
@@ -105,14 +105,14 @@ def start(cache: Path, run: Path) -> subprocess.Popen:
         "setpriv",
         "--pdeathsig",
         "TERM",
-        ground.program("dockerd"),
+        prerequisites.program("dockerd"),
         *map(str, places),
         "--bridge=none",
         "--iptables=false",
         "--ip-masq=false",
     ]
     with (cache / "builder.log").open("wb") as log:
-        environment = os.environ | {"PATH": ground.SYSTEM_PATH}
+        environment = os.environ | {"PATH": prerequisites.SYSTEM_PATH}
         return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
@@ -136,7 +136,7 @@ def fetch(part: Path, requirements: Path, locked: Path) -> None:
     into = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(part)]
     subprocess.run([*into, "--no-deps", "--retries", "0", "--timeout", "5", "--index-url", CPU_TORCH, torch], capture_output=True)
     made(*into, "--no-deps", "--require-hashes", "-r", str(locked))
-    made(*into, "--find-links", str(part), "-c", "/dev/stdin", torch, text=lock.versions(locked))
+    made(*into, "--find-links", str(part), "-c", "/dev/stdin", torch, text=requirements_lock.versions(locked))
 
 
 def made(*command: str, text: str = "") -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
 
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 SUITE = "bookworm"  # its Python is 3.11
 MIRROR = "http://deb.debian.org/debian"
@@ -97,7 +97,7 @@ def install(below: Path, part: Path) -> None:
 
 
 def run(command: list[str], failed: str, **more: str) -> None:
-    environment = os.environ | {"PATH": ground.SYSTEM_PATH} | more
+    environment = os.environ | {"PATH": prerequisites.SYSTEM_PATH} | more
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", capture_output=True)
     if done.returncode:
         raise RuntimeError(f"{failed}:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")

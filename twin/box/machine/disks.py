@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from twin.box.disks import BY_ID, Disks
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 from twin.box.machine.loops import attached, let_go, loops
 
 GIB = 1 << 30
@@ -44,7 +44,9 @@ class MachineDisks(Disks):
         self.plug(folder)
         table = ",,\n" if command[0] == "sfdisk" else ""
         try:
-            subprocess.run([ground.program(command[0]), *command[1:], loops(folder / "disk")[0]], input=table, encoding="utf-8", check=True)
+            subprocess.run(
+                [prerequisites.program(command[0]), *command[1:], loops(folder / "disk")[0]], input=table, encoding="utf-8", check=True
+            )
         finally:
             let_go(folder / "disk")
 

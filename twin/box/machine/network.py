@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 BOX, GATEWAY = "10.77.0.2", "10.77.0.1"
 METADATA = "169.254.169.254"
@@ -107,7 +107,9 @@ def check(result: int) -> None:
 
 
 def ip(*words: str) -> None:
-    done = subprocess.run([ground.program("ip"), *words], stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+    done = subprocess.run(
+        [prerequisites.program("ip"), *words], stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
@@ -118,7 +120,9 @@ def lead_out(made: Network, first: int) -> None:
     told, ready = os.pipe()
     words = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--exit-fd={until}", f"--ready-fd={ready}", str(first), "way-out"]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    made.way_out = subprocess.Popen([ground.program("slirp4netns"), *words], pass_fds=(until, ready), start_new_session=True, **quiet)
+    made.way_out = subprocess.Popen(
+        [prerequisites.program("slirp4netns"), *words], pass_fds=(until, ready), start_new_session=True, **quiet
+    )
     for one in (until, ready):
         os.close(one)
     try:

@@ -11,7 +11,7 @@ import bcrypt
 
 from twin.aws import wire
 from twin.aws.services import ecr
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 PATIENCE = 20.0  # seconds until it listens
 KINDS = (
@@ -92,8 +92,8 @@ def serve(folder: Path) -> str:
     }
     (folder / "config.yml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     with (folder / "log").open("ab") as log:
-        words = ["setpriv", "--pdeathsig", "KILL", ground.program("docker-registry"), "serve", str(folder / "config.yml")]
-        server = subprocess.Popen(words, env={"PATH": ground.SYSTEM_PATH}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        words = ["setpriv", "--pdeathsig", "KILL", prerequisites.program("docker-registry"), "serve", str(folder / "config.yml")]
+        server = subprocess.Popen(words, env={"PATH": prerequisites.SYSTEM_PATH}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     deadline = time.monotonic() + PATIENCE
     while not listens(host):
         if server.poll() is not None or time.monotonic() > deadline:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-WARM = Path(__file__).parents[3] / "twin/warm.py"
+WARM = Path(__file__).parents[3] / "twin/forkserver.py"
 PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {folder!r})
@@ -32,7 +32,7 @@ def main(words):
         except KeyboardInterrupt:
             sys.exit(130)
 
-warm.serve(Path({place!r}), main)
+forkserver.serve(Path({place!r}), main)
 """
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import ROOT
 
-from twin.box.machine import lock
+from twin.box.machine import requirements_lock
 
 LISTS = {"requirements.txt": "locked.txt", "trainer/requirements.txt": "trainer/locked.txt"}
 
@@ -21,7 +21,7 @@ def asked(requirements: str) -> dict[str, str]:
 
 
 def held(locked: str) -> dict[str, str]:
-    return dict(line.split("==") for line in lock.versions(ROOT / locked).split())
+    return dict(line.split("==") for line in requirements_lock.versions(ROOT / locked).split())
 
 
 @pytest.mark.parametrize("locked", LISTS.values())
@@ -81,7 +81,7 @@ def file(name: str, digit: str) -> dict:
 
 
 def test_the_hashes_are_those_of_all_platforms_and_of_this_version_alone(index, monkeypatch, capsys):
-    monkeypatch.setattr(lock, "resolved", lambda _: {"some-package": "1.2", "torch": "2.13.0", "nvidia-cublas": "13"})
+    monkeypatch.setattr(requirements_lock, "resolved", lambda _: {"some-package": "1.2", "torch": "2.13.0", "nvidia-cublas": "13"})
     index["some-package"] = [
         file("some_package-1.2-cp311-cp311-manylinux_2_28_x86_64.whl", "a"),
         file("some_package-1.2-cp313-cp313-macosx_14_0_arm64.whl", "b"),
@@ -89,7 +89,7 @@ def test_the_hashes_are_those_of_all_platforms_and_of_this_version_alone(index, 
         file("some_package-1.2.1-py3-none-any.whl", "d"),
         file("some-package-11.2.tar.gz", "e"),
     ]
-    lock.main("requirements.txt")
+    requirements_lock.main("requirements.txt")
     *comments, first, second, third, fourth = capsys.readouterr().out.splitlines()
     assert first == "some-package==1.2 \\" and "their hashes are missing" in " ".join(comments)
     assert [line.strip(" \\") for line in (second, third, fourth)] == [f"--hash=sha256:{digit * 64}" for digit in "abc"]
@@ -98,13 +98,13 @@ def test_the_hashes_are_those_of_all_platforms_and_of_this_version_alone(index, 
 @pytest.mark.parametrize("files", [[], [file("some_package-1.1-py3-none-any.whl", "a")], None])
 def test_a_version_that_the_index_does_not_have_is_refused_in_a_sentence(index, monkeypatch, files):
     """One that was built on this machine has a hash, too, which nobody else can check."""
-    monkeypatch.setattr(lock, "resolved", lambda _: {"some-package": "1.2+local"})
+    monkeypatch.setattr(requirements_lock, "resolved", lambda _: {"some-package": "1.2+local"})
     if files is not None:
         index["some-package"] = files
     with pytest.raises(SystemExit, match="error: http://127.0.0.1"):
-        lock.main("requirements.txt")
+        requirements_lock.main("requirements.txt")
 
 
 def test_versions_are_the_list_without_its_hashes(tmp_path):
     (tmp_path / "locked.txt").write_text("# a==b\na==1 \\\n    --hash=sha256:00\nb==2\n", encoding="utf-8")
-    assert lock.versions(tmp_path / "locked.txt") == "a==1\nb==2\n"
+    assert requirements_lock.versions(tmp_path / "locked.txt") == "a==1\nb==2\n"

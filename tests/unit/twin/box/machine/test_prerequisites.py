@@ -7,7 +7,7 @@ from conftest import ROOT
 from machine import lacking
 
 from twin import world
-from twin.box.machine import ground
+from twin.box.machine import prerequisites
 
 
 def test_without_root_it_is_a_sentence_and_nothing_starts(tmp_path, monkeypatch):
@@ -19,9 +19,9 @@ def test_without_root_it_is_a_sentence_and_nothing_starts(tmp_path, monkeypatch)
 
 def test_missing_programs_are_named_by_their_packages(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(ground, "program", lambda name: None if name in ("dockerd", "mkfs.ext4") else "/bin/true")
-    assert ground.missing().endswith("apt-get install --no-install-recommends docker.io e2fsprogs")
-    assert ground.missing("losetup") == ""
+    monkeypatch.setattr(prerequisites, "program", lambda name: None if name in ("dockerd", "mkfs.ext4") else "/bin/true")
+    assert prerequisites.missing().endswith("apt-get install --no-install-recommends docker.io e2fsprogs")
+    assert prerequisites.missing("losetup") == ""
 
 
 def test_what_is_lacking_skips_a_test_and_in_ci_fails_it(monkeypatch):

@@ -23,7 +23,7 @@ def hardware(plan: dict, state: Path, region: str, today: Callable[[], datetime]
         return Hardware(Boxes(state, region, Disks(state, region), today), Registry(region), Mischief)
     from twin.box.machine.boxes import MachineBoxes
     from twin.box.machine.disks import MachineDisks
-    from twin.box.machine.mischief import MachineMischief
+    from twin.box.machine.faults import MachineMischief
     from twin.box.machine.registry import MachineRegistry
 
     boxes = MachineBoxes(state, region, MachineDisks(state, region), today)

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from twin.box import faults
-from twin.box.machine import disks, ground, life
+from twin.box.machine import disks, lifecycle, prerequisites
 
 # Takes every free block of a file system, those kept for root too: as a promise, so that not a byte need be written.
 FILL = """
@@ -34,7 +34,7 @@ class MachineMischief(faults.Mischief):
 
     def do_box_dead(self, instance: str) -> None:
         """nothing runs on the box any more, and EC2 says that it runs"""
-        life.kill(self.box(instance))
+        lifecycle.kill(self.box(instance))
 
     def do_gpu_lost(self, instance: str) -> None:
         """every running container has lost the GPU, and the box itself has it"""
@@ -54,8 +54,8 @@ class MachineMischief(faults.Mischief):
 
     def do_docker_slow(self, instance: str, seconds: float = 2.0) -> None:
         """the docker daemon stands still for some seconds, again and again, until the next boot"""
-        words = [*life.inside(self.box(instance)), "bash", "-c", SLOW_DOCKER, "slow", str(float(seconds))]
-        subprocess.Popen(words, env={"PATH": ground.SYSTEM_PATH}, stdin=subprocess.DEVNULL, start_new_session=True)
+        words = [*lifecycle.inside(self.box(instance)), "bash", "-c", SLOW_DOCKER, "slow", str(float(seconds))]
+        subprocess.Popen(words, env={"PATH": prerequisites.SYSTEM_PATH}, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def do_gpu_missing(self, instance: str) -> None:
         """the GPU's device is gone until the next boot"""
@@ -75,7 +75,7 @@ class MachineMischief(faults.Mischief):
         if kind not in disks.FOREIGN:
             raise ValueError(f"a real disk can be made {', '.join(disks.FOREIGN)} here, not {kind}")
         command, package = disks.FOREIGN[kind]
-        if not ground.program(command[0]):
+        if not prerequisites.program(command[0]):
             raise ValueError(f"it needs Debian's {package}: apt-get install --no-install-recommends {package}")
         super().do_foreign_filesystem(kind, count)
 
@@ -103,9 +103,9 @@ class MachineMischief(faults.Mischief):
         return self.inside(instance, "findmnt --noheadings --raw --output SOURCE,TARGET | sed -n 's/^.dev.nvme[^ ]* //p'").splitlines()
 
     def inside(self, instance: str, script: str, *words: str) -> str:
-        command = [*life.inside(self.box(instance)), "bash", "-c", script, "mischief", *words]
+        command = [*lifecycle.inside(self.box(instance)), "bash", "-c", script, "mischief", *words]
         done = subprocess.run(
-            command, env={"PATH": ground.SYSTEM_PATH, "HOME": "/root"}, encoding="utf-8", errors="replace", capture_output=True
+            command, env={"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}, encoding="utf-8", errors="replace", capture_output=True
         )
         if done.returncode:
             raise ValueError(f"it could not be done: {done.stderr.strip()[-500:]}")

@@ -1,6 +1,6 @@
 """A Python program that is loaded once and then only forked: the same program, without the second that its imports take.
 
-    python twin/warm.py SOCKET WORD...          # the caller's end: looks, obeys signals and ends like the program itself
+    python twin/forkserver.py SOCKET WORD...          # the caller's end: looks, obeys signals and ends like the program itself
     serve(Path("socket"), main)                 # the other end, in a process that has imported all that `main` needs
 
 Each call is a process of its own, with the caller's arguments, environment, directory, niceness, files and signals. It dies with
