@@ -1,4 +1,4 @@
-"""Programs that the tests start often, each loaded once and then forked (twin/forkserver.py): a process of its own for every call, at once."""
+"""Programs that the tests start often, each loaded once and forked for every call (twin/forkserver.py): a process of its own, at once."""
 
 import atexit
 import copy

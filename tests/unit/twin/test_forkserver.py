@@ -14,7 +14,7 @@ WARM = Path(__file__).parents[3] / "twin/forkserver.py"
 PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {folder!r})
-import warm
+import forkserver
 from pathlib import Path
 
 def main(words):

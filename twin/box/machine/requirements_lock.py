@@ -1,4 +1,4 @@
-"""Writes down every package that requirements files imply, by version and hashes: python -m twin.box.machine.requirements_lock requirements.txt"""
+"""All packages that requirements files imply, by version and hashes: python -m twin.box.machine.requirements_lock requirements.txt"""
 
 import json
 import os
