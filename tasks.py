@@ -63,7 +63,7 @@ def friendly(body):
 @friendly
 def init(c, token=None, yes=False, name=None):
     """Make an AWS account ready: show what would change, ask, change it, read it back. `inv --dry init` stops after showing."""
-    from data.text import decode
+    from data.readers.text import decode
 
     words = [*overrides(), *([f"cloud.stack={name}"] if name else [])]
     run = settings(c, words, fetch=parameters_of_a_new_account)
@@ -541,7 +541,7 @@ def data_stats(c, split):
 def data_baselines(c, split="validation"):
     """Score a split without a model: what guessing, copying and a dictionary reach."""
     from conf.problem import Problem
-    from data import baselines
+    from data.scoring import baselines
     from trainer.rows import splits
 
     data = recipe().data

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from data.rows import Row
-from data.values import normalise
+from data.scoring.values import normalise
 
 NEAR = 0.8
 LEAK = 13  # words

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data import tables, turns
-from data.tables import RowError, described, records
-from data.turns import EMPTY, Talk, Turn
+from data.readers import tables, turns
+from data.readers.tables import RowError, described, records
+from data.readers.turns import EMPTY, Talk, Turn
 
 __all__ = ["Fact", "Notes", "Row", "RowError", "Scan", "normalise", "read", "scan"]
 

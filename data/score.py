@@ -2,7 +2,7 @@
 
 Extraction (the rows' outputs are objects, `fields` names their keys). A prediction counts only if the whole of it is one
 JSON object; nothing is repaired, and text that is no such object answers every field with nothing. Each field is compared
-as a set of normalised strings, P predicted and E expected (see `data.values`), so null, "" and [] are all the empty set, and
+as a set of normalised strings, P predicted and E expected (see `data.scoring.values`), so null, "" and [] are all the empty set, and
 empty is an answer: both empty is right. With sums over all rows:
 
     precision     sum |P & E| / sum |P|                 of one field
@@ -40,10 +40,10 @@ rows for both sides, so an interval without 0 in it means that one side is bette
 
 from bisect import bisect_left
 
-from data.count import COARSE, PARTS, counted, parse
-from data.resample import Counts, intervals, total
 from data.rows import Row
-from data.values import normalise, values
+from data.scoring.bootstrap import Counts, intervals, total
+from data.scoring.count import COARSE, PARTS, counted, parse
+from data.scoring.values import normalise, values
 
 __all__ = ["check", "difference", "normalise", "parse", "score", "values"]
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 
 from data.rows import Row
-from data.values import JOINTS, normalise
+from data.scoring.values import JOINTS, normalise
 
 PARTS = re.compile(f"{JOINTS.pattern}|/", re.IGNORECASE)
 # Comparisons carry meaning, and so does the sign of "ER+"; the hyphen of "PD-L1" does not.

@@ -107,8 +107,8 @@ def test_packages_of_a_room_stand_in_six_levels_at_most(room):
 
 
 def test_no_folder_holds_more_than_a_reader_takes_in():
-    for folder in {path.parent for room in ROOMS - {"data"} for path in files(room).values()}:
-        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 15, folder.relative_to(ROOT)
+    for folder in {path.parent for room in ROOMS for path in files(room).values()}:
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 18, folder.relative_to(ROOT)
 
 
 @pytest.mark.parametrize("room", ["remote", "trainer"])

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from conf.problem import Problem
+from data.readers.text import TextError, decode
 from data.rows import Notes, Row
-from data.text import TextError, decode
 from trainer.evaluate import evaluate, finished_run
 from trainer.record.failure import diagnose
 from trainer.rows import predict_inputs

@@ -17,7 +17,7 @@ from conf import paths
 from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
 from data import rows
-from data.tables import kind
+from data.readers.tables import kind
 from trainer import files
 from trainer.estimate import architecture, fit, limits, memory, shape
 from trainer.estimate import summary as words

@@ -22,8 +22,8 @@ from jinja2 import TemplateError
 
 from conf.problem import Problem
 from conf.schema import Data
+from data.readers.turns import Turn
 from data.rows import Row
-from data.turns import Turn
 from trainer.rows import template_sandbox
 
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}"

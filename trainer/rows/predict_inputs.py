@@ -7,7 +7,8 @@ from pathlib import Path
 
 from conf import paths
 from conf.problem import Problem
-from data import rows, tables, text
+from data import rows
+from data.readers import tables, text
 from data.rows import Row
 
 HINT = 'write {"input": "..."} or {"prompt": "..."}'

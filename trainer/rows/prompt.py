@@ -11,8 +11,8 @@ from itertools import accumulate
 
 from conf.problem import Problem
 from conf.schema import Data, Learn, TooLong
+from data.readers.turns import Turn
 from data.rows import Row
-from data.turns import Turn
 from trainer.rows import chat_template
 from trainer.rows.control_tokens import MARK, Controls
 

@@ -1,4 +1,4 @@
-"""`inv data.show`, `data.stats` and `data.baselines` on rows of a user's own, without a cloud."""
+"""`inv data.show`, `data.stats` and `data.scoring.baselines` on rows of a user's own, without a cloud."""
 
 import json
 import sys

@@ -8,7 +8,7 @@ import pytest
 
 from conf.problem import Problem
 from conf.text import secret
-from data.text import decode
+from data.readers.text import decode
 from remote.account import init
 from remote.plan import step
 from remote.runs import hub

@@ -5,8 +5,8 @@
     majority        the most frequent value of each field in training
     class prior     the same among the training rows of the cancer that the text names first
     nearest         the answer of the training row whose text is most like this one: cosine of TF-IDF vectors of words
-    dictionary      every spelling of the knowledge base that is found (`data.dictionary`), taken as true
-    with negation   the same, but for mentions near a word that takes them back (`data.negation`)
+    dictionary      every spelling of the knowledge base that is found (`data.scoring.dictionary`), taken as true
+    with negation   the same, but for mentions near a word that takes them back (`data.scoring.negation`)
 
 The last two and the class prior need the shipped task; the others work for any rows with fields.
 """
@@ -17,11 +17,12 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from data import dictionary, likeness, schema
-from data.negation import believed
+from data import likeness, schema
 from data.rows import Row
 from data.score import score
-from data.values import LISTS
+from data.scoring import dictionary
+from data.scoring.negation import believed
+from data.scoring.values import LISTS
 
 Answer = dict[str, object]
 FIRST = ("cancer_type",)  # of several values where one is asked for the first is taken, else the last: what does best in training

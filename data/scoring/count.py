@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from types import NoneType
 
 from data import schema
-from data.resample import Counts
 from data.rows import Fact, Row
-from data.values import gene_symbol, normalise, stage_group, values
+from data.scoring.bootstrap import Counts
+from data.scoring.values import gene_symbol, normalise, stage_group, values
 
 PARTS = 1_000_000  # a row's token F1 is counted in millionths: whole numbers add up exactly
 COARSE = {"stage_group": ("stage", stage_group), "gene_symbol": ("gene_mutation", gene_symbol)}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data import cells, text
+from data.readers import cells, text
 
 NESTED = {"messages", "meta", "conversations", "history", "tools"}  # columns that hold more than text
 DEEPEST = 64  # levels of a row

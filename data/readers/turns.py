@@ -7,7 +7,7 @@ dropped; null and empty ones say nothing.
 import json
 from dataclasses import dataclass, field
 
-from data.tables import RowError, described
+from data.readers.tables import RowError, described
 
 ROLES = ("system", "user", "assistant", "tool")
 ALIASES = {"developer": "system"}  # OpenAI's newer name

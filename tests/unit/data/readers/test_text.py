@@ -8,7 +8,7 @@ import random
 import pytest
 from backports import zstd
 
-from data import text
+from data.readers import text
 from data.rows import RowError, read, scan
 
 ROWS = [{"prompt": "Où est 東京? 😀", "completion": "Là-bas."}, {"prompt": "q", "completion": "a"}]

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from typing import NamedTuple
 
-from data.dictionary import TOKEN, Mention, mentions, tokens
+from data.scoring.dictionary import TOKEN, Mention, mentions, tokens
 
 WINDOW = 6  # words
 BEFORE = """

@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.dictionary import mentions, tokens, vocabulary
 from data.generator.spelling import spellings
-from data.negation import believed
+from data.scoring.dictionary import mentions, tokens, vocabulary
+from data.scoring.negation import believed
 
 
 def found(text, field=None):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from data.cells import CellError, table
+from data.readers.cells import CellError, table
 from data.rows import read, scan
 
 ROWS = [("prompt", "completion"), ("What is 2,5+1?", "three; and a half"), ('She said "no"', " two\nlines "), ("tab\there", "a|b")]

@@ -14,7 +14,7 @@ from functools import cache
 from data import schema
 from data.generator.knowledge import cancers, tables
 from data.generator.spelling import spellings
-from data.values import DASHES
+from data.scoring.values import DASHES
 
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 TOKEN = re.compile(rf"\{{\d+-\d+\}}|(?<!\w){NUMBER}(?!\w)|\w+|[^\w\s]")
