@@ -11,6 +11,7 @@ from remote.transport.transport import Result, packed
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 # "InvocationDoesNotExist" is documented for the first moments after a send.
 GRACE = 30  # seconds
+LOOK = 20  # seconds between two looks at whether the box runs at all: of one that is off AWS calls a command in progress for its whole time
 LAG = 10  # seconds in which a command that was sent shows in the list
 ATTEMPTS = 7  # 16 seconds of pauses
 ANEW = "where its agent is dead, `inv down --force` and `inv up` start the box anew"
@@ -128,13 +129,18 @@ class Ssm:
         from botocore.exceptions import BotoCoreError, ClientError
 
         started, pause, patience = time.monotonic(), 0.1, Patience(self.aws, "the command on the box goes on")
-        begun = time.time()
+        begun, look = time.time(), time.monotonic() + LOOK
         while True:
             try:
                 found = self.aws.client("ssm").get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
                 if found["Status"] not in WAITING:
                     # The one clock stands still while the laptop sleeps, and somebody may set the other.
                     return self._finished(found, timeout, max(time.monotonic() - started, time.time() - begun))
+                if time.monotonic() > look:
+                    if (state := self._instance_state()) in ("stopped", "terminated"):
+                        what = f"the box is {state}: it went off before command {command_id} had ended"
+                        raise Problem(what, "`inv status` says why; `inv up`, then the same command again", reason="unreachable")
+                    look = time.monotonic() + LOOK
             except (ClientError, BotoCoreError) as error:
                 unknown = "InvocationDoesNotExist" in str(error)
                 if unknown and time.monotonic() - started > GRACE:
@@ -149,6 +155,10 @@ class Ssm:
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 5)
+
+    def _instance_state(self) -> str:
+        which = self.aws.client("ec2").describe_instances(InstanceIds=[self.instance_id])["Reservations"]
+        return which[0]["Instances"][0]["State"]["Name"]
 
     def _finished(self, found: dict, timeout: int, seconds: float) -> dict:
         # Documents spell it with and without spaces: "Delivery Timed Out", "DeliveryTimedOut".

@@ -197,3 +197,17 @@ def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_sta
     instance.wait_for_agent(aws, mine)
     assert "left" not in Ssm(aws, mine).run(BASH + 'ls "$BOX_ROOT/root"', 60).stdout
     assert aws.client("ssm").get_command_invocation(CommandId=left, InstanceId=mine)["Status"] == "Cancelled"
+
+
+def test_a_box_that_goes_off_ends_the_wait_for_its_command(aws, state, monkeypatch):
+    """AWS calls the command in progress until its time is over, and nobody would answer."""
+    monkeypatch.setattr(ssm, "LOOK", 0.5)
+    box = load.load(["cloud=twin", "box.name=going"], local=Path("none")).box
+    leaving = instance.ensure(aws, box)["instance_id"]
+    instance.wait(aws, leaving)
+    instance.wait_for_agent(aws, leaving)
+    sent_off = threading.Timer(2, lambda: world.client(state, "ec2").stop_instances(InstanceIds=[leaving], Force=True))
+    sent_off.start()
+    with pytest.raises(Problem, match="the box is stopped: it went off before command") as caught:
+        Ssm(aws, leaving).run(BASH + "sleep 3000", 3600, "leaves")
+    assert "`inv up`" in caught.value.hint
