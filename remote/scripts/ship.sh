@@ -46,6 +46,7 @@ ship() { # [end]
   rotate_token
   local offset end left whole chunk box="$STATE/outbox"
   offset=$(cat "$shipped" 2>/dev/null || echo 0)
+  [[ "$offset" =~ ^[0-9]{1,18}$ ]] || offset=0
   whole=$(size "$run/log.txt")
   [ "$whole" -le "$MOST_LOG" ] || whole=$MOST_LOG
   chunk="$box/log/$(printf '%012d' "$offset")"

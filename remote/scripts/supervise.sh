@@ -148,6 +148,7 @@ resume() {
 }
 
 revive() {
+  local left
   [ -f "$MOUNT/requeue" ] || return 0 # somebody was faster
   choose requeue || { rm -f "$MOUNT/requeue" && return; }
   case "$(whose)" in
@@ -158,7 +159,9 @@ revive() {
       ;;
   esac
   docker_answers && fetch_token || return 1
-  limit_life "$(tail -n 1 "$MOUNT/requeue")"
+  left=$(tail -n 1 "$MOUNT/requeue")
+  [[ "$left" =~ ^-?[0-9]{0,18}$ ]] || left=0 # an older container was root there; in no number bash would carry out what stands in it
+  limit_life "$left"
   write_state "$run" starting || return 1
   # What an older one of these scripts has started may be root in there.
   if [ "$(ask_docker inspect --format '{{.Config.User}}' "$(container "$run_id")")" = "$TRAINER:$TRAINER" ] &&

@@ -40,10 +40,11 @@ fetch_inputs() {
   done
 }
 
-# Whether another box has gone on with the run: S3 has a piece of its log that begins behind all that this volume has sent.
+# Whether another box has gone on with the run: S3 has a piece of its log that begins behind all that this volume has sent. Pieces are
+# called by digits alone; in any other name bash's arithmetic would carry out what stands in it.
 behind() {
   local last
-  last=$(aws s3 ls "s3://$BUCKET/$PREFIX/runs/$RUN_ID/log/" | awk '{ print $4 }' | sort | tail -n 1) || true
+  last=$(aws s3 ls "s3://$BUCKET/$PREFIX/runs/$RUN_ID/log/" | awk '{ print $4 }' | grep -xE '[0-9]{12,18}' | sort | tail -n 1) || true
   [ -n "$last" ] && [ "$((10#$last))" -ge "$(cat "$MOUNT/shipped/$RUN_ID" 2>/dev/null || echo 0)" ]
 }
 
@@ -55,7 +56,7 @@ fetch_run() {
   aws s3 cp --only-show-errors --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
     --include config.yaml --include events.jsonl --include "log/*" --include "checkpoints/*"
   mkdir -p "$part/log" "$part/checkpoints"
-  cat "$part/log"/* >"$part/log.txt" 2>/dev/null || true
+  find "$part/log" -maxdepth 1 -type f -regextype posix-extended -regex '.*/[0-9]{12,18}' | sort | xargs -r -d '\n' cat >"$part/log.txt"
   rm -rf "$part/log"
   stat -c %s "$part/log.txt" >"$MOUNT/shipped/$RUN_ID"
   ls "$part/checkpoints" >"$MOUNT/shipped/$RUN_ID.checkpoints"

@@ -397,6 +397,54 @@ esac""",
     assert train(box, INPUTS=sha, NEED_GB=0, GPU="yes").facts["changed"] == "no"
 
 
+def carried_out(box, text: str) -> str:
+    return text.replace("RAN", f"{box.root}/ran")
+
+
+@pytest.mark.parametrize("name", ["9+a[$(touch${IFS}RAN)]", "a[$(touch${IFS}RAN)]", "9999999999999999999999"])
+def test_the_name_of_a_piece_of_the_log_in_s3_is_carried_out_by_nobody(box, name):
+    """Whoever could write into the bucket was root on the box: bash's arithmetic carries out what stands in an index."""
+    box.going_on(phase="failed")
+    (box.mount / "hub-cache").mkdir()
+    (box.root / "listing").write_text(f"2026-11-22 00:00:00 1 000000000000\n2026-11-22 00:00:00 1 {carried_out(box, name)}\n")
+    box.tool("aws", 'case "$*" in *"s3 ls"*) cat listing ;; *get-secret-value*) echo hf_token ;; *run.part*) touch fetched ;; esac')
+    box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo running >docker/state ;; esac')
+    (box.mount / f"shipped/{RUN}").write_text("8\n")
+    result = train(box, NEED_GB=0)
+    assert (result.code, result.facts.get("changed")) == (0, "yes"), result.stderr
+    assert not (box.root / "ran").exists() and not (box.root / "fetched").exists(), "no other box has gone on with it"
+
+
+def test_only_pieces_of_the_log_become_the_log_of_a_run_that_is_fetched(box):
+    box.put("mounted", "")
+    for name in ("inputs", "hub-cache", "shipped", "runs"):
+        (box.mount / name).mkdir(parents=True)
+    part = "mnt/training/run.part"
+    pieces = f"printf 'two\\n' >{part}/log/000000000004; printf 'one\\n' >{part}/log/000000000000; printf 'bad\\n' >{part}/log/zzz"
+    box.tool(
+        "aws",
+        f'case "$*" in *get-secret-value*) echo hf_token ;; *p/runs/*) mkdir -p {part}/log; echo x >{part}/config.yaml; {pieces} ;; esac',
+    )
+    box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo running >docker/state ;; esac')
+    assert train(box, NEED_GB=0, CONFIG=sha256("x\n")).code == 0
+    assert (box.mount / f"runs/{RUN}/log.txt").read_text() == "one\ntwo\n" and (box.mount / f"shipped/{RUN}").read_text() == "8\n"
+
+
+@pytest.mark.parametrize("left", ["a[$(touch${IFS}RAN)]", "1+a[$(touch${IFS}RAN)]"])
+def test_what_is_noted_on_a_volume_is_a_number_or_nothing(box, left):
+    box.put("mounted", "")
+    box.put("mnt/training/shipped/.keep", "")
+    folder = box.put(f"mnt/training/runs/{RUN}/state.json", '{"phase": "failed"}').parent
+    (folder / "log.txt").write_text("one\n")
+    left = carried_out(box, left)
+    (box.mount / f"shipped/{RUN}").write_text(f"{left}\n")
+    box.put("mnt/training/requeue", f"{RUN}\n{left}\n")
+    box.tool("aws", LOGGED + '; case "$*" in *get-secret-value*) echo hf_token ;; esac')
+    box.tool("docker", 'case "$1" in start) echo running >docker/state ;; esac' + DOCKER)
+    box.supervise(life=3)
+    assert not (box.root / "ran").exists()
+
+
 def test_the_devices_of_the_gpu_are_named_beside_what_the_hook_gives(box):
     """What only the hook gives, a reload of systemd takes away."""
     box.going_on(phase="failed")
