@@ -12,7 +12,7 @@ NIGHT := tests/faults/test_faults_of_the_box.py tests/faults/test_faults_of_aws.
   tests/unit/trainer/record/test_trackers_for_real.py
 # In the order of the files: those that take longest stand in the middle.
 PYTEST := $(VENV) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
-PROGRAMS := .ci/run .ci/odd-clone $(wildcard twin/box/*.sh twin/box/bin/*.sh twin/box/machine/*.sh twin/box/machine/bin/* tests/system/*.sh)
+PROGRAMS := .ci/run .ci/odd-clone .ci/release-notes $(wildcard twin/box/*.sh twin/box/bin/*.sh twin/box/machine/*.sh twin/box/machine/bin/* tests/system/*.sh)
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
 export PYTHONUTF8 := 1

@@ -428,7 +428,7 @@ def twin_status(c):
 @task(
     iterable=["set"],
     help={
-        "name": "which fault: `inv twin.aws.faults` lists them",
+        "name": "which fault: `inv twin.faults` lists them",
         "count": "how many calls it strikes; 0 for all",
         "after": "calls that pass before, or seconds of the twin's clock for what befalls the box",
         "seed": "strike by chance, the same calls for the same seed",
@@ -585,9 +585,9 @@ def whole(option: str, text: str | None) -> int | None:
 
 
 def overrides() -> list[str]:
-    from conf import load
+    from conf.process import argv
 
-    return load.overrides(sys.argv)
+    return argv.overrides()
 
 
 def settings(c, words=None, world_needed=True, fetch=None):
@@ -687,7 +687,7 @@ def told(ask, *arguments, **options):
     try:
         return ask(*arguments, **options)
     except WorldError as error:
-        hint = "`inv twin.status` shows whether it runs, `inv twin.aws.faults` what it can do"
+        hint = "`inv twin.status` shows whether it runs, `inv twin.faults` what it can do"
         if "path holds" in str(error):
             hint = "keep it in another folder: `cloud.state=/tmp/twin` behind `--`, with each verb"
         raise Problem(str(error), hint, reason="bad_config") from error

@@ -37,11 +37,6 @@ COMMANDS = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}  # Hy
 Fetch = Callable[[list[str], dict], dict[str, str]]  # names of Parameter Store, and the cloud's settings as far as they need none
 
 
-def overrides(argv: list[str]) -> list[str]:
-    """The words behind `--`, as the shell passed them."""
-    return argv[argv.index("--") + 1 :] if "--" in argv else []
-
-
 def spelled(given: list[str]) -> list[str]:
     """The overrides as Hydra must have them: text as it was typed, files named from the repository, and leave to add to the settings
     that hold another library's own options."""

@@ -6,7 +6,6 @@ found by its settings, so that the same command goes on where the last one ended
 
 import re
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from conf import grid, load, schema
 from conf.problem import OWN, Problem
+from conf.process import argv
 from remote.aws import pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
@@ -241,4 +241,4 @@ def fetched(store: Store, job: Job, root: Path) -> Path:
 
 def command(name: str, *options: str) -> str:
     """What goes on with this sweep."""
-    return shlex.join(["inv", "sweep", "--name", name, *options, "--", *load.overrides(sys.argv)])
+    return shlex.join(["inv", "sweep", "--name", name, *options, "--", *argv.overrides()])

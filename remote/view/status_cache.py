@@ -6,20 +6,20 @@ Nothing else reads it. It imports next to nothing, so that it is on the screen b
 
 import hashlib
 import json
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from conf.process import argv
 
 FOLDER = ".cache/status"
 
 
 def place(root: Path) -> Path:
     """One file for each set of overrides: another box, another cloud, another memory."""
-    words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     local = root / "conf/local.yaml"
     own = local.read_bytes() if local.exists() else b""  # which may be no text: whoever reads the settings says so
-    named = "\0".join(sorted(words)).encode("utf-8", "surrogateescape")
+    named = "\0".join(sorted(argv.overrides())).encode("utf-8", "surrogateescape")
     return root / FOLDER / hashlib.sha256(named + b"\0" + own).hexdigest()[:16]
 
 

@@ -130,3 +130,8 @@ def test_the_table_of_contents_imports_nothing_heavy():
     code = f"import sys, tasks, remote.view.status_cache; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_argv_is_read_in_one_place():
+    places = [ROOT / "tasks.py", *(path for room in ("conf", "remote") for path in (ROOT / room).rglob("*.py"))]
+    assert [str(path.relative_to(ROOT)) for path in places if "sys.argv" in path.read_text(encoding="utf-8")] == ["conf/process/argv.py"]

@@ -17,7 +17,7 @@ from invoke import Context, Exit
 import tasks
 from conf import load
 from conf.problem import Problem
-from conf.process import caller, proxy
+from conf.process import argv, caller, proxy
 from conf.text import quoting
 from remote.runs import runs
 from remote.view import status_cache
@@ -85,7 +85,7 @@ def test_a_box_is_named_after_the_login_name_in_letters_that_a_name_may_have(mon
 @pytest.mark.parametrize("source", [f"/{ODD}/rows.jsonl", "data/rows.jsonl", "hub:me/notes:train", "/a b\\", "=,{[x]}"])
 def test_a_setting_in_a_hint_arrives_as_it_was_meant_when_it_is_pasted(source):
     words = shlex.split(f"inv data.check -- {quoting.setting('data.train', source)}")
-    assert load.load(["cloud=twin", *load.overrides(words)]).data.train == source
+    assert load.load(["cloud=twin", *argv.overrides(words)]).data.train == source
 
 
 @pytest.fixture

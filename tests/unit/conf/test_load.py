@@ -7,6 +7,7 @@ import yaml
 
 from conf import load, schema
 from conf.problem import REASONS, Problem
+from conf.process import argv
 
 CONF = Path(load.FOLDER)
 NOWHERE = Path("no-such-local.yaml")
@@ -95,8 +96,8 @@ def test_another_librarys_options_are_taken_by_their_own_names():
 
 
 def test_overrides_keep_their_tokens_and_quotes():
-    argv = ["inv", "up", "train", "--", "lora.targets=[q_proj,v_proj]", "publish.repository='me/my model'", "--dry"]
-    assert load.overrides(argv) == argv[4:]
+    words = ["inv", "up", "train", "--", "lora.targets=[q_proj,v_proj]", "publish.repository='me/my model'", "--dry"]
+    assert argv.overrides(words) == words[4:]
     run = loaded("lora.targets=[q_proj,v_proj]", "publish.repository='me/my model'")
     assert run.lora.targets == ["q_proj", "v_proj"]
     assert run.publish.repository == "me/my model"

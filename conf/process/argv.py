@@ -1,0 +1,9 @@
+"""What was typed behind `--`: the one place that reads argv. It imports nothing heavy, for what must be on the screen at once."""
+
+import sys
+
+
+def overrides(argv: list[str] | None = None) -> list[str]:
+    """The words behind `--`, as the shell passed them; those of this process where none are given."""
+    words = sys.argv if argv is None else argv
+    return words[words.index("--") + 1 :] if "--" in words else []
