@@ -174,7 +174,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
     """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's. `read` makes lines of
     what is asked."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ASKED": Fact("asked")}
-    script |= {"HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
+    script |= {"MANIFEST": Fact("manifest_sha256"), "HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
     chosen = {"run": run, "run_id": run_id, "what": what, "read": read}
     local = {"run": run, "run_id": Fact("run_id"), "lines": Fact("lines"), "root": root}
     up = Fact("up")
@@ -193,7 +193,7 @@ def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: 
     """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
     script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ROWS": Fact("rows_sha256")}
     script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold), "PATIENCE": 15}
-    script |= {"HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
+    script |= {"MANIFEST": Fact("manifest_sha256"), "HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
     chosen = {"run": run, "run_id": run_id, "split": split, "find": find}
     local = {"run": run, "run_id": Fact("run_id"), "rows": Fact("rows"), "scaffold": scaffold, "root": root}
     up = Fact("up")

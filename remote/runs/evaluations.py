@@ -27,7 +27,7 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Call
     _same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
     box, place = predictions.place(aws, store, run.box.name)
     print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
-    facts = {"run_id": run_id, "rows": rows, "file": rows.name, "split": rows.stem}
+    facts = {"run_id": run_id, "manifest_sha256": runs.seal(store, run_id), "rows": rows, "file": rows.name, "split": rows.stem}
     return facts | ({"up": "yes", "away": "no", "instance_id": box.id} if box else {"up": "no", "away": "yes"})
 
 

@@ -22,7 +22,8 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Calla
     lines, store = read(what), Store(aws)
     run_id, (found, where) = runs.sealed(aws, run, run_id), place(aws, store, run.box.name)
     print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
-    facts = {"run_id": run_id, "lines": lines, "up": "yes" if found else "no", "away": "no" if found else "yes"}
+    facts = {"run_id": run_id, "manifest_sha256": runs.seal(store, run_id), "lines": lines}
+    facts |= {"up": "yes" if found else "no", "away": "no" if found else "yes"}
     return facts | ({"instance_id": found.id} if found else {})
 
 

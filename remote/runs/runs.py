@@ -237,6 +237,14 @@ def manifest(store: Store, run_id: str) -> dict | None:
     return None if body is None else _checked(store, run_id, store.parsed(name, body))
 
 
+def seal(store: Store, run_id: str) -> str:
+    """The sha256 of a sealed run's manifest: the box takes the run's files for what that one says."""
+    name = f"runs/{run_id}/manifest.json"
+    body = store.get(name, MANIFEST) or b""
+    _checked(store, run_id, store.parsed(name, body))
+    return hashlib.sha256(body).hexdigest()
+
+
 def _checked(store: Store, run_id: str, stated: dict) -> dict:
     with readable(run_id):
         files = stated["files"]

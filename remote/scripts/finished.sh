@@ -1,20 +1,28 @@
 #!/bin/bash
 # What predict.sh and evaluate.sh do alike: they ask a finished run's model, in the trainer's image, on a box that does not train.
-#   in:   RUN_ID, IMAGE, BUCKET, PREFIX, HUB_SECRET, GPU (yes, no)
+#   in:   RUN_ID, MANIFEST (sha256 of its manifest), IMAGE, BUCKET, PREFIX, HUB_SECRET, GPU (yes, no)
 : "${RUN_ID:?finished.sh needs RUN_ID}" "${IMAGE:?finished.sh needs IMAGE}" "${BUCKET:?finished.sh needs BUCKET}"
-: "${PREFIX:?finished.sh needs PREFIX}" "${HUB_SECRET:?finished.sh needs HUB_SECRET}" "${GPU:?finished.sh needs GPU}"
+: "${MANIFEST:?finished.sh needs MANIFEST}" "${PREFIX:?finished.sh needs PREFIX}" "${HUB_SECRET:?finished.sh needs HUB_SECRET}" "${GPU:?finished.sh needs GPU}"
 
 run="$MOUNT/runs/$RUN_ID"
 
-# Another volume may have trained it.
+# Another volume may have trained it. The manifest is the one that the laptop has read; the trainer compares the files with it before it
+# loads them. A copy of the volume's own that differs is kept: it may be the true one.
 fetch_finished() {
-  [ ! -f "$run/manifest.json" ] || return 0
-  rm -rf "$MOUNT/finished.part"
-  aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$MOUNT/finished.part" --exclude "*" \
-    --include manifest.json --include config.yaml --include metrics.json --include "adapter/*"
-  rm -rf "$run"
-  mv "$MOUNT/finished.part" "$run"
+  local part="$MOUNT/finished.part"
+  if [ ! -f "$run/manifest.json" ]; then
+    rm -rf "$part"
+    aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
+      --include manifest.json --include config.yaml --include decided.json --include metrics.json --include "adapter/*"
+    is_meant "$part" || fail damaged_run "the manifest of $RUN_ID in S3 has changed since it was read" "the same command again; if it says so again, somebody writes into this run"
+    rm -rf "$run"
+    mv "$part" "$run"
+  fi
+  is_meant "$run" || fail damaged_run "the manifest of $RUN_ID on the volume is not the one in S3: one of them was changed after the run" \
+    "\`inv down\`, and the same command answers with what is in S3; or train it again: \`inv train -- seed=...\`"
 }
+
+is_meant() { [ "$(take "$1/manifest.json" 16777216 2>/dev/null | sha256sum)" = "$MANIFEST  -" ]; }
 
 need_volume_and_docker() {
   mounted || fail refused "the volume is not mounted on the box" "\`inv deploy\` mounts it"

@@ -31,7 +31,11 @@ def load(folder: Path) -> Finished:
     """The model of the run in `folder`, ready to answer; a Problem if this machine cannot hold it."""
     if not record.sealed(folder):
         raise Problem(f"{folder} holds no finished run", "give the folder of a run that has a manifest.json", "refused")
+    stated = record.verify(folder, only=record.ANSWERS)
     settings, adapter = record.settings(folder), folder / "adapter"
+    for path in adapter.iterdir():  # libraries load a file because it is there
+        if path.relative_to(folder).as_posix() not in stated["files"]:
+            raise record.damage(folder, f"adapter/{path.name}", "is not in its record")
     revision = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["revision"]
     pinned = replace(settings.model, revision=revision or settings.model.revision)
     check_room(pinned.id, pinned.revision, settings.quant.kind)
@@ -40,7 +44,7 @@ def load(folder: Path) -> Finished:
     base = replace(base, tokenizer=prompt.tokenizer)
     tuned = PeftModel.from_pretrained(base.model, adapter).eval()
     model.greedy(base, prompt.stops)
-    packs = record.manifest(folder).get("proof", {}).get("packs", True)
+    packs = stated.get("proof", {}).get("packs", True)
     return Finished(settings, base, tuned, prompt, settings.train.pack_tokens if packs else None)
 
 

@@ -23,6 +23,7 @@ from trainer.files import digest, write
 from trainer.record import card, report
 
 MANIFEST, DECIDED = "manifest.json", "decided.json"
+ANSWERS = ("adapter/", "config.yaml", DECIDED, "metrics.json")  # what a finished run's model is loaded and asked with
 # Written by others or later than the manifest, so it cannot list them: `log.txt` is hashed on its own, up to a stated offset.
 UNLISTED = {MANIFEST, "state.json", "published.json", "log.txt"}
 AFTER_THE_SEAL = {"uploading", "done", "failed"}
@@ -113,25 +114,26 @@ def manifest(folder: Path) -> dict:
     try:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damage(folder, MANIFEST, "is not JSON") from error
+        raise damage(folder, MANIFEST, "is not JSON") from error
 
 
-def verify(folder: Path, without: tuple[str, ...] = ()) -> dict:
-    """The manifest, once every file that it lists has the size and the sha256 that it states; `without` those under such names."""
+def verify(folder: Path, without: tuple[str, ...] = (), only: tuple[str, ...] = ("",)) -> dict:
+    """The manifest, once every file that it lists has the size and the sha256 that it states; `without` those under such names, or `only`
+    those."""
     entry = manifest(folder)
     for name, stated in entry["files"].items():
-        if name.startswith(without):
+        if name.startswith(without) or not name.startswith(only):
             continue
         path = paths.inside(folder, name)
         if not path.is_file():
-            raise _damage(folder, name, "is missing")
+            raise damage(folder, name, "is missing")
         if path.stat().st_size != stated["size"]:
-            raise _damage(folder, name, f"has {path.stat().st_size} bytes, its record says {stated['size']}")
+            raise damage(folder, name, f"has {path.stat().st_size} bytes, its record says {stated['size']}")
         if digest(path) != stated["sha256"]:
-            raise _damage(folder, name, "has another sha256 than its record")
+            raise damage(folder, name, "has another sha256 than its record")
     log = folder / "log.txt"
     if entry["log"] and log.exists() and digest(log, entry["log"]["bytes"]) != entry["log"]["sha256"]:
-        raise _damage(folder, "log.txt", f"has changed within its first {entry['log']['bytes']} bytes")
+        raise damage(folder, "log.txt", f"has changed within its first {entry['log']['bytes']} bytes")
     return entry
 
 
@@ -148,7 +150,7 @@ def settings(folder: Path, sha256: str | None = None) -> Recipe:
         try:
             made.train.recompute = {"yes": "yes", "no": "no"}[json.loads(decided.read_bytes())["recompute"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise _damage(folder, DECIDED, "is not as a trainer writes it") from error
+            raise damage(folder, DECIDED, "is not as a trainer writes it") from error
     return made
 
 
@@ -208,6 +210,6 @@ def _refusal(folder: Path, what: str) -> Problem:
     return Problem(f"run {folder.name} is sealed and {what}", "start a new run with `inv train`", "refused")
 
 
-def _damage(folder: Path, name: str, what: str) -> Problem:
-    hint = f"fetch the run again: remove {folder.name} here, then repeat the command"
+def damage(folder: Path, name: str, what: str) -> Problem:
+    hint = f"remove {folder} where it is: the same command then fetches the run again"
     return Problem(f"run {folder.name} is damaged: {name} {what}", hint, "damaged_run")

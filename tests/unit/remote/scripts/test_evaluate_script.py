@@ -8,6 +8,7 @@ from tests.unit.remote.scripts.test_script_ends import RUN, Box, refused
 
 ROWS = b'{"prompt": "a", "completion": "b"}\n'
 SETTINGS = {"RUN_ID": RUN, "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "FILE": "my rows.jsonl", "SPLIT": "my rows"}
+SETTINGS |= {"MANIFEST": hashlib.sha256(b"{}").hexdigest()}
 SETTINGS |= {"ROWS": hashlib.sha256(ROWS).hexdigest(), "HUB_SECRET": "s", "GPU": "no", "SCAFFOLD": "yes", "PATIENCE": 1}
 AWS = """
 echo "$*" >>aws.log
@@ -120,13 +121,33 @@ def test_a_trainer_that_ends_without_a_sentence_is_quoted_by_its_last_line(box):
 
 def test_a_run_that_this_volume_lacks_is_fetched(box):
     (box.mount / f"runs/{RUN}/manifest.json").unlink()
-    box.tool("aws", AWS.replace("case", 'case "$*" in *finished.part*) mkdir -p "$6"; echo "{}" >"$6/manifest.json" ;; esac\ncase', 1))
+    box.tool("aws", AWS.replace("case", 'case "$*" in *finished.part*) mkdir -p "$6"; printf "{}" >"$6/manifest.json" ;; esac\ncase', 1))
     result = box.run("evaluate", **SETTINGS)
     assert result.code == 0, result.stderr
     assert (box.mount / f"runs/{RUN}/manifest.json").exists() and "--include adapter/*" in said(box, "aws")
 
 
-@pytest.mark.parametrize(("script", "more"), [("evaluate", {}), ("predict", {"ASKED": "questions/1"})])
+BOTH = pytest.mark.parametrize(("script", "more"), [("evaluate", {}), ("predict", {"ASKED": "questions/1"})])
+
+
+@BOTH
+def test_a_run_on_the_volume_with_another_manifest_than_the_one_in_s3_answers_nothing_and_stays(box, script, more):
+    """A model that somebody has exchanged on the volume answered, and its scores went beside the run."""
+    box.put(f"mnt/training/runs/{RUN}/manifest.json", '{"mine": 1}')
+    refused(box.run(script, **SETTINGS | more), "on the volume is not the one in S3", "damaged_run")
+    assert (box.mount / f"runs/{RUN}/manifest.json").read_text() == '{"mine": 1}' and not started_in(box)
+
+
+@BOTH
+def test_a_run_whose_manifest_in_s3_has_changed_since_the_laptop_read_it_is_not_taken(box, script, more):
+    (box.mount / f"runs/{RUN}/manifest.json").unlink()
+    changed = 'case "$*" in *finished.part*) mkdir -p "$6"; echo "{ }" >"$6/manifest.json" ;; esac\ncase'
+    box.tool("aws", AWS.replace("case", changed, 1))
+    refused(box.run(script, **SETTINGS | more), "in S3 has changed since it was read", "damaged_run")
+    assert not (box.mount / f"runs/{RUN}/manifest.json").exists() and not started_in(box)
+
+
+@BOTH
 def test_a_docker_that_does_not_answer_is_not_called_an_image_that_is_missing(box, script, more):
     box.tool("docker", "exit 1")
     refused(box.run(script, **SETTINGS | more), "docker on the box does not answer")

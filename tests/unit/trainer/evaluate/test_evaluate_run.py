@@ -116,6 +116,31 @@ def test_a_folder_without_a_manifest_is_no_finished_run(trained, tmp_path):
         evaluate_run.examine(tmp_path / "copy", VALIDATION, "x")
 
 
+def test_a_model_that_is_not_the_one_of_the_manifest_is_not_loaded(trained, tmp_path, monkeypatch):
+    """What came from the bucket, or lay on the volume, was loaded unseen: altered weights were scored under the run's name."""
+    monkeypatch.setattr(finished_run.model, "load", lambda *_: pytest.fail("the base was loaded"))
+    for name in (
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+        "adapter/tokenizer.json",
+        "config.yaml",
+        "metrics.json",
+    ):
+        shutil.copytree(trained, tmp_path / "copy")
+        with (tmp_path / "copy" / name).open("r+b") as file:
+            file.write(b"{")
+            file.truncate((trained / name).stat().st_size)
+            file.seek(1)
+            file.write(b"#")
+        with pytest.raises(Problem, match=f"is damaged: {name} has another sha256 than its record\n\nhint: remove {tmp_path}"):
+            evaluate_run.examine(tmp_path / "copy", VALIDATION, "x")
+        shutil.rmtree(tmp_path / "copy")
+    shutil.copytree(trained, tmp_path / "copy")
+    (tmp_path / "copy/adapter/added_tokens.json").write_text("{}")
+    with pytest.raises(Problem, match=r"adapter/added_tokens.json is not in its record"):
+        evaluate_run.examine(tmp_path / "copy", VALIDATION, "x")
+
+
 def test_both_sides_answer_every_row_with_the_prompt_of_training(trained):
     run = finished_run.load(trained)
     for row, told in zip(read(VALIDATION)[:4], lines(trained / "predictions.jsonl"), strict=True):
