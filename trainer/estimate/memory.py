@@ -68,20 +68,23 @@ def learned(model: Shape, lora: schema.Lora) -> int:
 
 
 def _learned(model: Shape, layer: Layer, lora: schema.Lora) -> int:
-    chosen = _chosen(layer, lora)
+    chosen = _chosen(model, layer, lora)
     magnitudes = sum(one.outputs for one in chosen) if lora.options.get("use_dora") else 0
-    experts = layer.experts * (layer.expert_inner + model.hidden) if _merges_experts(model, lora) else 0
-    return lora.r * (sum(one.inputs + one.outputs for one in chosen) + experts) + magnitudes
+    into, out = _experts(model, lora)  # two matrices lie in one, which has twice the rank
+    experts = into * 2 * (model.hidden + 2 * layer.expert_inner) + out * (layer.expert_inner + model.hidden)
+    return lora.r * (sum(one.inputs + one.outputs for one in chosen) + layer.experts * experts) + magnitudes
 
 
-def _chosen(layer: Layer, lora: schema.Lora) -> list[Matrix]:
+def _chosen(model: Shape, layer: Layer, lora: schema.Lora) -> list[Matrix]:
     """The matrices of a layer that get an adapter."""
-    return [one for one in layer.linear if (layer.reads and one.reached if lora.targets == "all-linear" else one.name in lora.targets)]
+    each = [one for one in layer.linear if one.name not in model.expert_names]
+    return [one for one in each if (layer.reads and one.reached if lora.targets == "all-linear" else one.name in lora.targets)]
 
 
-def _merges_experts(model: Shape, lora: schema.Lora) -> bool:
-    """Whether the adapter changes experts, which PEFT does by merging it into all of a layer's for each pass."""
-    return model.adapts_experts and lora.targets == "all-linear"
+def _experts(model: Shape, lora: schema.Lora) -> tuple[bool, bool]:
+    """Whether the adapter changes what goes into experts, and what leaves them; PEFT merges it into all of a layer's for each pass."""
+    *into, out = model.expert_names or (None,)
+    return (bool(into), bool(out)) if lora.targets == "all-linear" else (bool({*into} & {*lora.targets}), out in lora.targets)
 
 
 def _tables(model: Shape, lora: schema.Lora) -> int:
@@ -118,7 +121,7 @@ def moments(train: schema.Train) -> int:
 
 def activations(model: Shape, layer: Layer, lora: schema.Lora, load: Load, width: int, nf4: bool) -> int:
     """Bytes that a layer keeps for its backward pass; `width` is that of a number as it is computed."""
-    tokens, hidden, chosen = load.tokens, model.hidden, _chosen(layer, lora)
+    tokens, hidden, chosen = load.tokens, model.hidden, _chosen(model, layer, lora)
     # An adapter's A keeps its input. Where the base is plain and computed in bf16, PEFT converts the input for each A anew.
     inputs = [(one.block, one.leaves, one.inputs) for one in chosen]
     kept = sum(size for *_, size in (inputs if width == 2 and not nf4 else set(inputs)))
@@ -126,10 +129,12 @@ def activations(model: Shape, layer: Layer, lora: schema.Lora, load: Load, width
     # What enters attention or an MLP is kept as it is multiplied there, and what leaves it as it was before.
     kept += sum(one.inputs if one.leaves else one.outputs for one in layer.linear)
     kept += model.active * (2 * hidden + 4 * layer.expert_inner) if layer.experts else 0
+    into, out = _experts(model, lora)
+    merged = layer.expert_numbers * (2 * into + out) // 3  # what leaves experts is a third of them
     # Rows that share a beginning each keep the keys and values of it and of themselves, for every query head.
     spread = 2 * model.queries * (sum(load.rows) + load.shared * len(load.rows)) if load.shared else 0
     norms = tokens * (2 * hidden * (4 if width == 2 else width) + 8 + 4 * model.heads)  # two norms, in fp32; attention's sums
-    return width * (tokens * kept + spread) + norms
+    return width * (tokens * kept + spread + merged) + norms
 
 
 def masks(load: Load, width: int) -> int:
@@ -145,8 +150,8 @@ def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dic
     stream = load.tokens * model.hidden * width
     recomputed = model.layers * stream + max(size for size, _ in each)
     kept = recomputed if settings.train.recompute == "yes" else sum(size * count for size, count in each)
-    # What is added to the last matrices of one layer's experts, their sum, and its gradient; they are a third of the experts.
-    experts = max(layer.expert_numbers for layer, _ in model.kinds) if _merges_experts(model, settings.lora) else 0
+    into, out = _experts(model, settings.lora)  # the gradient of what is merged into one layer's, one matrix after the other
+    experts = max(layer.expert_numbers for layer, _ in model.kinds) * (2 if into else out) // 3
     return {
         "base weights": base(model, settings.quant, width),
         "adapter": 4 * weights,

@@ -23,7 +23,7 @@ HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)$")
 NOT_LINEAR = re.compile(r"embed|(^|[._])(wpe|norm|conv1d|positions?)([._]|$)")
 EXPERTS = re.compile(r"(^|\.)experts\.")
 LEAVES = re.compile(r"^(o_proj|out_proj|down_proj|c_proj|dense|dense_4h_to_h|fc2|wo|w2|output_linear)$")  # attention or an MLP
-ROUTER = re.compile(r"^(gate|router|routers|shared_expert_gate)$")
+ROUTER = re.compile(r"(^|\.)(gate|router|routers|shared_expert_gate)(\.|$)")  # a module that chooses experts; gate_proj is none
 # What gets no gradient from text alone: attention to an encoder that is not there, what only picks tokens, and layers whose weight is
 # taken without the layer being called (Jamba, Doge), so that an adapter around them never computes.
 UNREACHED = re.compile(
@@ -31,11 +31,15 @@ UNREACHED = re.compile(
 )
 HEADS, HEAD_WIDTHS = ("num_attention_heads", "n_head", "n_heads", "num_heads"), ("head_dim", "v_head_dim")
 TAKING_PART = ("num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k", "num_selected_experts")  # by families; the first is usual
-# PEFT puts an adapter on these models' experts where all linear layers are asked for: they were linear layers before transformers 5.
-ADAPTED_EXPERTS = re.compile(
-    r"afmoe|beam|cohere2_moe|deepseek_v3|deepseek_v32|ernie4_5_moe|exaone_moe"
-    r"|flex_olmo|glm4_moe|glm4_moe_lite|glm_moe_dsa|hunyuan_v1_moe|mellum|minimax"
-    r"|minimax_m2|mixtral|olmoe|qwen3_moe|qwen3_next|solar_open"
+# PEFT puts an adapter on these models' experts where all linear layers are asked for: they were linear layers before transformers 5. It
+# takes their old names, so that no other layer with one of these names (a shared expert's, a dense layer's) gets an adapter there.
+MIXTRAL, QWEN = ("w1", "w3", "w2"), ("gate_proj", "up_proj", "down_proj")
+ADAPTED_EXPERTS = dict.fromkeys(("mixtral", "minimax", "minimax_m2"), MIXTRAL) | dict.fromkeys(
+    (
+        *("afmoe", "beam", "cohere2_moe", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "exaone_moe", "flex_olmo", "glm4_moe"),
+        *("glm4_moe_lite", "glm_moe_dsa", "hunyuan_v1_moe", "mellum", "olmoe", "qwen3_moe", "qwen3_next", "solar_open"),
+    ),
+    QWEN,
 )
 
 
@@ -87,7 +91,7 @@ class Shape:
     plain: int  # numbers that it leaves as they are
     stored: int | None  # bytes of what the model's owner has quantised, which are kept as they are stored
     active: int  # experts that read a token
-    adapts_experts: bool
+    expert_names: tuple[str, ...]  # by which PEFT adapts experts: what goes in twice, and what leaves them; none where it does not
 
     @property
     def reading(self) -> list[tuple[Layer, int]]:
@@ -154,7 +158,7 @@ def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> 
         everything - sum(tensor.numbers for tensor in kept) if stored else everything - linear,
         sum(tensor.numbers * WIDTHS.get(tensor.kind, 1) for tensor in kept) if stored else None,
         _first(text, TAKING_PART) or 1,
-        bool(ADAPTED_EXPERTS.fullmatch(config.get("model_type") or "")),
+        ADAPTED_EXPERTS.get(config.get("model_type"), ()),
     )
 
 
@@ -209,7 +213,7 @@ def _linear(name: str, tensor: Tensor, config: dict, hidden: int) -> tuple[int, 
 
 def _matrix(name: str, inputs: int, outputs: int) -> Matrix:
     block, _, last = name.rpartition(".")[0].rpartition(".")
-    reached = not (UNREACHED.search(name) or ROUTER.match(last) or OTHER_SENSES.search(name))
+    reached = not (UNREACHED.search(name) or ROUTER.search(name) or OTHER_SENSES.search(name))
     return Matrix(last, block.rpartition(".")[2], inputs, outputs, reached)
 
 

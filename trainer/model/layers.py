@@ -1,15 +1,16 @@
 """Which linear layers of a model are not computed from text to text: an adapter on "all linear layers" leaves them as they are."""
 
-import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import PreTrainedModel
 
-from trainer.estimate.shape import UNREACHED
-
-ROUTER = re.compile(r"(^|[._])(gate|router|routers|shared_expert_gate)([._]|$)")  # what chooses experts, by transformers' names for it
+from trainer.estimate.shape import ROUTER, UNREACHED
 
 
 def apart(model: PreTrainedModel) -> list[str]:
@@ -27,6 +28,27 @@ def leave_routers(config: LoraConfig, model: PreTrainedModel) -> None:
     """Take out of "all linear layers" what chooses experts: PEFT counts in what was a linear layer before transformers 5."""
     convert_peft_config_for_transformers(config, model, None)
     config.target_parameters = [name for name in config.target_parameters or [] if not ROUTER.search(name)] or None
+
+
+@contextmanager
+def quiet_about_experts() -> Iterator[None]:
+    """PEFT looks for the pattern of experts' ranks among modules, where they are none, and warns that it did not heed it; it did."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match .*\['\.\*\\\\\.gate_up_proj'\]")
+        yield
+
+
+def left_out(tuned: PeftModel, stand_apart: list[str]) -> list[str]:
+    """The last parts of the names of linear layers that "all linear layers" should adapt and PEFT does not, as it takes their names for
+    those of experts.
+    """
+    base = tuned.get_base_model()
+    adapted = {name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    plain = {
+        name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not base.get_output_embeddings()
+    }
+    within = tuple(f"{name}." for name in adapted)
+    return sorted({name.rpartition(".")[2] for name in plain - adapted - set(stand_apart) if not name.startswith(within)})
 
 
 def _chooses(name: str, module: torch.nn.Linear, counts: set[int]) -> bool:

@@ -163,11 +163,13 @@ def moves_base(lora: schema.Lora) -> bool:
 
 def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
     """The base model with a new adapter: the only weights that learn."""
-    config = adapter_config(lora, layers.apart(base.model))
+    apart = layers.apart(base.model)
+    config = adapter_config(lora, apart)
     if lora.targets == "all-linear":
         layers.leave_routers(config, base.model)
     try:
-        tuned = get_peft_model(base.model, config)  # casts the adapter to fp32, whatever the base has
+        with layers.quiet_about_experts():
+            tuned = get_peft_model(base.model, config)  # casts the adapter to fp32, whatever the base has
     except TypeError as error:  # PiSSA on 4-bit weights
         what = f"lora.options cannot be had with these base weights: {str(error).splitlines()[0]}"
         raise Problem(what, "keep the base weights plain: `quant=none`, or start another way") from error
@@ -176,6 +178,8 @@ def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
         names, told = ",".join(sorted(linear - {"lm_head"})), str(error).splitlines()[0]
         what = "matches no layer of the model" if "not found in the base model" in told else f"is refused by PEFT: {told}"
         raise Problem(f"lora.targets={lora.targets} {what}", f"use some of: 'lora.targets=[{names}]'") from error
+    if lora.targets == "all-linear" and (left := layers.left_out(tuned, apart)):
+        print(f"no adapter on {', '.join(left)} outside of experts: PEFT adapts the experts' by these names", flush=True)
     if recompute:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     return tuned

@@ -72,6 +72,16 @@ def test_what_learns_beside_the_adapters_matrices_is_planned(words, tiny, settin
     assert planned == pytest.approx(sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad), rel=0.1)
 
 
+@pytest.mark.parametrize("words", [[], ["lora.targets=[q_proj,down_proj]"]], ids=["all", "named"])
+@pytest.mark.parametrize("kind", sorted({*shape.ADAPTED_EXPERTS, "qwen2_moe", "granitemoe", "llama4_text", "flint"}))
+def test_what_learns_of_a_mixture_of_experts_is_planned(kind, words, settings_for, tmp_path):
+    settings = settings_for(tmp_path, "quant=none", *words)
+    made = architectures.small(kind)
+    sizes = model.sizes_of(made)
+    tuned = model.adapt(model.Base(made, None, None, [], "fp32", "sdpa"), settings.lora, recompute=False)
+    assert memory.learned(sizes, settings.lora) == sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+
+
 @pytest.mark.parametrize(
     ("read", "written", "words", "moment"),
     [

@@ -1,6 +1,11 @@
 """An adapter on all linear layers is on the language model's own, and what is not quantised is said."""
 
+import copy
+import warnings
+
 import pytest
+import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from conf import schema
@@ -10,9 +15,12 @@ from trainer.model import layers, model
 ALL = schema.Lora(4, 8, 0.0, "all-linear", {})
 
 
+def adapted(kind: str, made=None):
+    return model.adapt(model.Base(made or small(kind), None, None, [], "fp32", "sdpa"), ALL, recompute=False)
+
+
 def adapters(kind: str) -> list[str]:
-    made = small(kind)
-    tuned = model.adapt(model.Base(made, None, None, [], "fp32", "sdpa"), ALL, recompute=False)
+    tuned = adapted(kind)
     return [name for name, module in tuned.named_modules() if isinstance(module, LoraLayer)]
 
 
@@ -27,6 +35,37 @@ def test_what_chooses_experts_gets_no_adapter_and_neither_does_the_head(kind):
     found = adapters(kind)
     assert any("q_proj" in name or "q_a_proj" in name for name in found)
     assert not [name for name in found if layers.ROUTER.search(name) or "lm_head" in name]
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_both_matrices_of_experts_are_adapted_and_saved_and_merged(kind, tmp_path):
+    """They are one tensor each, of all experts of a layer; what goes in has `gate` in its name and chooses none."""
+    made = small(kind)
+    plain, tokens = copy.deepcopy(made), torch.arange(3, 40)[None]
+    tuned = adapted(kind, made)
+    learned = {name for name, weight in tuned.named_parameters() if weight.requires_grad and ".experts." in name}
+    assert len(learned) == 4 * made.config.num_hidden_layers, "A and B of two matrices in each layer"
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            if weight.requires_grad:
+                weight.copy_(torch.randn(weight.shape) * 0.05)
+        told, untrained = tuned(input_ids=tokens).logits, plain(input_ids=tokens).logits
+        tuned.save_pretrained(tmp_path, save_embedding_layers=False)
+        read = PeftModel.from_pretrained(copy.deepcopy(plain), tmp_path)
+        assert torch.allclose(read(input_ids=tokens).logits, told, atol=1e-4)
+        assert torch.allclose(read.merge_and_unload()(input_ids=tokens).logits, told, atol=1e-3)
+    assert not torch.allclose(told, untrained, atol=0.1)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("qwen2_moe", ""), ("mixtral", ""), ("deepseek_v3", "down_proj, gate_proj, up_proj")])
+def test_a_linear_layer_that_peft_leaves_out_is_said(kind, told, capsys):
+    """PEFT takes the names of a shared expert's and a dense layer's matrices for those of the experts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = adapters(kind)
+    assert any("shared_expert.gate_proj" in name for name in found) == (kind == "qwen2_moe"), "a shared expert's matrix chooses no expert"
+    said = capsys.readouterr().out
+    assert (f"no adapter on {told} outside of experts" in said) if told else "no adapter" not in said
 
 
 def test_a_dense_model_keeps_all_its_layers(base):
