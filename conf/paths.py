@@ -11,6 +11,11 @@ from pathlib import Path
 from conf.problem import Problem
 
 ROOT = Path(__file__).resolve().parents[1]
+# What `make run` keeps on this machine.
+LOCAL_MODELS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ".cache/models/smollm2-135m",
+    "fine-tune-slm/tiny-random-llama": ".cache/models/tiny",
+}
 LONGEST = 300  # characters of a name below a run's folder
 
 

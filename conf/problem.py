@@ -46,9 +46,11 @@ class Problem(Exception):
 PLACES = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
 
 
-def explain(error: OSError) -> Problem | None:
-    """An error of a file's place as a Problem, or None when it is something else."""
-    if error.errno not in PLACES or error.filename is None:
+def explain(error: Exception) -> Problem | None:
+    """An error of a file's place, or one that has a `hint` of its own, as a Problem; None when it is something else."""
+    if hint := getattr(error, "hint", None):
+        return Problem(str(error), hint)
+    if not isinstance(error, OSError) or error.errno not in PLACES or error.filename is None:
         return None
     what = f"{os.fsdecode(error.filename)}: {os.strerror(error.errno)}"
     return Problem(what, "make room or give yourself the right there; or run the command in a copy of this tree that is yours", "refused")

@@ -39,7 +39,9 @@ UNUSABLE = {":": "which ends a folder in PATH", "[": "which begins a pattern in 
 
 
 class WorldError(Exception):
-    """One sentence about why the world cannot be had."""
+    """One sentence about why the world cannot be had, and a hint."""
+
+    hint = "`inv twin.status` shows whether it runs, `inv twin.faults` what it can do"
 
 
 def start(state: Path, models: dict[str, Path], account: dict, grade: str = "process", cache: Path = Path(".cache/machine")) -> None:
@@ -73,7 +75,9 @@ def check_place(state: Path) -> None:
     for mark in os.fsencode(state).decode(errors="surrogateescape"):
         if mark in UNUSABLE or not mark.isprintable():
             why = UNUSABLE.get(mark, "and the tables of a box hold a path a line")
-            raise WorldError(f"no emulated world can be in {str(state)!r}: the path holds {mark!r}, {why}")
+            error = WorldError(f"no emulated world can be in {str(state)!r}: the path holds {mark!r}, {why}")
+            error.hint = "keep it in another folder: `cloud.state=/tmp/twin` behind `--`, with each verb"
+            raise error
 
 
 def stop(state: Path) -> None:

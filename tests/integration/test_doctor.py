@@ -13,17 +13,20 @@ import loaded
 import pytest
 import stand_in_trainer
 from botocore.exceptions import ClientError
+from conftest import ROOT
 from werkzeug.serving import make_server
 
-import tasks
 from conf import load
 from conf.finding import BROKEN, OK
 from remote.account import permissions
 from remote.build import ecr
+from remote.doctor import command as verb
 from remote.doctor import diagnose, drift, login
 from remote.doctor import instance as checks_of_box
 from remote.plan import verbs
 from remote.transport.transport import Result
+from trainer.estimate import driver
+from trainer.preflight import access
 from twin import world
 from twin.hub.app import Hub
 
@@ -47,7 +50,7 @@ def here(sound, monkeypatch):
 def examined(*words: str) -> dict[str, object]:
     """Every finding that is not as it should be, by its check."""
     run = load.load(["cloud=twin", "experiment=smoke", *words], local=Path("none"))
-    found = diagnose.examine(tasks.patient(run), [tasks.hub_check()])
+    found = diagnose.examine(verb.context(run, ROOT, driver.least()), [verb.hub_check(access.check)])
     return {one.check: one for one in found if one.verdict != OK}
 
 
@@ -295,15 +298,15 @@ def no_spot(here):
 @contextmanager
 def large_image(here):
     """The tree's own image, but 60 GB of it."""
-    registry, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(tasks.ROOT)}]}
+    registry, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(ROOT)}]}
     kept = registry.batch_get_image(**asked)["images"][0]["imageManifest"]
     large = json.loads(kept)
     large["config"]["size"] = 60_000_000_000
     registry.batch_delete_image(**asked)
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=json.dumps(large), imageTag=ecr.tag(tasks.ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=json.dumps(large), imageTag=ecr.tag(ROOT))
     yield ()
     registry.batch_delete_image(**asked)
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(tasks.ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(ROOT))
 
 
 @contextmanager
@@ -340,11 +343,11 @@ def foreign_box(here):
 
 @contextmanager
 def no_image(here):
-    registry, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(tasks.ROOT)}]}
+    registry, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(ROOT)}]}
     kept = registry.batch_get_image(**asked)["images"][0]["imageManifest"]
     registry.batch_delete_image(**asked)
     yield ()
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(tasks.ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(ROOT))
 
 
 @contextmanager
@@ -382,7 +385,7 @@ def other_hub(here, **options):
     known = {"token": token} if "read_token" not in options else {"token": "hf_other", "read_token": token}
     name = "fine-tune-slm/tiny-random-llama"
     hub = Hub(
-        here.folder / f"hub-{len(options)}-{'read_token' in options}", models={name: tasks.ROOT / ".cache/models/tiny"}, **(options | known)
+        here.folder / f"hub-{len(options)}-{'read_token' in options}", models={name: ROOT / ".cache/models/tiny"}, **(options | known)
     )
     server = make_server("127.0.0.1", 0, hub, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -494,13 +497,13 @@ def test_the_lines_that_it_prints_mend_a_policy(here):
 
 @contextmanager
 def image_of_another_tree(here):
-    registry, mine = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(tasks.ROOT)}]}
+    registry, mine = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(ROOT)}]}
     kept = registry.batch_get_image(**mine)["images"][0]["imageManifest"]
     registry.batch_delete_image(**mine)
     registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag="other")
     yield ()
     registry.batch_delete_image(repositoryName="fine-tune-slm", imageIds=[{"imageTag": "other"}])
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(tasks.ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(ROOT))
 
 
 def test_an_image_of_another_tree_is_named_with_its_age(here):
@@ -547,7 +550,11 @@ def test_a_run_whose_container_has_lost_the_gpu_is_named(here, running, monkeypa
 
 def test_what_the_box_cannot_reach_is_named(here, running):
     run = load.load(["cloud=twin", "experiment=smoke", NAME], local=Path("none"))
-    found = {one.check: one for one in diagnose.examine(replace(tasks.patient(run), hub="http://127.0.0.1:1"), []) if one.verdict != OK}
+    found = {
+        one.check: one
+        for one in diagnose.examine(replace(verb.context(run, ROOT, driver.least()), hub="http://127.0.0.1:1"), [])
+        if one.verdict != OK
+    }
     assert list(found) == ["egress"]
     assert "cannot reach hub (127.0.0.1)" in found["egress"].what and "port 443" in found["egress"].command
 

@@ -14,6 +14,7 @@ ROOMS = {"conf", "remote", "trainer", "twin", "data"}
 ALLOWED = {"conf": set(), "data": set(), "twin": set(), "remote": {"conf"}, "trainer": {"conf", "data"}}
 LAPTOP = [
     "tasks",
+    "trainer.rows.tasks",
     "conf.load",
     "remote.aws.gpu",
     "remote.plan.verbs",
@@ -109,6 +110,10 @@ def test_packages_of_a_room_stand_in_six_levels_at_most(room):
 def test_no_folder_holds_more_than_a_reader_takes_in():
     for folder in {path.parent for room in ROOMS for path in files(room).values()}:
         assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 18, folder.relative_to(ROOT)
+
+
+def test_the_verbs_that_join_rooms_are_a_table_of_contents():
+    assert len((ROOT / "tasks.py").read_text().splitlines()) <= 300
 
 
 @pytest.mark.parametrize("room", ["remote", "trainer"])

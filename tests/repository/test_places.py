@@ -15,7 +15,7 @@ from conftest import ODD
 from invoke import Context, Exit
 
 import tasks
-from conf import load
+from conf import cli, load
 from conf.problem import Problem
 from conf.process import argv, caller, proxy
 from conf.text import quoting
@@ -156,7 +156,7 @@ def test_on_aws_a_socks_proxy_is_a_sentence_before_anything_is_asked(no_proxies,
     no_proxies.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     no_proxies.setattr(sys, "argv", ["inv", "plan", "--", "cloud=aws", "experiment=smoke"])
     with pytest.raises(Exit, match="error: ALL_PROXY names a proxy of the kind 'socks5'"):
-        tasks.plan(Context())
+        tasks.namespace["plan"](Context())
 
 
 @pytest.mark.parametrize("mark", [":", "[", "\n", "\t", "\udcff"])
@@ -186,22 +186,20 @@ def test_files_of_a_run_come_into_a_temporary_folder_where_nothing_can_be_writte
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_what_cannot_be_written_is_a_sentence_with_its_place(number):
-    @tasks.friendly
     def write():
         raise OSError(number, os.strerror(number), "/read-only/runs")
 
     with pytest.raises(Exit, match="error: /read-only/runs: ") as told:
-        write()
+        cli.in_sentences(write, tasks.explain)()
     assert f"{os.strerror(number)}\n\nhint: " in told.value.message and told.value.code == 1
 
 
 def test_a_mistake_of_ours_is_no_sentence_about_a_place():
-    @tasks.friendly
     def read():
         raise FileNotFoundError(errno.ENOENT, "No such file", "/lost")
 
     with pytest.raises(FileNotFoundError):
-        read()
+        cli.in_sentences(read, tasks.explain)()
 
 
 def test_nothing_is_written_into_a_file_for_want_of_a_standard_stream(tmp_path):

@@ -24,25 +24,25 @@ def own(tmp_path, monkeypatch):
 
 
 def test_show_prints_rows_of_the_split_that_is_asked_for(own, capsys):
-    tasks.data_show(Context(), rows=9, split="train")
-    tasks.data_show(Context(), id="r-1", split="other")
+    tasks.namespace["data.show"](Context(), rows=9, split="train")
+    tasks.namespace["data.show"](Context(), id="r-1", split="other")
     out = capsys.readouterr().out
     assert [out.count(f"{name} ─") for name in ("r-0", "r-1", "r-2")] == [1, 2, 1]
 
 
 def test_stats_have_a_column_for_each_split(own, capsys):
-    tasks.data_stats(Context(), split=["other"])
+    tasks.namespace["data.stats"](Context(), split=["other"])
     head, rows, *_ = capsys.readouterr().out.splitlines()
     assert head.split() == ["train", "validation", "other"] and rows.split() == ["rows", "3", "1", "2"]
 
 
 def test_baselines_are_a_table(own, capsys):
-    tasks.data_baselines(Context())
+    tasks.namespace["data.baselines"](Context())
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["oracle"][1] == "1.000" and lines["majority"][1] == "0.000" and lines["nearest"][1] == "1.000"
 
 
 def test_what_is_not_there_is_one_sentence(own):
     with pytest.raises(Exit) as caught:
-        tasks.data_show(Context(), id="r-7", split="train")
+        tasks.namespace["data.show"](Context(), id="r-7", split="train")
     assert "has no row r-7" in str(caught.value) and "hint: " in str(caught.value)

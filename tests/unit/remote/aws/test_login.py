@@ -26,6 +26,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 import tasks
+from conf import cli
 from conf.finding import BROKEN, OK
 from conf.problem import Problem
 from conf.text.quoting import quoted
@@ -111,14 +112,15 @@ def test_keys_that_have_ended_are_renewed_without_a_word(aws, logged_in):
 @pytest.mark.parametrize("verb", ["doctor", "status", "costs", "policy"])
 def test_verbs_work_with_it(aws, logged_in, monkeypatch, verb, capsys):
     logged_in.log_in(minutes=-5)
-    monkeypatch.setattr(tasks, "point_at", lambda state: None)  # it gives the process keys of the emulation
+    monkeypatch.setattr(cli, "connect", lambda *_: None)  # it gives the process keys of the emulation
     monkeypatch.setattr("sys.argv", ["inv", verb, "--", "cloud=twin", f"cloud.state={quoted(aws.cloud.state)}", "experiment=smoke"])
+    context = Context(Config(overrides=tasks.namespace.configuration()))
     if verb != "doctor":
-        getattr(tasks, verb).body(Context(Config()))
+        tasks.namespace[verb](context)
         assert capsys.readouterr().out
     else:
         with suppress(Exit):  # this account has no image and no model
-            tasks.doctor.body(Context(Config()), json=True)
+            tasks.namespace[verb](context, json=True)
         said = capsys.readouterr().out
         assert [one for one in json.loads(said)["findings"] if one["check"] == "credentials" and one["verdict"] != OK] == []
 

@@ -1,0 +1,119 @@
+"""What every verb has around its own work: its settings, `--dry`, and a sentence instead of a traceback.
+
+It knows no room. What it needs of them, `tasks.py` puts into Invoke's configuration: `c.fetch_parameters` and `c.twin_environment`.
+"""
+
+import copy
+import functools
+import os
+import sys
+
+from invoke import Collection, Exit
+
+
+def user_errors(verbs: Collection, explain) -> Collection:
+    """The same verbs, which end in a sentence and a hint where the user, AWS or the Hub is at fault, never in a traceback.
+
+    `explain` makes a Problem of what the rooms know, or None.
+    """
+    for name, verb in list(verbs.tasks.items()):
+        verbs.tasks[name] = copy.copy(verb)  # a room's own verb stays as it is
+        verbs.tasks[name].body = in_sentences(verb.body, explain)
+    for part in verbs.collections.values():
+        user_errors(part, explain)
+    return verbs
+
+
+def in_sentences(body, explain):
+    @functools.wraps(body)
+    def wrapped(*args, **kwargs):
+        from conf import problem
+        from conf.process import streams
+        from conf.text import secret
+        from conf.text.visible import visible
+
+        streams.settle()
+        try:
+            return body(*args, **kwargs)
+        except problem.Problem as error:
+            raise Exit(f"error: {visible(secret.hide(str(error)))}", 1) from None
+        except BrokenPipeError:
+            # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt as stop:
+            raise Exit(f"\n{str(stop) or 'stopped; what runs on the box goes on. `inv status` shows it'}", 130) from None
+        except Exception as error:
+            meaning = explain(error) or problem.explain(error)
+            if meaning is None:
+                secret.hide_in_tracebacks()
+                raise
+            raise Exit(f"error: {visible(secret.hide(str(meaning)))}", 1) from None
+
+    return wrapped
+
+
+def rehearsed(c, intent: str) -> bool:
+    """Whether this is a rehearsal (`--dry`); the intent is printed then, and nothing else may happen."""
+    if c.config.run.dry:
+        print(intent)
+    return c.config.run.dry
+
+
+def positive_integer(option: str, text: str | None) -> int | None:
+    """What an option says; None where it is left out. Invoke's own numbers end in a traceback for anything else."""
+    from conf.problem import Problem
+
+    if text is not None and not (text.isdecimal() and int(text) > 0):
+        raise Problem(f"{option} is {text}", f"it takes a whole number, 1 or more: `{option} 10`", reason="bad_config")
+    return None if text is None else int(text)
+
+
+def overrides() -> list[str]:
+    """The words behind `--`."""
+    from conf.process import argv
+
+    return argv.overrides()
+
+
+def local_settings():
+    """The checked settings of a command that needs no cloud."""
+    from conf import load
+
+    return load.load(overrides())
+
+
+def settings(c, words=None, connected=True, fetch=None):
+    """The checked settings of this command; for the twin, with this process pointed at it and at nothing else.
+
+    `connected=False` is for verbs that work while the twin does not run; `fetch` reads Parameter Store in another way.
+    """
+    from conf import load
+
+    def parameters(names, cloud):
+        if cloud["loopback"] and not connected:
+            return {}
+        connect(c, cloud["loopback"], cloud["state"])
+        return (fetch or c.fetch_parameters)(names, cloud)
+
+    rehearsal = c.config.run.dry
+    run = load.load(overrides() if words is None else words, fetch=None if rehearsal and not fetch else parameters)
+    if not run.cloud.loopback or (connected and not rehearsal):
+        connect(c, run.cloud.loopback, run.cloud.state)  # also where nothing had to be fetched
+    if not sys.stderr.isatty():  # after the twin's environment, which forgets every setting of the Hub's client
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return run
+
+
+def connect(c, loopback: bool, state: str) -> None:
+    """From now on this process talks to the twin and to nothing else; or to AWS, by a proxy that works."""
+    from conf.process import proxy
+
+    if not loopback:
+        proxy.check()
+        return
+    for name, value in c.twin_environment(state).items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    if boto3 := sys.modules.get("boto3"):  # which keeps the keys of a world before
+        boto3.DEFAULT_SESSION = None

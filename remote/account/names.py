@@ -1,0 +1,26 @@
+"""The names in Parameter Store of an account that may have none yet."""
+
+import json
+import sys
+
+from remote.account import stack
+from remote.account.init import KEPT
+from remote.aws import session
+
+
+def fetch(names: list[str], cloud: dict) -> dict[str, str]:
+    """What Parameter Store says, and for the rest the names that `init` will give."""
+    found = session.fetch([*names, KEPT], cloud)
+    kept = json.loads(found.pop(KEPT, "{}"))  # by an `init` that was killed
+    return stack.names_of_a_new_account(cloud) | kept | found
+
+
+def fetch_or_defaults(names: list[str], cloud: dict) -> dict[str, str]:
+    """The same, with the default names where the login may not read Parameter Store: who asks for their policy has none yet."""
+    try:
+        return fetch(names, cloud)
+    except Exception as error:
+        if not session.may_not(error):
+            raise
+    print("your login may not read Parameter Store (ssm:GetParameters): these are the default names", file=sys.stderr)
+    return stack.names_of_a_new_account(cloud)

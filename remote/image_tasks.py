@@ -1,0 +1,31 @@
+"""`inv image.build`, `image.push`, `image.verify`: the image by the docker of this machine; `inv deploy` needs none of them."""
+
+from invoke import task
+
+from conf.cli import rehearsed, settings
+from conf.paths import ROOT
+from remote.plan.command import perform, planned
+
+
+@task
+def build(c):
+    """Build the trainer's image of this tree with the docker of this machine; `inv deploy` needs none."""
+    run = settings(c)
+    perform(c, run, "image.build", planned().push(run, ROOT)[:1], "{local} is built. Next: `inv image.push`", audited=False)
+
+
+@task
+def push(c):
+    """Build the image with the docker of this machine, push it to ECR, write its digest down."""
+    run = settings(c)
+    perform(c, run, "image.push", planned().push(run, ROOT), "{image} is in ECR. Next: `inv image.verify`, `inv deploy`")
+
+
+@task
+def verify(c):
+    """Check the image of this tree in ECR: digest, start, labels, size, age. It runs it with the docker of this machine."""
+    from remote.aws.session import Aws
+    from remote.build import docker
+
+    run = settings(c)
+    rehearsed(c, "call   Check the image in ECR, and start it here") or docker.verify(Aws(run.cloud), run, ROOT)

@@ -1,0 +1,106 @@
+"""The verbs that need nothing but the account and its box: what is there, what it costs, and what ends it."""
+
+import sys
+
+from invoke import task
+
+from conf.cli import positive_integer, rehearsed, settings
+from conf.paths import ROOT
+from remote.plan.command import perform, planned
+
+
+def account(run):
+    from remote.aws.session import Aws
+
+    return Aws(run.cloud)
+
+
+@task(help={"data": "remove the bucket and the volumes, too", "yes": "do not ask"})
+def destroy(c, data=False, yes=False):
+    """List what `inv init` and `inv up` have made, and remove it; runs stay unless you say --data."""
+    from remote.account import names
+
+    run = settings(c, fetch=names.fetch)
+    perform(c, run, "destroy", planned().unmake(run, data, yes), "nothing is left{kept}", audited=False)
+
+
+@task(name="stop-run")
+def stop_run(c):
+    """End the run that goes on, for good: its log and newest checkpoint in S3, its phase `cancelled`."""
+    run = settings(c)
+    perform(
+        c, run, "stop-run", planned().stop_run(run), "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
+    )
+
+
+@task(help={"older_than": "days; takes finished runs that are older, too", "yes": "do not ask"})
+def clean(c, older_than=None, yes=False):
+    """List the runs that came to nothing, and remove them; never a running one."""
+    days = positive_integer("--older-than", older_than)
+    run = settings(c)
+    perform(c, run, "clean", planned().clean(run, days, yes), "{count} runs are removed. Next: `inv status`")
+
+
+@task
+def costs(c):
+    """Show what runs, box, disks and S3 have cost, as far as AWS says so."""
+    from remote.cost import ledger
+
+    run = settings(c)
+    rehearsed(c, "call   Read runs and reports from S3, disks from EC2, prices from the Price List") or ledger.show(account(run), run)
+
+
+@task
+def status(c):
+    """Show the box and the runs, as AWS and S3 know them."""
+    from conf.text.visible import visible
+    from remote.view import status_cache
+
+    if rehearsed(c, "call   Look up the box by its tag, and the runs in S3"):
+        return
+    status_cache.show(ROOT)  # before anything that takes a while to import
+    run = settings(c)
+    from remote.view import status as now
+
+    text, about = now.text(account(run), run, status_cache.subjects(ROOT))
+    print(text := visible(text))
+    status_cache.keep(ROOT, text, about)
+
+
+@task(
+    help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends", "tail": "begin with the last so many lines"}
+)
+def logs(c, run=None, follow=False, tail=None):
+    """Print a run's log, with the box on or off."""
+    from remote.view import show
+
+    lines = positive_integer("--tail", tail)
+    config = settings(c)
+    rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), config, run, follow, lines)
+
+
+@task(help={"run": "id of a run; the newest ten when left out", "port": "on 127.0.0.1"})
+def tensorboard(c, run=None, port="6006"):
+    """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
+    from remote.view import tensorboard
+
+    port = positive_integer("--port", port)
+    config = settings(c)
+    rehearsed(c, f"call   Serve the events of {run or 'the newest runs'} from S3 on 127.0.0.1:{port}") or tensorboard.show(
+        account(config), config, run, port
+    )
+
+
+@task(help={"who": "laptop and files (who trains needs both), setup (for init and destroy, besides), box, scheduler or workflow"})
+def policy(c, who="laptop"):
+    """Print the least that IAM must allow, as a policy."""
+    import json
+
+    from remote.account import names, permissions
+
+    run = settings(c, fetch=names.fetch_or_defaults)
+    if rehearsed(c, f"call   Print the policy of {who}"):
+        return
+    document = permissions.policy(account(run), who)
+    print(json.dumps(document, indent=2))
+    print(permissions.where_to(who, document, run.cloud.own), file=sys.stderr)

@@ -1,0 +1,31 @@
+"""`inv bench.*`: each times something beside what it is measured against."""
+
+import shlex
+import sys
+
+from invoke import task
+
+
+@task
+def cli(c):
+    """Time `inv --list` beside a trivial tasks.py."""
+    c.run(shlex.join([sys.executable, "tests/bench/cli.py"]))
+
+
+@task
+def status(c):
+    """Time how soon `inv status` shows what it remembers, and what AWS says."""
+    c.run(shlex.join([sys.executable, "tests/bench/status.py"]))
+
+
+@task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "random NF4 weights of these sizes: llama31-8b"})
+def trainer(c, steps=4, rounds=2, shape=None):
+    """Time training beside TRL: tokens a second, peak memory, losses."""
+    words = [sys.executable, "tests/bench/trainer.py", "--steps", str(steps), "--rounds", str(rounds)]
+    c.run(shlex.join(words + (["--shape", shape] if shape else [])))
+
+
+@task(help={"steps": "timed steps of each turn", "rounds": "turns of each"})
+def levers(c, steps=2, rounds=2):
+    """Time a step without one lever of training at a time: tokens a second, peak memory, losses."""
+    c.run(shlex.join([sys.executable, "tests/bench/levers.py", "--steps", str(steps), "--rounds", str(rounds)]))

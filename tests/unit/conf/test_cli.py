@@ -1,0 +1,52 @@
+"""Every verb ends in a sentence where somebody else is at fault, and a room's own verb is left as it is."""
+
+import pytest
+from invoke import Collection, Context, Exit, task
+
+import tasks
+from conf import cli
+from conf.problem import Problem
+from twin.world import WorldError
+
+
+@task
+def problem(c):
+    raise Problem("the box is off", "`inv up`")
+
+
+@task
+def twin(c):
+    raise WorldError("there is no fault `rain`")
+
+
+@task
+def mistake(c):
+    raise ZeroDivisionError
+
+
+def test_a_verb_of_a_room_ends_in_a_sentence_with_a_hint():
+    verbs = Collection()
+    verbs.add_collection(Collection("room", problem, twin, mistake))
+    cli.user_errors(verbs, tasks.explain)
+    with pytest.raises(Exit) as ended:
+        verbs["room.problem"](Context())
+    assert ended.value.message == "error: the box is off\n\nhint: `inv up`"
+    with pytest.raises(Exit) as ended:
+        verbs["room.twin"](Context())
+    assert ended.value.message.startswith("error: there is no fault `rain`\n\nhint: `inv twin.status`")
+    with pytest.raises(ZeroDivisionError):
+        verbs["room.mistake"](Context())
+    with pytest.raises(Problem):  # as the room wrote it
+        problem(Context())
+
+
+def test_all_verbs_are_collected_so():
+    assert len(tasks.namespace.task_names) > 40
+    assert [name for name in tasks.namespace.task_names if not hasattr(tasks.namespace[name].body, "__wrapped__")] == []
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", ""])
+def test_an_option_that_is_no_positive_integer_is_refused(text):
+    assert cli.positive_integer("--tail", None) is None and cli.positive_integer("--tail", "10") == 10
+    with pytest.raises(Problem, match=f"--tail is {text}"):
+        cli.positive_integer("--tail", text)
