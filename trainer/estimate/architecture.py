@@ -19,6 +19,7 @@ class Verdict:
     of: str  # transformers' class
     outcome: str  # packed, alone or refused
     why: str
+    gradient_checkpointing: bool = True  # whether the class can compute activations again
 
 
 @cache
@@ -36,6 +37,13 @@ def verdict(name: str, config: dict) -> Verdict:
     if found.outcome == "refused":
         raise Problem(f"{name} is a {found.of}, which cannot be trained here: {found.why}", another, "model_unavailable")
     return found
+
+
+def computes_again(settings: Recipe, found: Verdict) -> None:
+    """Nothing, or a Problem where activations are to be computed again by a class that cannot."""
+    if settings.train.recompute == "yes" and not found.gradient_checkpointing:
+        what = f"{settings.model.id} is a {found.of}, which transformers cannot have compute activations again"
+        raise Problem(what, "keep them: `train.recompute=no`; smaller packs take less memory, as in `train.pack_tokens=512`")
 
 
 def stored(config: dict) -> str | None:

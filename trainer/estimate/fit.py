@@ -55,21 +55,25 @@ def at_once(settings: Recipe, needs: Needs, room: Room) -> Recipe:
     return planned
 
 
-def settle(settings: Recipe, needs: Needs, room: Room, longest: int, known: bool = True) -> tuple[str, str]:
+def settle(settings: Recipe, needs: Needs, room: Room, longest: int, known: bool = True, able: bool = True) -> tuple[str, str]:
     """What `train.recompute` is, `auto` decided, and why; a Problem where the run does not fit either way.
 
-    `longest` row, in tokens; `known`: what a layer keeps is counted, not estimated, so that it may all be kept.
+    `longest` row, in tokens; `known`: what a layer keeps is counted, not estimated, so that it may all be kept; `able`: the model's class
+    can compute activations again.
     """
     plain = needs(_set(settings, recompute="no"))
     chosen = settings.train.recompute
     if chosen == "auto":
-        chosen = "no" if known and plain <= room.bytes else "yes"
+        chosen = "no" if not able or (known and plain <= room.bytes) else "yes"
     settings = _set(settings, recompute=chosen)
     taken = needs(settings)
     if taken > room.bytes:
         how = "recomputing activations" if chosen == "yes" else "with all activations kept"
         what = f"the fullest step takes {taken / GB:.1f} GB, {how}, and there are {room}"
-        raise Problem(what, _offer(settings, needs, room, longest, (_recompute, _packs, _quantise)), "bad_config")
+        raise Problem(what, _offer(settings, needs, room, longest, (*[_recompute] * able, _packs, _quantise)), "bad_config")
+    if not able:
+        why = "transformers has no gradient checkpointing for this class"
+        return chosen, f"{why}; with all activations kept it is about {taken / GB:.1f} GB of {room}"
     if not known:
         why = "the model is not made like a Llama, and what its layers would keep is an estimate"
         return chosen, f"{why}; {taken / GB:.1f} GB of {room} as it is"

@@ -166,7 +166,8 @@ def _done(seen: Look, run: Run) -> list[str]:
 
 def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
     needs = fit.needs_of(seen.shape, seen.order, memory.number_width(room.what))
-    return fit.settle(run, needs, room, seen.order.longest, seen.shape.like_llama)
+    able = seen.verdict is None or seen.verdict.gradient_checkpointing
+    return fit.settle(run, needs, room, seen.order.longest, seen.shape.like_llama, able)
 
 
 def _scored(seen: Look, run: Run, room: fit.Room) -> Recipe:
@@ -218,7 +219,9 @@ def _verdict(settings: Recipe, config: Path) -> Verdict | None:
         return None
     values = json.loads(config.read_text(encoding="utf-8"))
     architecture.quantised_once(settings, values)
-    return architecture.verdict(settings.model.id, values)
+    found = architecture.verdict(settings.model.id, values)
+    architecture.computes_again(settings, found)
+    return found
 
 
 def sizes(settings: Recipe, folder: Path, verdict: Verdict | None, hub: HfApi) -> Shape | None:

@@ -38,6 +38,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     config = model.config(files)
     architecture.quantised_once(settings, config)
     verdict = architecture.verdict(settings.model.id, config)
+    architecture.computes_again(settings, verdict)
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files), settings.data)
     _tell_controls(template, training, held_out, settings.data)
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
@@ -47,7 +48,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     rows.scorable([example.row for example in scored], settings.data.fields)
     limits.check(files, order.examples, scored, settings.data)
     print(prompt.show(template, order.examples), flush=True)
-    planned, lines, scoring = _outlook(files, settings, order, scored, team)
+    planned, lines, scoring = _outlook(files, settings, order, scored, team, verdict.gradient_checkpointing)
     print("\n".join(lines), flush=True)
     if team.first:
         record.decide(settings)
@@ -141,17 +142,18 @@ def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept
     }
 
 
-def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team) -> tuple[dict, list[str], Recipe]:
+def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team, able: bool) -> tuple[dict, list[str], Recipe]:
     """The plan as the record keeps it and in lines, and the settings to score with; a Problem where the run does not fit.
 
-    `train.recompute=auto` is decided.
+    `train.recompute=auto` is decided; `able`: the model's class can compute activations again.
     """
     shape, room, each = model.sizes(settings.model.id, files), model.room(), model.computed(model.device())
     train, why, scoring = settings.train, "nobody can tell here what fits" if shape else "the model's tensors show no layers", settings
     if shape and room:
-        train.recompute, why = team.agree(fit.settle(settings, fit.needs_of(shape, order, each), room, order.longest, shape.like_llama))
+        needs = fit.needs_of(shape, order, each)
+        train.recompute, why = team.agree(fit.settle(settings, needs, room, order.longest, shape.like_llama, able))
         scoring = fit.at_once(settings, fit.scoring_of(shape, scored, each), room)
-    train.recompute = "yes" if train.recompute == "auto" else train.recompute  # the careful choice
+    train.recompute = ("yes" if able else "no") if train.recompute == "auto" else train.recompute  # the careful choice
     if shape is None:
         return {"recompute": train.recompute, "why": why}, [f"memory and time are not planned: {why}"], settings
     made = memory.make(shape, scoring, order, scored, model.gpu(), each)

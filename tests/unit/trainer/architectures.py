@@ -118,7 +118,8 @@ def verdict(kind: str) -> dict[str, str]:
             "why": short(f"no small model of it can be made without a network: {type(error).__name__}: {error}"),
         }
     why = found.why.removeprefix("rows are trained one at a time: ")
-    return {"of": of, "outcome": "packed" if found.packs else "alone", "why": "" if found.packs else short(why)}
+    told = {"of": of, "outcome": "packed" if found.packs else "alone", "why": "" if found.packs else short(why)}
+    return told if made.supports_gradient_checkpointing else told | {"gradient_checkpointing": False}
 
 
 def short(text: str) -> str:
@@ -154,10 +155,12 @@ def page(verdicts: dict[str, dict[str, str]]) -> str:
     counted = Counter(found["outcome"] for found in verdicts.values())
     lines = [HEAD.format(version=transformers.__version__, **counted), "| `model_type` | class | trained | why |", "|---|---|---|---|"]
     for kind, found in sorted(verdicts.items(), key=lambda item: (list(words).index(item[1]["outcome"]), item[0])):
-        lines.append(f"| `{kind}` | {found['of']} | {words[found['outcome']]} | {found['why'].replace('|', '/')} |")
+        why = "; ".join([found["why"]] * bool(found["why"]) + [KEEPS] * (not found.get("gradient_checkpointing", True)))
+        lines.append(f"| `{kind}` | {found['of']} | {words[found['outcome']]} | {why.replace('|', '/')} |")
     return "\n".join(lines) + "\n"
 
 
+KEEPS = "all activations are kept: transformers has no gradient checkpointing for this class"
 HEAD = """# Architectures
 
 What training makes of each class that transformers {version} loads as a causal language model. This page and

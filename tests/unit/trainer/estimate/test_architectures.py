@@ -1,6 +1,7 @@
 """Nothing is trained of which nobody knows what training makes of it: a verdict on every class that transformers can load."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -8,6 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from conf.problem import Problem
 from tests.unit.trainer import architectures
 from trainer.estimate import architecture
+from trainer.model import model
 
 
 def test_every_class_that_transformers_loads_as_a_causal_language_model_has_a_verdict():
@@ -23,7 +25,21 @@ def test_the_page_is_made_of_the_table():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", architecture.table())  # each by itself: its memory is free for the next one
 def test_a_small_model_of_each_class_is_trained_as_the_table_says(kind):
-    assert architectures.verdict(kind)["outcome"] == architecture.table()[kind].outcome
+    found, stated = architectures.verdict(kind), architecture.table()[kind]
+    assert (found["outcome"], found.get("gradient_checkpointing", True)) == (stated.outcome, stated.gradient_checkpointing)
+
+
+@pytest.mark.parametrize("kind", ["llama", "ctrl", "jetmoe", "openai-gpt", "gpt_neox_japanese"])
+def test_what_cannot_compute_activations_again_keeps_them_or_is_refused(kind, settings_for, tmp_path):
+    able = kind == "llama"
+    base = model.Base(architectures.small(kind), None, None, [], "fp32", "sdpa")
+    verdict, run = architecture.verdict("owner/name", {"model_type": kind}), settings_for(tmp_path, "train.recompute=yes")
+    assert verdict.gradient_checkpointing == able
+    with nullcontext() if able else pytest.raises(ValueError, match="does not support"):
+        model.adapt(base, run.lora, recompute=True)
+    with nullcontext() if able else pytest.raises(Problem, match="is a .*, which transformers cannot have compute activations again"):
+        architecture.computes_again(run, verdict)
+    architecture.computes_again(settings_for(tmp_path, "train.recompute=auto"), verdict)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_next", "falcon", "bert", "mixtral", "stablelm"])

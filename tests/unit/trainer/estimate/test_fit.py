@@ -53,6 +53,16 @@ def test_activations_are_computed_again_where_what_would_be_kept_is_only_estimat
     assert chosen == "yes" and "is an estimate" in why
 
 
+def test_activations_are_kept_where_the_class_cannot_compute_them_again_or_smaller_packs_are_offered():
+    plain = with_words("train.recompute=no")
+    room = Room("NVIDIA X", plain + GB)
+    chosen, why = fit.settle(settings(), NEEDS, room, max(map(len, ROWS)), known=False, able=False)
+    assert chosen == "no" and why.startswith("transformers has no gradient checkpointing for this class")
+    with pytest.raises(Problem) as caught:
+        fit.settle(settings(), NEEDS, Room("NVIDIA X", plain - GB), max(map(len, ROWS)), known=False, able=False)
+    assert "train.pack_tokens=" in caught.value.hint and "recompute" not in caught.value.hint
+
+
 @pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])
 def test_what_is_set_stays_as_it_is(word, chosen):
     assert settled(1000, f"train.recompute={word}")[0] == chosen
@@ -178,9 +188,9 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
 
     real = fit.settle
 
-    def settle(settings, needs, room, longest, known):
+    def settle(settings, needs, room, longest, *known):
         plain.append(needs(replace(settings, train=replace(settings.train, recompute="no"))))
-        return real(settings, needs, small(), longest, known)
+        return real(settings, needs, small(), longest, *known)
 
     def compare(*_):
         raise Problem("the first attempt ends here", "start it again", "killed")
