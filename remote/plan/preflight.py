@@ -18,7 +18,7 @@ class Preflight:
 
     def check_inputs(self, aws, settings) -> dict:
         """Check rows, token and base model before anything is paid for, and tell what the run will need."""
-        facts, lines = self.report(aws, settings, sys.stderr.isatty())
+        facts, lines = self.report(aws, settings, coloured(sys.stderr))
         print("\n".join(lines), file=sys.stderr)
         return facts
 
@@ -58,12 +58,17 @@ class Preflight:
         seen = self.load().look(run, *access(aws))
         need = functools.partial(self.load().needs, seen, run)
         found, small = offers.offers(aws, run, need) if seen.shape else ([], [])
-        lines = self.report(aws, run, sys.stdout.isatty(), seen)[1]
+        lines = self.report(aws, run, coloured(sys.stdout), seen)[1]
         print("\n".join(lines[:-1]))
         if found:
             Console(width=120, highlight=False).print(offers.table(run, found))
             print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
         print(lines[-1])
+
+
+def coloured(stream) -> bool:
+    """Whether colours are wanted there: on a terminal, unless NO_COLOR (https://no-color.org) says otherwise."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def access(aws) -> tuple[str | None, str]:
