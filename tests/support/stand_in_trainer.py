@@ -153,12 +153,12 @@ def main() -> None:
         return answer()
     if sys.argv[1:2] == ["examine"]:
         return examine(*sys.argv[2:5])
-    import trainer
+    from trainer import train
     from trainer.record import curves
 
     curves.draw = lambda events: []  # matplotlib takes a second
-    trainer.train.recipe = sys.modules["trainer.train.recipe"] = types.ModuleType("trainer.train.recipe")
-    trainer.train.recipe.run = run
+    train.recipe = sys.modules["trainer.train.recipe"] = types.ModuleType("trainer.train.recipe")
+    train.recipe.run = run
     sys.argv[0] = str(ROOT / "trainer/__main__.py")
     runpy.run_module("trainer", run_name="__main__", alter_sys=True)
 

@@ -51,7 +51,12 @@ def test_it_has_the_locked_packages_and_no_other(trainer_image):
 def test_neither_rows_nor_weights_nor_tools_to_install_more_are_in_it(trainer_image):
     program = "import os; print(*(os.path.join(folder, name) for folder, _, names in os.walk('/app') for name in names))"
     files = python(trainer_image, program).split()
-    assert {"/app/data/schema.json", "/app/trainer/recipe.py", "/app/conf/trainer.yaml", "/app/trainer/templates/report.css"} <= set(files)
+    assert {
+        "/app/data/schema.json",
+        "/app/trainer/train/recipe.py",
+        "/app/conf/trainer.yaml",
+        "/app/trainer/record/templates/report.css",
+    } <= set(files)
     assert [name for name in files if name.endswith((".jsonl", ".csv", ".safetensors", "local.yaml")) or "/." in name] == []
     builder, image = trainer_image
     assert builder.docker("run", "--rm", "--entrypoint", "sh", image, "-c", "command -v pip pip3 gcc", check=False).returncode != 0

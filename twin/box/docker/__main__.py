@@ -147,9 +147,12 @@ def inspect(arguments: list[str]) -> None:
 def logs(arguments: list[str]) -> None:
     """Both streams come on stdout, in the order they were written."""
     follow = [word for word in arguments if word in ("--follow", "-f")]
-    _, rest = parse([word for word in arguments if word not in follow])
-    container = Container(one(rest))
+    options, rest = parse([word for word in arguments if word not in follow], "", "--tail")
+    container, tail = Container(one(rest)), options.get("--tail", ["all"])[-1]
     with (container.folder / "log").open("rb") as log:
+        if tail != "all":
+            lines = log.read().splitlines(keepends=True)
+            log.seek(sum(map(len, lines[: max(len(lines) - int(tail), 0)])))
         while True:
             running = container.state["Running"]
             while piece := log.read(65536):

@@ -59,6 +59,7 @@ def test_detached_container_is_logged_inspected_and_keeps_its_exit_code(box, ima
     template = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}"
     assert box.shell(f"docker inspect --format '{template}' one").stdout == "exited 7 false\n"
     assert box.shell("docker logs one").stdout == "out\nerr\n"
+    assert [box.shell(f"docker logs --tail {n} one").stdout for n in (1, 5)] == ["err\n", "out\nerr\n"]
     assert box.shell("docker ps --quiet --filter name=^/one$").stdout == ""
     assert len(box.shell("docker ps --all --quiet --filter name=^/one$").stdout) == 13
     assert json.loads(box.shell("docker inspect one").stdout)[0]["Config"]["Labels"] == {"run": "r1"}
