@@ -264,6 +264,11 @@ def gpu() -> str | None:
     return torch.cuda.get_device_name(device()) if has_gpu() else None
 
 
+def number_format(base: Base) -> str:
+    """In what numbers are computed, and on what: sums come out otherwise in another one."""
+    return f"{base.precision.partition(',')[0]} on a {'GPU' if has_gpu() else 'CPU'}"
+
+
 def computed(place: torch.device) -> int:
     """Bytes of a number as it is computed there."""
     return precision(place)[0].itemsize

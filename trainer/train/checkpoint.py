@@ -31,15 +31,25 @@ class Progress:
     over: bool = False  # nothing is left to train
     due: bool = False  # the step is taken, and not yet measured and kept as the settings say
     seconds: float = field(default=0.0, compare=False)  # of training, in this and all earlier attempts
+    formats: list[list] = field(default_factory=list)  # of numbers: from which step on, and in words; one, unless an attempt has another
+
+    @property
+    def changed(self) -> str | None:
+        """In which number formats which steps were computed, in a sentence; None where they are one."""
+        if len(self.formats) < 2:
+            return None
+        told = "; ".join(f"from step {step + 1} in {format}" for step, format in self.formats)
+        return f"the number format changed on the way ({told}): these are not the weights of an unbroken run"
 
 
 class Store:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, identity: str, keep: int):
+    def __init__(self, folder: Path, identity: str, keep: int, format: str | None = None):
         self.folder = folder
         self.identity = hashlib.sha256(identity.encode()).hexdigest()
         self.keep = keep
+        self.format = format  # of numbers as this attempt computes them
         self.newest = 0  # the step that was saved or brought back last
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -74,8 +84,14 @@ class Store:
             _load_weights(model, tensors.load_file(place / "adapter.safetensors"))
             _load_moments(optimizer, tensors.load_file(place / "optimizer.safetensors"))
             self.newest = step
-            return Progress(**found)
-        return Progress()
+            return self._in_format(Progress(**found))
+        return self._in_format(Progress())
+
+    def _in_format(self, progress: Progress) -> Progress:
+        """The progress that goes on in this attempt's number format."""
+        if self.format and (not progress.formats or progress.formats[-1][1] != self.format):
+            progress.formats.append([progress.step, self.format])
+        return progress
 
     def restore(self, step: int, model: torch.nn.Module) -> None:
         """Give `model` the adapter of a saved step."""

@@ -46,6 +46,9 @@ def train(
                 progress.base_loss = team.agree(measure(tuned, held_out, settings, 0, record, drawn) if team.first else None)
             else:
                 print(f"going on after step {progress.step} of {last}", flush=True)
+                if progress.changed:
+                    print(f"note: {progress.changed}", flush=True)
+                    record.event("formats", formats=progress.formats)
             pace, begun = (
                 Pace(progress.step, last, partial(_utilisation, model.sizes_of(tuned), settings, team)),
                 time.monotonic() - progress.seconds,

@@ -64,7 +64,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     clock.lap("load")
 
     identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
-    store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep)
+    store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep, model.number_format(base))
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
         model.save_start(tuned, start)
@@ -110,6 +110,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
                 **_counts(training, order, progress.best_step, held_out, kept, len(scored)),
             },
             "precision": base.precision,
+            "formats": progress.changed,
             "proof": asdict(proved) | {"told": proved.told},
             "stops": template.stops,
             "answers_behind": template.opening,

@@ -118,3 +118,8 @@ def test_a_fact_about_the_base_weights_is_repeated(tmp_path):
 def test_a_dataset_of_the_hub_is_linked(tmp_path):
     data = ModelCard(card.render(sealed(tmp_path, settings("data.train='hub:owner/notes:train'")), "me/quick")).data
     assert data.datasets == ["owner/notes"]
+
+
+def test_a_run_whose_number_format_changed_says_so(tmp_path):
+    folder = sealed(tmp_path, settings(), formats="the number format changed on the way (from step 1 in bf16; from step 5 in fp32)")
+    assert "; the number format changed on the way (from step 1 in bf16; from step 5 in fp32) |" in card.render(folder, "me/quick")

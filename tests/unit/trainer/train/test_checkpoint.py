@@ -8,6 +8,7 @@ import torch
 
 from conf import schema
 from conf.problem import Problem
+from trainer.files import lines
 from trainer.model import model
 from trainer.record.record import Record
 from trainer.rows.sampler import Order, Portion
@@ -51,6 +52,22 @@ def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(number_f
         found = train(again, examples, settings, checkpoint.Store(place, "x", 10), Record(tmp_path))
         assert found == expected
         assert all(torch.equal(weight, weights(whole)[name]) for name, weight in weights(again).items())
+
+
+def test_a_run_that_goes_on_in_another_number_format_says_so_and_keeps_it(base_for, examples, settings, tmp_path, capsys):
+    def attempt(format):
+        return train(adapted(base_for), examples, settings, checkpoint.Store(tmp_path / "a", "x", 10, format), Record(tmp_path))
+
+    assert attempt("bf16 on a GPU").changed is None
+    assert attempt("bf16 on a GPU").changed is None
+    shutil.rmtree(tmp_path / "a" / "step-000005")
+    assert "the number format" not in capsys.readouterr().out
+    told = attempt("fp32 on a CPU").changed
+    assert "from step 1 in bf16 on a GPU; from step 5 in fp32 on a CPU" in told
+    assert f"note: {told}" in capsys.readouterr().out
+    kept = [event["formats"] for event in lines(tmp_path / "events.jsonl") if event["event"] == "formats"]
+    assert kept == [[[0, "bf16 on a GPU"], [4, "fp32 on a CPU"]]]
+    assert attempt("fp32 on a CPU").changed == told, "the last checkpoint keeps it"
 
 
 @pytest.fixture
