@@ -126,15 +126,27 @@ end_run() {
   finish ended || log "S3 does not have the end of $run_id; the volume has"
 }
 
-# AWS takes a spot box back, and starts it again by itself hours later, when nobody may be looking: its run goes on then, with what
-# was left of `cost.limit`.
+# requeue RUN: it goes on when the box starts again, with what is left of `cost.limit`. What a full disk took only a part of is no note.
+requeue() {
+  local left=""
+  [ ! -f "$STATE/life" ] || left=$(($(cat "$STATE/life") - $(seconds)))
+  if printf '%s\n%s\n' "$1" "$left" >"$MOUNT/requeue.part"; then
+    mv "$MOUNT/requeue.part" "$MOUNT/requeue"
+  else
+    rm -f "$MOUNT/requeue.part"
+    return 1
+  fi
+}
+
+# AWS takes a spot box back, and starts it again by itself hours later, when nobody may be looking: its run goes on then.
 take_back() { # WHEN
-  local going=""
+  local going="" then="it goes on when AWS starts the box again; or at once elsewhere: \`inv up deploy train\`"
   ! mounted || going=$(cat "$MOUNT/current" 2>/dev/null)
   touch "$STATE/taken"
   # Before anything is sent: the box may be off before S3 has taken it.
-  [ -z "$going" ] || printf '%s\n%s\n' "$going" "$([ ! -f "$STATE/life" ] || echo $(($(cat "$STATE/life") - $(seconds))))" >"$MOUNT/requeue"
-  PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $1" "it goes on when AWS starts the box again; or at once elsewhere: \`inv up deploy train\`"
+  [ -z "$going" ] || requeue "$going" || { rm -f "$MOUNT/reserve" && requeue "$going"; } ||
+    then="the volume is full, so that it does not go on by itself: \`inv up deploy train -- box.disk_gb=...\` goes on with it"
+  PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $1" "$then"
   [ ! -f "$MOUNT/runs/$going/manifest.json" ] || rm -f "$MOUNT/requeue" # it had finished
   sync
 }

@@ -870,6 +870,25 @@ def test_a_spot_box_that_is_off_before_s3_has_the_end_of_its_run_goes_on_with_it
     assert (box.mount / "requeue").read_text().splitlines()[0] == RUN
 
 
+@pytest.mark.parametrize("reserve", [True, False])
+def test_a_spot_box_with_a_full_volume_notes_its_run_in_the_room_kept_for_that_or_promises_nothing(box, reserve):
+    """The note was empty, the run was forgotten, and its state said that it goes on by itself."""
+    box.going_on(state="running", exit="143")
+    box.tool("curl", NOTICE)
+    if reserve:
+        box.put("mnt/training/reserve", "room")
+    # Where nothing can be written any more, as on a full disk; the room that is given back makes it a file again.
+    (box.mount / "requeue.part").symlink_to("/dev/full")
+    given_back = "[ ! -e mnt/training/reserve ] || /bin/rm mnt/training/requeue.part"
+    box.tool("rm", f'case "$*" in *reserve*) {given_back} ;; *requeue.part*) exit ;; esac; exec /bin/rm "$@"')
+    box.supervise()
+    assert (box.mount / "requeue").exists() is reserve
+    if reserve:
+        assert (box.mount / "requeue").read_text().splitlines()[0] == RUN
+    words = "goes on when AWS starts the box again" if reserve else "the volume is full, so that it does not go on by itself"
+    assert words in box.told()["hint"]
+
+
 def test_nothing_goes_on_by_itself_on_a_box_that_was_taken_down(box):
     box.put("mounted", "")
     box.put("mnt/training/requeue", f"{RUN}\n\n")
