@@ -84,6 +84,8 @@ def run(folder: Path, sha256: str | None) -> None:
     team = Team()
     try:
         settings = record.settings(folder, sha256)
+        if settings.train.recompute == "no" and record.left_open(folder):
+            settings.train.recompute = "auto"  # `no` again where that fits: a box with a smaller card goes on all the same
     except Problem as problem:
         if team.first and not sealed(folder):
             Record(folder).phase("failed", problem.reason, problem.what, problem.hint)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the supervisor sends away: the run's log, events, state and checkpoints while it goes on, its files when it ends.
+# What the supervisor sends away: the run's log, events, state, decisions and checkpoints while it goes on, its files when it ends.
 #   in:   BUCKET, PREFIX, LOG_GROUP, STREAM_PREFIX, HUB_SECRET, TOKEN_AGE (seconds); $MOUNT/current holds the run's id
 # All of it runs where `set -e` does not hold (behind `if`, `||`, `until`), so every failure is passed on by hand.
 : "${BUCKET:?supervise.sh needs BUCKET}" "${PREFIX:?supervise.sh needs PREFIX}" "${LOG_GROUP:?supervise.sh needs LOG_GROUP}"
@@ -62,6 +62,7 @@ ship() { # [end]
   fi
   ! regular "$run/state.json" || take "$run/state.json" "$MOST_STATE" >"$box/state.json" || return 1
   ! regular "$run/events.jsonl" || take "$run/events.jsonl" "$MOST_EVENTS" >"$box/events.jsonl" || return 1
+  ! regular "$run/decided.json" || take "$run/decided.json" "$MOST_STATE" >"$box/decided.json" || return 1
   case "$(phase "$box")" in failed | cancelled | "done") rm "$box/state.json" ;; esac
   pack_checkpoints "$box/checkpoints"
   if ! quietly s3 cp --quiet --recursive "$box" "$target"; then # the next round ships it all again

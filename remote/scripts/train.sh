@@ -54,7 +54,7 @@ fetch_run() {
   [ ! -f "$run/config.yaml" ] || behind || return 0
   rm -rf "$part"
   aws s3 cp --only-show-errors --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
-    --include config.yaml --include events.jsonl --include "log/*" --include "checkpoints/*"
+    --include config.yaml --include decided.json --include events.jsonl --include "log/*" --include "checkpoints/*"
   mkdir -p "$part/log" "$part/checkpoints"
   find "$part/log" -maxdepth 1 -type f -regextype posix-extended -regex '.*/[0-9]{12,18}' | sort | xargs -r -d '\n' cat >"$part/log.txt"
   rm -rf "$part/log"

@@ -145,13 +145,26 @@ def settings(folder: Path, sha256: str | None = None) -> Recipe:
         what = f"{place} is not what was sent: its sha256 is {found[:12]}..., and not {sha256[:12]}..."
         raise Problem(what, "`inv train` again; if it says so again, somebody writes into this run", "damaged_run")
     made = load.saved(body, str(place))
-    decided = folder / DECIDED
-    if made.train.recompute == "auto" and decided.exists():
-        try:
-            made.train.recompute = {"yes": "yes", "no": "no"}[json.loads(decided.read_bytes())["recompute"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise damage(folder, DECIDED, "is not as a trainer writes it") from error
+    made.train.recompute = decided(folder, made) or made.train.recompute
     return made
+
+
+def left_open(folder: Path) -> bool:
+    """Whether the run's settings leave it to the trainer where activations come from."""
+    place = folder / "config.yaml"
+    return load.saved(place.read_bytes(), str(place)).train.recompute == "auto"
+
+
+def decided(folder: Path, made: Recipe) -> str | None:
+    """What an earlier attempt, maybe of another box, has decided for `auto` in these settings; None where it was not left open."""
+    place = folder / DECIDED
+    if made.train.recompute != "auto" or not place.exists():
+        return None
+    try:
+        with place.open("rb") as file:
+            return {"yes": "yes", "no": "no"}[json.loads(file.read(4096))["recompute"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damage(folder, DECIDED, "is not as a trainer writes it") from error
 
 
 def new_id(name: str) -> str:

@@ -372,7 +372,8 @@ def test_what_a_new_volume_lacks_of_a_run_is_fetched_and_its_log_goes_on_where_i
     run = "mnt/training/run.part"
     box.tool(
         "aws",
-        f"""case "$*" in
+        f"""case "$*" in *"--include decided.json"*) mkdir -p {run}; echo '{{"recompute": "yes"}}' >{run}/decided.json ;; esac
+case "$*" in
   *get-secret-value*) echo hf_token ;;
   *p/inputs*) mkdir mnt/training/inputs.part; printf rows >mnt/training/inputs.part/{sha} ;;
   *p/runs/*)
@@ -388,6 +389,7 @@ esac""",
     assert (result.code, result.facts["changed"], result.facts["container"]) == (0, "yes", "running"), result.stderr
     assert (box.mount / f"runs/{RUN}/log.txt").read_text() == "one\ntwo\n"
     assert (box.mount / f"shipped/{RUN}").read_text() == "8\n" and (box.mount / f"shipped/{RUN}.checkpoints").read_text() == "step-000005\n"
+    assert json.loads((box.mount / f"runs/{RUN}/decided.json").read_text()) == {"recompute": "yes"}
     assert (box.mount / f"inputs/{sha}").read_bytes() == rows
     assert (box.mount / "current").read_text() == f"{RUN}\n"
     started = (box.root / "docker/started").read_text()
@@ -728,6 +730,15 @@ def test_the_phase_that_ends_a_run_travels_behind_the_last_of_its_log(box):
     assert "state.json" not in sent
     (last,) = calls(box, "state.json s3://b/p/runs")
     assert last > max(calls(box, "outbox"))
+
+
+def test_what_the_trainer_has_decided_is_in_s3_before_the_run_is_finished(box):
+    """A run that went on elsewhere decided anew."""
+    folder = box.going_on(state="running", exit="143")
+    (folder / "decided.json").write_text('{"recompute": "yes"}')
+    box.tool("aws", 'case "$*" in *outbox*) cp run/fine-tune-slm/outbox/decided.json sent ;; esac')
+    box.supervise()
+    assert json.loads((box.root / "sent").read_text()) == {"recompute": "yes"}
 
 
 def test_a_box_that_wakes_up_with_a_run_that_another_one_has_gone_on_with_lets_go_of_it(box):

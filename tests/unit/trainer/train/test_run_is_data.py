@@ -12,6 +12,7 @@ from conf import load
 from conf.paths import ROOT
 from conf.problem import Problem
 from tests.unit.trainer.finished_run import settings
+from trainer import __main__ as command
 from trainer.record import record
 
 MARK = "print(open('ran', 'w').name)"
@@ -70,6 +71,21 @@ def test_settings_with_another_hash_than_the_one_that_was_sent_are_not_used(run)
 def test_without_a_runs_folder_it_says_so(words):
     done = train(*words)
     assert done.returncode == 1 and "which run?" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "before", "now"),
+    [("auto", "yes", "yes"), ("auto", "no", "auto"), ("auto", None, "auto"), ("no", "no", "no"), ("yes", "no", "yes")],
+)
+def test_a_later_attempt_goes_by_what_was_decided_and_a_smaller_card_may_still_recompute(run, monkeypatch, typed, before, now):
+    seen = []
+    monkeypatch.setattr("trainer.train.recipe.run", lambda settings, *_: seen.append(settings.train.recompute))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    (run / "config.yaml").write_text(load.dump(settings(f"train.recompute={typed}")))
+    if before:
+        (run / record.DECIDED).write_text(json.dumps({"recompute": before}))
+    command.run(run, None)
+    assert seen == [now]
 
 
 def test_what_was_decided_is_read_only_where_it_was_left_open(run):
