@@ -95,7 +95,7 @@ def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | No
             f"ended well, and S3 has not all of it; the volume of `{holder}` may: `inv up deploy train` with its settings delivers it",
             False,
         )
-    return f"{state.phase}, never finished", True
+    return ("no run: it has no settings" if "config.yaml" not in files else f"{state.phase}, never finished"), True
 
 
 def _made(run_id: str) -> datetime | None:

@@ -132,6 +132,14 @@ def listing(store: Store) -> dict[str, set[str]]:
     return dict(sorted(found.items()))
 
 
+def with_settings(found: dict[str, set[str]]) -> list[str]:
+    """The runs among them, oldest first: a run begins with its settings, and what has none is said to be none."""
+    for run_id, files in found.items():
+        if "config.yaml" not in files:
+            say(f"left out: `{run_id}` has no settings: it is no run that anybody has started")
+    return [run_id for run_id, files in found.items() if "config.yaml" in files]
+
+
 def state(store: Store, run_id: str) -> State:
     try:
         values = store.json(f"runs/{run_id}/state.json") or {"phase": "created"}

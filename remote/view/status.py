@@ -53,7 +53,7 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
         dues = Ahead(pool, lambda instance: auto_stop.look(aws, instance), last.get("boxes", []))
         reports = Ahead(pool, lambda place: _report(store, place), last.get("reports", []))
         states = Ahead(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
-        shown = list(listing.result())[-SHOWN:]
+        shown = runs.with_settings(listing.result())[-SHOWN:]
         boxes = [found.result().id] if found.result() else []
         newest = [place for place in reported.result() if boxes and place.startswith(f"boxes/{boxes[0]}/")][-1:]
         lines = [_box(name, found.result(), dues.about(boxes), reports.about(newest)), disk.result()]

@@ -26,7 +26,7 @@ def show(aws: Aws, run: schema.Run, run_id: str | None, port: int) -> None:
     if find_spec("tensorboard") is None:
         raise Problem("TensorBoard is not installed here", "`pip install tensorboard`", reason="refused")
     store = Store(aws)
-    chosen = [] if run_id else list(runs.listing(store))[-NEWEST:]
+    chosen = [] if run_id else runs.with_settings(runs.listing(store))[-NEWEST:]
     chosen = chosen or [runs.newest(aws, run, run_id)]
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         curves = [stack.enter_context(closing(Curves(Path(place) / name, store, name))) for name in chosen]

@@ -146,6 +146,18 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_what_has_no_settings_is_listed_as_no_run(aws, store, settings, capsys):
+    """One object under a name of a run's was a run that was `created`, and ten of them hid the real ones."""
+    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    for number in range(12):
+        store.put(f"runs/29991231-000000-quickstart-{number:04d}/log/000000000000", b"x")
+    told = status.text(aws, settings(), {})[0]
+    assert mine in told and "29991231" not in told
+    assert "`29991231-000000-quickstart-0003` has no settings" in capsys.readouterr().err
+    clean.choose(aws, "ours", None, True, "no", "", "")
+    assert "29991231-000000-quickstart-0003" in (said := capsys.readouterr().err) and "no run: it has no settings" in said
+
+
 @pytest.mark.parametrize("body", ODD)
 def test_a_broken_lock_is_somebodys(aws, store, body):
     store.put("locks/me.json", body)

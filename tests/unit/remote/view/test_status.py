@@ -38,6 +38,7 @@ def instance_id(aws, run):
 @pytest.fixture
 def runs(store, instance_id):
     for number in range(12):
+        store.put(f"runs/run-{number:02d}/config.yaml", b"name: x\nkind: full\n")
         store.put(f"runs/run-{number:02d}/state.json", json.dumps({"phase": "done", "since": "2026-11-22T06:00:00Z"}).encode())
     report = {"seen": "2099-11-22T06:00:00+00:00", "run": "", "idle": 60, "idle_limit": 1200, "life_left": 3600}
     store.put(f"boxes/{instance_id}/2026.json", json.dumps(report).encode())
