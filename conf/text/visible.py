@@ -4,6 +4,10 @@ Nothing but line ends and tabs is left of what moves a cursor, sets a title, wri
 """
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # C0 but tab and line feed (a carriage return only before one), DEL, C1 (also as a byte that is no UTF-8), and Unicode's own turns.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\udc80-\udc9f]|\r(?!\n)")
@@ -30,3 +34,10 @@ def cell(value: object) -> object:
         return value
     text = visible(value)
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def screen(**options) -> "Console":
+    """A rich console that takes texts as they are: to rich `[x]` is markup, and `[/x]` without an `[x]` an error."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, **options)

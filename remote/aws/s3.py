@@ -7,6 +7,7 @@ no place but in the folder that it was fetched for.
 import base64
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Store:
         raise self._damaged(name, "is no JSON object")
 
     def _damaged(self, name: str, what: str) -> Problem:
-        return Problem(f"{self.url(name)} {what}", f"`aws s3 cp {self.url(name)} - | head -c 300` shows it", "damaged_run")
+        return Problem(f"{self.url(name)} {what}", f"`aws s3 cp {shlex.quote(self.url(name))} - | head -c 300` shows it", "damaged_run")
 
     def put(self, name: str, body: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=body)
@@ -132,7 +133,7 @@ class Store:
         except self.client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "404":
                 raise
-            hint = f"`aws s3 ls {self.url(name.rsplit('/', 1)[0])}/` shows what is there"
+            hint = f"`aws s3 ls {shlex.quote(self.url(name.rsplit('/', 1)[0]))}/` shows what is there"
             raise Problem(f"{self.url(name)} is missing", hint, reason="damaged_run") from error
 
     def check(self) -> None:

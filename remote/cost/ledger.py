@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from conf import schema
+from conf.text import visible
 from remote.aws import instance, instance_history, pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
@@ -49,7 +49,7 @@ def show(aws: Aws, run: schema.Run) -> None:
     table.add_row("until now", "", "", _money(None if None in known else sum(known)))
     bucket = _bucket(aws, store)
     table.add_row(bucket.what, bucket.amount, bucket.rate, _money(bucket.dollars))
-    console = Console(width=140, highlight=False)
+    console = visible.screen(width=140)
     console.print(table)
     console.print(_runs(store))
     console.print(f"prices: {source or 'unknown'}; on demand, before tax and discounts. Traffic, requests and snapshots are not in it.")

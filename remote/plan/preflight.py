@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from conf.problem import Problem
+from conf.text import visible
 
 
 class Preflight:
@@ -49,8 +50,6 @@ class Preflight:
 
     def show(self, aws, run, root: Path) -> None:
         """What would be created, what training needs, which boxes would be cheaper or faster; the price last."""
-        from rich.console import Console
-
         from remote.build import ecr
         from remote.cost import offers
 
@@ -61,7 +60,7 @@ class Preflight:
         lines = self.report(aws, run, coloured(sys.stdout), seen)[1]
         print("\n".join(lines[:-1]))
         if found:
-            Console(width=120, highlight=False).print(offers.table(run, found))
+            visible.screen(width=120).print(offers.table(run, found))
             print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
         print(lines[-1])
 

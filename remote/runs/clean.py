@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
+from conf.text import quoting
 from remote import confirm
 from remote.aws import instance, volume
 from remote.aws.s3 import Store
@@ -88,7 +89,10 @@ def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | No
         return "goes on", False
     holder = runs.holder(store, run_id) or told.name
     if holder != told.name and state.phase in runs.ACTIVE:
-        return f"{state.phase} on the box `{holder}`, as it last said: `inv clean -- box.name={holder}` asks that one", False
+        return (
+            f"{state.phase} on the box `{holder}`, as it last said: `inv clean -- {quoting.setting('box.name', holder)}` asks that one",
+            False,
+        )
     elsewhere = holder != told.name or not told.sure
     if run_id in told.whole or (elsewhere and (state.phase in ("uploading", "done") or state.reason == "unreachable")):
         return (

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from conf import schema
 from conf.problem import Problem
+from conf.text import visible
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import predictions, runs
@@ -60,15 +60,19 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
 def tell(aws: Aws, run_id: str, split: str, summary: Callable) -> dict:
     """Print what is kept of the scores."""
     store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
-    scores = store.json(name)
-    screen, title = Console(width=120, highlight=False), f"{run_id} on {split} ({scores['rows']} rows)"
+    with runs.readable(run_id):
+        _print(store.json(name), f"{run_id} on {split}", summary)
+    print(f"kept       {store.url(name)}")
+    return {}
+
+
+def _print(scores: dict, what: str, summary: Callable) -> None:
+    screen, title = visible.screen(width=120), f"{what} ({scores['rows']} rows)"
     screen.print(scores_table(summary(scores), title))
     if filled := scores.get("scaffold"):
         screen.print(scores_table(summary({"task": scores["task"]} | filled), f"{title}, keys filled in: no score of the run's"))
     if scores["trained_on"]:
         print("note       the run was trained on these very rows: this is no test")
-    print(f"kept       {store.url(name)}")
-    return {}
 
 
 def _same_rows(store: Store, name: str, rows: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -106,7 +105,7 @@ class _Progress:
     """One live line on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self):
-        self.console = Console(stderr=True, highlight=False)
+        self.console = visible.screen(stderr=True)
         self.live = Live("", console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
         self.events, self.phase, self.fetched = [], "", 0.0
         self.last = ""

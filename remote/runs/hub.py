@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from conf.text import secret
+from conf.text import quoting, secret
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 
@@ -45,7 +45,11 @@ def _repository(aws: Aws, run: schema.Run, run_id: str, stated: dict) -> str:
     """Where the caller's own settings put a run; a Problem where the run says that it is none of these settings."""
     if stated["kind"] != run.kind.value:
         what = f"run {run_id} is a {stated['kind']} run, and these settings are those of a {run.kind.value} one"
-        raise Problem(what, f"say which experiment it is of: `inv publish --run {run_id} -- kind={stated['kind']}`", reason="refused")
+        raise Problem(
+            what,
+            f"say which experiment it is of: `inv publish --run {run_id} -- {quoting.setting('kind', stated['kind'])}`",
+            reason="refused",
+        )
     named = run.publish.repository or aws.cloud.hub_repository
     if named is None and stated.get("name") != run.name:
         what = f"run {run_id} is called `{stated.get('name')}`, and these settings `{run.name}`: that would be its repository's name"

@@ -14,6 +14,7 @@ from remote.aws.s3 import Store
 from remote.aws.session import Aws
 
 LONGEST = timedelta(hours=1)  # no part of a verb takes longer, and each renews it: what is older was left behind
+MOST_PID = 2**31  # what a process can be called
 FRESH = 300  # seconds in which it need not be renewed
 
 
@@ -71,7 +72,7 @@ def _there(store: Store, key: str) -> tuple[dict | None, str | None]:
         found = store.parsed(key, body)
         datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"]))
         texts = all(isinstance(found[name], str) for name in ("who", "verb", "token", "since"))
-        return (found, etag) if texts and isinstance(found["pid"], int) else (unknown, etag)
+        return (found, etag) if texts and isinstance(found["pid"], int) and 0 < found["pid"] < MOST_PID else (unknown, etag)
     except (Problem, KeyError, TypeError, ValueError):
         return unknown, etag
 

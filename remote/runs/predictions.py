@@ -49,9 +49,14 @@ def ask(aws: Aws, box_name: str, lines: list[str]) -> dict:
 
 def collect(aws: Aws, asked: str) -> dict:
     """Print the box's answers, and remove them from S3, with all that a command that was killed has left beside them."""
-    store = Store(aws)
-    _print(store.get(f"{asked}.answers").decode())
+    store, name = Store(aws), f"{asked}.answers"
+    body = store.get(name)
     store.remove_all(list(store.names(f"{asked.rpartition('/')[0]}/")))
+    try:
+        _print(body.decode())
+    except runs.BROKEN as error:
+        what = f"{store.url(name)} was not what a box answers ({type(error).__name__})"
+        raise Problem(what, "the same command again; if it says so again, somebody writes into this bucket", "damaged_run") from error
     return {}
 
 

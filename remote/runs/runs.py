@@ -35,7 +35,14 @@ ROOM = r"(adapter|merged|tensorboard|evaluations)/[A-Za-z0-9_][A-Za-z0-9._=+@ -]
 FILE = re.compile(rf"{ROOM}|(config\.yaml|decided\.json|(events|predictions)\.jsonl|metrics\.json|card\.md|report\.html)")
 MOST = 10_000  # files of a run
 SETTINGS, MANIFEST = 1 << 20, 1 << 24  # bytes of its config.yaml and its manifest, at the most
-BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # what data of another shape than ours comes to
+BROKEN = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)  # what data of another shape than ours comes to
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 from rich.table import Table
 
 from conf import schema
@@ -62,13 +61,14 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     run_id, folder = found["run_id"], found["folder"]
     with runs.readable(run_id):
         lines, shown = _times(_read(folder / "manifest.json")), evaluations.scores_table(summary(_read(folder / "metrics.json")), run_id)
-    Console(width=120, highlight=False).print(shown)
+    visible.screen(width=120).print(shown)
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
         with runs.left_out(f"runs/{run_id}/{name}"):
             print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}'), summary)}")
-    published = store.json(f"runs/{run_id}/published.json")
-    print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
+    with runs.left_out(f"runs/{run_id}/published.json"):
+        published = store.json(f"runs/{run_id}/published.json")
+        print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
     print(f"report     {page}")
     for line in lines:
         print(line)
@@ -94,7 +94,7 @@ def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, foun
         settings, figures, note = found(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
     print("\n".join(names))
-    screen = Console(width=140, highlight=False)
+    screen = visible.screen(width=140)
     screen.print(_table(("setting", "A", "B"), settings) if settings else "the settings are the same")
     screen.print(_table(("score of the tuned model", "A", "B", "B - A", ""), figures))
     print(note)

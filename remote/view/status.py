@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from conf import schema
+from conf.text import visible
 from remote.aws import auto_stop, instance, volume
 from remote.aws.s3 import Store
 from remote.aws.session import AT_ONCE, Aws
@@ -104,5 +104,5 @@ def _runs(states: list[runs.State], listing: dict[str, set[str]]) -> str:
         published = "yes" if "published.json" in listing[state.run_id] else ""
         table.add_row(state.run_id, state.phase + reason, state.since, state.heartbeat, published)
     page = io.StringIO()
-    Console(file=page, width=140, highlight=False).print(table)
+    visible.screen(file=page, width=140).print(table)
     return page.getvalue().rstrip()

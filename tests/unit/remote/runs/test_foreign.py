@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from remote.aws import s3 as stores
 from remote.aws.session import Aws
 from remote.cost import ledger
 from remote.plan import verbs
-from remote.runs import clean, follow, hub, lock, runs
+from remote.runs import clean, evaluations, follow, hub, lock, predictions, runs
 from remote.sweep import sweep
 from remote.view import show, status
 from twin import world
@@ -365,3 +367,68 @@ def test_a_spreadsheet_computes_nothing_that_others_have_written(aws, store, set
     plant(store, owner=world.CALLER, files={"metrics.json": b"{}"})
     show.spreadsheet(aws, settings(), None, tmp_path, lambda metrics: [{"name": "=cmd()", "base": -0.5}])
     assert capsys.readouterr().out == "name,base\n'=cmd(),-0.5\n"
+
+
+HUGE = 10**400  # JSON may hold it, no float can
+
+
+def test_a_number_that_is_none_of_this_machine_s_ends_no_verb(aws, store, settings):
+    """`"idle": 1000...` in one report ended everybody's `inv status` with a traceback."""
+    report = {"seen": "2099-11-22T06:00:00+00:00", "run": "", "idle": HUGE, "idle_limit": 1, "life_left": 1}
+    store.put("boxes/i-1/2099.json", json.dumps(report).encode())
+    assert status._report(store, "boxes/i-1/2099.json") is None
+    assert follow.sentence("running", [{"event": "step", "step": 1, "steps": 2, "loss": HUGE}]).endswith("a trainer writes")
+    plant(store, owner=world.CALLER, more={"price": {"seconds": HUGE, "total": 1}})
+    ledger._runs(store)
+    store.put("locks/me.json", json.dumps({"who": "x", "pid": HUGE, "verb": "up", "token": "t", "since": runs.now()}).encode())
+    assert "somebody" in lock.holder(aws, "me")
+
+
+def test_brackets_that_others_have_written_are_no_markup(aws, store, settings, tmp_path, capsys):
+    """A phase `[/x]` ended everybody's `inv status` with a traceback of rich's, and `[x]` was left out of what is shown."""
+    plant(store, owner=world.CALLER)
+    store.put(f"runs/{RUN}/state.json", json.dumps({"phase": "[/x]", "reason": "[stage] :smile:", "since": runs.now()}).encode())
+    assert "[/x] ([stage] :smile:)" in status.text(aws, settings(), {})[0]
+    rows = [("[/x]", "[bold]1", "2", "")]
+    show.visible.screen(width=120).print(evaluations.scores_table(rows, "[/title]"))
+    shown = capsys.readouterr().out
+    assert "[/x] " in shown and "[bold]1" in shown and "[/title]" in shown
+
+
+def test_every_table_goes_to_the_screen_that_takes_texts_as_they_are():
+    places = [path for room in ("remote", "trainer") for path in (paths.ROOT / room).rglob("*.py")]
+    for path in [*places, paths.ROOT / "tasks.py"]:
+        assert not re.search(r"\bConsole\(", path.read_text(encoding="utf-8")), path
+
+
+def test_a_command_that_is_named_holds_nothing_that_a_shell_would_carry_out(aws, store, settings, capsys):
+    """Who has a run is in an object of the bucket, and stood as it was in a command to be pasted."""
+    run_id = runs.prepare(aws, settings("box.name=ours"), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    store.put(f"runs/{run_id}/box.json", json.dumps({"name": "x; touch /tmp/bad #", "instance": "i-2"}).encode())
+    store.put(f"runs/{run_id}/state.json", json.dumps({"phase": "running", "since": "2026-01-01T00:00:00+00:00"}).encode())
+    clean.choose(aws, "ours", None, True, "no", "", "")
+    command = re.search("`(inv clean -- .*?)`", capsys.readouterr().err)[1]
+    assert len(shlex.split(command)) == 4
+    (settings.root / "manifest.json").write_text(json.dumps({"kind": "x; touch /tmp/bad", "name": "quickstart"}))
+    with pytest.raises(Problem) as caught:
+        hub.publish(aws, None, RUN, settings.root, settings(), None, print)
+    assert len(shlex.split(re.search("`(.*)`", caught.value.hint)[1])) == 6
+
+
+@pytest.mark.parametrize("body", [None, b"[]\n", b"not json\n", b"{}\n", b"\xff\n", b'{"output": "one"}\n[1]\n'])
+def test_answers_that_no_box_has_given_are_a_sentence(aws, store, body):
+    name = "questions/me/" + "0" * 32
+    if body is not None:
+        store.put(f"{name}.answers", body)
+    with pytest.raises(Problem, match="was not what a box answers"):
+        predictions.collect(aws, name)
+    assert list(store.names("questions/")) == []
+
+
+@pytest.mark.parametrize("scores", [b"{}", b'{"rows": 3}', b'{"rows": 3, "task": [], "trained_on": 1}'])
+def test_scores_that_no_trainer_has_written_are_a_sentence(aws, store, scores):
+    from trainer.record.report import summary
+
+    store.put(f"runs/{RUN}/evaluations/mine.json", scores)
+    with pytest.raises(Problem, match="is not as a trainer writes it"):
+        evaluations.tell(aws, RUN, "mine", summary)
