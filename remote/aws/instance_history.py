@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from remote.aws import s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.aws.tags import BOX, OWNER
@@ -30,8 +31,8 @@ def keep(aws: Aws, life: Life) -> None:
 
 
 def read(known: dict) -> Life:
-    moments = (known[key] and datetime.fromisoformat(known[key]) for key in ("launched", "stopped"))
-    return Life(known["instance"], known["instance_type"], *moments)
+    stopped = known["stopped"] and s3.moment(known["stopped"])
+    return Life(s3.text(known["instance"]), s3.text(known["instance_type"]), s3.moment(known["launched"]), stopped)
 
 
 def last_start(aws: Aws, name: str) -> datetime | None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shlex
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 from conf import paths
@@ -18,6 +19,21 @@ from remote.aws.session import Aws
 
 LARGEST = 1 << 28  # bytes of an object that is read into memory: days of events
 RECORD = 1 << 24  # of a JSON object: a manifest, a state, a lock
+
+
+def moment(told: str) -> datetime:
+    """A moment that somebody has written down; a ValueError where it cannot be set beside ours."""
+    found = datetime.fromisoformat(told)
+    if found.tzinfo is None or not 2000 <= found.year < 2200:
+        raise ValueError(f"{told} is no moment in a zone, or far from today")
+    return found
+
+
+def text(told: str) -> str:
+    """The same of a text."""
+    if not isinstance(told, str):
+        raise ValueError(f"{str(told)[:100]} is no text")
+    return told
 
 
 class Store:

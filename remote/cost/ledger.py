@@ -13,7 +13,7 @@ from rich.table import Table
 
 from conf import schema
 from conf.text import visible
-from remote.aws import instance, instance_history, pricing
+from remote.aws import instance, instance_history, pricing, s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import runs
@@ -115,7 +115,7 @@ def _starts(store: Store, found: instance.Found | None) -> list[instance_history
 
 def _reports(store: Store) -> list[Report]:
     def read(one: dict) -> Report:
-        return Report(one["instance"], datetime.fromisoformat(one["started"]), datetime.fromisoformat(one["seen"]), one["ran"])
+        return Report(s3.text(one["instance"]), s3.moment(one["started"]), s3.moment(one["seen"]), s3.text(one["ran"]))
 
     return sorted(_records(store, "boxes/", read), key=lambda one: one.begun)
 

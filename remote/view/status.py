@@ -15,7 +15,7 @@ from rich.table import Table
 
 from conf import schema
 from conf.text import visible
-from remote.aws import auto_stop, instance, volume
+from remote.aws import auto_stop, instance, s3, volume
 from remote.aws.s3 import Store
 from remote.aws.session import AT_ONCE, Aws
 from remote.runs import lock, runs
@@ -65,7 +65,7 @@ def _report(store: Store, place: str) -> dict | None:
     """What the box's supervisor has said of itself; None where it cannot be read."""
     with runs.left_out(store.url(place)):
         found = store.json(place)
-        datetime.fromisoformat(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
+        s3.moment(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
         return found
     return None
 

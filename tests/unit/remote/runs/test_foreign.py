@@ -14,7 +14,7 @@ from conf import load, paths
 from conf.problem import Problem
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
-from remote.cost import ledger
+from remote.cost import ledger, limit
 from remote.plan import verbs
 from remote.runs import clean, evaluations, follow, hub, lock, predictions, runs
 from remote.sweep import sweep
@@ -382,6 +382,33 @@ def test_a_number_that_is_none_of_this_machine_s_ends_no_verb(aws, store, settin
     ledger._runs(store)
     store.put("locks/me.json", json.dumps({"who": "x", "pid": HUGE, "verb": "up", "token": "t", "since": runs.now()}).encode())
     assert "somebody" in lock.holder(aws, "me")
+
+
+LIFE = {"instance": "i-1", "instance_type": "g6.2xlarge", "launched": "2026-01-01T00:00:00+00:00", "stopped": None}
+REPORT = {"instance": "i-1", "started": "2026-01-01T00:00:00+00:00", "seen": "2026-01-01T00:00:00+00:00", "ran": ""}
+
+
+@pytest.mark.parametrize(
+    ("odd_life", "odd_report"),
+    [
+        ({"launched": "2026-01-01T00:00:00"}, {"seen": "2026-01-01T00:00:00"}),
+        ({"launched": "9999-12-31T23:59:59+00:00"}, {"started": "0001-01-01T00:00:00+00:00"}),
+        ({"stopped": 7}, {"seen": None}),
+        ({"instance_type": ["g6.2xlarge"]}, {"ran": {}}),
+        ({"instance": {}}, {"instance": []}),
+    ],
+)
+def test_a_start_or_a_report_that_nobody_can_reckon_with_is_left_out_of_the_ledger(aws, store, settings, odd_life, odd_report):
+    """A moment without a zone ended everybody's `inv costs`, `inv status`, and `inv train` with a `cost.limit`, with a traceback."""
+    for number, (life, report) in enumerate([(LIFE, REPORT), (LIFE | odd_life, REPORT | odd_report)]):
+        store.put(f"lives/i-1/{number}.json", json.dumps(life).encode())
+        store.put(f"boxes/i-1/{number}.json", json.dumps(report).encode())
+    (one,) = ledger.stretches(store, None)
+    assert (one.instance, one.instance_type) == ("i-1", "g6.2xlarge")
+    assert limit.guard(aws, settings("cost.limit=5"), "i-1")["life_left"] > 0
+    seen = REPORT | {"seen": "2026-01-01T00:00:00", "run": "", "idle": 1, "idle_limit": 1, "life_left": 1}
+    store.put("boxes/i-1/seen.json", json.dumps(seen).encode())
+    assert status._report(store, "boxes/i-1/seen.json") is None
 
 
 def test_brackets_that_others_have_written_are_no_markup(aws, store, settings, tmp_path, capsys):
