@@ -14,14 +14,28 @@ def check(folder: Path, training: list[Example], scored: list[Example], data: Da
     """A Problem where a row has a token that the model has no embedding for, or more of them than it reads."""
     place = folder / "config.json"
     whole = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    _check(whole, training, scored, data.max_new_tokens)
+
+
+def asked(config: dict, prompts: list[Example], answer: int) -> None:
+    """The same where a finished run's model answers: a row that is too long for it is never answered wrongly."""
+    try:
+        _check(config, prompts, prompts, answer)
+    except Problem as problem:
+        raise Problem(
+            problem.what, "shorten the text or leave it out: what this model answers past that is not what it learned", "bad_data"
+        ) from None
+
+
+def _check(whole: dict, training: list[Example], scored: list[Example], answer: int) -> None:
     config = whole | (whole.get("text_config") or {})
     if isinstance(size := config.get("vocab_size"), int):
         _within_vocabulary(size, [*training, *scored])
     if context := _context(config):
         _within_context(context, [*training, *scored])
-        _never_stretched(config, [*training, *scored], scored, data.max_new_tokens)
+        _never_stretched(config, [*training, *scored], scored, answer)
         if not any(key.startswith("rope") or key == "rotary_dim" for key in config):  # a table of positions, which ends
-            _room_for_answers(context, scored, data.max_new_tokens)
+            _room_for_answers(context, scored, answer)
 
 
 def _within_vocabulary(size: int, examples: list[Example]) -> None:

@@ -17,6 +17,7 @@ from conf.problem import Problem
 from conf.schema import Recipe
 from data.rows import Row, RowError, usable
 from trainer import files
+from trainer.estimate import limits
 from trainer.evaluate import eval_step, evaluate, finished_run, forced_keys
 from trainer.model import attention
 from trainer.record import record
@@ -49,6 +50,7 @@ def examine(folder: Path, source: Path, split: str, with_scaffold: bool = False)
     settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
     examples, sha256 = run.prompt.held_out(rows, settings.data), files.digest(source)
     scorable([example.row for example in examples], settings.data.fields)
+    limits.asked(run.config, examples, settings.data.max_new_tokens)
     parts = forced_keys.parts(examples) if with_scaffold else None
     screen = Screen()
     scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, screen)

@@ -24,6 +24,7 @@ class Finished:
     base: Base
     tuned: PeftModel
     prompt: Prompt
+    config: dict  # the base model's config.json
     pack_tokens: int | None  # of the run's packs; None where its rows were trained one at a time
 
 
@@ -45,7 +46,7 @@ def load(folder: Path) -> Finished:
     tuned = PeftModel.from_pretrained(base.model, adapter).eval()
     model.greedy(base, prompt.stops)
     packs = stated.get("proof", {}).get("packs", True)
-    return Finished(settings, base, tuned, prompt, settings.train.pack_tokens if packs else None)
+    return Finished(settings, base, tuned, prompt, model.config(model.fetch(pinned)[0]), settings.train.pack_tokens if packs else None)
 
 
 def check_room(name: str, revision: str, kind: Quantisation) -> None:

@@ -19,9 +19,11 @@ import torch
 from conf.problem import Problem
 from data.readers.text import TextError, decode
 from data.rows import Notes, Row
+from trainer.estimate import limits
 from trainer.evaluate import evaluate, finished_run
 from trainer.record.failure import diagnose
 from trainer.rows import predict_inputs
+from trainer.rows.prompt import Example
 
 
 class Answerer:
@@ -44,8 +46,9 @@ class Answerer:
 
     @torch.inference_mode()
     def answer(self, row: Row) -> dict:
-        prompts = [self.run.prompt.tokens(row.messages, row.tools)]
-        (output, stopped), *_ = evaluate.answer(self.run.tuned, self.run.prompt, prompts, self.run.settings.data.max_new_tokens)
+        prompt, limit = self.run.prompt.tokens(row.messages, row.tools), self.run.settings.data.max_new_tokens
+        limits.asked(self.run.config, [Example(row, prompt, [])], limit)
+        (output, stopped), *_ = evaluate.answer(self.run.tuned, self.run.prompt, [prompt], limit)
         return {"output": output, "stopped": stopped}
 
 

@@ -12,7 +12,7 @@ from conf import schema
 from conf.problem import Problem
 from data.rows import read
 from tests.unit.trainer.conftest import ROOT, VALIDATION
-from trainer.evaluate import evaluate, evaluate_run, finished_run
+from trainer.evaluate import evaluate, evaluate_run, finished_run, predict
 from trainer.files import digest, lines
 from trainer.model import model
 from trainer.record import record
@@ -107,6 +107,29 @@ def test_broken_rows_stop_with_their_line(trained, tmp_path):
     rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
     with pytest.raises(Problem, match="broken.jsonl:2"):
         evaluate_run.examine(trained, rows, "broken")
+
+
+def test_a_row_past_what_the_model_reads_is_refused_and_not_answered(trained, monkeypatch):
+    answerer = predict.Answerer(trained)
+    answerer.run.config["max_position_embeddings"] = 20
+    with pytest.raises(Problem, match=r"row line 1 has \d+ tokens, and the model reads at most 20") as caught:
+        answerer.answer(answerer.row(json.dumps({"prompt": "a b " * 20}), "line 1"))
+    assert "shorten the text" in caught.value.hint
+    monkeypatch.setattr(finished_run, "load", lambda _: answerer.run)
+    with pytest.raises(Problem, match=r"has \d+ tokens, and the model reads at most 20"):
+        evaluate_run.examine(trained, VALIDATION, "long")
+
+
+def test_what_would_stretch_a_models_positions_is_refused_where_it_answers(trained):
+    """transformers keeps them stretched for the next answers, which then are not what they are alone."""
+    answerer = predict.Answerer(trained)
+    short = answerer.row(json.dumps({"prompt": "a"}), "line 1")
+    answer = answerer.answer(short)
+    trained_on = len(answerer.run.prompt.tokens(short.messages, short.tools)) + answerer.run.settings.data.max_new_tokens
+    answerer.run.config.update(rope_parameters={"rope_type": "dynamic", "factor": 4.0}, max_position_embeddings=trained_on)
+    assert answerer.answer(short) == answer
+    with pytest.raises(Problem, match=f"past {trained_on} this model stretches positions by the longest row before"):
+        answerer.answer(answerer.row(json.dumps({"prompt": "a b c d"}), "line 2"))
 
 
 def test_a_folder_without_a_manifest_is_no_finished_run(trained, tmp_path):
