@@ -8,12 +8,14 @@ from trainer.estimate.fit import GB, Room
 from trainer.estimate.memory import Plan
 from trainer.estimate.shape import Shape
 
+ESTIMATED = "activations and workspace are estimated: the model is not made like a Llama"
+
 
 def lines(
     made: Plan, settings: schema.Recipe, model: Shape, gpu: str | None, room: Room | None, why: str, disk: float | None = None
 ) -> list[str]:
     """The plan, a line for each thing that can go wrong; `why` tells of `train.recompute`."""
-    told = [_steps(made, settings, model, disk), _memory(made, room), f"         train.recompute={settings.train.recompute}: {why}"]
+    told = [_steps(made, settings, model, disk), _memory(made, room, model), f"         train.recompute={settings.train.recompute}: {why}"]
     told.append(_scoring(made, settings, room))
     told += [_precision(settings, gpu), *_time(made)]
     return told + [f"note     {note}" for note in made.notes]
@@ -29,8 +31,9 @@ def _steps(made: Plan, settings: schema.Recipe, model: Shape, disk: float | None
     )
 
 
-def _memory(made: Plan, room: Room | None) -> str:
-    return f"memory   {made.bytes / GB:.1f} GB{f' of {room}' if room else ''} in the fullest step: {_parts(made.memory)}"
+def _memory(made: Plan, room: Room | None, model: Shape) -> str:
+    about, why = ("", "") if model.like_llama else ("about ", f" ({ESTIMATED})")
+    return f"memory   {about}{made.bytes / GB:.1f} GB{f' of {room}' if room else ''} in the fullest step{why}: {_parts(made.memory)}"
 
 
 def _scoring(made: Plan, settings: schema.Recipe, room: Room | None) -> str:

@@ -8,10 +8,10 @@ import yaml
 
 from conf import load
 from conf.problem import Problem
-from tests.unit.trainer import forked
+from tests.unit.trainer import architectures, forked
 from tests.unit.trainer.llama import LLAMA_8B
 from trainer import __main__ as command
-from trainer.estimate import fit, memory
+from trainer.estimate import fit, memory, summary
 from trainer.estimate.fit import STEP, Room
 from trainer.evaluate import evaluate
 from trainer.files import lines
@@ -61,6 +61,18 @@ def test_activations_are_kept_where_the_class_cannot_compute_them_again_or_small
     with pytest.raises(Problem) as caught:
         fit.settle(settings(), NEEDS, Room("NVIDIA X", plain - GB), max(map(len, ROWS)), known=False, able=False)
     assert "train.pack_tokens=" in caught.value.hint and "recompute" not in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+def test_a_plan_that_is_estimated_is_told_as_that(kind):
+    made = model.sizes_of(architectures.small(kind))
+    run, order = settings(), Order([Portion(ROWS)], 17, 16)
+    (told,) = [
+        line
+        for line in summary.lines(memory.make(made, run, order, ROWS[:4], "NVIDIA L4"), run, made, "NVIDIA L4", None, "")
+        if "fullest" in line
+    ]
+    assert (told.startswith("memory   about ") and summary.ESTIMATED in told) == (kind != "llama")
 
 
 @pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])

@@ -147,7 +147,7 @@ def test_base_weights_of_any_model_are_counted_before_they_are_loaded(kind, quan
         assert memory.base(sizes, told, weights.dtype.itemsize) == pytest.approx(real, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "qwen2_moe", "gemma3", "llama", "gpt_neox", "phi3"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "qwen2_moe", "deepseek_v3", "minimax", "gemma3", "llama", "gpt_neox", "phi3"])
 @pytest.mark.parametrize("words", [[], ["lora.options.modules_to_save=[lm_head]"]], ids=["adapter", "modules_to_save"])
 def test_the_fullest_moment_of_a_step_of_any_model_is_planned_on_the_laptop(kind, words, tiny, tmp_path, settings_for):
     """By torch's own count of a second step; the weights and what the optimizer remembers of them lie there before."""
