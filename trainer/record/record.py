@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import secrets
+import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ MANIFEST, DECIDED = "manifest.json", "decided.json"
 ANSWERS = ("adapter/", "config.yaml", DECIDED, "metrics.json")  # what a finished run's model is loaded and asked with
 # Written by others or later than the manifest, so it cannot list them: `log.txt` is hashed on its own, up to a stated offset.
 UNLISTED = {MANIFEST, "state.json", "published.json", "log.txt"}
+NUMBERS = ("step", "steps", "loss", "lr", "tok_s", "mem", "field_match", "token_match")  # of an event, as card and curves take them
 AFTER_THE_SEAL = {"uploading", "done", "failed"}
 
 
@@ -41,6 +43,7 @@ class Record:
         self.state = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
         if not sealed(self.folder):
             files.cut_torn_line(self.events)
+            _leave_out_what_is_no_event(self.events)
 
     def phase(self, phase: str, reason: str | None = None, evidence: str | None = None, hint: str | None = None) -> None:
         """Say what the run is doing; a phase that is entered again by a later attempt keeps its `since`."""
@@ -188,6 +191,27 @@ def _entry(folder: Path, settings: Recipe, facts: dict) -> dict:
     price = {"per_hour": hourly, "source": provenance["price_source"], "seconds": paid, "total": total, "attempts": made["attempts"]}
     name = {"run_id": settings.run_id or folder.name, "name": settings.name, "kind": settings.kind.value}
     return files.finite({**name, **facts, "config_sha256": digest(folder / "config.yaml"), "provenance": provenance, "price": price})
+
+
+def _leave_out_what_is_no_event(events: Path) -> None:
+    """What is fetched to go on with a run may hold anything, and its card and curves are made when all has been paid for."""
+    lines = events.read_bytes().splitlines(keepends=True) if events.exists() else []
+    kept = [line for line in lines if _is_event(line)]
+    if len(kept) < len(lines):
+        print(f"events.jsonl: {len(lines) - len(kept)} lines that are no events are left out", file=sys.stderr, flush=True)
+        write(events, b"".join(kept).decode())
+
+
+def _is_event(line: bytes) -> bool:
+    """Whether it has what a card and curves take from an event."""
+    try:
+        event = json.loads(line.decode())
+        needed = {"step": ("step", "steps"), "eval": ("step", "loss")}.get(event["event"], ())
+        numbers = [event[key] for key in NUMBERS if event.get(key) is not None]
+        whole = all(key in event for key in needed) and (not needed or isinstance(event["step"], int))
+        return whole and all(abs(number) < 1e18 for number in numbers) and datetime.fromisoformat(event["time"]).tzinfo is not None
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _attempts(folder: Path) -> dict:

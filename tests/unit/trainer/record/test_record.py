@@ -37,9 +37,43 @@ def test_a_resumed_run_keeps_its_events_and_since_when_its_phase_holds(tmp_path)
 
 
 def test_a_line_torn_by_a_kill_is_dropped_and_the_events_go_on(tmp_path):
-    (tmp_path / "events.jsonl").write_text('{"event":"step","step":1}\n{"event":"st')
-    Record(tmp_path).event("step", step=2)
+    Record(tmp_path).event("step", step=1, steps=2)
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event":"st')
+    Record(tmp_path).event("step", step=2, steps=2)
     assert [event["step"] for event in files.lines(tmp_path / "events.jsonl")] == [1, 2]
+
+
+AT = b'{"time":"2026-11-22T06:00:00Z","event":'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"not json",
+        b"\xff",
+        b'{"event":"step","step":1,"steps":2}',
+        b'{"time":"2026-11-22T06:00:00","event":"step","step":1,"steps":2}',
+        AT + b'"step","step":"1","steps":2}',
+        AT + b'"step","step":1}',
+        AT + b'"step","step":1,"steps":2,"loss":"low"}',
+        AT + b'"step","step":1,"steps":2,"loss":1' + b"0" * 400 + b"}",
+        AT + b'"eval","step":1}',
+        AT + b'{"a":1}}',
+    ],
+)
+def test_a_line_that_is_no_event_is_left_out_before_the_training_and_ends_no_seal(tmp_path, line, capsys):
+    """It came with the run from the bucket, and the trainer ended when it drew the curves: all had been paid for."""
+    run, made = settings(), unsealed(tmp_path, settings())
+    before = made.events.read_bytes()
+    made.events.write_bytes(line + b"\n" + before)
+    again = Record(tmp_path)
+    assert again.events.read_bytes() == before
+    assert "events.jsonl: 1 lines that are no events are left out" in capsys.readouterr().err
+    again.seal(run, FACTS)
+    Record(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_events_stay_valid_json_when_a_number_is_not_finite(tmp_path):
