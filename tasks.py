@@ -215,7 +215,7 @@ def twin_start(c, empty=False):
         return
     account = {"region": run.cloud.region} if empty else stack.account(run)
     served = {name: folder for name, folder in models.items() if folder.exists()}
-    world.start(state_folder(run), served, account, run.cloud.grade.value, MACHINE_CACHE)
+    world.start(state_folder(run), served, account, run.cloud.backend.value, MACHINE_CACHE)
     found = world.status(state_folder(run))
     print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv {'init' if empty else 'up'}`")
 
@@ -253,7 +253,7 @@ def chain(run) -> dict:
 
 def image_from_elsewhere(c, run) -> None:
     """On the twin's machine grade CI has built and pushed the image, as it were; with arguments of one's own the box must build it."""
-    if not run.cloud.loopback or run.cloud.grade.value != "machine" or run.cloud.build_args:
+    if not run.cloud.loopback or run.cloud.backend.value != "machine" or run.cloud.build_args:
         return
     from remote.build import ecr
     from twin import world

@@ -16,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from conf import override_words, paths, schema, setting_types, yaml_file
+from conf import override_words, paths, renamed, schema, setting_types, yaml_file
 from conf.problem import Problem
 from conf.process import caller
 from conf.setting_types import Kind
@@ -52,6 +52,7 @@ def load(given: list[str], fetch: Fetch | None = None, local: Path = LOCAL) -> s
 
     `none` in Parameter Store is null: a parameter there cannot be empty.
     """
+    given = renamed.words(given)
     composed = _compose(_defaults(given, local), given)
     _register(composed, fetch)
     _read_template(composed)
@@ -92,6 +93,9 @@ def values(text: bytes | str, name: str = "config.yaml of the run") -> dict:
         if key in found:
             raise _no_data(name, f"it has `{key}`")
     _hold_to_data(found, name)
+    origin = found.get("provenance")
+    if isinstance(origin, dict) and isinstance(origin.get("swept"), list):
+        origin["swept"] = [renamed.word(each) if isinstance(each, str) else each for each in origin["swept"]]
     return found
 
 
@@ -113,10 +117,11 @@ def _no_data(name: str, why: str) -> Problem:
 def fingerprint(run: schema.Recipe) -> str:
     """The sha256 of all that decides what a run computes: two runs with one fingerprint are the same run.
 
-    Where activations come from changes no step, and is decided anew for each card: another one goes on with the run.
+    Where activations come from changes no step, and is decided anew for each card: another one goes on with the run. Checkpoints hold
+    it, so that it is made of the settings' old names for good.
     """
-    decisive = {key: value for key, value in _plain(run).items() if key not in BESIDES}
-    decisive["train"] = {key: value for key, value in decisive["train"].items() if key != "recompute"}
+    decisive = renamed.with_old_names({key: value for key, value in _plain(run).items() if key not in BESIDES})
+    del decisive["train"]["recompute"]
     decisive["merged"] = run.publish.merged  # it is made and scored before the run is sealed
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

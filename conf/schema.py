@@ -22,21 +22,21 @@ class Quantisation(Enum):
     nf4 = "nf4"
 
 
-class Schedule(Enum):
+class LrScheduler(Enum):
     constant = "constant"
     linear = "linear"
     cosine = "cosine"
-    wsd = "wsd"  # warm up, stay, decay in a line over the last `train.decay` of the steps
+    wsd = "wsd"  # warm up, stay, decay in a line over the last `train.decay_ratio` of the steps
 
 
-class Best(Enum):
+class BestMetric(Enum):
     """What decides which step is exported."""
 
     loss = "loss"  # of held-out answer tokens; comes with every measurement
     macro_f1 = "macro_f1"  # over fields, of generated answers: every measurement generates them, which takes time
 
 
-class Learn(Enum):
+class LossOn(Enum):
     """Which turns of a conversation have loss."""
 
     last_answer = "last_answer"
@@ -52,8 +52,8 @@ class TooLong(Enum):
 
 NO_OPTIONS = {"messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"}  # of a chat template
 
-POSITIVE = ("steps", "epochs", "hours", "rows_per_step", "pack_tokens", "lr", "loraplus_lr_ratio", "decay", "clip", "eval_every")
-POSITIVE += ("patience", "save_every", "keep", "eval_batch")  # of `train`
+POSITIVE = ("steps", "epochs", "max_hours", "batch_size", "pack_tokens", "lr", "loraplus_lr_ratio", "decay_ratio", "max_grad_norm")
+POSITIVE += ("eval_steps", "early_stopping_patience", "save_steps", "save_total_limit", "eval_batch_size")  # of `train`
 
 # A folder, a key in S3 and a container are called so; docker's own rule for names, and a length that leaves room for endings.
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,99}")
@@ -102,7 +102,7 @@ class Lora:
 @dataclass
 class Quant:
     kind: Quantisation = MISSING  # how the frozen base weights are stored
-    double: bool = MISSING  # quantise the quantisation constants too
+    double_quant: bool = MISSING  # quantise the quantisation constants too
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Data:
     fields: list[str] | None = MISSING  # keys of the JSON answer that are scored; null for free text
     max_length: int = MISSING  # tokens of prompt and completion together
     too_long: TooLong = MISSING
-    learn: Learn = MISSING
+    loss_on: LossOn = MISSING
     also: dict[str, float] = MISSING  # more training rows: from where, and how often an epoch visits each (2 is twice, 0.5 every other)
     eval_rows: int = MISSING  # rows of `validation` that are scored, from the top; what `too_long` leaves out does not count
     max_new_tokens: int = MISSING  # limit of one generated answer
@@ -139,40 +139,41 @@ class Data:
 class Train:
     steps: int | None = MISSING  # optimizer steps; null means `epochs` decides
     epochs: float = MISSING
-    hours: float | None = MISSING  # of training, after which it stops wherever it is; null means no limit
-    rows_per_step: int = MISSING  # rows whose gradients make one optimizer step
+    max_hours: float | None = MISSING  # of training, after which it stops wherever it is; null means no limit
+    batch_size: int = MISSING  # rows whose gradients make one optimizer step
     pack_tokens: int | None = MISSING  # tokens of one packed forward pass; the step's rows fill as few as they fit in; null: a row each
-    recompute: Any = MISSING  # compute activations again in the backward pass: yes, no, or auto: only where they do not fit otherwise
+    gradient_checkpointing: Any = MISSING  # activations computed again in the backward pass: yes, no, or auto: only where they do not fit
     optimizer: str = MISSING  # a class of torch.optim or bitsandbytes.optim
     optimizer_options: dict[str, Any] = MISSING  # by the optimizer's own names
     lr: float = MISSING
     loraplus_lr_ratio: float = MISSING  # how much faster the adapter's B learns than its A
-    schedule: Schedule = MISSING
-    warmup: float = MISSING  # share of all steps
+    lr_scheduler: LrScheduler = MISSING
+    warmup_ratio: float = MISSING  # share of all steps
     warmup_steps: int | None = MISSING  # in place of the share
-    decay: float = MISSING  # share of the steps behind the warmup; for the schedule wsd
-    clip: float = MISSING  # largest gradient norm
+    decay_ratio: float = MISSING  # share of the steps behind the warmup; for the schedule wsd
+    max_grad_norm: float = MISSING  # largest gradient norm
     neftune_noise_alpha: float = MISSING  # noise on the embeddings in training; 0 is none
-    eval_every: int = MISSING  # steps between two measurements of the completion loss on held-out rows
-    best: Best = MISSING
-    patience: int | None = MISSING  # measurements in a row without a better one, after which it stops; null means never
-    save_every: int = MISSING  # steps between two checkpoints; the best step is always saved
-    keep: int = MISSING  # checkpoints kept besides the best
-    eval_batch: int = MISSING  # rows generated at once
-    trackers: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
+    eval_steps: int = MISSING  # steps between two measurements of the completion loss on held-out rows
+    metric_for_best_model: BestMetric = MISSING
+    early_stopping_patience: int | None = MISSING  # measurements in a row without a better one, after which it stops; null means never
+    save_steps: int = MISSING  # steps between two checkpoints; the best step is always saved
+    save_total_limit: int = MISSING  # checkpoints kept besides the best
+    eval_batch_size: int = MISSING  # rows generated at once
+    report_to: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
 
     def __post_init__(self):
-        self.recompute = {"true": "yes", "false": "no"}.get(self.recompute.lower(), self.recompute.lower())  # YAML's words for both
-        if self.recompute not in ("auto", "yes", "no"):
-            raise ValueError(f"train.recompute is {self.recompute}; use auto, yes or no")
+        word = self.gradient_checkpointing.lower()
+        self.gradient_checkpointing = {"true": "yes", "false": "no"}.get(word, word)  # YAML's words for both
+        if self.gradient_checkpointing not in ("auto", "yes", "no"):
+            raise ValueError(f"train.gradient_checkpointing is {word}; use auto, yes or no")
         for name in POSITIVE:
             if getattr(self, name) is not None:
                 positive(f"train.{name}", getattr(self, name))
         if not math.isfinite(self.lr) or self.lr > 1:
             raise ValueError(f"train.lr is {self.lr}; 1e-5 to 1e-2 is usual")
-        fraction("train.warmup", self.warmup)
-        if self.decay > 1:
-            raise ValueError(f"train.decay is {self.decay}; it is a share: use 1 or less")
+        fraction("train.warmup_ratio", self.warmup_ratio)
+        if self.decay_ratio > 1:
+            raise ValueError(f"train.decay_ratio is {self.decay_ratio}; it is a share: use 1 or less")
         for name in ("warmup_steps", "neftune_noise_alpha"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; use 0 or more")
@@ -231,11 +232,12 @@ class Recipe:
             raise ValueError(
                 f"run_id is {self.run_id!r}; use 2 to 100 letters, digits, '-', '_' and '.', beginning with a letter or a digit"
             )
-        if self.train.best is Best.macro_f1 and self.data.fields is None:
-            raise ValueError("train.best is macro_f1, which free text (data.fields=null) does not have; set `train.best=loss`")
+        if self.train.metric_for_best_model is BestMetric.macro_f1 and self.data.fields is None:
+            what = "train.metric_for_best_model is macro_f1, which free text (data.fields=null) does not have"
+            raise ValueError(f"{what}; set `train.metric_for_best_model=loss`")
 
 
-class Grade(Enum):
+class Backend(Enum):
     process = "process"  # a process tree: no root needed
     machine = "machine"  # namespaces, disks, docker and a registry: Linux and root
 
@@ -250,7 +252,7 @@ class Cloud:
     stack: str | None = MISSING  # one of several in an account, each with everything of its own; null is the one without a name
     loopback: bool = MISSING  # every endpoint must be on 127.0.0.1, or none may be
     state: str | None = MISSING  # folder of the emulated cloud
-    grade: Grade | None = MISSING  # of the emulated boxes
+    backend: Backend | None = MISSING  # of the emulated boxes
     region: str = MISSING
     bucket: str = MISSING
     prefix: str = MISSING  # of every key of ours in the bucket

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from conf import schema
+from conf import renamed, schema
 
 FOLDER = Path(__file__).parent
 GROUPS = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.isalpha()}
-ANY_TEXT = ("lora.targets", "train.recompute")  # text, or a list of texts: OmegaConf has no type for either
+ANY_TEXT = ("lora.targets", "train.gradient_checkpointing")  # text, or a list of texts: OmegaConf has no type for either
 FILES = ("data.train", "data.validation", "data.also", "data.chat_template")  # they name files, which a user names from where he stands
 
 
@@ -92,9 +92,9 @@ def nearest(path: str) -> str:
     for room in above:
         if of(room) is Kind.named_numbers:
             return f"names of files stand in braces: `'{room}={{more.jsonl: 0.5}}'`"
-    close = get_close_matches(path, paths(), n=1, cutoff=0.6)
+    close = get_close_matches(path, [*paths(), *renamed.NEW_NAMES], n=1, cutoff=0.6)
     if close and close[0] != path:
-        return f"did you mean `{close[0]}`?"
+        return f"did you mean `{renamed.NEW_NAMES.get(close[0], close[0])}`?"
     room = next((room for room in above if of(room)), "")
     if room and of(room) in (Kind.group, Kind.room):
         return f"`{room}` has {', '.join(getattr(annotation(room), '__dataclass_fields__', ()))}"

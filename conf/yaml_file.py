@@ -17,7 +17,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from conf import setting_types
+from conf import renamed, setting_types
 from conf.problem import Problem
 from conf.setting_types import Kind
 
@@ -139,6 +139,8 @@ def _bound(node: yaml.Node, name: str) -> None:
 def _type(node: yaml.Node, path: str, name: str, strict: bool) -> None:
     """Let what is text to the schema be text, whatever it looks like."""
     kind = setting_types.of(path) if path else Kind.room
+    if isinstance(node, yaml.ScalarNode) and strict:
+        node.value = renamed.references(node.value, _line(node, name))
     if isinstance(node, yaml.ScalarNode) and kind in (Kind.text, Kind.either, Kind.group, Kind.texts):
         _be_text(node)
     elif isinstance(node, yaml.SequenceNode) and kind in (Kind.texts, Kind.either):
@@ -152,7 +154,24 @@ def _type(node: yaml.Node, path: str, name: str, strict: bool) -> None:
         raise Problem(f"{_line(node, name)}: `{path}` is a list, and takes settings", setting_types.nearest(f"{path}.?"))
     elif isinstance(node, yaml.MappingNode):
         node.value = [pair for pair in node.value if not _says_nothing(*pair, path)]
+        _rename(node, path, name, strict)
         _type_mapping(node, path, name, kind, strict)
+
+
+def _rename(node: yaml.MappingNode, path: str, name: str, strict: bool) -> None:
+    """Give each setting that has its old name the new one. Whoever wrote the file is told, unless it is a run's (not `strict`)."""
+    before = f"{path}." if path else ""
+    names = {f"{before}{key.value}": (key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+    for old in renamed.NEW_NAMES.keys() & names.keys():
+        (key, value), new = names[old], renamed.NEW_NAMES[old]
+        if strict:
+            renamed.tell(old, _line(key, name))
+        if new not in names:
+            key.value = new.removeprefix(before)
+        elif yaml.serialize(value) == yaml.serialize(names[new][1]):
+            node.value.remove((key, value))
+        else:
+            raise Problem(f"{_line(key, name)}: `{old}` and `{new}` are one setting with two values", f"leave out the old name, `{old}`")
 
 
 def _says_nothing(key: yaml.Node, value: yaml.Node, path: str) -> bool:

@@ -29,7 +29,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from conf import load, yaml_file
+from conf import load, renamed, yaml_file
 from conf.problem import Problem
 from conf.schema import Recipe
 from conf.text import secret
@@ -84,8 +84,8 @@ def run(folder: Path, sha256: str | None) -> None:
     team = Team()
     try:
         settings = record.settings(folder, sha256)
-        if settings.train.recompute == "no" and record.left_open(folder):
-            settings.train.recompute = "auto"  # `no` again where that fits: a box with a smaller card goes on all the same
+        if settings.train.gradient_checkpointing == "no" and record.left_open(folder):
+            settings.train.gradient_checkpointing = "auto"  # `no` again where that fits: a box with a smaller card goes on all the same
     except Problem as problem:
         if team.first and not sealed(folder):
             Record(folder).phase("failed", problem.reason, problem.what, problem.hint)
@@ -145,6 +145,7 @@ def _train(words: list[str]) -> None:
     sweep.register(search.Drawn)
     try:
         _own_settings(words)
+        words = renamed.words(words)
         sys.argv[1:] = load.spelled(words)
         with load.explained(words):
             main()

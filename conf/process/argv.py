@@ -2,8 +2,10 @@
 
 import sys
 
+from conf import renamed
+
 
 def overrides(argv: list[str] | None = None) -> list[str]:
-    """The words behind `--`, as the shell passed them; those of this process where none are given."""
+    """The words behind `--`, as the shell passed them but for old names of settings; those of this process where none are given."""
     words = sys.argv if argv is None else argv
-    return words[words.index("--") + 1 :] if "--" in words else []
+    return renamed.words(words[words.index("--") + 1 :]) if "--" in words else []

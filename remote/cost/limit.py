@@ -21,7 +21,7 @@ def hold(aws: Aws, run: schema.Run, planned: float | None = None) -> dict:
         raise Problem(
             f"the run is planned to cost ${dollars:.2f}, and cost.limit is ${limit:.2f}: {planned / 3600:.1f} h of {run.box.instance_type} "
             f"at ${rate:.4f} an hour ({source})",
-            f"`cost.limit={math.ceil(dollars * 1.2)}` allows it; `train.hours={limit / rate * 0.8:.1f}` ends it earlier; "
+            f"`cost.limit={math.ceil(dollars * 1.2)}` allows it; `train.max_hours={limit / rate * 0.8:.1f}` ends it earlier; "
             "`inv plan` lists cheaper boxes",
             reason="refused",
         )

@@ -37,7 +37,7 @@ class Job:
     def take(self, run_id: str, made: "Made") -> None:
         """Be the run that is there already."""
         self.run_id = self.run.run_id = run_id
-        self.run.train.recompute = made.config.train.recompute  # as it was decided then
+        self.run.train.gradient_checkpointing = made.config.train.gradient_checkpointing  # as it was decided then
         self.finished = made.state is None
 
 

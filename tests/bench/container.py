@@ -1,6 +1,6 @@
 """What holding the trainer's container costs its start: pairs of the words that `docker run` has now and had before, on a box that is on.
 
-inv twin.start up deploy -- cloud=twin cloud.grade=machine experiment=smoke
+inv twin.start up deploy -- cloud=twin cloud.backend=machine experiment=smoke
 python tests/bench/container.py .twin
 """
 

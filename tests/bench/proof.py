@@ -22,7 +22,7 @@ def main() -> None:
                 base = model.load(own, schema.Quant(kind, True))
                 template = prompt.Prompt(base.tokenizer, base.stops, run.data)
                 examples = template.examples(rows, run.data)
-                tuned = model.adapt(base, run.lora, recompute=False)
+                tuned = model.adapt(base, run.lora, gradient_checkpointing=False)
                 begun = time.process_time()
                 _, seconds = serving.prove(tuned, base, template, examples)
                 proved = proof.prove(tuned, examples, run.train)

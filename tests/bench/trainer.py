@@ -101,8 +101,8 @@ def job(asked: argparse.Namespace):
     from trainer.rows import prompt
     from trainer.rows.sampler import Order, Portion
 
-    settings = load.load(["cloud=twin", "quant=none", f"train.lr={RATE}", "train.schedule=constant", "train.warmup=0"])
-    settings.train.rows_per_step, settings.train.pack_tokens = asked.rows, asked.pack_tokens
+    settings = load.load(["cloud=twin", "quant=none", f"train.lr={RATE}", "train.lr_scheduler=constant", "train.warmup_ratio=0"])
+    settings.train.batch_size, settings.train.pack_tokens = asked.rows, asked.pack_tokens
     torch.manual_seed(SEED)
     if asked.shape:
         base = _random_base(SHAPES[asked.shape])
@@ -116,7 +116,7 @@ def job(asked: argparse.Namespace):
     else:
         base = model.load(schema.Model(str(SMALL), "main", "", False), settings.quant)
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(ROOT / "data/train.jsonl"), settings.data)
-    tuned = model.adapt(base, settings.lora, recompute=False)
+    tuned = model.adapt(base, settings.lora, gradient_checkpointing=False)
     order = Order([Portion(rows)], SEED, asked.rows)
     return settings, base, tuned, [order.step(number) for number in range(1, asked.steps + 2)]
 

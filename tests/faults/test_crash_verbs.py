@@ -27,7 +27,7 @@ def box(laptop):
 def begin(laptop, seed: int) -> str:
     """The id of a run that goes on, with a checkpoint in S3."""
     before = set(run_ids(laptop))
-    laptop.inv("train", "--detach", overrides=("train.steps=4000", "train.save_every=5", f"seed={seed}"))
+    laptop.inv("train", "--detach", overrides=("train.steps=4000", "train.save_steps=5", f"seed={seed}"))
     (run_id,) = set(run_ids(laptop)) - before
     wait_until(lambda: checkpoints(laptop, run_id))
     return run_id

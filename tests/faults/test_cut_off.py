@@ -11,7 +11,7 @@ import stand_in_trainer
 from twin.box import processes
 
 pytestmark = pytest.mark.slow
-SETTINGS = ("train.steps=4", "train.save_every=2")
+SETTINGS = ("train.steps=4", "train.save_steps=2")
 AGAIN = "was cut off: its box rebooted, or its agent failed, before it had ended; it is sent again"
 
 

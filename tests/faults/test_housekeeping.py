@@ -8,7 +8,7 @@ from test_recovery import run_ids, state, trainers, wait_until
 
 pytestmark = pytest.mark.slow  # minutes: whole chains with runs that are ended half-way
 
-LONG = ("train.steps=400", "train.save_every=5")
+LONG = ("train.steps=400", "train.save_steps=5")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_cancelled_run_is_whole_in_s3_and_never_gone_on_with(box):
 
 
 def test_a_run_goes_on_another_box_where_it_ended_and_its_log_has_no_gap(box):
-    settings = ("train.steps=60", "train.save_every=5", "seed=7")
+    settings = ("train.steps=60", "train.save_steps=5", "seed=7")
     box.inv("train", "--detach", overrides=settings)
     run_id = run_ids(box)[-1]
     wait_until(lambda: "step-000020" in checkpoints(box, run_id))

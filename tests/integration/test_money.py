@@ -79,7 +79,7 @@ def boxes(laptop):
     found = {"hung": Box(laptop, "hung", "box.idle_minutes=0.4", "box.gpu=false", "train.steps=4")}
     found["hung"].inv("up", "deploy", "train", "--detach")
     stand_in_trainer.register(laptop.state, step_seconds=1)
-    found["late"] = Box(laptop, "late", "box.idle_minutes=0.6", "box.max_hours=0.01", "train.steps=300", "train.save_every=5")
+    found["late"] = Box(laptop, "late", "box.idle_minutes=0.6", "box.max_hours=0.01", "train.steps=300", "train.save_steps=5")
     found["late"].inv("up", "deploy", "train", "--detach")
     for ruin in RUINS:
         found[ruin] = Box(laptop, ruin, f"box.idle_minutes={IDLE * 2}")
@@ -142,7 +142,7 @@ def test_a_ruined_box_stops_itself_all_the_same(boxes, ruin):
 def test_a_box_stops_itself_when_the_limit_of_costs_is_spent(laptop):
     """At a dollar a second, by the ledger: what the box has cost until now, and 25 dollars more."""
     stand_in_trainer.register(laptop.state, step_seconds=1)
-    box = Box(laptop, "dear", "train.steps=300", "train.save_every=5", "seed=2", "cost.per_hour=3600")
+    box = Box(laptop, "dear", "train.steps=300", "train.save_steps=5", "seed=2", "cost.per_hour=3600")
     since = len(laptop.journal())
     refused = box.inv("up", more=("cost.limit=0.0000001",), ok=False)
     assert "the run is planned to cost" in refused.stderr and "`cost.limit=" in refused.stderr

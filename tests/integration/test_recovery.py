@@ -13,7 +13,7 @@ import stand_in_trainer
 from twin import world
 
 # Long enough to be caught in the middle, short enough to be waited for.
-LONG = ("train.steps=40", "train.save_every=5")
+LONG = ("train.steps=40", "train.save_steps=5")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
 
 @pytest.mark.slow
 def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
-    settings = ("train.steps=200", "train.save_every=5", "train.eval_every=100", "train.rows_per_step=2", "seed=3")
+    settings = ("train.steps=200", "train.save_steps=5", "train.eval_steps=100", "train.batch_size=2", "seed=3")
     real_trainer.register(box.state)
     box.inv("up", "deploy")
     box.inv("train", "--detach", overrides=settings)

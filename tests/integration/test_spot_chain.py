@@ -8,7 +8,7 @@ from twin import world
 
 pytestmark = pytest.mark.slow  # half a minute: a run that is taken back half-way
 
-SETTINGS = ("box.spot=true", "train.steps=60", "train.save_every=5")
+SETTINGS = ("box.spot=true", "train.steps=60", "train.save_steps=5")
 
 
 def test_the_run_goes_on_by_itself_when_aws_starts_the_box_again(laptop):

@@ -16,7 +16,7 @@ from conf.problem import Problem
 
 pytestmark = pytest.mark.slow  # chains of several runs
 
-GRID = ("train.steps=4,8,3", "train.save_every=2")
+GRID = ("train.steps=4,8,3", "train.save_steps=2")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert f"1  {best} " in again.stdout
     box.inv("publish", "--run", best)
     before = len(box.journal())
-    third = box.inv("sweep", overrides=("train.save_every=2", "train.steps=3,4,8"))
+    third = box.inv("sweep", overrides=("train.save_steps=2", "train.steps=3,4,8"))
     assert "nothing is left to train" in third.stdout and third.stdout.count("not paid for again") == 3
     sent = [entry for entry in box.journal()[before:] if entry["operation"] == "SendCommand"]
     assert sent == [], "a finished sweep needs no box"
@@ -78,7 +78,7 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
 def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_add_to_it(box):
     stand_in_trainer.register(box.state, step_seconds=0, crash_at=5)
     box.inv("up", "deploy")
-    words = ("train.lr=tag(log,interval(1e-5,1e-3))", "train.steps=4,8", "train.save_every=2")
+    words = ("train.lr=tag(log,interval(1e-5,1e-3))", "train.steps=4,8", "train.save_steps=2")
 
     def begun() -> list[str]:
         return [run for run in run_ids(box) if run.startswith("drawn.")]
@@ -109,7 +109,7 @@ def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_ad
 def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_and_goes_on_later(box):
     stand_in_trainer.register(box.state, step_seconds=0.05, hold_at=3)
     box.inv("up", "deploy")
-    words = ("train.steps=4,5", "train.save_every=2", "seed=5")
+    words = ("train.steps=4,5", "train.save_steps=2", "seed=5")
     going = box.popen("sweep", "--name", "lost", overrides=words)
     try:
         wait_until(lambda: any((box.state / "volumes").rglob("lost.0/checkpoints/step-000002/COMPLETE")))

@@ -12,7 +12,7 @@ from twin import world
 
 pytestmark = pytest.mark.slow  # a minute: three runs on two boxes
 
-SETTINGS = ("train.steps=60", "train.save_every=5")
+SETTINGS = ("train.steps=60", "train.save_steps=5")
 ADA, BOB = "box.name=ada", "box.name=bob"
 
 

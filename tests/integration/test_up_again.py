@@ -8,7 +8,7 @@ from test_recovery import run_ids, state, trainers, wait_until
 
 from twin import world
 
-SETTINGS = ("train.steps=12", "train.save_every=2")
+SETTINGS = ("train.steps=12", "train.save_steps=2")
 
 
 @pytest.mark.slow

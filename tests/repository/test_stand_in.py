@@ -37,7 +37,7 @@ def test_a_stand_in_run_is_sealed_verified_and_published_like_any_other(quick):
 @pytest.mark.slow
 def test_a_run_that_crashes_once_goes_on_from_its_checkpoint(quick):
     stand_in_trainer.register(quick.state, crash_at=8)
-    settings = ("train.steps=10", "train.save_every=5", "seed=5")
+    settings = ("train.steps=10", "train.save_steps=5", "seed=5")
     failed = quick.inv("deploy", "train", overrides=settings, ok=False)
     assert "told to crash at step 8" in failed.stderr
     quick.inv("train", overrides=settings)

@@ -17,7 +17,7 @@ from conftest import Laptop
 
 from twin.box.machine import lifecycle, prerequisites
 
-GRADE = "cloud.grade=machine"
+GRADE = "cloud.backend=machine"
 MOUNT = "/mnt/training"
 
 

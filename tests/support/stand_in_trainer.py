@@ -4,9 +4,9 @@ It is the image of tests about what may happen to a run: a valid run folder in a
 it into a world's ECR; `inv deploy` then keeps it, because an image with this tree's tag is there already.
 
     digest = stand_in_trainer.register(laptop.state, step_seconds=0.1)      # paced by its image's environment
-    laptop.inv("up", "deploy", "train", overrides=("train.steps=50", "train.save_every=5"))
+    laptop.inv("up", "deploy", "train", overrides=("train.steps=50", "train.save_steps=5"))
 
-It logs one numbered line a step, saves a checkpoint every `train.save_every` steps and goes on from the newest whole one; it
+It logs one numbered line a step, saves a checkpoint every `train.save_steps` steps and goes on from the newest whole one; it
 obeys SIGTERM like the real one, and the fault `disk-full`. `crash_at` raises at that step, `hang_at` stops making steps (and
 heartbeats) there, `full_at` meets a full disk, `hold_at` waits for a file `go` in the run's folder; each on the first attempt only.
 Whoever asks its finished run gets the text back as its answer (`predict`), and the run's own scores (`examine`).
@@ -54,7 +54,7 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
                 time.sleep(option("step_seconds"))
                 print(f"step {step} of {steps}", flush=True)
                 record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
-                if step % settings.train.save_every == 0 or step == steps or stop.asked:
+                if step % settings.train.save_steps == 0 or step == steps or stop.asked:
                     save(folder, step)
     record.phase("evaluating")
     adapter(folder, settings)

@@ -68,7 +68,7 @@ class Tale:
         self.before = set(run_ids(laptop))
         # What strikes AWS or the Hub only, and late, leaves the box as it was: those stories share one.
         self.box = "shared" if story.shared else story.name
-        words = (f"box.name={self.box}", f"box.idle_minutes={IDLE}", f"seed={number}", f"train.steps={STEPS}", "train.save_every=2")
+        words = (f"box.name={self.box}", f"box.idle_minutes={IDLE}", f"seed={number}", f"train.steps={STEPS}", "train.save_steps=2")
         self.overrides = (*words, *story.settings)
         self.useful = 0.0  # the last moment, on the world's clock, at which somebody wanted the box
 

@@ -26,7 +26,7 @@ class Machine(Laptop):
     """A laptop whose one box is a machine."""
 
     def inv(self, *verbs: str, overrides: tuple[str, ...] = ()):
-        return super().inv(*verbs, overrides=("cloud.grade=machine", *overrides), timeout=900)
+        return super().inv(*verbs, overrides=("cloud.backend=machine", *overrides), timeout=900)
 
     def deploy(self) -> str:
         return self.inv("deploy", overrides=(f"cloud.build_args={{BASE: '{ARGUMENTS['BASE']}', WHEELS: '{ARGUMENTS['WHEELS']}'}}",)).stdout
@@ -123,5 +123,5 @@ def test_the_docker_of_a_laptop_makes_pushes_and_verifies_the_same(machine, monk
         assert f"ok    digest    {found['imageDigest']}" in again
         assert "ok    start     `python -m trainer --help` works" in again and "WRONG" not in again and "size" in again
         monkeypatch.setenv("PATH", str(machine.folder))
-        refused = Laptop.inv(machine, "image.verify", overrides=("cloud.grade=machine", *words), ok=False)
+        refused = Laptop.inv(machine, "image.verify", overrides=("cloud.backend=machine", *words), ok=False)
         assert "there is no docker on this machine" in refused.stderr and "`inv deploy`" in refused.stderr

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.system
 STEPS = 40
 NOTICE = 1200  # seconds of the world's clock: on a busy machine a box takes longer than AWS's 120 to look and send
 # Long enough to be caught in the middle.
-LONG = (f"train.steps={STEPS}", "train.save_every=4", f"train.eval_every={STEPS}", "train.rows_per_step=2")
+LONG = (f"train.steps={STEPS}", "train.save_steps=4", f"train.eval_steps={STEPS}", "train.batch_size=2")
 
 OURS = ("fine-tune-slm:box", "fine-tune-slm:owner", "Name")
 
@@ -88,7 +88,7 @@ def test_the_disk_is_full_in_the_middle_and_grows(machine, settings):
 
 
 def test_aws_takes_the_spot_box_back_and_another_box_goes_on(machine, settings):
-    settings = (*settings, f"train.steps={10 * STEPS}", f"train.eval_every={10 * STEPS}")  # still going on when the box hears of it
+    settings = (*settings, f"train.steps={10 * STEPS}", f"train.eval_steps={10 * STEPS}")  # still going on when the box hears of it
     machine.client("ec2").terminate_instances(InstanceIds=[machine.instance])
     machine.until(lambda: machine.instance_state() == "terminated")
     spot = as_spot(machine)

@@ -41,9 +41,9 @@ def verdict(name: str, config: dict) -> Verdict:
 
 def computes_again(settings: Recipe, found: Verdict) -> None:
     """Nothing, or a Problem where activations are to be computed again by a class that cannot."""
-    if settings.train.recompute == "yes" and not found.gradient_checkpointing:
+    if settings.train.gradient_checkpointing == "yes" and not found.gradient_checkpointing:
         what = f"{settings.model.id} is a {found.of}, which transformers cannot have compute activations again"
-        raise Problem(what, "keep them: `train.recompute=no`; smaller packs take less memory, as in `train.pack_tokens=512`")
+        raise Problem(what, "keep them: `train.gradient_checkpointing=no`; smaller packs take less memory, as in `train.pack_tokens=512`")
 
 
 def stored(config: dict) -> str | None:

@@ -1,4 +1,4 @@
-"""Whether a run fits into a memory: what `train.recompute=auto` becomes, and which settings would make it fit where it does not.
+"""Whether a run fits into a memory: what `train.gradient_checkpointing=auto` becomes, and which settings would make it fit.
 
 All of it follows from the memory plan. Only settings that leave the result as it is are offered first: computing activations
 again, smaller packs. A quantised base comes behind them, because it changes what is trained.
@@ -41,11 +41,11 @@ def scoring_of(model: Shape, held_out: list, each: int) -> Needs:
 
 
 def at_once(settings: Recipe, needs: Needs, room: Room) -> Recipe:
-    """The settings with as many rows scored at once as fit, `train.eval_batch` halved; a Problem where one alone does not."""
-    size = settings.train.eval_batch
-    while size > 1 and needs(_set(settings, eval_batch=size)) > room.bytes:
+    """The settings with as many rows scored at once as fit, `train.eval_batch_size` halved; a Problem where one alone does not."""
+    size = settings.train.eval_batch_size
+    while size > 1 and needs(_set(settings, eval_batch_size=size)) > room.bytes:
         size //= 2
-    planned = _set(settings, eval_batch=size)
+    planned = _set(settings, eval_batch_size=size)
     if (taken := needs(planned)) > room.bytes:
         raise Problem(
             f"scoring takes {taken / GB:.1f} GB for one row, and there are {room}",
@@ -56,21 +56,21 @@ def at_once(settings: Recipe, needs: Needs, room: Room) -> Recipe:
 
 
 def settle(settings: Recipe, needs: Needs, room: Room, longest: int, known: bool = True, able: bool = True) -> tuple[str, str]:
-    """What `train.recompute` is, `auto` decided, and why; a Problem where the run does not fit either way.
+    """What `train.gradient_checkpointing` is, `auto` decided, and why; a Problem where the run does not fit either way.
 
     `longest` row, in tokens; `known`: what a layer keeps is counted, not estimated, so that it may all be kept; `able`: the model's class
     can compute activations again.
     """
-    plain = needs(_set(settings, recompute="no"))
-    chosen = settings.train.recompute
+    plain = needs(_set(settings, gradient_checkpointing="no"))
+    chosen = settings.train.gradient_checkpointing
     if chosen == "auto":
         chosen = "no" if not able or (known and plain <= room.bytes) else "yes"
-    settings = _set(settings, recompute=chosen)
+    settings = _set(settings, gradient_checkpointing=chosen)
     taken = needs(settings)
     if taken > room.bytes:
         how = "recomputing activations" if chosen == "yes" else "with all activations kept"
         what = f"the fullest step takes {taken / GB:.1f} GB, {how}, and there are {room}"
-        raise Problem(what, _offer(settings, needs, room, longest, (*[_recompute] * able, _packs, _quantise)), "bad_config")
+        raise Problem(what, _offer(settings, needs, room, longest, (*[_checkpoint] * able, _packs, _quantise)), "bad_config")
     if not able:
         why = "transformers has no gradient checkpointing for this class"
         return chosen, f"{why}; with all activations kept it is about {taken / GB:.1f} GB of {room}"
@@ -98,8 +98,10 @@ def _offer(settings: Recipe, needs: Needs, room: Room, longest: int, changes: tu
     return f"{least}: take a box with a larger card, `box.instance_type=TYPE`, or a smaller model, `model.id=OWNER/NAME`"
 
 
-def _recompute(settings: Recipe, *_) -> tuple[str, Recipe] | None:
-    return None if settings.train.recompute == "yes" else ("train.recompute=yes", _set(settings, recompute="yes"))
+def _checkpoint(settings: Recipe, *_) -> tuple[str, Recipe] | None:
+    if settings.train.gradient_checkpointing == "yes":
+        return None
+    return "train.gradient_checkpointing=yes", _set(settings, gradient_checkpointing="yes")
 
 
 def _packs(settings: Recipe, needs: Needs, room: Room, longest: int) -> tuple[str, Recipe] | None:

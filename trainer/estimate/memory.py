@@ -45,7 +45,7 @@ class Plan:
     steps: int
     assumed: str  # what the seconds rest on
     scoring: dict[str, int]  # bytes at the fullest moment of scoring, by what holds them
-    eval_batch: int  # rows scored at once
+    eval_batch_size: int  # rows scored at once
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -58,7 +58,7 @@ def base(model: Shape, quant: schema.Quant, width: int) -> int:
     if model.stored is not None:
         return model.stored + model.plain * width
     nf4 = quant.kind is schema.Quantisation.nf4
-    each = (NF4_DOUBLE if quant.double else NF4_SINGLE) if nf4 else width
+    each = (NF4_DOUBLE if quant.double_quant else NF4_SINGLE) if nf4 else width
     return math.ceil(model.quantised * each) + model.plain * width
 
 
@@ -110,7 +110,7 @@ def disk(model: Shape | None, settings: schema.Recipe, weights: int) -> int:
     adapter = learned(model, settings.lora)
     checkpoint = adapter * (4 + moments(settings.train))
     # The newest, the best, and the one that is being written; the adapter that is shipped may have twice the rank.
-    return whole + (settings.train.keep + 2) * checkpoint + 2 * 4 * adapter + LOGS
+    return whole + (settings.train.save_total_limit + 2) * checkpoint + 2 * 4 * adapter + LOGS
 
 
 def moments(train: schema.Train) -> int:
@@ -149,7 +149,7 @@ def memory(model: Shape, settings: schema.Recipe, load: Load, width: int) -> dic
     each = [(activations(model, layer, settings.lora, load, width, nf4), count) for layer, count in model.reading]
     stream = load.tokens * model.hidden * width
     recomputed = model.layers * stream + max(size for size, _ in each)
-    kept = recomputed if settings.train.recompute == "yes" else sum(size * count for size, count in each)
+    kept = recomputed if settings.train.gradient_checkpointing == "yes" else sum(size * count for size, count in each)
     into, out = _experts(model, settings.lora)  # the gradient of what is merged into one layer's, one matrix after the other
     experts = max(layer.expert_numbers for layer, _ in model.kinds) * (2 if into else out) // 3
     return {
@@ -168,10 +168,10 @@ def scoring(model: Shape, settings: schema.Recipe, held_out: list, width: int) -
 
     Either the last layer reads the prompts, or the last token is chosen. Gradients of the last step still lie there.
     """
-    rows, read = min(settings.train.eval_batch, len(held_out)), max((len(example.prompt) for example in held_out), default=0)
+    rows, read = min(settings.train.eval_batch_size, len(held_out)), max((len(example.prompt) for example in held_out), default=0)
     weights, written = learned(model, settings.lora), read + settings.data.max_new_tokens
     held = {"base weights": base(model, settings.quant, width), "adapter": 4 * weights, "gradients": 4 * weights}
-    if settings.train.best is schema.Best.macro_f1:  # scored between steps
+    if settings.train.metric_for_best_model is schema.BestMetric.macro_f1:  # scored between steps
         held["optimizer"] = moments(settings.train) * weights
     if settings.publish.merged:  # its weights are not quantised; with the adapter on them before they are merged
         held["base weights"] = base(model, schema.Quant(schema.Quantisation.none, False), width)
@@ -198,7 +198,7 @@ def saved(model: Shape, settings: schema.Recipe, load: Load, width: int) -> int:
     """Bytes that autograd holds when the loss is known and nothing has gone backward: what a test can count."""
     nf4 = settings.quant.kind is schema.Quantisation.nf4
     logits = 4 * load.supervised * model.vocabulary
-    if settings.train.recompute == "yes":
+    if settings.train.gradient_checkpointing == "yes":
         return (model.layers + 1) * load.tokens * model.hidden * width + logits
     kept = sum(count * activations(model, layer, settings.lora, load, width, nf4) for layer, count in model.reading)
     return kept + masks(load, width) + logits
@@ -206,7 +206,7 @@ def saved(model: Shape, settings: schema.Recipe, load: Load, width: int) -> int:
 
 def work(model: Shape, settings: schema.Recipe, tokens: int, supervised: int) -> float:
     """Multiplications and additions to train on so many tokens: 4 for each frozen weight, 6 where it is computed again."""
-    times = 6 if settings.train.recompute == "yes" else 4
+    times = 6 if settings.train.gradient_checkpointing == "yes" else 4
     adapter = 6 * learned(model, settings.lora)
     return times * tokens * model.multiplied + adapter * tokens + 4 * supervised * model.vocabulary * model.hidden
 
@@ -222,7 +222,7 @@ def utilisation(
     most = gpu and model and peak(gpu)
     if not most:
         return None
-    plain = replace(settings, train=replace(settings.train, recompute="no"))
+    plain = replace(settings, train=replace(settings.train, gradient_checkpointing="no"))
     return work(model, plain, tokens, supervised) / seconds / (most * 1e12 * cards)
 
 
@@ -303,22 +303,22 @@ def make(model: Shape, settings: schema.Recipe, order: Order, held_out: list, gp
     steps = order.steps(train)
     visits = [example for step in range(1, steps + 1) for example in order.step(step)]
     speed, source = rate(gpu)
-    looks = math.ceil(steps / train.eval_every)  # besides the one before the first step
+    looks = math.ceil(steps / train.eval_steps)  # besides the one before the first step
     scored = sum(map(len, held_out))
-    batches = math.ceil(len(held_out) / train.eval_batch)
+    batches = math.ceil(len(held_out) / train.eval_batch_size)
     answers = _at_least(_reading(model, scored), speed, batches * settings.data.max_new_tokens * TOKEN * model.layers, gpu)
     glance = _at_least(2 * model.multiplied * scored, speed, PASS * model.layers / 3, gpu)
     operations = work(model, settings, sum(map(len, visits)), sum(example.learned for example in visits))
     seconds = {
         "training": _at_least(operations, speed, steps * PASS * model.layers, gpu),
-        "measuring": (1 + looks) * glance + looks * answers * (train.best is schema.Best.macro_f1),
+        "measuring": (1 + looks) * glance + looks * answers * (train.metric_for_best_model is schema.BestMetric.macro_f1),
         "scoring": (2 + merged_forms(settings)) * answers,  # of the base model, of the tuned one, and of what is merged
     }
-    if train.hours:
-        seconds["training"] = min(seconds["training"], train.hours * 3600)
+    if train.max_hours:
+        seconds["training"] = min(seconds["training"], train.max_hours * 3600)
     width = each or number_width(gpu)
     needed, generating = fullest(model, settings, order, width), scoring(model, settings, held_out, width)
-    return Plan(needed, seconds, steps, source, generating, train.eval_batch, _notes(settings, steps))
+    return Plan(needed, seconds, steps, source, generating, train.eval_batch_size, _notes(settings, steps))
 
 
 def merged_forms(settings: schema.Recipe) -> int:
@@ -340,12 +340,14 @@ def _reading(model: Shape, tokens: int) -> float:
 def _notes(settings: schema.Recipe, steps: int) -> list[str]:
     """What in the settings does not fit the number of steps."""
     train, notes = settings.train, []
-    if train.eval_every > steps:
-        notes.append(f"train.eval_every={train.eval_every} is more than all {steps} steps: it is measured at the end only")
-    if train.save_every > steps:
-        notes.append(f"train.save_every={train.save_every} is more than all {steps} steps: what is killed before the end starts anew")
+    if train.eval_steps > steps:
+        notes.append(f"train.eval_steps={train.eval_steps} is more than all {steps} steps: it is measured at the end only")
+    if train.save_steps > steps:
+        notes.append(f"train.save_steps={train.save_steps} is more than all {steps} steps: what is killed before the end starts anew")
     if train.warmup_steps is not None and train.warmup_steps >= steps:
         notes.append(f"train.warmup_steps={train.warmup_steps} is not less than all {steps} steps: the learning rate never comes down")
-    if train.patience is not None and train.patience * train.eval_every >= steps:
-        notes.append(f"train.patience={train.patience} measurements take {train.patience * train.eval_every} steps: it never stops early")
+    patience = train.early_stopping_patience
+    if patience is not None and patience * train.eval_steps >= steps:
+        took = f"train.early_stopping_patience={patience} measurements take {patience * train.eval_steps} steps"
+        notes.append(f"{took}: it never stops early")
     return notes

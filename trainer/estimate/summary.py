@@ -14,8 +14,12 @@ ESTIMATED = "activations and workspace are estimated: the model is not made like
 def lines(
     made: Plan, settings: schema.Recipe, model: Shape, gpu: str | None, room: Room | None, why: str, disk: float | None = None
 ) -> list[str]:
-    """The plan, a line for each thing that can go wrong; `why` tells of `train.recompute`."""
-    told = [_steps(made, settings, model, disk), _memory(made, room, model), f"         train.recompute={settings.train.recompute}: {why}"]
+    """The plan, a line for each thing that can go wrong; `why` tells of `train.gradient_checkpointing`."""
+    told = [
+        _steps(made, settings, model, disk),
+        _memory(made, room, model),
+        f"         train.gradient_checkpointing={settings.train.gradient_checkpointing}: {why}",
+    ]
     told.append(_scoring(made, settings, room))
     told += [_precision(settings, gpu), *_time(made)]
     return told + [f"note     {note}" for note in made.notes]
@@ -26,7 +30,7 @@ def _steps(made: Plan, settings: schema.Recipe, model: Shape, disk: float | None
     room = memory.disk(model, settings, memory.base(model, schema.Quant(schema.Quantisation.none, False), 2))
     of = f" of {disk:.0f}" if disk else ""
     return (
-        f"steps    {made.steps} of {train.rows_per_step} rows; measured every {train.eval_every}, saved every {train.save_every}; "
+        f"steps    {made.steps} of {train.batch_size} rows; measured every {train.eval_steps}, saved every {train.save_steps}; "
         f"checkpoints and models take {room / GB:.1f}{of} GB of disk"
     )
 
@@ -37,10 +41,10 @@ def _memory(made: Plan, room: Room | None, model: Shape) -> str:
 
 
 def _scoring(made: Plan, settings: schema.Recipe, room: Room | None) -> str:
-    asked = settings.train.eval_batch
-    fewer = f" (train.eval_batch={asked} do not fit)" if made.eval_batch < asked else ""
+    asked = settings.train.eval_batch_size
+    fewer = f" (train.eval_batch_size={asked} do not fit)" if made.eval_batch_size < asked else ""
     taken = f"{sum(made.scoring.values()) / GB:.1f} GB{f' of {room}' if room else ''}"
-    return f"scoring  {taken} for {made.eval_batch} rows at once{fewer}: {_parts(made.scoring)}"
+    return f"scoring  {taken} for {made.eval_batch_size} rows at once{fewer}: {_parts(made.scoring)}"
 
 
 def _parts(memory: dict[str, int]) -> str:

@@ -71,7 +71,7 @@ def generate(
     model.eval()
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].prompt))
     answers: dict[int, Answer] = {}
-    size = settings.train.eval_batch
+    size = settings.train.eval_batch_size
     record.event("progress", what=what, done=0, of=len(order))
     while len(answers) < len(order):
         batch = order[len(answers) : len(answers) + size]
@@ -119,12 +119,12 @@ def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Rec
     """Equal for two runs whose base models must give the same answers."""
     decisive = {
         "model": [settings.model.id, base.revision, base.precision],
-        "quant": [settings.quant.kind.value, settings.quant.double],
+        "quant": [settings.quant.kind.value, settings.quant.double_quant],
         "rows": sha256,
         "prompts": [example.prompt for example in examples],
         "generation": [
             settings.data.max_new_tokens,
-            settings.train.eval_batch,
+            settings.train.eval_batch_size,
             prompt.stops,
             prompt.tokenizer.pad_token_id,
             "longest first",

@@ -161,7 +161,7 @@ def moves_base(lora: schema.Lora) -> bool:
     return str(lora.options.get("init_lora_weights")).startswith(("pissa", "olora"))
 
 
-def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
+def adapt(base: Base, lora: schema.Lora, gradient_checkpointing: bool) -> PeftModel:
     """The base model with a new adapter: the only weights that learn."""
     apart = layers.apart(base.model)
     config = adapter_config(lora, apart)
@@ -180,7 +180,7 @@ def adapt(base: Base, lora: schema.Lora, recompute: bool) -> PeftModel:
         raise Problem(f"lora.targets={lora.targets} {what}", f"use some of: 'lora.targets=[{names}]'") from error
     if lora.targets == "all-linear" and (left := layers.left_out(tuned, apart)):
         print(f"no adapter on {', '.join(left)} outside of experts: PEFT adapts the experts' by these names", flush=True)
-    if recompute:
+    if gradient_checkpointing:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     return tuned
 

@@ -17,7 +17,7 @@ SMALL = 0.02  # of all weights: convolutions, routers and the like are not worth
 
 def config(quant: schema.Quant, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quant.double, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quant.double_quant, bnb_4bit_compute_dtype=dtype
     )
 
 

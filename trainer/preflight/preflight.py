@@ -120,16 +120,16 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
         f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) for line in template.notes(found.rows)
     ]
     weights = [1.0, *data.also.values()]
-    portions = [Portion(template.examples(found, data, data.learn), weight) for found, weight in zip(training, weights, strict=True)]
+    portions = [Portion(template.examples(found, data, data.loss_on), weight) for found, weight in zip(training, weights, strict=True)]
     scored = template.held_out(held_out, data)[: data.eval_rows]
     scorable([example.row for example in scored], data.fields)
-    order = Order(portions, settings.seed, settings.train.rows_per_step)
+    order = Order(portions, settings.seed, settings.train.batch_size)
     limits.check(folder, order.examples, scored, data)
     return Look(template, order, scored, made, verdict, notes)
 
 
 def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
-    """What the run will see and need, in lines; a Problem where it does not fit. `train.recompute=auto` is decided in `run`."""
+    """What the run will see and need, in lines; a Problem where it does not fit. `train.gradient_checkpointing=auto` is decided."""
     return told(look(run, endpoint, token), run, card, hourly, colour)[0]
 
 
@@ -149,7 +149,7 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
     why = "what fits is decided where it trains"
     planned: Recipe = run
     if room:
-        run.train.recompute, why = _settled(seen, run, room)
+        run.train.gradient_checkpointing, why = _settled(seen, run, room)
         planned = _scored(seen, run, room)
     made = memory.make(seen.shape, planned, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
@@ -183,7 +183,7 @@ def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
     if seen.order is None or seen.shape is None:
         return math.nan, True  # only the trainer can read these rows, or tell what the model takes
     try:
-        run.train.recompute, _ = _settled(seen, run, room)
+        run.train.gradient_checkpointing, _ = _settled(seen, run, room)
         planned = _scored(seen, run, room)
     except Problem:
         return math.nan, False

@@ -32,7 +32,9 @@ def diagnose(error: BaseException) -> Problem:
             "disk_full",
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(words in text for words in ROOM):
-        hint = "`train.recompute=yes`, a lower `train.pack_tokens` (`train.eval_batch=1` if it was scoring), or `quant=nf4`"
+        hint = (
+            "`train.gradient_checkpointing=yes`, a lower `train.pack_tokens` (`train.eval_batch_size=1` if it was scoring), or `quant=nf4`"
+        )
         return Problem(f"out of memory: {text.splitlines()[0] if text else 'no room'}", hint, "out_of_memory")
     what = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
     if any(words in text for words in GONE):

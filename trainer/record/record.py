@@ -70,7 +70,7 @@ class Record:
 
     def decide(self, settings: Recipe) -> None:
         """Keep what the trainer has decided for `auto`: a later attempt does the same. config.yaml is never written again."""
-        write(self.folder / DECIDED, files.page({"recompute": settings.train.recompute}))
+        write(self.folder / DECIDED, files.page({"recompute": settings.train.gradient_checkpointing}))
 
     def metrics(self, values: dict) -> None:
         self._stays_open()
@@ -148,20 +148,20 @@ def settings(folder: Path, sha256: str | None = None) -> Recipe:
         what = f"{place} is not what was sent: its sha256 is {found[:12]}..., and not {sha256[:12]}..."
         raise Problem(what, "`inv train` again; if it says so again, somebody writes into this run", "damaged_run")
     made = load.saved(body, str(place))
-    made.train.recompute = decided(folder, made) or made.train.recompute
+    made.train.gradient_checkpointing = decided(folder, made) or made.train.gradient_checkpointing
     return made
 
 
 def left_open(folder: Path) -> bool:
     """Whether the run's settings leave it to the trainer where activations come from."""
     place = folder / "config.yaml"
-    return load.saved(place.read_bytes(), str(place)).train.recompute == "auto"
+    return load.saved(place.read_bytes(), str(place)).train.gradient_checkpointing == "auto"
 
 
 def decided(folder: Path, made: Recipe) -> str | None:
     """What an earlier attempt, maybe of another box, has decided for `auto` in these settings; None where it was not left open."""
     place = folder / DECIDED
-    if made.train.recompute != "auto" or not place.exists():
+    if made.train.gradient_checkpointing != "auto" or not place.exists():
         return None
     try:
         with place.open("rb") as file:

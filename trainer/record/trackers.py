@@ -91,7 +91,7 @@ def check(names: list[str]) -> None:
     """Raise a Problem for a tracker that is unknown or not installed."""
     for name in names:
         if name not in KINDS:
-            raise Problem(f"there is no tracker `{name}`", f"train.trackers takes any of {', '.join(KINDS)}")
+            raise Problem(f"there is no tracker `{name}`", f"train.report_to takes any of {', '.join(KINDS)}")
         if find_spec(name) is None:
             raise Problem(f"the tracker {name} is not installed where the trainer runs", f"`pip install {name}`, or leave it out")
 
@@ -120,8 +120,8 @@ class Careful:
 
 def start(folder: Path, settings: Recipe, step: int) -> list[Tracker]:
     """The trackers that the settings ask for, going on behind `step`."""
-    check(settings.train.trackers)
-    return [Careful(name, _started(name, folder, settings, step)) for name in settings.train.trackers]
+    check(settings.train.report_to)
+    return [Careful(name, _started(name, folder, settings, step)) for name in settings.train.report_to]
 
 
 def _started(name: str, folder: Path, settings: Recipe, step: int) -> Tracker:

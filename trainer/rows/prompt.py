@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from conf.problem import Problem
-from conf.schema import Data, Learn, TooLong
+from conf.schema import Data, LossOn, TooLong
 from data.readers.turns import Turn
 from data.rows import Row
 from trainer.rows import chat_template
 from trainer.rows.control_tokens import MARK, Controls
 
 TOGETHER = 64  # rows that are tokenised in one call: all cores take part, and little is held besides the tokens
-EACH_A_ROW = "make each answer a row of its own, with the turns before it; or learn the last ones only: `data.learn=last_answer`"
+EACH_A_ROW = "make each answer a row of its own, with the turns before it; or learn the last ones only: `data.loss_on=last_answer`"
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,27 @@ class Prompt:
         mine = self.controls.as_text if self.split else lambda value: value
         return self._encoded([self.text(mine(messages), mine(tools))])[0]
 
-    def example(self, row: Row, learn: Learn = Learn.last_answer) -> Example:
-        (example,) = self._made([row], learn)
+    def example(self, row: Row, loss_on: LossOn = LossOn.last_answer) -> Example:
+        (example,) = self._made([row], loss_on)
         return replace(example, values=self._values(example))
 
-    def examples(self, rows: list[Row], data: Data, learn: Learn = Learn.last_answer) -> list[Example]:
+    def examples(self, rows: list[Row], data: Data, loss_on: LossOn = LossOn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
-        return _fitting(self._made(rows, learn), data)
+        return _fitting(self._made(rows, loss_on), data)
 
     def held_out(self, rows: list[Row], data: Data) -> list[Example]:
         """The same of rows to measure: each knows which tokens write which value."""
-        return [replace(example, values=self._values(example)) for example in _fitting(self._made(rows, Learn.last_answer), data)]
+        return [replace(example, values=self._values(example)) for example in _fitting(self._made(rows, LossOn.last_answer), data)]
 
     def notes(self, rows: list[Row]) -> list[str]:
         """What to say about control tokens of the model in these rows."""
         return self.controls.notes(rows, self.split)
 
-    def _made(self, rows: list[Row], learn: Learn) -> list[Example]:
-        return [example for start in range(0, len(rows), TOGETHER) for example in self._batch(rows[start : start + TOGETHER], learn)]
+    def _made(self, rows: list[Row], loss_on: LossOn) -> list[Example]:
+        return [example for start in range(0, len(rows), TOGETHER) for example in self._batch(rows[start : start + TOGETHER], loss_on)]
 
-    def _batch(self, rows: list[Row], learn: Learn) -> list[Example]:
-        written = [self._written(row, learn) for row in rows]
+    def _batch(self, rows: list[Row], loss_on: LossOn) -> list[Example]:
+        written = [self._written(row, loss_on) for row in rows]
         found = iter(self._together([[*(piece for piece, _ in each.pieces), each.said] for each in written]))
         made = []
         for row, each in zip(rows, written, strict=True):
@@ -127,7 +127,7 @@ class Prompt:
         text = text.lstrip() if self.frame.lead else text
         return text.removesuffix(self.closing) if end is not None else text, end is not None
 
-    def _written(self, row: Row, learn: Learn) -> Written:
+    def _written(self, row: Row, loss_on: LossOn) -> Written:
         marked = self.controls.row_as_text(row) if self.split else row
         answer = chat_template.answer_turn(marked)
         before, behind = chat_template.finished(self.tokenizer, marked.messages, answer, marked.tools)
@@ -135,7 +135,7 @@ class Prompt:
         wanted = [
             place
             for place, turn in enumerate(row.messages)
-            if turn["role"] == "assistant" and row.weights.get(place, learn is Learn.every_answer)
+            if turn["role"] == "assistant" and row.weights.get(place, loss_on is LossOn.every_answer)
         ]
         return Written(self._pieces(marked, before, wanted), said, stop)
 
@@ -210,7 +210,7 @@ class Prompt:
         row = example.row
         if row.output is None or not self.tokenizer.is_fast or self.controls.pattern.search(row.completion):
             return {}
-        written = self._written(row, Learn.last_answer)
+        written = self._written(row, LossOn.last_answer)
         before = written.pieces[0][0] if self.spaced else ""
         places = self.tokenizer(before + written.said, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         places = places[len(example.prompt) * self.spaced :]

@@ -21,35 +21,35 @@ class Portion:
 class Order:
     """The rows in the order in which they are trained on. Steps run on across the epochs."""
 
-    def __init__(self, portions: list[Portion], seed: int, rows_per_step: int):
+    def __init__(self, portions: list[Portion], seed: int, batch_size: int):
         self.examples = [example for portion in portions for example in portion.examples]
         self.longest = max(map(len, self.examples))
         self.portions = portions
         self.seed = seed
-        self.rows_per_step = rows_per_step
+        self.batch_size = batch_size
         self.length = len(self._visits(random.Random(0)))  # rows in one epoch
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def step(self, number: int) -> list[Example]:
         """The rows of a step; the first one is step 1."""
-        places = range((number - 1) * self.rows_per_step, number * self.rows_per_step)
+        places = range((number - 1) * self.batch_size, number * self.batch_size)
         return [self.examples[self._epoch(place // self.length)[place % self.length]] for place in places]
 
     def epoch(self, number: int) -> float:
         """How many epochs are done after this step."""
-        return round(number * self.rows_per_step / self.length, 4)
+        return round(number * self.batch_size / self.length, 4)
 
     def steps(self, train: Train) -> int:
         """How many steps these settings ask for."""
-        return train.steps or math.ceil(train.epochs * self.length / train.rows_per_step)
+        return train.steps or math.ceil(train.epochs * self.length / train.batch_size)
 
     def seen(self, steps: int) -> int:
         """How many different rows the first so many steps train on."""
-        return len({place for epoch in range(-(-steps * self.rows_per_step // self.length)) for place in self._part(epoch, steps)})
+        return len({place for epoch in range(-(-steps * self.batch_size // self.length)) for place in self._part(epoch, steps)})
 
     def _part(self, epoch: int, steps: int) -> list[int]:
         """The rows of an epoch that the first so many steps reach."""
-        return self._epoch(epoch)[: steps * self.rows_per_step - epoch * self.length]
+        return self._epoch(epoch)[: steps * self.batch_size - epoch * self.length]
 
     def _shuffled(self, epoch: int) -> list[int]:
         draw = random.Random(f"{self.seed} {epoch}")

@@ -26,7 +26,7 @@ class Progress:
     base_loss: float = float("nan")  # on held-out rows, before the first step
     best_step: int = 0
     best_loss: float = float("inf")
-    best_score: float = float("-inf")  # what `train.best` names; more is better
+    best_score: float = float("-inf")  # what `train.metric_for_best_model` names; more is better
     waited: int = 0  # measurements since the best one
     over: bool = False  # nothing is left to train
     due: bool = False  # the step is taken, and not yet measured and kept as the settings say

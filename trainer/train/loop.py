@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 
 from conf.problem import Problem
-from conf.schema import Best, Recipe
+from conf.schema import BestMetric, Recipe
 from trainer.estimate import memory
 from trainer.estimate.shape import Shape
 from trainer.evaluate import eval_step
@@ -36,7 +36,7 @@ SHOWN = 16  # rows that are named where something is wrong with them
 def train(
     tuned: PeftModel, order: Order, held_out: list[Example], settings: Recipe, store: Store, record: Record, team: Team, judge: Callable
 ) -> Progress:
-    """Train to the last step. The best step is among the checkpoints; `judge` scores a step where `train.best` asks for it."""
+    """Train to the last step. The best step is among the checkpoints; `judge` scores where `train.metric_for_best_model` asks for it."""
     last, learner = order.steps(settings.train), optimizer.build(tuned, settings.train)
     with attention.taking(tuned.get_base_model(), settings.train.pack_tokens), Stop(obeyed=team.first) as stop:
         progress = store.resume(tuned, learner)
@@ -63,7 +63,7 @@ def train(
                         progress.step, progress.tokens, progress.due = step, progress.tokens + sum(map(len, rows)), True
                         pace.tell(record, drawn, figures, rows)
                         progress.seconds, asked = team.agree((time.monotonic() - begun, stop.asked))
-                        progress.over = step == last or progress.seconds >= (settings.train.hours or math.inf) * 3600
+                        progress.over = step == last or progress.seconds >= (settings.train.max_hours or math.inf) * 3600
                         if asked:
                             stop.asked = True  # of all processes, behind the same step
                 keep(progress, tuned, learner, held_out, settings, store, record, drawn, team, judge, stop)
@@ -90,7 +90,7 @@ def take(
         total += part.detach()
     weights = [weight for group in learner.param_groups for weight in group["params"]]
     _share_gradients(team, total, weights)
-    norm = torch.nn.utils.clip_grad_norm_(weights, settings.train.clip)
+    norm = torch.nn.utils.clip_grad_norm_(weights, settings.train.max_grad_norm)
     value, size = torch.stack([total, norm]).tolist()
     if not (math.isfinite(value) and math.isfinite(size)):
         raise _not_finite(step, rows, tuned, value)
@@ -105,24 +105,26 @@ def keep(
     """Measure and save where the settings say; always at the last step, and always at a step that is the best so far."""
     step, train = progress.step, settings.train
     found = None
-    if step % train.eval_every == 0 or progress.over:
+    if step % train.eval_steps == 0 or progress.over:
         found = team.agree(_judged(tuned, held_out, settings, step, record, drawn, judge) if team.first else None)
     with stop.later():
         better = found is not None and (found[1] > progress.best_score or not progress.best_step)
         if found is not None:
             progress.waited = 0 if better else progress.waited + 1
-            progress.over = progress.over or (train.patience is not None and progress.waited >= train.patience)
+            progress.over = progress.over or (
+                train.early_stopping_patience is not None and progress.waited >= train.early_stopping_patience
+            )
         if better:
             progress.best_step, (progress.best_loss, progress.best_score) = step, found
         progress.due = False
-        if team.first and (better or step % train.save_every == 0 or progress.over):
+        if team.first and (better or step % train.save_steps == 0 or progress.over):
             store.save(progress, tuned, learner)
 
 
 def _judged(tuned, held_out, settings: Recipe, step: int, record: Record, drawn, judge: Callable) -> tuple[float, float]:
     """The loss on held-out rows, and the score that decides about the best step: more is better."""
     loss = measure(tuned, held_out, settings, step, record, drawn)
-    if settings.train.best is Best.loss:
+    if settings.train.metric_for_best_model is BestMetric.loss:
         return loss, -loss
     score = judge()
     record.event("score", step=step, macro_f1=score)

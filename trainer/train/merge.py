@@ -84,7 +84,7 @@ def assembled(form: str, revision: str | None, settings: Recipe, adapter: Path) 
     pinned = replace(settings.model, revision=revision or settings.model.revision)
     base = model.load(pinned, schema.Quant(Quantisation.none, False)).model
     if form == "nf4":
-        round_trip(base, settings.quant.double)
+        round_trip(base, settings.quant.double_quant)
     return PeftModel.from_pretrained(base, adapter).eval()
 
 
@@ -118,11 +118,11 @@ def _same(form: str, found: torch.Tensor, expected: torch.Tensor, dtype: torch.d
 
 
 @torch.no_grad()
-def round_trip(base: PreTrainedModel, double: bool) -> None:
+def round_trip(base: PreTrainedModel, double_quant: bool) -> None:
     """Give every weight that NF4 would store the value that it has after it was stored."""
     for module in base.modules():
         if isinstance(module, torch.nn.Linear) and module is not base.get_output_embeddings():
-            stored, state = functional.quantize_4bit(module.weight.data, blocksize=64, compress_statistics=double, quant_type="nf4")
+            stored, state = functional.quantize_4bit(module.weight.data, blocksize=64, compress_statistics=double_quant, quant_type="nf4")
             module.weight.copy_(functional.dequantize_4bit(stored, state))
 
 

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from conf.problem import Problem
-from conf.schema import Schedule, Train
+from conf.schema import LrScheduler, Train
 
 
 def choose(train: Train) -> type[torch.optim.Optimizer]:
@@ -48,7 +48,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def rate(step: int, last: int, train: Train) -> float:
     """The learning rate of a step: up in a line, then as the schedule says."""
-    warm = math.ceil(train.warmup * last) if train.warmup_steps is None else train.warmup_steps
+    warm = math.ceil(train.warmup_ratio * last) if train.warmup_steps is None else train.warmup_steps
     if step <= warm:
         return train.lr * step / warm
     done = (step - 1 - warm) / max(last - warm, 1)
@@ -57,10 +57,10 @@ def rate(step: int, last: int, train: Train) -> float:
 
 def _left(done: float, train: Train) -> float:
     """What is left of the learning rate when this share of the steps behind the warmup is done."""
-    if train.schedule is Schedule.linear:
+    if train.lr_scheduler is LrScheduler.linear:
         return 1 - done
-    if train.schedule is Schedule.cosine:
+    if train.lr_scheduler is LrScheduler.cosine:
         return (1 + math.cos(math.pi * done)) / 2
-    if train.schedule is Schedule.wsd:
-        return min(1.0, (1 - done) / train.decay)
+    if train.lr_scheduler is LrScheduler.wsd:
+        return min(1.0, (1 - done) / train.decay_ratio)
     return 1.0

@@ -31,7 +31,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     clock = Clock(begun)
     optimizer.choose(settings.train)
     model.adapter_config(settings.lora)
-    trackers.check(settings.train.trackers)
+    trackers.check(settings.train.report_to)
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
     files, _ = model.fetch(settings.model)
@@ -41,8 +41,8 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     architecture.computes_again(settings, verdict)
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files), settings.data)
     _tell_controls(template, training, held_out, settings.data)
-    portions = [Portion(template.examples(table.rows, settings.data, settings.data.learn), table.weight) for table in training]
-    order = Order(portions, settings.seed, settings.train.rows_per_step)
+    portions = [Portion(template.examples(table.rows, settings.data, settings.data.loss_on), table.weight) for table in training]
+    order = Order(portions, settings.seed, settings.train.batch_size)
     kept = template.held_out(held_out.rows, settings.data)
     scored = kept[: settings.data.eval_rows]
     rows.scorable([example.row for example in scored], settings.data.fields)
@@ -54,7 +54,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
         record.decide(settings)
     base = replace(model.load(settings.model, settings.quant), tokenizer=template.tokenizer)
     torch.manual_seed(settings.seed)  # what follows from chance is how the adapter starts
-    tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
+    tuned = model.adapt(base, settings.lora, settings.train.gradient_checkpointing == "yes")
     record.event("progress", what="loading model", done=1, of=1)
     served, seconds = serving.prove(tuned, base, template, order.examples)
     proved = proof.prove(tuned, order.examples, settings.train, verdict.why if verdict.outcome == "alone" else None)
@@ -64,7 +64,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     clock.lap("load")
 
     identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
-    store = checkpoint.Store(folder / "checkpoints", identity, settings.train.keep, model.number_format(base))
+    store = checkpoint.Store(folder / "checkpoints", identity, settings.train.save_total_limit, model.number_format(base))
     start = folder / "checkpoints" / "start" if model.moves_base(settings.lora) else None
     if start and team.first:
         model.save_start(tuned, start)
@@ -146,20 +146,22 @@ def _counts(training: list, order: Order, steps: int, held_out: rows.Table, kept
 def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Team, able: bool) -> tuple[dict, list[str], Recipe]:
     """The plan as the record keeps it and in lines, and the settings to score with; a Problem where the run does not fit.
 
-    `train.recompute=auto` is decided; `able`: the model's class can compute activations again.
+    `train.gradient_checkpointing=auto` is decided; `able`: the model's class can compute activations again.
     """
     shape, room, each = model.sizes(settings.model.id, files), model.room(), model.computed(model.device())
     train, why, scoring = settings.train, "nobody can tell here what fits" if shape else "the model's tensors show no layers", settings
     if shape and room:
         needs = fit.needs_of(shape, order, each)
-        train.recompute, why = team.agree(fit.settle(settings, needs, room, order.longest, shape.like_llama, able))
+        train.gradient_checkpointing, why = team.agree(fit.settle(settings, needs, room, order.longest, shape.like_llama, able))
         scoring = fit.at_once(settings, fit.scoring_of(shape, scored, each), room)
-    train.recompute = ("yes" if able else "no") if train.recompute == "auto" else train.recompute  # the careful choice
+    if train.gradient_checkpointing == "auto":
+        train.gradient_checkpointing = "yes" if able else "no"  # the careful choice
     if shape is None:
-        return {"recompute": train.recompute, "why": why}, [f"memory and time are not planned: {why}"], settings
+        return {"recompute": train.gradient_checkpointing, "why": why}, [f"memory and time are not planned: {why}"], settings
     made = memory.make(shape, scoring, order, scored, model.gpu(), each)
     told = summary.lines(made, settings, shape, model.gpu(), room, why)
-    return {"recompute": train.recompute, "why": why, "planned_memory": made.memory, "planned_scoring": made.scoring}, told, scoring
+    planned = {"planned_memory": made.memory, "planned_scoring": made.scoring}
+    return {"recompute": train.gradient_checkpointing, "why": why} | planned, told, scoring
 
 
 def judge(tuned: PeftModel, base: model.Base, template: prompt.Prompt, scored: list, settings: Recipe, record: Record) -> Callable:

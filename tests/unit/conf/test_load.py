@@ -48,11 +48,11 @@ def test_no_experiment_chooses_a_cloud():
         (["lora.targets=[]"], "lora.targets is []", "all-linear"),
         (["train.lr=nan"], "train.lr is nan", "more than 0"),
         (["train.lr=20"], "train.lr is 20", "1e-5"),
-        (["train.warmup=1.0"], "train.warmup is 1.0", "less than 1"),
-        (["train.patience=0"], "train.patience is 0", "more than 0"),
+        (["train.warmup_ratio=1.0"], "train.warmup_ratio is 1.0", "less than 1"),
+        (["train.early_stopping_patience=0"], "train.early_stopping_patience is 0", "more than 0"),
         (["train.optimizer=adamw"], "train.optimizer is adamw", "torch.optim.AdamW"),
-        (["train.schedule=cosin"], "`train.schedule`", "train.schedule"),
-        (["train.decay=2"], "train.decay is 2", "share"),
+        (["train.lr_scheduler=cosin"], "`train.lr_scheduler`", "train.lr_scheduler"),
+        (["train.decay_ratio=2"], "train.decay_ratio is 2", "share"),
         (["train.warmup_steps=-1"], "train.warmup_steps is -1", "0 or more"),
         (["lora.options.lora_alpha=3"], "lora.options has lora_alpha", "`lora.alpha`"),
         (["data.also={more.jsonl: 0}"], "data.also.more.jsonl is 0", "more than 0"),
@@ -158,7 +158,7 @@ def test_the_fingerprint_is_of_what_decides_the_result():
     same, other = loaded(), loaded("box.name=other", "publish.private=false", "cloud.bucket=b")
     assert load.fingerprint(same) == load.fingerprint(other)
     for decided in ("yes", "no"):  # as a card of another size has it: that is the same run, and it goes on
-        assert load.fingerprint(loaded(f"train.recompute={decided}")) == load.fingerprint(same)
+        assert load.fingerprint(loaded(f"train.gradient_checkpointing={decided}")) == load.fingerprint(same)
     for change in ("train.lr=1e-3", "seed=18", "model.revision=v1", "kind=smoke", "publish.merged=true"):
         assert load.fingerprint(loaded(change)) != load.fingerprint(same), change
     other.data.train_sha256 = "abc"
@@ -193,7 +193,7 @@ def test_whoever_fetches_is_told_which_cloud_to_ask():
             "stack": None,
             "loopback": True,
             "state": "elsewhere",
-            "grade": "process",
+            "backend": "process",
             "region": "eu-west-1",
             "build_args": {},
         }
@@ -232,4 +232,4 @@ def test_every_setting_of_training_has_its_effect_beside_it(group):
 
 @pytest.mark.parametrize(("typed", "taken"), [("true", "yes"), ("False", "no"), ("YES", "yes"), ("auto", "auto")])
 def test_recomputation_takes_yamls_words_for_yes_and_no(typed, taken):
-    assert loaded(f"train.recompute={typed}").train.recompute == taken
+    assert loaded(f"train.gradient_checkpointing={typed}").train.gradient_checkpointing == taken

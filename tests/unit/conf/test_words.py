@@ -194,14 +194,22 @@ BAD = [
     *("data.also={a: x}", "lora.options={é: 1}", "train.lr=a=b", "name=${", "~data.trian", "data.train@x=3", "model@foo=tiny", "lora=8"),
     *(
         "quant.kind=int3",
-        "train.schedule=cosin",
+        "train.lr_scheduler=cosin",
         "lora.targets=3",
         "model.revision=null",
         "data.eval_rows=",
         "data.fields=[a,a]",
         "hydra.foo=3",
     ),
-    *("train.lrr=3", "clod=aws", "train.recompute=maybe", "cloud.build_args=3", "train.trackers=mlflow", "data.also={}x", "data=[x,y]"),
+    *(
+        "train.lrr=3",
+        "clod=aws",
+        "train.gradient_checkpointing=maybe",
+        "cloud.build_args=3",
+        "train.report_to=mlflow",
+        "data.also={}x",
+        "data=[x,y]",
+    ),
 ]
 
 

@@ -28,7 +28,7 @@ BROKEN = {
     "a text": (b"hello\n", "is not a mapping of settings"),
     "a sign": (b"name: @x\n", "line 1: "),
     "a control sign": (b"name: a\x07b\n", "line 1: the character U+0007"),
-    "hours and minutes": (b"train:\n  hours: 1:30\n", "line 2: `1:30` is another number"),
+    "hours and minutes": (b"train:\n  max_hours: 1:30\n", "line 2: `1:30` is another number"),
     "hours in a list of options": (b"train:\n  optimizer_options: {betas: [0.9, 1:30.5]}\n", "line 2: `1:30.5` is another number"),
     "a number with a zero before it": (b"lora: {r: 010}\n", "line 1: `010` is another number"),
     "names that hold a colon": (b"data:\n  fields:\n    - city\n    - a: b\n", "line 4: `data.fields` takes texts"),
@@ -80,8 +80,10 @@ def test_settings_of_which_none_is_left_say_nothing():
 
 
 def test_numbers_in_tens_and_texts_of_any_looks_are_read():
-    read = yaml_file.read("train: {lr: 1e-4, steps: 1_000, hours: 0.5, warmup: 0}\ndata: {fields: [010, 1:30]}\n", "conf/local.yaml")
-    assert read == {"train": {"lr": 1e-4, "steps": 1000, "hours": 0.5, "warmup": 0}, "data": {"fields": ["010", "1:30"]}}
+    read = yaml_file.read(
+        "train: {lr: 1e-4, steps: 1_000, max_hours: 0.5, warmup_ratio: 0}\ndata: {fields: [010, 1:30]}\n", "conf/local.yaml"
+    )
+    assert read == {"train": {"lr": 1e-4, "steps": 1000, "max_hours": 0.5, "warmup_ratio": 0}, "data": {"fields": ["010", "1:30"]}}
 
 
 def test_a_date_and_what_a_merge_brings_are_the_texts_that_stand_there():

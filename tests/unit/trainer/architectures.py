@@ -105,7 +105,7 @@ def verdict(kind: str) -> dict[str, str]:
             made = small(kind)
             of = type(made).__name__
             base = model.Base(made, None, None, [], "fp32", made.config._attn_implementation)
-            tuned = model.adapt(base, schema.Lora(4, 8, 0.0, "all-linear", {}), recompute=False)
+            tuned = model.adapt(base, schema.Lora(4, 8, 0.0, "all-linear", {}), gradient_checkpointing=False)
             found = proof.prove(tuned, rows(), TRAIN)
             if found.packs and not sees_the_beginning(made) > 0.01:
                 return {"of": of, "outcome": "refused", "why": "a small random model of it tells nothing: it forgets how a row began"}

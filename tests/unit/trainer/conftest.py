@@ -90,7 +90,7 @@ def tuned(base):
 def adapted(base: model.Base) -> PeftModel:
     """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
     torch.manual_seed(5)
-    tuned = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), recompute=False)
+    tuned = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), gradient_checkpointing=False)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:

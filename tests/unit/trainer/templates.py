@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from conf import load
 from conf.problem import Problem
-from conf.schema import Learn
+from conf.schema import LossOn
 from data.rows import Row, normalise
 from trainer.rows import prompt
 
@@ -86,11 +86,11 @@ def verdict(template: str, tiny: Path, kwargs: str = "{}") -> list[str]:
         why = f"does not render: {type(error).__name__}" if not isinstance(error, Problem) else error.what
     if found is None:
         return [f"refused: {why}"] * 3 + [""]
-    cases = ((ROW, Learn.last_answer), (TALK, Learn.last_answer), (TALK, Learn.every_answer))
+    cases = ((ROW, LossOn.last_answer), (TALK, LossOn.last_answer), (TALK, LossOn.every_answer))
     return [_judged(found, row, learn) for row, learn in cases] + [repr(found.frame.lead) if found.frame.lead else ""]
 
 
-def _judged(found: prompt.Prompt, row: Row, learn: Learn) -> str:
+def _judged(found: prompt.Prompt, row: Row, learn: LossOn) -> str:
     try:
         example = found.example(row, learn)
     except Problem as problem:

@@ -39,7 +39,7 @@ def test_what_is_planned_to_cost_more_is_refused_with_figure_and_way_out(aws):
     with pytest.raises(Problem) as caught:
         limit.hold(aws, run("cost.limit=2"), planned=3 * HOUR)
     assert "planned to cost $2.93, and cost.limit is $2.00: 3.0 h of g6.2xlarge at $0.9776 an hour (AWS Price List" in caught.value.what
-    assert all(word in caught.value.hint for word in ("`cost.limit=4`", "`train.hours=1.6`", "`inv plan`"))
+    assert all(word in caught.value.hint for word in ("`cost.limit=4`", "`train.max_hours=1.6`", "`inv plan`"))
 
 
 def test_what_the_hint_names_is_enough(aws):

@@ -20,7 +20,7 @@ def made(store, settings, run_id, *words, phase="failed", manifest=False, owner=
     run = settings(*words)
     runs.deliver(store, run)
     run.run_id, run.provenance.owner = run_id, owner
-    store.put(f"runs/{run_id}/config.yaml", load.dump(run).replace("recompute: auto", "recompute: 'no'").encode())
+    store.put(f"runs/{run_id}/config.yaml", load.dump(run).replace("gradient_checkpointing: auto", "gradient_checkpointing: 'no'").encode())
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase}).encode())
     if manifest:
         store.put(f"runs/{run_id}/manifest.json", b"{}")
@@ -34,7 +34,7 @@ def test_jobs_are_found_by_their_settings_and_new_ones_get_the_next_numbers(aws,
     name, jobs = place(aws, store, settings, None, "lora.r=4,8,16,32")
     assert name == "rank"
     assert [(job.run_id, job.finished) for job in jobs] == [("rank.4", False), ("rank.0", True), ("rank.3", False), ("rank.5", False)]
-    assert jobs[2].run.train.recompute == "no", "what was decided then must not be decided anew"
+    assert jobs[2].run.train.gradient_checkpointing == "no", "what was decided then must not be decided anew"
 
 
 def test_a_cancelled_run_is_not_gone_on_with_and_keeps_its_number(aws, store, settings):

@@ -33,13 +33,13 @@ def test_a_small_model_of_each_class_is_trained_as_the_table_says(kind):
 def test_what_cannot_compute_activations_again_keeps_them_or_is_refused(kind, settings_for, tmp_path):
     able = kind == "llama"
     base = model.Base(architectures.small(kind), None, None, [], "fp32", "sdpa")
-    verdict, run = architecture.verdict("owner/name", {"model_type": kind}), settings_for(tmp_path, "train.recompute=yes")
+    verdict, run = architecture.verdict("owner/name", {"model_type": kind}), settings_for(tmp_path, "train.gradient_checkpointing=yes")
     assert verdict.gradient_checkpointing == able
     with nullcontext() if able else pytest.raises(ValueError, match="does not support"):
-        model.adapt(base, run.lora, recompute=True)
+        model.adapt(base, run.lora, gradient_checkpointing=True)
     with nullcontext() if able else pytest.raises(Problem, match="is a .*, which transformers cannot have compute activations again"):
         architecture.computes_again(run, verdict)
-    architecture.computes_again(settings_for(tmp_path, "train.recompute=auto"), verdict)
+    architecture.computes_again(settings_for(tmp_path, "train.gradient_checkpointing=auto"), verdict)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_next", "falcon", "bert", "mixtral", "stablelm"])

@@ -40,7 +40,7 @@ def with_words(words: str, *others: str) -> int:
 
 
 def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_figures_are_told():
-    plain, less = (with_words(f"train.recompute={word}") for word in ("no", "yes"))
+    plain, less = (with_words(f"train.gradient_checkpointing={word}") for word in ("no", "yes"))
     assert less < plain
     chosen, why = settled(plain / GB + 0.1)
     assert chosen == "no" and why.startswith(f"with all activations kept the fullest step takes {plain / GB:.1f} GB of ")
@@ -54,13 +54,13 @@ def test_activations_are_computed_again_where_what_would_be_kept_is_only_estimat
 
 
 def test_activations_are_kept_where_the_class_cannot_compute_them_again_or_smaller_packs_are_offered():
-    plain = with_words("train.recompute=no")
+    plain = with_words("train.gradient_checkpointing=no")
     room = Room("NVIDIA X", plain + GB)
     chosen, why = fit.settle(settings(), NEEDS, room, max(map(len, ROWS)), known=False, able=False)
     assert chosen == "no" and why.startswith("transformers has no gradient checkpointing for this class")
     with pytest.raises(Problem) as caught:
         fit.settle(settings(), NEEDS, Room("NVIDIA X", plain - GB), max(map(len, ROWS)), known=False, able=False)
-    assert "train.pack_tokens=" in caught.value.hint and "recompute" not in caught.value.hint
+    assert "train.pack_tokens=" in caught.value.hint and "gradient_checkpointing" not in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
@@ -77,18 +77,18 @@ def test_a_plan_that_is_estimated_is_told_as_that(kind):
 
 @pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])
 def test_what_is_set_stays_as_it_is(word, chosen):
-    assert settled(1000, f"train.recompute={word}")[0] == chosen
+    assert settled(1000, f"train.gradient_checkpointing={word}")[0] == chosen
 
 
 def test_another_word_is_refused_with_those_there_are():
-    with pytest.raises(Problem, match=r"train.recompute is maybe") as caught:
-        settings("train.recompute=maybe")
+    with pytest.raises(Problem, match=r"train.gradient_checkpointing is maybe") as caught:
+        settings("train.gradient_checkpointing=maybe")
     assert "auto, yes or no" in caught.value.hint
 
 
 def test_a_run_that_does_not_fit_is_offered_settings_and_each_of_them_fits():
-    words = ["quant=none", "train.recompute=no"]
-    room = with_words("", "quant=nf4", "train.recompute=no") / GB + 0.5
+    words = ["quant=none", "train.gradient_checkpointing=no"]
+    room = with_words("", "quant=nf4", "train.gradient_checkpointing=no") / GB + 0.5
     with pytest.raises(Problem, match=r"the fullest step takes \d+\.\d GB, with all activations kept, and there are \d+") as caught:
         settled(room, *words)
     offers = re.findall(r"`([^`]+)` \(([\d.]+) GB\)", caught.value.hint)
@@ -98,20 +98,20 @@ def test_a_run_that_does_not_fit_is_offered_settings_and_each_of_them_fits():
 
 
 def test_the_packs_that_are_offered_are_the_largest_that_fit():
-    room = with_words("train.pack_tokens=2000 train.recompute=no") / GB
+    room = with_words("train.pack_tokens=2000 train.gradient_checkpointing=no") / GB
     with pytest.raises(Problem) as caught:
-        settled(room, "train.recompute=no")
+        settled(room, "train.gradient_checkpointing=no")
     (limit,) = re.findall(r"train.pack_tokens=(\d+)", caught.value.hint)
-    assert with_words(f"train.pack_tokens={limit} train.recompute=no") <= room * GB
-    assert with_words(f"train.pack_tokens={int(limit) + STEP} train.recompute=no") > room * GB
+    assert with_words(f"train.pack_tokens={limit} train.gradient_checkpointing=no") <= room * GB
+    assert with_words(f"train.pack_tokens={int(limit) + STEP} train.gradient_checkpointing=no") > room * GB
 
 
 def test_settings_that_only_help_together_are_offered_together():
-    room = with_words("train.pack_tokens=700 train.recompute=yes") / GB
+    room = with_words("train.pack_tokens=700 train.gradient_checkpointing=yes") / GB
     with pytest.raises(Problem) as caught:
-        settled(room, "quant=none", "train.recompute=no")
+        settled(room, "quant=none", "train.gradient_checkpointing=no")
     (offer,) = re.findall(r"set `([^`]+)`", caught.value.hint)
-    assert " " in offer and with_words(offer, "quant=none", "train.recompute=no") <= room * GB
+    assert " " in offer and with_words(offer, "quant=none", "train.gradient_checkpointing=no") <= room * GB
 
 
 def test_where_nothing_helps_it_says_how_much_is_needed():
@@ -125,14 +125,14 @@ def scored(room: float, *words: str):
     """As many rows at once as are planned for a memory, and their bytes; 1,792 tokens of prompt, as in a report of one that did not fit."""
     needs = fit.scoring_of(LLAMA_8B, [Example(None, list(range(1792)), [1])] * 500, 2)
     planned = fit.at_once(settings(*words), needs, Room("NVIDIA X", int(room * GB)))
-    return planned.train.eval_batch, needs(planned) / GB
+    return planned.train.eval_batch_size, needs(planned) / GB
 
 
 def test_rows_are_scored_at_once_as_many_as_fit():
     asked, taken = scored(1000)
     assert asked == 32 and taken > 22, "it came last, and did not fit into an L4"
     fewer, less = scored(22)
-    assert fewer in (4, 8, 16) and less <= 22 < scored(1000, f"train.eval_batch={2 * fewer}")[1]
+    assert fewer in (4, 8, 16) and less <= 22 < scored(1000, f"train.eval_batch_size={2 * fewer}")[1]
 
 
 @pytest.mark.parametrize(
@@ -151,19 +151,19 @@ def test_one_row_that_cannot_be_scored_is_told_with_what_helps(words, offer):
 
 def test_the_trainer_scores_as_many_rows_at_once_as_are_planned(settings_for, tmp_path, monkeypatch):
     def needs(model, rows, each):
-        return lambda settings: settings.train.eval_batch * GB
+        return lambda settings: settings.train.eval_batch_size * GB
 
     def compare(tuned, base, template, scored, settings, *_):
-        raise Problem(f"scored by {settings.train.eval_batch}", "", "killed")
+        raise Problem(f"scored by {settings.train.eval_batch_size}", "", "killed")
 
     monkeypatch.setattr(fit, "scoring_of", needs)
     monkeypatch.setattr(model, "room", lambda: Room("this machine", 2 * GB))
     monkeypatch.setattr(evaluate, "compare", compare)
-    run = settings_for(tmp_path / "runs", "quant=none", "train.steps=1", "train.eval_batch=4", "train.trackers=[]")
+    run = settings_for(tmp_path / "runs", "quant=none", "train.steps=1", "train.eval_batch_size=4", "train.report_to=[]")
     folder = forked.make(run, "scored")
     with pytest.raises(Problem, match="scored by 2"):
         command.train(run, folder, Team())
-    assert record.settings(folder).train.eval_batch == 4, "what was asked for stays: an attempt on another card is the same run"
+    assert record.settings(folder).train.eval_batch_size == 4, "what was asked for stays: an attempt on another card is the same run"
 
 
 @pytest.mark.parametrize(("gpu", "width"), [("NVIDIA L4", 2), ("NVIDIA T4", 4), ("Tesla V100-SXM2-16GB", 4), (None, 4)])
@@ -182,8 +182,9 @@ def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, mon
 
 
 def test_what_the_trainer_decides_for_auto_is_in_a_file_of_its_own_and_in_its_record(trained):
-    assert yaml.safe_load((trained / "config.yaml").read_text())["train"]["recompute"] == "auto", "the settings are written once"
-    assert record.settings(trained).train.recompute == "no"
+    saved = yaml.safe_load((trained / "config.yaml").read_text())
+    assert saved["train"]["gradient_checkpointing"] == "auto", "the settings are written once"
+    assert record.settings(trained).train.gradient_checkpointing == "no"
     kept = record.verify(trained)["plan"]
     assert kept["recompute"] == "no" and "with all activations kept the fullest step takes" in kept["why"]
     assert kept["planned_memory"]["activations"] > 0
@@ -191,7 +192,7 @@ def test_what_the_trainer_decides_for_auto_is_in_a_file_of_its_own_and_in_its_re
 
 @pytest.mark.slow
 def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_finds(settings_for, tmp_path, monkeypatch):
-    run = settings_for(tmp_path / "runs", "quant=none", "train.trackers=[]")
+    run = settings_for(tmp_path / "runs", "quant=none", "train.report_to=[]")
     folder = forked.make(run, "decided")
     plain = []
 
@@ -201,7 +202,7 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
     real = fit.settle
 
     def settle(settings, needs, room, longest, *known):
-        plain.append(needs(replace(settings, train=replace(settings.train, recompute="no"))))
+        plain.append(needs(replace(settings, train=replace(settings.train, gradient_checkpointing="no"))))
         return real(settings, needs, small(), longest, *known)
 
     def compare(*_):
@@ -213,7 +214,7 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
         with pytest.raises(Problem, match="the first attempt ends here"):
             command.train(run, folder, Team())
     again = record.settings(folder)
-    assert again.train.recompute == "yes"
+    assert again.train.gradient_checkpointing == "yes"
     forked.finish(forked.start(again, folder), folder)
-    assert record.settings(folder).train.recompute == "yes"
+    assert record.settings(folder).train.gradient_checkpointing == "yes"
     assert [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"] == [1, 2, 3, 4]

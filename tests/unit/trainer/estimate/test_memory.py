@@ -67,7 +67,7 @@ OPTIONS = [
 @pytest.mark.parametrize("words", OPTIONS)
 def test_what_learns_beside_the_adapters_matrices_is_planned(words, tiny, settings_for, tmp_path):
     settings = settings_for(tmp_path, "quant=none", *words)
-    tuned = model.adapt(model.load(settings.model, settings.quant), settings.lora, recompute=False)
+    tuned = model.adapt(model.load(settings.model, settings.quant), settings.lora, gradient_checkpointing=False)
     planned = memory.learned(shape_of(tiny), settings.lora)
     assert planned == pytest.approx(sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad), rel=0.1)
 
@@ -78,26 +78,28 @@ def test_what_learns_of_a_mixture_of_experts_is_planned(kind, words, settings_fo
     settings = settings_for(tmp_path, "quant=none", *words)
     made = architectures.small(kind)
     sizes = model.sizes_of(made)
-    tuned = model.adapt(model.Base(made, None, None, [], "fp32", "sdpa"), settings.lora, recompute=False)
+    tuned = model.adapt(model.Base(made, None, None, [], "fp32", "sdpa"), settings.lora, gradient_checkpointing=False)
     assert memory.learned(sizes, settings.lora) == sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
 
 
 @pytest.mark.parametrize(
     ("read", "written", "words", "moment"),
     [
-        (200, 2, ["train.eval_batch=4"], "reading"),
-        (300, 8, ["train.eval_batch=2", "lora.targets=[q_proj,v_proj]"], "reading"),
-        (20, 300, ["train.eval_batch=8"], "writing"),
+        (200, 2, ["train.eval_batch_size=4"], "reading"),
+        (300, 8, ["train.eval_batch_size=2", "lora.targets=[q_proj,v_proj]"], "reading"),
+        (20, 300, ["train.eval_batch_size=8"], "writing"),
     ],
 )
 def test_scoring_takes_as_many_bytes_as_are_planned(read, written, words, moment, tiny, settings_for, tmp_path):
     """At its fullest moment, by torch's own count; the weights lie there before."""
     settings = settings_for(tmp_path, "quant=none", f"data.max_new_tokens={written}", *words)
     base = model.load(settings.model, settings.quant)
-    tuned = model.adapt(base, settings.lora, recompute=False).eval()
+    tuned = model.adapt(base, settings.lora, gradient_checkpointing=False).eval()
     template, examples = prompt.Prompt(base.tokenizer, base.stops), [prompt.Example(None, [5] * read, [1])] * 16
     model.greedy(base, [base.model.config.vocab_size - 1])  # never the likeliest: all are written
-    batch = [[7] * (read - 1), *[example.prompt for example in examples]][: settings.train.eval_batch]  # one is padded: there is a mask
+    batch = [[7] * (read - 1), *[example.prompt for example in examples]][
+        : settings.train.eval_batch_size
+    ]  # one is padded: there is a mask
     with counting() as counted, torch.inference_mode():
         evaluate.answer(tuned, template, batch, written)
     planned = memory.scoring(shape_of(tiny), settings, examples, base.model.dtype.itemsize)
@@ -151,10 +153,10 @@ def test_base_weights_of_any_model_are_counted_before_they_are_loaded(kind, quan
 @pytest.mark.parametrize("words", [[], ["lora.options.modules_to_save=[lm_head]"]], ids=["adapter", "modules_to_save"])
 def test_the_fullest_moment_of_a_step_of_any_model_is_planned_on_the_laptop(kind, words, tiny, tmp_path, settings_for):
     """By torch's own count of a second step; the weights and what the optimizer remembers of them lie there before."""
-    settings = settings_for(tmp_path, "quant=none", "train.recompute=yes", "lora.r=2", *words)
+    settings = settings_for(tmp_path, "quant=none", "train.gradient_checkpointing=yes", "lora.r=2", *words)
     folder = like(kind, tiny, tmp_path)
     base = model.load(schema.Model(str(folder), "main", "", False), settings.quant)
-    tuned = model.adapt(base, settings.lora, recompute=True).train()
+    tuned = model.adapt(base, settings.lora, gradient_checkpointing=True).train()
     row = prompt.Example(None, [5] * 30, [7] * 10)
     (packed,) = packing.packs([row], None)
     learner = optimizer.build(tuned, settings.train)
@@ -182,7 +184,7 @@ def like(kind: str, tiny: Path, place: Path) -> Path:
 
 def check(folder: Path, settings, rows: int) -> None:
     base = model.load(schema.Model(str(folder), "main", "", False), settings.quant)
-    tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes").train()
+    tuned = model.adapt(base, settings.lora, settings.train.gradient_checkpointing == "yes").train()
     made = shape_of(folder)
     width = base.model.dtype.itemsize
     examples = [prompt.Prompt(base.tokenizer, base.stops).example(row) for row in read(TRAIN)[:rows]]
@@ -209,8 +211,8 @@ def check(folder: Path, settings, rows: int) -> None:
     [
         ["quant=none"],
         ["quant=nf4"],
-        ["quant=nf4", "quant.double=false"],
-        ["quant=none", "train.recompute=true"],
+        ["quant=nf4", "quant.double_quant=false"],
+        ["quant=none", "train.gradient_checkpointing=true"],
         ["quant=none", "train.pack_tokens=null"],
         ["quant=none", "train.pack_tokens=900"],
         ["quant=none", "lora.targets=[q_proj,v_proj]"],
@@ -223,7 +225,7 @@ def test_the_tiny_model_keeps_the_bytes_that_were_planned(words, tiny, settings_
     check(tiny, settings_for(tmp_path, *words), rows=4)
 
 
-@pytest.mark.parametrize("words", [["quant=none"], ["quant=nf4", "train.recompute=true"]], ids=lambda words: " ".join(words))
+@pytest.mark.parametrize("words", [["quant=none"], ["quant=nf4", "train.gradient_checkpointing=true"]], ids=lambda words: " ".join(words))
 @pytest.mark.skipif(not SMALL.exists(), reason="`make setup` makes SmolLM2-135M")
 @pytest.mark.slow
 def test_a_real_small_model_keeps_the_bytes_that_were_planned(words, settings_for, tmp_path):
@@ -285,7 +287,7 @@ def test_the_fullest_step_is_no_more_than_its_limit(settings_for, tmp_path):
 
 
 def test_the_planned_steps_are_those_of_the_loop_with_rows_that_are_visited_twice(tuned, examples, settings_for, tmp_path):
-    settings = settings_for(tmp_path, "train.steps=null", "train.epochs=2", "train.rows_per_step=2", "train.trackers=[]")
+    settings = settings_for(tmp_path, "train.steps=null", "train.epochs=2", "train.batch_size=2", "train.report_to=[]")
     order = Order([Portion(examples[:4]), Portion(examples[4:], 2.5)], 17, 2)
     made = memory.make(LLAMA_8B, settings, order, examples[:1], None)
     assert made.steps == 9, "four rows once, two rows twice and every other of them once more: nine an epoch, two epochs"
@@ -296,7 +298,7 @@ def test_the_planned_steps_are_those_of_the_loop_with_rows_that_are_visited_twic
 @pytest.mark.parametrize(
     ("words", "part", "more"),
     [
-        (["train.best=macro_f1"], "measuring", lambda seconds, looks: looks * seconds["scoring"] / 2),
+        (["train.metric_for_best_model=macro_f1"], "measuring", lambda seconds, looks: looks * seconds["scoring"] / 2),
         (["publish.merged=true"], "scoring", lambda seconds, _: seconds["scoring"]),
         (["publish.merged=true", "quant=none"], "scoring", lambda seconds, _: seconds["scoring"] / 2),
     ],
@@ -319,7 +321,7 @@ ADAPTER_8B = 41_943_040  # weights of rank 16 in all linear layers
     ("words", "models", "checkpoints", "each"),
     [
         ([], 1, 5, 12),
-        (["train.keep=10"], 1, 12, 12),
+        (["train.save_total_limit=10"], 1, 12, 12),
         (["publish.merged=true"], 3, 5, 12),
         (["publish.merged=true", "quant=none"], 2, 5, 12),
         (["train.optimizer=bitsandbytes.optim.AdamW8bit"], 1, 5, 6),

@@ -20,7 +20,7 @@ class Tight:
 
 
 def scored(way, base, template, examples, settings_for, tmp_path):
-    settings = settings_for(tmp_path, "train.eval_batch=4")
+    settings = settings_for(tmp_path, "train.eval_batch_size=4")
     return evaluate.generate(base.model, template, examples, settings, Screen(), "scoring", way)
 
 

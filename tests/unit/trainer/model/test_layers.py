@@ -16,7 +16,7 @@ ALL = schema.Lora(4, 8, 0.0, "all-linear", {})
 
 
 def adapted(kind: str, made=None):
-    return model.adapt(model.Base(made or small(kind), None, None, [], "fp32", "sdpa"), ALL, recompute=False)
+    return model.adapt(model.Base(made or small(kind), None, None, [], "fp32", "sdpa"), ALL, gradient_checkpointing=False)
 
 
 def adapters(kind: str) -> list[str]:

@@ -21,7 +21,7 @@ TRAIN = SimpleNamespace(pack_tokens=4096, neftune_noise_alpha=0.0)
 def fresh(base, dropout: float = 0.1):
     """An adapter as training begins with: its second half is zero."""
     torch.manual_seed(5)
-    return model.adapt(base, schema.Lora(8, 16, dropout, "all-linear", {}), recompute=False)
+    return model.adapt(base, schema.Lora(8, 16, dropout, "all-linear", {}), gradient_checkpointing=False)
 
 
 def prove(tuned, examples, train=TRAIN, refusal=None):

@@ -9,7 +9,7 @@ from tokenizers import decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from conf.problem import Problem
-from conf.schema import Learn
+from conf.schema import LossOn
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import TRAIN, adapted
 from tests.unit.trainer.rows.test_chat_template import CHANNEL, HYBRID, OPENED, PLAIN, SPACED
@@ -85,5 +85,5 @@ def test_a_tokenizer_that_begins_each_text_with_a_space_puts_none_before_an_answ
     assert "a<|im_end|>b" in found.tokenizer.decode(forged.prompt) and found.answer(forged.completion) == ("c<|im_end|>", True)
     if written == PLAIN:
         talk = normalise({"messages": [{"role": role, "content": role} for role in ("user", "assistant") * 2]}, "f:3")
-        every = found.example(talk, Learn.every_answer)
+        every = found.example(talk, LossOn.every_answer)
         assert every.prompt == found.tokens(talk.messages)

@@ -23,7 +23,7 @@ def stored(tiny, tmp_path, base_for):
 
 
 def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_for, tmp_path):
-    words = [f"model.id={quoted(stored)}", "quant=none", "train.steps=1", "data.eval_rows=2", "train.recompute=auto"]
+    words = [f"model.id={quoted(stored)}", "quant=none", "train.steps=1", "data.eval_rows=2", "train.gradient_checkpointing=auto"]
     settings, folder = settings_for(tmp_path / "runs", *words), tmp_path / "runs/stored"
     settings.run_id = folder.name
     folder.mkdir(parents=True)
@@ -32,7 +32,7 @@ def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_f
     told = record.manifest(folder)
     assert told["stored"] == "bitsandbytes nf4 4 bits" and "base weights as they are stored: bitsandbytes nf4 4 bits" in told["precision"]
     assert "| weights of the base model | as stored there: bitsandbytes nf4 4 bits |" in card.render(folder, "me/quick")
-    assert record.settings(folder).train.recompute == "yes", "where what layers keep is only estimated, memory is saved"
+    assert record.settings(folder).train.gradient_checkpointing == "yes", "where what layers keep is only estimated, memory is saved"
     weights = model.load(settings.model, settings.quant).model.parameters()
     assert told["plan"]["planned_memory"]["base weights"] == pytest.approx(sum(weight.nbytes for weight in weights), rel=0.1)
 

@@ -72,10 +72,10 @@ def test_fields_that_name_nothing_or_a_key_twice_are_refused_with_the_settings(s
 
 
 def test_the_best_step_by_macro_f1_needs_fields():
-    with pytest.raises(Problem, match="train.best is macro_f1, which free text") as caught:
-        load.load(["cloud=twin", "train.best=macro_f1", "data.fields=null"])
-    assert caught.value.hint == "set `train.best=loss`"
-    assert load.load(["cloud=twin", "train.best=macro_f1"]).train.best.value == "macro_f1"
+    with pytest.raises(Problem, match="train.metric_for_best_model is macro_f1, which free text") as caught:
+        load.load(["cloud=twin", "train.metric_for_best_model=macro_f1", "data.fields=null"])
+    assert caught.value.hint == "set `train.metric_for_best_model=loss`"
+    assert load.load(["cloud=twin", "train.metric_for_best_model=macro_f1"]).train.metric_for_best_model.value == "macro_f1"
 
 
 TEXT = "prompt,completion\nWhy?,Because.\nHow?,So.\n"

@@ -76,9 +76,9 @@ def test_good_settings_become_facts(tmp_path, hub):
 
 
 def test_the_room_that_is_asked_of_the_volume_knows_the_run(tmp_path, hub, monkeypatch):
-    monkeypatch.setattr(preflight.memory, "disk", lambda made, settings, weights: 10**9 * (settings.train.keep + weights) + 1)
+    monkeypatch.setattr(preflight.memory, "disk", lambda made, settings, weights: 10**9 * (settings.train.save_total_limit + weights) + 1)
     assert check(run(tmp_path), hub, TOKEN)["need_gb"] == 4
-    assert check(run(tmp_path, "train.keep=30"), hub, TOKEN)["need_gb"] == 31
+    assert check(run(tmp_path, "train.save_total_limit=30"), hub, TOKEN)["need_gb"] == 31
 
 
 def test_a_broken_row_is_named_by_file_and_line(tmp_path, hub):

@@ -34,5 +34,5 @@ def test_a_tracker_that_does_not_start_is_one_sentence(settings_for, tmp_path, m
 
     monkeypatch.setitem(trackers.KINDS, "tensorboard", refuse)
     with pytest.raises(Problem, match="the tracker tensorboard does not start: no such server") as caught:
-        trackers.start(tmp_path, settings_for(tmp_path, "train.trackers=[tensorboard]"), 0)
+        trackers.start(tmp_path, settings_for(tmp_path, "train.report_to=[tensorboard]"), 0)
     assert "MLFLOW_TRACKING_URI" in caught.value.hint

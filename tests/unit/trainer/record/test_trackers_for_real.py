@@ -19,7 +19,7 @@ from trainer.files import lines
 pytestmark = pytest.mark.slow
 PLACE = ROOT / ".cache/trackers"
 PACKAGES = ROOT / "tests/unit/trainer/trackers.txt"
-SETTINGS = ["quant=none", "train.steps=4", "train.rows_per_step=2", "train.eval_every=2", "data.eval_rows=2"]
+SETTINGS = ["quant=none", "train.steps=4", "train.batch_size=2", "train.eval_steps=2", "data.eval_rows=2"]
 RUN = "20261122-tracked"
 POINT = rb"train/loss\x82\x01.([\d.]+)"  # a key and its value, as protobuf writes the two: field 16, its length, its text
 TRAIN = """
@@ -128,7 +128,7 @@ def test_wandb_gets_both_attempts_as_one_run_and_nothing_that_was_printed(settin
 
 def interrupted(name: str, settings_for, run, tmp_path: Path) -> Path:
     """The folder of a run with this tracker that was asked to stop behind its third step, and then went on to its end."""
-    folder = forked.make(settings_for(tmp_path / "runs", *SETTINGS, f"train.trackers=[{name}]"), RUN)
+    folder = forked.make(settings_for(tmp_path / "runs", *SETTINGS, f"train.report_to=[{name}]"), RUN)
     run(TRAIN, str(folder), "3")
     assert "going on after step 3 of 4" in run(TRAIN, str(folder))
     return folder

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from conf import load
 from conf.problem import Problem
-from conf.schema import Learn
+from conf.schema import LossOn
 from conf.text.quoting import quoted
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import TRAIN, VALIDATION
@@ -134,13 +134,13 @@ def test_every_answer_is_learned_where_the_model_would_have_given_it(made):
     assert learned(*_pair(made(CHANNEL))) == ["<channel>final<message>a<end><|im_end|>", "<channel>final<message>b<end><|im_end|>"]
     for template in (HYBRID, OPENED):
         with pytest.raises(Problem, match="row f:2: .* writes an earlier answer otherwise") as caught:
-            made(template).example(TALK, Learn.every_answer)
-        assert "data.learn=last_answer" in caught.value.hint
-        assert made(template).example(replace(TALK, weights={1: 0}), Learn.every_answer), "it is not learned"
+            made(template).example(TALK, LossOn.every_answer)
+        assert "data.loss_on=last_answer" in caught.value.hint
+        assert made(template).example(replace(TALK, weights={1: 0}), LossOn.every_answer), "it is not learned"
 
 
 def _pair(found):
-    return found, found.example(TALK, Learn.every_answer)
+    return found, found.example(TALK, LossOn.every_answer)
 
 
 def test_every_answer_is_learned_by_the_marks_that_the_template_has(made):
@@ -148,7 +148,7 @@ def test_every_answer_is_learned_by_the_marks_that_the_template_has(made):
     marked = marked.replace("\n\n{{ said }}<|im_end|>\n{% else", "\n\n{% generation %}{{ said }}<|im_end|>{% endgeneration %}\n{% else")
     found = made(marked)
     assert learned(*_pair(found)) == ["a<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
-    example = found.example(TALK, Learn.every_answer)
+    example = found.example(TALK, LossOn.every_answer)
     assert found.tokenizer.decode(example.prompt) == found.text(TALK.messages)
 
 
@@ -198,7 +198,7 @@ def test_values_that_a_template_does_not_read_are_refused_by_name(made):
 
 def test_a_run_is_scored_on_answers_alone_and_a_finished_model_is_asked_as_in_training(settings_for, tmp_path, capsys):
     (tmp_path / "hybrid.jinja").write_text(HYBRID)
-    words = [f"data.chat_template={quoted(tmp_path / 'hybrid.jinja')}", "quant=none", "train.steps=1", "train.rows_per_step=2"]
+    words = [f"data.chat_template={quoted(tmp_path / 'hybrid.jinja')}", "quant=none", "train.steps=1", "train.batch_size=2"]
     settings, folder = settings_for(tmp_path / "runs", *words, "data.eval_rows=2"), tmp_path / "runs/thinks"
     settings.run_id = folder.name
     folder.mkdir(parents=True)

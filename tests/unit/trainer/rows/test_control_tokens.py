@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from conf import load
-from conf.schema import Learn
+from conf.schema import LossOn
 from data import check
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import TRAIN
@@ -52,7 +52,7 @@ def test_they_are_read_as_the_text_that_they_are(made):
         },
         "f:5",
     )
-    learned = found.example(talk, Learn.every_answer)
+    learned = found.example(talk, LossOn.every_answer)
     assert special(found, learned.prompt + learned.completion).count("<|im_end|>") == 4
 
 

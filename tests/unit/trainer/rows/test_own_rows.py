@@ -40,7 +40,7 @@ def flat(tmp_path):
 
 
 def test_seven_keys_of_strings_or_nulls_train_and_score_as_they_are(flat, settings_for, tmp_path):
-    settings = settings_for(tmp_path / "runs", *flat, "quant=none", "train.steps=1", "train.rows_per_step=2")
+    settings = settings_for(tmp_path / "runs", *flat, "quant=none", "train.steps=1", "train.batch_size=2")
     settings.run_id = "flat"
     folder = tmp_path / "runs/flat"
     folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from conf.problem import Problem
-from conf.schema import Data, Learn, TooLong
+from conf.schema import Data, LossOn, TooLong
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import TRAIN
 from trainer.rows import chat_template as templates
@@ -21,7 +21,7 @@ def tokenizer(tiny):
 
 
 def data(max_length: int, too_long: TooLong) -> Data:
-    return Data("a", "b", None, max_length, too_long, Learn.last_answer, {}, 4, 24)
+    return Data("a", "b", None, max_length, too_long, LossOn.last_answer, {}, 4, 24)
 
 
 def test_every_row_has_one_bos_and_ends_with_a_stop_token_that_is_learned(template):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from conf.problem import Problem
-from conf.schema import Data, Learn, TooLong
+from conf.schema import Data, LossOn, TooLong
 from data.rows import normalise
 from tests.unit.trainer.conftest import TRAIN, VALIDATION
 from trainer.files import digest
@@ -15,7 +15,7 @@ from trainer.rows import rows
 
 
 def data(train, validation=VALIDATION, train_sha256=None) -> Data:
-    return Data(str(train), str(validation), None, 100, TooLong.refuse, Learn.last_answer, {}, 4, 24, train_sha256=train_sha256)
+    return Data(str(train), str(validation), None, 100, TooLong.refuse, LossOn.last_answer, {}, 4, 24, train_sha256=train_sha256)
 
 
 def test_csv_and_parquet_give_the_rows_that_jsonl_gives(tmp_path):

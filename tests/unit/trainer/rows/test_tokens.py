@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from conf.problem import Problem
-from conf.schema import Learn
+from conf.schema import LossOn
 from conf.text.quoting import quoted
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import ROOT, TRAIN
@@ -31,7 +31,7 @@ def test_rows_are_the_same_tokens_without_transformers(name):
     assert (ours.stop, ours.stops) == (theirs.stop, theirs.stops)
     for row in [*read(TRAIN), SPOKEN]:
         assert ours.text(row.messages) == theirs.text(row.messages)
-        for learn in Learn:
+        for learn in LossOn:
             assert ours.example(row, learn) == theirs.example(row, learn)
     assert prompt.show(ours, [ours.example(SPOKEN)]) == prompt.show(theirs, [theirs.example(SPOKEN)])
 
@@ -102,11 +102,11 @@ def test_many_rows_give_the_tokens_of_each_and_no_text_to_train_on_is_read_twice
     monkeypatch.setattr(prompt, "TOGETHER", 5)
     template, data = prompt.Prompt(Counting(tiny), tokens.stops(tiny)), settings_for(tmp_path, "data.max_length=9999").data
     rows = [*read(TRAIN)[:7], SPOKEN, *read(TRAIN)[7:12]]
-    for learn in Learn:
+    for learn in LossOn:
         template.tokenizer.asked = []
         found = template.examples(rows, data, learn)
         asked = template.tokenizer.asked
-        assert len(asked) == 12 * 2 + (4 if learn is Learn.every_answer else 2), "prompt and answer; an earlier answer cuts the prompt"
+        assert len(asked) == 12 * 2 + (4 if learn is LossOn.every_answer else 2), "prompt and answer; an earlier answer cuts the prompt"
         assert found == [replace(template.example(row, learn), values={}) for row in rows]
     assert template.held_out(rows, data) == [template.example(row) for row in rows]
     assert all(example.values for example, row in zip(template.held_out(rows, data), rows, strict=True) if row.output)
@@ -139,7 +139,7 @@ run = load.load({words!r})
 class Card:
     name, bytes = "NVIDIA L4", {memory}
 try:
-    print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), True)), run.train.recompute, sep="\\n")
+    print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), True)), run.train.gradient_checkpointing, sep="\\n")
 except Problem as problem:
     print(problem)
 print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
@@ -147,7 +147,7 @@ print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
 
 
 def outlook(tiny, memory):
-    words = ["cloud=twin", "experiment=smoke", f"model.id={quoted(tiny)}", f"data.train={quoted(TRAIN)}", "train.eval_every=50"]
+    words = ["cloud=twin", "experiment=smoke", f"model.id={quoted(tiny)}", f"data.train={quoted(TRAIN)}", "train.eval_steps=50"]
     code = OUTLOOK.format(words=words, memory=memory)
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
@@ -156,8 +156,8 @@ def test_the_outlook_shows_the_mask_the_stop_token_and_what_was_decided_without_
     done = outlook(tiny, 24_000_000_000)
     assert "\033[32m{" in done and "every answer ends with '<|im_end|>'" in done
     assert "GB of 22.1 GB usable on NVIDIA L4 in the fullest step: base weights 0.00" in done
-    assert "train.recompute=no: with all activations kept the fullest step takes" in done
-    assert "train.eval_every=50 is more than all 4 steps" in done
+    assert "train.gradient_checkpointing=no: with all activations kept the fullest step takes" in done
+    assert "train.eval_steps=50 is more than all 4 steps" in done
     assert "an assumption, not measured" in done and "at $0.9776 an hour of g6.2xlarge (a list)" in done
     assert done.splitlines()[-2:] == ["no", "[]"], "what is decided is what the run is made with"
 

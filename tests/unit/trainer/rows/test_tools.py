@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from conf.problem import Problem
-from conf.schema import Learn
+from conf.schema import LossOn
 from data.rows import normalise
 from trainer.rows import prompt, tokens
 
@@ -48,7 +48,7 @@ def prompts(tiny, template):
 def test_tools_calls_and_results_are_written_by_the_models_template_here_and_there(tiny):
     theirs, ours = prompts(tiny, START + CALLS + END)
     for row in (ASKED, TOLD):
-        for learn in Learn:
+        for learn in LossOn:
             assert ours.example(row, learn) == theirs.example(row, learn)
     example = ours.example(ASKED)
     assert '"name": "weather"' in ours.text(ASKED.messages, ASKED.tools)
@@ -56,7 +56,7 @@ def test_tools_calls_and_results_are_written_by_the_models_template_here_and_the
     assert ours.tokenizer.decode(example.prompt + example.completion) == ours.tokenizer.decode(ours.encode(whole.rstrip("\n")))
     assert example.row.completion == WRITTEN
     assert ours.answer(example.completion) == (WRITTEN, True)
-    learned = ours.example(TOLD, Learn.every_answer)
+    learned = ours.example(TOLD, LossOn.every_answer)
     texts = [ours.tokenizer.decode((learned.prompt + learned.completion)[start:end]) for start, end in learned.turns]
     assert texts == [f"{WRITTEN}<|im_end|>", "It rains.<|im_end|>"]
 
@@ -71,8 +71,8 @@ def test_a_template_that_leaves_out_tools_or_calls_or_results_is_refused(tiny, r
 def test_a_weight_decides_whether_an_earlier_answer_is_learned(tiny):
     turns = [{"role": role, "content": text} for role, text in (("user", "1"), ("assistant", "a"), ("user", "2"), ("assistant", "b"))]
     (_, ours) = prompts(tiny, PLAIN)
-    expected = {None: {Learn.last_answer: 1, Learn.every_answer: 2}, 0: dict.fromkeys(Learn, 1), 1: dict.fromkeys(Learn, 2)}
+    expected = {None: {LossOn.last_answer: 1, LossOn.every_answer: 2}, 0: dict.fromkeys(LossOn, 1), 1: dict.fromkeys(LossOn, 2)}
     for weight, counts in expected.items():
         row = normalise({"messages": [turns[0], turns[1] | {"weight": weight}, *turns[2:]]}, "f:1")
-        for learn in Learn:
+        for learn in LossOn:
             assert len(ours.example(row, learn).turns) == counts[learn]

@@ -102,7 +102,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
 
 
 def test_the_real_trainer_is_searched(sweeps, tiny):
-    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]", f"model.id={quoted(tiny)}")
+    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.report_to=[]", f"model.id={quoted(tiny)}")
     words = ("hydra.sweeper.n_trials=2", *few, "train.lr=tag(log,interval(1e-4,1e-2))", "lora.r=2,4")
     process = sweeps.start(*words, program=("-m", "trainer"))
     said, _ = process.communicate(timeout=900)

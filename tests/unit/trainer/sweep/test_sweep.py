@@ -37,7 +37,7 @@ class Sweeps:
         self.runs = folder / "runs"
 
     def start(self, *words: str, program=("-c", DRIVER), **options: object) -> subprocess.Popen:
-        own = ["-m", "run_id=rank", "experiment=smoke", f"runs={quoted(self.runs)}", "train.save_every=2", *words]
+        own = ["-m", "run_id=rank", "experiment=smoke", f"runs={quoted(self.runs)}", "train.save_steps=2", *words]
         told = {f"STAND_IN_{name.upper()}": str(value) for name, value in options.items()}
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"} | told
         command = [sys.executable, *program, *own]
@@ -84,7 +84,7 @@ def test_a_job_that_fails_is_named_at_the_end_the_others_are_made_and_the_same_n
 
 
 def test_ctrl_c_lets_the_job_save_where_it_is_and_the_sweep_goes_on_there(sweeps):
-    words = ("train.steps=60", "lora.r=2,4", "train.save_every=100")
+    words = ("train.steps=60", "lora.r=2,4", "train.save_steps=100")
     process = sweeps.start(*words, step_seconds=0.1)
     events, deadline = sweeps.runs / "rank.0/events.jsonl", time.monotonic() + 900
     while not (events.exists() and '"step": 3' in events.read_text()) and process.poll() is None and time.monotonic() < deadline:
@@ -130,7 +130,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(sweeps):
 
 
 def test_the_real_trainer_is_swept_and_the_leaderboard_ranks_its_scores(sweeps, tiny):
-    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.trackers=[]")
+    few = ("quant=none", "train.steps=2", "data.eval_rows=2", "train.report_to=[]")
     words = (f"model.id={quoted(tiny)}", *few, "data.max_length=50,700")
     process = sweeps.start(*words, program=("-m", "trainer"))
     said, _ = process.communicate(timeout=900)
@@ -179,7 +179,9 @@ def test_a_run_is_found_again_whatever_was_decided_for_auto(settings_for, tmp_pa
     first = sweep.place(recipes, [["lora.r=2"], ["lora.r=4"]])
     for job in first:
         job.folder.mkdir(parents=True)
-        (job.folder / "config.yaml").write_text(load.dump(job.settings).replace("recompute: auto", "recompute: 'no'"))
+        (job.folder / "config.yaml").write_text(
+            load.dump(job.settings).replace("gradient_checkpointing: auto", "gradient_checkpointing: 'no'")
+        )
     again = [settings_for(tmp_path, f"lora.r={r}") for r in (4, 2)]
     for recipe in again:
         recipe.run_id = "s"

@@ -20,17 +20,19 @@ from trainer.train.distributed import Team
 @pytest.fixture
 def settings(settings_for, tmp_path):
     settings = settings_for(tmp_path)
-    settings.train.steps, settings.train.rows_per_step, settings.train.save_every = 5, 3, 1
+    settings.train.steps, settings.train.batch_size, settings.train.save_steps = 5, 3, 1
     return settings
 
 
 def adapted(base_for):
     torch.manual_seed(3)
-    return model.adapt(base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), recompute=False)  # dropout: chance must resume too
+    return model.adapt(
+        base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), gradient_checkpointing=False
+    )  # dropout: chance must resume too
 
 
 def train(tuned, examples, settings, store, record):
-    order = Order([Portion(examples)], settings.seed, settings.train.rows_per_step)
+    order = Order([Portion(examples)], settings.seed, settings.train.batch_size)
     return loop.train(tuned, order, examples[:2], settings, store, record, Team(), lambda: 0.0)
 
 
@@ -39,7 +41,7 @@ def weights(tuned):
 
 
 def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(number_format, base_for, examples, settings, tmp_path):
-    settings.train.keep = 10
+    settings.train.save_total_limit = 10
     whole = adapted(base_for)
     expected = train(whole, examples, settings, checkpoint.Store(tmp_path / "a", "x", 10), Record(tmp_path))
     for step in (1, 2, 3, 4):

@@ -12,7 +12,7 @@ from trainer.train.distributed import Team
 
 # Each process adds up its own rows first, so sums differ in their last bits; Adam divides by the root of tiny second moments,
 # which makes those bits visible: equal within 1 % of the largest weight, and the losses of all steps within one in a thousand.
-WORDS = ["quant=none", "train.trackers=[]", "train.steps=3", "train.rows_per_step=6", "train.eval_every=3", "data.eval_rows=2"]
+WORDS = ["quant=none", "train.report_to=[]", "train.steps=3", "train.batch_size=6", "train.eval_steps=3", "data.eval_rows=2"]
 
 
 def test_every_row_of_a_step_has_one_place_and_the_shares_weigh_the_same(examples):

@@ -9,8 +9,8 @@ from tests.unit.trainer import forked
 from tests.unit.trainer.formats import FORMATS, computed_in
 from trainer.files import digest
 
-WORDS = ["quant=none", "train.steps=6", "train.rows_per_step=2", "train.save_every=1", "train.eval_every=3", "data.eval_rows=2"]
-WORDS += ["lora.dropout=0.1", "train.neftune_noise_alpha=5", "train.trackers=[]"]  # chance goes on, too
+WORDS = ["quant=none", "train.steps=6", "train.batch_size=2", "train.save_steps=1", "train.eval_steps=3", "data.eval_rows=2"]
+WORDS += ["lora.dropout=0.1", "train.neftune_noise_alpha=5", "train.report_to=[]"]  # chance goes on, too
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def test_accelerate_launches_two_processes_that_make_one_run(tiny, tmp_path):
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
-        [*launch, *words, "train.trackers=[]"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*launch, *words, "train.report_to=[]"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     most, deadline = 0, time.monotonic() + 900
     while process.poll() is None and not (runs / "team/events.jsonl").exists() and time.monotonic() < deadline:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conf.problem import Problem
-from conf.schema import Schedule
+from conf.schema import LrScheduler
 from tests.unit.trainer.formats import same_gradients, tolerance
 from trainer.estimate import memory
 from trainer.files import lines
@@ -30,7 +30,7 @@ def step(tuned, rows, settings):
 
 
 def order(examples, settings):
-    return Order([Portion(examples)], settings.seed, settings.train.rows_per_step)
+    return Order([Portion(examples)], settings.seed, settings.train.batch_size)
 
 
 def test_a_step_in_many_packs_is_the_step_in_one(number_format, tuned, examples, settings):
@@ -60,7 +60,7 @@ def _loss(tuned, rows):
 
 
 def test_every_epoch_has_every_row_once_and_an_order_of_its_own(examples, settings):
-    settings.train.rows_per_step = 4
+    settings.train.batch_size = 4
     seen = [row.row.id for step in (1, 2, 3) for row in order(examples, settings).step(step)]
     first, second = seen[:6], seen[6:]
     assert Counter(first) == Counter(second) == Counter(example.row.id for example in examples)
@@ -68,12 +68,12 @@ def test_every_epoch_has_every_row_once_and_an_order_of_its_own(examples, settin
     assert seen == [row.row.id for step in (1, 2, 3) for row in order(examples, settings).step(step)]
 
 
-@pytest.mark.parametrize("schedule", Schedule)
+@pytest.mark.parametrize("schedule", LrScheduler)
 def test_the_learning_rate_rises_then_follows_its_schedule(schedule, settings):
-    settings.train.schedule, settings.train.warmup, settings.train.lr = schedule, 0.2, 1.0
+    settings.train.lr_scheduler, settings.train.warmup_ratio, settings.train.lr = schedule, 0.2, 1.0
     rates = [optimizer.rate(step, 10, settings.train) for step in range(1, 11)]
     assert rates[:3] == [0.5, 1.0, 1.0]
-    assert rates[9] == 1.0 if schedule is Schedule.constant else 0 < rates[9] < 0.7
+    assert rates[9] == 1.0 if schedule is LrScheduler.constant else 0 < rates[9] < 0.7
     assert rates[2:] == sorted(rates[2:], reverse=True)
 
 
@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes_and_nam
 
 
 def test_the_share_of_a_known_card_s_speed_is_recorded_and_no_other_is_made_up(tuned, examples, settings, tmp_path, monkeypatch):
-    settings.train.steps, settings.train.rows_per_step, settings.train.recompute = 1, 2, "yes"
+    settings.train.steps, settings.train.batch_size, settings.train.gradient_checkpointing = 1, 2, "yes"
     monkeypatch.setattr(optimizer, "rate", lambda *_: 0.0)  # the same step each time
     found = {}
     for card in ("NVIDIA L4", "NVIDIA Z1", None):
@@ -105,7 +105,7 @@ def test_the_share_of_a_known_card_s_speed_is_recorded_and_no_other_is_made_up(t
         (found[card],) = [event for event in lines(record.events) if event["event"] == "step"]
     assert found[None]["mfu"] is None and found["NVIDIA Z1"]["mfu"] is None
     rows = order(examples, settings).step(1)
-    shape, plain = model.sizes_of(tuned), replace(settings, train=replace(settings.train, recompute="no"))
+    shape, plain = model.sizes_of(tuned), replace(settings, train=replace(settings.train, gradient_checkpointing="no"))
     operations = memory.work(shape, plain, sum(map(len, rows)), sum(row.learned for row in rows))
     seconds = sum(map(len, rows)) / found["NVIDIA L4"]["tok_s"]
     assert found["NVIDIA L4"]["mfu"] == pytest.approx(operations / seconds / 121e12, rel=0.01)
@@ -124,7 +124,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(tun
 
 @pytest.mark.parametrize("first", [0, 2], ids=["before training", "at the first measurement"])
 def test_a_held_out_loss_that_is_not_finite_is_never_the_best_one(first, tuned, examples, settings, tmp_path):
-    settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.rows_per_step = 4, 2, 2, 2
+    settings.train.steps, settings.train.eval_steps, settings.train.save_steps, settings.train.batch_size = 4, 2, 2, 2
     trained = []
 
     def poison(module, _tokens, embedded):
@@ -141,8 +141,8 @@ def test_a_held_out_loss_that_is_not_finite_is_never_the_best_one(first, tuned, 
 
 
 def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examples, settings, tmp_path):
-    settings.train.steps, settings.train.eval_every, settings.train.save_every, settings.train.keep = 6, 1, 100, 1
-    settings.train.lr, settings.train.rows_per_step = 0.1, 2
+    settings.train.steps, settings.train.eval_steps, settings.train.save_steps, settings.train.save_total_limit = 6, 1, 100, 1
+    settings.train.lr, settings.train.batch_size = 0.1, 2
     noise = replace(examples[0], completion=[7 * n % 600 for n in range(50)], values={})  # gets less likely as the rows are learned
     store = checkpoint.Store(tmp_path / "checkpoints", "x", 1)
     record = Record(tmp_path)

@@ -39,7 +39,7 @@ def logits(model, tokens):
 
 def test_the_round_trip_gives_the_weights_that_training_saw(base_for):
     trained, plain = base_for(schema.Quantisation.nf4).model, base_for().model
-    merge.round_trip(plain, double=True)
+    merge.round_trip(plain, double_quant=True)
     seen = 0
     for name, module in trained.named_modules():
         if type(module).__name__ == "Linear4bit":
@@ -148,7 +148,7 @@ def test_the_exported_and_the_merged_model_are_the_trained_one_whatever_the_adap
     settings = settings_for(tmp_path / "runs", f"model.id={quoted(folder)}", "quant=none")
     base = model.load(settings.model, settings.quant)
     try:
-        tuned = model.adapt(base, schema.Lora(8, 16, 0.0, targets, options), recompute=False).eval()
+        tuned = model.adapt(base, schema.Lora(8, 16, 0.0, targets, options), gradient_checkpointing=False).eval()
     except Problem as problem:
         pytest.skip(f"refused: {problem.what}")
     draw = torch.Generator().manual_seed(1)

@@ -22,7 +22,7 @@ from trainer.rows.sampler import Order, Portion
 from trainer.train import checkpoint, loop, optimizer
 from trainer.train.distributed import Team
 
-SMALL = ["quant=none", "train.steps=4", "train.rows_per_step=2", "train.eval_every=9", "train.trackers=[]"]
+SMALL = ["quant=none", "train.steps=4", "train.batch_size=2", "train.eval_steps=9", "train.report_to=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def trained(settings_for, base_for, tmp_path_factory):
         settings = settings_for(folder, *SMALL, *words)
         torch.manual_seed(settings.seed)
         base = base_for()
-        tuned = model.adapt(base, settings.lora, settings.train.recompute == "yes")
+        tuned = model.adapt(base, settings.lora, settings.train.gradient_checkpointing == "yes")
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(TRAIN)[:6], settings.data)
-        order = Order([Portion(rows[:4])], settings.seed, settings.train.rows_per_step)
-        store = checkpoint.Store(folder / "checkpoints", "x", settings.train.keep)
+        order = Order([Portion(rows[:4])], settings.seed, settings.train.batch_size)
+        store = checkpoint.Store(folder / "checkpoints", "x", settings.train.save_total_limit)
         return tuned, loop.train(tuned, order, rows[4:], settings, store, Record(folder), Team(), judge), folder
 
     return make
@@ -73,14 +73,14 @@ def plain(trained):
         ["train.optimizer_options.betas=[0.5,0.5]"],
         ["train.optimizer_options.weight_decay=0.5"],
         ["train.loraplus_lr_ratio=16"],
-        ["train.schedule=linear"],
-        ["train.schedule=wsd"],
-        ["train.warmup=0.5"],
+        ["train.lr_scheduler=linear"],
+        ["train.lr_scheduler=wsd"],
+        ["train.warmup_ratio=0.5"],
         ["train.warmup_steps=3"],
-        ["train.clip=0.01"],
+        ["train.max_grad_norm=0.01"],
         ["train.neftune_noise_alpha=5"],
         ["train.lr=1e-3"],
-        ["train.rows_per_step=1"],
+        ["train.batch_size=1"],
         ["seed=5"],
     ],
     ids=lambda words: words[0],
@@ -94,7 +94,7 @@ def test_nothing_is_left_to_chance(trained):
     assert same(adapter(trained(*words)[0]), adapter(trained(*words)[0]))
 
 
-@pytest.mark.parametrize("words", [["train.recompute=true"], ["train.pack_tokens=null"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [["train.gradient_checkpointing=true"], ["train.pack_tokens=null"]], ids=lambda words: words[0])
 def test_what_only_costs_or_saves_memory_leaves_the_losses_as_they_are(words, number_format, trained):
     def losses(folder):
         return [event["loss"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
@@ -189,9 +189,9 @@ def test_a_value_that_the_optimizer_refuses_is_one_sentence(tuned, settings_for,
     "name", ["bitsandbytes.optim.AdamW8bit", "bitsandbytes.optim.PagedAdamW8bit", "torch.optim.SGD", "torch.optim.Adagrad"]
 )
 def test_any_optimizer_goes_on_where_it_was(name, settings_for, base_for, examples, tmp_path):
-    words = ["lora.r=64", f"train.optimizer={name}", "train.steps=4", "train.save_every=2", "train.rows_per_step=2", "train.eval_every=9"]
+    words = ["lora.r=64", f"train.optimizer={name}", "train.steps=4", "train.save_steps=2", "train.batch_size=2", "train.eval_steps=9"]
     settings = settings_for(
-        tmp_path, *words, "~train.optimizer_options.fused", "train.trackers=[]", "train.keep=9"
+        tmp_path, *words, "~train.optimizer_options.fused", "train.report_to=[]", "train.save_total_limit=9"
     )  # rank 64: 8-bit moments
 
     def attempt(store):
@@ -217,7 +217,7 @@ def test_a_faster_b_learns_faster_by_the_ratio(tuned, settings_for, tmp_path):
 
 
 def test_wsd_stays_then_decays(settings_for, tmp_path):
-    train = settings_for(tmp_path, "train.schedule=wsd", "train.decay=0.5", "train.warmup_steps=2", "train.lr=1.0").train
+    train = settings_for(tmp_path, "train.lr_scheduler=wsd", "train.decay_ratio=0.5", "train.warmup_steps=2", "train.lr=1.0").train
     rates = [optimizer.rate(step, 10, train) for step in range(1, 11)]
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
@@ -225,26 +225,26 @@ def test_wsd_stays_then_decays(settings_for, tmp_path):
 def test_it_stops_once_patience_is_at_its_end_and_stays_stopped(trained, monkeypatch):
     losses = iter([9.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     monkeypatch.setattr(loop, "measure", lambda *_: next(losses))
-    _, progress, folder = trained("train.steps=6", "train.eval_every=1", "train.patience=2")
+    _, progress, folder = trained("train.steps=6", "train.eval_steps=1", "train.early_stopping_patience=2")
     assert (progress.step, progress.best_step, progress.over) == (3, 1, True)
     assert (folder / "checkpoints/step-000003").exists()
 
 
 def test_a_time_budget_ends_training_at_a_saved_and_measured_step(trained):
-    _, progress, folder = trained("train.hours=1e-9", "train.steps=50")
+    _, progress, folder = trained("train.max_hours=1e-9", "train.steps=50")
     assert (progress.step, progress.best_step) == (1, 1)
     assert (folder / "checkpoints/step-000001").exists()
 
 
 def test_the_best_step_may_be_that_of_the_best_answers(trained):
     scores = iter([0.2, 0.9, 0.4, 0.1])
-    _, progress, folder = trained("train.best=macro_f1", "train.eval_every=1", judge=lambda: next(scores))
+    _, progress, folder = trained("train.metric_for_best_model=macro_f1", "train.eval_steps=1", judge=lambda: next(scores))
     assert (progress.best_step, progress.best_score) == (2, 0.9)
     assert [event["macro_f1"] for event in lines(folder / "events.jsonl") if event["event"] == "score"] == [0.2, 0.9, 0.4, 0.1]
 
 
 def test_an_epoch_visits_the_rows_of_each_source_as_often_as_its_weight_says(examples):
-    order = Order([Portion(examples[:2]), Portion(examples[2:4], 2.0), Portion(examples[4:], 0.5)], seed=1, rows_per_step=7)
+    order = Order([Portion(examples[:2]), Portion(examples[2:4], 2.0), Portion(examples[4:], 0.5)], seed=1, batch_size=7)
     assert order.length == 2 + 4 + 1
     drawn = set()
     for epoch in (1, 2, 3, 4, 5, 6):
@@ -269,7 +269,7 @@ def test_noise_is_as_large_as_the_paper_says_and_only_in_training(tuned, example
 def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(trained, settings_for, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    _, _, folder = trained("train.trackers=[tensorboard]", "train.eval_every=2")
+    _, _, folder = trained("train.report_to=[tensorboard]", "train.eval_steps=2")
     curves = EventAccumulator(str(folder / "tensorboard"))
     curves.Reload()
     told = [event["loss"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
@@ -310,7 +310,7 @@ def test_a_tracker_is_told_every_figure(monkeypatch, trained):
             told.append("closed")
 
     monkeypatch.setattr(trackers, "KINDS", {"json": Mine})
-    trained("train.trackers=[json]", "train.steps=1")
+    trained("train.report_to=[json]", "train.steps=1")
     assert told[0] == ("start", 0) and told[-1] == "closed"
     assert (1, ["train/epoch", "train/grad_norm", "train/loss", "train/lr", "train/tok_s"]) in told
     assert any(step == 1 and "eval/loss" in names for step, names in told[1:-1])
@@ -321,7 +321,7 @@ def test_every_answer_of_a_conversation_has_loss_when_asked(template):
 
     turns = [("user", "Hello there."), ("assistant", "Good day."), ("user", "And now?"), ("assistant", "Goodbye.")]
     row = normalise({"messages": [{"role": role, "content": text} for role, text in turns]}, "here:1")
-    last, every = template.example(row), template.example(row, schema.Learn.every_answer)
+    last, every = template.example(row), template.example(row, schema.LossOn.every_answer)
     assert (last.prompt, last.completion) == (every.prompt, every.completion), "what is learned changes no token"
     tokens = every.prompt + every.completion
     learned = [template.tokenizer.decode(tokens[start:end]) for start, end in every.turns]

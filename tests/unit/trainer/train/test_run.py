@@ -235,7 +235,7 @@ def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_
     words = [
         "quant=none",
         "lora.options.init_lora_weights=pissa",
-        "train.best=macro_f1",
+        "train.metric_for_best_model=macro_f1",
         "data.also={more.jsonl: 2}",
     ]
     settings = settings_for(volume / "runs", *words)
@@ -295,7 +295,7 @@ def test_the_base_models_answers_are_generated_once(run, base, template, setting
 
     monkeypatch.setattr(evaluate, "generate", generate)
     settings = settings_for(volume / "runs")
-    tuned = model.adapt(base, settings.lora, recompute=False)
+    tuned = model.adapt(base, settings.lora, gradient_checkpointing=False)
     examples = [template.example(row) for row in read(VALIDATION)[:4]]
     for name, revision, expected in (("a", "1" * 40, True), ("b", "1" * 40, False), ("c", "2" * 40, True), ("d", None, True)):
         asked.clear()
@@ -339,7 +339,7 @@ def test_a_model_that_cannot_be_had_is_named(owner, what, monkeypatch, tmp_path)
 
 def test_targets_that_match_no_layer_are_a_problem_of_the_settings(base):
     with pytest.raises(Problem, match="matches no layer") as caught:
-        model.adapt(base, schema.Lora(4, 8, 0.0, ["query"], {}), recompute=False)
+        model.adapt(base, schema.Lora(4, 8, 0.0, ["query"], {}), gradient_checkpointing=False)
     assert "q_proj" in caught.value.hint
 
 

@@ -79,9 +79,9 @@ def test_without_a_runs_folder_it_says_so(words):
 )
 def test_a_later_attempt_goes_by_what_was_decided_and_a_smaller_card_may_still_recompute(run, monkeypatch, typed, before, now):
     seen = []
-    monkeypatch.setattr("trainer.train.recipe.run", lambda settings, *_: seen.append(settings.train.recompute))
+    monkeypatch.setattr("trainer.train.recipe.run", lambda settings, *_: seen.append(settings.train.gradient_checkpointing))
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    (run / "config.yaml").write_text(load.dump(settings(f"train.recompute={typed}")))
+    (run / "config.yaml").write_text(load.dump(settings(f"train.gradient_checkpointing={typed}")))
     if before:
         (run / record.DECIDED).write_text(json.dumps({"recompute": before}))
     command.run(run, None)
@@ -90,9 +90,9 @@ def test_a_later_attempt_goes_by_what_was_decided_and_a_smaller_card_may_still_r
 
 def test_what_was_decided_is_read_only_where_it_was_left_open(run):
     (run / record.DECIDED).write_text('{"recompute": "yes"}')
-    assert record.settings(run).train.recompute == "yes"
-    (run / "config.yaml").write_text(load.dump(settings("train.recompute=no")))
-    assert record.settings(run).train.recompute == "no"
+    assert record.settings(run).train.gradient_checkpointing == "yes"
+    (run / "config.yaml").write_text(load.dump(settings("train.gradient_checkpointing=no")))
+    assert record.settings(run).train.gradient_checkpointing == "no"
     (run / "config.yaml").write_text(load.dump(settings()))
     for text in ("[]", "{", '{"recompute": "${oc.env:HOME}"}', '{"recompute": ["yes"]}'):
         (run / record.DECIDED).write_text(text)

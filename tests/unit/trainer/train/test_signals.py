@@ -22,8 +22,8 @@ from trainer.train.distributed import Team
 from trainer.train.signals import Stop
 
 STEPS = 5
-FORKED = ["quant=none", "train.steps=12", "train.rows_per_step=2", "train.save_every=100", "train.eval_every=4", "data.eval_rows=2"]
-FORKED += ["lora.dropout=0.1", "train.trackers=[]"]
+FORKED = ["quant=none", "train.steps=12", "train.batch_size=2", "train.save_steps=100", "train.eval_steps=4", "data.eval_rows=2"]
+FORKED += ["lora.dropout=0.1", "train.report_to=[]"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def ears():
 @pytest.fixture
 def settings(settings_for, tmp_path):
     settings = settings_for(tmp_path)
-    settings.train.steps, settings.train.rows_per_step, settings.train.save_every, settings.train.eval_every = STEPS, 3, 100, 2
+    settings.train.steps, settings.train.batch_size, settings.train.save_steps, settings.train.eval_steps = STEPS, 3, 100, 2
     return settings
 
 
@@ -51,9 +51,9 @@ class Job:
 
     def train(self):
         torch.manual_seed(3)
-        self.tuned = model.adapt(self.base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), recompute=False)
+        self.tuned = model.adapt(self.base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), gradient_checkpointing=False)
         self.store = checkpoint.Store(self.folder / "checkpoints", "x", 3)
-        order = Order([Portion(self.examples)], self.settings.seed, self.settings.train.rows_per_step)
+        order = Order([Portion(self.examples)], self.settings.seed, self.settings.train.batch_size)
         arguments = (self.examples[:2], self.settings, self.store, Record(self.folder), Team(), lambda: self.score())
         return loop.train(self.tuned, order, *arguments)
 
@@ -122,7 +122,7 @@ def test_a_stop_within_a_measurement_breaks_it_off_and_it_is_made_up_for(job, ex
 
 
 def test_a_stop_while_the_last_step_is_scored_scores_it_later(job, settings, base_for, examples, tmp_path):
-    settings.train.best = schema.Best.macro_f1
+    settings.train.metric_for_best_model = schema.BestMetric.macro_f1
     expected = Job(base_for, examples, settings, tmp_path / "unbroken").whole()
     scored = []
 

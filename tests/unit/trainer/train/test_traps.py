@@ -49,10 +49,13 @@ def test_every_score_that_is_told_is_this_run_s_own(page, tmp_path):
 def test_what_is_claimed_of_the_training_is_what_the_settings_say(tmp_path):
     """A page that says "cosine" and "early stopping" of a run that had neither."""
     for words, claims in (
-        (["train.schedule=linear", "lora.options={use_dora: true}"], ["linear, warmup 0.05 of all steps", "use_dora True"]),
-        (["train.schedule=wsd", "train.warmup_steps=7", "train.loraplus_lr_ratio=16"], ["wsd, warmup 7 steps", "16.0 times as fast"]),
-        (["train.patience=2"], ["stopped after 2 measurements"]),
-        (["train.best=macro_f1", "train.optimizer=torch.optim.SGD"], ["highest macro-F1 of generated answers", "torch.optim.SGD"]),
+        (["train.lr_scheduler=linear", "lora.options={use_dora: true}"], ["linear, warmup 0.05 of all steps", "use_dora True"]),
+        (["train.lr_scheduler=wsd", "train.warmup_steps=7", "train.loraplus_lr_ratio=16"], ["wsd, warmup 7 steps", "16.0 times as fast"]),
+        (["train.early_stopping_patience=2"], ["stopped after 2 measurements"]),
+        (
+            ["train.metric_for_best_model=macro_f1", "train.optimizer=torch.optim.SGD"],
+            ["highest macro-F1 of generated answers", "torch.optim.SGD"],
+        ),
     ):
         folder = finished(tmp_path / claims[0].replace(" ", ""))
         (folder / "config.yaml").write_text(load.dump(settings(*words)))
@@ -85,10 +88,10 @@ def test_the_record_alone_says_what_was_run_on_what_with_what_and_for_how_long(t
 def test_a_smoke_run_measures_saves_generates_and_exports_before_its_last_step(trained):
     """A test mode whose five steps never reach an evaluation or a checkpoint tests what never breaks."""
     train = record.settings(trained).train
-    assert train.eval_every < train.steps and train.save_every < train.steps
+    assert train.eval_steps < train.steps and train.save_steps < train.steps
     steps = [event["step"] for event in lines(trained / "events.jsonl") if event["event"] == "eval"]
-    assert steps[0] == 0 and train.eval_every in steps and train.steps in steps
-    assert (trained / "checkpoints" / f"step-{train.save_every:06d}" / "COMPLETE").exists()
+    assert steps[0] == 0 and train.eval_steps in steps and train.steps in steps
+    assert (trained / "checkpoints" / f"step-{train.save_steps:06d}" / "COMPLETE").exists()
     done = {event["what"] for event in lines(trained / "events.jsonl") if event["event"] == "progress"}
     assert {"scoring tuned", "scoring base"} <= done and (trained / "adapter" / "adapter_model.safetensors").exists()
 
