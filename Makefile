@@ -93,9 +93,10 @@ lock: setup ## pin every package of the laptop and of the trainer's image, with 
 	@for list in requirements.txt trainer/requirements.txt; do \
 	  $(VENV) -m twin.box.machine.requirements_lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
 
-check: setup ## formatting and lint
+check: setup ## formatting, lint and types
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m ruff check .
+	@$(VENV) -m mypy
 	@.venv/bin/shellcheck $(PROGRAMS)
 	@.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
 	@.venv/bin/zizmor --offline --quiet --no-progress .github

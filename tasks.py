@@ -46,14 +46,14 @@ def init(c, token=None, yes=False, name=None):
         planned().account.rehearse(account(run), run, folder)
         return
     parts = planned().init(run, folder, local, Path(token) if token else None, yes, decode)
-    perform(c, run, "init", parts, "{done}; {summary} has every name. Next: `inv up`")
+    perform(c, run, "init", parts)
 
 
 @task
 def up(c):
     """Start the box, or make it, with its volume attached and its agent answering."""
     run = settings(c)
-    perform(c, run, "up", planned().up(run, preflight.estimate_cost), "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`")
+    perform(c, run, "up", planned().up(run, preflight.estimate_cost))
 
 
 @task
@@ -61,15 +61,14 @@ def deploy(c):
     """Mount the volume and make the trainer's image ready on the box; where ECR has none of this tree, the box builds it."""
     run = settings(c)
     image_from_elsewhere(c, run)
-    perform(c, run, "deploy", planned().deploy(run, ROOT), "{image} is ready (changed: {changed}). Next: `inv train`")
+    perform(c, run, "deploy", planned().deploy(run, ROOT))
 
 
 @task(help={"detach": "return as soon as the run has started", "run": "id of an unfinished run with these settings, whosever it is"})
 def train(c, detach=False, run=None):
     """Start a run, or attach to yours with these settings, and follow it to its end."""
     named, run = run, settings(c)
-    done = "{run_id} has started. Next: `inv logs`" if detach else "{run_id} is done. Next: `inv publish`, `inv report`"
-    perform(c, run, "train", planned().train(run, ROOT, preflight.check_inputs, detach, named), done)
+    perform(c, run, "train", planned().train(run, ROOT, preflight.check_inputs, detach, named))
 
 
 @task(
@@ -93,7 +92,7 @@ def publish(c, run=None):
     from trainer.hub.publish import publish as upload  # after settings: huggingface_hub reads the environment once
 
     parts = planned().publish(config, run, upload, ROOT, os.environ.get("HF_ENDPOINT"))
-    perform(c, config, "publish", parts, "{url} is published and verified. Next: `inv down`")
+    perform(c, config, "publish", parts)
 
 
 @task(
@@ -108,9 +107,7 @@ def down(c, force=False, snapshot=False, purge=False, yes=False):
     """Stop the box, once everything is delivered."""
     run = settings(c)
     parts = planned().purge(run, force, yes, snapshot) if purge else planned().down(run, force, snapshot)
-    copy = "; {copied}" if snapshot else ""
-    done = f"box and volume `{run.box.name}` are gone{copy}" if purge else f"{{instance_id}} is {{state}}{copy}"
-    perform(c, run, "down", parts, f"{done}. Next: `inv report`")
+    perform(c, run, "down", parts)
 
 
 @task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})
@@ -149,7 +146,7 @@ def predict(c, text, run=None):
     from trainer.rows.predict_inputs import asked
 
     config = settings(c)
-    perform(c, config, "predict", planned().predict(config, run, text, ROOT, asked), None, audited=False)
+    perform(c, config, "predict", planned().predict(config, run, text, ROOT, asked), audited=False)
 
 
 @task(
@@ -165,7 +162,7 @@ def evaluate(c, split, run=None, scaffold=False):
     from trainer.rows import splits
 
     config = settings(c)
-    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.usable, summary, scaffold), None, audited=False)
+    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.usable, summary, scaffold), audited=False)
 
 
 @task(help={"json": "for programs"})
@@ -194,12 +191,14 @@ def smoke(c):
 @task
 def plan(c):
     """Show what the chain would do, and what training needs: memory, time, price. Nothing is started."""
+    from remote.plan.perform import outline
+
     run = settings(c)
     if rehearsed(c, "call   Ask for the box's card and price; count tokens, memory and time"):
         return
     aws = account(run)
     for verb, parts in chain(run).items():
-        print(f"{verb}\n{planned().outline(parts)}")
+        print(f"{verb}\n{outline(parts)}")
     preflight.show(aws, run, ROOT)
 
 

@@ -11,14 +11,14 @@ from remote.plan.command import perform, planned
 def build(c):
     """Build the trainer's image of this tree with the docker of this machine; `inv deploy` needs none."""
     run = settings(c)
-    perform(c, run, "image.build", planned().push(run, ROOT)[:1], "{local} is built. Next: `inv image.push`", audited=False)
+    perform(c, run, "image.build", planned().build(run, ROOT), audited=False)
 
 
 @task
 def push(c):
     """Build the image with the docker of this machine, push it to ECR, write its digest down."""
     run = settings(c)
-    perform(c, run, "image.push", planned().push(run, ROOT), "{image} is in ECR. Next: `inv image.verify`, `inv deploy`")
+    perform(c, run, "image.push", planned().push(run, ROOT))
 
 
 @task

@@ -21,16 +21,14 @@ def destroy(c, data=False, yes=False):
     from remote.account import names
 
     run = settings(c, fetch=names.fetch)
-    perform(c, run, "destroy", planned().unmake(run, data, yes), "nothing is left{kept}", audited=False)
+    perform(c, run, "destroy", planned().unmake(run, data, yes), audited=False)
 
 
 @task(name="stop-run")
 def stop_run(c):
     """End the run that goes on, for good: its log and newest checkpoint in S3, its phase `cancelled`."""
     run = settings(c)
-    perform(
-        c, run, "stop-run", planned().stop_run(run), "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
-    )
+    perform(c, run, "stop-run", planned().stop_run(run))
 
 
 @task(help={"older_than": "days; takes finished runs that are older, too", "yes": "do not ask"})
@@ -38,7 +36,7 @@ def clean(c, older_than=None, yes=False):
     """List the runs that came to nothing, and remove them; never a running one."""
     days = positive_integer("--older-than", older_than)
     run = settings(c)
-    perform(c, run, "clean", planned().clean(run, days, yes), "{count} runs are removed. Next: `inv status`")
+    perform(c, run, "clean", planned().clean(run, days, yes))
 
 
 @task

@@ -4,7 +4,7 @@ Nothing but line ends and tabs is left of what moves a cursor, sets a title, wri
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ def visible(text: str) -> str:
     return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def values(read: object) -> object:
+def values(read: Any) -> Any:
     """The same of every text in what was read from JSON."""
     if isinstance(read, str):
         return visible(read)

@@ -1,6 +1,7 @@
 """Leaving an account as it was found: what would go is listed with its size; data stays unless it is named, too."""
 
 import sys
+from dataclasses import dataclass
 
 from conf import schema
 from conf.problem import Problem
@@ -14,7 +15,17 @@ from remote.aws.tags import BOX, OWNER
 BUCKET = "DataBucket"
 
 
-def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
+@dataclass(frozen=True)
+class Survey:
+    stack: stack.Stack
+    boxes: list[str]
+    volumes: list[str]  # that go
+    copies: list[str]
+    removes: bool  # anything at all
+    kept: str  # what stays, in words
+
+
+def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     """List what would be removed, and what would stay."""
     found = stack.at_rest(aws)
     boxes, (volumes, theirs), copies = _boxes(aws), _volumes(aws), _copies(aws)
@@ -38,23 +49,18 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> dict:
         _say(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
     kept = [] if data else [*volumes, *copies, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
     removes = bool(found.status or boxes or (data and (volumes or copies or bucket)))
-    things = {"stack": found, "boxes": boxes, "volumes": list(volumes) if data else [], "copies": list(copies)}
-    return things | {"removes": "yes" if removes else "no"} | _words(kept)
+    words = f" but {' and '.join(kept)}; `inv destroy --data` removes that, too" if kept else ""
+    return Survey(found, boxes, list(volumes) if data else [], list(copies), removes, words)
 
 
-def _words(kept: list[str]) -> dict:
-    return {"kept": f" but {' and '.join(kept)}; `inv destroy --data` removes that, too" if kept else ""}
-
-
-def agree(aws: Aws, data: bool, yes: bool) -> dict:
+def agree(aws: Aws, data: bool, yes: bool) -> None:
     """Ask before anything is removed; about the data, ask once more."""
     confirm.ask(yes, f"remove these from account {aws.caller.split(':')[4]}, {aws.cloud.region}?")
     if data:
         confirm.ask(yes, f"and every run, model and log in s3://{aws.cloud.bucket}, on the volumes and in their copies, for good?")
-    return {}
 
 
-def remove_boxes(aws: Aws, boxes: list, volumes: list) -> dict:
+def remove_boxes(aws: Aws, boxes: list[str], volumes: list[str]) -> None:
     """Terminate the stopped boxes, with their spot requests and the schedules that were to stop them."""
     ec2 = aws.client("ec2")
     for id in boxes:
@@ -66,23 +72,21 @@ def remove_boxes(aws: Aws, boxes: list, volumes: list) -> dict:
     for id in volumes:
         ec2.get_waiter("volume_available").wait(VolumeIds=[id], WaiterConfig={"Delay": 2, "MaxAttempts": 60})
         ec2.delete_volume(VolumeId=id)
-    return {}
 
 
-def remove_stack(aws: Aws, found: stack.Stack) -> dict:
+def remove_stack(aws: Aws, found: stack.Stack) -> None:
     """Let CloudFormation remove the stack; its bucket stays."""
     if found.status:
         stack.remove(aws, found)
-    return {}
 
 
-def remove_data(aws: Aws, copies: list) -> dict:
+def remove_data(aws: Aws, copies: list[str]) -> None:
     """Remove the volumes' copies and every version of every object; the bucket, too, where `inv init` has made it."""
     s3, bucket = aws.client("s3"), aws.cloud.bucket
     for id in copies:
         aws.client("ec2").delete_snapshot(SnapshotId=id)
     if not _bucket(aws):
-        return {}
+        return
     ours = stack.TAG in _tags(aws, bucket)
     prefix = "" if ours else aws.cloud.prefix.strip("/") + "/"
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
@@ -96,7 +100,6 @@ def remove_data(aws: Aws, copies: list) -> dict:
         s3.delete_bucket(Bucket=bucket)
     else:
         _say(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
-    return {}
 
 
 def _boxes(aws: Aws) -> list[str]:

@@ -7,8 +7,10 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from conf import load, schema, yaml_file
 from conf.problem import Problem
@@ -55,7 +57,40 @@ SETTINGS = ("prefix", "launch_template", *(setting for _, setting, _ in ADOPTED.
 COLUMNS = {"Add": "+", "Modify": "~", "Remove": "-"}
 
 
-def survey(aws: Aws, run: schema.Run) -> dict:
+TokenState = Literal["there", "stored", "none yet"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    wanted: dict[str, str]  # the template's parameters
+    adopted: list[str]  # what is there and is used as it is, in words
+    left: list[dict[str, str]]  # names in Parameter Store that were put there by hand
+
+
+@dataclass(frozen=True)
+class Proposal:
+    change_set: str
+    changes: list[dict]
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Token:
+    token: TokenState
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    parameters: int  # how many names there are in Parameter Store
+
+
+@dataclass(frozen=True)
+class Written:
+    done: str
+    summary: str  # the file
+
+
+def survey(aws: Aws, run: schema.Run) -> Survey:
     """Look at what the account has already: it is used as it is, and left alone."""
     made, cloud = stack.at_rest(aws), run.cloud
     wanted, adopted = stack.parameters(run), []
@@ -79,7 +114,7 @@ def survey(aws: Aws, run: schema.Run) -> dict:
     left = _by_hand(aws, made)
     given = {entry["Name"].removeprefix(cloud.root): entry["Value"] for entry in left}
     wanted |= {parameter: given[name] for name, parameter in stack.BY_HAND.items() if name in given}
-    return {"wanted": wanted, "adopted": adopted, "left": left}
+    return Survey(wanted, adopted, left)
 
 
 def kept(aws: Aws) -> dict[str, str]:
@@ -111,7 +146,7 @@ def _hands_out(aws: Aws, cloud: schema.Cloud) -> None:
         raise Problem(what, hint, reason="refused")
 
 
-def propose(aws: Aws, wanted: dict, adopted: list, left: list, token: Path | None) -> dict:
+def propose(aws: Aws, wanted: dict[str, str], adopted: list[str], left: list[dict[str, str]]) -> Proposal:
     """Ask CloudFormation what would change, and show it."""
     # CloudFormation takes no change set that makes names which are there: they are out of its way before the one that is carried out.
     change_set, changes = stack.propose(aws, wanted, validate=not left)
@@ -125,10 +160,10 @@ def propose(aws: Aws, wanted: dict, adopted: list, left: list, token: Path | Non
         _say(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {aws.cloud.root}")
     if left and changes:
         _say(f"  = {len(left)} names in Parameter Store keep their values; the stack takes them over")
-    return {"change_set": change_set, "changes": changes, "changed": "yes" if changes else "no", "token_given": "yes" if token else "no"}
+    return Proposal(change_set, changes, bool(changes))
 
 
-def agree(aws: Aws, change_set: str, changes: list, yes: bool) -> dict:
+def agree(aws: Aws, change_set: str, changes: list[dict], yes: bool) -> None:
     """Ask before anything is changed."""
     try:
         confirm.ask(
@@ -137,14 +172,13 @@ def agree(aws: Aws, change_set: str, changes: list, yes: bool) -> dict:
     except BaseException:
         stack.withdraw(aws, change_set)
         raise
-    return {}
 
 
-def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
+def carry_out(aws: Aws, change_set: str, wanted: dict[str, str], left: list[dict[str, str]]) -> None:
     """Let CloudFormation make the changes, and wait."""
     if not left:
         stack.execute(aws, change_set)
-        return {}
+        return
     ssm, values = aws.client("ssm"), {entry["Name"]: entry["Value"] for entry in left}
     try:
         # A laptop that dies from now on must not take the only copy with it.
@@ -157,7 +191,6 @@ def carry_out(aws: Aws, change_set: str, wanted: dict, left: list) -> dict:
     except BaseException:
         _put_back(aws, left)
         raise
-    return {}
 
 
 def _until_they_may_be_made_again() -> None:
@@ -194,23 +227,23 @@ def forget(aws: Aws) -> None:
         ssm.delete_parameter(Name=placed(KEPT, aws.cloud.stack))
 
 
-def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> dict:
+def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> Token:
     """Put the Hub token into its secret, where one was given or there is none yet."""
     if token is None and has_token(aws):
-        return {"token": "there"}
+        return Token("there")
     value = _read_token(token, ask_for_it, decode)
     if not value:
         name = aws.cloud.hub_secret
         _say(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
-        return {"token": "none yet"}
+        return Token("none yet")
     client = aws.client("secretsmanager")
     if token is None or not has_token(aws) or aws.secret(aws.cloud.hub_secret) != value:
         client.put_secret_value(SecretId=aws.cloud.hub_secret, SecretString=value)
-        return {"token": "stored"}
-    return {"token": "there"}
+        return Token("stored")
+    return Token("there")
 
 
-def read_back(aws: Aws, wanted: dict) -> dict:
+def read_back(aws: Aws, wanted: dict[str, str]) -> ReadBack:
     """Read every name and resource back from AWS."""
     found = {entry["Name"]: entry["Value"] for entry in _parameters(aws)}
     said = {"s3/bucket": wanted["Bucket"], "ecr/repository": wanted["Repository"], "aws/region": aws.cloud.region}
@@ -228,16 +261,16 @@ def read_back(aws: Aws, wanted: dict) -> dict:
         raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
     if found.pop(placed(KEPT, aws.cloud.stack), None):
         forget(aws)
-    return {"parameters": len(found)}
+    return ReadBack(len(found))
 
 
-def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: str, token: str) -> dict:
+def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: bool, token: TokenState) -> Written:
     """Write the defaults of later commands, and a summary of the account for people."""
-    region = {} if aws.cloud.loopback else {"cloud.region": aws.cloud.region}
+    region: dict[str, str | None] = {} if aws.cloud.loopback else {"cloud.region": aws.cloud.region}
     _set(local, {"cloud": aws.cloud.name} | region | _stack_name(aws.cloud, local) | _own_names(aws.cloud, local))
     (folder / "setup-summary.txt").write_text(summary(aws, run, token), encoding="utf-8")
-    done = "nothing to do" if changed == "no" and token != "stored" else f"account {aws.caller.split(':')[4]} is ready"
-    return {"done": done, "summary": str(folder / "setup-summary.txt")}
+    done = "nothing to do" if not changed and token != "stored" else f"account {aws.caller.split(':')[4]} is ready"
+    return Written(done, str(folder / "setup-summary.txt"))
 
 
 def _stack_name(cloud: schema.Cloud, local: Path) -> dict[str, str | None]:
@@ -257,16 +290,16 @@ def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
 
 def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
-    facts, found = survey(aws, run), stack.find(aws)
-    made = _written(folder, found, facts["wanted"])
-    commands = handed_over(made, aws.cloud, found, [entry["Name"] for entry in facts["left"]])
+    seen, found = survey(aws, run), stack.find(aws)
+    made = _written(folder, found, seen.wanted)
+    commands = handed_over(made, aws.cloud, found, [entry["Name"] for entry in seen.left])
     if found.status == "ROLLBACK_COMPLETE":
         print(f"nothing was changed. A stack whose making failed stands in the way ({found.status}): it holds nothing, and `inv init`")
         print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
         return
-    shown = propose(aws, facts["wanted"], facts["adopted"], facts["left"], None)
-    stack.withdraw(aws, shown["change_set"])
-    if shown["changed"] == "no":
+    shown = propose(aws, seen.wanted, seen.adopted, seen.left)
+    stack.withdraw(aws, shown.change_set)
+    if not shown.changed:
         print("nothing to do")
         return
     print(f"nothing was changed. Whoever may do it: {commands}; then `inv init`")
@@ -301,7 +334,7 @@ def handed_over(folder: Path, cloud: schema.Cloud, found: stack.Stack, left: lis
     return ", then ".join(commands)
 
 
-def summary(aws: Aws, run: schema.Run, token: str) -> str:
+def summary(aws: Aws, run: schema.Run, token: TokenState) -> str:
     """The account in words: which names, ids and places; no secret."""
     ecr, cloud = aws.client("ecr"), aws.cloud
     uri = ecr.describe_repositories(repositoryNames=[cloud.repository])["repositories"][0]["repositoryUri"]
@@ -420,7 +453,7 @@ def _parameters(aws: Aws) -> list[dict]:
     return [entry for page in pages for entry in page["Parameters"]]
 
 
-def _set(path: Path, values: dict[str, str]) -> None:
+def _set(path: Path, values: Mapping[str, str | None]) -> None:
     """Settings at the top of a YAML file; the rest of it stays as the user wrote it."""
     lines = _lines(path)
     for name, value in values.items():

@@ -240,24 +240,24 @@ def _roles(at: Place) -> list[Statement]:
         return Statement(sid, why, ("iam:PassRole",), (at.role(role),), condition, page)
 
     page = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
-    looked_at, by_user = (at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role)), []
+    looked_at, by_user = [at.role(at.cloud.box_role), at.role(at.cloud.scheduler_role)], []
     if ":role/" in at.principal:  # whose session does not say the role's path
-        looked_at += (at.principal,)
+        looked_at.append(at.principal)
     else:
         by_user.append(Statement("LookAtSelf", "`doctor`", ("iam:SimulatePrincipalPolicy",), (at.principal,)))
     return [
         passed("GiveBoxItsRole", "the box acts by its role", at.cloud.box_role, "ec2", page),
         passed("GiveSchedulerItsRole", "the schedule acts by its role", at.cloud.scheduler_role, "scheduler", page),
         Statement("LookAtProfile", "`doctor`", ("iam:GetInstanceProfile",), (at.profile,)),
-        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), looked_at),
+        Statement("LookAtRoles", "`doctor`", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), tuple(looked_at)),
         *by_user,
     ]
 
 
 def _reading(at: Place) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
-    seen = ("Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets")
-    seen += ("RouteTables", "SecurityGroups", "SpotPriceHistory", "LaunchTemplateVersions", "Snapshots")
+    seen = ["Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets"]
+    seen += ["RouteTables", "SecurityGroups", "SpotPriceHistory", "LaunchTemplateVersions", "Snapshots"]
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),
@@ -273,7 +273,7 @@ def box(at: Place) -> list[Statement]:
     token = at.secret_called(at.cloud.box_secret)
     log = at.arn("logs", f"log-group:{at.cloud.log_group}:*")
     # As AWS's own policy AWSEC2VssSnapshotPolicy has it; and by no tag is it taken for another's.
-    itself = {"ArnLike": {"ec2:SourceInstanceARN": at.arn("ec2", "instance/${ec2:InstanceID}")}}
+    itself: dict[str, dict] = {"ArnLike": {"ec2:SourceInstanceARN": at.arn("ec2", "instance/${ec2:InstanceID}")}}
     itself |= {"ForAllValues:StringEquals": {"aws:TagKeys": ["fine-tune-slm:stopped"]}}
     return [
         Statement(

@@ -122,9 +122,10 @@ def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
 
 def document(statements: list[Statement]) -> dict:
     """The policy, ready for IAM; where names in the account are so long that it takes no more, without the names of its lines."""
-    found = {"Version": "2012-10-17", "Statement": [one.plain() for one in statements]}
+    lines = [one.plain() for one in statements]
+    found = {"Version": "2012-10-17", "Statement": lines}
     if size(found) > MANAGED:
-        found["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in found["Statement"]]
+        found["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in lines]
     return found
 
 

@@ -7,6 +7,7 @@ The only file with boto3's scheduler.
 import functools
 import json
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
@@ -20,7 +21,17 @@ SHOWN = "%Y-%m-%dT%H:%M:%SZ"
 WHEN = "%Y-%m-%dT%H:%M:%S"
 
 
-def arm(aws: Aws, instance_id: str, hours: float) -> dict:
+@dataclass(frozen=True)
+class Armed:
+    stops_at: str
+
+
+@dataclass(frozen=True)
+class Disarmed:
+    disarmed: bool  # there was a schedule
+
+
+def arm(aws: Aws, instance_id: str, hours: float) -> Armed:
     """Let AWS itself stop the box soon after `box.max_hours`: one schedule, made once for each start."""
     scheduler = aws.client("scheduler")
     due = look(aws, instance_id)
@@ -41,17 +52,17 @@ def arm(aws: Aws, instance_id: str, hours: float) -> dict:
             due = look(aws, instance_id) or due
         except scheduler.exceptions.ClientError as error:
             raise _not_armed(aws, instance_id, error) from error
-    return {"stops_at": f"{due:{SHOWN}}"}
+    return Armed(f"{due:{SHOWN}}")
 
 
-def disarm(aws: Aws, instance_id: str) -> dict:
+def disarm(aws: Aws, instance_id: str) -> Disarmed:
     """Take the schedule away; the box is stopped."""
     scheduler = aws.client("scheduler")
     try:
         scheduler.delete_schedule(Name=_name(aws, instance_id))
     except scheduler.exceptions.ResourceNotFoundException:
-        return {"disarmed": "no"}
-    return {"disarmed": "yes"}
+        return Disarmed(False)
+    return Disarmed(True)
 
 
 def look(aws: Aws, instance_id: str) -> datetime | None:

@@ -7,7 +7,8 @@ import re
 import sys
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Literal
 
 from conf import schema
 from conf.problem import Problem
@@ -60,6 +61,55 @@ class Entry:
     address: str  # empty: it has none
     group: str  # the security group that says who may
     host_key: str  # empty: not known yet
+
+
+Began = Literal["launched", "started"]
+
+
+@dataclass(frozen=True)
+class Ensured:
+    """The box, and what had to be done for it."""
+
+    instance_id: str
+    changed: Began | None
+
+
+@dataclass(frozen=True)
+class Running:
+    zone: str
+    instance_type: str
+
+
+@dataclass(frozen=True)
+class Agent:
+    version: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    instance_id: str
+    running: bool
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The box, if there is one."""
+
+    instance_id: str | None = None
+    there: bool = False
+    running: bool = False
+
+
+@dataclass(frozen=True)
+class Required:
+    """The box, which runs."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    state: str
 
 
 def find(aws: Aws, name: str) -> Found | None:
@@ -115,7 +165,7 @@ def entry(aws: Aws, instance_id: str) -> Entry:
     return Entry(found.get("PublicIpAddress", ""), found["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
 
 
-def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
+def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured:
     """Find the box by its tag; start it when it is stopped, launch it when there is none."""
     found = find(aws, box.name)
     if box.adopt:
@@ -123,17 +173,26 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> dict:
     if found and found.state == "stopping":
         _wait(aws, "instance_stopped", found.id)
     if found is None:
-        instance_id, changed = _launch(aws, box, volume_zone), "launched"
-    elif found.state in ("stopped", "stopping"):
+        return Ensured(_launch(aws, box, volume_zone), "launched")
+    if found.state in ("stopped", "stopping"):
         instance_history.keep(aws, _described(aws, found.id).life)
         _withdraw_commands(aws, found.id)
         auto_stop.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
         capacity.started(aws, box, found.id, found.zone)
-        instance_id, changed = found.id, "started"
-    else:
-        instance_id, changed = found.id, "no"
-    return {"instance_id": instance_id, "changed": changed, "on": changed}
+        return Ensured(found.id, "started")
+    return Ensured(found.id, None)
+
+
+def left_on(instance_id: str | None, changed: Began | None, stops_at: str | None) -> str:
+    """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
+    if instance_id is None:
+        return ""
+    alone = f"{UNATTENDED} min after its start, unless an `inv up` sets it up"
+    by_itself = {"launched": f"stops itself {alone}", "started": f"stops itself when it is idle; where it was never set up, {alone}"}
+    outside = f"is stopped by AWS at {stops_at}" if stops_at else ""
+    ends = ", and ".join(part for part in (by_itself[changed] if changed else "", outside) if part) or "is stopped by nothing from outside"
+    return f"{instance_id} is on all the same: it {ends}; `inv down` stops it now"
 
 
 def _withdraw_commands(aws: Aws, instance_id: str) -> None:
@@ -144,20 +203,20 @@ def _withdraw_commands(aws: Aws, instance_id: str) -> None:
             ssm.cancel_command(CommandId=command["CommandId"], InstanceIds=[instance_id])
 
 
-def wait(aws: Aws, instance_id: str) -> dict:
+def wait(aws: Aws, instance_id: str) -> Running:
     """Wait until AWS says that the box runs."""
     _wait(aws, "instance_running", instance_id)
     found = _described(aws, instance_id)
     instance_history.keep(aws, found.life)
-    return {"zone": found.zone, "instance_type": found.instance_type}
+    return Running(found.zone, found.instance_type)
 
 
-def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> dict:
+def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> None:
     """Keep the box's role from what runs in its containers."""
     from botocore.exceptions import ClientError
 
     if _described(aws, instance_id).closed:
-        return {}
+        return
     try:
         aws.client("ec2").modify_instance_metadata_options(InstanceId=instance_id, **METADATA)
     except ClientError as error:
@@ -172,7 +231,6 @@ def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> dict:
         if time.monotonic() > until:
             raise Problem(f"AWS has not closed the metadata service of {instance_id} to containers yet", "`inv up` again", "unreachable")
         time.sleep(1)
-    return {}
 
 
 def _adopt(aws: Aws, box: schema.Box, found: Found | None) -> Found:
@@ -263,25 +321,21 @@ def _ended(aws: Aws, name: str) -> int:
     return sum(len(reservation["Instances"]) for page in pages for reservation in page["Reservations"])
 
 
-def look(aws: Aws, name: str) -> dict:
+def look(aws: Aws, name: str) -> Looked:
     """Find the box by its tag, running or not."""
     found = find(aws, name)
     if found is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
-    return _seen(found)
+    return Looked(found.id, found.state == "running")
 
 
-def glance(aws: Aws, name: str) -> dict:
+def glance(aws: Aws, name: str) -> Glance:
     """Find the box by its tag, if there is one."""
     found = find(aws, name)
-    return _seen(found) if found else {"there": "no", "running": "no"}
+    return Glance(found.id, True, found.state == "running") if found else Glance()
 
 
-def _seen(found: Found) -> dict:
-    return {"instance_id": found.id, "there": "yes", "running": "yes" if found.state == "running" else "no"}
-
-
-def require(aws: Aws, name: str, closed: bool = True) -> dict:
+def require(aws: Aws, name: str, closed: bool = True) -> Required:
     """Find the running box by its tag."""
     found = find(aws, name)
     if found is None:
@@ -290,21 +344,21 @@ def require(aws: Aws, name: str, closed: bool = True) -> dict:
         raise Problem(f"box `{name}` is {found.state}", "start it with `inv up`", reason="refused")
     if closed and not found.closed:
         raise Problem(f"a container on {found.id} could act by the box's role", "`inv up` closes its metadata service to it", "refused")
-    return {"instance_id": found.id, "zone": found.zone, "instance_type": found.instance_type}
+    return Required(found.id)
 
 
-def wait_for_agent(aws: Aws, instance_id: str, seconds: float = AGENT, on: str = "no", patience: float = SILENT) -> dict:
+def wait_for_agent(aws: Aws, instance_id: str, seconds: float = AGENT, changed: Began | None = None, patience: float = SILENT) -> Agent:
     """Wait until the box's agent takes commands."""
     agents, ec2 = aws.client("ssm"), aws.client("ec2")
     entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     started, pause = time.monotonic(), 0.1
     # Nothing can be at work on a box that this very command has launched.
-    reboot_at = started + patience if on == "launched" else math.inf
+    reboot_at = started + patience if changed == "launched" else math.inf
     while time.monotonic() < started + seconds:
         known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
         # After a stop and a start the record can still say Online from before.
         if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
-            return {"agent": known[0].get("AgentVersion", "?")}
+            return Agent(known[0].get("AgentVersion", "?"))
         if time.monotonic() > reboot_at:
             _wake(aws, instance_id, patience)
             reboot_at = math.inf
@@ -340,22 +394,21 @@ def _wake(aws: Aws, instance_id: str, patience: float) -> None:
     talk(f"{silent}: one that was refused once, as while its role was new, sleeps for half an hour. The box is rebooted, once; waiting on")
 
 
-def stop(aws: Aws, instance_id: str) -> dict:
+def stop(aws: Aws, instance_id: str) -> Stopped:
     """Stop the box and wait until AWS says that it is stopped."""
     if _described(aws, instance_id).state == "pending":  # AWS stops only what runs
         _wait(aws, "instance_running", instance_id)
     aws.client("ec2").stop_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_stopped", instance_id)
-    return {"instance_id": instance_id, "state": "stopped", "stopped_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return Stopped("stopped")
 
 
-def terminate(aws: Aws, instance_id: str) -> dict:
+def terminate(aws: Aws, instance_id: str) -> None:
     """Terminate the box and wait until it is gone, its root disk with it."""
     instance_history.keep(aws, _described(aws, instance_id).life)
     capacity.release(aws, instance_id)
     aws.client("ec2").terminate_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_terminated", instance_id)
-    return {"state": "terminated"}
 
 
 def _wait(aws: Aws, state: str, instance_id: str) -> None:

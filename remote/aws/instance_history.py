@@ -25,8 +25,8 @@ class Life:
 
 def keep(aws: Aws, life: Life) -> None:
     """Write it down; what is known of the same start already is replaced."""
-    body = {"instance": life.instance, "instance_type": life.instance_type, "launched": life.launched.strftime(WHEN)}
-    body["stopped"] = life.stopped and life.stopped.strftime(WHEN)
+    stopped = life.stopped and life.stopped.strftime(WHEN)
+    body = {"instance": life.instance, "instance_type": life.instance_type, "launched": life.launched.strftime(WHEN), "stopped": stopped}
     Store(aws).put(f"lives/{life.instance}/{life.launched:%Y%m%dT%H%M%SZ}.json", json.dumps(body).encode())
 
 

@@ -5,7 +5,7 @@ import sys
 from remote.aws.session import Aws
 
 
-def write(aws: Aws, instance_id: str, volume_id: str) -> dict:
+def write(aws: Aws, instance_id: str, volume_id: str) -> None:
     """Write the ids of box and volume down in Parameter Store."""
     ssm = aws.client("ssm")
     root, cloud = aws.cloud.root, aws.cloud
@@ -17,4 +17,3 @@ def write(aws: Aws, instance_id: str, volume_id: str) -> dict:
             ssm.put_parameter(Name=name, Value=now, Type="String", Overwrite=True)
         except ssm.exceptions.ClientError as error:  # only a record: the box is up all the same
             print(f"  {name} was not written down ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
-    return {}

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from conf import schema
@@ -75,7 +75,7 @@ class Aws:
 
     def __init__(self, cloud: schema.Cloud):
         self.cloud = cloud
-        self._clients = {}
+        self._clients: dict[tuple[str, bool], Any] = {}
         self._lock = threading.RLock()  # boto3's default session makes one client at a time
         self._caller = ""
         self._fresh = Fresh()
@@ -153,7 +153,8 @@ def early(service: str, cloud: dict):
 
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
-    client, values = early("ssm", cloud), {}
+    client = early("ssm", cloud)
+    values: dict[str, str] = {}
     asked = {placed(name, cloud.get("stack")): name for name in names}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=list(asked)[start : start + 10], WithDecryption=True)
@@ -178,8 +179,9 @@ def passing(error: Exception) -> str | None:
         if status >= 500 or code in BUSY:
             return f"AWS has trouble of its own or is asked too often ({code})"
     meaning = explain(error)
-    expired = meaning is not None and meaning.what == MEANING["ExpiredToken"][0]
-    return f"{meaning.what}; log in from another shell" if expired else None
+    if meaning is None or meaning.what != MEANING["ExpiredToken"][0]:
+        return None
+    return f"{meaning.what}; log in from another shell"
 
 
 class Patience:
@@ -188,7 +190,7 @@ class Patience:
     def __init__(self, aws: "Aws", goes_on: str):
         self.aws = aws
         self.goes_on = goes_on  # what is not harmed meanwhile
-        self.said = None
+        self.said = ""
 
     def bear(self, error: Exception, pause: float = 5) -> None:
         """Nothing, after a pause; the error itself where it will not pass."""

@@ -3,6 +3,8 @@
 import hashlib
 import sys
 import time
+from dataclasses import dataclass
+from typing import Literal, cast
 
 from conf import schema
 from conf.problem import Problem
@@ -14,29 +16,57 @@ OURS = "fine-tune-slm:created"
 BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it calls blank may ever be formatted
 
 
-def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> dict:
+Change = Literal["created", "attached", "grown"]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The box's volume."""
+
+    volume_id: str
+    ours: bool  # we have created it blank, and have not formatted it yet
+    size_gb: int
+
+
+@dataclass(frozen=True)
+class Attached(Disk):
+    changed: Change | None
+
+
+@dataclass(frozen=True)
+class VolumeZone:
+    zone: str | None  # None: there is no volume
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    snapshot_id: str | None  # None: there was nothing to copy
+    copied: str  # in words
+
+
+def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> Attached:
     """Find the volume by its tag, or create it; attach it to the box."""
     ec2 = aws.client("ec2")
-    found, changed = _find(aws, box.name), "no"
+    found, changed = _find(aws, box.name), cast(Change | None, None)
     attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
     if found is None:
         found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
     if instance_id not in attached:
         _wait(aws, "volume_available", found["VolumeId"])
         ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
-        changed = "attached" if changed == "no" else changed
+        changed = changed or "attached"
     _wait(aws, "volume_in_use", found["VolumeId"])
     if found["Size"] < box.disk_gb:
         found, changed = _grow(aws, found, box.disk_gb), "grown"
-    return facts_of(found) | {"volume_changed": changed}
+    return Attached(*_disk(found), changed)
 
 
-def require(aws: Aws, name: str) -> dict:
+def require(aws: Aws, name: str) -> Disk:
     """Find the box's volume by its tag."""
     found = _find(aws, name)
     if found is None:
         raise Problem(f"box `{name}` has no volume", "`inv up` creates and attaches it", reason="refused")
-    return facts_of(found)
+    return Disk(*_disk(found))
 
 
 def describe(aws: Aws, name: str) -> str:
@@ -57,19 +87,19 @@ def named(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
     return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
 
 
-def locate(aws: Aws, name: str) -> dict:
+def locate(aws: Aws, name: str) -> VolumeZone:
     """See in which zone the box's volume is, if there is one: a box elsewhere could not use it."""
-    return {"volume_zone": zone(aws, name)}
+    return VolumeZone(zone(aws, name))
 
 
-def snapshot(aws: Aws, name: str) -> dict:
+def snapshot(aws: Aws, name: str) -> Snapshot:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
     found = _find(aws, name)
     if found is None:
         print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
-        return {"snapshot": "none", "copied": "no copy of the volume was made"}
-    if made := _copy_as_it_is(aws, found, name):
-        return {"snapshot": made, "copied": f"{made} is a copy of the volume already"}
+        return Snapshot(None, "no copy of the volume was made")
+    if there := _copy_as_it_is(aws, found, name):
+        return Snapshot(there, f"{there} is a copy of the volume already")
     tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
     made = aws.client("ec2").create_snapshot(
         VolumeId=found["VolumeId"],
@@ -77,7 +107,7 @@ def snapshot(aws: Aws, name: str) -> dict:
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
     )
     aws.client("ec2").describe_snapshots(SnapshotIds=[made["SnapshotId"]])  # AWS shows it: whoever deletes the volume waits for it
-    return {"snapshot": made["SnapshotId"], "copied": f"{made['SnapshotId']} is a copy of the volume"}
+    return Snapshot(made["SnapshotId"], f"{made['SnapshotId']} is a copy of the volume")
 
 
 def _copy_as_it_is(aws: Aws, found: dict, name: str) -> str | None:
@@ -92,11 +122,11 @@ def _copy_as_it_is(aws: Aws, found: dict, name: str) -> str | None:
     return next((one["SnapshotId"] for one in copies if one["StartTime"].replace(microsecond=0) > max(since)), None)
 
 
-def delete(aws: Aws, name: str) -> dict:
+def delete(aws: Aws, name: str) -> None:
     """Delete the volume, with all that is on it, once every copy of it is whole."""
     found = _find(aws, name)
     if found is None:
-        return {"deleted": "none"}
+        return
     ec2, mine = aws.client("ec2"), found["VolumeId"]
     _wait_for_copies(aws, mine)
     _wait(aws, "volume_available", mine)
@@ -105,7 +135,6 @@ def delete(aws: Aws, name: str) -> dict:
     except ec2.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "InvalidVolume.NotFound":  # the first answer was lost, and botocore has asked twice
             raise
-    return {"deleted": mine}
 
 
 def _wait_for_copies(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
@@ -117,15 +146,13 @@ def _wait_for_copies(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
         time.sleep(2)
 
 
-def facts_of(found: dict) -> dict:
-    ours = {"Key": OURS, "Value": BLANK} in found.get("Tags", [])
-    return {"volume_id": found["VolumeId"], "ours": "yes" if ours else "no", "size_gb": found["Size"]}
+def _disk(found: dict) -> tuple[str, bool, int]:
+    return found["VolumeId"], {"Key": OURS, "Value": BLANK} in found.get("Tags", []), found["Size"]
 
 
-def note_format(aws: Aws, volume_id: str) -> dict:
+def note_format(aws: Aws, volume_id: str) -> None:
     """Note that the volume holds data from now on: should it ever look blank again, it is not formatted again."""
     aws.client("ec2").create_tags(Resources=[volume_id], Tags=[{"Key": OURS, "Value": FORMATTED}])
-    return {}
 
 
 def _grow(aws: Aws, found: dict, size: int) -> dict:

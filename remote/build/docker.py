@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,16 +18,22 @@ NAME = "fine-tune-slm"  # of what is built here, before it is pushed
 REVISION, CONTENT = "org.opencontainers.image.revision", "fine-tune-slm.content"
 
 
-def build(aws: Aws, run: schema.Run, root: Path) -> dict:
+@dataclass(frozen=True)
+class Built:
+    tag: str
+    local: str  # what the docker of this machine calls it
+
+
+def build(aws: Aws, run: schema.Run, root: Path) -> Built:
     """Build the image of this tree with the docker of this machine."""
     tag, arguments = ecr.tag(root, run.cloud.build_args), [f"--build-arg={name}={value}" for name, value in run.cloud.build_args.items()]
     labels = [f"--label={REVISION}={ecr.revision(root)}", f"--label={CONTENT}={tag}"]
     words = ["build", "--network", "host", "--file", context.DOCKERFILE, "--tag", f"{NAME}:{tag}", *labels, *arguments, "-"]
     docker(*words, given=context.tarball(root), shown=True)
-    return {"tag": tag, "local": f"{NAME}:{tag}"}
+    return Built(tag, f"{NAME}:{tag}")
 
 
-def push(aws: Aws, local: str, tag: str) -> dict:
+def push(aws: Aws, local: str, tag: str) -> ecr.Image:
     """Push the image to ECR, unless its tag is there: then it is the same content."""
     registry, digest = ecr.look(aws, tag)
     if digest is None:
@@ -36,13 +43,13 @@ def push(aws: Aws, local: str, tag: str) -> dict:
         docker("tag", local, f"{registry}:{tag}")
         docker("push", "--quiet", f"{registry}:{tag}")
         digest = ecr.look(aws, tag)[1]
-    return {"image": f"{registry}@{digest}"}
+    return ecr.Image(f"{registry}@{digest}")
 
 
-def verify(aws: Aws, run: schema.Run, root: Path) -> dict:
+def verify(aws: Aws, run: schema.Run, root: Path) -> None:
     """Check that ECR has the image of this tree, that it is the recorded one, starts, and says what it is made of."""
     tag = ecr.tag(root, run.cloud.build_args)
-    found = ecr.find(aws, tag)["image"]
+    found = ecr.find(aws, tag).image
     about = ecr.describe(aws, tag)
     started = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", found, "--help", check=False)
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", found).stdout) or {}
@@ -63,7 +70,6 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> dict:
     if wrong := [words.split()[0] for right, words in findings if not right]:
         hint = "`inv image.push` writes the digest down; another image is made by a change of the tree, since a tag cannot be moved"
         raise Problem(f"the image is not what it should be: {', '.join(wrong)}", hint, reason="refused")
-    return {"image": found}
 
 
 def docker(*words: str, given: bytes = b"", check: bool = True, shown: bool = False) -> subprocess.CompletedProcess:

@@ -2,6 +2,7 @@
 
 import secrets
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from conf.problem import Problem
@@ -12,12 +13,30 @@ from remote.build import context, git
 DIGEST = "ecr/image-digest"  # in Parameter Store: which image was pushed last, for people and other tools
 
 
+@dataclass(frozen=True)
+class Image:
+    image: str  # registry/name@digest
+
+
+@dataclass(frozen=True)
+class Offered:
+    """The image, or where it is missing what a box needs to build it."""
+
+    missing: bool
+    image: str | None = None
+    name: str | None = None  # registry/repository
+    context: str | None = None  # s3://...
+    sha256: str | None = None  # of it
+    revision: str | None = None
+    attempt: str | None = None
+
+
 def tag(root: Path, arguments: dict[str, str] | None = None) -> str:
     """The content hash of this tree's image: 16 hex digits."""
     return context.tag(root, arguments or {})
 
 
-def find(aws: Aws, tag: str) -> dict:
+def find(aws: Aws, tag: str) -> Image:
     """Find the image of this tree in ECR."""
     registry, digest = look(aws, tag)
     if digest is None:
@@ -26,28 +45,33 @@ def find(aws: Aws, tag: str) -> dict:
             "`inv deploy` makes it ready, and again after each change of the trainer",
             reason="refused",
         )
-    return {"image": f"{registry}@{digest}", "image_tag": tag}
+    return Image(f"{registry}@{digest}")
 
 
-def offer(aws: Aws, tag: str, root: Path) -> dict:
+def offer(aws: Aws, tag: str, root: Path) -> Offered:
     """Find the image of this tree in ECR; where there is none, put what it is made of into S3, for the box to build it."""
     registry, digest = look(aws, tag)
     if digest is not None:
-        return {"missing": "no", "image": f"{registry}@{digest}", "image_tag": tag}
+        return Offered(False, f"{registry}@{digest}")
     store = Store(aws)
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "context.tar"
         packed.write_bytes(context.tarball(root))
         sha256, _ = store.put_input(packed)
-    found = {"missing": "yes", "name": registry, "context": store.url(f"inputs/{sha256}"), "sha256": sha256}
-    # Whoever follows a build that somebody else has begun must not take its end for the end of one of their own.
-    return found | {"revision": revision(root), "attempt": secrets.token_hex(4)}
+    return Offered(
+        True,
+        name=registry,
+        context=store.url(f"inputs/{sha256}"),
+        sha256=sha256,
+        revision=revision(root),
+        # Whoever follows a build that somebody else has begun must not take its end for the end of one of their own.
+        attempt=secrets.token_hex(4),
+    )
 
 
-def note(aws: Aws, image: str) -> dict:
+def note(aws: Aws, image: str) -> None:
     """Write the digest of the image down in Parameter Store."""
     aws.client("ssm").put_parameter(Name=aws.cloud.root + DIGEST, Value=image.partition("@")[2], Type="String", Overwrite=True)
-    return {}
 
 
 def describe(aws: Aws, tag: str) -> dict:

@@ -45,8 +45,8 @@ def show(aws: Aws, run: schema.Run) -> None:
     table = Table("what", "how much", "rate", "USD", box=None, pad_edge=False)
     for line in lines:
         table.add_row(line.what, line.amount, line.rate, _money(line.dollars))
-    known = [line.dollars for line in lines]
-    table.add_row("until now", "", "", _money(None if None in known else sum(known)))
+    known = [line.dollars for line in lines if line.dollars is not None]
+    table.add_row("until now", "", "", _money(sum(known) if len(known) == len(lines) else None))
     bucket = _bucket(aws, store)
     table.add_row(bucket.what, bucket.amount, bucket.rate, _money(bucket.dollars))
     console = visible.screen(width=140)
@@ -125,7 +125,7 @@ def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[R
 
     def one(name: str) -> Record | None:
         with runs.left_out(store.url(name)):
-            return read(store.json(name))
+            return read(store.json(name) or {})
         return None
 
     with ThreadPoolExecutor(8) as pool:
@@ -134,7 +134,8 @@ def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[R
 
 def _boxes(aws: Aws, store: Store, found: instance.Found | None, otherwise: str) -> tuple[list[Line], str | None]:
     """A line for each start, at the price of the type that the box had; and where the prices are from."""
-    rates, lines = {}, []
+    rates: dict[str, tuple[float | None, str | None]] = {}
+    lines = []
     for one in stretches(store, found):
         kind = one.instance_type or otherwise
         rates[kind] = hourly, _ = rates.get(kind) or pricing.per_hour(aws, kind)
@@ -178,7 +179,7 @@ def _runs(store: Store) -> Table:
     for run_id, files in runs.listing(store).items():
         if "manifest.json" in files:
             with runs.left_out(f"run `{run_id}`"):
-                cost = runs.manifest(store, run_id).get("price") or {}
+                cost = (runs.manifest(store, run_id) or {}).get("price") or {}
                 table.add_row(run_id, f"{cost.get('seconds') or 0:.0f}", _money(cost.get("total")))
     return table
 

@@ -1,6 +1,7 @@
 """What a run may cost: `cost.limit` is held before anything is paid for, and by the box itself while it runs."""
 
 import math
+from dataclasses import dataclass
 
 from conf import schema
 from conf.problem import Problem
@@ -10,29 +11,40 @@ from remote.aws.session import Aws
 from remote.cost import ledger
 
 
-def hold(aws: Aws, run: schema.Run, planned: float | None = None) -> dict:
+@dataclass(frozen=True)
+class Life:
+    life_hours: float  # the longest that the box may live
+
+
+@dataclass(frozen=True)
+class Left:
+    life_left: int | None  # seconds that are still paid for; None: there is no limit
+
+
+def hold(aws: Aws, run: schema.Run, planned: float | None = None) -> Life:
     """Refuse what would cost more than `cost.limit`; shorten the box's longest life to what it pays for."""
     limit, hours = run.cost.limit, run.box.max_hours
     if limit is None:
-        return {"life_hours": hours}
+        return Life(hours)
     rate, source = _rate(aws, run)
-    dollars = (planned or 0) / 3600 * rate
+    hours_planned = (planned or 0) / 3600
+    dollars = hours_planned * rate
     if dollars > limit:
         raise Problem(
-            f"the run is planned to cost ${dollars:.2f}, and cost.limit is ${limit:.2f}: {planned / 3600:.1f} h of {run.box.instance_type} "
+            f"the run is planned to cost ${dollars:.2f}, and cost.limit is ${limit:.2f}: {hours_planned:.1f} h of {run.box.instance_type} "
             f"at ${rate:.4f} an hour ({source})",
             f"`cost.limit={math.ceil(dollars * 1.2)}` allows it; `train.max_hours={limit / rate * 0.8:.1f}` ends it earlier; "
             "`inv plan` lists cheaper boxes",
             reason="refused",
         )
-    return {"life_hours": min(hours, limit / rate)}
+    return Life(min(hours, limit / rate))
 
 
-def guard(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None) -> dict:
+def guard(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None) -> Left:
     """Let the box stop itself when `cost.limit` is spent, by the ledger: what it has cost since its start, and the run before that."""
     limit = run.cost.limit
     if limit is None:
-        return {"life_left": ""}
+        return Left(None)
     rate, _ = _rate(aws, run)
     stretches = ledger.stretches(Store(aws), instance.find(aws, run.box.name))
     mine = [one for one in stretches if (one.running and one.instance == instance_id) or (run_id and one.run == run_id)]
@@ -44,10 +56,10 @@ def guard(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None
             f"`cost.limit={math.ceil(spent + limit)}` lets it go on; `inv costs` shows the ledger, `inv down` stops the box",
             reason="refused",
         )
-    return {"life_left": int((limit - spent) / rate * 3600)}
+    return Left(int((limit - spent) / rate * 3600))
 
 
-def _rate(aws: Aws, run: schema.Run) -> tuple[float, str]:
+def _rate(aws: Aws, run: schema.Run) -> tuple[float, str | None]:
     rate, source = pricing.planned(aws, run.box.instance_type, run.cost.per_hour)
     if rate is None:
         what = f"cost.limit=${run.cost.limit:.2f} cannot be held: nobody told the price of {run.box.instance_type} in {aws.cloud.region}"

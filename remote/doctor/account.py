@@ -86,7 +86,7 @@ def ami(look: Look) -> list[Finding]:
         return [
             Finding("ami", BROKEN, f"the public parameter {name} names no image here", why, "another `box.ami=...`, such as conf/box has")
         ]
-    root = next((one["Ebs"] for one in look.ami["BlockDeviceMappings"] if one["DeviceName"] == look.ami["RootDeviceName"]), {})
+    root: dict = next((one["Ebs"] for one in look.ami["BlockDeviceMappings"] if one["DeviceName"] == look.ami["RootDeviceName"]), {})
     if (least := root.get("VolumeSize") or 0) > look.run.box.root_gb:
         what = f"box.root_gb={look.run.box.root_gb} is less than the {least} GB of {look.ami['ImageId']}"
         return [Finding("ami", BROKEN, what, why, f"`box.root_gb={least}`")]

@@ -74,11 +74,11 @@ def _carried_out(check: Check, look: Look) -> list[Finding]:
     except Problem as problem:
         return [Finding(check.name, BROKEN, problem.what, check.why, problem.hint)]
     except Exception as error:
-        problem = explain(error)
-        if problem is None:
+        meaning = explain(error)
+        if meaning is None:
             raise
         verdict = UNKNOWN if session.may_not(error) else BROKEN
-        return [Finding(check.name, verdict, problem.what, check.why, problem.hint)]
+        return [Finding(check.name, verdict, meaning.what, check.why, meaning.hint)]
 
 
 def fine(findings: list[Finding]) -> bool:

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote.aws import instance
 from remote.doctor.check import Look
-from remote.plan import verbs
-from remote.plan.step import compose
+from remote.plan import answers, verbs
+from remote.plan.script import compose
 
 # Older ones hang on ec2messages, which AWS gives up: https://github.com/aws/amazon-ssm-agent/blob/mainline/RELEASENOTES.md
 LEAST_AGENT = (3, 3, 40, 0)
@@ -52,14 +52,14 @@ def _agent(id: str, version: str) -> Finding:
 def _itself(look: Look, id: str) -> list[Finding]:
     """What the box finds when it looks at itself."""
     hosts = endpoints(look)
-    settings = {"MOUNT_PATH": look.run.box.mount, "REGION": look.run.cloud.region, "GPU": "yes" if look.run.box.gpu else "no", "LEASE": 60}
+    settings = {"MOUNT_PATH": look.run.box.mount, "REGION": look.run.cloud.region, "GPU": look.run.box.gpu, "LEASE": 60}
     settings["HOSTS"] = " ".join(f"{name}={host}:{port}" for name, (host, port) in hosts.items())
     result = verbs.transport(look.run)(look.aws, id).run(compose("look", settings), 60, "doctor")
     if result.code != 0:
         what = f"{id} could not look at itself (exit code {result.code}): {result.stderr.strip().splitlines()[-1:] or ''}"
         return [Finding("box", BROKEN, what, "every script would fail so", REMOTE)]
-    facts = result.facts
-    return [_driver(look, facts["driver"]), *_lost(facts["gpu_lost"].split()), _egress(id, hosts, facts["unreachable"].split())]
+    seen = answers.read("look", answers.Look, result.facts)
+    return [_driver(look, seen.driver), *_lost(seen.gpu_lost), _egress(id, hosts, seen.unreachable)]
 
 
 def _driver(look: Look, version: str) -> Finding:
@@ -74,14 +74,14 @@ def _driver(look: Look, version: str) -> Finding:
     return Finding("driver", OK, f"{version}; the image's CUDA needs {look.driver} or newer")
 
 
-def _lost(runs: list[str]) -> list[Finding]:
+def _lost(runs: tuple[str, ...]) -> list[Finding]:
     """Runs whose container was given the GPU and cannot use it any more."""
     command = "`inv down --force`, then `inv up deploy train` goes on from its newest checkpoint"
     why = "it fails at its next use of the GPU; systemd was reloaded, or the driver changed under it"
     return [Finding("gpu", BROKEN, f"the container of {run} has lost the GPU, which the box has", why, command) for run in runs]
 
 
-def _egress(id: str, hosts: dict, unreachable: list[str]) -> Finding:
+def _egress(id: str, hosts: dict, unreachable: tuple[str, ...]) -> Finding:
     if unreachable:
         named = ", ".join(f"{name} ({hosts[name][0]})" for name in unreachable)
         return Finding("egress", BROKEN, f"{id} cannot reach {named}", "it takes commands, images, data and models from there", GATEWAY)

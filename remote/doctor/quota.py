@@ -15,9 +15,10 @@ SPOT_OF_P = {"p2": "L-7212CCBC", "p3": "L-7212CCBC", "p4": "L-7212CCBC", "p5": "
 
 def codes(kind: str) -> tuple[str | None, str | None]:
     """The quotas that count this type on demand and as spot; None where nobody here knows."""
-    letters, generation = re.match(r"([a-z]+)(\d*)", kind).groups()
+    known = re.match(r"([a-z]+)(\d*)", kind)
+    letters, generation = known.groups() if known else ("", "")
     demand = DEMAND.get(letters)
-    return demand, SPOT_OF_P.get(f"p{generation}") if letters == "p" else SPOT.get(demand)
+    return demand, SPOT_OF_P.get(f"p{generation}") if letters == "p" else SPOT.get(demand or "")
 
 
 def quota(look: Look) -> list[Finding]:
@@ -25,17 +26,17 @@ def quota(look: Look) -> list[Finding]:
     if look.kind is None:
         return []  # the check of the type says so
     demand, spot = codes(look.run.box.instance_type)
-    found = [_quota(look, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
+    cores = look.kind["VCpuInfo"]["DefaultVCpus"]
+    found = [_quota(look, cores, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
     if look.run.box.spot:
-        found.append(_quota(look, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
+        found.append(_quota(look, cores, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
     return found
 
 
-def _quota(look: Look, code: str | None, market: str, verdict: str, why: str) -> Finding:
+def _quota(look: Look, needed: int, code: str | None, market: str, verdict: str, why: str) -> Finding:
     if code is None:
         what = f"unknown: which quota counts a {look.run.box.instance_type} {market} is not known here"
         return Finding("quota", NOTE, what, why, "`aws service-quotas list-service-quotas --service-code ec2`")
-    needed = look.kind["VCpuInfo"]["DefaultVCpus"]
     value = look.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
     what = f"{value:.0f} vCPUs {market} ({code}), of which a {look.run.box.instance_type} takes {needed}"
     if value >= needed:

@@ -2,29 +2,36 @@
 
 import contextlib
 import time
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from conf.cli import rehearsed
 
+if TYPE_CHECKING:
+    from conf import schema
+    from remote.plan.plan import Plan
 
-def planned():
+
+def planned() -> ModuleType:
     """The plans; imported late, for `inv --list` needs none."""
     from remote.plan import verbs
 
     return verbs
 
 
-def perform(c, run, verb, parts, done, audited=True) -> None:
-    """Carry out or rehearse a plan, say what it came to, and leave a line in the audit where the bucket is to stay."""
+def perform(c: Any, run: "schema.Run", verb: str, plan: "Plan", audited: bool = True) -> None:
+    """Carry out or rehearse a plan, say its final words, and leave a line in the audit where the bucket is to stay."""
     from remote.aws.s3 import Store
     from remote.aws.session import Aws
+    from remote.plan.perform import perform, rehearse
     from remote.runs import audit
 
     if rehearsed(c, f"# {verb}"):
-        print(planned().rehearse(parts))
+        print(rehearse(plan))
         return
     started, aws = time.monotonic(), Aws(run.cloud)
     try:
-        facts = planned().perform(parts, aws, planned().transport(run))
+        done = perform(plan, aws, planned().transport(run)).done
     except BaseException:
         # What went wrong is what the user must read, whether or not the audit can be written.
         with contextlib.suppress(Exception):
@@ -34,4 +41,4 @@ def perform(c, run, verb, parts, done, audited=True) -> None:
     if audited:
         audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "ok")
     if done:
-        print(done.format(**facts), flush=True)
+        print(done, flush=True)

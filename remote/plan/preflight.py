@@ -4,11 +4,27 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from conf.problem import Problem
 from conf.text import visible
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How long a run of some settings will take."""
+
+    planned: float | None  # seconds; None where only the trainer can tell
+
+
+@dataclass(frozen=True)
+class Needs(Forecast):
+    """What it needs besides."""
+
+    need_gb: int  # room for the model and its run
 
 
 class Preflight:
@@ -17,16 +33,16 @@ class Preflight:
     def __init__(self, load: Callable[[], ModuleType]):
         self.load = load
 
-    def check_inputs(self, aws, settings) -> dict:
+    def check_inputs(self, aws: Any, settings: Any) -> Needs:
         """Check rows, token and base model before anything is paid for, and tell what the run will need."""
         facts, lines = self.report(aws, settings, coloured(sys.stderr))
         print("\n".join(lines), file=sys.stderr)
-        return facts
+        return Needs(facts["planned"], facts["need_gb"])
 
-    def report(self, aws, run, colour: bool, seen=None) -> tuple[dict, list[str]]:
+    def report(self, aws: Any, run: Any, colour: bool, seen: Any = None) -> tuple[dict, list[str]]:
         return self.load().prove(run, *access(aws), *card_and_price(aws, run), colour, seen)
 
-    def estimate_cost(self, aws, settings) -> dict:
+    def estimate_cost(self, aws: Any, settings: Any) -> Forecast:
         """Tell what the run will cost."""
         try:
             seen = self.load().look(settings, *access(aws))
@@ -34,21 +50,22 @@ class Preflight:
         except Problem as problem:  # `train` needs these rows and this model, a box does not
             lines, seconds = [f"price    of the run unknown: {problem.what}"], None
         print(f"  {lines[-1]}", file=sys.stderr, flush=True)
-        return {"planned": seconds}
+        return Forecast(seconds)
 
-    def cached(self) -> Callable:
+    def cached(self) -> Callable[[Any, Any], Needs]:
         """`check_inputs` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
-        cache = {}
+        cache: dict[str, Any] = {}
 
-        def check(aws, run) -> dict:
+        def check(aws: Any, run: Any) -> Needs:
             facts, rows = self.load().check(run, *access(aws)), repr((run.model, run.data))
             if rows not in cache:
                 cache[rows] = self.load().look(run, *access(aws))
-            return facts | {"planned": self.load().told(cache[rows], run, *card_and_price(aws, run), False)[1]}
+            planned = self.load().told(cache[rows], run, *card_and_price(aws, run), False)[1]
+            return Needs(planned, facts["need_gb"])
 
         return check
 
-    def show(self, aws, run, root: Path) -> None:
+    def show(self, aws: Any, run: Any, root: Path) -> None:
         """What would be created, what training needs, which boxes would be cheaper or faster; the price last."""
         from remote.build import ecr
         from remote.cost import offers
@@ -65,19 +82,19 @@ class Preflight:
         print(lines[-1])
 
 
-def coloured(stream) -> bool:
+def coloured(stream: Any) -> bool:
     """Whether colours are wanted there: on a terminal, unless NO_COLOR (https://no-color.org) says otherwise."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def access(aws) -> tuple[str | None, str]:
+def access(aws: Any) -> tuple[str | None, str]:
     """The Hub's address where the environment names another, and the token."""
     from remote.runs import hub
 
     return os.environ.get("HF_ENDPOINT"), hub.token(aws)
 
 
-def card_and_price(aws, run) -> tuple:
+def card_and_price(aws: Any, run: Any) -> tuple:
     """The box's card, and its price to plan with."""
     from remote.aws import gpu, pricing
 

@@ -1,23 +1,22 @@
-"""Verb to plan, plan to deeds. A plan can be printed, compared and tested without a box."""
+"""Verb to plan. A plan can be printed, compared and tested without a box; remote/plan/perform.py carries it out."""
 
-import contextlib
 import functools
 import sys
-import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from conf import schema
-from conf.problem import Problem
-from conf.text import visible
 from remote.account import destroy
 from remote.account import init as account
 from remote.aws import auto_stop, instance, parameters, volume
 from remote.aws.session import Aws
 from remote.build import docker, ecr
 from remote.cost import limit
-from remote.plan.step import ABOVE, Call, Fact, Step, body, compose, filled, settings_block
+from remote.plan import answers
+from remote.plan.perform import talk
+from remote.plan.plan import Plan
+from remote.plan.preflight import Forecast, Needs
+from remote.plan.script import compose
 from remote.runs import clean as cleaning
 from remote.runs import evaluations, follow, hub, lock, predictions, runs
 from remote.transport import ssh_ingress
@@ -25,242 +24,308 @@ from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
 from remote.transport.transport import Transport
 
-Plan = list[Call | Step]
-
 TOKEN_AGE = 600  # seconds until the box reads its token again, while a run goes on
-KILLED = 137  # 128 and SIGKILL, which the kernel sends when memory runs out
 FIRST_BOOT = 600  # seconds until a new box must have shown its host key
-CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
+Check = Callable[[Aws, schema.Run], Needs]  # a Problem where the run would fail
 PERIOD = 10  # seconds between two looks at the box and its run: shipping the log costs a second of one core
 
 
 def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bool, decode: Callable[[bytes], str]) -> Plan:
     """The account has all that a run needs but the box, and the settings know its names. `decode` reads the token's file."""
     asks = sys.stdin.isatty() and not yes
-    changed = Fact("changed")
-    return [
-        Call(account.survey, {"run": run}),
-        Call(account.propose, {"wanted": Fact("wanted"), "adopted": Fact("adopted"), "left": Fact("left"), "token": token}, said=False),
-        Call(account.agree, {"change_set": Fact("change_set"), "changes": Fact("changes"), "yes": yes}, when=changed, said=False),
-        Call(account.carry_out, {"change_set": Fact("change_set"), "wanted": Fact("wanted"), "left": Fact("left")}, when=changed),
-        Call(account.store_token, {"token": token, "ask_for_it": asks, "decode": decode}),
-        Call(account.read_back, {"wanted": Fact("wanted")}),
-        Call(account.write_down, {"run": run, "folder": folder, "local": local, "changed": changed, "token": Fact("token")}),
-    ]
+    plan = Plan()
+    seen = plan.call(account.survey)(run=run)
+    proposed = plan.call(account.propose, said=False)(wanted=seen.wanted, adopted=seen.adopted, left=seen.left)
+    plan.call(account.agree, when=proposed.changed, said=False)(change_set=proposed.change_set, changes=proposed.changes, yes=yes)
+    plan.call(account.carry_out, when=proposed.changed)(change_set=proposed.change_set, wanted=seen.wanted, left=seen.left)
+    stored = plan.call(account.store_token)(token=token, ask_for_it=asks, decode=decode)
+    plan.call(account.read_back)(wanted=seen.wanted)
+    written = plan.call(account.write_down)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
+    plan.done("{done}; {summary} has every name. Next: `inv up`", done=written.done, summary=written.summary)
+    return plan
 
 
 def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
     """The account is as it was before `init`, but for the data unless that was named."""
-    removes = Fact("removes")
-    return [
-        Call(destroy.survey, {"run": run, "data": data}),
-        Call(destroy.agree, {"data": data, "yes": yes}, when=removes, said=False),
-        Call(destroy.remove_boxes, {"boxes": Fact("boxes"), "volumes": Fact("volumes")}, when=removes),
+    plan = Plan()
+    seen = plan.call(destroy.survey)(run=run, data=data)
+    plan.call(destroy.agree, when=seen.removes, said=False)(data=data, yes=yes)
+    plan.call(destroy.remove_boxes, when=seen.removes)(boxes=seen.boxes, volumes=seen.volumes)
+    if data:
         # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
-        *([Call(destroy.remove_data, {"copies": Fact("copies")}, when=removes)] if data else []),
-        Call(destroy.remove_stack, {"found": Fact("stack")}, when=removes),
-    ]
+        plan.call(destroy.remove_data, when=seen.removes)(copies=seen.copies)
+    plan.call(destroy.remove_stack, when=seen.removes)(found=seen.stack)
+    plan.done("nothing is left{kept}", kept=seen.kept)
+    return plan
 
 
-def up(run: schema.Run, foretell: Callable | None = None) -> Plan:
+def up(run: schema.Run, foretell: Callable[[Aws, schema.Run], Forecast] | None = None) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
+    plan = Plan()
+    planned = plan.call(foretell, said=False, answer=Forecast)(run).planned if foretell else None
+    life = plan.call(limit.hold, said=False)(run=run, planned=planned)
+    _alone(plan, run, "up")
+    where = plan.call(volume.locate, said=False)(name=run.box.name)
+    box = plan.call(instance.ensure)(box=run.box, volume_zone=where.zone)
+    armed = plan.call(auto_stop.arm)(instance_id=box.instance_id, hours=life.life_hours)
+    plan.on_failure(instance.left_on)(instance_id=box.instance_id, changed=box.changed, stops_at=armed.stops_at)
+    running = plan.call(instance.wait, said=False)(instance_id=box.instance_id)
+    plan.call(instance.close_metadata, said=False)(instance_id=box.instance_id)
+    disk = plan.call(volume.ensure)(box=run.box, instance_id=box.instance_id, zone=running.zone)
+    plan.call(parameters.write, said=False)(instance_id=box.instance_id, volume_id=disk.volume_id)
+    _way_in(plan, run, box)
+    left = plan.call(limit.guard, said=False)(run=run, instance_id=box.instance_id)
     watch = {
         "LOG_GROUP": run.cloud.log_group,
         "HUB_SECRET": run.cloud.box_secret,
         "TOKEN_AGE": TOKEN_AGE,
         "STREAM_PREFIX": run.cloud.log_stream_prefix.strip("/"),
         "PERIOD": PERIOD,
-        "GPU": _word(run.box.gpu),
+        "GPU": run.box.gpu,
+        "IDLE": round(run.box.idle_minutes * 60),
+        "LIFE": round(run.box.max_hours * 3600),
     }
-    watch |= {"IDLE": round(run.box.idle_minutes * 60), "LIFE": round(run.box.max_hours * 3600)}
-    look_after = {"INSTANCE": Fact("instance_id"), "GPU": _word(run.box.gpu), "LIFE_LEFT": Fact("life_left"), "PATIENCE": 45}
-    look_after |= {"SUPERVISOR": compose("supervise", _place(run) | _store(run) | watch)}
-    told = [Call(foretell, {"settings": run}, said=False)] if foretell else []
-    return [
-        *told,
-        Call(limit.hold, {"run": run} | ({"planned": Fact("planned")} if told else {}), said=False),
-        _alone(run, "up"),
-        Call(volume.locate, {"name": run.box.name}, said=False),
-        Call(instance.ensure, {"box": run.box, "volume_zone": Fact("volume_zone")}),
-        Call(auto_stop.arm, {"instance_id": Fact("instance_id"), "hours": Fact("life_hours")}),
-        Call(instance.wait, {"instance_id": Fact("instance_id")}, said=False),
-        Call(instance.close_metadata, {"instance_id": Fact("instance_id")}, said=False),
-        Call(volume.ensure, {"box": run.box, "instance_id": Fact("instance_id"), "zone": Fact("zone")}),
-        Call(parameters.write, {"instance_id": Fact("instance_id"), "volume_id": Fact("volume_id")}, said=False),
-        *_way_in(run),
-        Call(limit.guard, {"run": run, "instance_id": Fact("instance_id")}, said=False),
-        Step("setup", _place(run) | look_after, timeout=240, again=Fact("warming")),
-    ]
+    ready = plan.step("setup", answers.Setup, on=box.instance_id, timeout=240, again="warming")(
+        **_place(run),
+        INSTANCE=box.instance_id,
+        GPU=run.box.gpu,
+        LIFE_LEFT=left.life_left,
+        PATIENCE=45,
+        SUPERVISOR=compose("supervise", _place(run) | _store(run) | watch),
+    )
+    words = "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`"
+    plan.done(words, instance_id=box.instance_id, instance_type=running.instance_type, gpu=ready.gpu)
+    return plan
 
 
-def _way_in(run: schema.Run) -> Plan:
+def _way_in(plan: Plan, run: schema.Run, box: instance.Ensured) -> None:
     """Scripts can travel to the box; a port that was left open by another `up` is closed."""
-    mine = {"instance_id": Fact("instance_id")}
     if run.box.ssh:
-        source = {"name": run.box.name, "source": run.box.ssh_from}
-        return [Call(ssh_ingress.open_to, mine | source), Call(ssh_ingress.pin, mine | {"seconds": FIRST_BOOT})]
-    return [
-        Call(ssh_ingress.close, mine | {"name": run.box.name}, said=False),
-        Call(instance.wait_for_agent, mine | {"on": Fact("on")}),
-        Call(ssh_ingress.note_key, mine, said=False),
-    ]
+        plan.call(ssh_ingress.open_to)(instance_id=box.instance_id, name=run.box.name, source=run.box.ssh_from)
+        plan.call(ssh_ingress.pin)(instance_id=box.instance_id, seconds=FIRST_BOOT)
+        return
+    plan.call(ssh_ingress.close, said=False)(instance_id=box.instance_id, name=run.box.name)
+    plan.call(instance.wait_for_agent)(instance_id=box.instance_id, changed=box.changed)
+    plan.call(ssh_ingress.note_key, said=False)(instance_id=box.instance_id)
 
 
 def deploy(run: schema.Run, root: Path) -> Plan:
     """The volume is mounted and this tree's image is on the box."""
-    disk = {"VOLUME": Fact("volume_id"), "OURS": Fact("ours"), "SIZE_GB": Fact("size_gb"), "PATIENCE": 60}
-    tag, arguments = ecr.tag(root, run.cloud.build_args), " ".join(f"{name}={value}" for name, value in run.cloud.build_args.items())
-    parts = {"NAME": Fact("name"), "TAG": tag, "CONTEXT": Fact("context"), "SHA256": Fact("sha256"), "ARGUMENTS": arguments}
-    parts |= {"REVISION": Fact("revision"), "ATTEMPT": Fact("attempt"), "BUILDER": compose("image", _place(run)), "PATIENCE": 15}
-    return [
-        _alone(run, "deploy"),
-        Call(instance.require, {"name": run.box.name}),
-        Call(volume.require, {"name": run.box.name}),
-        Step("volume", _place(run) | disk, timeout=600),
-        Call(volume.note_format, {"volume_id": Fact("volume_id")}, when=Fact("ours"), said=False),
-        Call(ecr.offer, {"tag": tag, "root": root}),
-        Step("build", _place(run) | parts, when=Fact("missing"), again=Fact("building")),
-        Call(ecr.find, {"tag": tag}, when=Fact("missing"), said=False),
-        Call(ecr.note, {"image": Fact("image")}, when=Fact("missing"), said=False),
-        Step("deploy", _place(run) | {"IMAGE": Fact("image"), "BUILT": Fact("missing")}, timeout=1800),
-    ]
+    plan, tag = Plan(), ecr.tag(root, run.cloud.build_args)
+    _alone(plan, run, "deploy")
+    box = plan.call(instance.require)(name=run.box.name)
+    disk = plan.call(volume.require)(name=run.box.name)
+    plan.step("volume", answers.Volume, on=box.instance_id, timeout=600)(
+        **_place(run), VOLUME=disk.volume_id, OURS=disk.ours, SIZE_GB=disk.size_gb, PATIENCE=60
+    )
+    plan.call(volume.note_format, when=disk.ours, said=False)(volume_id=disk.volume_id)
+    offered = plan.call(ecr.offer)(tag=tag, root=root)
+    plan.step("build", answers.Build, on=box.instance_id, when=offered.missing, again="building")(
+        **_place(run),
+        NAME=offered.name,
+        TAG=tag,
+        CONTEXT=offered.context,
+        SHA256=offered.sha256,
+        ARGUMENTS=" ".join(f"{name}={value}" for name, value in run.cloud.build_args.items()),
+        REVISION=offered.revision,
+        ATTEMPT=offered.attempt,
+        BUILDER=compose("image", _place(run)),
+        PATIENCE=15,
+    )
+    built = plan.call(ecr.find, when=offered.missing, said=False)(tag=tag)
+    plan.call(ecr.note, when=offered.missing, said=False)(image=built.image)
+    image = plan.latest(offered.image, built.image)
+    there = plan.step("deploy", answers.Deploy, on=box.instance_id, timeout=1800)(**_place(run), IMAGE=image, BUILT=offered.missing)
+    plan.done("{image} is ready (changed: {changed}). Next: `inv train`", image=image, changed=there.changed)
+    return plan
+
+
+def build(run: schema.Run, root: Path) -> Plan:
+    """The docker of this machine has built this tree's image."""
+    plan = Plan()
+    built = plan.call(docker.build)(run=run, root=root)
+    plan.done("{local} is built. Next: `inv image.push`", local=built.local)
+    return plan
 
 
 def push(run: schema.Run, root: Path) -> Plan:
     """This tree's image, built by the docker of this machine, is in ECR, and its digest is written down."""
-    return [
-        Call(docker.build, {"run": run, "root": root}),
-        Call(docker.push, {"local": Fact("local"), "tag": Fact("tag")}),
-        Call(ecr.note, {"image": Fact("image")}),
-    ]
+    plan = Plan()
+    built = plan.call(docker.build)(run=run, root=root)
+    pushed = plan.call(docker.push)(local=built.local, tag=built.tag)
+    plan.call(ecr.note)(image=pushed.image)
+    plan.done("{image} is in ECR. Next: `inv image.verify`, `inv deploy`", image=pushed.image)
+    return plan
 
 
-def train(run: schema.Run, root: Path, check: Callable, detach: bool, named: str | None = None) -> Plan:
+def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | None = None) -> Plan:
     """A run of these settings is going on, the one that is named or one of the caller's; followed to its end, unless `detach`."""
-    start = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "INPUTS": Fact("inputs")}
-    start |= {"NEED_GB": Fact("need_gb"), "LIFE_LEFT": Fact("life_left"), "CONFIG": Fact("config_sha256")}
-    start |= {"HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
-    given = {"run": run, "image": Fact("image"), "image_tag": Fact("image_tag"), "root": root, "instance_id": Fact("instance_id")}
-    given |= {"named": named}
-    plan = [
-        Call(check, {"settings": run}),
-        Call(limit.hold, {"run": run, "planned": Fact("planned")}, said=False),
-        _alone(run, "train"),
-        Call(instance.require, {"name": run.box.name}),
-        Call(ecr.find, {"tag": ecr.tag(root, run.cloud.build_args)}),
-        Call(runs.prepare, given),
-        Call(limit.guard, {"run": run, "instance_id": Fact("instance_id"), "run_id": Fact("run_id")}, said=False),
-        Step("train", start, timeout=600, when=Fact("to_do")),
-        Call(lock.release, {"lock": Fact("lock")}, said=False),
-    ]
-    return plan if detach else [*plan, Call(follow.attach, {"run_id": Fact("run_id"), "box_name": run.box.name})]
+    plan = Plan()
+    needs = plan.call(check, answer=Needs)(run)
+    plan.call(limit.hold, said=False)(run=run, planned=needs.planned)
+    taken = _alone(plan, run, "train")
+    box = plan.call(instance.require)(name=run.box.name)
+    found = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
+    made = plan.call(runs.prepare)(run=run, image=found.image, root=root, instance_id=box.instance_id, named=named)
+    left = plan.call(limit.guard, said=False)(run=run, instance_id=box.instance_id, run_id=made.run_id)
+    plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=made.to_do)(
+        **_place(run),
+        **_store(run),
+        RUN_ID=made.run_id,
+        IMAGE=found.image,
+        INPUTS=made.inputs,
+        NEED_GB=needs.need_gb,
+        LIFE_LEFT=left.life_left,
+        CONFIG=made.config_sha256,
+        HUB_SECRET=run.cloud.box_secret,
+        GPU=run.box.gpu,
+    )
+    plan.call(lock.release, said=False)(lock=taken.lock)
+    if detach:
+        plan.done("{run_id} has started. Next: `inv logs`", run_id=made.run_id)
+    else:
+        plan.call(follow.attach)(run_id=made.run_id, box_name=run.box.name)
+        plan.done("{run_id} is done. Next: `inv publish`, `inv report`", run_id=made.run_id)
+    return plan
 
 
-def publish(run: schema.Run, run_id: str | None, upload: Callable, root: Path, endpoint: str | None) -> Plan:
+def publish(run: schema.Run, run_id: str | None, upload: hub.Upload, root: Path, endpoint: str | None) -> Plan:
     """The finished run's adapter is on the Hub, read back and compared. It needs no box."""
-    settings = {
-        "run_id": Fact("run_id"),
-        "folder": Fact("folder"),
-        "run": run,
-        "endpoint": endpoint,
-        "upload": upload,
-        "say": talk,
-    }
-    fetch = {"run": run, "run_id": run_id, "into": root / run.runs, "merged": run.publish.merged}
-    return [Call(runs.download, fetch), Call(hub.publish, settings)]
+    plan = Plan()
+    fetched = plan.call(runs.download)(run=run, run_id=run_id, into=root / run.runs, merged=run.publish.merged)
+    published = plan.call(hub.publish)(upload=upload, run_id=fetched.run_id, folder=fetched.folder, run=run, endpoint=endpoint, say=talk)
+    plan.done("{url} is published and verified. Next: `inv down`", url=published.url)
+    return plan
 
 
-def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Callable) -> Plan:
+def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Callable[[str], list[str]]) -> Plan:
     """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's. `read` makes lines of
     what is asked."""
-    script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ASKED": Fact("asked")}
-    script |= {"MANIFEST": Fact("manifest_sha256"), "HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
-    chosen = {"run": run, "run_id": run_id, "what": what, "read": read}
-    local = {"run": run, "run_id": Fact("run_id"), "lines": Fact("lines"), "root": root}
-    up = Fact("up")
-    return [
-        Call(predictions.choose, chosen, said=False),
-        Call(lock.take, {"name": run.box.name, "verb": "predict"}, when=up, said=False),
-        Call(ecr.find, {"tag": ecr.tag(root, run.cloud.build_args)}, when=up),
-        Call(predictions.ask, {"box_name": run.box.name, "lines": Fact("lines")}, when=up),
-        Step("predict", script, timeout=1800, when=up),
-        Call(predictions.collect, {"asked": Fact("asked")}, when=up),
-        Call(predictions.here, local, when=Fact("away")),
-    ]
+    plan = Plan()
+    chosen = plan.call(predictions.choose, said=False)(run=run, run_id=run_id, what=what, read=read)
+    box = plan.latest(chosen.instance_id)
+    _alone(plan, run, "predict", when=chosen.on_box)
+    found = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
+    asked = plan.call(predictions.ask, when=chosen.on_box)(box_name=run.box.name, lines=chosen.lines)
+    plan.step("predict", answers.Predict, on=box, timeout=1800, when=chosen.on_box)(
+        **_place(run),
+        **_store(run),
+        **_model(run),
+        RUN_ID=chosen.run_id,
+        MANIFEST=chosen.manifest_sha256,
+        IMAGE=found.image,
+        ASKED=asked.asked,
+    )
+    plan.call(predictions.collect, when=chosen.on_box)(asked=asked.asked)
+    plan.call(predictions.here, when=chosen.here)(run=run, run_id=chosen.run_id, lines=chosen.lines, root=root)
+    return plan
 
 
-def evaluate(run: schema.Run, run_id: str | None, split: str, root: Path, find: Callable, summary: Callable, scaffold: bool) -> Plan:
+def evaluate(
+    run: schema.Run,
+    run_id: str | None,
+    split: str,
+    root: Path,
+    find: Callable[[schema.Data, str], Path],
+    summary: evaluations.Summary,
+    scaffold: bool,
+) -> Plan:
     """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
-    script = _place(run) | _store(run) | {"RUN_ID": Fact("run_id"), "IMAGE": Fact("image"), "ROWS": Fact("rows_sha256")}
-    script |= {"FILE": Fact("file"), "SPLIT": Fact("split"), "SCAFFOLD": _word(scaffold), "PATIENCE": 15}
-    script |= {"MANIFEST": Fact("manifest_sha256"), "HUB_SECRET": run.cloud.box_secret, "GPU": _word(run.box.gpu)}
-    chosen = {"run": run, "run_id": run_id, "split": split, "find": find}
-    local = {"run": run, "run_id": Fact("run_id"), "rows": Fact("rows"), "scaffold": scaffold, "root": root}
-    up = Fact("up")
-    return [
-        Call(evaluations.choose, chosen, said=False),
-        Call(lock.take, {"name": run.box.name, "verb": "evaluate"}, when=up, said=False),
-        Call(ecr.find, {"tag": ecr.tag(root, run.cloud.build_args)}, when=up),
-        Call(evaluations.send, {"rows": Fact("rows")}, when=up),
-        Step("evaluate", script, timeout=1800, when=up, again=Fact("scoring")),
-        Call(evaluations.score, local, when=Fact("away")),
-        Call(evaluations.tell, {"run_id": Fact("run_id"), "split": Fact("split"), "summary": summary}, said=False),
-    ]
+    plan = Plan()
+    chosen = plan.call(evaluations.choose, said=False)(run=run, run_id=run_id, split=split, find=find)
+    box = plan.latest(chosen.instance_id)
+    _alone(plan, run, "evaluate", when=chosen.on_box)
+    found = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
+    sent = plan.call(evaluations.send, when=chosen.on_box)(rows=chosen.rows)
+    plan.step("evaluate", answers.Evaluate, on=box, timeout=1800, when=chosen.on_box, again="scoring")(
+        **_place(run),
+        **_store(run),
+        **_model(run),
+        RUN_ID=chosen.run_id,
+        MANIFEST=chosen.manifest_sha256,
+        IMAGE=found.image,
+        ROWS=sent.rows_sha256,
+        FILE=chosen.file,
+        SPLIT=chosen.split,
+        SCAFFOLD=scaffold,
+        PATIENCE=15,
+    )
+    plan.call(evaluations.score, when=chosen.here)(run=run, run_id=chosen.run_id, rows=chosen.rows, scaffold=scaffold, root=root)
+    plan.call(evaluations.tell, said=False)(run_id=chosen.run_id, split=chosen.split, summary=summary)
+    return plan
 
 
 def stop_run(run: schema.Run) -> Plan:
     """The run that goes on has written a checkpoint, is in S3, and is cancelled."""
-    return [
-        _alone(run, "stop-run"),
-        Call(instance.require, {"name": run.box.name, "closed": False}),
-        Step("cancel", _place(run), timeout=600),
-    ]
+    plan = Plan()
+    _alone(plan, run, "stop-run")
+    box = plan.call(instance.require)(name=run.box.name, closed=False)
+    ended = plan.step("cancel", answers.Cancel, on=box.instance_id, timeout=600)(**_place(run))
+    words = "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
+    plan.done(words, run_id=ended.run_id, phase=ended.phase)
+    return plan
 
 
 def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
     """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs; the box is asked first."""
-    mine = {"name": run.box.name}
-    told = {"going": Fact("going"), "whole": Fact("whole"), "mounted": Fact("mounted")}
-    asked = [Call(cleaning.look, mine, said=False), Step("held", _place(run), when=Fact("running"), said=False)]
-    return [
-        *asked,
-        Call(cleaning.choose, mine | told | {"days": days, "yes": yes}),
-        _alone(run, "clean"),  # nobody has to wait for a human
-        *asked,
-        Call(cleaning.remove, {"removed": Fact("removed"), "going": Fact("going")}),
-        Step("clean", _place(run) | {"KEPT": Fact("kept")}, timeout=300, when=Fact("running")),
-    ]
+    plan, name = Plan(), run.box.name
+    _, held = _on_the_volume(plan, run)
+    chosen = plan.call(cleaning.choose)(name=name, days=days, yes=yes, mounted=held.mounted, going=held.going, whole=held.whole)
+    _alone(plan, run, "clean")  # nobody has to wait for a human
+    box, held = _on_the_volume(plan, run)
+    left = plan.call(cleaning.remove)(removed=chosen.removed, going=held.going)
+    plan.step("clean", answers.Clean, on=plan.latest(box.instance_id), timeout=300, when=box.running)(**_place(run), KEPT=left.kept)
+    plan.done("{count} runs are removed. Next: `inv status`", count=chosen.count)
+    return plan
+
+
+def _on_the_volume(plan: Plan, run: schema.Run) -> tuple[cleaning.Unasked, answers.Held]:
+    """The box, and what it says of its volume: nothing where it does not run."""
+    box = plan.call(cleaning.look, said=False)(name=run.box.name)
+    held = plan.step("held", answers.Held, on=plan.latest(box.instance_id), when=box.running, said=False)(**_place(run))
+    mounted, going, whole = (plan.latest(getattr(box, name), getattr(held, name)) for name in ("mounted", "going", "whole"))
+    return box, answers.Held(mounted, going, whole)
 
 
 def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Plan:
     """The box and its volume are gone for good, also where one of them is gone already; what is in S3 and on the Hub stays."""
-    spare = "box and volume go all the same, and with them what was not shipped"
-    return [
-        Call(cleaning.sure_to_purge, {"name": run.box.name, "yes": yes, "snapshot": snapshot}),
-        _alone(run, "down"),
-        Call(instance.glance, {"name": run.box.name}),
-        *_off(run, force, spare, snapshot),
-        Call(instance.terminate, {"instance_id": Fact("instance_id")}, when=Fact("there")),
-        Call(volume.delete, {"name": run.box.name}),
-    ]
+    plan, name = Plan(), run.box.name
+    plan.call(cleaning.sure_to_purge)(name=name, yes=yes, snapshot=snapshot)
+    _alone(plan, run, "down")
+    box = plan.call(instance.glance)(name=name)
+    instance_id, spare = plan.latest(box.instance_id), "box and volume go all the same, and with them what was not shipped"
+    _, copied = _off(plan, run, instance_id, box.running, box.there, spare if force else "", snapshot)
+    plan.call(instance.terminate, when=box.there)(instance_id=instance_id)
+    plan.call(volume.delete)(name=name)
+    plan.done(f"box and volume `{{name}}` are gone{_and(copied)}. Next: `inv report`", name=name, **copied)
+    return plan
 
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
     """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers, or it cannot deliver."""
-    spare = "the box is stopped all the same; what it has not shipped is on its volume"
-    return [_alone(run, "down"), Call(instance.look, {"name": run.box.name}), *_off(run, force, spare, snapshot)]
+    plan, spare = Plan(), "the box is stopped all the same; what it has not shipped is on its volume"
+    _alone(plan, run, "down")
+    box = plan.call(instance.look)(name=run.box.name)
+    stopped, copied = _off(plan, run, box.instance_id, box.running, True, spare if force else "", snapshot)
+    words = f"{{instance_id}} is {{state}}{_and(copied)}. Next: `inv report`"
+    plan.done(words, instance_id=box.instance_id, state=stopped.state, **copied)
+    return plan
 
 
-def _off(run: schema.Run, force: bool, spare: str, snapshot: bool) -> Plan:
+def _off(
+    plan: Plan, run: schema.Run, instance_id: str, running: bool, there: bool, spare: str, snapshot: bool
+) -> tuple[instance.Stopped, dict[str, str]]:
     """First what is paid for by the second; whoever may not close the door, or make a copy, has stopped the box by then."""
-    mine, there = {"instance_id": Fact("instance_id")}, Fact("there")
-    return [
-        Step("stop", _place(run) | {"FORCE": _word(force)}, timeout=900, when=Fact("running"), spare=spare if force else ""),
-        Call(instance.stop, mine, when=there),
-        Call(auto_stop.disarm, mine, when=there),
-        *([Call(volume.snapshot, {"name": run.box.name})] if snapshot else []),
-        Call(ssh_ingress.close, mine | {"name": run.box.name}, when=there, said=run.box.ssh),
-    ]
+    plan.step("stop", answers.Stop, on=instance_id, timeout=900, when=running, spare=spare)(**_place(run), FORCE=bool(spare))
+    stopped = plan.call(instance.stop, when=there)(instance_id=instance_id)
+    plan.call(auto_stop.disarm, when=there)(instance_id=instance_id)
+    copied = {"copied": plan.call(volume.snapshot)(name=run.box.name).copied} if snapshot else {}
+    plan.call(ssh_ingress.close, when=there, said=run.box.ssh)(instance_id=instance_id, name=run.box.name)
+    return stopped, copied
+
+
+def _and(copied: dict[str, str]) -> str:
+    return "; {copied}" if copied else ""
 
 
 def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
@@ -268,146 +333,20 @@ def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
     return functools.partial(Ssh, user=run.box.user) if run.box.ssh else Ssm
 
 
-def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport]) -> dict:
-    """Carry out a plan, part by part; everything that was found out on the way. It stops at the first part that fails."""
-    facts, answered = {}, set()
-    try:
-        for part in plan:
-            if part.when is None or facts[part.when.name] == "yes":
-                _renew(aws, facts)
-                _perform(part, facts, answered, aws, transport)
-    except BaseException:
-        if "on" in facts:
-            talk(_left_on(facts))
-        with contextlib.suppress(Exception):  # what went wrong is what the user must read
-            _unlock(aws, facts)
-        raise
-    _unlock(aws, facts)
-    return facts
-
-
-def _left_on(facts: dict) -> str:
-    """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
-    alone = f"{instance.UNATTENDED} min after its start, unless an `inv up` sets it up"
-    by_itself = {"launched": f"stops itself {alone}", "started": f"stops itself when it is idle; where it was never set up, {alone}"}.get(
-        facts["on"], ""
-    )
-    outside = f"is stopped by AWS at {facts['stops_at']}" if "stops_at" in facts else ""
-    ends = ", and ".join(part for part in (by_itself, outside) if part) or "is stopped by nothing from outside"
-    return f"{facts['instance_id']} is on all the same: it {ends}; `inv down` stops it now"
-
-
-def _unlock(aws: Aws, facts: dict) -> None:
-    if facts.get("lock"):
-        lock.release(aws, facts["lock"])
-
-
-def _renew(aws: Aws, facts: dict) -> None:
-    if facts.get("lock"):
-        lock.renew(aws, facts["lock"])
-
-
-def _perform(part: Call | Step, facts: dict, answered: set[str], aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
-    started = time.monotonic()
-    if isinstance(part, Call):
-        facts |= part.action(aws, **filled(part.settings, facts))
-    else:
-        _believe(part, _run(part, facts, transport(aws, facts["instance_id"])), facts, answered)
-        while part.again and facts[part.again.name] == "yes":
-            _renew(aws, facts)
-            _believe(part, _run(part, facts, transport(aws, facts["instance_id"])), facts, answered)
-    if part.said:
-        talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
-
-
-def _believe(step: Step, found: dict, facts: dict, answered: set[str]) -> None:
-    """Add what the box answers, but for another value of what this side has found out: which instance is stopped is not for it to say."""
-    for name, value in found.items():
-        if name in facts.keys() - answered - {"changed"} and facts[name] not in ("yes", "no", "", value):
-            what = f"{step.script}.sh answers {name}={value}, and it is {facts[name]}"
-            raise Problem(what, "`inv doctor` looks at the box; do not use one whose answers are not its scripts'", "crashed")
-    facts |= found
-    answered.update(found)
-
-
-def _run(step: Step, facts: dict, transport: Transport) -> dict:
-    title = f"fine-tune-slm {step.script} {facts.get('run_id', '')}".strip()
-    try:
-        result = transport.run(step.text(facts), step.timeout, title=title)
-    except Problem as problem:
-        if not step.spare:
-            raise
-        talk(f"{problem.what}; {step.spare}")
-        return {}
-    found = result.facts
-    if step.again and result.stderr.strip() and (result.code or found.get(step.again.name) == "yes"):
-        talk(textwrap.indent(result.stderr.rstrip(), "    "))
-    if result.code == 0:
-        return found
-    if step.spare:
-        talk(f"{found.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.spare}")
-        return {}
-    if "problem" in found:
-        raise Problem(found["problem"], found["hint"], reason=found["reason"])
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    if any(word in line for word in CLOCK for line in lines):
-        raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")
-    raise Problem(
-        f"{step.script}.sh {_end(result.code)}\n" + "\n".join(lines[-5:]),
-        "run the same command again: every step may run twice; `inv status` shows the box",
-        reason="crashed",
-    )
-
-
-def _end(code: int) -> str:
-    """How a script failed, by its exit code; Run Command has -1 where there is none."""
-    if code == KILLED:
-        return f"was killed (exit code {code}), most likely because the box's memory was full"
-    if code < 0:
-        return "did not run to its end"
-    return f"failed with exit code {code}"
-
-
-def rehearse(plan: Plan) -> str:
-    """What performing the plan would ask and run, as text; nothing is touched."""
-    return "\n".join(_intent(part) if isinstance(part, Call) else _script(part) for part in plan)
-
-
-def outline(plan: Plan) -> str:
-    """The same in a line for each part."""
-    return "\n".join(f"  {part.intent}" if isinstance(part, Call) else f"  {part.script}.sh on the box" for part in plan)
-
-
-def _intent(call: Call) -> str:
-    shown = {key: value for key, value in call.settings.items() if isinstance(value, str | int | bool | Fact | Path) or value is None}
-    words = "  ".join(f"{key}={value}" for key, value in shown.items())
-    return f"call   {call.intent}" + (f"  [{words}]" if words else "")
-
-
-def _script(step: Step) -> str:
-    # A long value is a script of ours that travels as a setting: its own text is in remote/scripts.
-    short = {key: value if len(str(value)) < 200 else f"<{len(value)} characters>" for key, value in step.settings.items()}
-    above = "".join(f". {name}.sh\n" for name in ("lib", *ABOVE.get(step.script, ())))
-    text = settings_block(short) + above + body(step.script)
-    return f"script {step.script}.sh, at most {step.timeout} s\n" + "\n".join(f"  | {line}" for line in text.splitlines())
-
-
-def talk(text: str) -> None:
-    """A line for people: stdout is for results."""
-    print(visible.visible(text), file=sys.stderr, flush=True)
-
-
-def _place(run: schema.Run) -> dict:
+def _place(run: schema.Run) -> dict[str, object]:
     return {"REGION": run.cloud.region, "MOUNT_PATH": run.box.mount}
 
 
-def _store(run: schema.Run) -> dict:
+def _store(run: schema.Run) -> dict[str, object]:
     return {"BUCKET": run.cloud.bucket, "PREFIX": run.cloud.prefix.strip("/")}
 
 
-def _alone(run: schema.Run, verb: str) -> Call:
-    return Call(lock.take, {"name": run.box.name, "verb": verb}, said=False)
+def _model(run: schema.Run) -> dict[str, object]:
+    return {"HUB_SECRET": run.cloud.box_secret, "GPU": run.box.gpu}
 
 
-def _word(yes: bool) -> str:
-    return "yes" if yes else "no"
+def _alone(plan: Plan, run: schema.Run, verb: str, when: bool = True) -> lock.Taken:
+    """Nobody else works on the box until the plan's end."""
+    taken = plan.call(lock.take, when=when, said=False)(name=run.box.name, verb=verb)
+    plan.hold(taken.lock, lock.renew, lock.release)
+    return taken

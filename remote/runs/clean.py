@@ -13,15 +13,36 @@ from remote.aws.session import Aws
 from remote.runs import runs
 
 
-def look(aws: Aws, name: str) -> dict:
+@dataclass(frozen=True)
+class Unasked(instance.Glance):
+    """The box, and what is known of its volume where it cannot be asked."""
+
+    mounted: bool = False
+    going: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    removed: tuple[str, ...]  # ids of runs
+    count: int
+
+
+@dataclass(frozen=True)
+class Remaining:
+    kept: tuple[str, ...]  # ids of runs
+
+
+def look(aws: Aws, name: str) -> Unasked:
     """Find the box by its tag, if there is one: it knows best which runs go on, and which are whole on its volume only."""
-    return instance.glance(aws, name) | {"mounted": "no", "going": "", "whole": ""}
+    seen = instance.glance(aws, name)
+    return Unasked(seen.instance_id, seen.there, seen.running)
 
 
-def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: str, going: str, whole: str) -> dict:
+def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: bool, going: tuple[str, ...], whole: tuple[str, ...]) -> Chosen:
     """List the runs that are not finished, or older than `--older-than` days; ask before they are removed."""
     store = Store(aws)
-    told = Told(name, going.split(), whole.split(), sure=mounted == "yes" or volume.zone(aws, name) is None)
+    told = Told(name, going, whole, sure=mounted or volume.zone(aws, name) is None)
     found = []
     for run_id, files in runs.listing(store).items():
         why, goes = _judged(aws, store, run_id, files, days, told)
@@ -31,27 +52,27 @@ def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: str, going
         found += [run_id] if goes else []
     if found:
         confirm.ask(yes, f"remove {len(found)} runs for good?")
-    return {"removed": " ".join(found), "count": len(found)}
+    return Chosen(tuple(found), len(found))
 
 
-def remove(aws: Aws, removed: str, going: str) -> dict:
+def remove(aws: Aws, removed: tuple[str, ...], going: tuple[str, ...]) -> Remaining:
     """Remove the runs from S3."""
     store = Store(aws)
-    for run_id in removed.split():
-        if runs.state(store, run_id).active or run_id in going.split():
+    for run_id in removed:
+        if runs.state(store, run_id).active or run_id in going:
             raise Problem(f"run `{run_id}` has started again meanwhile", "`inv status` shows it", reason="refused")
         # The config goes last: what is left of a run when this is cut short is still found, and removed the next time.
         names = sorted(store.names(f"runs/{run_id}/"), key=lambda name: name.endswith("/config.yaml"))
         store.remove_all(names)
-    return {"kept": " ".join(sorted({*runs.listing(store), *going.split()} - set(removed.split())))}
+    return Remaining(tuple(sorted({*runs.listing(store), *going} - set(removed))))
 
 
-def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> dict:
+def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> None:
     """List what goes with the box, and ask."""
     store, found, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
     if found is None and disk is None:  # whoever asks again has not seen the answer
         print(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is", file=sys.stderr, flush=True)
-        return {}
+        return
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
     parts = [f"the box `{name}` ({found.id}) with its root disk"] if found else []
     parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []
@@ -61,7 +82,6 @@ def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> dic
     copy = "a copy of the volume, " if snapshot and disk else ""
     print(f"  what stays: {copy}{store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
     confirm.ask(yes, "remove them for good?")
-    return {}
 
 
 @dataclass(frozen=True)
@@ -69,8 +89,8 @@ class Told:
     """What the box says of the runs on its volume."""
 
     name: str  # of the box
-    going: list[str]
-    whole: list[str]  # these have ended well; S3 may not have all of it
+    going: tuple[str, ...]
+    whole: tuple[str, ...]  # these have ended well; S3 may not have all of it
     sure: bool  # the volume was looked at, or there is none
 
 
@@ -81,8 +101,8 @@ def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | No
         return "" if "manifest.json" in files else whose.whose, False
     state = runs.state(store, run_id)
     if "manifest.json" in files:
-        made = _made(run_id) if days is not None else None
-        old = made is not None and made < datetime.now(UTC) - timedelta(days=days)
+        made = _made(run_id)
+        old = days is not None and made is not None and made < datetime.now(UTC) - timedelta(days=days)
         published = "published" if "published.json" in files else "never published"
         return (f"finished, older than {days} days, {published}", True) if old and run_id not in told.going else ("", False)
     if run_id in told.going or state.active:

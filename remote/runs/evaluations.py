@@ -5,7 +5,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,8 +19,27 @@ from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import predictions, runs
 
+Summary = Callable[[dict], list[tuple[str, str, str, str]]]  # of scores: rows of a table
 
-def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Callable) -> dict:
+
+@dataclass(frozen=True)
+class Chosen:
+    run_id: str
+    manifest_sha256: str
+    rows: Path
+    file: str  # its name
+    split: str  # that without its ending
+    instance_id: str | None  # of the box that scores; None: this machine does
+    on_box: bool
+    here: bool
+
+
+@dataclass(frozen=True)
+class Sent:
+    rows_sha256: str
+
+
+def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Callable[[schema.Data, str], Path]) -> Chosen:
     """Find the finished run and the rows, and choose who scores: the box where it is up and free, else this machine."""
     store = Store(aws)
     run_id = runs.sealed(aws, run, run_id)
@@ -27,22 +47,21 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Call
     _same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
     box, place = predictions.place(aws, store, run.box.name)
     print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
-    facts = {"run_id": run_id, "manifest_sha256": runs.seal(store, run_id), "rows": rows, "file": rows.name, "split": rows.stem}
-    return facts | ({"up": "yes", "away": "no", "instance_id": box.id} if box else {"up": "no", "away": "yes"})
+    return Chosen(run_id, runs.seal(store, run_id), rows, rows.name, rows.stem, box.id if box else None, box is not None, box is None)
 
 
-def send(aws: Aws, rows: Path) -> dict:
+def send(aws: Aws, rows: Path) -> Sent:
     """Put the rows into S3 by their hash, for the box."""
     sha256, _ = Store(aws).put_input(rows)
-    return {"rows_sha256": sha256}
+    return Sent(sha256)
 
 
-def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, root: Path) -> dict:
+def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, root: Path) -> None:
     """Fetch the run, score it on this machine, and keep the result beside it in S3."""
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("scoring on this machine needs the trainer's packages", hint, reason="refused")
-    folder, store = runs.download(aws, run, run_id, root / run.runs)["folder"], Store(aws)
+    folder, store = runs.download(aws, run, run_id, root / run.runs).folder, Store(aws)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
         words = [sys.executable, "-m", "trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
@@ -54,19 +73,17 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
         for ending in ("predictions.jsonl", "json"):
             name = f"{rows.stem}.{ending}"
             store.put(f"runs/{run_id}/evaluations/{name}", out.with_name(name).read_bytes())
-    return {}
 
 
-def tell(aws: Aws, run_id: str, split: str, summary: Callable) -> dict:
+def tell(aws: Aws, run_id: str, split: str, summary: Summary) -> None:
     """Print what is kept of the scores."""
     store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
     with runs.readable(run_id):
-        _print(store.json(name), f"{run_id} on {split}", summary)
+        _print(store.json(name) or {}, f"{run_id} on {split}", summary)
     print(f"kept       {store.url(name)}")
-    return {}
 
 
-def _print(scores: dict, what: str, summary: Callable) -> None:
+def _print(scores: dict, what: str, summary: Summary) -> None:
     screen, title = visible.screen(width=120), f"{what} ({scores['rows']} rows)"
     screen.print(scores_table(summary(scores), title))
     if filled := scores.get("scaffold"):
@@ -84,7 +101,7 @@ def _same_rows(store: Store, name: str, rows: Path) -> None:
         raise Problem(f"{store.url(name)} holds the scores on other rows than {rows} has now", hint, "refused")
 
 
-def scores_table(rows: list[tuple[str, ...]], title: str) -> Table:
+def scores_table(rows: Sequence[tuple[str, ...]], title: str) -> Table:
     table = Table("score", "base", "tuned", "", title=title, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)

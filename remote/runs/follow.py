@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -53,7 +54,12 @@ def tail(store: Store, run_id: str, lines: int) -> int:
     return 0
 
 
-def attach(aws: Aws, run_id: str, box_name: str) -> dict:
+@dataclass(frozen=True)
+class Done:
+    run_id: str
+
+
+def attach(aws: Aws, run_id: str, box_name: str) -> Done:
     """Follow the run until it ends; Ctrl-C leaves it going."""
     seen, patience = _Progress(), Patience(aws, f"{run_id} goes on")
     with seen:
@@ -80,14 +86,13 @@ def _look(aws: Aws, run_id: str, box_name: str, seen: "_Progress", patience: Pat
     return current
 
 
-def _outcome(store: Store, current: runs.State) -> dict:
+def _outcome(store: Store, current: runs.State) -> Done:
     if current.phase != "done":
         what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
         raise Problem(what, current.hint or "`inv logs` shows what it printed", reason=current.reason or "crashed")
-    manifest = runs.manifest(store, current.run_id)
-    if manifest is None:
+    if runs.manifest(store, current.run_id) is None:
         raise Problem(f"{current.run_id} is done, and S3 has no manifest of it", "`inv train` delivers it again", reason="damaged_run")
-    return {"run_id": current.run_id, "seconds": manifest.get("seconds")}
+    return Done(current.run_id)
 
 
 def check_box(aws: Aws, run_id: str, box_name: str) -> None:
@@ -109,7 +114,7 @@ class _Progress:
         self.live = Live("", console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
         self.events, self.phase, self.fetched = [], "", 0.0
         self.last = ""
-        self.printed = -PLAIN_EVERY
+        self.printed = float(-PLAIN_EVERY)
 
     def __enter__(self):
         if self.live:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from conf import schema
 from conf.problem import Problem
@@ -29,16 +31,39 @@ def token(aws: Aws) -> str:
     return found
 
 
-def publish(aws: Aws, upload: Callable[..., dict], run_id: str, folder: Path, run: schema.Run, endpoint: str | None, say: Callable) -> dict:
+class Upload(Protocol):
+    """Puts a finished run's folder on the Hub, and answers the record of what is there."""
+
+    def __call__(
+        self,
+        folder: Path,
+        repository: str,
+        private: bool,
+        endpoint: str | None,
+        token: str,
+        say: Callable[[str], None],
+        merged: bool = False,
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Published:
+    url: str
+    record: dict[str, Any]
+
+
+def publish(
+    aws: Aws, upload: Upload, run_id: str, folder: Path, run: schema.Run, endpoint: str | None, say: Callable[[str], None]
+) -> Published:
     """Upload the adapter and its card to the Hub, download it again, compare every hash."""
     repository = _repository(aws, run, run_id, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
     record = upload(folder, repository, run.publish.private, endpoint, token(aws), say, run.publish.merged)
     store, name = Store(aws), f"runs/{run_id}/published.json"
     before = store.json(name) or {}
     if _timeless(before) == _timeless(record):
-        return before  # it was published then, not now
+        return Published(before["url"], before)  # it was published then, not now
     store.put(name, json.dumps(record, indent=2).encode())
-    return record
+    return Published(record["url"], record)
 
 
 def _repository(aws: Aws, run: schema.Run, run_id: str, stated: dict) -> str:

@@ -6,6 +6,7 @@ import secrets
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
@@ -18,28 +19,44 @@ MOST_PID = 2**31  # what a process can be called
 FRESH = 300  # seconds in which it need not be renewed
 
 
-def take(aws: Aws, name: str, verb: str) -> dict:
+@dataclass
+class Lock:
+    """A lock that is ours; it changes as it is renewed."""
+
+    key: str
+    etag: str
+    mine: dict  # what it says
+    renewed: float
+    released: bool = False
+
+
+@dataclass(frozen=True)
+class Taken:
+    lock: Lock
+
+
+def take(aws: Aws, name: str, verb: str) -> Taken:
     """Take the box's lock in S3, so that two commands never work on it at once."""
     store, key = Store(aws), f"locks/{name}.json"
     mine = {"who": me(), "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
     mine["since"] = mine["seen"] = _now()
     body = json.dumps(mine).encode()
     etag = store.create(key, body) or _instead(store, key, body, mine)
-    return {"lock": {"key": key, "etag": etag, "mine": mine, "renewed": time.monotonic()}}
+    return Taken(Lock(key, etag, mine, time.monotonic()))
 
 
-def renew(aws: Aws, lock: dict) -> None:
+def renew(aws: Aws, lock: Lock) -> None:
     """The lock is ours for another while; a Problem where it was taken from us."""
-    if time.monotonic() - lock["renewed"] < FRESH:
+    if lock.released or time.monotonic() - lock.renewed < FRESH:
         return
-    store, mine = Store(aws), lock["mine"] | {"seen": _now()}
-    etag = store.replace(lock["key"], json.dumps(mine).encode(), lock["etag"])
+    store, mine = Store(aws), lock.mine | {"seen": _now()}
+    etag = store.replace(lock.key, json.dumps(mine).encode(), lock.etag)
     if etag is None:
-        found, etag = _there(store, lock["key"])
-        if found is None or found["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
+        found, etag = _there(store, lock.key)
+        if found is None or etag is None or found["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
             whose = _words(found) if found else "nobody"
             raise Problem(f"the lock of this box is no longer ours: {whose} has it", "`inv status`, then the same command again", "refused")
-    lock |= {"etag": etag, "renewed": time.monotonic()}
+    lock.etag, lock.renewed = etag, time.monotonic()
 
 
 def me() -> str:
@@ -50,10 +67,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def release(aws: Aws, lock: dict) -> dict:
+def release(aws: Aws, lock: Lock) -> None:
     """Give the box's lock back."""
-    Store(aws).remove(lock["key"], lock["etag"])
-    return {"lock": None}
+    if not lock.released:
+        Store(aws).remove(lock.key, lock.etag)
+        lock.released = True
 
 
 def holder(aws: Aws, name: str) -> str | None:
@@ -80,7 +98,7 @@ def _there(store: Store, key: str) -> tuple[dict | None, str | None]:
 def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
     """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
     found, etag = _there(store, key)
-    if found is None:
+    if found is None or etag is None:
         etag = store.create(key, body)
     elif found["token"] == mine["token"]:
         return etag  # the first answer was lost, and botocore has sent the request twice

@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,14 +18,27 @@ from remote.aws.session import Aws
 from remote.runs import runs
 
 
-def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> dict:
+@dataclass(frozen=True)
+class Chosen:
+    run_id: str
+    manifest_sha256: str
+    lines: list[str]
+    instance_id: str | None  # of the box that answers; None: this machine does
+    on_box: bool
+    here: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    asked: str  # the questions' name in S3
+
+
+def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> Chosen:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = read(what), Store(aws)
     run_id, (found, where) = runs.sealed(aws, run, run_id), place(aws, store, run.box.name)
     print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
-    facts = {"run_id": run_id, "manifest_sha256": runs.seal(store, run_id), "lines": lines}
-    facts |= {"up": "yes" if found else "no", "away": "no" if found else "yes"}
-    return facts | ({"instance_id": found.id} if found else {})
+    return Chosen(run_id, runs.seal(store, run_id), lines, found.id if found else None, found is not None, found is None)
 
 
 def place(aws: Aws, store: Store, box_name: str) -> tuple[instance.Found | None, str]:
@@ -40,32 +54,31 @@ def place(aws: Aws, store: Store, box_name: str) -> tuple[instance.Found | None,
     return None, f"on this machine's CPU: {why}"
 
 
-def ask(aws: Aws, box_name: str, lines: list[str]) -> dict:
+def ask(aws: Aws, box_name: str, lines: list[str]) -> Asked:
     """Put the texts into S3, for the box."""
     name = f"questions/{box_name}/{secrets.token_hex(16)}"
     Store(aws).put(name, "".join(f"{line}\n" for line in lines).encode())
-    return {"asked": name}
+    return Asked(name)
 
 
-def collect(aws: Aws, asked: str) -> dict:
+def collect(aws: Aws, asked: str) -> None:
     """Print the box's answers, and remove them from S3, with all that a command that was killed has left beside them."""
     store, name = Store(aws), f"{asked}.answers"
-    body = store.get(name)
+    body = store.get(name) or b""
     store.remove_all(list(store.names(f"{asked.rpartition('/')[0]}/")))
     try:
         _print(body.decode())
     except runs.BROKEN as error:
         what = f"{store.url(name)} was not what a box answers ({type(error).__name__})"
         raise Problem(what, "the same command again; if it says so again, somebody writes into this bucket", "damaged_run") from error
-    return {}
 
 
-def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> dict:
+def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> None:
     """Fetch the run and answer on this machine's CPU."""
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
-    folder = runs.download(aws, run, run_id, root / run.runs)["folder"]
+    folder = runs.download(aws, run, run_id, root / run.runs).folder
     command = [sys.executable, "-m", "trainer.evaluate.predict", str(folder)]
     done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
     if done.returncode:
@@ -73,7 +86,6 @@ def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -
             f"the trainer could not answer with {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
         )
     _print(done.stdout)
-    return {}
 
 
 def _print(text: str) -> None:

@@ -68,6 +68,22 @@ class State:
         return self.phase in ACTIVE and abs(self.age) < SILENT
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A run that the box can be given."""
+
+    run_id: str
+    config_sha256: str
+    inputs: tuple[str, ...]  # sha256 of the files of rows
+    to_do: bool  # it is not finished
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    run_id: str
+    folder: Path
+
+
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -190,7 +206,7 @@ def about(store: Store, run_id: str) -> About | None:
     with left_out(f"run `{run_id}`"):
         values = load.values(store.get(name, SETTINGS) or b"", store.url(name))
         made = About((values.get("provenance") or {}).get("owner"), values["name"], str(values["kind"]))
-        return About(*(visible.visible(text) if text else text for text in (made.owner, made.name, made.kind)))
+        return About(made.owner and visible.visible(made.owner), visible.visible(made.name), visible.visible(made.kind))
     return None
 
 
@@ -281,7 +297,7 @@ def holder(store: Store, run_id: str) -> str | None:
     return None
 
 
-def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, instance_id: str, named: str | None = None) -> dict:
+def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str, named: str | None = None) -> Prepared:
     """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
     store.check()
@@ -290,9 +306,9 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, i
         _told(aws, store, named, found)
     inputs = deliver(store, run)
     seen = _Seen(aws, store, found, run, named)
-    (run_id, taken, sha256), to_do = seen.unfinished(), "yes"
+    (run_id, taken, sha256), to_do = seen.unfinished(), True
     if run_id is None and (run_id := seen.unpublished(image)):
-        to_do = "no"
+        to_do = False
     elif run_id is None and named is not None:
         what = f"run `{named}` has other settings than these, or is finished"
         raise Problem(what, f"`inv status` shows it; `inv publish --run {named}`, or train one of your own: `inv train`", "refused")
@@ -301,10 +317,10 @@ def prepare(aws: Aws, run: schema.Run, image: str, image_tag: str, root: Path, i
     elif state(store, run_id).phase not in ACTIVE:
         # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
         _enter(store, run_id, "created")
-    if to_do == "yes":
+    if to_do:
         _give(store, run_id, run.box.name, instance_id, taken)
     run.run_id = run_id
-    return {"run_id": run_id, "config_sha256": sha256, "inputs": " ".join(sorted(inputs)), "to_do": to_do}
+    return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
 
 
 def deliver(store: Store, run: schema.Run) -> set[str]:
@@ -348,7 +364,7 @@ class _Seen:
     def unfinished(self) -> tuple[str | None, str | None, str]:
         """The unfinished run with these settings, if any, with the etag of what says whose it is and the hash of its settings; a Problem
         while it is another box's, or while this box has another run to do."""
-        found = None, None, ""
+        found: tuple[str | None, str | None, str] = None, None, ""
         for run_id, files in self.listing.items():
             if "config.yaml" in files and "manifest.json" not in files:
                 made = known(self.store, run_id)
@@ -417,20 +433,20 @@ def _enter(store: Store, run_id: str, phase: str) -> None:
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": now(), "heartbeat": now()}).encode())
 
 
-def download(aws: Aws, run: schema.Run, run_id: str | None, into: Path, merged: bool = False) -> dict:
+def download(aws: Aws, run: schema.Run, run_id: str | None, into: Path, merged: bool = False) -> Downloaded:
     """Fetch the finished run's files from S3 and check each against its manifest."""
     # A merged model has the size of its base: it comes only to be published.
     store = Store(aws)
     run_id = sealed(aws, run, run_id)
     folder = writable(into) / run_id
     name = f"runs/{run_id}/manifest.json"
-    body = store.get(name, MANIFEST)
+    body = store.get(name, MANIFEST) or b""
     for file, entry in _checked(store, run_id, store.parsed(name, body))["files"].items():
         if merged or not file.startswith("merged/"):
             fetch(store, run_id, file, entry, folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths.inside(folder, "manifest.json").write_bytes(body)  # the very one that was checked
-    return {"run_id": run_id, "folder": folder}
+    return Downloaded(run_id, folder)
 
 
 def writable(folder: Path) -> Path:

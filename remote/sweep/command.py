@@ -8,6 +8,7 @@ from conf import search_space
 from conf.cli import overrides, rehearsed, settings
 from remote.aws.session import Aws
 from remote.plan import verbs
+from remote.plan.perform import rehearse
 from remote.plan.preflight import Preflight
 from remote.sweep import sweep as combinations
 from remote.sweep.search import Search
@@ -24,7 +25,7 @@ def sweep(c, name: str | None, trials: int | None, root: Path, preflight: Prefli
         search = Search(search_space.read(overrides(), trials), trials, load, root, **ways)
         first, words = search.first, search.rehearsal()
     if rehearsed(c, words):
-        print(verbs.rehearse(verbs.train(first, root, preflight.check_inputs, False)))
+        print(rehearse(verbs.train(first, root, preflight.check_inputs, False)))
     elif trials is None:
         combinations.go(Aws(first.cloud), jobs, name, root, preflight.cached(), leaderboard.best)
     else:

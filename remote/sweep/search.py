@@ -13,6 +13,7 @@ from conf.problem import OWN, Problem
 from conf.search_space import Space, Told
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
+from remote.plan import verbs
 from remote.runs import runs
 from remote.sweep import sweep
 from remote.sweep.sweep import Job, Made
@@ -24,9 +25,9 @@ class Search:
     trials: int
     settings: Callable[[list[str]], schema.Run]  # of words
     root: Path
-    check: Callable  # answers facts about settings, or a Problem
-    rank: Callable  # of run folders and what sets each apart answers a text and the best run
-    score: Callable  # of a run folder
+    check: verbs.Check
+    rank: sweep.Rank  # of run folders and what sets each apart answers a text and the best run
+    score: Callable[[Path], float | None]  # of a run folder
     jobs: list[Job] = field(default_factory=list)  # the trials so far
 
     def __post_init__(self):
@@ -100,7 +101,7 @@ class Search:
                 if (mark := load.fingerprint(job.run)) in seen:
                     continue
                 seen.add(mark)
-                job.facts = self.check(self.aws, job.run)
+                job.needs = self.check(self.aws, job.run)
             except Problem as error:
                 if error.reason not in OWN:
                     raise
@@ -121,17 +122,17 @@ class Search:
         elif job.problem:
             print(f"{title} has failed: {job.problem.what}", flush=True)
         else:
-            job.facts = job.facts or self.check(self.aws, job.run)
-            self._foretell(job)
+            job.needs = job.needs or self.check(self.aws, job.run)
+            self._foretell(job, job.needs)
             print(title, flush=True)
             done = sum(job.finished for job in self.jobs)
-            sweep.train(self.aws, self.store, job, self.root, f"{done} of {self.trials} trials are finished", self.again)
+            sweep.train(self.aws, self.store, job, job.needs, self.root, f"{done} of {self.trials} trials are finished", self.again)
 
-    def _foretell(self, job: Job) -> None:
+    def _foretell(self, job: Job, needs: verbs.Needs) -> None:
         """Tell once what all that is left would take."""
         if self.untold:
             left = max(self.trials, len(self.jobs)) - sum(job.finished or job.problem is not None for job in self.jobs)
-            planned = [job.facts.get("planned")] * left
+            planned = [needs.planned] * left
             print(f"{left} to train, as long as each takes what the first does: {sweep.cost(self.aws, job.run, planned)}", flush=True)
             self.untold = False
 

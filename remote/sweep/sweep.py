@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from conf import grid, load, schema
@@ -18,10 +18,12 @@ from remote.aws import pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.plan import verbs
+from remote.plan.perform import Found, perform
 from remote.runs import audit, runs
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SWEPT = re.compile(r"(.+)\.(\d+)")
+Rank = Callable[[dict[Path, str]], tuple[str, str]]
 RANKED = ("config.yaml", "metrics.json", "predictions.jsonl")  # of a run, what the leaderboard reads
 
 
@@ -31,7 +33,7 @@ class Job:
     run: schema.Run
     run_id: str = ""
     finished: bool = False
-    facts: dict = field(default_factory=dict)  # what was found out about these settings before anything was paid for
+    needs: verbs.Needs | None = None  # as they were before anything was paid for
     problem: Problem | None = None
 
     def take(self, run_id: str, made: "Made") -> None:
@@ -82,10 +84,10 @@ def rehearsal(jobs: list[Job]) -> str:
     return f"# sweep\n{each}\ncall   Rank the finished runs by their scores\n# each job, as `inv train` does it"
 
 
-def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable, rank: Callable) -> None:
+def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: verbs.Check, rank: Rank) -> None:
     """Train what is not finished, job by job; print the leaderboard. A Problem at the end names the jobs that failed.
 
-    `check(aws, settings)` answers facts, or a Problem; `rank` of run folders and what sets each apart answers a text and the best run.
+    `rank` of run folders and what sets each apart answers a text and the best run.
     """
     store = Store(aws)
     store.check()
@@ -95,9 +97,9 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: Callable,
         title = f"job {number} of {len(jobs)}: {job.run_id} ({job.words})"
         if job.finished:
             print(f"{title} is finished: not paid for again", flush=True)
-        elif job.problem is None:
+        elif job.needs:
             print(title, flush=True)
-            train(aws, store, job, root, f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs are finished", again)
+            train(aws, store, job, job.needs, root, f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs are finished", again)
     show(store, jobs, root, rank)
     if failed := [job for job in jobs if job.problem]:
         told = "\n".join(f"  {job.run_id} ({job.words}): {job.problem.what}" for job in failed)
@@ -152,12 +154,12 @@ def _same_sweep(found: dict[str, Made], jobs: list[Job]) -> str | None:
     return next((of(run_id) for run_id, run in reversed(found.items()) if any(run.of_settings(job.run) for job in jobs)), None)
 
 
-def _foresee(aws: Aws, jobs: list[Job], name: str, check: Callable) -> None:
+def _foresee(aws: Aws, jobs: list[Job], name: str, check: verbs.Check) -> None:
     """Look at every job's rows and settings, and tell what all of them will take; a Problem where none can be trained."""
     open_jobs = [job for job in jobs if not job.finished]
     for job in open_jobs:
         try:
-            job.facts = check(aws, job.run)
+            job.needs = check(aws, job.run)
         except Problem as problem:
             if problem.reason not in OWN:
                 raise
@@ -165,7 +167,7 @@ def _foresee(aws: Aws, jobs: list[Job], name: str, check: Callable) -> None:
             print(f"{job.run_id} ({job.words}) cannot be trained: {problem.what}", flush=True)
     if open_jobs and all(job.problem for job in jobs):
         raise open_jobs[0].problem
-    planned = [job.facts.get("planned") for job in open_jobs if not job.problem]
+    planned = [job.needs.planned if job.needs else None for job in open_jobs if not job.problem]
     print(f"sweep {name}: {len(jobs)} jobs, {len(jobs) - len(open_jobs)} of them finished; {cost(aws, jobs[0].run, planned)}", flush=True)
 
 
@@ -185,32 +187,39 @@ def cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
     return f"{told} {price_told}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)
 
 
-def train(aws: Aws, store: Store, job: Job, root: Path, standing: str, again: str) -> None:
+def train(aws: Aws, store: Store, job: Job, needs: verbs.Needs, root: Path, standing: str, again: str) -> None:
     """Do the job, or leave in it why it failed; a Problem where the next one would fail, too."""
 
-    def known(aws: Aws, settings: schema.Run) -> dict:
+    def known(aws: Aws, settings: schema.Run) -> verbs.Needs:
         """Take what was found out about these settings before the first job began."""
-        return job.facts
+        return needs
 
-    begun, outcome = time.monotonic(), "failed"
+    begun, outcome, found = time.monotonic(), "failed", Found()
     try:
-        job.run_id = verbs.perform(verbs.train(job.run, root, known, False), aws, verbs.transport(job.run))["run_id"]
+        perform(verbs.train(job.run, root, known, False), aws, verbs.transport(job.run), found)
+        job.run_id = _run_id(job, found)
         job.finished, outcome = True, "ok"
         print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s", flush=True)
     except Problem as problem:
-        job.run_id = job.run.run_id
+        job.run_id = _run_id(job, found)
         if not _of_its_own(store, job, problem):
             hint = "`inv up deploy`, then" if problem.reason in ("unreachable", "stopped", "killed") else f"{problem.hint}; then"
             raise Problem(f"{problem.what}; {standing}", f"{hint} {again} goes on with the sweep", problem.reason) from problem
         job.problem = problem
         print(f"  failed: {problem.what}", flush=True)
     except KeyboardInterrupt as stop:
-        watched = f"stopped watching; {job.run.run_id} goes on, and no job begins after it"
-        left = watched if str(stop) else f"stopped while {job.run.run_id} was being started"
+        run_id = _run_id(job, found)
+        watched = f"stopped watching; {run_id} goes on, and no job begins after it"
+        left = watched if str(stop) else f"stopped while {run_id} was being started"
         words = f"{left}. {again} goes on with the sweep, `inv stop-run` ends the run"
         raise KeyboardInterrupt(words) from None
     finally:
         audit.write(store, "train", job.run.box.name, time.monotonic() - begun, outcome)
+
+
+def _run_id(job: Job, found: Found) -> str:
+    prepared = found.of(runs.Prepared)
+    return prepared.run_id if prepared else job.run_id
 
 
 def _of_its_own(store: Store, job: Job, problem: Problem) -> bool:
@@ -219,7 +228,7 @@ def _of_its_own(store: Store, job: Job, problem: Problem) -> bool:
     return problem.reason in OWN and (current.phase, current.reason) == ("failed", problem.reason)
 
 
-def show(store: Store, jobs: list[Job], root: Path, rank: Callable) -> None:
+def show(store: Store, jobs: list[Job], root: Path, rank: Rank) -> None:
     """Print the leaderboard of what is finished, and what to do with the first."""
     folders = {fetched(store, job, root): job.words for job in jobs if job.finished}
     if not folders:

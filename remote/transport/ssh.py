@@ -55,7 +55,7 @@ class Ssh:
             finally:
                 connection.close()
             if ended.code is not None:
-                return self._finished(ended, timeout, connection.user)
+                return self._finished(ended, ended.code, timeout, connection.user)
             if ended.seconds > timeout:
                 break
         raise Problem(
@@ -64,20 +64,20 @@ class Ssh:
             reason="unreachable",
         )
 
-    def _finished(self, ended: Ended, timeout: int, user: str) -> Result:
+    def _finished(self, ended: Ended, code: int, timeout: int, user: str) -> Result:
         # `timeout --signal=KILL` dies of its own signal; where a shell is above it that is code 137.
-        if ended.code in (-1, 137) and ended.seconds >= timeout:
+        if code in (-1, 137) and ended.seconds >= timeout:
             raise Problem(
                 f"a script took longer than its {timeout} s", "`inv status`, then run the same command again", reason="unreachable"
             )
-        if ended.code and "sudo:" in ended.stderr and not ended.stdout:
+        if code and "sudo:" in ended.stderr and not ended.stdout:
             said = next(line for line in ended.stderr.splitlines() if "sudo:" in line)
             raise Problem(
                 f"user `{user}` of {self.instance_id} may not use sudo without a password ({said.strip()})",
                 "name the image's own user: `box.user=...`; or take another image: `box.ami=...`",
                 reason="refused",
             )
-        return Result(ended.code, ended.stdout, ended.stderr)
+        return Result(code, ended.stdout, ended.stderr)
 
     def _connect(self):
         """A connection to the box that has proved itself. While nothing listens there it is tried again: the box may still boot."""
@@ -181,8 +181,8 @@ def execute(connection, text: bytes, timeout: int) -> Ended:
             code = channel.exit_status
     except (SSHException, OSError, EOFError):
         code = None
-    words = (bytes(part).decode(errors="replace") for part in (out, err))
-    return Ended(code, *words, time.monotonic() - started)
+    said, wrong = (bytes(part).decode(errors="replace") for part in (out, err))
+    return Ended(code, said, wrong, time.monotonic() - started)
 
 
 def _send(channel, text: bytes) -> None:

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
 
 from conf.problem import Problem
 from remote.aws import instance
@@ -21,7 +22,22 @@ KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp256) ([A-Za-z0-9+/]+={0,2})")
 DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 
 
-def open_to(aws: Aws, instance_id: str, name: str, source: str) -> dict:
+@dataclass(frozen=True)
+class Opened:
+    network: str  # who may come in
+
+
+@dataclass(frozen=True)
+class Closed:
+    was_open: bool
+
+
+@dataclass(frozen=True)
+class HostKey:
+    host_key: str | None  # None: not shown yet
+
+
+def open_to(aws: Aws, instance_id: str, name: str, source: str) -> Opened:
     """Open port 22 of the box's security group to this machine's address and to nobody else."""
     group = instance.entry(aws, instance_id).group
     wanted = _here(aws) if source == "auto" else source
@@ -29,22 +45,22 @@ def open_to(aws: Aws, instance_id: str, name: str, source: str) -> dict:
     _revoke(aws, group, [network for network, whose in there.items() if whose == _mark(name) and network != wanted])
     if wanted not in there:
         _authorize(aws, group, wanted, name)
-    return {"ssh_open_to": wanted}
+    return Opened(wanted)
 
 
-def close(aws: Aws, instance_id: str, name: str) -> dict:
+def close(aws: Aws, instance_id: str, name: str) -> Closed:
     """Close port 22 of the box's security group again, and look that it is closed."""
     group = instance.entry(aws, instance_id).group
     ours = [network for network, whose in _networks(aws, group).items() if whose == _mark(name)]
     if not ours:
-        return {"ssh_closed": "no"}
+        return Closed(False)
     _revoke(aws, group, ours)
     if left := [network for network in ours if network in _networks(aws, group)]:
         raise _still_open(group, left, "AWS still shows it")
-    return {"ssh_closed": "yes"}
+    return Closed(True)
 
 
-def pin(aws: Aws, instance_id: str, seconds: int) -> dict:
+def pin(aws: Aws, instance_id: str, seconds: int) -> HostKey:
     """Read the key by which the box proves itself from its console, once: from then on it must have that key."""
     known, deadline, pause = instance.entry(aws, instance_id).host_key, time.monotonic() + seconds, 0.2
     while True:
@@ -52,23 +68,23 @@ def pin(aws: Aws, instance_id: str, seconds: int) -> dict:
         if shown and known and shown != known:
             raise changed(instance_id, "its console shows another host key than it did at first")
         if known or (not shown and not seconds):
-            return {"host_key": known}
+            return HostKey(known or None)
         if shown:
             aws.client("ec2").create_tags(Resources=[instance_id], Tags=[{"Key": instance.HOST_KEY, "Value": shown}])
-            return {"host_key": shown}
+            return HostKey(shown)
         if time.monotonic() > deadline:
             raise _not_shown(instance_id, seconds)
         time.sleep(pause)
         pause = min(pause * 1.5, 10)
 
 
-def note_key(aws: Aws, instance_id: str) -> dict:
+def note_key(aws: Aws, instance_id: str) -> HostKey | None:
     """Note the box's host key while its console still shows it, should SSH be wanted later."""
     try:
-        return {} if instance.entry(aws, instance_id).host_key else pin(aws, instance_id, 0)
+        return None if instance.entry(aws, instance_id).host_key else pin(aws, instance_id, 0)
     except aws.client("ec2").exceptions.ClientError as error:  # only a precaution: the box is up all the same
         print(f"  the host key was not noted ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
-        return {}
+        return None
 
 
 def changed(instance_id: str, evidence: str) -> Problem:

@@ -58,14 +58,14 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
     found = runs.download(aws, run, run_id, root / run.runs)
-    run_id, folder = found["run_id"], found["folder"]
+    run_id, folder = found.run_id, found.folder
     with runs.readable(run_id):
         lines, shown = _times(_read(folder / "manifest.json")), evaluations.scores_table(summary(_read(folder / "metrics.json")), run_id)
     visible.screen(width=120).print(shown)
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
         with runs.left_out(f"runs/{run_id}/{name}"):
-            print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}'), summary)}")
+            print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}') or {}, summary)}")
     with runs.left_out(f"runs/{run_id}/published.json"):
         published = store.json(f"runs/{run_id}/published.json")
         print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
@@ -79,7 +79,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
 
 def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
     """Print every figure of a finished run as CSV."""
-    folder = runs.download(aws, run, run_id, root / run.runs)["folder"]
+    folder = runs.download(aws, run, run_id, root / run.runs).folder
     with runs.readable(folder.name):
         rows = table(_read(folder / "metrics.json"))
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
@@ -89,7 +89,7 @@ def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table
 
 def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, found: Callable[[Path, Path], tuple[list, list, str]]) -> None:
     """Print in which settings two finished runs differ, and how their tuned models scored."""
-    folders = [runs.download(aws, run, run_id, root / run.runs)["folder"] for run_id in (first, second)]
+    folders = [runs.download(aws, run, run_id, root / run.runs).folder for run_id in (first, second)]
     with runs.readable(f"{first}` or `{second}"):
         settings, figures, note = found(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]

@@ -54,17 +54,18 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
         reports = Ahead(pool, lambda place: _report(store, place), last.get("reports", []))
         states = Ahead(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
         shown = runs.with_settings(listing.result())[-SHOWN:]
-        boxes = [found.result().id] if found.result() else []
+        box = found.result()
+        boxes = [box.id] if box else []
         newest = [place for place in reported.result() if boxes and place.startswith(f"boxes/{boxes[0]}/")][-1:]
-        lines = [_box(name, found.result(), dues.about(boxes), reports.about(newest)), disk.result()]
-        lines += [holder.result() and f"locked by {holder.result()}", _runs(states.about(shown), listing.result())]
+        lines = [_box(name, box, dues.about(boxes), reports.about(newest)), disk.result()]
+        lines += [f"locked by {holder.result()}" if holder.result() else "", _runs(states.about(shown), listing.result())]
     return "\n".join(line for line in lines if line), {"boxes": boxes, "reports": newest, "runs": shown}
 
 
 def _report(store: Store, place: str) -> dict | None:
     """What the box's supervisor has said of itself; None where it cannot be read."""
     with runs.left_out(store.url(place)):
-        found = store.json(place)
+        found = store.json(place) or {}
         s3.moment(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
         return found
     return None

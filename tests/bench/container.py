@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from remote.plan.step import body, settings_block  # noqa: E402
+from remote.plan.script import body, settings_block  # noqa: E402
 from twin.box.machine import lifecycle, prerequisites  # noqa: E402
 
 PAIRS = 7

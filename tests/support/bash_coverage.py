@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from remote.plan.step import SCRIPTS, body
+from remote.plan.script import SCRIPTS, body
 
 # Words that bash does not trace, and a case's patterns: a line of these alone is no command. What a loop reads runs with the loop.
 SILENT = re.compile(r"(\}|fi|done( < <\(.*\))?|else|esac|;;|then|do|\)|[\w|*\"{ .-]+\)( ;;)?|\w+\(\) \{)( ?#.*)?")

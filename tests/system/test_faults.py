@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from machine import Machine, needed, written
 
-from remote.plan.step import compose
+from remote.plan.script import compose
 from remote.transport.transport import Result
 from twin import world
 from twin.box.machine import cleanup, lifecycle, loops, prerequisites

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 from machine import needed
 
-from remote.plan.step import ABOVE, SCRIPTS, body
+from remote.plan.script import ABOVE, SCRIPTS, body
 from twin.box.machine import prerequisites
 
 pytestmark = pytest.mark.system

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from machine import needed
 
-from remote.plan.step import SCRIPTS, compose
+from remote.plan.script import SCRIPTS, compose
 from twin.box.machine import prerequisites
 
 pytestmark = pytest.mark.system

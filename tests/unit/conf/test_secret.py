@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from conf.text import secret
-from remote.plan import step
+from remote.plan import script
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
 
@@ -66,8 +66,8 @@ def test_it_is_hidden_in_base64_and_in_a_url_wherever_it_stands_there(token):
 
 def test_the_box_hides_the_same_forms(tmp_path):
     for token in (TOKEN, ODD, "short"):
-        scripts = step.body("lib") + step.body("container")
-        text = step.settings_block({"MOUNT_PATH": "/mnt", "REGION": "us-east-1"}) + scripts + f"\nforms {shlex.quote(token)}\n"
+        forms = script.body("lib") + script.body("container")
+        text = script.settings_block({"MOUNT_PATH": "/mnt", "REGION": "us-east-1"}) + forms + f"\nforms {shlex.quote(token)}\n"
         done = subprocess.run(["bash"], input=text, text=True, capture_output=True, env=os.environ | {"BOX_ROOT": str(tmp_path)})
         assert set(done.stdout.split()) == (secret.forms(token) if len(token) >= secret.SHORTEST else {token}), done.stderr
 

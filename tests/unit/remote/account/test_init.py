@@ -131,24 +131,24 @@ def names(aws) -> dict[str, str]:
 def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_parameter_store_may(without_a_stack, monkeypatch, capsys):
     aws, run, state = without_a_stack
     before = names(aws)
-    facts = init.survey(aws, run)
-    assert sorted(entry["Name"] for entry in facts["left"]) == sorted(before)
-    shown = init.propose(aws, facts["wanted"], facts["adopted"], facts["left"], None)
+    seen = init.survey(aws, run)
+    assert sorted(entry["Name"] for entry in seen.left) == sorted(before)
+    shown = init.propose(aws, seen.wanted, seen.adopted, seen.left)
     assert "2 names in Parameter Store keep their values" in capsys.readouterr().err and names(aws) == before
 
     # Nobody waits: Parameter Store would not make them yet, the stack is taken back, and they are there again.
     monkeypatch.setattr(init, "_until_they_may_be_made_again", later := Later(state))
     later.seconds = [0, 30]
     with pytest.raises(Problem, match="(EbsSizeGb|S3Prefix)Parameter: .*already exists"):
-        init.carry_out(aws, shown["change_set"], facts["wanted"], facts["left"])
+        init.carry_out(aws, shown.change_set, seen.wanted, seen.left)
     assert names(aws) == before
     later.seconds = [30]
-    facts = init.survey(aws, run)
-    shown = init.propose(aws, facts["wanted"], facts["adopted"], facts["left"], None)
-    init.carry_out(aws, shown["change_set"], facts["wanted"], facts["left"])
+    seen = init.survey(aws, run)
+    shown = init.propose(aws, seen.wanted, seen.adopted, seen.left)
+    init.carry_out(aws, shown.change_set, seen.wanted, seen.left)
     after = names(aws)
     assert {name: after[name] for name in before} == before and init.KEPT in after
-    assert init.read_back(aws, facts["wanted"]) == {"parameters": len(init.NAMES)} and init.KEPT not in names(aws)
+    assert init.read_back(aws, seen.wanted) == init.ReadBack(len(init.NAMES)) and init.KEPT not in names(aws)
 
 
 class Later:
@@ -163,7 +163,7 @@ class Later:
 
 def wanted(aws, settings, *words: str, **more: str) -> dict[str, str]:
     run = settings(*words)
-    return init.survey(aws, run)["wanted"] | more
+    return init.survey(aws, run).wanted | more
 
 
 def test_the_reason_is_that_of_this_failure_and_not_of_an_older_one(aws, settings):

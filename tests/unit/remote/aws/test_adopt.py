@@ -34,8 +34,8 @@ def test_a_value_in_parameter_store_alone_adopts_nothing(aws, settings, instance
     aws.client("ssm").put_parameter(Name="/fine-tune-slm/ec2/instance-id", Value=instance_id, Type="String", Overwrite=True)
     here = Aws(replace(aws.cloud, instance_id=instance_id))
     made = instance.ensure(here, settings("box.name=named").box)
-    assert made["on"] == "launched" and made["instance_id"] != instance_id and tags(aws, instance_id) == {"Name": "payroll"}
-    instance.terminate(here, made["instance_id"])
+    assert made.changed == "launched" and made.instance_id != instance_id and tags(aws, instance_id) == {"Name": "payroll"}
+    instance.terminate(here, made.instance_id)
 
 
 def test_who_is_not_there_agrees_to_nothing(aws, settings, instance_id):
@@ -55,9 +55,9 @@ def test_whoever_is_asked_sees_what_it_is(aws, settings, instance_id, monkeypatc
             instance.ensure(aws, wanted)
         assert tags(aws, instance_id) == {"Name": "payroll"}
     else:
-        assert instance.ensure(aws, wanted)["instance_id"] == instance_id
+        assert instance.ensure(aws, wanted).instance_id == instance_id
         assert tags(aws, instance_id) == {"Name": "payroll", "fine-tune-slm:box": "asked", "fine-tune-slm:owner": aws.caller}
-        assert instance.ensure(aws, wanted)["instance_id"] == instance_id, "and is asked once"
+        assert instance.ensure(aws, wanted).instance_id == instance_id, "and is asked once"
     (words,) = asked
     assert f"{instance_id} is g6.2xlarge" in words and "Name=payroll" in words and "no role" in words and "as root" in words
 

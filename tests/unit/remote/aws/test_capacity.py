@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import loaded
 import pytest
@@ -39,7 +40,7 @@ def state(account) -> Path:
 def had(account, wanted, volume_zone: str | None = None) -> dict:
     """The box, once it runs."""
     made = instance.ensure(account, wanted, volume_zone)
-    return made | instance.wait(account, made["instance_id"])
+    return SimpleNamespace(**vars(made), **vars(instance.wait(account, made.instance_id)))
 
 
 def described(account, instance_id: str) -> dict:
@@ -87,7 +88,7 @@ def missing(ec2, ami: str, account) -> str:
 
 def test_a_zone_without_room_is_passed_over(account, settings):
     world.fault(state(account), "capacity", count=0, zones="us-east-1a,us-east-1b")
-    assert had(account, settings().box)["zone"] == "us-east-1c"
+    assert had(account, settings().box).zone == "us-east-1c"
 
 
 def test_where_no_zone_has_room_every_try_is_told(account, settings):
@@ -111,9 +112,9 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     """A file system on the way: what the volume had, the box in the other zone has."""
     run = settings()
     made = had(account, run.box)
-    disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
+    disk = volume.ensure(account, run.box, made.instance_id, made.zone).volume_id
     volume.note_format(account, disk)
-    instance.stop(account, made["instance_id"])
+    instance.stop(account, made.instance_id)
     world.fault(state(account), "capacity", count=0, zones="us-east-1a")
     with pytest.raises(Problem, match=r"us-east-1a has no g6.2xlarge for i-") as told:
         instance.ensure(account, run.box)
@@ -131,10 +132,10 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     for command in commands:
         subprocess.run(["bash", "-euc", command], check=True, env=os.environ | elsewhere, capture_output=True)
     world.enforce(state(account), None)
-    moved = had(account, run.box, **volume.locate(account, run.box.name))
-    assert moved["zone"] == "us-east-1b" and moved["instance_id"] != made["instance_id"]
-    found = volume.ensure(account, run.box, moved["instance_id"], moved["zone"])
-    assert (found["volume_changed"], found["ours"]) == ("attached", "no") and found["volume_id"] != disk
+    moved = had(account, run.box, volume.locate(account, run.box.name).zone)
+    assert moved.zone == "us-east-1b" and moved.instance_id != made.instance_id
+    found = volume.ensure(account, run.box, moved.instance_id, moved.zone)
+    assert (found.changed, found.ours) == ("attached", False) and found.volume_id != disk
 
 
 def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings, monkeypatch):
@@ -156,11 +157,11 @@ def test_a_quota_that_is_used_up_leads_to_the_doctor(account, settings):
 
 def test_a_spot_box_can_be_stopped_and_started_and_leaves_no_request_behind(account, settings):
     run = settings("box.spot=true")
-    made = had(account, run.box)["instance_id"]
+    made = had(account, run.box).instance_id
     assert described(account, made)["InstanceLifecycle"] == "spot"
     instance.stop(account, made)
     again = had(account, run.box)
-    assert (again["instance_id"], again["changed"]) == (made, "started")
+    assert (again.instance_id, again.changed) == (made, "started")
     instance.terminate(account, made)
     requests = account.client("ec2").describe_spot_instance_requests()["SpotInstanceRequests"]
     assert [one["State"] for one in requests] == ["cancelled"]
@@ -168,16 +169,16 @@ def test_a_spot_box_can_be_stopped_and_started_and_leaves_no_request_behind(acco
 
 def test_where_there_is_no_spot_it_is_on_demand(account, settings):
     world.fault(state(account), "quota", code="L-3819A6DF", value=0)
-    made = instance.ensure(account, settings("box.spot=true").box)["instance_id"]
+    made = instance.ensure(account, settings("box.spot=true").box).instance_id
     assert "InstanceLifecycle" not in described(account, made)
 
 
 def test_the_plan_knows_where_the_volume_is(account, settings):
-    assert volume.locate(account, settings().box.name) == {"volume_zone": None}
+    assert volume.locate(account, settings().box.name).zone is None
     run = settings()
     tags = [{"Key": instance.BOX, "Value": run.box.name}, {"Key": instance.OWNER, "Value": account.caller}]
     account.client("ec2").create_volume(AvailabilityZone="us-east-1d", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])
-    assert volume.locate(account, run.box.name) == {"volume_zone": "us-east-1d"}
+    assert volume.locate(account, run.box.name).zone == "us-east-1d"
 
 
 def refusing(*refusals: tuple[str, str]):
@@ -208,7 +209,7 @@ def test_an_account_that_aws_still_checks_is_told_to_wait(account, settings):
 def test_a_box_with_a_long_name_is_launched_with_its_volume(account, settings):
     wanted = settings(f"box.name={'n' * 90}").box
     made = had(account, wanted)
-    assert volume.ensure(account, wanted, made["instance_id"], made["zone"])["volume_changed"] == "created"
+    assert volume.ensure(account, wanted, made.instance_id, made.zone).changed == "created"
 
 
 @pytest.mark.parametrize(
@@ -230,17 +231,17 @@ def test_a_spot_box_that_aws_took_back_is_waited_for_or_left_for_one_on_demand_b
     """Last in this file: afterwards it is two minutes later."""
     run = settings("box.spot=true")
     made = had(account, run.box)
-    disk = volume.ensure(account, run.box, made["instance_id"], made["zone"])["volume_id"]
-    world.fault(state(account), "spot-notice", instance=made["instance_id"])
+    disk = volume.ensure(account, run.box, made.instance_id, made.zone).volume_id
+    world.fault(state(account), "spot-notice", instance=made.instance_id)
     world.forward(state(account), 125)
-    account.client("ec2").get_waiter("instance_stopped").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
+    account.client("ec2").get_waiter("instance_stopped").wait(InstanceIds=[made.instance_id], WaiterConfig={"Delay": 1})
     with pytest.raises(Problem, match="only AWS starts it again") as told:
         instance.ensure(account, run.box)
     *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
     assert last == "inv up -- box.spot=false"
     for command in commands:
         subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": loaded.programs()}, capture_output=True)
-    account.client("ec2").get_waiter("instance_terminated").wait(InstanceIds=[made["instance_id"]], WaiterConfig={"Delay": 1})
-    again = had(account, settings().box, made["zone"])
-    assert again["instance_id"] != made["instance_id"]
-    assert volume.ensure(account, run.box, again["instance_id"], again["zone"])["volume_id"] == disk
+    account.client("ec2").get_waiter("instance_terminated").wait(InstanceIds=[made.instance_id], WaiterConfig={"Delay": 1})
+    again = had(account, settings().box, made.zone)
+    assert again.instance_id != made.instance_id
+    assert volume.ensure(account, run.box, again.instance_id, again.zone).volume_id == disk

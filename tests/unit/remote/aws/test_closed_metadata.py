@@ -15,7 +15,7 @@ from twin import world
 @pytest.fixture
 def opened(aws, settings):
     """A box that was launched when containers could come to its role."""
-    made = instance.ensure(aws, settings("box.name=opened").box)["instance_id"]
+    made = instance.ensure(aws, settings("box.name=opened").box).instance_id
     instance.wait(aws, made)
     aws.client("ec2").modify_instance_metadata_options(InstanceId=made, HttpTokens="required", HttpPutResponseHopLimit=2)
     yield made
@@ -42,10 +42,10 @@ def test_up_closes_it_by_our_own_policy_and_once(aws, opened):
 def test_until_then_nothing_of_ours_starts_a_container_there_but_a_run_can_be_ended(aws, opened):
     with pytest.raises(Problem, match=r"act by the box's role\n\nhint: `inv up` closes"):
         instance.require(aws, "opened")
-    assert instance.require(aws, "opened", closed=False)["instance_id"] == opened
+    assert instance.require(aws, "opened", closed=False).instance_id == opened
     assert predictions.place(aws, Store(aws), "opened")[0] is None
     instance.close_metadata(aws, opened)
-    assert instance.require(aws, "opened")["instance_id"] == opened
+    assert instance.require(aws, "opened").instance_id == opened
     assert predictions.place(aws, Store(aws), "opened")[0].id == opened
 
 

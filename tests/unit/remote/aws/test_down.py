@@ -8,6 +8,7 @@ import pytest
 from conf.problem import Problem
 from remote.aws import auto_stop, instance, volume
 from remote.plan import verbs
+from remote.plan.perform import perform
 from remote.transport import ssh_ingress
 from remote.transport.transport import Result
 from twin import world
@@ -26,7 +27,7 @@ class Scripts:
         return self.results.pop(0)
 
 
-DELIVERED = Result(0, "@@ changed=yes\n")
+DELIVERED = Result(0, "@@ stopped_run=\n@@ changed=yes\n")
 UNDELIVERED = Result(1, "@@ reason=unreachable\n@@ problem=the run's files are not in S3 yet\n@@ hint=wait\n")
 
 
@@ -34,9 +35,9 @@ UNDELIVERED = Result(1, "@@ reason=unreachable\n@@ problem=the run's files are n
 def run(aws, store, settings):
     """Settings of a box that runs with its volume; nothing of it is left afterwards."""
     run = settings("box.name=ending")
-    made = instance.ensure(aws, run.box)["instance_id"]
+    made = instance.ensure(aws, run.box).instance_id
     auto_stop.arm(aws, made, 12)
-    volume.ensure(aws, run.box, made, instance.wait(aws, made)["zone"])
+    volume.ensure(aws, run.box, made, instance.wait(aws, made).zone)
     yield run
     world.heal(Path(aws.cloud.state))
     ec2 = aws.client("ec2")
@@ -64,12 +65,12 @@ def state(aws) -> str:
 
 
 def test_a_purge_with_a_snapshot_keeps_a_copy(aws, run):
-    facts = verbs.perform(verbs.purge(run, False, True, True), aws, Scripts(DELIVERED))
-    assert there(aws) == {"instances": [], "volumes": [], "snapshots": [facts["snapshot"]]}
+    found = perform(verbs.purge(run, False, True, True), aws, Scripts(DELIVERED))
+    assert there(aws) == {"instances": [], "volumes": [], "snapshots": [found.of(volume.Snapshot).snapshot_id]}
 
 
 def test_the_volume_stays_while_its_copy_is_not_whole(aws, run, monkeypatch):
-    verbs.perform(verbs.down(run, False, True), aws, Scripts(DELIVERED))
+    perform(verbs.down(run, False, True), aws, Scripts(DELIVERED))
     usual = aws.client("ec2").describe_snapshots
     seen = []
 
@@ -83,7 +84,7 @@ def test_the_volume_stays_while_its_copy_is_not_whole(aws, run, monkeypatch):
         "describe_snapshots",
         lambda **asked: late() if "OwnerIds" in asked and len(asked["Filters"]) == 2 else usual(**asked),
     )
-    verbs.perform(verbs.purge(run, False, True), aws, Scripts())
+    perform(verbs.purge(run, False, True), aws, Scripts())
     assert len(seen) == 2 and all(seen)
     assert there(aws)["volumes"] == []
 
@@ -102,27 +103,27 @@ def test_a_purge_that_was_cut_short_ends_with_the_same_command(aws, run, monkeyp
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, name, killed)
-        verbs.perform(verbs.purge(run, False, True), aws, Scripts(DELIVERED))
-    verbs.perform(verbs.purge(run, False, True), aws, Scripts(DELIVERED))
+        perform(verbs.purge(run, False, True), aws, Scripts(DELIVERED))
+    perform(verbs.purge(run, False, True), aws, Scripts(DELIVERED))
     assert there(aws) == {"instances": [], "volumes": [], "snapshots": []}
 
 
 def test_a_disk_is_copied_once_while_nothing_has_written_to_it(aws, run):
     time.sleep(1.1)  # the start of a box is told to the second
-    first = verbs.perform(verbs.down(run, False, True), aws, Scripts(DELIVERED))["snapshot"]
-    assert verbs.perform(verbs.down(run, False, True), aws, Scripts())["snapshot"] == first
+    first = perform(verbs.down(run, False, True), aws, Scripts(DELIVERED)).of(volume.Snapshot).snapshot_id
+    assert perform(verbs.down(run, False, True), aws, Scripts()).of(volume.Snapshot).snapshot_id == first
     instance.ensure(aws, run.box)
     time.sleep(1.1)
-    later = verbs.perform(verbs.down(run, False, True), aws, Scripts(DELIVERED))["snapshot"]
+    later = perform(verbs.down(run, False, True), aws, Scripts(DELIVERED)).of(volume.Snapshot).snapshot_id
     assert later != first
     instance.terminate(aws, instance.find(aws, "ending").id)
-    assert verbs.perform(verbs.purge(run, False, True, True), aws, Scripts())["snapshot"] == later
+    assert perform(verbs.purge(run, False, True, True), aws, Scripts()).of(volume.Snapshot).snapshot_id == later
     assert there(aws) == {"instances": [], "volumes": [], "snapshots": sorted([first, later])}
 
 
 def test_a_purge_of_what_is_gone_says_so(aws, run, capsys):
     for _ in range(2):
-        verbs.perform(verbs.purge(run, False, True), aws, Scripts(DELIVERED))
+        perform(verbs.purge(run, False, True), aws, Scripts(DELIVERED))
     assert "there is neither a box nor a volume named `ending`" in capsys.readouterr().err
 
 
@@ -132,16 +133,16 @@ def test_a_copy_of_no_volume_is_said_and_the_box_is_stopped_and_disarmed(aws, ru
     (disk,) = there(aws)["volumes"]
     ec2.detach_volume(VolumeId=disk)
     volume.delete(aws, "ending")
-    facts = verbs.perform(verbs.down(run, False, True), aws, Scripts())
+    found = perform(verbs.down(run, False, True), aws, Scripts())
     assert "has no volume: there is nothing to copy" in capsys.readouterr().err
-    assert (facts["snapshot"], facts["disarmed"], state(aws)) == ("none", "yes", "stopped")
+    assert (found.of(volume.Snapshot).snapshot_id, found.of(auto_stop.Disarmed).disarmed, state(aws)) == (None, True, "stopped")
 
 
 def test_whoever_may_not_close_the_door_has_stopped_the_box_by_then(aws, run):
     ssh_ingress.open_to(aws, instance.find(aws, "ending").id, "ending", "10.0.0.1/32")
     world.fault(Path(aws.cloud.state), "access-denied", only="ec2.RevokeSecurityGroupIngress,ec2.DescribeSecurityGroups", count=0)
     with pytest.raises(Exception, match="not authorized|still open"):
-        verbs.perform(verbs.down(run, False), aws, Scripts(DELIVERED))
+        perform(verbs.down(run, False), aws, Scripts(DELIVERED))
     assert state(aws) == "stopped"
     assert auto_stop.look(aws, instance.find(aws, "ending").id) is None
 
@@ -149,8 +150,8 @@ def test_whoever_may_not_close_the_door_has_stopped_the_box_by_then(aws, run):
 @pytest.mark.parametrize("end", [UNDELIVERED, Result(255, stderr="umount: busy")])
 def test_only_with_force_a_box_that_fails_to_deliver_is_stopped_all_the_same(aws, run, capsys, end):
     with pytest.raises(Problem):
-        verbs.perform(verbs.down(run, False), aws, Scripts(end))
+        perform(verbs.down(run, False), aws, Scripts(end))
     assert state(aws) == "running"
-    verbs.perform(verbs.down(run, True), aws, Scripts(end))
+    perform(verbs.down(run, True), aws, Scripts(end))
     assert state(aws) == "stopped"
     assert "; the box is stopped all the same; what it has not shipped is on its volume" in capsys.readouterr().err

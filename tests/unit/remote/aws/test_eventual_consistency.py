@@ -26,11 +26,11 @@ def account(aws, monkeypatch):
 def test_a_new_box_and_a_new_volume_are_waited_for(account, settings):
     run = settings()
     made = instance.ensure(account, run.box)
-    found = instance.wait(account, made["instance_id"])
-    attached = volume.ensure(account, run.box, made["instance_id"], found["zone"])
-    assert attached["volume_changed"] == "created"
-    assert volume.require(account, run.box.name)["volume_id"] == attached["volume_id"]
-    assert instance.stop(account, made["instance_id"])["state"] == "stopped"
+    found = instance.wait(account, made.instance_id)
+    attached = volume.ensure(account, run.box, made.instance_id, found.zone)
+    assert attached.changed == "created"
+    assert volume.require(account, run.box.name).volume_id == attached.volume_id
+    assert instance.stop(account, made.instance_id).state == "stopped"
 
 
 def test_every_call_that_names_a_new_thing_waits_for_it_and_not_only_those_that_describe_it(account):
@@ -63,20 +63,20 @@ def test_what_is_not_there_after_two_minutes_is_not_there(account, monkeypatch):
 def test_a_volume_that_another_instance_holds_is_told_with_that_instance(account, settings, monkeypatch):
     run = settings("box.name=held")
     made = instance.ensure(account, run.box)
-    zone = instance.wait(account, made["instance_id"])["zone"]
-    held = volume.ensure(account, run.box, made["instance_id"], zone)["volume_id"]
+    zone = instance.wait(account, made.instance_id).zone
+    held = volume.ensure(account, run.box, made.instance_id, zone).volume_id
     monkeypatch.setattr("botocore.waiter.time.sleep", lambda seconds: None)
-    with pytest.raises(Problem, match=f"{held} does not become available: it is in-use by {made['instance_id']}"):
+    with pytest.raises(Problem, match=f"{held} does not become available: it is in-use by {made.instance_id}"):
         volume.ensure(account, run.box, "i-00000000000000000", zone)
-    instance.stop(account, made["instance_id"])
+    instance.stop(account, made.instance_id)
 
 
 def test_a_box_that_is_still_pending_is_stopped_once_it_runs(account, settings):
     state = Path(account.cloud.state)
     world.fault(state, "pending", seconds=1)
-    made = instance.ensure(account, settings("box.name=early").box)["instance_id"]
+    made = instance.ensure(account, settings("box.name=early").box).instance_id
     world.fault(state, "pending", seconds=0)
-    assert instance.stop(account, made)["state"] == "stopped"
+    assert instance.stop(account, made).state == "stopped"
 
 
 def test_an_instance_that_was_just_taken_as_the_box_is_the_box_though_a_search_by_its_tag_finds_nothing_yet(account, settings, monkeypatch):

@@ -10,7 +10,7 @@ from conf.problem import Problem
 from conf.text import secret
 from data.readers.text import decode
 from remote.account import init
-from remote.plan import step
+from remote.plan import script as scripts
 from remote.runs import hub
 
 TOKEN, NEXT = "hf_the_first_token_of_all", "hf_the_token_after_it"
@@ -34,8 +34,8 @@ def box(tmp_path):
     (tools / "chown").symlink_to("/bin/true")  # only root gives files away
 
     def run(text: str) -> str:
-        parts = "\n".join(step.body(name) for name in ("lib", "container", "ship"))
-        script = f"{step.settings_block(GIVEN)}{parts}\n{text}"
+        parts = "\n".join(scripts.body(name) for name in ("lib", "container", "ship"))
+        script = f"{scripts.settings_block(GIVEN)}{parts}\n{text}"
         place = {"BOX_ROOT": str(tmp_path / "root"), "PATH": f"{tools}:{os.environ['PATH']}", "SECRET": str(tmp_path / "secret")}
         return subprocess.run(["bash"], input=script, env=place, text=True, capture_output=True, check=True).stdout
 

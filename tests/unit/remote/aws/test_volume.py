@@ -1,6 +1,7 @@
 """The volume of a new box, by answers that say no more than AWS's."""
 
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,15 @@ def running(aws, settings):
     """A box that runs, without a volume."""
     wanted = settings(f"box.name=disk{len(aws.client('ec2').describe_volumes()['Volumes'])}").box
     made = instance.ensure(aws, wanted)
-    yield wanted, made["instance_id"], instance.wait(aws, made["instance_id"])["zone"]
-    aws.client("ec2").terminate_instances(InstanceIds=[made["instance_id"]])
+    yield wanted, made.instance_id, instance.wait(aws, made.instance_id).zone
+    aws.client("ec2").terminate_instances(InstanceIds=[made.instance_id])
 
 
 def test_a_new_volume_is_attached_though_its_answer_says_nothing_of_attachments(aws, running):
     wanted, instance, zone = running
     made = volume.ensure(aws, wanted, instance, zone)
-    assert made["volume_changed"] == "created"
-    assert volume.ensure(aws, wanted, instance, zone) == made | {"volume_changed": "no"}
+    assert made.changed == "created"
+    assert volume.ensure(aws, wanted, instance, zone) == replace(made, changed=None)
 
 
 def test_code_that_reads_attachments_of_a_new_volume_fails_here_as_it_does_on_aws(aws, running):

@@ -16,7 +16,7 @@ import pytest
 import scripts
 from machine import may_resize, needed, written
 
-from remote.plan.step import compose
+from remote.plan.script import compose
 from remote.transport.transport import Result
 
 pytestmark = pytest.mark.system

@@ -6,13 +6,17 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conf import load
 from conf.problem import Problem
+from remote.aws import instance
 from remote.build import ecr
 from remote.plan import verbs
+from remote.plan.answers import Deploy
+from remote.plan.perform import perform
 from remote.transport.ssm import Ssm
 from twin import world
 from twin.box import processes
@@ -41,7 +45,7 @@ def run():
 @pytest.fixture(scope="module")
 def box(aws, run):
     """A box that is up."""
-    return verbs.perform(verbs.up(run), aws, Ssm)
+    return perform(verbs.up(run), aws, Ssm).of(instance.Ensured)
 
 
 @pytest.fixture
@@ -56,8 +60,10 @@ def tree(tmp_path):
     shutil.rmtree(made)
 
 
-def deploy(aws, run, tree, transport=Ssm) -> dict:
-    return verbs.perform(verbs.deploy(run, tree), aws, transport)
+def deploy(aws, run, tree, transport=Ssm) -> SimpleNamespace:
+    found = perform(verbs.deploy(run, tree), aws, transport)
+    offered, built = found.of(ecr.Offered), found.of(ecr.Image)
+    return SimpleNamespace(missing=offered.missing, changed=found.of(Deploy).changed, image=built.image if built else offered.image)
 
 
 def state() -> Path:
@@ -73,7 +79,7 @@ def pushes(calls: list[dict]) -> int:
 
 
 def root(box) -> Path:
-    return state() / "boxes" / box["instance_id"] / "root"
+    return state() / "boxes" / box.instance_id / "root"
 
 
 def stage(box) -> str:
@@ -87,13 +93,13 @@ def stage(box) -> str:
 def test_it_is_built_pushed_and_found_and_then_never_again(aws, run, box, tree):
     since = len(journal())
     first = deploy(aws, run, tree)
-    assert (first["missing"], first["changed"]) == ("yes", "yes")
-    assert first["image"].endswith(ecr.find(aws, ecr.tag(tree))["image"].partition("@")[2])
-    assert aws.client("ssm").get_parameter(Name=aws.cloud.root + ecr.DIGEST)["Parameter"]["Value"] == first["image"].partition("@")[2]
+    assert (first.missing, first.changed) == (True, True)
+    assert first.image.endswith(ecr.find(aws, ecr.tag(tree)).image.partition("@")[2])
+    assert aws.client("ssm").get_parameter(Name=aws.cloud.root + ecr.DIGEST)["Parameter"]["Value"] == first.image.partition("@")[2]
     assert pushes(journal(since)) == 1
     since = len(journal())
     second = deploy(aws, run, tree)
-    assert (second["missing"], second["changed"], second["image"]) == ("no", "no", first["image"])
+    assert (second.missing, second.changed, second.image) == (False, False, first.image)
     calls = journal(since)
     assert sum(call["operation"] == "SendCommand" for call in calls) == 2
     assert [
@@ -104,9 +110,9 @@ def test_it_is_built_pushed_and_found_and_then_never_again(aws, run, box, tree):
 def test_the_container_runs_what_was_copied_and_nothing_else_and_labels_say_what_that_is(aws, run, box, tree):
     (tree / "app/hello.py").write_text("import os, sys; sys.argv[1:] or print(sorted(os.listdir()), os.environ['KEPT'])")
     made = deploy(aws, run, tree)
-    said = Ssm(aws, box["instance_id"]).run(f"docker run --rm {made['image']}", 60).stdout
+    said = Ssm(aws, box.instance_id).run(f"docker run --rm {made.image}", 60).stdout
     assert said == f"['hello.py', 'needs.txt'] {root(box)}/kept\n"
-    said = Ssm(aws, box["instance_id"]).run(f"docker image inspect --format '{{{{json .Config.Labels}}}}' {made['image']}", 60).stdout
+    said = Ssm(aws, box.instance_id).run(f"docker image inspect --format '{{{{json .Config.Labels}}}}' {made.image}", 60).stdout
     assert json.loads(said) == {"org.opencontainers.image.revision": "unknown", "fine-tune-slm.content": ecr.tag(tree)}
 
 
@@ -129,7 +135,7 @@ def test_what_does_not_start_is_not_pushed_and_is_tried_again_by_the_next_deploy
         deploy(aws, run, tree)
     assert "no such package" in capsys.readouterr().err and pushes(journal(since)) == 0
     (root(box) / "var/lib/docker/mended").touch()
-    assert deploy(aws, run, tree)["changed"] == "yes"
+    assert deploy(aws, run, tree).changed is True
 
 
 def test_a_full_disk_is_said_and_what_makes_room(aws, run, box, tree):
@@ -164,7 +170,7 @@ def test_a_build_goes_on_without_whoever_asked_and_the_next_deploy_follows_it(aw
         deploy(aws, run, tree, Lost)
     made = deploy(aws, run, tree)
     calls = journal(since)
-    assert pushes(calls) == 1 and made["missing"] == "yes"
+    assert pushes(calls) == 1 and made.missing is True
     assert sum(call["service"] == "registry" and call["operation"] == "POST" for call in calls) == 2  # a layer and a config
     assert sum(call["service"] == "s3" and "/inputs/" in call["target"] and call["operation"] == "PUT" for call in calls) == 1
 
@@ -172,13 +178,13 @@ def test_a_build_goes_on_without_whoever_asked_and_the_next_deploy_follows_it(aw
 def test_where_somebody_has_pushed_the_same_content_meanwhile_theirs_is_taken(aws, run, box, tree):
     (tree / "app/hello.py").write_text("import time; time.sleep(1.5)")
     found = {}
-    thread = threading.Thread(target=lambda: found.update(deploy(aws, run, tree)))
+    thread = threading.Thread(target=lambda: found.append(deploy(aws, run, tree)))
     thread.start()
     while stage(box) != "start the image":
         time.sleep(0.05)
     theirs = world.register_image(state(), aws.cloud.repository, ecr.tag(tree), ["/bin/true"], tree, {})
     thread.join()
-    assert found["image"].endswith(theirs)
+    assert found[0].image.endswith(theirs)
 
 
 def test_a_killed_build_is_told_once_and_then_begun_anew(aws, run, box, tree):
@@ -200,4 +206,4 @@ def test_a_killed_build_is_told_once_and_then_begun_anew(aws, run, box, tree):
     with pytest.raises(Problem, match="ended from outside"):
         deploy(aws, run, tree)
     killed.join()
-    assert deploy(aws, run, tree)["changed"] == "yes"
+    assert deploy(aws, run, tree).changed is True

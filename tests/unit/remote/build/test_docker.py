@@ -46,7 +46,7 @@ def test_the_very_bytes_that_the_box_would_get_are_built_under_the_same_tag(fake
     made = docker.build(None, run("cloud.build_args={BASE: b}"), tree)
     words = (fake_docker.parent / "docker.words").read_text()
     assert (fake_docker.parent / "docker.stdin").read_bytes() == context.tarball(tree)
-    assert made == {"tag": ecr.tag(tree, {"BASE": "b"}), "local": f"fine-tune-slm:{ecr.tag(tree, {'BASE': 'b'})}"}
+    assert made == docker.Built(ecr.tag(tree, {"BASE": "b"}), f"fine-tune-slm:{ecr.tag(tree, {'BASE': 'b'})}")
     assert f"--tag {made['local']}" in words and "--build-arg=BASE=b" in words
     assert f"--label=fine-tune-slm.content={made['tag']}" in words and "--label=org.opencontainers.image.revision=unknown" in words
 
@@ -71,7 +71,7 @@ def test_a_tag_that_ecr_has_is_not_pushed_again(aws, fake_docker, tree):
     from twin import world
 
     digest = world.register_image(Path(os.environ["AWS_CONFIG_FILE"]).parent, aws.cloud.repository, ecr.tag(tree), ["/bin/true"], tree, {})
-    assert docker.push(aws, "here", ecr.tag(tree))["image"].endswith(digest)
+    assert docker.push(aws, "here", ecr.tag(tree)).image.endswith(digest)
     assert not (fake_docker.parent / "docker.words").exists()
 
 
@@ -88,7 +88,7 @@ def test_a_tag_that_ecr_lacks_is_pushed_with_the_login_that_ecr_hands_out(aws, t
             world.register_image(Path(aws.cloud.state), aws.cloud.repository, "new", ["/bin/true"], tree, {})
 
     monkeypatch.setattr(docker, "docker", fake_docker)
-    name, _, digest = docker.push(aws, "here", "new")["image"].partition("@")
+    name, _, digest = docker.push(aws, "here", "new").image.partition("@")
     (login, password), *rest = asked
     assert login == ("login", "--username", "AWS", "--password-stdin", name.partition("/")[0]) and password
     assert [words for words, _ in rest] == [("tag", "here", f"{name}:new"), ("push", "--quiet", f"{name}:new")]

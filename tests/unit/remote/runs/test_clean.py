@@ -7,6 +7,7 @@ import pytest
 from conf.problem import Problem
 from remote.aws import instance, volume
 from remote.plan import verbs
+from remote.plan.perform import perform
 from remote.runs import clean, lock, runs
 from remote.transport.transport import Result
 
@@ -26,8 +27,8 @@ def a_volume(monkeypatch):
     monkeypatch.setattr(volume, "zone", lambda aws, name: "us-east-1a")
 
 
-def chosen(aws, mounted: str = "yes", going: str = "", whole: str = "") -> list[str]:
-    return clean.choose(aws, "ours", None, True, mounted, going, whole)["removed"].split()
+def chosen(aws, mounted: bool = True, going: str = "", whole: str = "") -> list[str]:
+    return list(clean.choose(aws, "ours", None, True, mounted, tuple(going.split()), tuple(whole.split())).removed)
 
 
 def test_a_run_that_the_box_has_is_kept_however_long_s3_has_not_heard_of_it(aws, store, a_volume, capsys):
@@ -44,10 +45,10 @@ def test_where_the_box_cannot_say_it_what_ended_well_is_kept(aws, store, a_volum
     put(store, "uploading", "uploading")
     put(store, "undelivered", "failed", reason="unreachable")
     put(store, "crashed", "failed", reason="crashed")
-    assert chosen(aws, mounted="no") == ["crashed"]
-    assert chosen(aws, mounted="yes") == ["crashed", "undelivered", "uploading"]
+    assert chosen(aws, mounted=False) == ["crashed"]
+    assert chosen(aws, mounted=True) == ["crashed", "undelivered", "uploading"]
     monkeypatch.setattr(volume, "zone", lambda aws, name: None)
-    assert chosen(aws, mounted="no") == ["crashed", "undelivered", "uploading"], "there is no volume that could have it"
+    assert chosen(aws, mounted=False) == ["crashed", "undelivered", "uploading"], "there is no volume that could have it"
 
 
 def test_a_run_of_another_box_is_left_to_that_one(aws, store, a_volume, capsys):
@@ -74,7 +75,7 @@ class Scripts:
 @pytest.fixture
 def running(monkeypatch, a_volume):
     """The box runs."""
-    monkeypatch.setattr(instance, "glance", lambda aws, name: {"instance_id": "i-1", "there": "yes", "running": "yes"})
+    monkeypatch.setattr(instance, "glance", lambda aws, name: instance.Glance("i-1", True, True))
 
 
 def test_nobody_holds_the_lock_while_a_human_thinks(aws, store, settings, running, monkeypatch):
@@ -86,7 +87,7 @@ def test_nobody_holds_the_lock_while_a_human_thinks(aws, store, settings, runnin
 
     monkeypatch.setattr(clean.confirm, "ask", think)
     box_end = Scripts("", "new")
-    verbs.perform(verbs.clean(settings("box.name=ours"), None, False), aws, box_end)
+    perform(verbs.clean(settings("box.name=ours"), None, False), aws, box_end)
     assert list(runs.listing(store)) == ["new"]
     assert "KEPT=new\n" in box_end.texts[-1]
 
@@ -94,5 +95,5 @@ def test_nobody_holds_the_lock_while_a_human_thinks(aws, store, settings, runnin
 def test_a_run_that_the_box_has_begun_meanwhile_is_not_removed(aws, store, settings, running):
     put(store, "dead", "failed")
     with pytest.raises(Problem, match="`dead` has started again meanwhile"):
-        verbs.perform(verbs.clean(settings("box.name=ours"), None, True), aws, Scripts("", "dead"))
+        perform(verbs.clean(settings("box.name=ours"), None, True), aws, Scripts("", "dead"))
     assert list(runs.listing(store)) == ["dead"]

@@ -39,7 +39,7 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
 
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert follow.attach(aws, "w", "box")["run_id"] == "w"
+    assert follow.attach(aws, "w", "box").run_id == "w"
     said = capsys.readouterr().err
     assert said.count("AWS does not answer. w goes on") == 1
     assert said.count("credentials have expired; log in from another shell") == 1
@@ -115,7 +115,7 @@ def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch
 
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert follow.attach(aws, "the-run", "box")["run_id"] == "the-run"
+    assert follow.attach(aws, "the-run", "box").run_id == "the-run"
     assert capsys.readouterr().err.count(f"asked too often ({code}). the-run goes on") == 1
 
 

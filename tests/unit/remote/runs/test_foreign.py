@@ -15,7 +15,7 @@ from conf.problem import Problem
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
 from remote.cost import ledger, limit
-from remote.plan import verbs
+from remote.plan import perform
 from remote.runs import clean, evaluations, follow, hub, lock, predictions, runs
 from remote.sweep import sweep
 from remote.view import show, status
@@ -134,8 +134,8 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     store.put("runs/sweep.0/config.yaml", body)
     store.put("lives/i-1/20260101T000000Z.json", body)
     store.put("boxes/i-1/2026.json", body)
-    found = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")
-    assert found["to_do"] == "yes" and found["run_id"] not in ("odd-1", "odd-4")
+    found = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
+    assert found.to_do and found.run_id not in ("odd-1", "odd-4")
     jobs = sweep.jobs(["lora.r=4,8"], lambda words: settings(*words))
     sweep.place(aws, store, jobs, None, settings.root)
     assert ledger.stretches(store, None) == []
@@ -143,20 +143,20 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     assert "odd-2" in status.text(aws, settings(), {})[0]
     with pytest.raises(Problem, match="there is no finished full run of yours"):
         runs.sealed(aws, settings(), None)
-    assert runs.newest(aws, settings(), None) == found["run_id"]
-    clean.choose(aws, "ours", 1, True, "no", "", "")
+    assert runs.newest(aws, settings(), None) == found.run_id
+    clean.choose(aws, "ours", 1, True, False, (), ())
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_what_has_no_settings_is_listed_as_no_run(aws, store, settings, capsys):
     """One object under a name of a run's was a run that was `created`, and ten of them hid the real ones."""
-    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     for number in range(12):
         store.put(f"runs/29991231-000000-quickstart-{number:04d}/log/000000000000", b"x")
     told = status.text(aws, settings(), {})[0]
     assert mine in told and "29991231" not in told
     assert "`29991231-000000-quickstart-0003` has no settings" in capsys.readouterr().err
-    clean.choose(aws, "ours", None, True, "no", "", "")
+    clean.choose(aws, "ours", None, True, False, (), ())
     assert "29991231-000000-quickstart-0003" in (said := capsys.readouterr().err) and "no run: it has no settings" in said
 
 
@@ -200,7 +200,7 @@ def test_a_verb_means_the_callers_own_runs_and_says_whose_another_is(aws, store,
     plant(store, later, owner=EVE)
     plant(store, "20261129-000002-other-0001", owner=world.CALLER, name="other")
     assert runs.sealed(aws, settings(), None) == runs.newest(aws, settings(), None) == mine
-    assert runs.download(aws, settings(), None, tmp_path / "into")["run_id"] == mine
+    assert runs.download(aws, settings(), None, tmp_path / "into").run_id == mine
     assert runs.sealed(hers, settings(), None) == later
     assert "not yours" not in capsys.readouterr().err
     assert runs.sealed(aws, settings(), later) == later
@@ -219,30 +219,30 @@ def test_a_run_that_was_made_before_runs_had_owners_is_read_where_it_is_named(aw
     plant(store, owner=None)
     with pytest.raises(Problem, match="was made before runs had owners"):
         runs.sealed(aws, settings(), None)
-    assert runs.download(aws, settings(), RUN, tmp_path / "into")["run_id"] == RUN
+    assert runs.download(aws, settings(), RUN, tmp_path / "into").run_id == RUN
     assert f"run {RUN} is not yours: it was made before runs had owners" in capsys.readouterr().err
 
 
 def test_nobody_goes_on_with_the_run_of_another_unless_he_names_it(aws, store, settings, hers, capsys):
-    theirs = runs.prepare(hers, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    theirs = runs.prepare(hers, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     store.put(f"runs/{theirs}/state.json", json.dumps({"phase": "failed", "since": runs.now()}).encode())
-    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     assert mine != theirs
     assert f"it is not yours: `inv train --run {theirs}` goes on with it" in capsys.readouterr().err
-    named = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1", theirs)
-    assert named["run_id"] == theirs and f"belongs to {EVE}" in capsys.readouterr().err
+    named = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1", theirs)
+    assert named.run_id == theirs and f"belongs to {EVE}" in capsys.readouterr().err
     with pytest.raises(Problem, match="has other settings than these, or is finished"):
-        runs.prepare(aws, settings("lora.r=4"), "reg/name@sha256:1", "tag", settings.root, "i-1", theirs)
+        runs.prepare(aws, settings("lora.r=4"), "reg/name@sha256:1", settings.root, "i-1", theirs)
     with pytest.raises(Problem, match="there is no run `nope`"):
-        runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1", "nope")
+        runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1", "nope")
 
 
 def test_the_finished_run_of_another_is_not_taken_for_ones_own(aws, store, settings, hers):
     image = "reg/name@sha256:1"
-    theirs = runs.prepare(hers, settings(), image, "tag", settings.root, "i-1")["run_id"]
+    theirs = runs.prepare(hers, settings(), image, settings.root, "i-1").run_id
     store.put(f"runs/{theirs}/manifest.json", b'{"kind": "full", "files": {}}')
-    assert runs.prepare(aws, settings(), image, "tag", settings.root, "i-1")["run_id"] != theirs
-    assert runs.prepare(aws, settings(), image, "tag", settings.root, "i-1", theirs)["to_do"] == "no"
+    assert runs.prepare(aws, settings(), image, settings.root, "i-1").run_id != theirs
+    assert runs.prepare(aws, settings(), image, settings.root, "i-1", theirs).to_do is False
 
 
 def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, settings, hers):
@@ -257,31 +257,31 @@ def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, sett
 
 
 def test_clean_leaves_the_runs_of_others(aws, store, settings, hers, monkeypatch):
-    runs.prepare(hers, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")
+    runs.prepare(hers, settings(), "reg/name@sha256:1", settings.root, "i-1")
     plant(store, "20200101-000000-quickstart-0001")
-    assert clean.choose(aws, "ours", 1, True, "no", "", "")["count"] == 0
+    assert clean.choose(aws, "ours", 1, True, False, (), ()).count == 0
 
 
 def test_the_settings_of_a_run_are_written_once(aws, store, settings):
     run = settings()
     run.run_id = "rank.0"
-    first = runs.prepare(aws, run, "reg/name@sha256:1", "tag", settings.root, "i-1")
+    first = runs.prepare(aws, run, "reg/name@sha256:1", settings.root, "i-1")
     body = store.get("runs/rank.0/config.yaml")
-    assert first["config_sha256"] == hashlib.sha256(body).hexdigest()
-    again = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")
-    assert (again["run_id"], again["config_sha256"]) == ("rank.0", first["config_sha256"])
+    assert first.config_sha256 == hashlib.sha256(body).hexdigest()
+    again = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
+    assert (again.run_id, again.config_sha256) == ("rank.0", first.config_sha256)
     other = settings("lora.r=4")
     other.run_id = "rank.0"
     with pytest.raises(Problem, match="there is a run `rank.0` already"):
-        runs.prepare(aws, other, "reg/name@sha256:1", "tag", settings.root, "i-1")
+        runs.prepare(aws, other, "reg/name@sha256:1", settings.root, "i-1")
     assert store.get("runs/rank.0/config.yaml") == body
 
 
 def test_settings_of_one_run_under_the_name_of_another_are_nobodys(aws, store, settings, capsys):
-    first = runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    first = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     store.put(f"runs/{RUN}/config.yaml", store.get(f"runs/{first}/config.yaml"))
     store.remove_all([f"runs/{first}/config.yaml"])
-    assert runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"] != RUN
+    assert runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id != RUN
     assert "is of another run" in capsys.readouterr().err
 
 
@@ -292,7 +292,7 @@ def test_a_planted_run_with_the_callers_settings_and_a_callback_is_never_gone_on
     run.run_id, run.provenance.owner = RUN, world.CALLER
     store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode() + b"hydra: {callbacks: {mine: {_target_: os.system}}}\n")
     store.put(f"runs/{RUN}/state.json", b'{"phase": "failed"}')
-    assert runs.prepare(aws, settings(), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"] != RUN
+    assert runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id != RUN
 
 
 def published(aws, settings, tmp_path, stated, *words):
@@ -359,7 +359,7 @@ def test_nothing_that_others_have_written_is_obeyed_by_a_terminal(aws, store, se
     store.put("locks/me.json", json.dumps(evil | {"since": now, "pid": 1}).encode())
     told = status.text(aws, settings("box.name=me"), {})[0] + str(runs.state(store, RUN)) + lock.holder(aws, "me")
     assert "mine" in told and "\x1b" not in told and "\x07" not in told
-    verbs.talk(f"the box says {ESCAPE}")
+    perform.talk(f"the box says {ESCAPE}")
     assert b"\x1b" not in capsysbinary.readouterr().err
 
 
@@ -405,7 +405,7 @@ def test_a_start_or_a_report_that_nobody_can_reckon_with_is_left_out_of_the_ledg
         store.put(f"boxes/i-1/{number}.json", json.dumps(report).encode())
     (one,) = ledger.stretches(store, None)
     assert (one.instance, one.instance_type) == ("i-1", "g6.2xlarge")
-    assert limit.guard(aws, settings("cost.limit=5"), "i-1")["life_left"] > 0
+    assert limit.guard(aws, settings("cost.limit=5"), "i-1").life_left > 0
     seen = REPORT | {"seen": "2026-01-01T00:00:00", "run": "", "idle": 1, "idle_limit": 1, "life_left": 1}
     store.put("boxes/i-1/seen.json", json.dumps(seen).encode())
     assert status._report(store, "boxes/i-1/seen.json") is None
@@ -430,10 +430,10 @@ def test_every_table_goes_to_the_screen_that_takes_texts_as_they_are():
 
 def test_a_command_that_is_named_holds_nothing_that_a_shell_would_carry_out(aws, store, settings, capsys):
     """Who has a run is in an object of the bucket, and stood as it was in a command to be pasted."""
-    run_id = runs.prepare(aws, settings("box.name=ours"), "reg/name@sha256:1", "tag", settings.root, "i-1")["run_id"]
+    run_id = runs.prepare(aws, settings("box.name=ours"), "reg/name@sha256:1", settings.root, "i-1").run_id
     store.put(f"runs/{run_id}/box.json", json.dumps({"name": "x; touch /tmp/bad #", "instance": "i-2"}).encode())
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": "running", "since": "2026-01-01T00:00:00+00:00"}).encode())
-    clean.choose(aws, "ours", None, True, "no", "", "")
+    clean.choose(aws, "ours", None, True, False, (), ())
     command = re.search("`(inv clean -- .*?)`", capsys.readouterr().err)[1]
     assert len(shlex.split(command)) == 4
     (settings.root / "manifest.json").write_text(json.dumps({"kind": "x; touch /tmp/bad", "name": "quickstart"}))

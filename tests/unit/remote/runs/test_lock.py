@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from conf.problem import Problem
-from remote.plan import verbs
-from remote.plan.step import Call
+from remote.plan.perform import perform
+from remote.plan.plan import Plan
 from remote.runs import audit, lock
 
 
@@ -32,14 +32,14 @@ def test_the_second_command_is_told_who_works_on_the_box_and_what_to_do(aws, sto
         lock.take(aws, "mine", "up")
     assert "aws s3 rm s3://" in caught.value.hint
     assert "somebody@elsewhere" in lock.holder(aws, "mine")
-    lock.release(aws, taken["lock"])
+    lock.release(aws, taken.lock)
     assert lock.holder(aws, "mine"), "only its own holder gives a lock back"
 
 
 def test_given_back_it_is_free(aws, store):
-    lock.release(aws, lock.take(aws, "mine", "up")["lock"])
+    lock.release(aws, lock.take(aws, "mine", "up").lock)
     assert lock.holder(aws, "mine") is None
-    lock.release(aws, lock.take(aws, "mine", "up")["lock"])
+    lock.release(aws, lock.take(aws, "mine", "up").lock)
 
 
 def test_a_dead_command_of_this_machine_leaves_no_wall(aws, store, capsys):
@@ -48,23 +48,26 @@ def test_a_dead_command_of_this_machine_leaves_no_wall(aws, store, capsys):
     put(store, held(store, pid=int(dead)))
     taken = lock.take(aws, "mine", "up")
     assert "taking over the lock that was left by `inv train`" in capsys.readouterr().err
-    lock.release(aws, taken["lock"])
+    lock.release(aws, taken.lock)
 
 
 def test_a_lock_older_than_any_verb_takes_is_taken_over(aws, store):
     lock.take(aws, "mine", "up")
     put(store, held(store, who="somebody@elsewhere", **dict.fromkeys(("since", "seen"), two_hours_ago())))
-    lock.release(aws, lock.take(aws, "mine", "down")["lock"])
+    lock.release(aws, lock.take(aws, "mine", "down").lock)
     assert lock.holder(aws, "mine") is None
 
 
 def test_a_plan_that_fails_gives_the_lock_back(aws, store):
-    def broken(aws) -> dict:
+    def broken(aws) -> None:
         """Break."""
         raise Problem("no", "try again", reason="refused")
 
+    plan = Plan()
+    plan.hold(plan.call(lock.take)(name="mine", verb="up").lock, lock.renew, lock.release)
+    plan.call(broken)()
     with pytest.raises(Problem, match="no"):
-        verbs.perform([Call(lock.take, {"name": "mine", "verb": "up"}), Call(broken)], aws, None)
+        perform(plan, aws, None)
     assert lock.holder(aws, "mine") is None
 
 
@@ -72,26 +75,30 @@ def test_a_verb_that_takes_hours_keeps_its_lock_while_its_parts_go_on(aws, store
     monkeypatch.setattr(lock, "FRESH", 0)
     seen = []
 
-    def part(aws) -> dict:
+    def taken(aws) -> lock.Taken:
+        """Have taken it."""
+        return lock.Taken(mine)
+
+    def part(aws) -> None:
         """Take hours."""
         put_back = held(store)
         seen.append(put_back["seen"])
-        etag = store.replace(
-            "locks/mine.json", json.dumps(put_back | {"who": "x@y", "since": two_hours_ago()}).encode(), facts["lock"]["etag"]
-        )
-        facts["lock"]["etag"] = etag
+        other = json.dumps(put_back | {"who": "x@y", "since": two_hours_ago()}).encode()
+        mine.etag = store.replace("locks/mine.json", other, mine.etag)
         with pytest.raises(Problem, match="somebody works on this box"):
             lock.take(aws, "mine", "up")
-        return {}
 
-    facts = lock.take(aws, "mine", "deploy")
-    verbs.perform([Call(lambda aws: facts, said=False), Call(part, said=False), Call(part, said=False)], aws, None)
+    mine, plan = lock.take(aws, "mine", "deploy").lock, Plan()
+    plan.hold(plan.call(taken, said=False)().lock, lock.renew, lock.release)
+    for _ in range(2):
+        plan.call(part, said=False)()
+    perform(plan, aws, None)
     assert len(seen) == 2 and lock.holder(aws, "mine") is None
 
 
 def test_a_lock_that_somebody_took_over_ends_the_verb(aws, store, monkeypatch):
     monkeypatch.setattr(lock, "FRESH", 0)
-    taken = lock.take(aws, "mine", "deploy")["lock"]
+    taken = lock.take(aws, "mine", "deploy").lock
     put(store, held(store, token="theirs", who="somebody@elsewhere"))
     with pytest.raises(Problem, match="no longer ours: `inv deploy` of somebody@elsewhere"):
         lock.renew(aws, taken)

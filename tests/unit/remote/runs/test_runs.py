@@ -13,7 +13,7 @@ from twin import world
 
 
 def prepare(aws, settings, *words, instance="i-1"):
-    return runs.prepare(aws, settings(*words), "reg/name@sha256:1", "tag", settings.root, instance)
+    return runs.prepare(aws, settings(*words), "reg/name@sha256:1", settings.root, instance)
 
 
 def set_state(store, run_id, phase, minutes_ago=0, **more):
@@ -32,7 +32,7 @@ def seal(store, run_id, kind="full", owner=world.CALLER, name="quickstart"):
 
 def test_the_data_travels_once_under_its_hash(aws, store, settings):
     first = prepare(aws, settings)
-    assert set(store.names("inputs/")) == {f"inputs/{sha}" for sha in first["inputs"].split()}
+    assert set(store.names("inputs/")) == {f"inputs/{sha}" for sha in first.inputs}
     assert [store.put_input(settings.root / "train.jsonl")[1]] == [False]
     (settings.root / "train.jsonl").write_text('{"prompt": "other", "completion": "c"}\n')
     assert store.put_input(settings.root / "train.jsonl")[1] is True
@@ -40,80 +40,80 @@ def test_the_data_travels_once_under_its_hash(aws, store, settings):
 
 def test_the_config_in_the_run_folder_reproduces_the_run(aws, store, settings):
     found = prepare(aws, settings, "lora.r=8")
-    saved = runs.configuration(store, found["run_id"])
+    saved = runs.configuration(store, found.run_id)
     assert saved.lora.r == 8
-    assert saved.run_id == found["run_id"]
-    assert saved.data.train_sha256 in found["inputs"].split()
+    assert saved.run_id == found.run_id
+    assert saved.data.train_sha256 in found.inputs
     assert saved.provenance.image == "reg/name@sha256:1"
     assert saved.provenance.price_per_hour is None or saved.provenance.price_per_hour > 0
 
 
 def test_the_same_settings_go_on_with_the_unfinished_run(aws, store, settings):
-    first = prepare(aws, settings)["run_id"]
+    first = prepare(aws, settings).run_id
     for phase in ("running", "failed", "lost"):
         set_state(store, first, phase)
-        assert prepare(aws, settings)["run_id"] == first
+        assert prepare(aws, settings).run_id == first
         assert runs.state(store, first).phase in runs.ACTIVE, "whoever follows would read how the last attempt ended"
 
 
 def test_a_published_or_cancelled_run_is_never_gone_on_with(aws, store, settings):
-    first = prepare(aws, settings)["run_id"]
+    first = prepare(aws, settings).run_id
     seal(store, first)
     store.put(f"runs/{first}/published.json", b"{}")
-    second = prepare(aws, settings)["run_id"]
+    second = prepare(aws, settings).run_id
     assert second != first
     set_state(store, second, "cancelled")
-    assert prepare(aws, settings)["run_id"] not in (first, second)
+    assert prepare(aws, settings).run_id not in (first, second)
 
 
 def test_a_finished_run_that_nobody_has_published_is_not_paid_for_twice(aws, store, settings, capsys):
     first = prepare(aws, settings)
-    assert first["to_do"] == "yes"
-    seal(store, first["run_id"])
+    assert first.to_do
+    seal(store, first.run_id)
     again = prepare(aws, settings)
-    assert (again["run_id"], again["to_do"]) == (first["run_id"], "no")
+    assert (again.run_id, again.to_do) == (first.run_id, False)
     assert "is not paid for twice" in capsys.readouterr().err
-    other = prepare(aws, settings, "seed=2")["run_id"]
-    assert other != first["run_id"]
+    other = prepare(aws, settings, "seed=2").run_id
+    assert other != first.run_id
     set_state(store, other, "failed")
-    changed = runs.prepare(aws, settings(), "reg/name@sha256:2", "other tag", settings.root, "i-1")
-    assert changed["run_id"] != first["run_id"], "another trainer may make another run of the same settings"
+    changed = runs.prepare(aws, settings(), "reg/name@sha256:2", settings.root, "i-1")
+    assert changed.run_id != first.run_id, "another trainer may make another run of the same settings"
 
 
 def test_other_data_is_another_run(aws, store, settings):
-    first = prepare(aws, settings)["run_id"]
+    first = prepare(aws, settings).run_id
     set_state(store, first, "failed")
     (settings.root / "train.jsonl").write_text('{"prompt": "new", "completion": "c"}\n')
-    assert prepare(aws, settings)["run_id"] != first
+    assert prepare(aws, settings).run_id != first
 
 
 def test_other_settings_are_refused_while_a_run_goes_on_but_not_for_ever(aws, store, settings):
-    first = prepare(aws, settings)["run_id"]
+    first = prepare(aws, settings).run_id
     set_state(store, first, "running")
     with pytest.raises(Problem, match=f"{first}.* with other settings is still running"):
         prepare(aws, settings, "lora.r=8")
     set_state(store, first, "running", minutes_ago=30)
-    assert prepare(aws, settings, "lora.r=8")["run_id"] != first
+    assert prepare(aws, settings, "lora.r=8").run_id != first
 
 
 def test_a_run_that_was_made_and_never_started_is_in_nobodys_way(aws, store, settings):
     """`train` failed between the two: the box had no GPU, say. The box's lock is ours, so nobody is starting it now."""
-    first = prepare(aws, settings)["run_id"]
+    first = prepare(aws, settings).run_id
     assert runs.state(store, first).phase == "created"
-    assert prepare(aws, settings, "lora.r=8")["run_id"] != first
-    assert prepare(aws, settings)["run_id"] == first, "its own settings still mean it"
+    assert prepare(aws, settings, "lora.r=8").run_id != first
+    assert prepare(aws, settings).run_id == first, "its own settings still mean it"
 
 
 def test_two_people_with_a_box_each_are_not_in_each_others_way(aws, store, settings):
-    hers = prepare(aws, settings, "box.name=ada")["run_id"]
+    hers = prepare(aws, settings, "box.name=ada").run_id
     set_state(store, hers, "running")
-    his = prepare(aws, settings, "box.name=bob", "lora.r=8", instance="i-2")["run_id"]
+    his = prepare(aws, settings, "box.name=bob", "lora.r=8", instance="i-2").run_id
     assert his != hers and (runs.holder(store, hers), runs.holder(store, his)) == ("ada", "bob")
 
 
 @pytest.mark.parametrize("phase", ["created", "running", "uploading"])
 def test_a_run_that_goes_on_elsewhere_is_not_begun_a_second_time(aws, store, settings, phase):
-    hers = prepare(aws, settings, "box.name=ada")["run_id"]
+    hers = prepare(aws, settings, "box.name=ada").run_id
     set_state(store, hers, phase)
     with pytest.raises(Problem, match=f"{hers}.* of these very settings is {phase} on the box `ada`"):
         prepare(aws, settings, "box.name=bob", instance="i-2")
@@ -121,14 +121,14 @@ def test_a_run_that_goes_on_elsewhere_is_not_begun_a_second_time(aws, store, set
 
 
 def test_a_run_that_has_ended_elsewhere_is_given_to_the_box_that_goes_on_with_it(aws, store, settings):
-    hers = prepare(aws, settings, "box.name=ada")["run_id"]
+    hers = prepare(aws, settings, "box.name=ada").run_id
     set_state(store, hers, "running", minutes_ago=30)
-    assert prepare(aws, settings, "box.name=bob", instance="i-2")["run_id"] == hers
+    assert prepare(aws, settings, "box.name=bob", instance="i-2").run_id == hers
     assert json.loads(store.get(f"runs/{hers}/box.json")) == {"name": "bob", "instance": "i-2"}
 
 
 def test_of_two_boxes_that_take_a_run_at_once_one_gets_it(aws, store, settings, monkeypatch):
-    first = prepare(aws, settings, "box.name=ada")["run_id"]
+    first = prepare(aws, settings, "box.name=ada").run_id
     set_state(store, first, "failed")
     enter = runs._enter
 
@@ -145,7 +145,7 @@ def test_of_two_boxes_that_take_a_run_at_once_one_gets_it(aws, store, settings, 
 def test_verbs_mean_the_newest_sealed_run_of_their_kind(aws, store, settings):
     for number, kind in enumerate(["full", "full", "smoke"]):
         seal(store, f"2026010{number}-000000-quickstart-0000", kind)
-    going = prepare(aws, settings)["run_id"]
+    going = prepare(aws, settings).run_id
     assert runs.sealed(aws, settings(), None) == "20260101-000000-quickstart-0000"
     assert runs.sealed(aws, settings("kind=smoke"), None) == "20260102-000000-quickstart-0000"
     assert runs.sealed(aws, settings(), "20260100-000000-quickstart-0000") == "20260100-000000-quickstart-0000"

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import scripts
 
-from remote.plan.step import body, compose, settings_block
+from remote.plan.script import body, compose, settings_block
 from tests.unit.remote.scripts.test_evaluate_script import AWS as EVALUATED_AWS
 from tests.unit.remote.scripts.test_evaluate_script import DOCKER as EVALUATED_DOCKER
 from tests.unit.remote.scripts.test_evaluate_script import ROWS, SETTINGS

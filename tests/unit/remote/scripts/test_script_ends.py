@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import scripts
 
-from remote.plan.step import compose
+from remote.plan.script import compose
 from remote.transport.transport import Result
 
 RUN = "20261122-000000-tiny-0000"

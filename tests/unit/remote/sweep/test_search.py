@@ -9,6 +9,7 @@ from conf import load, search_space
 from conf.problem import Problem
 from conf.search_space import Told
 from remote.aws.s3 import Store
+from remote.plan.verbs import Needs
 from remote.runs import runs
 from remote.sweep.search import Search
 from twin import world
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow  # each waits for what Optuna draws
 WORDS = ["train.lr=tag(log,interval(1e-5,1e-3))", "lora.r=8,16,32"]
 
 
-def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: {}) -> Search:
+def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: Needs(None, 1)) -> Search:
     def score(folder):
         return json.loads((folder / "metrics.json").read_text())["score"]
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_trained_is_said_and_another_is_drawn(aws, store, setting
     def check(aws, run):
         if run.lora.r == 8:
             raise Problem("8 is too few", "more", "bad_data")
-        return {"planned": 60.0}
+        return Needs(60.0, 1)
 
     found = searching(aws, settings, words=["lora.r=8,16"], check=check)
     begun(found, "few")

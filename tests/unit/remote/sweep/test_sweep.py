@@ -56,7 +56,7 @@ def test_a_run_is_never_made_over_another(aws, store, settings):
     run = settings("lora.r=16")
     run.run_id = "rank.0"
     with pytest.raises(Problem, match="there is a run `rank.0` already"):
-        runs.prepare(aws, run, "image", "tag", settings.root, "i-1")
+        runs.prepare(aws, run, "image", settings.root, "i-1")
 
 
 def test_a_long_sweep_says_when_the_box_stops_itself(aws, settings):

@@ -12,14 +12,14 @@ from twin import world
 
 pytestmark = pytest.mark.slow  # each waits for an agent
 
-LAUNCHED = {"on": "launched", "patience": 0.5, "seconds": 60}
+LAUNCHED = {"changed": "launched", "patience": 0.5, "seconds": 60}
 
 
 @pytest.fixture
 def silent(aws, settings):
     """A new box whose agent sleeps, and how often it was rebooted."""
     world.fault(Path(aws.cloud.state), "agent-refused")
-    made = instance.ensure(aws, settings("box.name=silent").box)["instance_id"]
+    made = instance.ensure(aws, settings("box.name=silent").box).instance_id
     instance.wait(aws, made)
     yield made
     aws.client("ec2").terminate_instances(InstanceIds=[made])
@@ -35,17 +35,17 @@ def test_a_new_box_whose_agent_is_silent_is_rebooted_once_and_answers(aws, silen
     policies = permissions.roles(aws.cloud, "123456789012", "arn:aws:iam::123456789012:user/me")
     world.enforce(Path(aws.cloud.state), [policies["laptop"], policies["files"]])
     before = reboots(aws)
-    assert instance.wait_for_agent(aws, silent, **LAUNCHED)["agent"]
+    assert instance.wait_for_agent(aws, silent, **LAUNCHED).version
     assert reboots(aws) == before + 1
     assert "sleeps for half an hour. The box is rebooted, once; waiting on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("on", ["started", "no"])
-def test_a_box_that_this_command_has_not_launched_is_never_rebooted(aws, silent, on):
+@pytest.mark.parametrize("changed", ["started", None])
+def test_a_box_that_this_command_has_not_launched_is_never_rebooted(aws, silent, changed):
     """A run may go on on it."""
     before = reboots(aws)
     with pytest.raises(Problem, match=rf"did not register within 2 s(.|\n)*aws ec2 reboot-instances --instance-ids {silent}"):
-        instance.wait_for_agent(aws, silent, **LAUNCHED | {"on": on, "seconds": 2})
+        instance.wait_for_agent(aws, silent, **LAUNCHED | {"changed": changed, "seconds": 2})
     assert reboots(aws) == before
 
 

@@ -34,7 +34,7 @@ def name():
 def mine(aws, name):
     """The id of a box that may be come to by SSH; its agent runs, too."""
     run = load.load(["cloud=twin", f"box.name={name}"], local=Path("none"))
-    instance_id = instance.ensure(aws, run.box)["instance_id"]
+    instance_id = instance.ensure(aws, run.box).instance_id
     instance.wait(aws, instance_id)
     ssh_ingress.open_to(aws, instance_id, name, "auto")
     ssh_ingress.pin(aws, instance_id, 20)

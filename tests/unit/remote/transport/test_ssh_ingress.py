@@ -22,7 +22,7 @@ def state(aws):
 @pytest.fixture(scope="module")
 def mine(aws):
     """The id of a box that runs."""
-    instance_id = instance.ensure(aws, load.load(["cloud=twin", "box.name=mine"], local=Path("none")).box)["instance_id"]
+    instance_id = instance.ensure(aws, load.load(["cloud=twin", "box.name=mine"], local=Path("none")).box).instance_id
     instance.wait(aws, instance_id)
     return instance_id
 
@@ -44,13 +44,13 @@ def tags(aws, instance_id: str) -> dict[str, str]:
 
 def test_the_port_is_open_to_one_address_follows_it_and_is_closed_again(aws, mine):
     assert rules(aws, mine) == {}
-    assert ssh_ingress.open_to(aws, mine, "mine", "auto") == {"ssh_open_to": "127.0.0.1/32"}
+    assert ssh_ingress.open_to(aws, mine, "mine", "auto") == ssh_ingress.Opened("127.0.0.1/32")
     ssh_ingress.open_to(aws, mine, "mine", "203.0.113.7/32")
     ssh_ingress.open_to(aws, mine, "mine", "203.0.113.7/32")
     assert rules(aws, mine) == {"203.0.113.7/32": "fine-tune-slm:box=mine"}
-    assert ssh_ingress.close(aws, mine, "mine") == {"ssh_closed": "yes"}
+    assert ssh_ingress.close(aws, mine, "mine") == ssh_ingress.Closed(True)
     assert rules(aws, mine) == {}
-    assert ssh_ingress.close(aws, mine, "mine") == {"ssh_closed": "no"}
+    assert ssh_ingress.close(aws, mine, "mine") == ssh_ingress.Closed(False)
 
 
 def test_a_rule_of_somebody_else_stays_and_serves(aws, mine):
@@ -58,7 +58,7 @@ def test_a_rule_of_somebody_else_stays_and_serves(aws, mine):
     ours = ssh_ingress._rule([{"CidrIp": "203.0.113.9/32", "Description": "the office"}])
     aws.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[ours])
     ssh_ingress.open_to(aws, mine, "mine", "203.0.113.9/32")
-    assert ssh_ingress.close(aws, mine, "mine") == {"ssh_closed": "no"}
+    assert ssh_ingress.close(aws, mine, "mine") == ssh_ingress.Closed(False)
     assert rules(aws, mine) == {"203.0.113.9/32": "the office"}
     aws.client("ec2").revoke_security_group_ingress(GroupId=group, IpPermissions=[ours])
 
@@ -88,34 +88,34 @@ def test_who_may_not_change_the_group_is_told_which_rights_and_which_command(aws
 
 def test_a_key_that_the_console_shows_late_is_waited_for_and_pinned_for_good(aws, mine, state):
     world.fault(state, "console-late", seconds=1.5)
-    assert ssh_ingress.pin(aws, mine, 0) == {"host_key": ""}
-    shown = ssh_ingress.pin(aws, mine, 20)["host_key"]
+    assert ssh_ingress.pin(aws, mine, 0) == ssh_ingress.HostKey(None)
+    shown = ssh_ingress.pin(aws, mine, 20).host_key
     assert shown.startswith("ssh-ed25519 AAAA")
     assert tags(aws, mine)[instance.HOST_KEY] == shown
     world.fault(state, "console-late", seconds=1000)
-    assert ssh_ingress.pin(aws, mine, 0)["host_key"] == shown
+    assert ssh_ingress.pin(aws, mine, 0).host_key == shown
     world.forward(state, 1001)
 
 
 def test_another_key_in_the_console_is_refused_with_the_way_out(aws, mine, state):
-    before = ssh_ingress.pin(aws, mine, 20)["host_key"]
+    before = ssh_ingress.pin(aws, mine, 20).host_key
     world.fault(state, "host-key-changed", instance=mine)
     with pytest.raises(Problem, match="shows another host key than it did at first") as caught:
         ssh_ingress.pin(aws, mine, 20)
     assert f"aws ec2 delete-tags --resources {mine} --tags Key={instance.HOST_KEY}" in caught.value.hint
     aws.client("ec2").delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
-    assert ssh_ingress.pin(aws, mine, 20)["host_key"] != before
+    assert ssh_ingress.pin(aws, mine, 20).host_key != before
 
 
 def test_a_later_boot_shows_no_key_and_needs_none_that_was_noted(aws, mine, state):
     ec2 = aws.client("ec2")
     ec2.delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
-    noted = ssh_ingress.note_key(aws, mine)["host_key"]
-    assert noted.startswith("ssh-ed25519 ") and ssh_ingress.note_key(aws, mine) == {}
+    noted = ssh_ingress.note_key(aws, mine).host_key
+    assert noted.startswith("ssh-ed25519 ") and ssh_ingress.note_key(aws, mine) is None
     instance.stop(aws, mine)
     ec2.start_instances(InstanceIds=[mine])
     assert "BEGIN SSH HOST KEY KEYS" not in ec2.get_console_output(InstanceId=mine, Latest=True)["Output"]
-    assert ssh_ingress.pin(aws, mine, 0)["host_key"] == noted
+    assert ssh_ingress.pin(aws, mine, 0).host_key == noted
     ec2.delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
     with pytest.raises(Problem, match="has shown no host key for 1 s") as caught:
         ssh_ingress.pin(aws, mine, 1)
@@ -125,13 +125,13 @@ def test_a_later_boot_shows_no_key_and_needs_none_that_was_noted(aws, mine, stat
 def test_a_precaution_that_is_not_allowed_ends_nothing(aws, mine, state, capsys):
     aws.client("ec2").delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
     world.fault(state, "access-denied", only="ec2.GetConsoleOutput")
-    assert ssh_ingress.note_key(aws, mine) == {}
+    assert ssh_ingress.note_key(aws, mine) is None
     assert "the host key was not noted (UnauthorizedOperation)" in capsys.readouterr().err
 
 
 def test_an_agent_that_never_registers_ends_in_a_sentence_that_names_the_other_way(aws, state):
     world.fault(state, "agent-never-registers")
-    silent = instance.ensure(aws, load.load(["cloud=twin", "box.name=silent"], local=Path("none")).box)["instance_id"]
+    silent = instance.ensure(aws, load.load(["cloud=twin", "box.name=silent"], local=Path("none")).box).instance_id
     with pytest.raises(Problem, match=f"the agent on {silent} did not register within 1 s") as caught:
         instance.wait_for_agent(aws, silent, 1)
     assert "`inv up -- box.ssh=true`" in caught.value.hint

@@ -10,8 +10,10 @@ import pytest
 from conf import load
 from conf.problem import Problem
 from remote.aws import instance
-from remote.plan import verbs
-from remote.plan.step import SCRIPTS, Step, compose
+from remote.plan import perform
+from remote.plan.answers import Volume
+from remote.plan.plan import Step
+from remote.plan.script import SCRIPTS, compose
 from remote.transport import ssm
 from remote.transport.ssm import Ssm
 from remote.transport.transport import packed
@@ -29,7 +31,7 @@ def state(aws):
 @pytest.fixture(scope="module")
 def mine(aws):
     """The id of a box whose agent takes commands."""
-    instance_id = instance.ensure(aws, load.load(["cloud=twin", "box.name=told"], local=Path("none")).box)["instance_id"]
+    instance_id = instance.ensure(aws, load.load(["cloud=twin", "box.name=told"], local=Path("none")).box).instance_id
     instance.wait(aws, instance_id)
     instance.wait_for_agent(aws, instance_id)
     return instance_id
@@ -160,7 +162,7 @@ def test_a_script_that_was_killed_is_not_told_as_one_that_took_too_long(aws, min
     done = Ssm(aws, mine).run(BASH + "set -e; echo '@@ seen=yes'; bash -c 'kill -KILL $$'; echo '@@ seen=no'", 60, "memory")
     assert (done.code, done.facts) == (137, {"seen": "yes"})
     with pytest.raises(Problem, match="volume.sh was killed \\(exit code 137\\), most likely because the box's memory was full"):
-        verbs._run(Step("volume", {}), {}, Answering(done))
+        perform._run(Step("volume", Volume, {}, "i-1"), perform.Found(), Answering(done))
 
 
 class Answering:
@@ -192,7 +194,7 @@ def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_sta
         time.sleep(0.2)  # the list is late, but not as late as a box of EC2's is off
     instance.stop(aws, mine)
     run = load.load(["cloud=twin", "box.name=told"], local=Path("none"))
-    assert instance.ensure(aws, run.box)["changed"] == "started"
+    assert instance.ensure(aws, run.box).changed == "started"
     instance.wait(aws, mine)
     instance.wait_for_agent(aws, mine)
     assert "left" not in Ssm(aws, mine).run(BASH + 'ls "$BOX_ROOT/root"', 60).stdout
@@ -203,7 +205,7 @@ def test_a_box_that_goes_off_ends_the_wait_for_its_command(aws, state, monkeypat
     """AWS calls the command in progress until its time is over, and nobody would answer."""
     monkeypatch.setattr(ssm, "LOOK", 0.5)
     box = load.load(["cloud=twin", "box.name=going"], local=Path("none")).box
-    leaving = instance.ensure(aws, box)["instance_id"]
+    leaving = instance.ensure(aws, box).instance_id
     instance.wait(aws, leaving)
     instance.wait_for_agent(aws, leaving)
     sent_off = threading.Timer(2, lambda: world.client(state, "ec2").stop_instances(InstanceIds=[leaving], Force=True))

@@ -30,9 +30,9 @@ def run():
 @pytest.fixture(scope="module")
 def instance_id(aws, run):
     found = instance.ensure(aws, run.box)
-    auto_stop.arm(aws, found["instance_id"], 12)
-    volume.ensure(aws, run.box, found["instance_id"], instance.wait(aws, found["instance_id"])["zone"])
-    return found["instance_id"]
+    auto_stop.arm(aws, found.instance_id, 12)
+    volume.ensure(aws, run.box, found.instance_id, instance.wait(aws, found.instance_id).zone)
+    return found.instance_id
 
 
 @pytest.fixture

@@ -1,0 +1,167 @@
+"""A plan carried out, part by part, or only shown."""
+
+import contextlib
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from conf.problem import Problem
+from conf.text import visible
+from remote.aws.session import Aws
+from remote.plan import answers, script
+from remote.plan.plan import Call, Latest, Plan, Reference, Step
+from remote.transport.transport import Transport
+
+R = TypeVar("R")
+KILLED = 137  # 128 and SIGKILL, which the kernel sends when memory runs out
+CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
+
+
+class Found:
+    """What the parts of a plan have found out."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Any] = {}  # of each part that was carried out
+        self.done = ""  # the plan's final words
+
+    def of(self, kind: type[R]) -> R | None:
+        """The latest answer of this kind, if there is one."""
+        return next((one for _, one in sorted(self.answers.items(), reverse=True) if isinstance(one, kind)), None)
+
+    def value(self, value: Any) -> Any:
+        """The value, or what stands behind it where it is a reference; None where that is not known."""
+        if isinstance(value, Latest):
+            return next((known for one in reversed(value.of) if (known := self.value(one)) is not None), None)
+        return getattr(self.answers.get(value.number), value.name, None) if isinstance(value, Reference) else value
+
+    def values(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: self.value(value) for name, value in inputs.items()}
+
+
+def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport], found: Found | None = None) -> Found:
+    """Carry out a plan, part by part, and put what its parts find out into `found`. It stops at the first part that fails."""
+    found = Found() if found is None else found
+    try:
+        for number, part in enumerate(plan):
+            if found.value(part.when):
+                _renew(plan, aws, found)
+                _perform(plan, number, part, found, aws, transport)
+    except BaseException:
+        if plan.failure:
+            words, inputs = plan.failure
+            _say_if_any(words(**found.values(inputs)))
+        with contextlib.suppress(Exception):  # what went wrong is what the user must read
+            _release(plan, aws, found)
+        raise
+    _release(plan, aws, found)
+    if plan.end:
+        text, inputs = plan.end
+        found.done = text.format(**{name: _shown(value) for name, value in found.values(inputs).items()})
+    return found
+
+
+def _shown(value: object) -> object:
+    return script.word(value) if isinstance(value, bool) else value
+
+
+def _say_if_any(words: str) -> None:
+    if words:
+        talk(words)
+
+
+def _release(plan: Plan, aws: Aws, found: Found) -> None:
+    if plan.held and (value := found.value(plan.held.value)) is not None:
+        plan.held.release(aws, value)
+
+
+def _renew(plan: Plan, aws: Aws, found: Found) -> None:
+    if plan.held and (value := found.value(plan.held.value)) is not None:
+        plan.held.renew(aws, value)
+
+
+def _perform(plan: Plan, number: int, part: Call | Step, found: Found, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
+    started = time.monotonic()
+    if isinstance(part, Call):
+        found.answers[number] = part.action(aws, **found.values(part.inputs))
+    else:
+        said = _run(part, found, transport(aws, found.value(part.on)))
+        while said is not None and part.again and said.get(part.again) == "yes":
+            _renew(plan, aws, found)
+            said = _run(part, found, transport(aws, found.value(part.on)))
+        if said is not None:
+            found.answers[number] = answers.read(part.script, part.answer, said)
+    if part.said:
+        talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
+
+
+def _run(step: Step, found: Found, transport: Transport) -> dict[str, str] | None:
+    """What the script says; None where it fails and is spared."""
+    title = f"fine-tune-slm {step.script} {found.value(step.inputs.get('RUN_ID', ''))}".strip()
+    try:
+        result = transport.run(step.text(found.value), step.timeout, title=title)
+    except Problem as problem:
+        if not step.spare:
+            raise
+        talk(f"{problem.what}; {step.spare}")
+        return None
+    said = result.facts
+    if step.again and result.stderr.strip() and (result.code or said.get(step.again) == "yes"):
+        talk(textwrap.indent(result.stderr.rstrip(), "    "))
+    if result.code == 0:
+        return said
+    if step.spare:
+        talk(f"{said.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.spare}")
+        return None
+    if "problem" in said:
+        raise Problem(said["problem"], said["hint"], reason=said["reason"])
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    if any(word in line for word in CLOCK for line in lines):
+        raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")
+    raise Problem(
+        f"{step.script}.sh {_end(result.code)}\n" + "\n".join(lines[-5:]),
+        "run the same command again: every step may run twice; `inv status` shows the box",
+        reason="crashed",
+    )
+
+
+def _end(code: int) -> str:
+    """How a script failed, by its exit code; Run Command has -1 where there is none."""
+    if code == KILLED:
+        return f"was killed (exit code {code}), most likely because the box's memory was full"
+    if code < 0:
+        return "did not run to its end"
+    return f"failed with exit code {code}"
+
+
+def rehearse(plan: Plan) -> str:
+    """What performing the plan would ask and run, as text; nothing is touched."""
+    return "\n".join(_intent(part) if isinstance(part, Call) else _script(part) for part in plan)
+
+
+def outline(plan: Plan) -> str:
+    """The same in a line for each part."""
+    return "\n".join(f"  {part.intent}" if isinstance(part, Call) else f"  {part.script}.sh on the box" for part in plan)
+
+
+def _intent(call: Call) -> str:
+    shown = {
+        key: value for key, value in call.inputs.items() if isinstance(value, str | int | bool | Reference | Latest | Path) or value is None
+    }
+    words = "  ".join(f"{key}={value}" for key, value in shown.items())
+    return f"call   {call.intent}" + (f"  [{words}]" if words else "")
+
+
+def _script(step: Step) -> str:
+    # A long value is a script of ours that travels as a setting: its own text is in remote/scripts.
+    short = {key: value if len(str(value)) < 200 else f"<{len(value)} characters>" for key, value in step.inputs.items()}
+    above = "".join(f". {name}.sh\n" for name in ("lib", *script.ABOVE.get(step.script, ())))
+    text = script.settings_block(short) + above + script.body(step.script)
+    return f"script {step.script}.sh, at most {step.timeout} s\n" + "\n".join(f"  | {line}" for line in text.splitlines())
+
+
+def talk(text: str) -> None:
+    """A line for people: stdout is for results."""
+    print(visible.visible(text), file=sys.stderr, flush=True)
