@@ -64,11 +64,13 @@ def ask(aws: Aws, box_name: str, lines: list[str]) -> Asked:
 def collect(aws: Aws, asked: str) -> None:
     """Print the box's answers, and remove them from S3, with all that a command that was killed has left beside them."""
     store, name = Store(aws), f"{asked}.answers"
-    body = store.get(name) or b""
+    body = store.get(name)
     store.remove_all(list(store.names(f"{asked.rpartition('/')[0]}/")))
     try:
+        if body is None:
+            raise FileNotFoundError(name)
         _print(body.decode())
-    except runs.BROKEN as error:
+    except (FileNotFoundError, *runs.BROKEN) as error:
         what = f"{store.url(name)} was not what a box answers ({type(error).__name__})"
         raise Problem(what, "the same command again; if it says so again, somebody writes into this bucket", "damaged_run") from error
 

@@ -90,11 +90,11 @@ def test_packages_of_a_room_stand_in_six_levels_at_most(room):
     def package(module: str) -> str:
         return ".".join(module.split(".")[:2])
 
-    packages = {module: package(module) for module in files(room) if module.count(".") > 1}
-    above = {
-        name: {packages[to] for of in packages if packages[of] == name for to in arrows(room)[of] if to in packages} - {name}
-        for name in set(packages.values())
-    }
+    imports = arrows(room)
+    packages = {module: package(module) for module in imports if module.count(".") > 1}
+    above: dict[str, set[str]] = {name: set() for name in packages.values()}
+    for module, name in packages.items():
+        above[name] |= {packages[other] for other in imports[module] if other in packages} - {name}
     try:
         sorter = TopologicalSorter(above)
         sorter.prepare()
