@@ -224,7 +224,7 @@ def _files(at: Place) -> list[Statement]:
         Statement(
             "FindImage",
             "the image of this tree",
-            ("ecr:DescribeRepositories", "ecr:DescribeImages", "ecr:GetLifecyclePolicy"),
+            ("ecr:DescribeRepositories", "ecr:DescribeImages", "ecr:DescribeImageScanFindings", "ecr:GetLifecyclePolicy"),
             (at.images,),
         ),
         Statement("RegistryLogin", "`image.push`, by this machine's docker", ("ecr:GetAuthorizationToken",), implied=PUSHING),

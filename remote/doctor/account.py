@@ -8,6 +8,8 @@ from remote.doctor import drift
 from remote.doctor.check import Look
 
 CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNDEFINED")
+NAMED = 5  # holes that are named in a line
 UNPACKED = 3  # room of an image on the box, in sizes of what is downloaded: archive, layers, and a second version beside it
 
 
@@ -68,7 +70,31 @@ def repository(look: Look) -> list[Finding]:
     if need > room:
         what = f"box.root_gb={look.run.box.root_gb} is less than {UNPACKED} times the image of {size / 1e9:.1f} GB"
         return [Finding("root disk", BROKEN, what, "the image is unpacked there", f"`box.root_gb={int(need / 1e9) + 40}`")]
-    return [Finding("image", OK, f"{look.tag}, {size / 1e9:.1f} GB, pushed {found['imagePushedAt']:%Y-%m-%d}, is of this tree")]
+    there = Finding("image", OK, f"{look.tag}, {size / 1e9:.1f} GB, pushed {found['imagePushedAt']:%Y-%m-%d}, is of this tree")
+    return [there, _scanned(ecr, name, look.tag)]
+
+
+def _scanned(ecr, name: str, tag: str) -> Finding:
+    """What ECR's scan knows of the image: holes by their severity, the critical ones by name. Nothing fails for it."""
+    image, why = f"--repository-name {name} --image-id imageTag={tag}", "known holes in the image's packages"
+    try:
+        # One call: 1,000 findings are the most that it gives; those counted are all of them.
+        found = ecr.describe_image_scan_findings(repositoryName=name, imageId={"imageTag": tag}, maxResults=1000)
+    except ecr.exceptions.ScanNotFoundException:
+        what = "ECR has not scanned the image: its repository did not ask for it when it was pushed"
+        return Finding("holes", NOTE, what, f"{why} are not known", f"`aws ecr start-image-scan {image}`")
+    shown = f"`aws ecr describe-image-scan-findings {image}`"
+    status, known = found["imageScanStatus"], found.get("imageScanFindings")
+    if known is None or status["status"] not in ("COMPLETE", "ACTIVE"):
+        words = f": {status['description']}" if status.get("description") else ""
+        return Finding("holes", NOTE, f"ECR's scan of the image is {status['status']}{words}", f"{why} are not known", shown)
+    counts = known.get("findingSeverityCounts") or {}
+    told = ", ".join(f"{counts[one]} {one}" for one in SEVERITIES if counts.get(one)) or "none"
+    if not (critical := counts.get("CRITICAL")):
+        return Finding("holes", OK, f"known to ECR's scan: {told}")
+    named = [one["name"] for one in known.get("findings") or [] if one["severity"] == "CRITICAL"]
+    more = f" and {critical - len(named[:NAMED])} more" if critical > len(named[:NAMED]) else ""
+    return Finding("holes", NOTE, f"known to ECR's scan: {told}; critical: {', '.join(named[:NAMED])}{more}", why, shown)
 
 
 def _newest(ecr, name: str) -> str:

@@ -191,6 +191,31 @@ def no_scan(here):
 
 
 @contextmanager
+def critical_holes(here):
+    world.fault(here.state, "scan-finds", count=7)
+    yield ()
+    world.fault(here.state, "scan-finds", count=0)
+
+
+@contextmanager
+def no_scan_yet(here):
+    world.fault(here.state, "scan-finds", status="IN_PROGRESS")
+    yield ()
+    world.fault(here.state, "scan-finds", count=0)
+
+
+@contextmanager
+def never_scanned(here):
+    """As an image is that was pushed while its repository scanned none."""
+    with no_image(here):
+        scanned(here, False)
+    scanned(here, True)
+    yield ()
+    with no_image(here):
+        pass
+
+
+@contextmanager
 def endless_logs(here):
     here.client("logs").delete_retention_policy(logGroupName="/fine-tune-slm")
     yield ()
@@ -449,6 +474,9 @@ def words(*given: str):
         (every_image_counts, "builds", "aws ecr put-lifecycle-policy --repository-name fine-tune-slm"),
         (every_image_kept, "builds", "aws ecr put-lifecycle-policy --repository-name fine-tune-slm"),
         (no_scan, "scan", "aws ecr put-image-scanning-configuration --repository-name fine-tune-slm"),
+        (critical_holes, "holes", "aws ecr describe-image-scan-findings --repository-name fine-tune-slm --image-id imageTag="),
+        (no_scan_yet, "holes", "aws ecr describe-image-scan-findings --repository-name fine-tune-slm --image-id imageTag="),
+        (never_scanned, "holes", "aws ecr start-image-scan --repository-name fine-tune-slm --image-id imageTag="),
         (endless_logs, "retention", "aws logs put-retention-policy --log-group-name /fine-tune-slm"),
         (words("cloud.launch_template=nowhere"), "launch", "inv init"),
         (open_metadata, "launch", "aws ec2 create-launch-template-version --launch-template-name fine-tune-slm"),

@@ -244,6 +244,15 @@ class Mischief:
         """whoever has logged in to the registry must do so again"""
         self.registry.renew()
 
+    def do_scan_finds(self, severity: str = "CRITICAL", count: int = 1, status: str = "COMPLETE") -> None:
+        """ECR's scan has found known holes in every image, or has come to another end"""
+        named = [("package_name", "openssl"), ("package_version", "3.0.11-1")]
+        attributes = [{"key": key, "value": value} for key, value in named]
+        hole = {"description": "made up", "severity": severity, "attributes": attributes}
+        names = [f"CVE-2026-{number:05d}" for number in range(1, int(count) + 1)]
+        self.registry.holes = [{"name": one, "uri": f"https://security-tracker.debian.org/tracker/{one}", **hole} for one in names]
+        self.registry.scan_status = status
+
     def do_image_gone(self) -> None:
         """no image is left in ECR"""
         from moto.ecr.models import ecr_backends

@@ -10,8 +10,10 @@ import json
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 from twin.aws import wire
@@ -28,12 +30,15 @@ class Registry:
         self.region = region
         self.renew()
         self.blobs: dict[str, bytes] = {}  # by digest
+        self.holes: list[dict] = []  # what a scan finds in each image
+        self.scan_status = "COMPLETE"
         self.now: Callable[[], float] = time.time  # the world's clock
         self.later: Callable[[float, Callable[[], None]], None] = lambda seconds, action: None  # on that clock
         self.operations: dict[str, wire.Handler] = {
             "ecr.GetAuthorizationToken": self.authorize,
             "ecr.PutImage": self.put_image,
             "ecr.PutLifecyclePolicy": self.put_policy,
+            "ecr.DescribeImageScanFindings": self.scan_findings,
             "ecr.CreateRepository": with_local_uri,
             "ecr.DescribeRepositories": with_local_uri,
             "registry.GET": self.serve,
@@ -100,9 +105,7 @@ class Registry:
             from moto.ecr.models import ecr_backends
 
             kind = request.environ["CONTENT_TYPE"]
-            image = ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), tag, kind, own)
-            image.image_pushed_at = int(self.now())
-            self.later(ecr_lifecycle.DAY, self.expire)
+            self.note(name, ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), tag, kind, own))
         return wire.Response(status=201, headers={"Docker-Content-Digest": own})
 
     def lacks(self, name: str, content: dict) -> bool:
@@ -122,9 +125,35 @@ class Registry:
         response = forward(replace(request, body=json.dumps(content | {"imageDigest": own}).encode()))
         if response.status_code == 200:
             for image in self.known(content["repositoryName"]).images:
-                image.image_pushed_at = int(self.now()) if image.get_image_digest() == own else image.image_pushed_at
-            self.later(ecr_lifecycle.DAY, self.expire)
+                if image.get_image_digest() == own:
+                    self.note(content["repositoryName"], image)
         return response
+
+    def note(self, name: str, image) -> None:
+        """An image was pushed just now; it is scanned where its repository says so."""
+        image.image_pushed_at = int(self.now())
+        if self.known(name).image_scanning_configuration["scanOnPush"]:
+            image.last_scan = datetime.fromtimestamp(self.now(), UTC)
+        self.later(ecr_lifecycle.DAY, self.expire)
+
+    def scan_findings(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+        """Moto knows whether there was a scan, and makes up what it has found; what stands here is in the format of basic scanning."""
+        asked = request.parameters
+        response = forward(request)
+        if response.status_code != 200:
+            return response
+        image = self.known(asked["repositoryName"])._get_image(asked["imageId"].get("imageTag"), asked["imageId"].get("imageDigest"))
+        found = {name: asked[name] for name in ("repositoryName", "imageId")} | {"registryId": wire.ACCOUNT}
+        found["imageId"] = {"imageDigest": image.get_image_digest()} | asked["imageId"]
+        if self.scan_status != "COMPLETE":
+            return wire.answer(found | {"imageScanStatus": {"status": self.scan_status}})
+        counts = dict(Counter(one["severity"] for one in self.holes))
+        start, most = int(asked.get("nextToken") or 0), asked.get("maxResults") or 100
+        done = {"imageScanCompletedAt": image.last_scan.timestamp(), "vulnerabilitySourceUpdatedAt": image.last_scan.timestamp()}
+        done |= {"findings": self.holes[start : start + most], "findingSeverityCounts": counts}
+        more = {"nextToken": str(start + most)} if start + most < len(self.holes) else {}
+        status = {"status": "COMPLETE", "description": "The scan was completed successfully."}
+        return wire.answer(found | {"imageScanFindings": done, "imageScanStatus": status} | more)
 
     def put_policy(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)

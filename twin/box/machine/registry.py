@@ -33,6 +33,9 @@ class MachineRegistry(ecr.Registry):
         self.host = serve(folder)
         asked = ("BatchGetImage", "DescribeImages", "ListImages", "BatchDeleteImage")
         self.operations |= {f"ecr.{name}": self.informed for name in asked}
+        self.operations["ecr.DescribeImageScanFindings"] = lambda request, forward: self.scan_findings(
+            request, lambda passed: self.informed(passed, forward)
+        )
         self.operations |= {f"ecr.{name}": self.with_own_uri for name in ("CreateRepository", "DescribeRepositories")}
         self.operations = {name: handler for name, handler in self.operations.items() if not name.startswith("registry.")}
 
@@ -61,7 +64,7 @@ class MachineRegistry(ecr.Registry):
             for tag in self.tags(repository):
                 content, kind = self.get(f"/v2/{repository}/manifests/{tag}")
                 if (tag, ecr.digest(content)) not in known:
-                    backend.put_image(repository, content.decode(), tag, kind, ecr.digest(content))
+                    self.note(repository, backend.put_image(repository, content.decode(), tag, kind, ecr.digest(content)))
         return forward(request)
 
     def tags(self, repository: str) -> list[str]:
