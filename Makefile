@@ -18,7 +18,7 @@ PROGRAMS := .ci/run .ci/odd-clone .ci/release-notes $(wildcard twin/box/*.sh twi
 export PYTHONUTF8 := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock smoke check clean clean-machine
+.PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock pin smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -92,6 +92,13 @@ script-coverage: setup ## which lines of the box's scripts run in the tests of t
 lock: setup ## pin every package of the laptop and of the trainer's image, with its hashes
 	@for list in requirements.txt trainer/requirements.txt; do \
 	  $(VENV) -m twin.box.machine.requirements_lock $$list >locked.new && mv locked.new $$(dirname $$list)/locked.txt || exit 1; done
+
+pin: ## write torch's hashes and the base image's digest down, as the workflow supply-chain does (Linux, with docker)
+	@$(PYTHON) -m twin.box.machine.requirements_lock trainer/requirements.txt torch >torch.new && mv torch.new trainer/torch.txt || { rm -f torch.new; exit 1; }
+	@base=$$(sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' docker/Dockerfile) && \
+	  digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
+	  case "$$digest" in sha256:*) ;; *) echo "error: docker tells no digest of $$base: $$digest"; exit 1;; esac && \
+	  sed -i "s|^ARG BASE=.*|ARG BASE=$$base@$$digest|" docker/Dockerfile
 
 check: setup ## formatting, lint and types
 	@$(VENV) -m ruff format --check .

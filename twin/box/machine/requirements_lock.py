@@ -1,7 +1,11 @@
-"""All packages that requirements files imply, by version and hashes: python -m twin.box.machine.requirements_lock requirements.txt"""
+"""All packages that requirements files imply, by version and hashes: python -m twin.box.machine.requirements_lock requirements.txt
+
+With `torch` behind it, only torch and the CUDA packages that it brings.
+"""
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -14,7 +18,11 @@ HEADER = """\
 # Every package that {} implies, with the hash of each of its files in the package index, whatever the platform.
 # Made by `make lock`, never by hand.{}
 """
-WITHOUT = " Without torch and the CUDA packages that it brings: their hashes are missing."
+WITHOUT = " Torch, and the CUDA packages that it brings, are in torch.txt."
+TORCH = """\
+# Torch and the CUDA packages that it brings on Linux, as {} implies them, with the hash of each of their files in the package index.
+# Made by `make pin`, never by hand.
+"""
 UNHASHED = ("torch", "nvidia-", "cuda-", "triton")
 PIP = (sys.executable, "-m", "pip")
 INDEX = "https://pypi.org/simple"
@@ -22,23 +30,35 @@ SIMPLE = "application/vnd.pypi.simple.v1+json"  # PEP 691
 PATIENCE = 60  # seconds for an answer
 
 
-def main(requirements: str) -> None:
+def main(requirements: str, only: str = "") -> None:
     """Only what the index itself names is taken: a file that was built on this machine has another hash, and is nobody else's."""
     pins = resolved(requirements)
-    asked = {name: version for name, version in sorted(pins.items()) if not name.startswith(UNHASHED)}
+    asked = {name: version for name, version in sorted(pins.items()) if name.startswith(UNHASHED) is (only == "torch")}
+    if only == "torch":
+        refuse_other_torch(asked)
     configured = subprocess.run([*PIP, "config", "get", "global.index-url"], encoding="utf-8", capture_output=True).stdout.strip()
     index = os.environ.get("PIP_INDEX_URL") or configured or INDEX
     with ThreadPoolExecutor(8) as pool:
-        hashes = pool.map(lambda pin: published(index, *pin), asked.items())
-    lines = [" \\\n    ".join([f"{name}=={asked[name]}", *found]) for name, found in zip(asked, hashes, strict=True)]
-    print(HEADER.format(requirements, "" if asked == pins else WITHOUT) + "\n".join(lines))
+        hashes = pool.map(lambda pin: published(index, pin[0], pin[1].partition("+")[0]), asked.items())
+    lines = [" \\\n    ".join([f"{name}=={asked[name].partition('+')[0]}", *found]) for name, found in zip(asked, hashes, strict=True)]
+    header = TORCH if only == "torch" else HEADER
+    print(header.format(requirements, "" if asked == pins else WITHOUT) + "\n".join(lines))
+
+
+def refuse_other_torch(pins: dict[str, str]) -> None:
+    """Which packages torch brings depends on the machine that asks, and on the build that pip would take."""
+    here = f"{platform.system()} {platform.machine()}"
+    if here != "Linux x86_64":
+        sys.exit(f"error: the image is for Linux x86_64, and this is {here}: let .github/workflows/supply-chain.yml do it")
+    if "+" in pins["torch"] or len(pins) == 1:
+        sys.exit(f"error: pip takes torch {pins['torch']} here, which brings no CUDA: let .github/workflows/supply-chain.yml do it")
 
 
 def resolved(requirements: str) -> dict[str, str]:
     command = [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", "-r", requirements]
     report = json.loads(subprocess.run(command, encoding="utf-8", stdout=subprocess.PIPE, check=True).stdout)
     found = [one["metadata"] for one in report["install"]]
-    return {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"].partition("+")[0] for one in found}
+    return {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in found}
 
 
 def published(index: str, name: str, version: str) -> list[str]:
@@ -71,4 +91,4 @@ def versions(locked: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

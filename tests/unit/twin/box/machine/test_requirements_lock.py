@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -40,6 +42,15 @@ def test_what_is_asked_for_is_what_is_locked(requirements, locked):
     assert named.items() <= held(locked).items()
 
 
+def test_the_list_of_torch_is_of_the_torch_that_is_asked_for_or_says_that_it_has_none():
+    pins = held("trainer/torch.txt")
+    assert pins == {} or pins["torch"] == asked("trainer/requirements.txt")["torch"]
+    text = (ROOT / "trainer/torch.txt").read_text(encoding="utf-8")
+    missing = "their hashes are missing" in text
+    assert missing is (pins == {}) and text.count("--hash=sha256:") >= len(pins)
+    assert ("torch's hashes and the base's digest are missing" in (ROOT / "SECURITY.md").read_text(encoding="utf-8")) is missing
+
+
 def test_laptop_and_image_read_settings_and_templates_by_the_same_packages():
     laptop, image = (held(locked) for locked in LISTS.values())
     assert {name: laptop[name] for name in asked("requirements.txt") if name in image} == {
@@ -51,7 +62,25 @@ def test_the_image_takes_nothing_but_torch_from_an_index_without_a_hash():
     lines = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines()
     installs = [line for line in lines if re.search(r"\binstall (-|\$)", line) and "--quiet" not in line and "--no-index" not in line]
     without = [line for line in installs if "--require-hashes" not in line]
-    assert len(installs) == 3 and without == ['      install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"; \\']
+    assert len(installs) == 4 and without == ['        install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"; \\']
+
+
+def chosen(folder, torch_txt: str, index: str = "") -> subprocess.CompletedProcess:
+    """How the Dockerfile's own lines install torch: the words that pip gets."""
+    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    (part,) = re.findall(r"      if \[ -n \"\$TORCH_INDEX.*?\n      fi; ", text, re.DOTALL)
+    (folder / "torch.txt").write_text(torch_txt)
+    lines = part.replace("\\\n", "\n").replace("/build/torch.txt", shlex.quote(f"{folder}/torch.txt"))
+    before = f'set -eu; TORCH_INDEX={index}; torch=torch==2.13.0; install() {{ echo "$@"; }}\n'
+    return subprocess.run(["sh", "-c", before + lines], text=True, capture_output=True)
+
+
+def test_torch_is_installed_by_its_hashes_once_there_are_any(tmp_path):
+    assert chosen(tmp_path, "# none\n").stdout == "torch==2.13.0\n"
+    assert chosen(tmp_path, "torch==2.13.0 \\\n --hash=sha256:00\n").stdout.startswith("--require-hashes --no-deps --requirement ")
+    assert chosen(tmp_path, "torch==2.13.0 \\\n", "https://example.org").stdout == "--index-url https://example.org torch==2.13.0\n"
+    other = chosen(tmp_path, "torch==2.13.01 \\\n --hash=sha256:00\n")
+    assert (other.returncode, other.stdout) == (1, "") and "make pin" in other.stderr
 
 
 @pytest.fixture
@@ -76,6 +105,35 @@ def index(monkeypatch):
         server.shutdown()
 
 
+def test_the_list_of_torch_holds_torch_and_what_is_cuda_s(index, monkeypatch, capsys):
+    monkeypatch.setattr(lock.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(lock.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(lock, "resolved", lambda _: {"some-package": "1.2", "torch": "2.13.0", "nvidia-cublas": "13", "triton": "3"})
+    for name, version in (("torch", "2.13.0"), ("nvidia-cublas", "13"), ("triton", "3")):
+        index[name] = [file(f"{name.replace('-', '_')}-{version}-py3-none-any.whl", "a")]
+    lock.main("trainer/requirements.txt", "torch")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" ")[0] for line in lines if "==" in line] == ["nvidia-cublas==13", "torch==2.13.0", "triton==3"]
+    assert len([line for line in lines if "--hash=" in line]) == 3
+
+
+@pytest.mark.parametrize(
+    ("pins", "machine"),
+    [
+        ({"torch": "2.13.0+cpu", "nvidia-cublas": "13"}, "x86_64"),
+        ({"torch": "2.13.0"}, "x86_64"),
+        ({"torch": "2.13.0", "triton": "3"}, "arm64"),
+    ],
+)
+def test_a_torch_that_is_not_the_images_is_not_written_down(index, monkeypatch, capsys, pins, machine):
+    monkeypatch.setattr(lock.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(lock.platform, "machine", lambda: machine)
+    monkeypatch.setattr(lock, "resolved", lambda _: pins)
+    with pytest.raises(SystemExit, match="error: .*supply-chain.yml"):
+        lock.main("trainer/requirements.txt", "torch")
+    assert capsys.readouterr().out == ""
+
+
 def file(name: str, digit: str) -> dict:
     return {"filename": name, "hashes": {"sha256": digit * 64}}
 
@@ -91,7 +149,7 @@ def test_the_hashes_are_those_of_all_platforms_and_of_this_version_alone(index, 
     ]
     requirements_lock.main("requirements.txt")
     *comments, first, second, third, fourth = capsys.readouterr().out.splitlines()
-    assert first == "some-package==1.2 \\" and "their hashes are missing" in " ".join(comments)
+    assert first == "some-package==1.2 \\" and "are in torch.txt" in " ".join(comments)
     assert [line.strip(" \\") for line in (second, third, fourth)] == [f"--hash=sha256:{digit * 64}" for digit in "abc"]
 
 
