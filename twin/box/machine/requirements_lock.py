@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -55,10 +56,38 @@ def refuse_other_torch(pins: dict[str, str]) -> None:
 
 
 def resolved(requirements: str) -> dict[str, str]:
-    command = [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", "-r", requirements]
-    report = json.loads(subprocess.run(command, encoding="utf-8", stdout=subprocess.PIPE, check=True).stdout)
+    """What the requirements imply. Versions that are locked already stay, but for what the requirements name themselves: a package that
+    was taken over yesterday does not come with somebody else's new version."""
+    locked = Path(requirements).with_name("locked.txt")
+    named = {spelled(re.split(r"[\[=<>~!; ]", line, maxsplit=1)[0]) for line in Path(requirements).read_text(encoding="utf-8").splitlines()}
+    kept = [line for line in versions(locked).splitlines() if line.partition("==")[0] not in named] if locked.exists() else []
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("".join(f"{line}\n" for line in kept))
+        constraints.flush()
+        command = [
+            *PIP,
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--report",
+            "-",
+            "-r",
+            requirements,
+            "-c",
+            constraints.name,
+        ]
+        done = subprocess.run(command, encoding="utf-8", stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(f"error: pip finds no versions; where a locked one stands in the way, remove its lines from {locked}, and once more")
+    report = json.loads(done.stdout)
     found = [one["metadata"] for one in report["install"]]
-    return {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in found}
+    return {spelled(one["name"]): one["version"] for one in found}
+
+
+def spelled(name: str) -> str:
+    """A package's name as the index has it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def published(index: str, name: str, version: str) -> list[str]:

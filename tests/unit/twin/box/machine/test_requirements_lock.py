@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -161,6 +162,30 @@ def test_a_version_that_the_index_does_not_have_is_refused_in_a_sentence(index, 
         index["some-package"] = files
     with pytest.raises(SystemExit, match="error: http://127.0.0.1"):
         requirements_lock.main("requirements.txt")
+
+
+PIP = """
+import json, sys
+from pathlib import Path
+words = sys.argv[1:]
+Path("constraints").write_text(Path(words[words.index("-c") + 1]).read_text())
+print(json.dumps({"install": [{"metadata": {"name": "Some_Package", "version": "2+local"}}]}))
+sys.exit(Path("fails").exists())
+"""
+
+
+def test_what_is_locked_stays_but_for_what_is_asked_for(tmp_path, monkeypatch):
+    """`make lock` took whatever had been published that day."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pip.py").write_text(PIP)
+    (tmp_path / "requirements.txt").write_text("# a\nSome_Package[all]==2\nplain; python_version > '3'\n")
+    (tmp_path / "locked.txt").write_text("other==1 \\\n    --hash=sha256:00\nplain==1\nsome-package==1 \\\n    --hash=sha256:00\n")
+    monkeypatch.setattr(lock, "PIP", (sys.executable, "pip.py"))
+    assert lock.resolved("requirements.txt") == {"some-package": "2+local"}
+    assert (tmp_path / "constraints").read_text() == "other==1\n"
+    (tmp_path / "fails").touch()
+    with pytest.raises(SystemExit, match="remove its lines from locked.txt"):
+        lock.resolved("requirements.txt")
 
 
 def test_versions_are_the_list_without_its_hashes(tmp_path):
