@@ -6,8 +6,8 @@ import shlex
 import pytest
 import stand_in_trainer
 from conftest import ROOT, Laptop
-from test_docs import TYPED
 
+from tests.repository.test_docs import TYPED
 from twin import world
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ ELSEWHERE = {  # by the beginning of the line: the test that runs it
     "make test": "tests/integration/test_chain.py",
     "inv tensorboard": "tests/unit/remote/view/test_tensorboard.py",
     "python -m trainer -m": "tests/unit/trainer/sweep/test_sweep.py",
-    "inv twin.start up deploy train publish down -- cloud.grade=machine": "tests/system/test_chains.py",
+    "inv twin.start up deploy train publish down -- cloud.backend=machine": "tests/system/test_chains.py",
 }
 ROWS = {"my.jsonl": 40, "held_out.jsonl": 8}
 NEEDS_A_BOX = {"deploy", "train", "sweep", "stop-run"}

@@ -645,6 +645,19 @@ def test_connections_by_ssh_are_cut(cloud):
     cloud.ec2.terminate_instances(InstanceIds=[box.instance])
 
 
+def test_a_scan_finds_holes_in_an_image_that_was_pushed_while_its_repository_scans(cloud, box):
+    cloud.ecr.put_image_scanning_configuration(repositoryName="trainer", imageScanningConfiguration={"scanOnPush": True})
+    world.register_image(cloud.state, "trainer", "scanned", ["/bin/sh", "-c"], box.root, {})
+    asked = {"repositoryName": "trainer", "imageId": {"imageTag": "scanned"}}
+    strike(cloud, "scan-finds", severity="HIGH", count=2)
+    found = cloud.ecr.describe_image_scan_findings(**asked)
+    assert found["imageScanStatus"]["status"] == "COMPLETE"
+    assert found["imageScanFindings"]["findingSeverityCounts"] == {"HIGH": 2}
+    assert [each["severity"] for each in found["imageScanFindings"]["findings"]] == ["HIGH", "HIGH"]
+    strike(cloud, "scan-finds", status="IN_PROGRESS")
+    assert cloud.ecr.describe_image_scan_findings(**asked)["imageScanStatus"]["status"] == "IN_PROGRESS"
+
+
 # The list
 
 

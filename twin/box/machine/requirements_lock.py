@@ -61,7 +61,7 @@ def resolved(requirements: str) -> dict[str, str]:
     locked = Path(requirements).with_name("locked.txt")
     named = {spelled(re.split(r"[\[=<>~!; ]", line, maxsplit=1)[0]) for line in Path(requirements).read_text(encoding="utf-8").splitlines()}
     kept = [line for line in versions(locked).splitlines() if line.partition("==")[0] not in named] if locked.exists() else []
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as constraints:
         constraints.write("".join(f"{line}\n" for line in kept))
         constraints.flush()
         command = [

@@ -107,12 +107,13 @@ def index(monkeypatch):
 
 
 def test_the_list_of_torch_holds_torch_and_what_is_cuda_s(index, monkeypatch, capsys):
-    monkeypatch.setattr(lock.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(lock.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(lock, "resolved", lambda _: {"some-package": "1.2", "torch": "2.13.0", "nvidia-cublas": "13", "triton": "3"})
+    monkeypatch.setattr(requirements_lock.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(requirements_lock.platform, "machine", lambda: "x86_64")
+    versions = {"some-package": "1.2", "torch": "2.13.0", "nvidia-cublas": "13", "triton": "3"}
+    monkeypatch.setattr(requirements_lock, "resolved", lambda _: versions)
     for name, version in (("torch", "2.13.0"), ("nvidia-cublas", "13"), ("triton", "3")):
         index[name] = [file(f"{name.replace('-', '_')}-{version}-py3-none-any.whl", "a")]
-    lock.main("trainer/requirements.txt", "torch")
+    requirements_lock.main("trainer/requirements.txt", "torch")
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" ")[0] for line in lines if "==" in line] == ["nvidia-cublas==13", "torch==2.13.0", "triton==3"]
     assert len([line for line in lines if "--hash=" in line]) == 3
@@ -127,11 +128,11 @@ def test_the_list_of_torch_holds_torch_and_what_is_cuda_s(index, monkeypatch, ca
     ],
 )
 def test_a_torch_that_is_not_the_images_is_not_written_down(index, monkeypatch, capsys, pins, machine):
-    monkeypatch.setattr(lock.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(lock.platform, "machine", lambda: machine)
-    monkeypatch.setattr(lock, "resolved", lambda _: pins)
+    monkeypatch.setattr(requirements_lock.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(requirements_lock.platform, "machine", lambda: machine)
+    monkeypatch.setattr(requirements_lock, "resolved", lambda _: pins)
     with pytest.raises(SystemExit, match="error: .*supply-chain.yml"):
-        lock.main("trainer/requirements.txt", "torch")
+        requirements_lock.main("trainer/requirements.txt", "torch")
     assert capsys.readouterr().out == ""
 
 
@@ -180,12 +181,12 @@ def test_what_is_locked_stays_but_for_what_is_asked_for(tmp_path, monkeypatch):
     (tmp_path / "pip.py").write_text(PIP)
     (tmp_path / "requirements.txt").write_text("# a\nSome_Package[all]==2\nplain; python_version > '3'\n")
     (tmp_path / "locked.txt").write_text("other==1 \\\n    --hash=sha256:00\nplain==1\nsome-package==1 \\\n    --hash=sha256:00\n")
-    monkeypatch.setattr(lock, "PIP", (sys.executable, "pip.py"))
-    assert lock.resolved("requirements.txt") == {"some-package": "2+local"}
+    monkeypatch.setattr(requirements_lock, "PIP", (sys.executable, "pip.py"))
+    assert requirements_lock.resolved("requirements.txt") == {"some-package": "2+local"}
     assert (tmp_path / "constraints").read_text() == "other==1\n"
     (tmp_path / "fails").touch()
     with pytest.raises(SystemExit, match="remove its lines from locked.txt"):
-        lock.resolved("requirements.txt")
+        requirements_lock.resolved("requirements.txt")
 
 
 def test_versions_are_the_list_without_its_hashes(tmp_path):
