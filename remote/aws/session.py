@@ -30,6 +30,7 @@ NUMBERED = re.compile(r"(.*[^0-9])?[0-9]{9,}")
 QUOTED = re.compile(r"`[^`]*`")
 REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+PATIENT: Any = {"mode": "adaptive", "max_attempts": 8}
 BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
 
 
@@ -94,7 +95,7 @@ class Aws:
 
         # Prices are served from a few regions only, whatever the box's own is.
         region = "us-east-1" if service == "pricing" else self.cloud.region
-        retries = {"mode": "standard", "total_max_attempts": 1} if once else {"mode": "adaptive", "max_attempts": 8}
+        retries = {"mode": "standard", "total_max_attempts": 1} if once else PATIENT
         config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=AT_ONCE)
         client = boto3.client(service, region_name=region, config=config)
         loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
@@ -145,10 +146,11 @@ def region(cloud: dict) -> str:
 
 
 def early(service: str, cloud: dict):
-    """A client for the time before there are settings."""
+    """A client for the time before there are settings. It is as patient as all others: every verb begins with its calls."""
     import boto3
+    from botocore.config import Config
 
-    return boto3.client(service, region_name=region(cloud))
+    return boto3.client(service, region_name=region(cloud), config=Config(retries=PATIENT))
 
 
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
@@ -236,6 +238,8 @@ def _refusal(error) -> Problem:
     hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
     if code in DENIED:
         hint = "`inv doctor` names the line that the policy lacks; `inv policy` prints the whole, `--who setup` what init and destroy add"
+    if code in BUSY:
+        hint = "the same command again in a minute: the account asks AWS for more than it answers at once"
     if code == "NoSuchBucket":
         hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"
     return Problem(f"AWS refused {error.operation_name}: {message} ({code})", hint, reason="refused")

@@ -1,0 +1,23 @@
+"""What AWS refuses because it is busy: tried again from a verb's first call on, and said to be that."""
+
+from pathlib import Path
+
+from botocore.exceptions import ClientError
+
+from remote.aws import session
+from twin import world
+
+
+def test_the_first_call_of_a_verb_is_tried_as_often_as_all_others(aws):
+    state, cloud = Path(aws.cloud.state), {"region": aws.cloud.region, "stack": None}
+    world.fault(state, "throttle", only="ssm.GetParameters", count=3)
+    try:
+        assert session.fetch(["/many/00"], cloud) == {"/many/00": "0"}
+    finally:
+        world.heal(state)
+
+
+def test_a_busy_account_is_told_to_try_again_and_not_to_change_its_policy():
+    busy = ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "GetParameters")
+    hint = session.explain(busy).hint
+    assert "again" in hint and "policy" not in hint
