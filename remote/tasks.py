@@ -62,7 +62,7 @@ def status(c):
 
     text, about = now.text(account(run), run, status_cache.subjects(ROOT))
     print(text := visible(text))
-    status_cache.keep(ROOT, text, about)
+    status_cache.write(ROOT, text, about)
 
 
 @task(
@@ -101,4 +101,4 @@ def policy(c, who="laptop"):
         return
     document = permissions.policy(account(run), who)
     print(json.dumps(document, indent=2))
-    print(permissions.where_to(who, document, run.cloud.own), file=sys.stderr)
+    print(permissions.how_to_attach(who, document, run.cloud.own), file=sys.stderr)

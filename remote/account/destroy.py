@@ -20,40 +20,40 @@ class Survey:
     stack: stack.Stack
     boxes: list[str]
     volumes: list[str]  # that go
-    copies: list[str]
+    snapshots: list[str]
     removes: bool  # anything at all
-    kept: str  # what stays, in words
+    retained: str  # what stays, in words
 
 
 def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     """List what would be removed, and what would stay."""
-    found = stack.at_rest(aws)
-    boxes, (volumes, theirs), copies = _boxes(aws), _volumes(aws), _copies(aws)
+    found = stack.find_settled(aws)
+    boxes, (volumes, theirs), snapshots = _boxes(aws), _volumes(aws), _snapshots(aws)
     sizes = _sizes(aws, found)
     for name, id in found.resources.items():
         if name != BUCKET and found.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
-            _say(f"  - {found.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
+            _print(f"  - {found.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
     count = sum(kind == "AWS::SSM::Parameter" for kind in found.kinds.values())
-    _say(f"  - {'SSM Parameter':26} {count} names in Parameter Store" if found.status else "  there is no stack of ours in this account")
+    _print(f"  - {'SSM Parameter':26} {count} names in Parameter Store" if found.status else "  there is no stack of ours in this account")
     for id in boxes:
-        _say(f"  - {'EC2 Instance':26} {id}, with its root disk")
+        _print(f"  - {'EC2 Instance':26} {id}, with its root disk")
     bucket = _bucket(aws)
     sign, words = ("-", "") if data else ("=", "  stays; `inv destroy --data` removes it, too")
     for id, size in volumes.items():
-        _say(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
-    for id, size in copies.items():
-        _say(f"  {sign} {'EBS Snapshot':26} {id}, of {size} GB{words}")
+        _print(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
+    for id, size in snapshots.items():
+        _print(f"  {sign} {'EBS Snapshot':26} {id}, of {size} GB{words}")
     for id, owner in theirs.items():
-        _say(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
+        _print(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
     if bucket:
-        _say(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
-    kept = [] if data else [*volumes, *copies, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
-    removes = bool(found.status or boxes or (data and (volumes or copies or bucket)))
+        _print(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
+    kept = [] if data else [*volumes, *snapshots, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
+    removes = bool(found.status or boxes or (data and (volumes or snapshots or bucket)))
     words = f" but {' and '.join(kept)}; `inv destroy --data` removes that, too" if kept else ""
-    return Survey(found, boxes, list(volumes) if data else [], list(copies), removes, words)
+    return Survey(found, boxes, list(volumes) if data else [], list(snapshots), removes, words)
 
 
-def agree(aws: Aws, data: bool, yes: bool) -> None:
+def confirm_removal(aws: Aws, data: bool, yes: bool) -> None:
     """Ask before anything is removed; about the data, ask once more."""
     confirm.ask(yes, f"remove these from account {aws.caller.split(':')[4]}, {aws.cloud.region}?")
     if data:
@@ -80,10 +80,10 @@ def remove_stack(aws: Aws, found: stack.Stack) -> None:
         stack.remove(aws, found)
 
 
-def remove_data(aws: Aws, copies: list[str]) -> None:
+def remove_data(aws: Aws, snapshots: list[str]) -> None:
     """Remove the volumes' copies and every version of every object; the bucket, too, where `inv init` has made it."""
     s3, bucket = aws.client("s3"), aws.cloud.bucket
-    for id in copies:
+    for id in snapshots:
         aws.client("ec2").delete_snapshot(SnapshotId=id)
     if not _bucket(aws):
         return
@@ -99,7 +99,7 @@ def remove_data(aws: Aws, copies: list[str]) -> None:
     if ours:
         s3.delete_bucket(Bucket=bucket)
     else:
-        _say(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
+        _print(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
 
 
 def _boxes(aws: Aws) -> list[str]:
@@ -126,7 +126,7 @@ def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
     return mine, {entry["VolumeId"]: owner or "somebody else" for entry, owner in found if owner != aws.caller}
 
 
-def _copies(aws: Aws) -> dict[str, int]:
+def _snapshots(aws: Aws) -> dict[str, int]:
     """What `down --snapshot` has kept, with the size of the volume that it is of: AWS does not say how much of that is paid for."""
     filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
     pages = aws.client("ec2").get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
@@ -175,5 +175,5 @@ def _sizes(aws: Aws, found: stack.Stack) -> dict[str, str]:
     return sizes
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

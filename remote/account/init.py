@@ -18,7 +18,7 @@ from conf.text import secret
 from remote import confirm
 from remote.account import stack
 from remote.account.stack import ROOT, TEMPLATE
-from remote.aws.session import Aws, in_region, placed
+from remote.aws.session import Aws, parameter_name, with_region
 
 # What the stack makes unless it is there already: the resource's name in the template, the parameter that decides, how to look.
 ADOPTED = {
@@ -36,10 +36,10 @@ GITHUB = "token.actions.githubusercontent.com"
 # In Parameter Store, that the stack makes; as the one without a name has them.
 NAMES = [ROOT + end for end in re.findall(r'Name: !Sub "/[^/]+/([^"]+)", Value', TEMPLATE.read_text(encoding="utf-8"))]
 PARAMETER = "AWS::SSM::Parameter"
-AGAIN = 30  # seconds: "wait for at least 30 seconds to create a parameter with the same name" (API, DeleteParameter)
-KEPT = f"{ROOT}init/kept"  # in Parameter Store: what was there by hand, while nothing else there says it
+NAME_DELAY = 30  # seconds: "wait for at least 30 seconds to create a parameter with the same name" (API, DeleteParameter)
+BACKUP = f"{ROOT}init/kept"  # in Parameter Store: what was there by hand, while nothing else there says it
 # What a resource is called, where CloudFormation knows no id of it yet: the template's parameter that says so.
-CALLED = {
+NAME_PARAMETERS = {
     "DataBucket": "Bucket",
     "DataBucketPolicy": "Bucket",
     "Images": "Repository",
@@ -64,7 +64,7 @@ TokenState = Literal["there", "stored", "none yet"]
 class Survey:
     wanted: dict[str, str]  # the template's parameters
     adopted: list[str]  # what is there and is used as it is, in words
-    left: list[dict[str, str]]  # names in Parameter Store that were put there by hand
+    by_hand: list[dict[str, str]]  # names in Parameter Store that were put there by hand
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class Written:
 
 def survey(aws: Aws, run: schema.Run) -> Survey:
     """Look at what the account has already: it is used as it is, and left alone."""
-    made, cloud = stack.at_rest(aws), run.cloud
+    made, cloud = stack.find_settled(aws), run.cloud
     wanted, adopted = stack.parameters(run), []
-    for name, (parameter, setting, look) in ADOPTED.items():
+    for name, (parameter, setting, describe) in ADOPTED.items():
         value = getattr(cloud, setting)
-        there = name not in made.resources and _is_there(aws, look, value)
+        there = name not in made.resources and _exists(aws, describe, value)
         wanted[parameter] = "no" if there else "yes"
         if there:
             adopted.append(f"{setting.replace('_', ' ')} {value}")
@@ -104,40 +104,40 @@ def survey(aws: Aws, run: schema.Run) -> Survey:
         providers = aws.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
         there = any(entry["Arn"].endswith(GITHUB) for entry in providers) and "GithubProvider" not in made.resources
         wanted["MakeGithubProvider"] = "no" if there else "yes"
-    if not made.made and _launch_template(aws, cloud.launch_template):
+    if not made.created and _launch_template(aws, cloud.launch_template):
         remove = f"`aws ec2 delete-launch-template --launch-template-name {cloud.launch_template}`"
         hint = f"name another, `cloud.launch_template=...`, or remove it: {remove}"
         raise Problem(f"there is a launch template `{cloud.launch_template}` that no stack of ours made", hint, reason="refused")
     if wanted["MakeInstanceProfile"] == "no":
-        _hands_out(aws, cloud)
+        _check_profile_role(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
-    left = _by_hand(aws, made)
-    given = {entry["Name"].removeprefix(cloud.root): entry["Value"] for entry in left}
+    by_hand = _set_by_hand(aws, made)
+    given = {entry["Name"].removeprefix(cloud.root): entry["Value"] for entry in by_hand}
     wanted |= {parameter: given[name] for name, parameter in stack.BY_HAND.items() if name in given}
-    return Survey(wanted, adopted, left)
+    return Survey(wanted, adopted, by_hand)
 
 
-def kept(aws: Aws) -> dict[str, str]:
+def read_backup(aws: Aws) -> dict[str, str]:
     """Names that were put into Parameter Store by hand, with their values, as an `init` has kept them that was killed on its way."""
-    found = aws.client("ssm").get_parameters(Names=[placed(KEPT, aws.cloud.stack)])["Parameters"]
+    found = aws.client("ssm").get_parameters(Names=[parameter_name(BACKUP, aws.cloud.stack)])["Parameters"]
     return json.loads(found[0]["Value"]) if found else {}
 
 
-def _by_hand(aws: Aws, made: stack.Stack) -> list[dict]:
+def _set_by_hand(aws: Aws, made: stack.Stack) -> list[dict]:
     """What Parameter Store has already of the names that the stack makes yet, or had before an `init` that was killed."""
-    wanted = {placed(name, aws.cloud.stack) for name in NAMES} - set(made.resources.values())
+    wanted = {parameter_name(name, aws.cloud.stack) for name in NAMES} - set(made.resources.values())
     there = [entry for entry in _parameters(aws) if entry["Name"] in wanted]
     gone = wanted - {entry["Name"] for entry in there}
-    left = there + [{"Name": name, "Value": value, "Type": "String"} for name, value in kept(aws).items() if name in gone]
-    if other := [entry for entry in left if entry["Type"] != "String"]:
+    by_hand = there + [{"Name": name, "Value": value, "Type": "String"} for name, value in read_backup(aws).items() if name in gone]
+    if other := [entry for entry in by_hand if entry["Type"] != "String"]:
         name, kind = other[0]["Name"], other[0]["Type"]
         again = f"`aws ssm delete-parameter --name {name}`, then `aws ssm put-parameter --type String --name {name} --value VALUE`"
         what = f"{name} in Parameter Store is a {kind}, and CloudFormation makes plain ones only"
-        raise Problem(what, in_region(f"it is a name, and no secret: {again}", aws.cloud.region), reason="refused")
-    return left
+        raise Problem(what, with_region(f"it is a name, and no secret: {again}", aws.cloud.region), reason="refused")
+    return by_hand
 
 
-def _hands_out(aws: Aws, cloud: schema.Cloud) -> None:
+def _check_profile_role(aws: Aws, cloud: schema.Cloud) -> None:
     """A Problem when the profile that is adopted hands out another role than the one that may be passed."""
     roles = [role["RoleName"] for role in _profile(aws, cloud.instance_profile)["InstanceProfile"]["Roles"]]
     if roles != [cloud.box_role]:
@@ -146,24 +146,24 @@ def _hands_out(aws: Aws, cloud: schema.Cloud) -> None:
         raise Problem(what, hint, reason="refused")
 
 
-def propose(aws: Aws, wanted: dict[str, str], adopted: list[str], left: list[dict[str, str]]) -> Proposal:
+def propose(aws: Aws, wanted: dict[str, str], adopted: list[str], by_hand: list[dict[str, str]]) -> Proposal:
     """Ask CloudFormation what would change, and show it."""
     # CloudFormation takes no change set that makes names which are there: they are out of its way before the one that is carried out.
-    change_set, changes = stack.propose(aws, wanted, validate=not left)
+    change_set, changes = stack.propose(aws, wanted, validate=not by_hand)
     for what in adopted:
-        _say(f"  = {what}: is there, is used as it is, and is neither changed nor removed")
+        _print(f"  = {what}: is there, is used as it is, and is neither changed nor removed")
     made = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
     for change in changes:
         if change not in made:
-            _say("  " + _line(change, wanted))
+            _print("  " + _line(change, wanted))
     if made:
-        _say(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {aws.cloud.root}")
-    if left and changes:
-        _say(f"  = {len(left)} names in Parameter Store keep their values; the stack takes them over")
+        _print(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {aws.cloud.root}")
+    if by_hand and changes:
+        _print(f"  = {len(by_hand)} names in Parameter Store keep their values; the stack takes them over")
     return Proposal(change_set, changes, bool(changes))
 
 
-def agree(aws: Aws, change_set: str, changes: list[dict], yes: bool) -> None:
+def confirm_changes(aws: Aws, change_set: str, changes: list[dict], yes: bool) -> None:
     """Ask before anything is changed."""
     try:
         confirm.ask(
@@ -174,57 +174,57 @@ def agree(aws: Aws, change_set: str, changes: list[dict], yes: bool) -> None:
         raise
 
 
-def carry_out(aws: Aws, change_set: str, wanted: dict[str, str], left: list[dict[str, str]]) -> None:
+def apply(aws: Aws, change_set: str, wanted: dict[str, str], by_hand: list[dict[str, str]]) -> None:
     """Let CloudFormation make the changes, and wait."""
-    if not left:
+    if not by_hand:
         stack.execute(aws, change_set)
         return
-    ssm, values = aws.client("ssm"), {entry["Name"]: entry["Value"] for entry in left}
+    ssm, values = aws.client("ssm"), {entry["Name"]: entry["Value"] for entry in by_hand}
     try:
         # A laptop that dies from now on must not take the only copy with it.
-        ssm.put_parameter(Name=placed(KEPT, aws.cloud.stack), Value=json.dumps(values), Type="String", Overwrite=True)
+        ssm.put_parameter(Name=parameter_name(BACKUP, aws.cloud.stack), Value=json.dumps(values), Type="String", Overwrite=True)
         for name in values:
             with contextlib.suppress(ssm.exceptions.ParameterNotFound):
                 ssm.delete_parameter(Name=name)
-        _until_they_may_be_made_again()
+        _wait_until_names_are_free()
         stack.execute(aws, stack.propose(aws, wanted)[0])
     except BaseException:
-        _put_back(aws, left)
+        _restore(aws, by_hand)
         raise
 
 
-def _until_they_may_be_made_again() -> None:
-    _say(f"  {AGAIN} seconds, until Parameter Store may make these names again")
-    time.sleep(AGAIN)
+def _wait_until_names_are_free() -> None:
+    _print(f"  {NAME_DELAY} seconds, until Parameter Store may make these names again")
+    time.sleep(NAME_DELAY)
 
 
-def _put_back(aws: Aws, left: list) -> None:
+def _restore(aws: Aws, by_hand: list) -> None:
     """Those names are there again, the stack's own or as they were: not before CloudFormation has settled, or it could not make them."""
-    _say("  names in Parameter Store are put back as soon as CloudFormation has settled")
-    ssm, missing = aws.client("ssm"), list(left)
+    _print("  names in Parameter Store are put back as soon as CloudFormation has settled")
+    ssm, missing = aws.client("ssm"), list(by_hand)
     try:
-        stack.settled(aws)
-        _until_they_may_be_made_again()
-        for entry in left:
+        stack.wait_until_settled(aws)
+        _wait_until_names_are_free()
+        for entry in by_hand:
             with contextlib.suppress(ssm.exceptions.ParameterAlreadyExists):
                 ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type="String")
             missing.remove(entry)
-        forget(aws)
+        delete_backup(aws)
     finally:
         for entry in missing:
             value = shlex.quote(entry["Value"])
-            _say(
-                in_region(
+            _print(
+                with_region(
                     f"  if it is missing: `aws ssm put-parameter --type String --name {entry['Name']} --value {value}`", aws.cloud.region
                 )
             )
 
 
-def forget(aws: Aws) -> None:
+def delete_backup(aws: Aws) -> None:
     """What was kept is said by Parameter Store itself again."""
     ssm = aws.client("ssm")
     with contextlib.suppress(ssm.exceptions.ParameterNotFound):
-        ssm.delete_parameter(Name=placed(KEPT, aws.cloud.stack))
+        ssm.delete_parameter(Name=parameter_name(BACKUP, aws.cloud.stack))
 
 
 def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> Token:
@@ -234,7 +234,7 @@ def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable
     value = _read_token(token, ask_for_it, decode)
     if not value:
         name = aws.cloud.hub_secret
-        _say(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
+        _print(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
         return Token("none yet")
     client = aws.client("secretsmanager")
     if token is None or not has_token(aws) or aws.secret(aws.cloud.hub_secret) != value:
@@ -251,20 +251,20 @@ def read_back(aws: Aws, wanted: dict[str, str]) -> ReadBack:
     wrong = [f"{name} is {found.get(name)!r}, not {value!r}" for name, value in expected.items() if found.get(name) != value]
     missing = [
         f"{setting.replace('_', ' ')} {getattr(aws.cloud, setting)}"
-        for _, setting, look in ADOPTED.values()
-        if not _is_there(aws, look, getattr(aws.cloud, setting))
+        for _, setting, describe in ADOPTED.values()
+        if not _exists(aws, describe, getattr(aws.cloud, setting))
     ]
     if _launch_template(aws, aws.cloud.launch_template) is None:
         missing.append(f"launch template {aws.cloud.launch_template}")
     if wrong or missing:
         what = "; ".join([*wrong, *(f"there is no {one}" for one in missing)])
         raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
-    if found.pop(placed(KEPT, aws.cloud.stack), None):
-        forget(aws)
+    if found.pop(parameter_name(BACKUP, aws.cloud.stack), None):
+        delete_backup(aws)
     return ReadBack(len(found))
 
 
-def write_down(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: bool, token: TokenState) -> Written:
+def write_settings(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: bool, token: TokenState) -> Written:
     """Write the defaults of later commands, and a summary of the account for people."""
     region: dict[str, str | None] = {} if aws.cloud.loopback else {"cloud.region": aws.cloud.region}
     _set(local, {"cloud": aws.cloud.name} | region | _stack_name(aws.cloud, local) | _own_names(aws.cloud, local))
@@ -282,7 +282,7 @@ def _stack_name(cloud: schema.Cloud, local: Path) -> dict[str, str | None]:
 def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
     """Names that the user has given: when `inv destroy` has removed those in Parameter Store, nothing else knows of his bucket."""
     words = [f"cloud={cloud.name}", f"cloud.region={cloud.region}", f"cloud.stack={cloud.stack or 'null'}"]
-    usual = load.load(words, lambda _, early: stack.names_of_a_new_account(early), Path("none")).cloud
+    usual = load.load(words, lambda _, early: stack.default_names(early), Path("none")).cloud
     there = _lines(local)
     written = [name for name in SETTINGS if any(_key(line) == f"cloud.{name}" for line in there)]
     return {f"cloud.{name}": value for name in SETTINGS if (value := getattr(cloud, name)) != getattr(usual, name) or name in written}
@@ -291,13 +291,13 @@ def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
 def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
     seen, found = survey(aws, run), stack.find(aws)
-    made = _written(folder, found, seen.wanted)
-    commands = handed_over(made, aws.cloud, found, [entry["Name"] for entry in seen.left])
+    made = _write_stack_files(folder, found, seen.wanted)
+    commands = commands_for_admin(made, aws.cloud, found, [entry["Name"] for entry in seen.by_hand])
     if found.status == "ROLLBACK_COMPLETE":
         print(f"nothing was changed. A stack whose making failed stands in the way ({found.status}): it holds nothing, and `inv init`")
         print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
         return
-    shown = propose(aws, seen.wanted, seen.adopted, seen.left)
+    shown = propose(aws, seen.wanted, seen.adopted, seen.by_hand)
     stack.withdraw(aws, shown.change_set)
     if not shown.changed:
         print("nothing to do")
@@ -305,16 +305,16 @@ def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     print(f"nothing was changed. Whoever may do it: {commands}; then `inv init`")
 
 
-def _written(folder: Path, found: stack.Stack, wanted: dict) -> Path:
+def _write_stack_files(folder: Path, found: stack.Stack, wanted: dict) -> Path:
     """Where template and parameters are now."""
     made = folder / "stack"
     made.mkdir(parents=True, exist_ok=True)
     (made / "template.yaml").write_text(TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
-    (made / "parameters.json").write_text(json.dumps(found.given(wanted), indent=2) + "\n", encoding="utf-8")
+    (made / "parameters.json").write_text(json.dumps(found.parameter_list(wanted), indent=2) + "\n", encoding="utf-8")
     return made
 
 
-def handed_over(folder: Path, cloud: schema.Cloud, found: stack.Stack, left: list[str]) -> str:
+def commands_for_admin(folder: Path, cloud: schema.Cloud, found: stack.Stack, by_hand: list[str]) -> str:
     """The commands that do what `inv init` would, for who may; the values of names that are in the way are in parameters.json."""
     region = cloud.region
     which = f"--region {region} --stack-name {cloud.own} --change-set-name init"
@@ -322,12 +322,12 @@ def handed_over(folder: Path, cloud: schema.Cloud, found: stack.Stack, left: lis
     # Without the tags that `init` gives, it would find them missing, and have something to do again.
     tags = shlex.quote(f"Key={stack.TAG['Key']},Value={stack.TAG['Value']}")
     files = f"--template-body {template} --parameters {given} --tags {tags}"
-    capable = f"--change-set-type {found.change} --capabilities CAPABILITY_NAMED_IAM"
+    capable = f"--change-set-type {found.change_set_type} --capabilities CAPABILITY_NAMED_IAM"
     commands = [
         f"`aws cloudformation create-change-set {which} {capable} {files}`",
         f"`aws cloudformation execute-change-set {which}`",
     ]
-    tens = [left[start : start + 10] for start in range(0, len(left), 10)]  # as many as one call takes
+    tens = [by_hand[start : start + 10] for start in range(0, len(by_hand), 10)]  # as many as one call takes
     commands = [*(f"`aws ssm delete-parameters --region {region} --names {' '.join(ten)}`" for ten in tens), *commands]
     if found.status == "ROLLBACK_COMPLETE":
         commands.insert(0, f"`aws cloudformation delete-stack --region {region} --stack-name {cloud.own}`")
@@ -401,7 +401,7 @@ def _checked(text: str) -> str:
 
 def _line(change: dict, wanted: dict) -> str:
     kind, name = change["ResourceType"].removeprefix("AWS::").replace("::", " "), change["LogicalResourceId"]
-    called = change.get("PhysicalResourceId") or wanted.get(CALLED.get(name, ""), name)
+    called = change.get("PhysicalResourceId") or wanted.get(NAME_PARAMETERS.get(name, ""), name)
     what = f"{COLUMNS.get(change['Action'], change['Action'])} {kind:26} {called}"
     details = sorted({entry["Target"].get("Name", "") for entry in change.get("Details", [])})
     if details:
@@ -409,11 +409,11 @@ def _line(change: dict, wanted: dict) -> str:
     return what + ("  REPLACED BY A NEW ONE" if change.get("Replacement") == "True" else "")
 
 
-def _is_there(aws: Aws, look, name: str) -> bool:
+def _exists(aws: Aws, describe, name: str) -> bool:
     from botocore.exceptions import ClientError
 
     try:
-        return look(aws, name) is not None
+        return describe(aws, name) is not None
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in ABSENT:
@@ -477,5 +477,5 @@ def _key(line: str) -> str:
     return line.split(":")[0].strip()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -4,15 +4,15 @@ import json
 import sys
 
 from remote.account import stack
-from remote.account.init import KEPT
+from remote.account.init import BACKUP
 from remote.aws import session
 
 
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """What Parameter Store says, and for the rest the names that `init` will give."""
-    found = session.fetch([*names, KEPT], cloud)
-    kept = json.loads(found.pop(KEPT, "{}"))  # by an `init` that was killed
-    return stack.names_of_a_new_account(cloud) | kept | found
+    found = session.fetch([*names, BACKUP], cloud)
+    kept = json.loads(found.pop(BACKUP, "{}"))  # by an `init` that was killed
+    return stack.default_names(cloud) | kept | found
 
 
 def fetch_or_defaults(names: list[str], cloud: dict) -> dict[str, str]:
@@ -20,7 +20,7 @@ def fetch_or_defaults(names: list[str], cloud: dict) -> dict[str, str]:
     try:
         return fetch(names, cloud)
     except Exception as error:
-        if not session.may_not(error):
+        if not session.is_access_denied(error):
             raise
     print("your login may not read Parameter Store (ssm:GetParameters): these are the default names", file=sys.stderr)
-    return stack.names_of_a_new_account(cloud)
+    return stack.default_names(cloud)

@@ -6,11 +6,11 @@ bucket with it in any other way. What CloudFormation calls for a resource is lis
 
 from dataclasses import dataclass
 
-from remote.account.statement import Place, Statement
+from remote.account.statement import Account, Statement
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-calledvia
-THROUGH_STACK = {"ForAnyValue:StringEquals": {"aws:CalledVia": ["cloudformation.amazonaws.com"]}}
-THROUGH_STACK_TOO = {
+VIA_CLOUDFORMATION = {"ForAnyValue:StringEquals": {"aws:CalledVia": ["cloudformation.amazonaws.com"]}}
+VIA_CLOUDFORMATION_APART = {
     "ForAnyValue:StringEquals": {"aws:CalledVia": "cloudformation.amazonaws.com"}
 }  # likewise, and never put together with it
 SCHEMAS = "https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html"
@@ -18,7 +18,7 @@ NAMES = ("ssm:DeleteParameter", "ssm:PutParameter")
 
 
 @dataclass(frozen=True)
-class Made:
+class ResourceType:
     """What CloudFormation calls to make, change, read and remove the resources of one type."""
 
     sid: str
@@ -30,60 +30,75 @@ class Made:
 
     def statements(self) -> list[Statement]:
         why = f"CloudFormation makes, changes and removes {self.type}"
-        found = [Statement(self.sid, why, self.actions(self.called), self.resources, THROUGH_STACK)] if self.called else []
+        found = [Statement(self.sid, why, self.actions(self.called), self.resources, VIA_CLOUDFORMATION)] if self.called else []
         if self.implied:
-            found.append(Statement(f"{self.sid}Too", why, self.actions(self.implied), self.resources, THROUGH_STACK, SCHEMAS))
+            found.append(Statement(f"{self.sid}Too", why, self.actions(self.implied), self.resources, VIA_CLOUDFORMATION, SCHEMAS))
         return found
 
     def actions(self, words: str) -> tuple[str, ...]:
         return tuple(f"{self.service}:{name}" for name in words.split())
 
 
-def setup(at: Place) -> list[Statement]:
+def setup(account: Account) -> list[Statement]:
     """What the account's owner calls to make it ready, and to leave it."""
-    return [*_stack(at), *_looking(at), *_leaving(at), *(one for made in _made(at) for one in made.statements()), *_listing(at)]
+    return [
+        *_stack(account),
+        *_lookups(account),
+        *_removal(account),
+        *(one for made in _resource_types(account) for one in made.statements()),
+        *_listing(account),
+    ]
 
 
-def _stack(at: Place) -> list[Statement]:
+def _stack(account: Account) -> list[Statement]:
     changes = ("CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet", "DeleteChangeSet")
     stacks = ("DescribeStacks", "ListStackResources", "DescribeStackEvents", "DescribeEvents", "DeleteStack")
     actions = tuple(f"cloudformation:{name}" for name in (*changes, *stacks))
     return [
-        Statement("Stack", "`init` and `destroy` go through one stack", actions, (at.arn("cloudformation", f"stack/{at.cloud.own}/*"),))
+        Statement(
+            "Stack", "`init` and `destroy` go through one stack", actions, (account.arn("cloudformation", f"stack/{account.cloud.own}/*"),)
+        )
     ]
 
 
-def _looking(at: Place) -> list[Statement]:
+def _lookups(account: Account) -> list[Statement]:
     """`init` looks at what is there already, and reads back what it has made."""
     return [
         Statement("LookForNetwork", "the default network", ("ec2:DescribeVpcs", "ec2:DescribeLaunchTemplates")),
-        Statement("LookForSecret", "a secret of this name", ("secretsmanager:DescribeSecret",), (at.secret,)),
+        Statement("LookForSecret", "a secret of this name", ("secretsmanager:DescribeSecret",), (account.secret,)),
         Statement("LookForGithub", "a provider for workflows", ("iam:ListOpenIDConnectProviders",)),
-        Statement("StoreToken", "the Hub token", ("secretsmanager:PutSecretValue",), (at.secret,)),
-        Statement("ReadNames", "all names in Parameter Store", ("ssm:GetParametersByPath",), at.names),
-        Statement("Names", "the stack makes them, and `init` takes away those that were put there by hand", NAMES, at.names),
+        Statement("StoreToken", "the Hub token", ("secretsmanager:PutSecretValue",), (account.secret,)),
+        Statement("ReadNames", "all names in Parameter Store", ("ssm:GetParametersByPath",), account.names),
+        Statement("Names", "the stack makes them, and `init` takes away those that were put there by hand", NAMES, account.names),
     ]
 
 
-def _leaving(at: Place) -> list[Statement]:
+def _removal(account: Account) -> list[Statement]:
     """`destroy --data`."""
     bucket = ("s3:ListBucketVersions", "s3:GetBucketTagging", "s3:DeleteBucket")
     return [
-        Statement("LeaveCopies", "`destroy --data` removes them", ("ec2:DeleteSnapshot",), (at.public("ec2", "snapshot/*"),), at.mine),
-        Statement("LeaveBucket", "`destroy` lists versions, `--data` removes the bucket", bucket, (at.bucket,)),
-        Statement("LeaveRuns", "`destroy --data` removes every version", ("s3:DeleteObjectVersion",), (f"{at.bucket}/*",)),
+        Statement(
+            "LeaveCopies",
+            "`destroy --data` removes them",
+            ("ec2:DeleteSnapshot",),
+            (account.public("ec2", "snapshot/*"),),
+            account.ours_by_tag,
+        ),
+        Statement("LeaveBucket", "`destroy` lists versions, `--data` removes the bucket", bucket, (account.bucket,)),
+        Statement("LeaveRuns", "`destroy --data` removes every version", ("s3:DeleteObjectVersion",), (f"{account.bucket}/*",)),
     ]
 
 
-def _listing(at: Place) -> list[Statement]:
+def _listing(account: Account) -> list[Statement]:
     """What CloudFormation's handlers ask for besides, about nothing that has a name of ours."""
     lists = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
     views, profiles = (
-        f"arn:{at.partition}:{rest}/*" for rest in (f"billing::{at.account}:billingview", f"iam::{at.account}:instance-profile")
+        f"arn:{account.partition}:{rest}/*"
+        for rest in (f"billing::{account.account_id}:billingview", f"iam::{account.account_id}:instance-profile")
     )
 
     def implied(sid: str, actions: tuple[str, ...], resources: tuple[str, ...] = ("*",)) -> Statement:
-        return Statement(sid, "CloudFormation's handlers look", actions, resources, THROUGH_STACK_TOO, SCHEMAS)
+        return Statement(sid, "CloudFormation's handlers look", actions, resources, VIA_CLOUDFORMATION_APART, SCHEMAS)
 
     return [
         implied("Lists", (*lists, "logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")),
@@ -92,17 +107,17 @@ def _listing(at: Place) -> list[Statement]:
     ]
 
 
-def _made(at: Place) -> list[Made]:
-    roles = tuple(at.role(name) for name in (at.cloud.box_role, at.cloud.scheduler_role, f"{at.cloud.own}-github"))
-    group, templates = (at.arn("ec2", f"{kind}/*") for kind in ("security-group", "launch-template"))
-    budgets = (f"arn:{at.partition}:budgets::{at.account}:budget/{at.cloud.own}*",)  # the name ends with who hears of it
-    logs = tuple(at.arn("logs", f"log-group:{at.cloud.log_group}{end}") for end in ("", ":*"))  # AWS wants either, by action
+def _resource_types(account: Account) -> list[ResourceType]:
+    roles = tuple(account.role(name) for name in (account.cloud.box_role, account.cloud.scheduler_role, f"{account.cloud.own}-github"))
+    group, templates = (account.arn("ec2", f"{kind}/*") for kind in ("security-group", "launch-template"))
+    budgets = (f"arn:{account.partition}:budgets::{account.account_id}:budget/{account.cloud.own}*",)  # the name ends with who hears of it
+    logs = tuple(account.arn("logs", f"log-group:{account.cloud.log_group}{end}") for end in ("", ":*"))  # AWS wants either, by action
     return [
-        Made(
+        ResourceType(
             "MakeBucket",
             "AWS::S3::Bucket",
             "s3",
-            (at.bucket,),
+            (account.bucket,),
             "CreateBucket PutEncryptionConfiguration PutBucketVersioning PutBucketOwnershipControls PutBucketPublicAccessBlock "
             "PutLifecycleConfiguration PutBucketTagging",
             # To read it back it reads all that a bucket may have.
@@ -110,16 +125,18 @@ def _made(at: Place) -> list[Made]:
             "GetReplicationConfiguration "
             "ListTagsForResource TagResource UntagResource",
         ),
-        Made("MakeBucketPolicy", "AWS::S3::BucketPolicy", "s3", (at.bucket,), "PutBucketPolicy", "GetBucketPolicy DeleteBucketPolicy"),
-        Made(
+        ResourceType(
+            "MakeBucketPolicy", "AWS::S3::BucketPolicy", "s3", (account.bucket,), "PutBucketPolicy", "GetBucketPolicy DeleteBucketPolicy"
+        ),
+        ResourceType(
             "MakeRepository",
             "AWS::ECR::Repository",
             "ecr",
-            (at.images,),
+            (account.images,),
             "CreateRepository PutLifecyclePolicy PutImageScanningConfiguration PutImageTagMutability DeleteRepository",
             "TagResource UntagResource GetLifecyclePolicy DeleteLifecyclePolicy GetRepositoryPolicy ListTagsForResource",
         ),
-        Made(
+        ResourceType(
             "MakeLogGroup",
             "AWS::Logs::LogGroup",
             "logs",
@@ -127,7 +144,7 @@ def _made(at: Place) -> list[Made]:
             "CreateLogGroup PutRetentionPolicy DeleteLogGroup",
             "TagResource UntagResource ListTagsForResource DeleteRetentionPolicy GetDataProtectionPolicy",
         ),
-        Made(
+        ResourceType(
             "MakeRoles",
             "AWS::IAM::Role",
             "iam",
@@ -135,32 +152,32 @@ def _made(at: Place) -> list[Made]:
             "CreateRole UpdateAssumeRolePolicy PutRolePolicy DeleteRolePolicy DeleteRole ListRolePolicies ListAttachedRolePolicies",
             "GetRole GetRolePolicy TagRole UntagRole UpdateRole UpdateRoleDescription",
         ),
-        Made(
+        ResourceType(
             "MakeProfile",
             "AWS::IAM::InstanceProfile",
             "iam",
-            (at.profile,),
+            (account.profile,),
             "CreateInstanceProfile AddRoleToInstanceProfile RemoveRoleFromInstanceProfile DeleteInstanceProfile",
         ),
-        Made(
+        ResourceType(
             "MakeGithub",
             "AWS::IAM::OIDCProvider",
             "iam",
-            (f"arn:{at.partition}:iam::{at.account}:oidc-provider/token.actions.githubusercontent.com",),
+            (f"arn:{account.partition}:iam::{account.account_id}:oidc-provider/token.actions.githubusercontent.com",),
             "CreateOpenIDConnectProvider DeleteOpenIDConnectProvider",
             "GetOpenIDConnectProvider TagOpenIDConnectProvider UntagOpenIDConnectProvider ListOpenIDConnectProviderTags "
             "AddClientIDToOpenIDConnectProvider RemoveClientIDFromOpenIDConnectProvider",
         ),
-        Made(
+        ResourceType(
             "MakeNetwork",
             "AWS::EC2::SecurityGroup",
             "ec2",
-            (group, at.arn("ec2", "vpc/*")),
+            (group, account.arn("ec2", "vpc/*")),
             "CreateSecurityGroup CreateTags AuthorizeSecurityGroupEgress RevokeSecurityGroupEgress DeleteSecurityGroup",
             "DeleteTags UpdateSecurityGroupRuleDescriptionsEgress",
         ),
         # DescribeSecurityGroups every day takes, too.
-        Made(
+        ResourceType(
             "MakeLaunchTemplate",
             "AWS::EC2::LaunchTemplate",
             "ec2",
@@ -168,23 +185,23 @@ def _made(at: Place) -> list[Made]:
             "CreateLaunchTemplate DeleteLaunchTemplate",
             "CreateLaunchTemplateVersion CreateTags DeleteTags",
         ),
-        Made(
+        ResourceType(
             "MakeNames",
             "AWS::SSM::Parameter",
             "ssm",
-            at.names,
+            account.names,
             "",
             "AddTagsToResource RemoveTagsFromResource ListTagsForResource",
         ),
-        Made(
+        ResourceType(
             "MakeSecret",
             "AWS::SecretsManager::Secret",
             "secretsmanager",
-            (at.secret,),
+            (account.secret,),
             "CreateSecret DeleteSecret",
             "UpdateSecret TagResource UntagResource",
         ),
-        Made(
+        ResourceType(
             "MakeBudget",
             "AWS::Budgets::Budget",
             "budgets",

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws.session import Aws, in_region, may_not, region
+from remote.aws.session import Aws, is_access_denied, region, with_region
 
 TEMPLATE = Path(__file__).with_name("stack.yaml")
 ROOT = f"/{schema.TOOL}/"  # of every name in Parameter Store, where the stack has no name
-PATIENCE = 900  # seconds; a bucket, roles and parameters take one or two minutes
+TIMEOUT = 900  # seconds; a bucket, roles and parameters take one or two minutes
 # States in which there is nothing yet that could be changed.
-UNMADE = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
+NOT_CREATED = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 BROKEN = ("FAILED", "ROLLBACK_COMPLETE")
 ENDED = "`inv destroy` takes away what there is of it and keeps the bucket; then `inv init`"
 STUCK = {
@@ -28,7 +28,7 @@ STUCK = {
 RECORDS = ("InstanceId", "VolumeId", "ImageDigest", "Registry", "AwsCredentialsName", "DockerTokenName")
 # Those that no setting says at all, with what they are where nobody has put them there by hand.
 BY_HAND = {"ecr/registry": "Registry", "secrets/aws-credentials-name": "AwsCredentialsName", "secrets/docker-token-name": "DockerTokenName"}
-UNSAID = {"Registry": "none", "AwsCredentialsName": "aws/credentials", "DockerTokenName": "docker/token"}
+DEFAULTS = {"Registry": "none", "AwsCredentialsName": "aws/credentials", "DockerTokenName": "docker/token"}
 TAG = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}  # of the stack; CloudFormation hands it on
 
 
@@ -42,17 +42,17 @@ class Stack:
     parameters: dict[str, str] = field(default_factory=dict)
 
     @property
-    def made(self) -> bool:
-        return bool(self.status) and self.status not in UNMADE
+    def created(self) -> bool:
+        return bool(self.status) and self.status not in NOT_CREATED
 
     @property
-    def change(self) -> str:
+    def change_set_type(self) -> str:
         """The type of a change set for it."""
-        return "UPDATE" if self.made else "CREATE"
+        return "UPDATE" if self.created else "CREATE"
 
-    def given(self, wanted: dict[str, str]) -> list[dict]:
+    def parameter_list(self, wanted: dict[str, str]) -> list[dict]:
         """The template's parameters as CloudFormation takes them; what is only written down stays as it is."""
-        kept = [name for name in RECORDS if self.made and name in self.parameters]
+        kept = [name for name in RECORDS if self.created and name in self.parameters]
         entries = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items() if key not in kept]
         return entries + [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
 
@@ -105,7 +105,7 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "GithubSubject": subjects(cloud.github)[0],
         "GithubSubjectById": subjects(cloud.github)[1],
         "ImageDigest": cloud.image_digest,
-        **UNSAID,
+        **DEFAULTS,
     }
     return {name: "none" if value is None else str(value) for name, value in values.items()}
 
@@ -129,7 +129,7 @@ def account(run: schema.Run) -> dict:
     return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
 
 
-def names_of_a_new_account(cloud: dict) -> dict[str, str]:
+def default_names(cloud: dict) -> dict[str, str]:
     """What an account's own name decides: a bucket's name must be nobody else's in the world."""
     import boto3
 
@@ -159,19 +159,19 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
     if found.status in STUCK:
         raise Problem(
             f"the stack `{aws.cloud.own}` cannot be changed ({found.status})",
-            in_region(STUCK[found.status].format(name=aws.cloud.own), aws.cloud.region),
+            with_region(STUCK[found.status].format(name=aws.cloud.own), aws.cloud.region),
             "refused",
         )
-    if found.status.endswith("IN_PROGRESS") and found.status not in UNMADE:
+    if found.status.endswith("IN_PROGRESS") and found.status not in NOT_CREATED:
         raise Problem(
             f"the stack `{aws.cloud.own}` is being changed ({found.status})", "wait for it, then run the same command again", "refused"
         )
     made = client.create_change_set(
         StackName=aws.cloud.own,
         ChangeSetName=f"init-{int(time.time() * 1000)}",
-        ChangeSetType=found.change,
+        ChangeSetType=found.change_set_type,
         TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
-        Parameters=found.given(wanted),
+        Parameters=found.parameter_list(wanted),
         Capabilities=["CAPABILITY_NAMED_IAM"],
         Tags=[TAG],
         **({} if validate else {"DisableValidation": True}),
@@ -188,13 +188,13 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:
             client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"])
             return "", []
-        told = _refused(aws, made["Id"], reason)
+        told = _refusal(aws, made["Id"], reason)
         withdraw(aws, made["Id"])
         raise told
     return made["Id"], [entry["ResourceChange"] for entry in answer["Changes"]]
 
 
-def _refused(aws: Aws, change_set: str, reason: str) -> Problem:
+def _refusal(aws: Aws, change_set: str, reason: str) -> Problem:
     """Why there is no such change set. Of what its validation found, its own reason names nothing; DescribeEvents does."""
     from botocore.exceptions import ClientError
 
@@ -203,18 +203,18 @@ def _refused(aws: Aws, change_set: str, reason: str) -> Problem:
     try:
         events = [event for page in pages for event in page["OperationEvents"]]
     except ClientError as error:
-        if not may_not(error):
+        if not is_access_denied(error):
             raise
         hint = "add what `inv policy --who setup` prints to your policy (cloudformation:DescribeEvents), then the same command says which"
         return Problem(f"CloudFormation does not take the stack: {reason}", hint, "refused")
-    because = [f"{event.get('LogicalResourceId', aws.cloud.own)}: {why}" for event in events if (why := _why(event))]
+    because = [f"{event.get('LogicalResourceId', aws.cloud.own)}: {why}" for event in events if (why := _event_reason(event))]
     hint = "mend that, then run the same command again"
     if any(event.get("ValidationName") == "NAME_CONFLICT_VALIDATION" for event in events):
         hint = "a stack makes only what is not there: remove it, or give it another name, then run the same command again"
     return Problem("CloudFormation does not take the stack: " + ("; ".join(because) or reason), hint, "refused")
 
 
-def _why(event: dict) -> str:
+def _event_reason(event: dict) -> str:
     return event.get("ValidationStatusReason") or event.get("HookStatusReason") or event.get("ResourceStatusReason") or ""
 
 
@@ -232,26 +232,26 @@ def execute(aws: Aws, change_set: str) -> None:
     """The stack is what the change set says."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
     client.execute_change_set(StackName=aws.cloud.own, ChangeSetName=change_set, ClientRequestToken=token)
-    status = _settled(aws, aws.cloud.own)
+    status = _wait(aws, aws.cloud.own)
     if status.endswith(BROKEN):
         why = _reason(aws, aws.cloud.own, token)
-        raise Problem(f"the stack `{aws.cloud.own}` was not made: {why}", f"{_mended(why)}, then run `inv init` again", "refused")
+        raise Problem(f"the stack `{aws.cloud.own}` was not made: {why}", f"{_fix(why)}, then run `inv init` again", "refused")
 
 
-def at_rest(aws: Aws) -> Stack:
+def find_settled(aws: Aws) -> Stack:
     """The stack once CloudFormation does nothing with it any more: an `init` that was killed may have left it at work."""
     found = find(aws)
-    if not found.status.endswith("IN_PROGRESS") or found.status in UNMADE:
+    if not found.status.endswith("IN_PROGRESS") or found.status in NOT_CREATED:
         return found
     print(f"  the stack `{aws.cloud.own}` is {found.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
-    _settled(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
+    _wait(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
     return find(aws)
 
 
-def settled(aws: Aws) -> str:
+def wait_until_settled(aws: Aws) -> str:
     """Its status, once CloudFormation does nothing with it any more."""
     status = find(aws).status
-    return status if status in ("", *UNMADE) else _settled(aws, aws.cloud.own)
+    return status if status in ("", *NOT_CREATED) else _wait(aws, aws.cloud.own)
 
 
 def remove(aws: Aws, found: Stack) -> None:
@@ -259,16 +259,16 @@ def remove(aws: Aws, found: Stack) -> None:
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
     id = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"]
     client.delete_stack(StackName=aws.cloud.own, ClientRequestToken=token)
-    status = _settled(aws, id)
+    status = _wait(aws, id)
     if status == "DELETE_FAILED":
         why = _reason(aws, id, token)
         raise Problem(
-            f"the stack `{aws.cloud.own}` could not be removed: {why}", f"{_mended(why)}, then run the same command again", "refused"
+            f"the stack `{aws.cloud.own}` could not be removed: {why}", f"{_fix(why)}, then run the same command again", "refused"
         )
 
 
-def _settled(aws: Aws, name: str) -> str:
-    client, deadline, pause = aws.client("cloudformation"), time.monotonic() + PATIENCE, 0.1
+def _wait(aws: Aws, name: str) -> str:
+    client, deadline, pause = aws.client("cloudformation"), time.monotonic() + TIMEOUT, 0.1
     while (found := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
         if time.monotonic() > deadline:
             raise Problem(f"the stack `{aws.cloud.own}` is still {found['StackStatus']}", "run the same command again", "unreachable")
@@ -277,7 +277,7 @@ def _settled(aws: Aws, name: str) -> str:
     return found["StackStatus"]
 
 
-def _mended(why: str) -> str:
+def _fix(why: str) -> str:
     return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "mend that"
 
 

@@ -20,30 +20,30 @@ class Statement:
     condition: dict = field(default_factory=dict)
     implied: str = ""  # the page that says which other call needs these actions
 
-    def plain(self) -> dict:
+    def as_dict(self) -> dict:
         """The statement as it stands in a policy."""
         one = {"Sid": self.sid, "Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
         return one | ({"Condition": self.condition} if self.condition else {})
 
 
 @dataclass(frozen=True)
-class Place:
+class Account:
     """The account and region, and the names of what is in it."""
 
     partition: str
-    account: str
+    account_id: str
     cloud: schema.Cloud
     principal: str  # the user or role that the laptop acts as
 
     def arn(self, service: str, resource: str) -> str:
-        return f"arn:{self.partition}:{service}:{self.cloud.region}:{self.account}:{resource}"
+        return f"arn:{self.partition}:{service}:{self.cloud.region}:{self.account_id}:{resource}"
 
     def public(self, service: str, resource: str) -> str:
         """What AWS itself has in this region."""
         return f"arn:{self.partition}:{service}:{self.cloud.region}::{resource}"
 
     def role(self, name: str) -> str:
-        return f"arn:{self.partition}:iam::{self.account}:role/{name}"
+        return f"arn:{self.partition}:iam::{self.account_id}:role/{name}"
 
     @property
     def bucket(self) -> str:
@@ -55,9 +55,9 @@ class Place:
 
     @property
     def secret(self) -> str:
-        return self.secret_called(self.cloud.hub_secret)
+        return self.secret_named(self.cloud.hub_secret)
 
-    def secret_called(self, name: str) -> str:
+    def secret_named(self, name: str) -> str:
         return self.arn("secretsmanager", f"secret:{name}-??????")  # AWS ends each secret's name with six characters
 
     @property
@@ -65,23 +65,23 @@ class Place:
         """All of ours in Parameter Store, and the path to them."""
         return tuple(self.arn("ssm", f"parameter/{self.cloud.own}{end}") for end in ("", "/*"))
 
-    def boxes(self, key: str) -> dict:
+    def box_tag_condition(self, key: str) -> dict:
         """The condition that a tag which says whose box something is of names one of this stack's; the key says where the tag stands."""
         ours, others = self.cloud.box_names
         tag = f"{key}/fine-tune-slm:box"
         return {"StringLike": {tag: ours}} | ({"StringNotLike": {tag: others}} if self.cloud.stack is None else {})
 
     @property
-    def mine(self) -> dict:
-        return self.boxes("aws:ResourceTag")
+    def ours_by_tag(self) -> dict:
+        return self.box_tag_condition("aws:ResourceTag")
 
     @property
-    def born(self) -> dict:
+    def created_with_our_tag(self) -> dict:
         """Only what gets our tag as it is made."""
-        return self.boxes("aws:RequestTag")
+        return self.box_tag_condition("aws:RequestTag")
 
     @property
-    def kept(self) -> dict:
+    def not_retagged(self) -> dict:
         """No tag that it gets makes it the box of another stack, whose laptops would take it for theirs."""
         ours, others = self.cloud.box_names
         tag = "aws:RequestTag/fine-tune-slm:box"
@@ -89,14 +89,14 @@ class Place:
 
     @property
     def profile(self) -> str:
-        return f"arn:{self.partition}:iam::{self.account}:instance-profile/{self.cloud.instance_profile}"
+        return f"arn:{self.partition}:iam::{self.account_id}:instance-profile/{self.cloud.instance_profile}"
 
     @property
     def images(self) -> str:
         return self.arn("ecr", f"repository/{self.cloud.repository}")
 
 
-def both(*conditions: dict) -> dict:
+def combine_conditions(*conditions: dict) -> dict:
     """What all of these conditions want."""
     found: dict = {}
     for condition in conditions:
@@ -105,7 +105,7 @@ def both(*conditions: dict) -> dict:
     return found
 
 
-def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
+def merge_statements(statements: list[Statement], *conditions: dict) -> list[Statement]:
     """The same rights in fewer words, for IAM takes so many: what has one of these conditions is a line, and what names the same.
 
     No action of these fits the other's resources, so that nothing more is allowed.
@@ -122,7 +122,7 @@ def together(statements: list[Statement], *conditions: dict) -> list[Statement]:
 
 def document(statements: list[Statement]) -> dict:
     """The policy, ready for IAM; where names in the account are so long that it takes no more, without the names of its lines."""
-    lines = [one.plain() for one in statements]
+    lines = [one.as_dict() for one in statements]
     found = {"Version": "2012-10-17", "Statement": lines}
     if size(found) > MANAGED:
         found["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in lines]
@@ -136,4 +136,4 @@ def size(policy: dict) -> int:
 
 def line(statement: Statement, actions: list[str]) -> str:
     """The statement with these actions only, on one line to be pasted."""
-    return json.dumps(statement.plain() | {"Action": actions})
+    return json.dumps(statement.as_dict() | {"Action": actions})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
-from remote.aws.session import Aws, once_seen
+from remote.aws.session import Aws, retry_until_visible
 
 # "Universal target": the scheduler calls the EC2 API itself, with the role that it is given.
 STOP = "arn:{partition}:scheduler:::aws-sdk:ec2:stopInstances"
@@ -34,7 +34,7 @@ class Disarmed:
 def arm(aws: Aws, instance_id: str, hours: float) -> Armed:
     """Let AWS itself stop the box soon after `box.max_hours`: one schedule, made once for each start."""
     scheduler = aws.client("scheduler")
-    due = look(aws, instance_id)
+    due = stop_time(aws, instance_id)
     if due and due <= datetime.now(UTC):
         disarm(aws, instance_id)  # it has fired, and somebody has started the box again
         due = None
@@ -46,10 +46,10 @@ def arm(aws: Aws, instance_id: str, hours: float) -> Armed:
         due = datetime.now(UTC) + timedelta(hours=hours) + GRACE
         try:
             make = functools.partial(scheduler.create_schedule, **_schedule(aws, instance_id, due))
-            once_seen(make, NEW_ROLE, "the scheduler's new role")
+            retry_until_visible(make, NEW_ROLE, "the scheduler's new role")
         except scheduler.exceptions.ConflictException:
             # The answer to our own request was lost, and botocore has sent it twice; it may not show yet.
-            due = look(aws, instance_id) or due
+            due = stop_time(aws, instance_id) or due
         except scheduler.exceptions.ClientError as error:
             raise _not_armed(aws, instance_id, error) from error
     return Armed(f"{due:{SHOWN}}")
@@ -65,7 +65,7 @@ def disarm(aws: Aws, instance_id: str) -> Disarmed:
     return Disarmed(True)
 
 
-def look(aws: Aws, instance_id: str) -> datetime | None:
+def stop_time(aws: Aws, instance_id: str) -> datetime | None:
     """When the schedule will stop the box, or None when there is no schedule."""
     scheduler = aws.client("scheduler")
     try:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from conf import schema
 from conf.problem import Problem
-from remote.aws.session import Aws, in_region, once_seen
+from remote.aws.session import Aws, retry_until_visible, with_region
 
 # Another zone or market may have it.
-ELSEWHERE = (
+NO_CAPACITY = (
     "InsufficientInstanceCapacity",
     "Unsupported",
     "InsufficientHostCapacity",
@@ -18,7 +18,7 @@ ELSEWHERE = (
 )
 # In messages: the codes are those of any wrong parameter.
 NO_SUBNET = "No default subnet"
-NOT_FREE = "not eligible for Free Tier"
+NOT_FREE_TIER = "not eligible for Free Tier"
 NEW_PROFILE = "Invalid IAM Instance Profile"
 UPGRADE = "`aws freetier upgrade-account-plan --account-plan-type PAID`"
 # A spot box that `down` stops must be able to start again: a one-time request cannot.
@@ -28,14 +28,14 @@ SPOT = {
 }
 
 
-def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str, dict], str]) -> str:
+def launch_in_any_zone(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str, dict], str]) -> str:
     """The id that `launch(zone, market)` answers at the first place that has room; `zone` is where the volume is."""
     from botocore.exceptions import ClientError
 
     refused = []
-    for where, market in _places(aws, box, zone):
+    for where, market in _zones_and_markets(aws, box, zone):
         try:
-            return once_seen(functools.partial(launch, where, market), NEW_PROFILE, "the box's new role")
+            return retry_until_visible(functools.partial(launch, where, market), NEW_PROFILE, "the box's new role")
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
             if code == "VcpuLimitExceeded":
@@ -45,23 +45,23 @@ def launched(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str,
                 raise Problem(
                     f"AWS still checks this account, and launches nothing for it in {aws.cloud.region}", hint, "refused"
                 ) from error
-            if NOT_FREE in message:
-                raise _free(aws, box) from error
-            if code not in ELSEWHERE and NO_SUBNET not in message:
+            if NOT_FREE_TIER in message:
+                raise _free_plan(aws, box) from error
+            if code not in NO_CAPACITY and NO_SUBNET not in message:
                 raise
             refused.append(f"{where}{', spot' if market else ''}: {NO_SUBNET.lower() if NO_SUBNET in message else code}")
             print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
-    raise _nowhere(aws, box, zone, refused)
+    raise _no_capacity(aws, box, zone, refused)
 
 
-def _free(aws: Aws, box: schema.Box) -> Problem:
+def _free_plan(aws: Aws, box: schema.Box) -> Problem:
     """Accounts made since July 2025 may be on AWS's Free plan."""
     hint = f"{UPGRADE}, which keeps what is left of your credits and makes AWS charge you beyond them; then `inv up`"
     what = f"this account is on AWS's Free plan, which launches no {box.instance_type}"
-    return Problem(what, in_region(hint, aws.cloud.region), reason="refused")
+    return Problem(what, with_region(hint, aws.cloud.region), reason="refused")
 
 
-def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
+def start(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
     """The stopped box starts again; where its zone has no room for it, a Problem with the way out."""
     from botocore.exceptions import ClientError
 
@@ -71,21 +71,21 @@ def started(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
         code = error.response["Error"]["Code"]
         if code == "VcpuLimitExceeded":
             raise _quota(aws, box, error) from error
-        if NOT_FREE in error.response["Error"].get("Message", ""):
-            raise _free(aws, box) from error
+        if NOT_FREE_TIER in error.response["Error"].get("Message", ""):
+            raise _free_plan(aws, box) from error
         if code == "IncorrectSpotRequestState":
-            raise _taken_back(aws, instance_id) from error
-        if code not in ELSEWHERE:
+            raise _spot_reclaimed(aws, instance_id) from error
+        if code not in NO_CAPACITY:
             raise
         raise Problem(
             f"{zone} has no {box.instance_type} for {instance_id} now, and its volume is there",
-            f"try again later, or leave the zone with the volume:\n{_way_out(aws, box, zone, instance_id)}",
+            f"try again later, or leave the zone with the volume:\n{_relocation_commands(aws, box, zone, instance_id)}",
             reason="refused",
         ) from error
 
 
-def _taken_back(aws: Aws, instance_id: str) -> Problem:
-    commands = "\n".join(f"`{line}`" for line in [*_given_up(aws, instance_id), "inv up -- box.spot=false"])
+def _spot_reclaimed(aws: Aws, instance_id: str) -> Problem:
+    commands = "\n".join(f"`{line}`" for line in [*_termination_commands(aws, instance_id), "inv up -- box.spot=false"])
     return Problem(
         f"AWS has taken the spot box {instance_id} back, and only AWS starts it again, as soon as there is room for it",
         f"wait until `inv status` says that it runs, then `inv up`; or go on at once with a box on demand, the volume stays:\n{commands}",
@@ -101,7 +101,7 @@ def release(aws: Aws, instance_id: str) -> None:
         ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
 
 
-def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
+def _zones_and_markets(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
     """Every zone that offers the type, or the volume's; spot everywhere before anything else."""
     zones = _zones(aws, box)
     if not zones:
@@ -118,10 +118,10 @@ def _zones(aws: Aws, box: schema.Box) -> list[str]:
     return sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
 
 
-def _nowhere(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
+def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
     what = f"no {box.instance_type} is to be had now ({'; '.join(refused)})"
     if zone:
-        way_out = _way_out(aws, box, zone)
+        way_out = _relocation_commands(aws, box, zone)
         return Problem(what, f"try again later, or leave {zone}, where the volume is, with it:\n{way_out}", reason="refused")
     return Problem(what, "try again later, or take another type: `box.instance_type=g5.2xlarge`", reason="refused")
 
@@ -131,11 +131,11 @@ def _quota(aws: Aws, box: schema.Box, error: Exception) -> Problem:
     return Problem(f"the account's vCPU quota leaves no room for a {box.instance_type}: {error}", hint, reason="refused")
 
 
-def _way_out(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str:
+def _relocation_commands(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str:
     """The commands, one a line, that take the volume to another zone by a copy: a volume itself can leave none."""
     from remote.aws import volume  # which knows boxes, which know capacity
 
-    old, tags = volume.named(aws, box.name)
+    old, tags = volume.id_and_tags(aws, box.name)
     other = next((one for one in _zones(aws, box) if one != zone), zone)
     mine = f"--owner-ids self --filters Name=tag:{volume.BOX},Values={box.name}"
     newest = f"aws ec2 describe-snapshots {mine} --query 'max_by(Snapshots, &StartTime).SnapshotId' --output text"
@@ -146,15 +146,15 @@ def _way_out(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str
         f"aws ec2 create-snapshot --volume-id {old} {tagged % 'snapshot'}",
         f"aws ec2 wait snapshot-completed {mine}",
         f"aws ec2 create-volume {made} {tagged % 'volume'}",
-        *_given_up(aws, instance_id),
+        *_termination_commands(aws, instance_id),
         f"aws ec2 wait volume-available --volume-ids {old}",
         f"aws ec2 delete-volume --volume-id {old}",
         "inv up",
     ]
-    return in_region("\n".join(f"`{line}`" for line in lines), aws.cloud.region)
+    return with_region("\n".join(f"`{line}`" for line in lines), aws.cloud.region)
 
 
-def _given_up(aws: Aws, instance_id: str) -> list[str]:
+def _termination_commands(aws: Aws, instance_id: str) -> list[str]:
     if not instance_id:
         return []
     entry = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]

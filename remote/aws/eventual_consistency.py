@@ -15,7 +15,7 @@ ID = re.compile(r"\b(?:i|vol|snap)-[0-9a-f]{8,17}\b")
 UNKNOWN = re.compile(r"Invalid(InstanceID|Volume|Snapshot)\.NotFound")
 
 
-class Fresh:
+class RecentIds:
     """The ids that were made lately; a call that names one of them is tried again while AWS says that there is no such thing."""
 
     def __init__(self):

@@ -17,9 +17,9 @@ from remote.aws import auto_stop, capacity, instance_history
 from remote.aws.session import DENIED, Aws
 from remote.aws.tags import BOX, HOST_KEY, OWNER, STOPPED
 
-AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
-AGENT = 600  # seconds until an agent must have registered
-SILENT = 240  # seconds after which a new box whose agent has not is rebooted, once
+STOP_TIME = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
+AGENT_TIMEOUT = 600  # seconds until an agent must have registered
+REBOOT_AFTER = 240  # seconds after which a new box whose agent has not is rebooted, once
 UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
 # cloud-init runs it at the first boot, and its copy at each later one: until setup.sh has its supervisor running, nothing else on the
 # box would stop it. What setup.sh calls off may come before this or after it, for the agent takes commands while the box still boots.
@@ -38,7 +38,7 @@ METADATA = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
 
 
 @dataclass(frozen=True)
-class Found:
+class Instance:
     id: str
     state: str
     zone: str
@@ -47,15 +47,15 @@ class Found:
     owner: str
     stopped_because: str  # what its supervisor said when it stopped the box
     stopped_at: datetime | None = None  # as AWS says; it does not where the box turned itself off
-    closed: bool = False  # whether its metadata service answers as METADATA says
+    metadata_closed: bool = False  # whether its metadata service answers as METADATA says
 
     @property
-    def life(self) -> instance_history.Life:
-        return instance_history.Life(self.id, self.instance_type, self.launched, self.stopped_at)
+    def uptime(self) -> instance_history.Uptime:
+        return instance_history.Uptime(self.id, self.instance_type, self.launched, self.stopped_at)
 
 
 @dataclass(frozen=True)
-class Entry:
+class SshEndpoint:
     """Where one comes to the box from outside."""
 
     address: str  # empty: it has none
@@ -63,7 +63,7 @@ class Entry:
     host_key: str  # empty: not known yet
 
 
-Began = Literal["launched", "started"]
+StartKind = Literal["launched", "started"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Ensured:
     """The box, and what had to be done for it."""
 
     instance_id: str
-    changed: Began | None
+    changed: StartKind | None
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,17 @@ class Agent:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Existing:
     instance_id: str
     running: bool
 
 
 @dataclass(frozen=True)
-class Glance:
+class Presence:
     """The box, if there is one."""
 
     instance_id: str | None = None
-    there: bool = False
+    exists: bool = False
     running: bool = False
 
 
@@ -112,11 +112,11 @@ class Stopped:
     state: str
 
 
-def find(aws: Aws, name: str) -> Found | None:
+def find(aws: Aws, name: str) -> Instance | None:
     """The box of this name, or None; a Problem when it belongs to somebody else."""
     filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ALIVE}]
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    found = [_found(entry) for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]]
+    found = [_parse(entry) for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]]
     if len(found) > 1:
         ids = ", ".join(box.id for box in found)
         raise Problem(
@@ -130,9 +130,9 @@ def find(aws: Aws, name: str) -> Found | None:
     return found[0] if found else None
 
 
-def _found(entry: dict) -> Found:
+def _parse(entry: dict) -> Instance:
     tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
-    return Found(
+    return Instance(
         entry["InstanceId"],
         entry["State"]["Name"],
         entry["Placement"]["AvailabilityZone"],
@@ -141,28 +141,28 @@ def _found(entry: dict) -> Found:
         tags.get(OWNER, ""),
         tags.get(STOPPED, ""),
         _stopped_at(entry),
-        _closed(entry),
+        _metadata_is_closed(entry),
     )
 
 
-def _closed(entry: dict) -> bool:
+def _metadata_is_closed(entry: dict) -> bool:
     had = entry.get("MetadataOptions", {})
     return all(had.get(name) == value for name, value in METADATA.items()) and had.get("State") != "pending"
 
 
 def _stopped_at(entry: dict) -> datetime | None:
-    told = AT.search(entry.get("StateTransitionReason", "")) if entry["State"]["Name"] not in ("pending", "running") else None
+    told = STOP_TIME.search(entry.get("StateTransitionReason", "")) if entry["State"]["Name"] not in ("pending", "running") else None
     return datetime.fromisoformat(f"{told[1]}+00:00") if told else None
 
 
-def _described(aws: Aws, instance_id: str) -> Found:
-    return _found(aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0])
+def _describe(aws: Aws, instance_id: str) -> Instance:
+    return _parse(aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0])
 
 
-def entry(aws: Aws, instance_id: str) -> Entry:
+def ssh_endpoint(aws: Aws, instance_id: str) -> SshEndpoint:
     found = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-    return Entry(found.get("PublicIpAddress", ""), found["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
+    return SshEndpoint(found.get("PublicIpAddress", ""), found["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
 
 
 def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured:
@@ -175,16 +175,16 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured
     if found is None:
         return Ensured(_launch(aws, box, volume_zone), "launched")
     if found.state in ("stopped", "stopping"):
-        instance_history.keep(aws, _described(aws, found.id).life)
-        _withdraw_commands(aws, found.id)
+        instance_history.write(aws, _describe(aws, found.id).uptime)
+        _cancel_commands(aws, found.id)
         auto_stop.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
-        capacity.started(aws, box, found.id, found.zone)
+        capacity.start(aws, box, found.id, found.zone)
         return Ensured(found.id, "started")
     return Ensured(found.id, None)
 
 
-def left_on(instance_id: str | None, changed: Began | None, stops_at: str | None) -> str:
+def still_on_notice(instance_id: str | None, changed: StartKind | None, stops_at: str | None) -> str:
     """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
     if instance_id is None:
         return ""
@@ -195,7 +195,7 @@ def left_on(instance_id: str | None, changed: Began | None, stops_at: str | None
     return f"{instance_id} is on all the same: it {ends}; `inv down` stops it now"
 
 
-def _withdraw_commands(aws: Aws, instance_id: str) -> None:
+def _cancel_commands(aws: Aws, instance_id: str) -> None:
     """Nothing that was sent to a box that is off waits for its next start: whoever has sent it is gone, or they would have withdrawn it."""
     ssm = aws.client("ssm")
     for command in ssm.list_commands(InstanceId=instance_id, MaxResults=20)["Commands"]:
@@ -206,8 +206,8 @@ def _withdraw_commands(aws: Aws, instance_id: str) -> None:
 def wait(aws: Aws, instance_id: str) -> Running:
     """Wait until AWS says that the box runs."""
     _wait(aws, "instance_running", instance_id)
-    found = _described(aws, instance_id)
-    instance_history.keep(aws, found.life)
+    found = _describe(aws, instance_id)
+    instance_history.write(aws, found.uptime)
     return Running(found.zone, found.instance_type)
 
 
@@ -215,7 +215,7 @@ def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> None:
     """Keep the box's role from what runs in its containers."""
     from botocore.exceptions import ClientError
 
-    if _described(aws, instance_id).closed:
+    if _describe(aws, instance_id).metadata_closed:
         return
     try:
         aws.client("ec2").modify_instance_metadata_options(InstanceId=instance_id, **METADATA)
@@ -227,13 +227,13 @@ def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> None:
         what = f"a container on {instance_id} could act by the box's role, and your policy has no ec2:ModifyInstanceMetadataOptions"
         raise Problem(what, hint, reason="refused") from error
     until = time.monotonic() + seconds
-    while not _described(aws, instance_id).closed:
+    while not _describe(aws, instance_id).metadata_closed:
         if time.monotonic() > until:
             raise Problem(f"AWS has not closed the metadata service of {instance_id} to containers yet", "`inv up` again", "unreachable")
         time.sleep(1)
 
 
-def _adopt(aws: Aws, box: schema.Box, found: Found | None) -> Found:
+def _adopt(aws: Aws, box: schema.Box, found: Instance | None) -> Instance:
     """The instance that the user has named, tagged as the box from now on, once he has seen what it is and agreed."""
     ec2, id, name = aws.client("ec2"), box.adopt, box.name
     if found and found.id == id:
@@ -270,7 +270,7 @@ def _adopt(aws: Aws, box: schema.Box, found: Found | None) -> Found:
         given = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
         hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {given}`; then `inv up`"
         raise Problem(f"your policy does not let you take {id}", hint, reason="refused") from error
-    return replace(_found(entry), owner=aws.caller)  # a search by the new tag may not find it yet
+    return replace(_parse(entry), owner=aws.caller)  # a search by the new tag may not find it yet
 
 
 def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
@@ -280,7 +280,7 @@ def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
     root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
     disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
     # A lost answer and a second try within a minute are one launch; but a box that has ended meanwhile is not launched by its old token.
-    moment = f"{int(time.time() // 60)}-{_ended(aws, box.name)}"
+    moment = f"{int(time.time() // 60)}-{_recently_terminated(aws, box.name)}"
 
     def launch(zone: str, market: dict) -> str:
         answer = ec2.run_instances(
@@ -300,7 +300,7 @@ def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
         )
         return answer["Instances"][0]["InstanceId"]
 
-    return capacity.launched(aws, box, _zone(aws, box, volume_zone), launch)
+    return capacity.launch_in_any_zone(aws, box, _zone(aws, box, volume_zone), launch)
 
 
 def _zone(aws: Aws, box: schema.Box, volume_zone: str | None) -> str | None:
@@ -314,53 +314,55 @@ def _zone(aws: Aws, box: schema.Box, volume_zone: str | None) -> str | None:
     return zone
 
 
-def _ended(aws: Aws, name: str) -> int:
+def _recently_terminated(aws: Aws, name: str) -> int:
     """How many boxes of this name have ended lately: AWS shows them for an hour."""
     filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ["shutting-down", "terminated"]}]
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
     return sum(len(reservation["Instances"]) for page in pages for reservation in page["Reservations"])
 
 
-def look(aws: Aws, name: str) -> Looked:
+def get(aws: Aws, name: str) -> Existing:
     """Find the box by its tag, running or not."""
     found = find(aws, name)
     if found is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
-    return Looked(found.id, found.state == "running")
+    return Existing(found.id, found.state == "running")
 
 
-def glance(aws: Aws, name: str) -> Glance:
+def find_optional(aws: Aws, name: str) -> Presence:
     """Find the box by its tag, if there is one."""
     found = find(aws, name)
-    return Glance(found.id, True, found.state == "running") if found else Glance()
+    return Presence(found.id, True, found.state == "running") if found else Presence()
 
 
-def require(aws: Aws, name: str, closed: bool = True) -> Required:
+def require(aws: Aws, name: str, metadata_closed: bool = True) -> Required:
     """Find the running box by its tag."""
     found = find(aws, name)
     if found is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
     if found.state != "running":
         raise Problem(f"box `{name}` is {found.state}", "start it with `inv up`", reason="refused")
-    if closed and not found.closed:
+    if metadata_closed and not found.metadata_closed:
         raise Problem(f"a container on {found.id} could act by the box's role", "`inv up` closes its metadata service to it", "refused")
     return Required(found.id)
 
 
-def wait_for_agent(aws: Aws, instance_id: str, seconds: float = AGENT, changed: Began | None = None, patience: float = SILENT) -> Agent:
+def wait_for_agent(
+    aws: Aws, instance_id: str, seconds: float = AGENT_TIMEOUT, changed: StartKind | None = None, reboot_after: float = REBOOT_AFTER
+) -> Agent:
     """Wait until the box's agent takes commands."""
     agents, ec2 = aws.client("ssm"), aws.client("ec2")
     entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     started, pause = time.monotonic(), 0.1
     # Nothing can be at work on a box that this very command has launched.
-    reboot_at = started + patience if changed == "launched" else math.inf
+    reboot_at = started + reboot_after if changed == "launched" else math.inf
     while time.monotonic() < started + seconds:
         known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
         # After a stop and a start the record can still say Online from before.
         if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
             return Agent(known[0].get("AgentVersion", "?"))
         if time.monotonic() > reboot_at:
-            _wake(aws, instance_id, patience)
+            _reboot_once(aws, instance_id, reboot_after)
             reboot_at = math.inf
         time.sleep(pause)
         pause = min(pause * 1.5, 5)
@@ -374,7 +376,7 @@ def wait_for_agent(aws: Aws, instance_id: str, seconds: float = AGENT, changed: 
     )
 
 
-def _wake(aws: Aws, instance_id: str, patience: float) -> None:
+def _reboot_once(aws: Aws, instance_id: str, reboot_after: float) -> None:
     """Reboot a new box whose agent is silent.
 
     An agent that AWS has refused once, because its role was new, sleeps for about 26 minutes ("Sleeping for 25m42s before retrying
@@ -383,7 +385,7 @@ def _wake(aws: Aws, instance_id: str, patience: float) -> None:
     """
     ec2 = aws.client("ec2")
     talk = functools.partial(print, file=sys.stderr, flush=True)
-    silent = f"  the agent on {instance_id} has been silent for {patience:.0f} s"
+    silent = f"  the agent on {instance_id} has been silent for {reboot_after:.0f} s"
     try:
         ec2.reboot_instances(InstanceIds=[instance_id])
     except ec2.exceptions.ClientError as error:
@@ -396,7 +398,7 @@ def _wake(aws: Aws, instance_id: str, patience: float) -> None:
 
 def stop(aws: Aws, instance_id: str) -> Stopped:
     """Stop the box and wait until AWS says that it is stopped."""
-    if _described(aws, instance_id).state == "pending":  # AWS stops only what runs
+    if _describe(aws, instance_id).state == "pending":  # AWS stops only what runs
         _wait(aws, "instance_running", instance_id)
     aws.client("ec2").stop_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_stopped", instance_id)
@@ -405,7 +407,7 @@ def stop(aws: Aws, instance_id: str) -> Stopped:
 
 def terminate(aws: Aws, instance_id: str) -> None:
     """Terminate the box and wait until it is gone, its root disk with it."""
-    instance_history.keep(aws, _described(aws, instance_id).life)
+    instance_history.write(aws, _describe(aws, instance_id).uptime)
     capacity.release(aws, instance_id)
     aws.client("ec2").terminate_instances(InstanceIds=[instance_id])
     _wait(aws, "instance_terminated", instance_id)
@@ -417,7 +419,7 @@ def _wait(aws: Aws, state: str, instance_id: str) -> None:
     try:
         aws.client("ec2").get_waiter(state).wait(InstanceIds=[instance_id], WaiterConfig={"Delay": 1, "MaxAttempts": 900})
     except WaiterError as error:
-        now = _described(aws, instance_id).state
+        now = _describe(aws, instance_id).state
         if state == "instance_running" and now in ("stopping", "stopped"):  # an idle box stops itself, at any moment
             raise Problem(f"{instance_id} is {now}: somebody or the box itself has stopped it just now", "`inv up`", "stopped") from error
         raise Problem(

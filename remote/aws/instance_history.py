@@ -16,23 +16,28 @@ WHEN = "%Y-%m-%dT%H:%M:%S+00:00"
 
 
 @dataclass(frozen=True)
-class Life:
+class Uptime:
     instance: str
     instance_type: str
     launched: datetime
     stopped: datetime | None
 
 
-def keep(aws: Aws, life: Life) -> None:
+def write(aws: Aws, uptime: Uptime) -> None:
     """Write it down; what is known of the same start already is replaced."""
-    stopped = life.stopped and life.stopped.strftime(WHEN)
-    body = {"instance": life.instance, "instance_type": life.instance_type, "launched": life.launched.strftime(WHEN), "stopped": stopped}
-    Store(aws).put(f"lives/{life.instance}/{life.launched:%Y%m%dT%H%M%SZ}.json", json.dumps(body).encode())
+    stopped = uptime.stopped and uptime.stopped.strftime(WHEN)
+    body = {
+        "instance": uptime.instance,
+        "instance_type": uptime.instance_type,
+        "launched": uptime.launched.strftime(WHEN),
+        "stopped": stopped,
+    }
+    Store(aws).put(f"lives/{uptime.instance}/{uptime.launched:%Y%m%dT%H%M%SZ}.json", json.dumps(body).encode())
 
 
-def read(known: dict) -> Life:
-    stopped = known["stopped"] and s3.moment(known["stopped"])
-    return Life(s3.text(known["instance"]), s3.text(known["instance_type"]), s3.moment(known["launched"]), stopped)
+def read(known: dict) -> Uptime:
+    stopped = known["stopped"] and s3.parse_time(known["stopped"])
+    return Uptime(s3.check_text(known["instance"]), s3.check_text(known["instance_type"]), s3.parse_time(known["launched"]), stopped)
 
 
 def last_start(aws: Aws, name: str) -> datetime | None:

@@ -12,17 +12,17 @@ TABLE = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="u
 
 def per_hour(aws: Aws, instance_type: str) -> tuple[float | None, str | None]:
     """USD an hour on demand and where that figure is from; (None, None) when nobody says: a price is never remembered."""
-    return _look_up(aws, "Hrs", _instance(aws, instance_type))
+    return _look_up(aws, "Hrs", _instance_filters(aws, instance_type))
 
 
-def planned(aws: Aws, instance_type: str, said: float | None) -> tuple[float | None, str | None]:
+def planned(aws: Aws, instance_type: str, configured: float | None) -> tuple[float | None, str | None]:
     """USD an hour to plan with: as `cost.per_hour` says, as AWS says, or from our table where AWS cannot be asked, which it says then."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    if said is not None:
-        return said, "as cost.per_hour says"
+    if configured is not None:
+        return configured, "as cost.per_hour says"
     try:
-        return _asked(aws, "Hrs", _instance(aws, instance_type), once=True)
+        return _query(aws, "Hrs", _instance_filters(aws, instance_type), once=True)
     except (ClientError, BotoCoreError):
         known = TABLE["prices"].get(instance_type) if aws.cloud.region == TABLE["region"] else None
         why = f"AWS's Price List cannot be asked now: a table of {TABLE['date']}, {TABLE['source']}"
@@ -42,7 +42,7 @@ def spot(aws: Aws, types: list[str]) -> dict[str, float]:
     return {kind: min(usd for each, usd in rows if each == kind) for kind, _ in rows}
 
 
-def _instance(aws: Aws, instance_type: str) -> dict[str, str]:
+def _instance_filters(aws: Aws, instance_type: str) -> dict[str, str]:
     return {
         "ServiceCode": "AmazonEC2",
         "instanceType": instance_type,
@@ -71,12 +71,12 @@ def _look_up(aws: Aws, unit: str, wanted: dict[str, str]) -> tuple[float | None,
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return _asked(aws, unit, wanted)
+        return _query(aws, unit, wanted)
     except (ClientError, BotoCoreError):
         return None, None
 
 
-def _asked(aws: Aws, unit: str, wanted: dict[str, str], once: bool = False) -> tuple[float | None, str | None]:
+def _query(aws: Aws, unit: str, wanted: dict[str, str], once: bool = False) -> tuple[float | None, str | None]:
     """The first price of the first product that fits; (None, None) where the list has none."""
     filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items() if field != "ServiceCode"]
     products = aws.client("pricing", once=once).get_products(ServiceCode=wanted["ServiceCode"], Filters=filters)["PriceList"]

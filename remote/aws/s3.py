@@ -21,7 +21,7 @@ LARGEST = 1 << 28  # bytes of an object that is read into memory: days of events
 RECORD = 1 << 24  # of a JSON object: a manifest, a state, a lock
 
 
-def moment(told: str) -> datetime:
+def parse_time(told: str) -> datetime:
     """A moment that somebody has written down; a ValueError where it cannot be set beside ours."""
     found = datetime.fromisoformat(told)
     if found.tzinfo is None or not 2000 <= found.year < 2200:
@@ -29,7 +29,7 @@ def moment(told: str) -> datetime:
     return found
 
 
-def text(told: str) -> str:
+def check_text(told: str) -> str:
     """The same of a text."""
     if not isinstance(told, str):
         raise ValueError(f"{str(told)[:100]} is no text")
@@ -50,14 +50,14 @@ class Store:
 
     def get(self, name: str, most: int = LARGEST) -> bytes | None:
         """The object's bytes, or None when there is none; a Problem when there are more than `most`."""
-        return self.tagged(name, most)[0]
+        return self.get_with_etag(name, most)[0]
 
     def json(self, name: str) -> dict | None:
         """The JSON object that is stored there, its texts fit to be shown; None when there is none, a Problem when it is something else."""
         body = self.get(name, RECORD)
-        return None if body is None else self.parsed(name, body)
+        return None if body is None else self.parse_json(name, body)
 
-    def parsed(self, name: str, body: bytes) -> dict:
+    def parse_json(self, name: str, body: bytes) -> dict:
         """The same of bytes that were read from there."""
         try:
             found = json.loads(body.decode(errors="replace"))  # evidence is cut by bytes, maybe within a letter
@@ -73,7 +73,7 @@ class Store:
     def put(self, name: str, body: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=body)
 
-    def tagged(self, name: str, most: int = LARGEST) -> tuple[bytes | None, str | None]:
+    def get_with_etag(self, name: str, most: int = LARGEST) -> tuple[bytes | None, str | None]:
         """The object's bytes and its etag; None and None when there is none."""
         try:
             found = self.client.get_object(Bucket=self.bucket, Key=self.key(name))

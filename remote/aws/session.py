@@ -12,12 +12,12 @@ from urllib.parse import urlparse
 from conf import schema
 from conf.problem import Problem
 from conf.text import secret
-from remote.aws.eventual_consistency import Fresh
+from remote.aws.eventual_consistency import RecentIds
 
 PROPAGATION = 120  # seconds, as others wait (terraform-provider-aws, iamPropagationTimeout)
-AT_ONCE = 20  # requests of one client, as many as `inv status` has
+MAX_CONNECTIONS = 20  # requests of one client, as many as `inv status` has
 LOGIN = "`aws login`, `aws sso login` or `aws configure`, then try again"
-MEANING = {
+CREDENTIAL_ERRORS = {
     "ExpiredToken": ("the AWS credentials have expired", LOGIN),
     "ExpiredTokenException": ("the AWS credentials have expired", LOGIN),
     "RequestExpired": ("the AWS credentials have expired", LOGIN),
@@ -26,18 +26,18 @@ MEANING = {
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
 # The sessions of programs that nobody told a name: `botocore-session-1764400000`, other SDKs' alike. Identity Center's are people's names.
-NUMBERED = re.compile(r"(.*[^0-9])?[0-9]{9,}")
+PROGRAM_SESSION = re.compile(r"(.*[^0-9])?[0-9]{9,}")
 QUOTED = re.compile(r"`[^`]*`")
 REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
-PATIENT: Any = {"mode": "adaptive", "max_attempts": 8}
-BUSY = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
+RETRIES: Any = {"mode": "adaptive", "max_attempts": 8}
+THROTTLED = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestTimeout")
 
 
 Answer = TypeVar("Answer")
 
 
-def in_region(text: str, name: str) -> str:
+def with_region(text: str, name: str) -> str:
     """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
 
     def placed(quoted: re.Match) -> str:
@@ -46,12 +46,12 @@ def in_region(text: str, name: str) -> str:
     return QUOTED.sub(placed, text)
 
 
-def may_not(error: Exception) -> bool:
+def is_access_denied(error: Exception) -> bool:
     """Whether AWS refuses it for want of a right."""
     return getattr(error, "response", {}).get("Error", {}).get("Code", "") in DENIED
 
 
-def once_seen(ask: Callable[[], Answer], unseen: str, what: str) -> Answer:
+def retry_until_visible(ask: Callable[[], Answer], unseen: str, what: str) -> Answer:
     """What `ask` answers, as soon as the service sees `what`: what is new in IAM it does not, and says so in a message with `unseen`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
@@ -79,24 +79,24 @@ class Aws:
         self._clients: dict[tuple[str, bool], Any] = {}
         self._lock = threading.RLock()  # boto3's default session makes one client at a time
         self._caller = ""
-        self._fresh = Fresh()
+        self._fresh = RecentIds()
         self._identity = threading.Lock()  # asked for once, though several threads want it
 
     def client(self, service: str, once: bool = False):
         """A client of the service; with `once` it never sends a request twice by itself."""
         with self._lock:
             if (service, once) not in self._clients:
-                self._clients[service, once] = self._guarded(service, once)
+                self._clients[service, once] = self._make_client(service, once)
             return self._clients[service, once]
 
-    def _guarded(self, service: str, once: bool):
+    def _make_client(self, service: str, once: bool):
         import boto3
         from botocore.config import Config
 
         # Prices are served from a few regions only, whatever the box's own is.
         region = "us-east-1" if service == "pricing" else self.cloud.region
-        retries = {"mode": "standard", "total_max_attempts": 1} if once else PATIENT
-        config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=AT_ONCE)
+        retries = {"mode": "standard", "total_max_attempts": 1} if once else RETRIES
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=MAX_CONNECTIONS)
         client = boto3.client(service, region_name=region, config=config)
         loopback = urlparse(client.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
         if loopback and not self.cloud.loopback:
@@ -125,7 +125,7 @@ class Aws:
     def owner(self) -> str:
         """The same of who makes a run: people who share a role are told apart by their sessions, unless programs number those."""
         arn = self._arn()
-        return self.caller if ":assumed-role/" in arn and NUMBERED.fullmatch(arn.rsplit("/", 1)[1]) else arn
+        return self.caller if ":assumed-role/" in arn and PROGRAM_SESSION.fullmatch(arn.rsplit("/", 1)[1]) else arn
 
     def _arn(self) -> str:
         with self._identity:
@@ -145,31 +145,31 @@ def region(cloud: dict) -> str:
     return cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
 
 
-def early(service: str, cloud: dict):
+def early_client(service: str, cloud: dict):
     """A client for the time before there are settings. It is as patient as all others: every verb begins with its calls."""
     import boto3
     from botocore.config import Config
 
-    return boto3.client(service, region_name=region(cloud), config=Config(retries=PATIENT))
+    return boto3.client(service, region_name=region(cloud), config=Config(retries=RETRIES))
 
 
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
-    client = early("ssm", cloud)
+    client = early_client("ssm", cloud)
     values: dict[str, str] = {}
-    asked = {placed(name, cloud.get("stack")): name for name in names}
+    asked = {parameter_name(name, cloud.get("stack")): name for name in names}
     for start in range(0, len(names), 10):
         answer = client.get_parameters(Names=list(asked)[start : start + 10], WithDecryption=True)
         values |= {asked[entry["Name"]]: entry["Value"] for entry in answer["Parameters"]}
     return values
 
 
-def placed(name: str, stack: str | None) -> str:
+def parameter_name(name: str, stack: str | None) -> str:
     """A name of ours in Parameter Store, as a stack of this name has it."""
     return name.replace(f"/{schema.TOOL}/", f"/{schema.TOOL}-{stack}/", 1) if stack else name
 
 
-def passing(error: Exception) -> str | None:
+def transient_reason(error: Exception) -> str | None:
     """What to say of an error that waiting or a login mends, or None: a long wait need not end for it."""
     from botocore import exceptions
 
@@ -178,15 +178,15 @@ def passing(error: Exception) -> str | None:
         return "AWS does not answer"
     if isinstance(error, exceptions.ClientError):
         code, status = error.response["Error"].get("Code", "?"), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500 or code in BUSY:
+        if status >= 500 or code in THROTTLED:
             return f"AWS has trouble of its own or is asked too often ({code})"
     meaning = explain(error)
-    if meaning is None or meaning.what != MEANING["ExpiredToken"][0]:
+    if meaning is None or meaning.what != CREDENTIAL_ERRORS["ExpiredToken"][0]:
         return None
     return f"{meaning.what}; log in from another shell"
 
 
-class Patience:
+class Retry:
     """Goes on where waiting or a login mends an error: says so once, and reads the credentials anew."""
 
     def __init__(self, aws: "Aws", goes_on: str):
@@ -194,9 +194,9 @@ class Patience:
         self.goes_on = goes_on  # what is not harmed meanwhile
         self.said = ""
 
-    def bear(self, error: Exception, pause: float = 5) -> None:
+    def wait(self, error: Exception, pause: float = 5) -> None:
         """Nothing, after a pause; the error itself where it will not pass."""
-        words = passing(error)
+        words = transient_reason(error)
         if words is None:
             raise error
         if words != self.said:
@@ -219,7 +219,7 @@ def explain(error: Exception) -> Problem | None:
         return Problem("this login may not renew its own credentials", hint, reason="refused")
     lapsed = exceptions.TokenRetrievalError | exceptions.UnauthorizedSSOTokenError | exceptions.CredentialRetrievalError
     if isinstance(error, lapsed | exceptions.LoginError):
-        return Problem(*MEANING["ExpiredToken"], reason="refused")
+        return Problem(*CREDENTIAL_ERRORS["ExpiredToken"], reason="refused")
     if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
         return Problem(f"AWS does not answer: {error}", "check the network, then run the same command again", reason="unreachable")
     if isinstance(error, parsers.ResponseParserError):
@@ -233,12 +233,12 @@ def explain(error: Exception) -> Problem | None:
 
 def _refusal(error) -> Problem:
     code, message = error.response["Error"].get("Code", "?"), error.response["Error"].get("Message", "")
-    if code in MEANING:
-        return Problem(*MEANING[code], reason="refused")
+    if code in CREDENTIAL_ERRORS:
+        return Problem(*CREDENTIAL_ERRORS[code], reason="refused")
     hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
     if code in DENIED:
         hint = "`inv doctor` names the line that the policy lacks; `inv policy` prints the whole, `--who setup` what init and destroy add"
-    if code in BUSY:
+    if code in THROTTLED:
         hint = "the same command again in a minute: the account asks AWS for more than it answers at once"
     if code == "NoSuchBucket":
         hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"

@@ -24,7 +24,7 @@ class Disk:
     """The box's volume."""
 
     volume_id: str
-    ours: bool  # we have created it blank, and have not formatted it yet
+    created_blank: bool  # we have created it blank, and have not formatted it yet
     size_gb: int
 
 
@@ -58,7 +58,7 @@ def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> Attached:
     _wait(aws, "volume_in_use", found["VolumeId"])
     if found["Size"] < box.disk_gb:
         found, changed = _grow(aws, found, box.disk_gb), "grown"
-    return Attached(*_disk(found), changed)
+    return Attached(*_fields(found), changed)
 
 
 def require(aws: Aws, name: str) -> Disk:
@@ -66,7 +66,7 @@ def require(aws: Aws, name: str) -> Disk:
     found = _find(aws, name)
     if found is None:
         raise Problem(f"box `{name}` has no volume", "`inv up` creates and attaches it", reason="refused")
-    return Disk(*_disk(found))
+    return Disk(*_fields(found))
 
 
 def describe(aws: Aws, name: str) -> str:
@@ -81,7 +81,7 @@ def zone(aws: Aws, name: str) -> str | None:
     return found["AvailabilityZone"] if found else None
 
 
-def named(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
+def id_and_tags(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
     """The id of the box's volume and its tags."""
     found = _find(aws, name) or {"VolumeId": "none", "Tags": []}
     return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
@@ -98,7 +98,7 @@ def snapshot(aws: Aws, name: str) -> Snapshot:
     if found is None:
         print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
         return Snapshot(None, "no copy of the volume was made")
-    if there := _copy_as_it_is(aws, found, name):
+    if there := _current_snapshot(aws, found, name):
         return Snapshot(there, f"{there} is a copy of the volume already")
     tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
     made = aws.client("ec2").create_snapshot(
@@ -110,7 +110,7 @@ def snapshot(aws: Aws, name: str) -> Snapshot:
     return Snapshot(made["SnapshotId"], f"{made['SnapshotId']} is a copy of the volume")
 
 
-def _copy_as_it_is(aws: Aws, found: dict, name: str) -> str | None:
+def _current_snapshot(aws: Aws, found: dict, name: str) -> str | None:
     """A copy of ours that began when the volume's box, which writes to it, had stopped for the last time: CreateSnapshot has no token."""
     since = [last_start(aws, name), *(entry["AttachTime"] for entry in _attachments(found))]
     if since[0] is None:
@@ -128,7 +128,7 @@ def delete(aws: Aws, name: str) -> None:
     if found is None:
         return
     ec2, mine = aws.client("ec2"), found["VolumeId"]
-    _wait_for_copies(aws, mine)
+    _wait_for_snapshots(aws, mine)
     _wait(aws, "volume_available", mine)
     try:
         ec2.delete_volume(VolumeId=mine)
@@ -137,7 +137,7 @@ def delete(aws: Aws, name: str) -> None:
             raise
 
 
-def _wait_for_copies(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
+def _wait_for_snapshots(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
     deadline, mine = time.monotonic() + seconds, [{"Name": "volume-id", "Values": [volume_id]}, {"Name": "status", "Values": ["pending"]}]
     while pending := aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]:
         if time.monotonic() > deadline:
@@ -146,7 +146,7 @@ def _wait_for_copies(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
         time.sleep(2)
 
 
-def _disk(found: dict) -> tuple[str, bool, int]:
+def _fields(found: dict) -> tuple[str, bool, int]:
     return found["VolumeId"], {"Key": OURS, "Value": BLANK} in found.get("Tags", []), found["Size"]
 
 

@@ -20,10 +20,10 @@ def files(root: Path) -> list[str]:
     tops = {pattern[1:].split("/")[0] for pattern in patterns if pattern.startswith("!")}
     found = [path for top in tops for path in ([root / top] if (root / top).is_file() else (root / top).rglob("*"))]
     names = {path.relative_to(root).as_posix() for path in found if path.is_file()}
-    return sorted({name for name in names if let_in(name, patterns)} | {DOCKERFILE})
+    return sorted({name for name in names if is_included(name, patterns)} | {DOCKERFILE})
 
 
-def let_in(name: str, patterns: list[str]) -> bool:
+def is_included(name: str, patterns: list[str]) -> bool:
     """What docker makes of .dockerignore: of all patterns that match a file or a folder above it, the last one decides."""
     matching = [pattern for pattern in patterns if _expression(pattern.removeprefix("!")).fullmatch(name)]
     return not matching or matching[-1].startswith("!")

@@ -29,20 +29,20 @@ def build(aws: Aws, run: schema.Run, root: Path) -> Built:
     tag, arguments = ecr.tag(root, run.cloud.build_args), [f"--build-arg={name}={value}" for name, value in run.cloud.build_args.items()]
     labels = [f"--label={REVISION}={ecr.revision(root)}", f"--label={CONTENT}={tag}"]
     words = ["build", "--network", "host", "--file", context.DOCKERFILE, "--tag", f"{NAME}:{tag}", *labels, *arguments, "-"]
-    docker(*words, given=context.tarball(root), shown=True)
+    docker(*words, stdin=context.tarball(root), show_progress=True)
     return Built(tag, f"{NAME}:{tag}")
 
 
 def push(aws: Aws, local: str, tag: str) -> ecr.Image:
     """Push the image to ECR, unless its tag is there: then it is the same content."""
-    registry, digest = ecr.look(aws, tag)
+    registry, digest = ecr.find_digest(aws, tag)
     if digest is None:
         token = aws.client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"]
         user, _, password = base64.b64decode(token).decode().partition(":")
-        docker("login", "--username", user, "--password-stdin", registry.partition("/")[0], given=password.encode())
+        docker("login", "--username", user, "--password-stdin", registry.partition("/")[0], stdin=password.encode())
         docker("tag", local, f"{registry}:{tag}")
         docker("push", "--quiet", f"{registry}:{tag}")
-        digest = ecr.look(aws, tag)[1]
+        digest = ecr.find_digest(aws, tag)[1]
     return ecr.Image(f"{registry}@{digest}")
 
 
@@ -60,7 +60,7 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> None:
             recorded == digest,
             f"digest    {digest}" + ("" if recorded == digest else f"; Parameter Store's {run.cloud.root}{ecr.DIGEST} has {recorded}"),
         ),
-        (started.returncode == 0, f"start     `python -m trainer --help` {'works' if not started.returncode else last(started)}"),
+        (started.returncode == 0, f"start     `python -m trainer --help` {'works' if not started.returncode else last_line(started)}"),
         (labels.get(CONTENT) == tag, f"content   {labels.get(CONTENT, 'no label')}; this tree is {tag}"),
         (REVISION in labels, f"revision  {labels.get(REVISION, 'no label')}; this tree is at {ecr.revision(root)}"),
     ]
@@ -72,7 +72,7 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> None:
         raise Problem(f"the image is not what it should be: {', '.join(wrong)}", hint, reason="refused")
 
 
-def docker(*words: str, given: bytes = b"", check: bool = True, shown: bool = False) -> subprocess.CompletedProcess:
+def docker(*words: str, stdin: bytes = b"", check: bool = True, show_progress: bool = False) -> subprocess.CompletedProcess:
     """What the docker of this machine says; `shown` leaves its progress on the screen."""
     program = shutil.which("docker")
     if program is None:
@@ -82,14 +82,14 @@ def docker(*words: str, given: bytes = b"", check: bool = True, shown: bool = Fa
     # Debian's client still takes the older builder, which knows no `RUN --mount`. And an image without its provenance is one manifest.
     environment = os.environ | {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     done = subprocess.run(
-        [program, *words], input=given, env=environment, stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE
+        [program, *words], input=stdin, env=environment, stdout=subprocess.PIPE, stderr=None if show_progress else subprocess.PIPE
     )
     if check and done.returncode:
         hint = "`docker info` and `docker buildx version` must both answer; without them `inv deploy` has the box build the image"
-        raise Problem(f"`docker {words[0]}` failed on this machine: {last(done)}", hint, reason="crashed")
+        raise Problem(f"`docker {words[0]}` failed on this machine: {last_line(done)}", hint, reason="crashed")
     return done
 
 
-def last(done: subprocess.CompletedProcess) -> str:
+def last_line(done: subprocess.CompletedProcess) -> str:
     lines = [line for line in (done.stdout + (done.stderr or b"")).decode(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else f"exit code {done.returncode}"

@@ -19,7 +19,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Offered:
+class ImageOrContext:
     """The image, or where it is missing what a box needs to build it."""
 
     missing: bool
@@ -38,7 +38,7 @@ def tag(root: Path, arguments: dict[str, str] | None = None) -> str:
 
 def find(aws: Aws, tag: str) -> Image:
     """Find the image of this tree in ECR."""
-    registry, digest = look(aws, tag)
+    registry, digest = find_digest(aws, tag)
     if digest is None:
         raise Problem(
             f"ECR repository `{aws.cloud.repository}` has no image of this tree (tag {tag})",
@@ -48,17 +48,17 @@ def find(aws: Aws, tag: str) -> Image:
     return Image(f"{registry}@{digest}")
 
 
-def offer(aws: Aws, tag: str, root: Path) -> Offered:
+def find_or_upload_context(aws: Aws, tag: str, root: Path) -> ImageOrContext:
     """Find the image of this tree in ECR; where there is none, put what it is made of into S3, for the box to build it."""
-    registry, digest = look(aws, tag)
+    registry, digest = find_digest(aws, tag)
     if digest is not None:
-        return Offered(False, f"{registry}@{digest}")
+        return ImageOrContext(False, f"{registry}@{digest}")
     store = Store(aws)
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "context.tar"
         packed.write_bytes(context.tarball(root))
         sha256, _ = store.put_input(packed)
-    return Offered(
+    return ImageOrContext(
         True,
         name=registry,
         context=store.url(f"inputs/{sha256}"),
@@ -69,7 +69,7 @@ def offer(aws: Aws, tag: str, root: Path) -> Offered:
     )
 
 
-def note(aws: Aws, image: str) -> None:
+def record_digest(aws: Aws, image: str) -> None:
     """Write the digest of the image down in Parameter Store."""
     aws.client("ssm").put_parameter(Name=aws.cloud.root + DIGEST, Value=image.partition("@")[2], Type="String", Overwrite=True)
 
@@ -85,7 +85,7 @@ def revision(root: Path) -> str:
     return f"{commit}{' with changes' if changed else ''}" if commit else "unknown"
 
 
-def look(aws: Aws, tag: str) -> tuple[str, str | None]:
+def find_digest(aws: Aws, tag: str) -> tuple[str, str | None]:
     """Registry and repository in one word, and the digest of what has the tag there."""
     ecr, name = aws.client("ecr"), aws.cloud.repository
     try:

@@ -18,9 +18,9 @@ from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import runs
 
-WHEN = "%Y-%m-%dT%H:%M:%SZ"
-SHORTEST = 60  # seconds: what starts costs a minute at least
-ALONE = timedelta(minutes=instance.UNATTENDED)
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+MINIMUM_BILLED = 60  # seconds: what starts costs a minute at least
+UNATTENDED = timedelta(minutes=instance.UNATTENDED)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 MONTH = 730 * 3600  # seconds; AWS bills disks by the second of a month
 
@@ -56,7 +56,7 @@ def show(aws: Aws, run: schema.Run) -> None:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class BoxUsage:
     """A box from one of its starts to the stop after it, or to now."""
 
     instance: str
@@ -68,7 +68,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Report:
+class SupervisorReport:
     """What a box's supervisor said of itself: from its start on, until it was last heard of."""
 
     instance: str
@@ -77,7 +77,7 @@ class Report:
     ran: str
 
 
-def stretches(store: Store, found: instance.Found | None) -> list[Stretch]:
+def box_usage(store: Store, found: instance.Instance | None) -> list[BoxUsage]:
     """Every start of every box of this prefix, oldest first; what runs now runs until now."""
     starts, reports = _starts(store, found), _reports(store)
     made = []
@@ -85,37 +85,46 @@ def stretches(store: Store, found: instance.Found | None) -> list[Stretch]:
         later = [each.launched for each in starts if each.instance == one.instance and each.launched > one.launched]
         own = [each for each in reports if each.instance == one.instance and one.launched <= each.begun < min(later, default=FOREVER)]
         reports = [each for each in reports if each not in own]
-        made.append(_stretch(one, own, found))
+        made.append(_usage(one, own, found))
     types = {one.instance: one.instance_type for one in starts}
-    made += [_reported(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
+    made += [_usage_of_report(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
     return sorted(made, key=lambda one: one.started)
 
 
-def _stretch(one: instance_history.Life, reports: list[Report], found: instance.Found | None) -> Stretch:
+def _usage(one: instance_history.Uptime, reports: list[SupervisorReport], found: instance.Instance | None) -> BoxUsage:
     running = found is not None and found.state == "running" and (found.id, found.launched) == (one.instance, one.launched)
     now = datetime.now(UTC)
     # AWS names no moment where a box turned itself off: a new one does that before it has a supervisor that reports.
-    ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + ALONE, now))
+    ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + UNATTENDED, now))
     seconds = ((now if running else ended) - one.launched).total_seconds()
     ran = reports[-1].ran if reports else ""
-    return Stretch(one.instance, one.launched.strftime(WHEN), max(seconds, SHORTEST), ran, running, one.instance_type)
+    return BoxUsage(one.instance, one.launched.strftime(TIME_FORMAT), max(seconds, MINIMUM_BILLED), ran, running, one.instance_type)
 
 
-def _reported(each: Report, kind: str) -> Stretch:
-    return Stretch(each.instance, each.begun.strftime(WHEN), max((each.seen - each.begun).total_seconds(), SHORTEST), each.ran, False, kind)
+def _usage_of_report(each: SupervisorReport, kind: str) -> BoxUsage:
+    return BoxUsage(
+        each.instance,
+        each.begun.strftime(TIME_FORMAT),
+        max((each.seen - each.begun).total_seconds(), MINIMUM_BILLED),
+        each.ran,
+        False,
+        kind,
+    )
 
 
-def _starts(store: Store, found: instance.Found | None) -> list[instance_history.Life]:
+def _starts(store: Store, found: instance.Instance | None) -> list[instance_history.Uptime]:
     """Every start that was written down; of the box that is there now, AWS says it itself."""
     known = {(one.instance, one.launched): one for one in _records(store, "lives/", instance_history.read)}
     if found:
-        known[found.id, found.launched] = found.life
+        known[found.id, found.launched] = found.uptime
     return sorted(known.values(), key=lambda one: one.launched)
 
 
-def _reports(store: Store) -> list[Report]:
-    def read(one: dict) -> Report:
-        return Report(s3.text(one["instance"]), s3.moment(one["started"]), s3.moment(one["seen"]), s3.text(one["ran"]))
+def _reports(store: Store) -> list[SupervisorReport]:
+    def read(one: dict) -> SupervisorReport:
+        return SupervisorReport(
+            s3.check_text(one["instance"]), s3.parse_time(one["started"]), s3.parse_time(one["seen"]), s3.check_text(one["ran"])
+        )
 
     return sorted(_records(store, "boxes/", read), key=lambda one: one.begun)
 
@@ -124,7 +133,7 @@ def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[R
     """What is on record there, without what cannot be read."""
 
     def one(name: str) -> Record | None:
-        with runs.left_out(store.url(name)):
+        with runs.skip_unreadable(store.url(name)):
             return read(store.json(name) or {})
         return None
 
@@ -132,11 +141,11 @@ def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[R
         return [record for record in pool.map(one, list(store.names(under))) if record]
 
 
-def _boxes(aws: Aws, store: Store, found: instance.Found | None, otherwise: str) -> tuple[list[Line], str | None]:
+def _boxes(aws: Aws, store: Store, found: instance.Instance | None, otherwise: str) -> tuple[list[Line], str | None]:
     """A line for each start, at the price of the type that the box had; and where the prices are from."""
     rates: dict[str, tuple[float | None, str | None]] = {}
     lines = []
-    for one in stretches(store, found):
+    for one in box_usage(store, found):
         kind = one.instance_type or otherwise
         rates[kind] = hourly, _ = rates.get(kind) or pricing.per_hour(aws, kind)
         what = f"{one.instance} {kind} from {one.started}" + (", running" if one.running else "")
@@ -178,7 +187,7 @@ def _runs(store: Store) -> Table:
     table = Table("run", "seconds", "USD while it was made", box=None, pad_edge=False)
     for run_id, files in runs.listing(store).items():
         if "manifest.json" in files:
-            with runs.left_out(f"run `{run_id}`"):
+            with runs.skip_unreadable(f"run `{run_id}`"):
                 cost = (runs.manifest(store, run_id) or {}).get("price") or {}
                 table.add_row(run_id, f"{cost.get('seconds') or 0:.0f}", _money(cost.get("total")))
     return table

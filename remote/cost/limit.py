@@ -12,20 +12,20 @@ from remote.cost import ledger
 
 
 @dataclass(frozen=True)
-class Life:
+class MaxLife:
     life_hours: float  # the longest that the box may live
 
 
 @dataclass(frozen=True)
-class Left:
+class RemainingLife:
     life_left: int | None  # seconds that are still paid for; None: there is no limit
 
 
-def hold(aws: Aws, run: schema.Run, planned: float | None = None) -> Life:
+def enforce(aws: Aws, run: schema.Run, planned: float | None = None) -> MaxLife:
     """Refuse what would cost more than `cost.limit`; shorten the box's longest life to what it pays for."""
     limit, hours = run.cost.limit, run.box.max_hours
     if limit is None:
-        return Life(hours)
+        return MaxLife(hours)
     rate, source = _rate(aws, run)
     hours_planned = (planned or 0) / 3600
     dollars = hours_planned * rate
@@ -37,16 +37,16 @@ def hold(aws: Aws, run: schema.Run, planned: float | None = None) -> Life:
             "`inv plan` lists cheaper boxes",
             reason="refused",
         )
-    return Life(min(hours, limit / rate))
+    return MaxLife(min(hours, limit / rate))
 
 
-def guard(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None) -> Left:
+def remaining_life(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None) -> RemainingLife:
     """Let the box stop itself when `cost.limit` is spent, by the ledger: what it has cost since its start, and the run before that."""
     limit = run.cost.limit
     if limit is None:
-        return Left(None)
+        return RemainingLife(None)
     rate, _ = _rate(aws, run)
-    stretches = ledger.stretches(Store(aws), instance.find(aws, run.box.name))
+    stretches = ledger.box_usage(Store(aws), instance.find(aws, run.box.name))
     mine = [one for one in stretches if (one.running and one.instance == instance_id) or (run_id and one.run == run_id)]
     rates = {kind: pricing.planned(aws, kind, run.cost.per_hour)[0] for kind in {one.instance_type for one in mine} if kind}
     spent = sum(one.seconds / 3600 * (rates.get(one.instance_type) or rate) for one in mine)
@@ -56,7 +56,7 @@ def guard(aws: Aws, run: schema.Run, instance_id: str, run_id: str | None = None
             f"`cost.limit={math.ceil(spent + limit)}` lets it go on; `inv costs` shows the ledger, `inv down` stops the box",
             reason="refused",
         )
-    return Left(int((limit - spent) / rate * 3600))
+    return RemainingLife(int((limit - spent) / rate * 3600))
 
 
 def _rate(aws: Aws, run: schema.Run) -> tuple[float, str | None]:

@@ -33,9 +33,9 @@ class Offer:
         return math.nan if self.hourly is None else self.seconds / 3600 * self.hourly
 
 
-def standing(aws: Aws, run: schema.Run, tag: str) -> str:
+def describe_existing(aws: Aws, run: schema.Run, tag: str) -> str:
     """What is there, and what `up` and `deploy` would add to it."""
-    found, there = instance.find(aws, run.box.name), ecr.look(aws, tag)[1]
+    found, there = instance.find(aws, run.box.name), ecr.find_digest(aws, tag)[1]
     market = " on spot, if there is room," if run.box.spot else ""
     new = f"none; a {run.box.instance_type} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
     words = {"running": "runs", "stopped": "is stopped and would be started", "stopping": "is stopping and would be started"}
@@ -56,7 +56,7 @@ def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str
     fitting = [kind for kind, card in cards.items() if needed[card.name][1] or kind == run.box.instance_type]
     spots = pricing.spot(aws, fitting)
     with ThreadPoolExecutor(8) as pool:
-        rates = dict(zip(fitting, pool.map(lambda kind: pricing.planned(aws, kind, _said(run, kind))[0], fitting), strict=True))
+        rates = dict(zip(fitting, pool.map(lambda kind: pricing.planned(aws, kind, _configured_price(run, kind))[0], fitting), strict=True))
     found = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind)) for kind in fitting]
     return sorted(found, key=lambda one: (math.isnan(one.dollars), one.dollars)), [kind for kind in cards if kind not in fitting]
 
@@ -66,7 +66,7 @@ def table(run: schema.Run, found: list[Offer]) -> Table:
     shown = Table("type", "card", "hours", "USD an hour", "USD for the run", "on spot", "", box=None, pad_edge=False)
     mine = next((one for one in found if one.kind == run.box.instance_type), None)
     for one in found:
-        verdict = "yours" if one is mine else compared(one, mine)
+        verdict = "yours" if one is mine else comparison(one, mine)
         if verdict:
             spot = None if one.spot is None else one.seconds / 3600 * one.spot
             hours = "unknown" if math.isnan(one.seconds) else f"{one.seconds / 3600:.2f}"
@@ -74,7 +74,7 @@ def table(run: schema.Run, found: list[Offer]) -> Table:
     return shown
 
 
-def compared(one: Offer, mine: Offer | None) -> str:
+def comparison(one: Offer, mine: Offer | None) -> str:
     """In which way another box is better for this run, if in any."""
     if mine is None:
         return "fits"
@@ -87,5 +87,5 @@ def money(dollars: float | None, digits: int = 3) -> str:
     return "unknown" if dollars is None or math.isnan(dollars) else f"{dollars:.{digits}f}"
 
 
-def _said(run: schema.Run, kind: str) -> float | None:
+def _configured_price(run: schema.Run, kind: str) -> float | None:
     return run.cost.per_hour if kind == run.box.instance_type else None

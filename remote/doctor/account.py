@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote.aws.s3 import Store
 from remote.doctor import drift
-from remote.doctor.check import Look
+from remote.doctor.check import Context
 
 CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNDEFINED")
@@ -13,8 +13,8 @@ NAMED = 5  # holes that are named in a line
 UNPACKED = 3  # room of an image on the box, in sizes of what is downloaded: archive, layers, and a second version beside it
 
 
-def bucket(look: Look) -> list[Finding]:
-    store, region = Store(look.aws), look.run.cloud.region
+def bucket(context: Context) -> list[Finding]:
+    store, region = Store(context.aws), context.run.cloud.region
     why = "runs, logs and data are in it"
     try:
         found = store.client.head_bucket(Bucket=store.bucket).get("BucketRegion") or region
@@ -49,12 +49,12 @@ def _closed(store: Store) -> Finding | None:
     return Finding("bucket", BROKEN, what, "your rows and models are in it", f"`{command}{','.join(f'{name}=true' for name in CLOSED)}`")
 
 
-def repository(look: Look) -> list[Finding]:
+def repository(context: Context) -> list[Finding]:
     """The image of this tree, and whether the box's root disk has room for it."""
-    ecr, name = look.aws.client("ecr"), look.run.cloud.repository
+    ecr, name = context.aws.client("ecr"), context.run.cloud.repository
     try:
         ecr.describe_repositories(repositoryNames=[name])
-        found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": look.tag}])["imageDetails"][0]
+        found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": context.tag}])["imageDetails"][0]
     except ecr.exceptions.RepositoryNotFoundException:
         why = "the trainer's image is kept there"
         return [
@@ -63,15 +63,15 @@ def repository(look: Look) -> list[Finding]:
             )
         ]
     except ecr.exceptions.ImageNotFoundException:
-        what = f"ECR repository `{name}` has no image of this tree (tag {look.tag}); {_newest(ecr, name)}"
+        what = f"ECR repository `{name}` has no image of this tree (tag {context.tag}); {_newest(ecr, name)}"
         return [Finding("image", NOTE, what, "the box runs the image of exactly this tree", "`inv deploy` makes it ready")]
     size = found.get("imageSizeInBytes") or 0
-    room, need = look.run.box.root_gb * 1e9, UNPACKED * size
+    room, need = context.run.box.root_gb * 1e9, UNPACKED * size
     if need > room:
-        what = f"box.root_gb={look.run.box.root_gb} is less than {UNPACKED} times the image of {size / 1e9:.1f} GB"
+        what = f"box.root_gb={context.run.box.root_gb} is less than {UNPACKED} times the image of {size / 1e9:.1f} GB"
         return [Finding("root disk", BROKEN, what, "the image is unpacked there", f"`box.root_gb={int(need / 1e9) + 40}`")]
-    there = Finding("image", OK, f"{look.tag}, {size / 1e9:.1f} GB, pushed {found['imagePushedAt']:%Y-%m-%d}, is of this tree")
-    return [there, _scanned(ecr, name, look.tag)]
+    there = Finding("image", OK, f"{context.tag}, {size / 1e9:.1f} GB, pushed {found['imagePushedAt']:%Y-%m-%d}, is of this tree")
+    return [there, _scanned(ecr, name, context.tag)]
 
 
 def _scanned(ecr, name: str, tag: str) -> Finding:
@@ -106,22 +106,22 @@ def _newest(ecr, name: str) -> str:
     return f"the newest is of another tree, {(datetime.now(UTC) - max(pushed)).days} days old"
 
 
-def ami(look: Look) -> list[Finding]:
-    name, why = look.run.box.ami, "the box starts from it"
-    if not look.ami:
+def ami(context: Context) -> list[Finding]:
+    name, why = context.run.box.ami, "the box starts from it"
+    if not context.ami:
         return [
             Finding("ami", BROKEN, f"the public parameter {name} names no image here", why, "another `box.ami=...`, such as conf/box has")
         ]
-    root: dict = next((one["Ebs"] for one in look.ami["BlockDeviceMappings"] if one["DeviceName"] == look.ami["RootDeviceName"]), {})
-    if (least := root.get("VolumeSize") or 0) > look.run.box.root_gb:
-        what = f"box.root_gb={look.run.box.root_gb} is less than the {least} GB of {look.ami['ImageId']}"
+    root: dict = next((one["Ebs"] for one in context.ami["BlockDeviceMappings"] if one["DeviceName"] == context.ami["RootDeviceName"]), {})
+    if (least := root.get("VolumeSize") or 0) > context.run.box.root_gb:
+        what = f"box.root_gb={context.run.box.root_gb} is less than the {least} GB of {context.ami['ImageId']}"
         return [Finding("ami", BROKEN, what, why, f"`box.root_gb={least}`")]
-    return [Finding("ami", OK, f"{look.ami['ImageId']} ({look.ami.get('Name')})")]
+    return [Finding("ami", OK, f"{context.ami['ImageId']} ({context.ami.get('Name')})")]
 
 
-def logs(look: Look) -> list[Finding]:
-    name = look.run.cloud.log_group
-    groups = look.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+def logs(context: Context) -> list[Finding]:
+    name = context.run.cloud.log_group
+    groups = context.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     if any(one["logGroupName"] == name for one in groups):
         return [Finding("log group", OK, name)]
     return [

@@ -13,11 +13,11 @@ from remote.aws.session import Aws
 class Check:
     name: str
     why: str
-    look: Callable[["Look"], list[Finding]]
+    run: Callable[["Context"], list[Finding]]
 
 
 @dataclass
-class Look:
+class Context:
     """What is examined; and what several checks need of it, asked for once."""
 
     aws: Aws

@@ -12,34 +12,34 @@ from conf.text.visible import visible
 from remote.aws.session import Aws
 from remote.build import ecr
 from remote.doctor import diagnose
-from remote.doctor.check import Check, Look
+from remote.doctor.check import Check, Context
 from remote.runs import hub
 
 
 def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable) -> bool:
     """Print every finding; whether all is well. `driver` is the oldest that the image works with, `check_access` looks at the Hub."""
-    seen = []
+    login_findings = []
     try:
-        run = settings(c, fetch=functools.partial(diagnose.fetch, seen))
-        found = diagnose.examine(context(run, root, driver), [hub_check(check_access)])
+        run = settings(c, fetch=functools.partial(diagnose.fetch, login_findings))
+        found = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access)])
     except Problem as problem:
-        if not seen:  # AWS was not asked yet: it is the words behind `--`
+        if not login_findings:  # AWS was not asked yet: it is the words behind `--`
             raise
-        found = diagnose.unread(seen, problem)
-    print(diagnose.as_json(found) if as_json else visible(diagnose.text(found)))
-    return diagnose.fine(found)
+        found = diagnose.settings_unreadable(login_findings, problem)
+    print(diagnose.as_json(found) if as_json else visible(diagnose.as_text(found)))
+    return diagnose.all_ok(found)
 
 
-def context(run: schema.Run, root: Path, driver: int) -> Look:
+def make_context(run: schema.Run, root: Path, driver: int) -> Context:
     """What is examined."""
     tag = ecr.tag(root, run.cloud.build_args)
-    return Look(Aws(run.cloud), run, tag, os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver)
+    return Context(Aws(run.cloud), run, tag, os.environ.get("HF_ENDPOINT", "https://huggingface.co"), driver)
 
 
 def hub_check(check_access: Callable) -> Check:
     """A check of the Hub's token and of the base model."""
 
-    def look(at: Look):
-        return check_access(at.run, os.environ.get("HF_ENDPOINT"), hub.token(at.aws))
+    def check(context: Context):
+        return check_access(context.run, os.environ.get("HF_ENDPOINT"), hub.token(context.aws))
 
-    return Check("token", "the base model and the published adapter need it", look)
+    return Check("token", "the base model and the published adapter need it", check)

@@ -10,7 +10,7 @@ from conf.problem import Problem
 from remote.aws import session
 from remote.aws.session import explain
 from remote.doctor import account, drift, instance, login, network, permissions, quota
-from remote.doctor.check import Check, Look
+from remote.doctor.check import Check, Context
 
 MARKS = {OK: "ok     ", NOTE: "note   ", BROKEN: "BROKEN ", UNKNOWN: "unknown"}
 
@@ -36,10 +36,10 @@ CHECKS = [
 ]
 
 
-def fetch(seen: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
+def fetch(login_findings: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store, once login, region and clock are sound; what was seen of these is added to `seen`."""
-    seen += login.check(session.region(cloud), functools.partial(session.early, cloud=cloud))
-    if wrong := [one for one in seen if one.verdict == BROKEN]:
+    login_findings += login.check(session.region(cloud), functools.partial(session.early_client, cloud=cloud))
+    if wrong := [one for one in login_findings if one.verdict == BROKEN]:
         raise Problem(wrong[0].what, wrong[0].command, reason="refused")
     try:
         return session.fetch(names, cloud)
@@ -50,43 +50,43 @@ def fetch(seen: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
         raise problem from error
 
 
-def unread(seen: list[Finding], problem: Problem) -> list[Finding]:
+def settings_unreadable(login_findings: list[Finding], problem: Problem) -> list[Finding]:
     """What is wrong where the settings could not be read: then there is nothing else to examine."""
-    if any(one.verdict == BROKEN for one in seen):
-        return seen
-    return [*seen, Finding("settings", BROKEN, problem.what, "every verb reads its names from Parameter Store", problem.hint)]
+    if any(one.verdict == BROKEN for one in login_findings):
+        return login_findings
+    return [*login_findings, Finding("settings", BROKEN, problem.what, "every verb reads its names from Parameter Store", problem.hint)]
 
 
-def examine(look: Look, more: list[Check]) -> list[Finding]:
+def run_checks(context: Context, more: list[Check]) -> list[Finding]:
     """What every check found; where the credentials are no good, only that."""
-    found = login.check(look.run.cloud.region, look.aws.client)
+    found = login.check(context.run.cloud.region, context.aws.client)
     if any(one.verdict == BROKEN for one in found):
         return found
     with ThreadPoolExecutor(8) as pool:
-        found += [one for each in pool.map(lambda check: _carried_out(check, look), [*CHECKS, *more]) for one in each]
-    return [replace(one, command=session.in_region(one.command, look.run.cloud.region)) for one in found]
+        found += [one for each in pool.map(lambda check: _run_check(check, context), [*CHECKS, *more]) for one in each]
+    return [replace(one, command=session.with_region(one.command, context.run.cloud.region)) for one in found]
 
 
-def _carried_out(check: Check, look: Look) -> list[Finding]:
+def _run_check(check: Check, context: Context) -> list[Finding]:
     """What the check found; a check that may not look says so, and one that meets a Problem passes it on."""
     try:
-        return check.look(look)
+        return check.run(context)
     except Problem as problem:
         return [Finding(check.name, BROKEN, problem.what, check.why, problem.hint)]
     except Exception as error:
         meaning = explain(error)
         if meaning is None:
             raise
-        verdict = UNKNOWN if session.may_not(error) else BROKEN
+        verdict = UNKNOWN if session.is_access_denied(error) else BROKEN
         return [Finding(check.name, verdict, meaning.what, check.why, meaning.hint)]
 
 
-def fine(findings: list[Finding]) -> bool:
+def all_ok(findings: list[Finding]) -> bool:
     """Whether the chain can work: what nobody could look at may stand against it."""
     return not any(one.verdict in (BROKEN, UNKNOWN) for one in findings)
 
 
-def text(findings: list[Finding]) -> str:
+def as_text(findings: list[Finding]) -> str:
     """A line for each finding, and below what is not as it should be why it matters and what mends it."""
     lines = []
     for one in findings:
@@ -98,4 +98,4 @@ def text(findings: list[Finding]) -> str:
 
 
 def as_json(findings: list[Finding]) -> str:
-    return json.dumps({"ok": fine(findings), "findings": [asdict(one) for one in findings]}, indent=2)
+    return json.dumps({"ok": all_ok(findings), "findings": [asdict(one) for one in findings]}, indent=2)

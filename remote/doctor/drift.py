@@ -12,11 +12,11 @@ from remote.account import stack
 from remote.aws.instance import METADATA
 from remote.aws.s3 import Store
 from remote.aws.tags import BOX
-from remote.doctor.check import Look
+from remote.doctor.check import Context
 
 NAME = re.compile(r'Name: !Sub "/[^/]+/([^"]+)", Value: !Ref (\w+)')
 # What it keeps from boxes that stack.yaml has them launched so.
-LAUNCHED = {
+METADATA_REASONS = {
     "HttpTokens": "without a token whoever makes the box fetch an address gets the keys of its role",
     "HttpPutResponseHopLimit": "a container is one hop further from the box's keys than the box, and must not come to them",
 }
@@ -25,7 +25,7 @@ RETENTION = 30  # days
 POLICY = "lifecyclePolicyText"
 EXPIRE = {"action": {"type": "expire"}}
 # As stack.yaml has it: a test compares them.
-KEPT = {
+LIFECYCLE_POLICY = {
     "rules": [
         {
             "rulePriority": 1,
@@ -43,9 +43,9 @@ KEPT = {
 }
 
 
-def launch(look: Look) -> list[Finding]:
+def launch(context: Context) -> list[Finding]:
     """The launch template that every box comes from, and the security group that it names."""
-    ec2, name = look.aws.client("ec2"), look.run.cloud.launch_template
+    ec2, name = context.aws.client("ec2"), context.run.cloud.launch_template
     try:
         found = ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=["$Latest"])["LaunchTemplateVersions"]
     except ec2.exceptions.ClientError as error:
@@ -54,12 +54,14 @@ def launch(look: Look) -> list[Finding]:
         what, command = f"there is no launch template `{name}`", "`inv destroy`, then `inv init`: both keep the bucket and the volume"
         return [Finding("launch", BROKEN, what, "`up` launches every box with it", command)]
     data = found[0]["LaunchTemplateData"]
-    return _metadata(name, data) + _closed(look, data.get("SecurityGroupIds", [])) or [Finding("launch", OK, f"template {name}, no way in")]
+    return _metadata(name, data) + _open_ports(context, data.get("SecurityGroupIds", [])) or [
+        Finding("launch", OK, f"template {name}, no way in")
+    ]
 
 
 def _metadata(name: str, data: dict) -> list[Finding]:
     had = data.get("MetadataOptions", {})
-    wrong = {key: why for key, why in LAUNCHED.items() if had.get(key) != METADATA[key]}
+    wrong = {key: why for key, why in METADATA_REASONS.items() if had.get(key) != METADATA[key]}
     if not wrong:
         return []
     what = f"launch template `{name}` has {', '.join(f'{key} {had.get(key)}, not {METADATA[key]}' for key in wrong)}"
@@ -68,14 +70,14 @@ def _metadata(name: str, data: dict) -> list[Finding]:
     return [Finding("launch", BROKEN, what, "; ".join(wrong.values()), f"`{command}`; a box that is there keeps what it has")]
 
 
-def _closed(look: Look, groups: list[str]) -> list[Finding]:
+def _open_ports(context: Context, groups: list[str]) -> list[Finding]:
     if not groups:
         return []
-    found = look.aws.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"]
-    return [finding for group in found for rule in group["IpPermissions"] if (finding := _entry(look, group["GroupId"], rule))]
+    found = context.aws.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"]
+    return [finding for group in found for rule in group["IpPermissions"] if (finding := _open_port(context, group["GroupId"], rule))]
 
 
-def _entry(look: Look, group: str, rule: dict) -> Finding | None:
+def _open_port(context: Context, group: str, rule: dict) -> Finding | None:
     """A way in that `box.ssh=true` has not opened, or that nobody has closed behind it."""
     rest = {key: value for key, value in rule.items() if key not in ("IpRanges", "Ipv6Ranges", "PrefixListIds", "UserIdGroupPairs")}
     ours = [one for one in rule.get("IpRanges", []) if one.get("Description", "").startswith(f"{BOX}=")]
@@ -86,8 +88,8 @@ def _entry(look: Look, group: str, rule: dict) -> Finding | None:
         command = f"aws ec2 revoke-security-group-ingress --group-id {group} --ip-permissions {shlex.quote(json.dumps([rest | others]))}"
         what = f"security group {group} of the boxes lets in {ports} from {_sources(others)}"
         return Finding("way in", BROKEN, what, "nothing needs to come in but what `box.ssh=true` opens to you alone", f"`{command}`")
-    mine = [one["CidrIp"] for one in ours if one["Description"] == f"{BOX}={look.run.box.name}"]
-    if mine and not look.run.box.ssh:
+    mine = [one["CidrIp"] for one in ours if one["Description"] == f"{BOX}={context.run.box.name}"]
+    if mine and not context.run.box.ssh:
         what = f"port {ports} of {group} is open to {', '.join(mine)} since `box.ssh=true`"
         return Finding("way in", NOTE, what, "it stays open until the box is put down", "`inv down` closes it")
     return None
@@ -106,11 +108,11 @@ def bucket(store: Store) -> list[Finding]:
         mended = command.format("put-bucket-versioning", name, "--versioning-configuration Status=Enabled")
         what, why = f"bucket `{name}` keeps no older versions", "what is overwritten or removed by mistake is lost"
         found.append(Finding("versions", NOTE, what, why, f"`{mended}`"))
-    if not _answer(lambda: s3.get_bucket_encryption(Bucket=name), "ServerSideEncryptionConfigurationNotFoundError"):
+    if not _get_or_empty(lambda: s3.get_bucket_encryption(Bucket=name), "ServerSideEncryptionConfigurationNotFoundError"):
         mended = f"--server-side-encryption-configuration {shlex.quote(json.dumps(ENCRYPTED))}"
         what, why = f"bucket `{name}` does not say how it is encrypted", "then AWS decides"
         found.append(Finding("encryption", NOTE, what, why, f"`{command.format('put-bucket-encryption', name, mended)}`"))
-    policy = json.loads(_answer(lambda: s3.get_bucket_policy(Bucket=name), "NoSuchBucketPolicy").get("Policy", "{}"))
+    policy = json.loads(_get_or_empty(lambda: s3.get_bucket_policy(Bucket=name), "NoSuchBucketPolicy").get("Policy", "{}"))
     lines = policy.get("Statement", [])
     if not any(one["Effect"] == "Deny" and "aws:SecureTransport" in json.dumps(one.get("Condition")) for one in lines):
         wanted = {"Version": "2012-10-17", "Statement": [*lines, _encrypted_only(store)]}
@@ -127,7 +129,7 @@ def _encrypted_only(store: Store) -> dict:
     return {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": resources, "Condition": plain}
 
 
-def _answer(ask, absent: str) -> dict:
+def _get_or_empty(ask, absent: str) -> dict:
     from botocore.exceptions import ClientError
 
     try:
@@ -138,9 +140,9 @@ def _answer(ask, absent: str) -> dict:
         return {}
 
 
-def repository(look: Look) -> list[Finding]:
+def repository(context: Context) -> list[Finding]:
     """Tags that do not move, images that are looked at for known holes, and of which the newest builds stay."""
-    ecr, name = look.aws.client("ecr"), look.run.cloud.repository
+    ecr, name = context.aws.client("ecr"), context.run.cloud.repository
     try:
         about = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
     except ecr.exceptions.RepositoryNotFoundException:
@@ -154,42 +156,44 @@ def repository(look: Look) -> list[Finding]:
         mended = command.format("put-image-scanning-configuration", "--image-scanning-configuration scanOnPush=true")
         what, why = f"ECR repository `{name}` does not scan images", "nobody would hear of a known hole in one"
         found.append(Finding("scan", NOTE, what, why, f"`{mended}`"))
-    return [*found, *_kept(ecr, name, command)]
+    return [*found, *_lifecycle(ecr, name, command)]
 
 
-def _kept(ecr, name: str, command: str) -> list[Finding]:
+def _lifecycle(ecr, name: str, command: str) -> list[Finding]:
     """Which images stay: a rule for all of them counts what an index is made of as builds."""
     policy = json.loads(
-        _answer(lambda: ecr.get_lifecycle_policy(repositoryName=name), "LifecyclePolicyNotFoundException").get(POLICY, "{}")
+        _get_or_empty(lambda: ecr.get_lifecycle_policy(repositoryName=name), "LifecyclePolicyNotFoundException").get(POLICY, "{}")
     )
     counted = [rule["selection"]["tagStatus"] for rule in policy.get("rules", []) if rule["selection"]["countType"] == "imageCountMoreThan"]
     if policy and "any" not in counted:
         return []
     what = f"ECR repository `{name}` counts more than tagged images as builds" if policy else f"ECR repository `{name}` keeps every image"
     why = "fewer builds remain than it says" if policy else "they are paid by the GB"
-    mended = command.format("put-lifecycle-policy", f"--lifecycle-policy-text {shlex.quote(json.dumps(KEPT, separators=(',', ':')))}")
+    mended = command.format(
+        "put-lifecycle-policy", f"--lifecycle-policy-text {shlex.quote(json.dumps(LIFECYCLE_POLICY, separators=(',', ':')))}"
+    )
     return [Finding("builds", NOTE, what, why, f"`{mended}`")]
 
 
-def logs(look: Look) -> list[Finding]:
+def logs(context: Context) -> list[Finding]:
     """Logs that end some day: S3 has them all."""
-    name = look.run.cloud.log_group
-    groups = look.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    name = context.run.cloud.log_group
+    groups = context.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     if any(one["logGroupName"] == name and "retentionInDays" not in one for one in groups):
         command = f"`aws logs put-retention-policy --log-group-name {name} --retention-in-days {RETENTION}`"
         return [Finding("retention", NOTE, f"log group `{name}` keeps everything for ever", "it is paid by the GB; S3 has it all", command)]
     return []
 
 
-def names(look: Look) -> list[Finding]:
+def names(context: Context) -> list[Finding]:
     """Names in Parameter Store, each of them there: for one that is missing the default is taken, whatever the stack has made."""
-    wanted = {look.run.cloud.root + end: given for end, given in NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8"))}
-    ssm, every, missing = look.aws.client("ssm"), sorted(wanted), []
+    wanted = {context.run.cloud.root + end: given for end, given in NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8"))}
+    ssm, every, missing = context.aws.client("ssm"), sorted(wanted), []
     for start in range(0, len(every), 10):
         missing += ssm.get_parameters(Names=every[start : start + 10])["InvalidParameters"]
     if not missing:
         return [Finding("names", OK, f"{len(every)} in Parameter Store")]
-    values = stack.parameters(look.run)
+    values = stack.parameters(context.run)
     one = f"aws ssm put-parameter --type String --name {missing[0]} --value {shlex.quote(values.get(wanted[missing[0]], 'VALUE'))}"
     what = f"Parameter Store has no {', '.join(missing)}"
     return [Finding("names", NOTE, what, "the default is taken in its place", f"`{one}`, or another value; each of them so")]

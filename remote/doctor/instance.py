@@ -4,41 +4,41 @@ from urllib.parse import urlsplit
 
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote.aws import instance
-from remote.doctor.check import Look
+from remote.doctor.check import Context
 from remote.plan import answers, verbs
 from remote.plan.script import compose
 
 # Older ones hang on ec2messages, which AWS gives up: https://github.com/aws/amazon-ssm-agent/blob/mainline/RELEASENOTES.md
 LEAST_AGENT = (3, 3, 40, 0)
-REMOTE = "`inv down` and `inv up` restart it"
+RESTART = "`inv down` and `inv up` restart it"
 GATEWAY = "let its subnet out to it on port 443: a route to an internet or NAT gateway, no network rule against it"
 
 
-def check(look: Look) -> list[Finding]:
+def check(context: Context) -> list[Finding]:
     """The box, where there is one: whose it is, whether its agent answers, and what it can reach."""
-    found = instance.find(look.aws, look.run.box.name)
+    found = instance.find(context.aws, context.run.box.name)
     if found is None:
-        return [Finding("box", OK, f"`{look.run.box.name}`: none yet; its driver and its way out are looked at when it runs")]
+        return [Finding("box", OK, f"`{context.run.box.name}`: none yet; its driver and its way out are looked at when it runs")]
     if found.state != "running":
         return [Finding("box", OK, f"{found.id} is {found.state}; its driver and its way out are looked at when it runs")]
-    return [*_metadata(found), *_running(look, found)]
+    return [*_metadata(found), *_running(context, found)]
 
 
-def _metadata(found: instance.Found) -> list[Finding]:
-    if found.closed:
+def _metadata(found: instance.Instance) -> list[Finding]:
+    if found.metadata_closed:
         return []
     what = f"the metadata service of {found.id} answers containers, too"
     return [Finding("metadata", BROKEN, what, "code in one could act by the box's role", "`inv up` closes it to them")]
 
 
-def _running(look: Look, found: instance.Found) -> list[Finding]:
-    if look.run.box.ssh:  # it is for a box whose agent does not answer
-        return _itself(look, found.id)
+def _running(context: Context, found: instance.Instance) -> list[Finding]:
+    if context.run.box.ssh:  # it is for a box whose agent does not answer
+        return _self_check(context, found.id)
     wanted = [{"Key": "InstanceIds", "Values": [found.id]}]
-    agents = look.aws.client("ssm").describe_instance_information(Filters=wanted)["InstanceInformationList"]
+    agents = context.aws.client("ssm").describe_instance_information(Filters=wanted)["InstanceInformationList"]
     if not agents or agents[0]["PingStatus"] != "Online":
-        return [Finding("agent", BROKEN, f"the agent on {found.id} does not answer", "every command for the box goes through it", REMOTE)]
-    return [_agent(found.id, agents[0].get("AgentVersion", "")), *_itself(look, found.id)]
+        return [Finding("agent", BROKEN, f"the agent on {found.id} does not answer", "every command for the box goes through it", RESTART)]
+    return [_agent(found.id, agents[0].get("AgentVersion", "")), *_self_check(context, found.id)]
 
 
 def _agent(id: str, version: str) -> Finding:
@@ -49,32 +49,32 @@ def _agent(id: str, version: str) -> Finding:
     return Finding("agent", OK, f"{id}: version {version or '?'}, Online")
 
 
-def _itself(look: Look, id: str) -> list[Finding]:
+def _self_check(context: Context, id: str) -> list[Finding]:
     """What the box finds when it looks at itself."""
-    hosts = endpoints(look)
-    settings = {"MOUNT_PATH": look.run.box.mount, "REGION": look.run.cloud.region, "GPU": look.run.box.gpu, "LEASE": 60}
+    hosts = endpoints(context)
+    settings = {"MOUNT_PATH": context.run.box.mount, "REGION": context.run.cloud.region, "GPU": context.run.box.gpu, "LEASE": 60}
     settings["HOSTS"] = " ".join(f"{name}={host}:{port}" for name, (host, port) in hosts.items())
-    result = verbs.transport(look.run)(look.aws, id).run(compose("look", settings), 60, "doctor")
+    result = verbs.transport(context.run)(context.aws, id).run(compose("look", settings), 60, "doctor")
     if result.code != 0:
         what = f"{id} could not look at itself (exit code {result.code}): {result.stderr.strip().splitlines()[-1:] or ''}"
-        return [Finding("box", BROKEN, what, "every script would fail so", REMOTE)]
+        return [Finding("box", BROKEN, what, "every script would fail so", RESTART)]
     seen = answers.read("look", answers.Look, result.facts)
-    return [_driver(look, seen.driver), *_lost(seen.gpu_lost), _egress(id, hosts, seen.unreachable)]
+    return [_driver(context, seen.driver), *_lost_gpus(seen.gpu_lost), _egress(id, hosts, seen.unreachable)]
 
 
-def _driver(look: Look, version: str) -> Finding:
-    if not look.run.box.gpu:
+def _driver(context: Context, version: str) -> Finding:
+    if not context.run.box.gpu:
         return Finding("driver", OK, "no GPU is asked for")
     if not version:
-        return Finding("driver", BROKEN, "the driver shows no GPU", "training would run on the CPU", REMOTE)
-    if int(version.split(".")[0]) < look.driver:
-        what = f"driver {version} is older than {look.driver}, which the image's CUDA needs"
+        return Finding("driver", BROKEN, "the driver shows no GPU", "training would run on the CPU", RESTART)
+    if int(version.split(".")[0]) < context.driver:
+        what = f"driver {version} is older than {context.driver}, which the image's CUDA needs"
         command = "`inv down --purge`, then `inv up`: a new box has the newest image of AWS; or another `box.ami=...`"
         return Finding("driver", BROKEN, what, "torch would see no GPU", command)
-    return Finding("driver", OK, f"{version}; the image's CUDA needs {look.driver} or newer")
+    return Finding("driver", OK, f"{version}; the image's CUDA needs {context.driver} or newer")
 
 
-def _lost(runs: tuple[str, ...]) -> list[Finding]:
+def _lost_gpus(runs: tuple[str, ...]) -> list[Finding]:
     """Runs whose container was given the GPU and cannot use it any more."""
     command = "`inv down --force`, then `inv up deploy train` goes on from its newest checkpoint"
     why = "it fails at its next use of the GPU; systemd was reloaded, or the driver changed under it"
@@ -88,10 +88,10 @@ def _egress(id: str, hosts: dict, unreachable: tuple[str, ...]) -> Finding:
     return Finding("egress", OK, f"{id} reaches {', '.join(hosts)}")
 
 
-def endpoints(look: Look) -> dict[str, tuple[str, int]]:
+def endpoints(context: Context) -> dict[str, tuple[str, int]]:
     """Host and port of all that a box must reach."""
-    urls = {name: look.aws.client(name).meta.endpoint_url for name in ("ssm", "ecr", "s3", "secretsmanager", "logs", "ec2")}
+    urls = {name: context.aws.client(name).meta.endpoint_url for name in ("ssm", "ecr", "s3", "secretsmanager", "logs", "ec2")}
     urls["ssmmessages"] = urls["ssm"].replace("//ssm.", "//ssmmessages.")  # botocore has no client of it
-    urls["hub"] = look.hub
+    urls["hub"] = context.hub
     parts = {name: urlsplit(url) for name, url in urls.items()}
     return {name: (part.hostname or "", part.port or {"http": 80}.get(part.scheme, 443)) for name, part in parts.items()}

@@ -1,13 +1,13 @@
 """Whether the box can reach AWS and the Hub, as far as the routes of its subnets say."""
 
 from conf.finding import BROKEN, OK, Finding
-from remote.doctor.check import Look
+from remote.doctor.check import Context
 
 
-def check(look: Look) -> list[Finding]:
+def check(context: Context) -> list[Finding]:
     """A way from the subnet that is named, or from the default ones, out to AWS and the Hub."""
-    ec2, why = look.aws.client("ec2"), "the box must reach ssm, ecr, s3 and the Hub; nothing reaches it"
-    asked = {"SubnetIds": [named]} if (named := look.run.box.subnet) else {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    ec2, why = context.aws.client("ec2"), "the box must reach ssm, ecr, s3 and the Hub; nothing reaches it"
+    asked = {"SubnetIds": [named]} if (named := context.run.box.subnet) else {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     subnets = ec2.describe_subnets(**asked)["Subnets"]
     if not subnets:
         return [Finding("network", BROKEN, "the account has no default network here", why, "`aws ec2 create-default-vpc`")]

@@ -4,22 +4,24 @@ from conf.finding import BROKEN, OK, Finding
 from remote.account import permissions
 from remote.account.statement import Statement, line
 from remote.aws.session import Aws
-from remote.doctor.check import Look
+from remote.doctor.check import Context
 
 INSTANCE = "i-0123456789abcdef0"  # an example
 
 
-def laptop(look: Look) -> list[Finding]:
-    at = permissions.place(look.aws)
-    source = at.principal
+def laptop(context: Context) -> list[Finding]:
+    account = permissions.account(context.aws)
+    source = account.principal
     if source.endswith(":root"):
         return [Finding("permissions", OK, "the root user may do everything")]
-    return _simulated("permissions", look, source, [*permissions.laptop(at), *permissions.files(at)], f"the policy of {source}")
+    return _simulated(
+        "permissions", context, source, [*permissions.laptop(account), *permissions.files(account)], f"the policy of {source}"
+    )
 
 
-def box_role(look: Look) -> list[Finding]:
-    name = look.run.cloud.instance_profile
-    iam = look.aws.client("iam")
+def box_role(context: Context) -> list[Finding]:
+    name = context.run.cloud.instance_profile
+    iam = context.aws.client("iam")
     try:
         roles = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
     except iam.exceptions.NoSuchEntityException:
@@ -27,15 +29,17 @@ def box_role(look: Look) -> list[Finding]:
     if not roles:
         what = f"there is no instance profile `{name}`" if roles is None else f"the instance profile `{name}` has no role"
         return [Finding("box role", BROKEN, what, "the box acts by it", "name another: `cloud.instance_profile=...`")]
-    if (given := roles[0]["RoleName"]) != look.run.cloud.box_role:
-        what = f"the instance profile `{name}` hands out the role {given}, and `cloud.box_role` is {look.run.cloud.box_role}"
+    if (given := roles[0]["RoleName"]) != context.run.cloud.box_role:
+        what = f"the instance profile `{name}` hands out the role {given}, and `cloud.box_role` is {context.run.cloud.box_role}"
         return [Finding("box role", BROKEN, what, "your policy lets you pass that role to a box and no other", f"`cloud.box_role={given}`")]
-    return _simulated("box role", look, roles[0]["Arn"], permissions.box(permissions.place(look.aws)), f"the role {roles[0]['RoleName']}")
+    return _simulated(
+        "box role", context, roles[0]["Arn"], permissions.box(permissions.account(context.aws)), f"the role {roles[0]['RoleName']}"
+    )
 
 
-def scheduler_role(look: Look) -> list[Finding]:
-    name, why = look.run.cloud.scheduler_role, "it is what stops a box that can no longer stop itself"
-    iam = look.aws.client("iam")
+def scheduler_role(context: Context) -> list[Finding]:
+    name, why = context.run.cloud.scheduler_role, "it is what stops a box that can no longer stop itself"
+    iam = context.aws.client("iam")
     try:
         role = iam.get_role(RoleName=name)["Role"]
     except iam.exceptions.NoSuchEntityException:
@@ -45,12 +49,12 @@ def scheduler_role(look: Look) -> list[Finding]:
             f"let scheduler.amazonaws.com assume it: `aws iam update-assume-role-policy --role-name {name} --policy-document file://...`"
         )
         return [Finding("stop role", BROKEN, f"the scheduler may not take the role `{name}`", why, command)]
-    return _simulated("stop role", look, role["Arn"], permissions.stopping(permissions.place(look.aws)), f"the role {name}")
+    return _simulated("stop role", context, role["Arn"], permissions.scheduler(permissions.account(context.aws)), f"the role {name}")
 
 
-def _simulated(check: str, look: Look, source: str, wanted: list[Statement], where: str) -> list[Finding]:
+def _simulated(check: str, context: Context, source: str, wanted: list[Statement], where: str) -> list[Finding]:
     """One finding with every policy line that is missing."""
-    lacking = [(one, gone) for one in wanted if (gone := _denied(look.aws, source, one))]
+    lacking = [(one, gone) for one in wanted if (gone := _denied(context.aws, source, one))]
     if not lacking:
         return [Finding(check, OK, f"{where} allows all {len({action for one in wanted for action in one.actions})} actions")]
     what = f"{where} lacks " + ", ".join(sorted({action for _, gone in lacking for action in gone}))

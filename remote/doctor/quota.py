@@ -4,7 +4,7 @@ import re
 
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote.aws import capacity, pricing, volume
-from remote.doctor.check import Look
+from remote.doctor.check import Context
 
 # Quotas count vCPUs of a family of types. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
 DEMAND = dict.fromkeys(("g", "gr", "vt"), "L-DB2E81BA") | {"p": "L-417A185B"} | dict.fromkeys((*"acdhimrtz", "im", "is"), "L-1216C47A")
@@ -21,41 +21,41 @@ def codes(kind: str) -> tuple[str | None, str | None]:
     return demand, SPOT_OF_P.get(f"p{generation}") if letters == "p" else SPOT.get(demand or "")
 
 
-def quota(look: Look) -> list[Finding]:
+def quota(context: Context) -> list[Finding]:
     """What AWS lets the account run of this family, also as spot where that is wanted."""
-    if look.kind is None:
+    if context.kind is None:
         return []  # the check of the type says so
-    demand, spot = codes(look.run.box.instance_type)
-    cores = look.kind["VCpuInfo"]["DefaultVCpus"]
-    found = [_quota(look, cores, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
-    if look.run.box.spot:
-        found.append(_quota(look, cores, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
+    demand, spot = codes(context.run.box.instance_type)
+    cores = context.kind["VCpuInfo"]["DefaultVCpus"]
+    found = [_quota(context, cores, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
+    if context.run.box.spot:
+        found.append(_quota(context, cores, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
     return found
 
 
-def _quota(look: Look, needed: int, code: str | None, market: str, verdict: str, why: str) -> Finding:
+def _quota(context: Context, needed: int, code: str | None, market: str, verdict: str, why: str) -> Finding:
     if code is None:
-        what = f"unknown: which quota counts a {look.run.box.instance_type} {market} is not known here"
+        what = f"unknown: which quota counts a {context.run.box.instance_type} {market} is not known here"
         return Finding("quota", NOTE, what, why, "`aws service-quotas list-service-quotas --service-code ec2`")
-    value = look.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
-    what = f"{value:.0f} vCPUs {market} ({code}), of which a {look.run.box.instance_type} takes {needed}"
+    value = context.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
+    what = f"{value:.0f} vCPUs {market} ({code}), of which a {context.run.box.instance_type} takes {needed}"
     if value >= needed:
         return Finding("quota", OK, what)
     command = f"`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {needed}`"
     return Finding("quota", verdict, what, why, command)
 
 
-def plan(look: Look) -> list[Finding]:
+def plan(context: Context) -> list[Finding]:
     """Whether the account may launch more than what is free: accounts made since July 2025 may be on AWS's Free plan."""
-    client = look.aws.client("freetier")
+    client = context.aws.client("freetier")
     try:
         found = client.get_account_plan_state()
     except client.exceptions.ResourceNotFoundException:  # an account from before there were plans
         return [Finding("plan", OK, "none: the account is older than AWS's plans")]
     if found.get("accountPlanType") != "FREE":
         return [Finding("plan", OK, "paid")]
-    kind = look.run.box.instance_type
-    if look.kind is None or look.kind.get("FreeTierEligible"):
+    kind = context.run.box.instance_type
+    if context.kind is None or context.kind.get("FreeTierEligible"):
         return [Finding("plan", OK, f"free, and so is a {kind}")]
     left = found.get("accountPlanRemainingCredits", {}).get("amount")
     what = f"the account is on AWS's Free plan, which launches no {kind}" + ("" if left is None else f"; ${left:.0f} of credits are left")
@@ -63,15 +63,15 @@ def plan(look: Look) -> list[Finding]:
     return [Finding("plan", BROKEN, what, why, capacity.UPGRADE)]
 
 
-def offered(look: Look) -> list[Finding]:
+def offered(context: Context) -> list[Finding]:
     """Where the type can be had, and whether that is where the volume is."""
-    kind, region = look.run.box.instance_type, look.run.cloud.region
+    kind, region = context.run.box.instance_type, context.run.cloud.region
     request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [kind]}]}
-    pages = look.aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
+    pages = context.aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
     zones = sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
     if not zones:
         return [Finding("type", BROKEN, f"{region} has no {kind}", "the box is of this type", "another `box=...` or `cloud.region=...`")]
-    where = volume.zone(look.aws, look.run.box.name)
+    where = volume.zone(context.aws, context.run.box.name)
     if where and where not in zones:
         what = f"the volume is in {where}; {kind} can be had in {', '.join(zones)}"
         command = "`inv down --snapshot`, then make a volume of the snapshot in one of these, with the same tags"
@@ -79,8 +79,8 @@ def offered(look: Look) -> list[Finding]:
     return [Finding("type", OK, f"{kind} can be had in {', '.join(zones)}" + (f"; the volume is in {where}" if where else ""))]
 
 
-def prices(look: Look) -> list[Finding]:
-    hourly, source = pricing.per_hour(look.aws, look.run.box.instance_type)
+def prices(context: Context) -> list[Finding]:
+    hourly, source = pricing.per_hour(context.aws, context.run.box.instance_type)
     if hourly is None:
         return [
             Finding(

@@ -20,7 +20,7 @@ KILLED = 137  # 128 and SIGKILL, which the kernel sends when memory runs out
 CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
 
 
-class Found:
+class Outcome:
     """What the parts of a plan have found out."""
 
     def __init__(self) -> None:
@@ -41,26 +41,26 @@ class Found:
         return {name: self.value(value) for name, value in inputs.items()}
 
 
-def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport], found: Found | None = None) -> Found:
+def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport], outcome: Outcome | None = None) -> Outcome:
     """Carry out a plan, part by part, and put what its parts find out into `found`. It stops at the first part that fails."""
-    found = Found() if found is None else found
+    outcome = Outcome() if outcome is None else outcome
     try:
         for number, part in enumerate(plan):
-            if found.value(part.when):
-                _renew(plan, aws, found)
-                _perform(plan, number, part, found, aws, transport)
+            if outcome.value(part.when):
+                _renew(plan, aws, outcome)
+                _perform(plan, number, part, outcome, aws, transport)
     except BaseException:
         if plan.failure:
             words, inputs = plan.failure
-            _say_if_any(words(**found.values(inputs)))
+            _say_if_any(words(**outcome.values(inputs)))
         with contextlib.suppress(Exception):  # what went wrong is what the user must read
-            _release(plan, aws, found)
+            _release(plan, aws, outcome)
         raise
-    _release(plan, aws, found)
+    _release(plan, aws, outcome)
     if plan.end:
         text, inputs = plan.end
-        found.done = text.format(**{name: _shown(value) for name, value in found.values(inputs).items()})
-    return found
+        outcome.done = text.format(**{name: _shown(value) for name, value in outcome.values(inputs).items()})
+    return outcome
 
 
 def _shown(value: object) -> object:
@@ -72,51 +72,51 @@ def _say_if_any(words: str) -> None:
         talk(words)
 
 
-def _release(plan: Plan, aws: Aws, found: Found) -> None:
-    if plan.held and (value := found.value(plan.held.value)) is not None:
+def _release(plan: Plan, aws: Aws, outcome: Outcome) -> None:
+    if plan.held and (value := outcome.value(plan.held.value)) is not None:
         plan.held.release(aws, value)
 
 
-def _renew(plan: Plan, aws: Aws, found: Found) -> None:
-    if plan.held and (value := found.value(plan.held.value)) is not None:
+def _renew(plan: Plan, aws: Aws, outcome: Outcome) -> None:
+    if plan.held and (value := outcome.value(plan.held.value)) is not None:
         plan.held.renew(aws, value)
 
 
-def _perform(plan: Plan, number: int, part: Call | Step, found: Found, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
+def _perform(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
     started = time.monotonic()
     if isinstance(part, Call):
-        found.answers[number] = part.action(aws, **found.values(part.inputs))
+        outcome.answers[number] = part.action(aws, **outcome.values(part.inputs))
     else:
-        said = _run(part, found, transport(aws, found.value(part.on)))
-        while said is not None and part.again and said.get(part.again) == "yes":
-            _renew(plan, aws, found)
-            said = _run(part, found, transport(aws, found.value(part.on)))
-        if said is not None:
-            found.answers[number] = answers.read(part.script, part.answer, said)
-    if part.said:
+        facts = _run(part, outcome, transport(aws, outcome.value(part.on)))
+        while facts is not None and part.repeat_while and facts.get(part.repeat_while) == "yes":
+            _renew(plan, aws, outcome)
+            facts = _run(part, outcome, transport(aws, outcome.value(part.on)))
+        if facts is not None:
+            outcome.answers[number] = answers.read(part.script, part.answer, facts)
+    if part.announce:
         talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
 
 
-def _run(step: Step, found: Found, transport: Transport) -> dict[str, str] | None:
+def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] | None:
     """What the script says; None where it fails and is spared."""
-    title = f"fine-tune-slm {step.script} {found.value(step.inputs.get('RUN_ID', ''))}".strip()
+    title = f"fine-tune-slm {step.script} {outcome.value(step.inputs.get('RUN_ID', ''))}".strip()
     try:
-        result = transport.run(step.text(found.value), step.timeout, title=title)
+        result = transport.run(step.text(outcome.value), step.timeout, title=title)
     except Problem as problem:
-        if not step.spare:
+        if not step.continue_message:
             raise
-        talk(f"{problem.what}; {step.spare}")
+        talk(f"{problem.what}; {step.continue_message}")
         return None
-    said = result.facts
-    if step.again and result.stderr.strip() and (result.code or said.get(step.again) == "yes"):
+    facts = result.facts
+    if step.repeat_while and result.stderr.strip() and (result.code or facts.get(step.repeat_while) == "yes"):
         talk(textwrap.indent(result.stderr.rstrip(), "    "))
     if result.code == 0:
-        return said
-    if step.spare:
-        talk(f"{said.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.spare}")
+        return facts
+    if step.continue_message:
+        talk(f"{facts.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.continue_message}")
         return None
-    if "problem" in said:
-        raise Problem(said["problem"], said["hint"], reason=said["reason"])
+    if "problem" in facts:
+        raise Problem(facts["problem"], facts["hint"], reason=facts["reason"])
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     if any(word in line for word in CLOCK for line in lines):
         raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")

@@ -72,7 +72,7 @@ class Call:
     action: Callable[..., Any]
     inputs: dict[str, Any]
     when: "bool | Reference" = True  # left out unless this is true
-    said: bool = True  # whether a line tells that it was done
+    announce: bool = True  # whether a line tells that it was done
 
     @property
     def intent(self) -> str:
@@ -89,9 +89,9 @@ class Step:
     on: Any  # id of the instance
     timeout: int = 120  # seconds
     when: "bool | Reference" = True
-    said: bool = True
-    again: str | None = None  # run once more while it answers yes to this; what it says meanwhile is for people
-    spare: str = ""  # what is said, and gone on after, where the box does not take the script or fails at it
+    announce: bool = True
+    repeat_while: str | None = None  # run once more while it answers yes to this; what it says meanwhile is for people
+    continue_message: str = ""  # what is said, and gone on after, where the box does not take the script or fails at it
 
     def text(self, resolve: Callable[[Any], Any] = lambda value: value) -> str:
         """The self-contained bash text: settings, lib.sh, what else stands above the script, and the script."""
@@ -118,7 +118,7 @@ class Plan:
         return iter(self.parts)
 
     def call(
-        self, action: Callable[Concatenate[Aws, P], R], *, when: bool = True, said: bool = True, answer: type[R] | None = None
+        self, action: Callable[Concatenate[Aws, P], R], *, when: bool = True, announce: bool = True, answer: type[R] | None = None
     ) -> Callable[P, R]:
         """Add a call of `action`: give the result its inputs, as the action would be given them.
 
@@ -127,11 +127,11 @@ class Plan:
 
         def add(*args: P.args, **kwargs: P.kwargs) -> R:
             where, hints = _name(action), get_type_hints(action)
-            inputs = _bound(where, action, (None, *args), kwargs, skip=1)
+            inputs = _bind(where, action, (None, *args), kwargs, skip=1)
             condition = self._condition(where, when)
             for name, value in inputs.items():
                 self._check(where, name, value, hints.get(name, Any), condition)
-            self.parts.append(Call(action, inputs, condition, said))
+            self.parts.append(Call(action, inputs, condition, announce))
             return cast(R, Answer(self, len(self.parts) - 1, where, answer or hints.get("return")))
 
         return add
@@ -144,24 +144,24 @@ class Plan:
         on: str,
         timeout: int = 120,
         when: bool = True,
-        said: bool = True,
-        again: str | None = None,
-        spare: str = "",
+        announce: bool = True,
+        repeat_while: str | None = None,
+        continue_message: str = "",
     ) -> Callable[..., R]:
         """Add a script that runs on the instance `on`: give the result its settings."""
 
         def add(**inputs: object) -> R:
             where, condition = f"{script}.sh", self._condition(f"{script}.sh", when)
             self._check(where, "on", on, str, condition)
-            if again is not None and _fields(answer).get(again) is not bool:
-                raise TypeError(f"{where} is to run again while `{again}`, which is no yes or no that it answers")
+            if repeat_while is not None and _fields(answer).get(repeat_while) is not bool:
+                raise TypeError(f"{where} is to run again while `{repeat_while}`, which is no yes or no that it answers")
             if missing := sorted(scripts.needs(script) - inputs.keys()):
                 raise TypeError(f"{where} lacks the setting {', '.join(missing)}")
             if unknown := sorted(inputs.keys() - scripts.variables(script)):
                 raise TypeError(f"{where} has no setting {', '.join(unknown)}")
             for name, value in inputs.items():
                 self._check(where, name, value, SHELL, condition)
-            self.parts.append(Step(script, answer, inputs, on, timeout, condition, said, again, spare))
+            self.parts.append(Step(script, answer, inputs, on, timeout, condition, announce, repeat_while, continue_message))
             return cast(R, Answer(self, len(self.parts) - 1, where, answer))
 
         return add
@@ -182,7 +182,7 @@ class Plan:
         """When a part fails, `words` makes the line that is said, of what is known by then: what is not is None."""
 
         def add(*args: P.args, **kwargs: P.kwargs) -> None:
-            inputs = _bound(_name(words), words, args, kwargs)
+            inputs = _bind(_name(words), words, args, kwargs)
             for name, value in inputs.items():
                 self._owned(_name(words), name, cast(Reference, value))
             self.failure = words, inputs
@@ -212,7 +212,9 @@ class Plan:
             raise TypeError(f"{where} may be done where {name}={value} is not known: the part that finds it out may be left out")
         declared = value.declared if references else type(value)
         if not fits(declared, wanted):
-            raise TypeError(f"{where} takes {name}: {_shown(wanted)}, and not {value if references else repr(value)}: {_shown(declared)}")
+            raise TypeError(
+                f"{where} takes {name}: {_type_name(wanted)}, and not {value if references else repr(value)}: {_type_name(declared)}"
+            )
 
     def _owned(self, where: str, name: str, one: Reference) -> None:
         if not isinstance(one, Reference) or one.plan is not self:
@@ -220,10 +222,10 @@ class Plan:
 
     def _certain(self, one: Reference, when: "bool | Reference") -> bool:
         part = self.parts[one.number]
-        return part.when in (True, when) and not (isinstance(part, Step) and part.spare)
+        return part.when in (True, when) and not (isinstance(part, Step) and part.continue_message)
 
 
-def _bound(where: str, action: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], skip: int = 0) -> dict[str, Any]:
+def _bind(where: str, action: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], skip: int = 0) -> dict[str, Any]:
     signature = inspect.signature(action)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -272,5 +274,5 @@ def _members(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _shown(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else re.sub(r"\w+\.", "", str(kind))

@@ -70,7 +70,7 @@ class Preflight:
         from remote.build import ecr
         from remote.cost import offers
 
-        print(offers.standing(aws, run, ecr.tag(root, run.cloud.build_args)))
+        print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
         seen = self.load().look(run, *access(aws))
         need = functools.partial(self.load().needs, seen, run)
         found, small = offers.offers(aws, run, need) if seen.shape else ([], [])

@@ -35,46 +35,48 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
     asks = sys.stdin.isatty() and not yes
     plan = Plan()
     seen = plan.call(account.survey)(run=run)
-    proposed = plan.call(account.propose, said=False)(wanted=seen.wanted, adopted=seen.adopted, left=seen.left)
-    plan.call(account.agree, when=proposed.changed, said=False)(change_set=proposed.change_set, changes=proposed.changes, yes=yes)
-    plan.call(account.carry_out, when=proposed.changed)(change_set=proposed.change_set, wanted=seen.wanted, left=seen.left)
+    proposed = plan.call(account.propose, announce=False)(wanted=seen.wanted, adopted=seen.adopted, by_hand=seen.by_hand)
+    plan.call(account.confirm_changes, when=proposed.changed, announce=False)(
+        change_set=proposed.change_set, changes=proposed.changes, yes=yes
+    )
+    plan.call(account.apply, when=proposed.changed)(change_set=proposed.change_set, wanted=seen.wanted, by_hand=seen.by_hand)
     stored = plan.call(account.store_token)(token=token, ask_for_it=asks, decode=decode)
     plan.call(account.read_back)(wanted=seen.wanted)
-    written = plan.call(account.write_down)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
+    written = plan.call(account.write_settings)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
     plan.done("{done}; {summary} has every name. Next: `inv up`", done=written.done, summary=written.summary)
     return plan
 
 
-def unmake(run: schema.Run, data: bool, yes: bool) -> Plan:
+def remove_account(run: schema.Run, data: bool, yes: bool) -> Plan:
     """The account is as it was before `init`, but for the data unless that was named."""
     plan = Plan()
     seen = plan.call(destroy.survey)(run=run, data=data)
-    plan.call(destroy.agree, when=seen.removes, said=False)(data=data, yes=yes)
+    plan.call(destroy.confirm_removal, when=seen.removes, announce=False)(data=data, yes=yes)
     plan.call(destroy.remove_boxes, when=seen.removes)(boxes=seen.boxes, volumes=seen.volumes)
     if data:
         # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
-        plan.call(destroy.remove_data, when=seen.removes)(copies=seen.copies)
+        plan.call(destroy.remove_data, when=seen.removes)(snapshots=seen.snapshots)
     plan.call(destroy.remove_stack, when=seen.removes)(found=seen.stack)
-    plan.done("nothing is left{kept}", kept=seen.kept)
+    plan.done("nothing is left{kept}", kept=seen.retained)
     return plan
 
 
-def up(run: schema.Run, foretell: Callable[[Aws, schema.Run], Forecast] | None = None) -> Plan:
+def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | None = None) -> Plan:
     """The box runs, its volume is attached, its agent answers, it has what every run needs."""
     plan = Plan()
-    planned = plan.call(foretell, said=False, answer=Forecast)(run).planned if foretell else None
-    life = plan.call(limit.hold, said=False)(run=run, planned=planned)
-    _alone(plan, run, "up")
-    where = plan.call(volume.locate, said=False)(name=run.box.name)
+    planned = plan.call(estimate_cost, announce=False, answer=Forecast)(run).planned if estimate_cost else None
+    life = plan.call(limit.enforce, announce=False)(run=run, planned=planned)
+    _lock_box(plan, run, "up")
+    where = plan.call(volume.locate, announce=False)(name=run.box.name)
     box = plan.call(instance.ensure)(box=run.box, volume_zone=where.zone)
     armed = plan.call(auto_stop.arm)(instance_id=box.instance_id, hours=life.life_hours)
-    plan.on_failure(instance.left_on)(instance_id=box.instance_id, changed=box.changed, stops_at=armed.stops_at)
-    running = plan.call(instance.wait, said=False)(instance_id=box.instance_id)
-    plan.call(instance.close_metadata, said=False)(instance_id=box.instance_id)
+    plan.on_failure(instance.still_on_notice)(instance_id=box.instance_id, changed=box.changed, stops_at=armed.stops_at)
+    running = plan.call(instance.wait, announce=False)(instance_id=box.instance_id)
+    plan.call(instance.close_metadata, announce=False)(instance_id=box.instance_id)
     disk = plan.call(volume.ensure)(box=run.box, instance_id=box.instance_id, zone=running.zone)
-    plan.call(parameters.write, said=False)(instance_id=box.instance_id, volume_id=disk.volume_id)
-    _way_in(plan, run, box)
-    left = plan.call(limit.guard, said=False)(run=run, instance_id=box.instance_id)
+    plan.call(parameters.write, announce=False)(instance_id=box.instance_id, volume_id=disk.volume_id)
+    _open_transport(plan, run, box)
+    left = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id)
     watch = {
         "LOG_GROUP": run.cloud.log_group,
         "HUB_SECRET": run.cloud.box_secret,
@@ -85,43 +87,43 @@ def up(run: schema.Run, foretell: Callable[[Aws, schema.Run], Forecast] | None =
         "IDLE": round(run.box.idle_minutes * 60),
         "LIFE": round(run.box.max_hours * 3600),
     }
-    ready = plan.step("setup", answers.Setup, on=box.instance_id, timeout=240, again="warming")(
-        **_place(run),
+    ready = plan.step("setup", answers.Setup, on=box.instance_id, timeout=240, repeat_while="warming")(
+        **_region_and_mount(run),
         INSTANCE=box.instance_id,
         GPU=run.box.gpu,
         LIFE_LEFT=left.life_left,
         PATIENCE=45,
-        SUPERVISOR=compose("supervise", _place(run) | _store(run) | watch),
+        SUPERVISOR=compose("supervise", _region_and_mount(run) | _store(run) | watch),
     )
     words = "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`"
     plan.done(words, instance_id=box.instance_id, instance_type=running.instance_type, gpu=ready.gpu)
     return plan
 
 
-def _way_in(plan: Plan, run: schema.Run, box: instance.Ensured) -> None:
+def _open_transport(plan: Plan, run: schema.Run, box: instance.Ensured) -> None:
     """Scripts can travel to the box; a port that was left open by another `up` is closed."""
     if run.box.ssh:
-        plan.call(ssh_ingress.open_to)(instance_id=box.instance_id, name=run.box.name, source=run.box.ssh_from)
-        plan.call(ssh_ingress.pin)(instance_id=box.instance_id, seconds=FIRST_BOOT)
+        plan.call(ssh_ingress.open_port)(instance_id=box.instance_id, name=run.box.name, source=run.box.ssh_from)
+        plan.call(ssh_ingress.pin_host_key)(instance_id=box.instance_id, seconds=FIRST_BOOT)
         return
-    plan.call(ssh_ingress.close, said=False)(instance_id=box.instance_id, name=run.box.name)
+    plan.call(ssh_ingress.close_port, announce=False)(instance_id=box.instance_id, name=run.box.name)
     plan.call(instance.wait_for_agent)(instance_id=box.instance_id, changed=box.changed)
-    plan.call(ssh_ingress.note_key, said=False)(instance_id=box.instance_id)
+    plan.call(ssh_ingress.note_host_key, announce=False)(instance_id=box.instance_id)
 
 
 def deploy(run: schema.Run, root: Path) -> Plan:
     """The volume is mounted and this tree's image is on the box."""
     plan, tag = Plan(), ecr.tag(root, run.cloud.build_args)
-    _alone(plan, run, "deploy")
+    _lock_box(plan, run, "deploy")
     box = plan.call(instance.require)(name=run.box.name)
     disk = plan.call(volume.require)(name=run.box.name)
     plan.step("volume", answers.Volume, on=box.instance_id, timeout=600)(
-        **_place(run), VOLUME=disk.volume_id, OURS=disk.ours, SIZE_GB=disk.size_gb, PATIENCE=60
+        **_region_and_mount(run), VOLUME=disk.volume_id, OURS=disk.created_blank, SIZE_GB=disk.size_gb, PATIENCE=60
     )
-    plan.call(volume.note_format, when=disk.ours, said=False)(volume_id=disk.volume_id)
-    offered = plan.call(ecr.offer)(tag=tag, root=root)
-    plan.step("build", answers.Build, on=box.instance_id, when=offered.missing, again="building")(
-        **_place(run),
+    plan.call(volume.note_format, when=disk.created_blank, announce=False)(volume_id=disk.volume_id)
+    offered = plan.call(ecr.find_or_upload_context)(tag=tag, root=root)
+    plan.step("build", answers.Build, on=box.instance_id, when=offered.missing, repeat_while="building")(
+        **_region_and_mount(run),
         NAME=offered.name,
         TAG=tag,
         CONTEXT=offered.context,
@@ -129,13 +131,15 @@ def deploy(run: schema.Run, root: Path) -> Plan:
         ARGUMENTS=" ".join(f"{name}={value}" for name, value in run.cloud.build_args.items()),
         REVISION=offered.revision,
         ATTEMPT=offered.attempt,
-        BUILDER=compose("image", _place(run)),
+        BUILDER=compose("image", _region_and_mount(run)),
         PATIENCE=15,
     )
-    built = plan.call(ecr.find, when=offered.missing, said=False)(tag=tag)
-    plan.call(ecr.note, when=offered.missing, said=False)(image=built.image)
+    built = plan.call(ecr.find, when=offered.missing, announce=False)(tag=tag)
+    plan.call(ecr.record_digest, when=offered.missing, announce=False)(image=built.image)
     image = plan.latest(offered.image, built.image)
-    there = plan.step("deploy", answers.Deploy, on=box.instance_id, timeout=1800)(**_place(run), IMAGE=image, BUILT=offered.missing)
+    there = plan.step("deploy", answers.Deploy, on=box.instance_id, timeout=1800)(
+        **_region_and_mount(run), IMAGE=image, BUILT=offered.missing
+    )
     plan.done("{image} is ready (changed: {changed}). Next: `inv train`", image=image, changed=there.changed)
     return plan
 
@@ -153,7 +157,7 @@ def push(run: schema.Run, root: Path) -> Plan:
     plan = Plan()
     built = plan.call(docker.build)(run=run, root=root)
     pushed = plan.call(docker.push)(local=built.local, tag=built.tag)
-    plan.call(ecr.note)(image=pushed.image)
+    plan.call(ecr.record_digest)(image=pushed.image)
     plan.done("{image} is in ECR. Next: `inv image.verify`, `inv deploy`", image=pushed.image)
     return plan
 
@@ -162,14 +166,14 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     """A run of these settings is going on, the one that is named or one of the caller's; followed to its end, unless `detach`."""
     plan = Plan()
     needs = plan.call(check, answer=Needs)(run)
-    plan.call(limit.hold, said=False)(run=run, planned=needs.planned)
-    taken = _alone(plan, run, "train")
+    plan.call(limit.enforce, announce=False)(run=run, planned=needs.planned)
+    taken = _lock_box(plan, run, "train")
     box = plan.call(instance.require)(name=run.box.name)
     found = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
     made = plan.call(runs.prepare)(run=run, image=found.image, root=root, instance_id=box.instance_id, named=named)
-    left = plan.call(limit.guard, said=False)(run=run, instance_id=box.instance_id, run_id=made.run_id)
+    left = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id, run_id=made.run_id)
     plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=made.to_do)(
-        **_place(run),
+        **_region_and_mount(run),
         **_store(run),
         RUN_ID=made.run_id,
         IMAGE=found.image,
@@ -180,7 +184,7 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
         HUB_SECRET=run.cloud.box_secret,
         GPU=run.box.gpu,
     )
-    plan.call(lock.release, said=False)(lock=taken.lock)
+    plan.call(lock.release, announce=False)(lock=taken.lock)
     if detach:
         plan.done("{run_id} has started. Next: `inv logs`", run_id=made.run_id)
     else:
@@ -202,22 +206,22 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
     """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's. `read` makes lines of
     what is asked."""
     plan = Plan()
-    chosen = plan.call(predictions.choose, said=False)(run=run, run_id=run_id, what=what, read=read)
+    chosen = plan.call(predictions.choose, announce=False)(run=run, run_id=run_id, what=what, read=read)
     box = plan.latest(chosen.instance_id)
-    _alone(plan, run, "predict", when=chosen.on_box)
+    _lock_box(plan, run, "predict", when=chosen.on_box)
     found = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
-    asked = plan.call(predictions.ask, when=chosen.on_box)(box_name=run.box.name, lines=chosen.lines)
+    asked = plan.call(predictions.upload_questions, when=chosen.on_box)(box_name=run.box.name, lines=chosen.lines)
     plan.step("predict", answers.Predict, on=box, timeout=1800, when=chosen.on_box)(
-        **_place(run),
+        **_region_and_mount(run),
         **_store(run),
         **_model(run),
         RUN_ID=chosen.run_id,
         MANIFEST=chosen.manifest_sha256,
         IMAGE=found.image,
-        ASKED=asked.asked,
+        ASKED=asked.name,
     )
-    plan.call(predictions.collect, when=chosen.on_box)(asked=asked.asked)
-    plan.call(predictions.here, when=chosen.here)(run=run, run_id=chosen.run_id, lines=chosen.lines, root=root)
+    plan.call(predictions.collect, when=chosen.on_box)(asked=asked.name)
+    plan.call(predictions.predict_locally, when=chosen.here)(run=run, run_id=chosen.run_id, lines=chosen.lines, root=root)
     return plan
 
 
@@ -232,13 +236,13 @@ def evaluate(
 ) -> Plan:
     """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
     plan = Plan()
-    chosen = plan.call(evaluations.choose, said=False)(run=run, run_id=run_id, split=split, find=find)
+    chosen = plan.call(evaluations.choose, announce=False)(run=run, run_id=run_id, split=split, find=find)
     box = plan.latest(chosen.instance_id)
-    _alone(plan, run, "evaluate", when=chosen.on_box)
+    _lock_box(plan, run, "evaluate", when=chosen.on_box)
     found = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
-    sent = plan.call(evaluations.send, when=chosen.on_box)(rows=chosen.rows)
-    plan.step("evaluate", answers.Evaluate, on=box, timeout=1800, when=chosen.on_box, again="scoring")(
-        **_place(run),
+    sent = plan.call(evaluations.upload_rows, when=chosen.on_box)(rows=chosen.rows)
+    plan.step("evaluate", answers.Evaluate, on=box, timeout=1800, when=chosen.on_box, repeat_while="scoring")(
+        **_region_and_mount(run),
         **_store(run),
         **_model(run),
         RUN_ID=chosen.run_id,
@@ -251,16 +255,16 @@ def evaluate(
         PATIENCE=15,
     )
     plan.call(evaluations.score, when=chosen.here)(run=run, run_id=chosen.run_id, rows=chosen.rows, scaffold=scaffold, root=root)
-    plan.call(evaluations.tell, said=False)(run_id=chosen.run_id, split=chosen.split, summary=summary)
+    plan.call(evaluations.show_scores, announce=False)(run_id=chosen.run_id, split=chosen.split, summary=summary)
     return plan
 
 
 def stop_run(run: schema.Run) -> Plan:
     """The run that goes on has written a checkpoint, is in S3, and is cancelled."""
     plan = Plan()
-    _alone(plan, run, "stop-run")
-    box = plan.call(instance.require)(name=run.box.name, closed=False)
-    ended = plan.step("cancel", answers.Cancel, on=box.instance_id, timeout=600)(**_place(run))
+    _lock_box(plan, run, "stop-run")
+    box = plan.call(instance.require)(name=run.box.name, metadata_closed=False)
+    ended = plan.step("cancel", answers.Cancel, on=box.instance_id, timeout=600)(**_region_and_mount(run))
     words = "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
     plan.done(words, run_id=ended.run_id, phase=ended.phase)
     return plan
@@ -269,20 +273,22 @@ def stop_run(run: schema.Run) -> Plan:
 def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
     """Runs that came to nothing, or are old, are removed from S3, and from the volume where the box runs; the box is asked first."""
     plan, name = Plan(), run.box.name
-    _, held = _on_the_volume(plan, run)
+    _, held = _runs_on_volume(plan, run)
     chosen = plan.call(cleaning.choose)(name=name, days=days, yes=yes, mounted=held.mounted, going=held.going, whole=held.whole)
-    _alone(plan, run, "clean")  # nobody has to wait for a human
-    box, held = _on_the_volume(plan, run)
+    _lock_box(plan, run, "clean")  # nobody has to wait for a human
+    box, held = _runs_on_volume(plan, run)
     left = plan.call(cleaning.remove)(removed=chosen.removed, going=held.going)
-    plan.step("clean", answers.Clean, on=plan.latest(box.instance_id), timeout=300, when=box.running)(**_place(run), KEPT=left.kept)
+    plan.step("clean", answers.Clean, on=plan.latest(box.instance_id), timeout=300, when=box.running)(
+        **_region_and_mount(run), KEPT=left.retained
+    )
     plan.done("{count} runs are removed. Next: `inv status`", count=chosen.count)
     return plan
 
 
-def _on_the_volume(plan: Plan, run: schema.Run) -> tuple[cleaning.Unasked, answers.Held]:
+def _runs_on_volume(plan: Plan, run: schema.Run) -> tuple[cleaning.BoxAndVolume, answers.Held]:
     """The box, and what it says of its volume: nothing where it does not run."""
-    box = plan.call(cleaning.look, said=False)(name=run.box.name)
-    held = plan.step("held", answers.Held, on=plan.latest(box.instance_id), when=box.running, said=False)(**_place(run))
+    box = plan.call(cleaning.find_box, announce=False)(name=run.box.name)
+    held = plan.step("held", answers.Held, on=plan.latest(box.instance_id), when=box.running, announce=False)(**_region_and_mount(run))
     mounted, going, whole = (plan.latest(getattr(box, name), getattr(held, name)) for name in ("mounted", "going", "whole"))
     return box, answers.Held(mounted, going, whole)
 
@@ -290,41 +296,43 @@ def _on_the_volume(plan: Plan, run: schema.Run) -> tuple[cleaning.Unasked, answe
 def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Plan:
     """The box and its volume are gone for good, also where one of them is gone already; what is in S3 and on the Hub stays."""
     plan, name = Plan(), run.box.name
-    plan.call(cleaning.sure_to_purge)(name=name, yes=yes, snapshot=snapshot)
-    _alone(plan, run, "down")
-    box = plan.call(instance.glance)(name=name)
-    instance_id, spare = plan.latest(box.instance_id), "box and volume go all the same, and with them what was not shipped"
-    _, copied = _off(plan, run, instance_id, box.running, box.there, spare if force else "", snapshot)
-    plan.call(instance.terminate, when=box.there)(instance_id=instance_id)
+    plan.call(cleaning.confirm_purge)(name=name, yes=yes, snapshot=snapshot)
+    _lock_box(plan, run, "down")
+    box = plan.call(instance.find_optional)(name=name)
+    instance_id, continue_message = plan.latest(box.instance_id), "box and volume go all the same, and with them what was not shipped"
+    _, copied = _stop_box(plan, run, instance_id, box.running, box.exists, continue_message if force else "", snapshot)
+    plan.call(instance.terminate, when=box.exists)(instance_id=instance_id)
     plan.call(volume.delete)(name=name)
-    plan.done(f"box and volume `{{name}}` are gone{_and(copied)}. Next: `inv report`", name=name, **copied)
+    plan.done(f"box and volume `{{name}}` are gone{_and_snapshot(copied)}. Next: `inv report`", name=name, **copied)
     return plan
 
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
     """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers, or it cannot deliver."""
-    plan, spare = Plan(), "the box is stopped all the same; what it has not shipped is on its volume"
-    _alone(plan, run, "down")
-    box = plan.call(instance.look)(name=run.box.name)
-    stopped, copied = _off(plan, run, box.instance_id, box.running, True, spare if force else "", snapshot)
-    words = f"{{instance_id}} is {{state}}{_and(copied)}. Next: `inv report`"
+    plan, continue_message = Plan(), "the box is stopped all the same; what it has not shipped is on its volume"
+    _lock_box(plan, run, "down")
+    box = plan.call(instance.get)(name=run.box.name)
+    stopped, copied = _stop_box(plan, run, box.instance_id, box.running, True, continue_message if force else "", snapshot)
+    words = f"{{instance_id}} is {{state}}{_and_snapshot(copied)}. Next: `inv report`"
     plan.done(words, instance_id=box.instance_id, state=stopped.state, **copied)
     return plan
 
 
-def _off(
-    plan: Plan, run: schema.Run, instance_id: str, running: bool, there: bool, spare: str, snapshot: bool
+def _stop_box(
+    plan: Plan, run: schema.Run, instance_id: str, running: bool, there: bool, continue_message: str, snapshot: bool
 ) -> tuple[instance.Stopped, dict[str, str]]:
     """First what is paid for by the second; whoever may not close the door, or make a copy, has stopped the box by then."""
-    plan.step("stop", answers.Stop, on=instance_id, timeout=900, when=running, spare=spare)(**_place(run), FORCE=bool(spare))
+    plan.step("stop", answers.Stop, on=instance_id, timeout=900, when=running, continue_message=continue_message)(
+        **_region_and_mount(run), FORCE=bool(continue_message)
+    )
     stopped = plan.call(instance.stop, when=there)(instance_id=instance_id)
     plan.call(auto_stop.disarm, when=there)(instance_id=instance_id)
     copied = {"copied": plan.call(volume.snapshot)(name=run.box.name).copied} if snapshot else {}
-    plan.call(ssh_ingress.close, when=there, said=run.box.ssh)(instance_id=instance_id, name=run.box.name)
+    plan.call(ssh_ingress.close_port, when=there, announce=run.box.ssh)(instance_id=instance_id, name=run.box.name)
     return stopped, copied
 
 
-def _and(copied: dict[str, str]) -> str:
+def _and_snapshot(copied: dict[str, str]) -> str:
     return "; {copied}" if copied else ""
 
 
@@ -333,7 +341,7 @@ def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
     return functools.partial(Ssh, user=run.box.user) if run.box.ssh else Ssm
 
 
-def _place(run: schema.Run) -> dict[str, object]:
+def _region_and_mount(run: schema.Run) -> dict[str, object]:
     return {"REGION": run.cloud.region, "MOUNT_PATH": run.box.mount}
 
 
@@ -345,8 +353,8 @@ def _model(run: schema.Run) -> dict[str, object]:
     return {"HUB_SECRET": run.cloud.box_secret, "GPU": run.box.gpu}
 
 
-def _alone(plan: Plan, run: schema.Run, verb: str, when: bool = True) -> lock.Taken:
+def _lock_box(plan: Plan, run: schema.Run, verb: str, when: bool = True) -> lock.Acquired:
     """Nobody else works on the box until the plan's end."""
-    taken = plan.call(lock.take, when=when, said=False)(name=run.box.name, verb=verb)
+    taken = plan.call(lock.acquire, when=when, announce=False)(name=run.box.name, verb=verb)
     plan.hold(taken.lock, lock.renew, lock.release)
     return taken

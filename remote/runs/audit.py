@@ -11,7 +11,7 @@ from remote.runs import lock
 def write(store: Store, verb: str, box: str, seconds: float, outcome: str) -> None:
     line = {
         "verb": verb,
-        "who": lock.me(),
+        "who": lock.caller_id(),
         "box": box,
         "ended": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "seconds": round(seconds, 2),

@@ -14,7 +14,7 @@ from remote.runs import runs
 
 
 @dataclass(frozen=True)
-class Unasked(instance.Glance):
+class BoxAndVolume(instance.Presence):
     """The box, and what is known of its volume where it cannot be asked."""
 
     mounted: bool = False
@@ -30,22 +30,22 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Remaining:
-    kept: tuple[str, ...]  # ids of runs
+    retained: tuple[str, ...]  # ids of runs
 
 
-def look(aws: Aws, name: str) -> Unasked:
+def find_box(aws: Aws, name: str) -> BoxAndVolume:
     """Find the box by its tag, if there is one: it knows best which runs go on, and which are whole on its volume only."""
-    seen = instance.glance(aws, name)
-    return Unasked(seen.instance_id, seen.there, seen.running)
+    seen = instance.find_optional(aws, name)
+    return BoxAndVolume(seen.instance_id, seen.exists, seen.running)
 
 
 def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: bool, going: tuple[str, ...], whole: tuple[str, ...]) -> Chosen:
     """List the runs that are not finished, or older than `--older-than` days; ask before they are removed."""
     store = Store(aws)
-    told = Told(name, going, whole, sure=mounted or volume.zone(aws, name) is None)
+    told = VolumeReport(name, going, whole, sure=mounted or volume.zone(aws, name) is None)
     found = []
     for run_id, files in runs.listing(store).items():
-        why, goes = _judged(aws, store, run_id, files, days, told)
+        why, goes = _verdict(aws, store, run_id, files, days, told)
         size = sum(store.names(f"runs/{run_id}/").values()) if goes else 0
         if why:
             print(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"), file=sys.stderr, flush=True)
@@ -67,7 +67,7 @@ def remove(aws: Aws, removed: tuple[str, ...], going: tuple[str, ...]) -> Remain
     return Remaining(tuple(sorted({*runs.listing(store), *going} - set(removed))))
 
 
-def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> None:
+def confirm_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> None:
     """List what goes with the box, and ask."""
     store, found, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
     if found is None and disk is None:  # whoever asks again has not seen the answer
@@ -85,7 +85,7 @@ def sure_to_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> Non
 
 
 @dataclass(frozen=True)
-class Told:
+class VolumeReport:
     """What the box says of the runs on its volume."""
 
     name: str  # of the box
@@ -94,14 +94,14 @@ class Told:
     sure: bool  # the volume was looked at, or there is none
 
 
-def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, told: Told) -> tuple[str, bool]:
+def _verdict(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, told: VolumeReport) -> tuple[str, bool]:
     """What there is to say of a run, if anything, and whether it goes."""
     whose = runs.about(store, run_id) if "config.yaml" in files else None
     if whose and whose.owner and whose.owner != aws.owner:
         return "" if "manifest.json" in files else whose.whose, False
     state = runs.state(store, run_id)
     if "manifest.json" in files:
-        made = _made(run_id)
+        made = _created_at(run_id)
         old = days is not None and made is not None and made < datetime.now(UTC) - timedelta(days=days)
         published = "published" if "published.json" in files else "never published"
         return (f"finished, older than {days} days, {published}", True) if old and run_id not in told.going else ("", False)
@@ -122,7 +122,7 @@ def _judged(aws: Aws, store: Store, run_id: str, files: set[str], days: int | No
     return ("no run: it has no settings" if "config.yaml" not in files else f"{state.phase}, never finished"), True
 
 
-def _made(run_id: str) -> datetime | None:
+def _created_at(run_id: str) -> datetime | None:
     """When the run was made, as its id says; None where that says nothing."""
     try:
         return datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)

@@ -42,15 +42,17 @@ class Sent:
 def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Callable[[schema.Data, str], Path]) -> Chosen:
     """Find the finished run and the rows, and choose who scores: the box where it is up and free, else this machine."""
     store = Store(aws)
-    run_id = runs.sealed(aws, run, run_id)
+    run_id = runs.find_sealed(aws, run, run_id)
     rows = find(runs.configuration(store, run_id).data, split).resolve()
-    _same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
-    box, place = predictions.place(aws, store, run.box.name)
+    _check_same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
+    box, place = predictions.choose_machine(aws, store, run.box.name)
     print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
-    return Chosen(run_id, runs.seal(store, run_id), rows, rows.name, rows.stem, box.id if box else None, box is not None, box is None)
+    return Chosen(
+        run_id, runs.manifest_sha256(store, run_id), rows, rows.name, rows.stem, box.id if box else None, box is not None, box is None
+    )
 
 
-def send(aws: Aws, rows: Path) -> Sent:
+def upload_rows(aws: Aws, rows: Path) -> Sent:
     """Put the rows into S3 by their hash, for the box."""
     sha256, _ = Store(aws).put_input(rows)
     return Sent(sha256)
@@ -75,10 +77,10 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
             store.put(f"runs/{run_id}/evaluations/{name}", out.with_name(name).read_bytes())
 
 
-def tell(aws: Aws, run_id: str, split: str, summary: Summary) -> None:
+def show_scores(aws: Aws, run_id: str, split: str, summary: Summary) -> None:
     """Print what is kept of the scores."""
     store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
-    with runs.readable(run_id):
+    with runs.reading_record(run_id):
         _print(store.json(name) or {}, f"{run_id} on {split}", summary)
     print(f"kept       {store.url(name)}")
 
@@ -92,7 +94,7 @@ def _print(scores: dict, what: str, summary: Summary) -> None:
         print("note       the run was trained on these very rows: this is no test")
 
 
-def _same_rows(store: Store, name: str, rows: Path) -> None:
+def _check_same_rows(store: Store, name: str, rows: Path) -> None:
     """A second evaluation under one name must be of the same rows: two results that cannot be told apart would be compared."""
     before = store.json(name)
     if before and before.get("rows_sha256") != hashlib.sha256(rows.read_bytes()).hexdigest():

@@ -16,13 +16,13 @@ from conf.problem import Problem
 from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
-from remote.aws.session import Aws, Patience
+from remote.aws.session import Aws, Retry
 from remote.runs import runs
 
 PAUSE = 1.0  # seconds between two looks
 PLAIN_EVERY = 15  # seconds between two plain lines when nobody watches a terminal
-EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
-QUIET = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
+EVENTS_EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
+SILENT_AFTER = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
 CHUNK = re.compile("[0-9]{12}")  # named by the offset of its first byte
 ENDED = {"done", "failed", "cancelled", "lost"}
 
@@ -61,10 +61,10 @@ class Done:
 
 def attach(aws: Aws, run_id: str, box_name: str) -> Done:
     """Follow the run until it ends; Ctrl-C leaves it going."""
-    seen, patience = _Progress(), Patience(aws, f"{run_id} goes on")
+    seen, retry = _Progress(), Retry(aws, f"{run_id} goes on")
     with seen:
         try:
-            while (current := _look(aws, run_id, box_name, seen, patience)) is None or current.phase not in ENDED:
+            while (current := _poll(aws, run_id, box_name, seen, retry)) is None or current.phase not in ENDED:
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
             words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
@@ -72,16 +72,16 @@ def attach(aws: Aws, run_id: str, box_name: str) -> Done:
     return _outcome(Store(aws), current)
 
 
-def _look(aws: Aws, run_id: str, box_name: str, seen: "_Progress", patience: Patience) -> runs.State | None:
+def _poll(aws: Aws, run_id: str, box_name: str, seen: "_Progress", retry: Retry) -> runs.State | None:
     """The run's state; None when AWS could not be asked."""
     try:
         store = Store(aws)
         current = runs.state(store, run_id)
         seen.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
-        if current.phase not in ENDED and current.age > QUIET:
+        if current.phase not in ENDED and current.age > SILENT_AFTER:
             check_box(aws, run_id, box_name)
     except (ClientError, BotoCoreError) as error:
-        patience.bear(error)
+        retry.wait(error)
         return None
     return current
 
@@ -126,9 +126,9 @@ class _Progress:
 
     def update(self, current: runs.State, events: Callable[[], bytes]) -> None:
         now = time.monotonic()
-        if current.phase != self.phase or now - self.fetched >= EVERY:
-            self.events, self.phase, self.fetched = whole(events()), current.phase, now
-        line = sentence(current.phase, self.events) + quiet(current)
+        if current.phase != self.phase or now - self.fetched >= EVENTS_EVERY:
+            self.events, self.phase, self.fetched = complete_events(events()), current.phase, now
+        line = progress_line(current.phase, self.events) + silence_warning(current)
         if self.live:
             self.live.update(Text(line))
         elif line != self.last and time.monotonic() - self.printed >= PLAIN_EVERY:
@@ -137,7 +137,7 @@ class _Progress:
         self.last = line
 
 
-def whole(events: bytes) -> list[dict]:
+def complete_events(events: bytes) -> list[dict]:
     """The events that came whole: the last line may be cut, and so may be one at which an earlier attempt was killed."""
     found = []
     for line in events[: events.rfind(b"\n") + 1].splitlines():
@@ -148,16 +148,16 @@ def whole(events: bytes) -> list[dict]:
     return [event for event in found if isinstance(event, dict) and "event" in event]
 
 
-def quiet(current: runs.State) -> str:
+def silence_warning(current: runs.State) -> str:
     """What to add where nobody has heard of a run for so long that it may be dead, though its box runs."""
-    if current.phase in ENDED or current.age <= QUIET:
+    if current.phase in ENDED or current.age <= SILENT_AFTER:
         return ""
     minutes = current.age.total_seconds() // 60
     since = "at all" if current.age == timedelta.max else f"for {minutes:.0f} min" if minutes < 120 else f"for {minutes // 60:.0f} h"
     return f"; no sign of life {since}: `inv status` shows the box, `inv down --force` ends it"
 
 
-def sentence(phase: str, events: list[dict]) -> str:
+def progress_line(phase: str, events: list[dict]) -> str:
     """Where a run stands, in one line."""
     latest = next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
     if latest is None or phase in ("created", "starting", "uploading", "done"):

@@ -60,7 +60,7 @@ def publish(
     record = upload(folder, repository, run.publish.private, endpoint, token(aws), say, run.publish.merged)
     store, name = Store(aws), f"runs/{run_id}/published.json"
     before = store.json(name) or {}
-    if _timeless(before) == _timeless(record):
+    if _without_time(before) == _without_time(record):
         return Published(before["url"], before)  # it was published then, not now
     store.put(name, json.dumps(record, indent=2).encode())
     return Published(record["url"], record)
@@ -83,6 +83,6 @@ def _repository(aws: Aws, run: schema.Run, run_id: str, stated: dict) -> str:
     return named or run.name
 
 
-def _timeless(record: dict) -> dict:
+def _without_time(record: dict) -> dict:
     kept = {key: value for key, value in record.items() if key != "published_at"}
-    return kept | {key: _timeless(value) for key, value in kept.items() if isinstance(value, dict)}
+    return kept | {key: _without_time(value) for key, value in kept.items() if isinstance(value, dict)}

@@ -25,41 +25,41 @@ class Lock:
 
     key: str
     etag: str
-    mine: dict  # what it says
+    content: dict  # what it says
     renewed: float
     released: bool = False
 
 
 @dataclass(frozen=True)
-class Taken:
+class Acquired:
     lock: Lock
 
 
-def take(aws: Aws, name: str, verb: str) -> Taken:
+def acquire(aws: Aws, name: str, verb: str) -> Acquired:
     """Take the box's lock in S3, so that two commands never work on it at once."""
     store, key = Store(aws), f"locks/{name}.json"
-    mine = {"who": me(), "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
+    mine = {"who": caller_id(), "pid": os.getpid(), "verb": verb, "token": secrets.token_hex(8)}
     mine["since"] = mine["seen"] = _now()
     body = json.dumps(mine).encode()
-    etag = store.create(key, body) or _instead(store, key, body, mine)
-    return Taken(Lock(key, etag, mine, time.monotonic()))
+    etag = store.create(key, body) or _take_over(store, key, body, mine)
+    return Acquired(Lock(key, etag, mine, time.monotonic()))
 
 
 def renew(aws: Aws, lock: Lock) -> None:
     """The lock is ours for another while; a Problem where it was taken from us."""
     if lock.released or time.monotonic() - lock.renewed < FRESH:
         return
-    store, mine = Store(aws), lock.mine | {"seen": _now()}
+    store, mine = Store(aws), lock.content | {"seen": _now()}
     etag = store.replace(lock.key, json.dumps(mine).encode(), lock.etag)
     if etag is None:
-        found, etag = _there(store, lock.key)
+        found, etag = _read(store, lock.key)
         if found is None or etag is None or found["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
-            whose = _words(found) if found else "nobody"
+            whose = _describe(found) if found else "nobody"
             raise Problem(f"the lock of this box is no longer ours: {whose} has it", "`inv status`, then the same command again", "refused")
     lock.etag, lock.renewed = etag, time.monotonic()
 
 
-def me() -> str:
+def caller_id() -> str:
     return f"{caller.name()}@{socket.gethostname()}"
 
 
@@ -76,18 +76,18 @@ def release(aws: Aws, lock: Lock) -> None:
 
 def holder(aws: Aws, name: str) -> str | None:
     """Who works on the box, in words, or None."""
-    found, _ = _there(Store(aws), f"locks/{name}.json")
-    return _words(found) if found else None
+    found, _ = _read(Store(aws), f"locks/{name}.json")
+    return _describe(found) if found else None
 
 
-def _there(store: Store, key: str) -> tuple[dict | None, str | None]:
+def _read(store: Store, key: str) -> tuple[dict | None, str | None]:
     """The lock that is there, and its etag. What is none that we write was left by somebody that nobody knows."""
-    body, etag = store.tagged(key)
+    body, etag = store.get_with_etag(key)
     unknown = {"who": "somebody", "pid": 0, "verb": "?", "token": "", "since": "its beginning", "seen": ""}
     if body is None:
         return None, None
     try:
-        found = store.parsed(key, body)
+        found = store.parse_json(key, body)
         datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"]))
         texts = all(isinstance(found[name], str) for name in ("who", "verb", "token", "since"))
         return (found, etag) if texts and isinstance(found["pid"], int) and 0 < found["pid"] < MOST_PID else (unknown, etag)
@@ -95,28 +95,28 @@ def _there(store: Store, key: str) -> tuple[dict | None, str | None]:
         return unknown, etag
 
 
-def _instead(store: Store, key: str, body: bytes, mine: dict) -> str:
+def _take_over(store: Store, key: str, body: bytes, mine: dict) -> str:
     """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
-    found, etag = _there(store, key)
+    found, etag = _read(store, key)
     if found is None or etag is None:
         etag = store.create(key, body)
     elif found["token"] == mine["token"]:
         return etag  # the first answer was lost, and botocore has sent the request twice
-    elif _left(found, mine["who"]):
-        print(f"  taking over the lock that was left by {_words(found)}", file=sys.stderr, flush=True)
+    elif _is_abandoned(found, mine["who"]):
+        print(f"  taking over the lock that was left by {_describe(found)}", file=sys.stderr, flush=True)
         etag = store.replace(key, body, etag)
     else:
         etag = None
     if etag is None:
         raise Problem(
-            f"somebody works on this box: {_words(found or mine)}",
+            f"somebody works on this box: {_describe(found or mine)}",
             f"wait for it; where that command is gone for good: `aws s3 rm {store.url(key)}`",
             reason="refused",
         )
     return etag
 
 
-def _left(found: dict, me: str) -> bool:
+def _is_abandoned(found: dict, me: str) -> bool:
     if not found["token"]:  # nobody's: whoever removes it knows why
         return False
     if datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"])) > LONGEST:
@@ -134,5 +134,5 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _words(lock: dict) -> str:
+def _describe(lock: dict) -> str:
     return f"`inv {lock['verb']}` of {lock['who']} (process {lock['pid']}) since {lock['since']}"

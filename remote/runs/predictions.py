@@ -29,36 +29,36 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Asked:
-    asked: str  # the questions' name in S3
+class Questions:
+    name: str  # the questions' name in S3
 
 
 def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> Chosen:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = read(what), Store(aws)
-    run_id, (found, where) = runs.sealed(aws, run, run_id), place(aws, store, run.box.name)
+    run_id, (found, where) = runs.find_sealed(aws, run, run_id), choose_machine(aws, store, run.box.name)
     print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
-    return Chosen(run_id, runs.seal(store, run_id), lines, found.id if found else None, found is not None, found is None)
+    return Chosen(run_id, runs.manifest_sha256(store, run_id), lines, found.id if found else None, found is not None, found is None)
 
 
-def place(aws: Aws, store: Store, box_name: str) -> tuple[instance.Found | None, str]:
+def choose_machine(aws: Aws, store: Store, box_name: str) -> tuple[instance.Instance | None, str]:
     """The box where it is up and free, None for this machine; and where that is, in words."""
     found = instance.find(aws, box_name)
     unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
     busy = next((name for name in unfinished if runs.state(store, name).active and runs.holder(store, name) == box_name), None)
-    if found and found.state == "running" and found.closed and busy is None:
+    if found and found.state == "running" and found.metadata_closed and busy is None:
         return found, f"on the box ({found.id}, {found.instance_type})"
     why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
-    if found and found.state == "running" and not found.closed:
+    if found and found.state == "running" and not found.metadata_closed:
         why = "a container on the box could act by its role (`inv up` closes its metadata service to it)"
     return None, f"on this machine's CPU: {why}"
 
 
-def ask(aws: Aws, box_name: str, lines: list[str]) -> Asked:
+def upload_questions(aws: Aws, box_name: str, lines: list[str]) -> Questions:
     """Put the texts into S3, for the box."""
     name = f"questions/{box_name}/{secrets.token_hex(16)}"
     Store(aws).put(name, "".join(f"{line}\n" for line in lines).encode())
-    return Asked(name)
+    return Questions(name)
 
 
 def collect(aws: Aws, asked: str) -> None:
@@ -75,7 +75,7 @@ def collect(aws: Aws, asked: str) -> None:
         raise Problem(what, "the same command again; if it says so again, somebody writes into this bucket", "damaged_run") from error
 
 
-def here(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> None:
+def predict_locally(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> None:
     """Fetch the run and answer on this machine's CPU."""
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"

@@ -29,7 +29,7 @@ HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows 
 ACTIVE = {"created", "starting", "running", "evaluating", "uploading"}
 # A run that has not been heard of for so long is no longer in the way of another.
 SILENT = timedelta(minutes=10)
-MADE = re.compile(r"\d{8}-\d{6}-(?P<name>.+)-[0-9a-f]{4}(\.\d+)?")  # by `new_id`, or a sweep that is called so
+OUR_ID = re.compile(r"\d{8}-\d{6}-(?P<name>.+)-[0-9a-f]{4}(\.\d+)?")  # by `new_id`, or a sweep that is called so
 # What a finished run consists of: the trainer writes nothing else.
 ROOM = r"(adapter|merged|tensorboard|evaluations)/[A-Za-z0-9_][A-Za-z0-9._=+@ -]*"
 FILE = re.compile(rf"{ROOM}|(config\.yaml|decided\.json|(events|predictions)\.jsonl|metrics\.json|card\.md|report\.html)")
@@ -117,24 +117,24 @@ class Saved:
 
 
 @cache
-def say(words: str) -> None:
+def print_once(words: str) -> None:
     """Say something once."""
     print(f"  {visible.visible(words)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def left_out(what: str) -> Iterator[None]:
+def skip_unreadable(what: str) -> Iterator[None]:
     """Go on without what cannot be read, and say so: it may be anybody's."""
     try:
         yield
     except Problem as problem:
-        say(f"left out: {what}: {problem.what}")
+        print_once(f"left out: {what}: {problem.what}")
     except BROKEN as error:
-        say(f"left out: {what} cannot be read ({type(error).__name__}: {error})")
+        print_once(f"left out: {what} cannot be read ({type(error).__name__}: {error})")
 
 
 @contextmanager
-def readable(run_id: str) -> Iterator[None]:
+def reading_record(run_id: str) -> Iterator[None]:
     """Read files of a finished run; what is not as a run writes it becomes a Problem."""
     try:
         yield
@@ -151,7 +151,7 @@ def listing(store: Store) -> dict[str, set[str]]:
         if schema.RUN_ID.fullmatch(run_id) and rest:
             found.setdefault(run_id, set()).add(rest)
         else:
-            say(f"left out: {store.url(name)[:200]!r} is no file of a run")
+            print_once(f"left out: {store.url(name)[:200]!r} is no file of a run")
     return dict(sorted(found.items()))
 
 
@@ -159,7 +159,7 @@ def with_settings(found: dict[str, set[str]]) -> list[str]:
     """The runs among them, oldest first: a run begins with its settings, and what has none is said to be none."""
     for run_id, files in found.items():
         if "config.yaml" not in files:
-            say(f"left out: `{run_id}` has no settings: it is no run that anybody has started")
+            print_once(f"left out: `{run_id}` has no settings: it is no run that anybody has started")
     return [run_id for run_id, files in found.items() if "config.yaml" in files]
 
 
@@ -177,10 +177,10 @@ def state(store: Store, run_id: str) -> State:
 
 
 def configuration(store: Store, run_id: str) -> schema.Run:
-    return saved(store, run_id).run
+    return saved_settings(store, run_id).run
 
 
-def saved(store: Store, run_id: str) -> Saved:
+def saved_settings(store: Store, run_id: str) -> Saved:
     """The settings of a run; a Problem where its config.yaml is not there, or is anything but a run's settings."""
     name = f"runs/{run_id}/config.yaml"
     body = store.get(name, SETTINGS)
@@ -192,10 +192,10 @@ def saved(store: Store, run_id: str) -> Saved:
     return Saved(run, hashlib.sha256(body).hexdigest())
 
 
-def known(store: Store, run_id: str) -> Saved | None:
+def readable_settings(store: Store, run_id: str) -> Saved | None:
     """The same; None of a run whose settings cannot be read, which is said."""
-    with left_out(f"run `{run_id}`"):
-        return saved(store, run_id)
+    with skip_unreadable(f"run `{run_id}`"):
+        return saved_settings(store, run_id)
     return None
 
 
@@ -203,19 +203,19 @@ def about(store: Store, run_id: str) -> About | None:
     """Whose run it is and what it is called; None of one whose config.yaml cannot be read, which is said. Older settings than today's
     can be."""
     name = f"runs/{run_id}/config.yaml"
-    with left_out(f"run `{run_id}`"):
+    with skip_unreadable(f"run `{run_id}`"):
         values = load.values(store.get(name, SETTINGS) or b"", store.url(name))
         made = About((values.get("provenance") or {}).get("owner"), values["name"], str(values["kind"]))
         return About(made.owner and visible.visible(made.owner), visible.visible(made.name), visible.visible(made.kind))
     return None
 
 
-def sealed(aws: Aws, run: schema.Run, run_id: str | None) -> str:
+def find_sealed(aws: Aws, run: schema.Run, run_id: str | None) -> str:
     """The id of the finished run that a verb means: the one named, or the newest of the caller's with this name and of this kind."""
     store = Store(aws)
     found = listing(store)
     if run_id is not None:
-        _told(aws, store, run_id, found)
+        _check_named_run(aws, store, run_id, found)
         if "manifest.json" not in found[run_id]:
             raise Problem(f"run `{run_id}` is not finished", "`inv train` finishes it; `inv status` shows it", reason="refused")
         return run_id
@@ -223,12 +223,12 @@ def sealed(aws: Aws, run: schema.Run, run_id: str | None) -> str:
     return _newest_of_mine(aws, store, run, finished, kind=run.kind.value)
 
 
-def newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
+def find_newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
     """The id of the run that a verb means: the one named, or the newest of the caller's with this name."""
     store = Store(aws)
     found = listing(store)
     if run_id is not None:
-        _told(aws, store, run_id, found)
+        _check_named_run(aws, store, run_id, found)
         return run_id
     return _newest_of_mine(aws, store, run, [each for each in reversed(found) if "config.yaml" in found[each]], kind=None)
 
@@ -236,7 +236,7 @@ def newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
 def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[str], kind: str | None) -> str:
     others = []
     for run_id in newest_first:
-        if (made := MADE.fullmatch(run_id)) and made["name"] != run.name:  # as its id says: its settings need not be asked
+        if (made := OUR_ID.fullmatch(run_id)) and made["name"] != run.name:  # as its id says: its settings need not be asked
             others.append(run_id)
             continue
         found = about(store, run_id)
@@ -252,32 +252,32 @@ def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[
     raise Problem(f"{what}; the newest of all is {run_id}, {found.kind}: it is {owned}", f"`--run {run_id}` takes it", reason="refused")
 
 
-def _told(aws: Aws, store: Store, run_id: str, found: dict[str, set[str]]) -> None:
+def _check_named_run(aws: Aws, store: Store, run_id: str, found: dict[str, set[str]]) -> None:
     """Nothing where there is such a run; where it is not the caller's, that is said."""
     if run_id not in found:
         raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
     whose = about(store, run_id) if "config.yaml" in found[run_id] else None
     if whose and whose.owner != aws.owner:
-        say(f"run {run_id} is not yours: it {whose.whose}")
+        print_once(f"run {run_id} is not yours: it {whose.whose}")
 
 
 def manifest(store: Store, run_id: str) -> dict | None:
     """What a sealed run says about itself; None of a run that has no manifest in S3, a Problem where it is none that a trainer writes."""
     name = f"runs/{run_id}/manifest.json"
     body = store.get(name, MANIFEST)
-    return None if body is None else _checked(store, run_id, store.parsed(name, body))
+    return None if body is None else _check_manifest(store, run_id, store.parse_json(name, body))
 
 
-def seal(store: Store, run_id: str) -> str:
+def manifest_sha256(store: Store, run_id: str) -> str:
     """The sha256 of a sealed run's manifest: the box takes the run's files for what that one says."""
     name = f"runs/{run_id}/manifest.json"
     body = store.get(name, MANIFEST) or b""
-    _checked(store, run_id, store.parsed(name, body))
+    _check_manifest(store, run_id, store.parse_json(name, body))
     return hashlib.sha256(body).hexdigest()
 
 
-def _checked(store: Store, run_id: str, stated: dict) -> dict:
-    with readable(run_id):
+def _check_manifest(store: Store, run_id: str, stated: dict) -> dict:
+    with reading_record(run_id):
         files = stated["files"]
         if len(files) > MOST or not isinstance(stated["kind"], str) or stated.get("run_id", run_id) != run_id:
             raise ValueError(f"{len(files)} files of a {stated['kind']} run {stated.get('run_id')}")
@@ -291,7 +291,7 @@ def _checked(store: Store, run_id: str, stated: dict) -> dict:
 
 def holder(store: Store, run_id: str) -> str | None:
     """The name of the box that the run was given to last; None before it was given to any."""
-    with left_out(f"who has run `{run_id}`"):
+    with skip_unreadable(f"who has run `{run_id}`"):
         found = store.json(f"runs/{run_id}/box.json")
         return str(found["name"]) if found else None
     return None
@@ -303,9 +303,9 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
     store.check()
     found = listing(store)
     if named is not None:
-        _told(aws, store, named, found)
-    inputs = deliver(store, run)
-    seen = _Seen(aws, store, found, run, named)
+        _check_named_run(aws, store, named, found)
+    inputs = upload_inputs(store, run)
+    seen = _Candidates(aws, store, found, run, named)
     (run_id, taken, sha256), to_do = seen.unfinished(), True
     if run_id is None and (run_id := seen.unpublished(image)):
         to_do = False
@@ -316,30 +316,30 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
         run_id, sha256 = _create(store, aws, run, image, root)
     elif state(store, run_id).phase not in ACTIVE:
         # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
-        _enter(store, run_id, "created")
+        _set_phase(store, run_id, "created")
     if to_do:
-        _give(store, run_id, run.box.name, instance_id, taken)
+        _assign(store, run_id, run.box.name, instance_id, taken)
     run.run_id = run_id
     return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
 
 
-def deliver(store: Store, run: schema.Run) -> set[str]:
+def upload_inputs(store: Store, run: schema.Run) -> set[str]:
     """Put the files of rows into S3 by their hashes, unless they are there, and the hashes into the settings."""
     inputs = set()
     for name in ("train", "validation"):
         source = getattr(run.data, name)
         if not source.startswith(HUB):
-            sha256 = _put(store, source, f"data.{name}")
+            sha256 = _upload_rows(store, source, f"data.{name}")
             setattr(run.data, f"{name}_sha256", sha256)
             inputs.add(sha256)
     for source in run.data.also:
         if not source.startswith(HUB):
-            run.data.also_sha256[source] = _put(store, source, "data.also")
+            run.data.also_sha256[source] = _upload_rows(store, source, "data.also")
             inputs.add(run.data.also_sha256[source])
     return inputs
 
 
-def _put(store: Store, source: str, setting: str) -> str:
+def _upload_rows(store: Store, source: str, setting: str) -> str:
     path = paths.resolve(source)
     if not paths.is_file(path):
         raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", reason="bad_data")
@@ -347,7 +347,7 @@ def _put(store: Store, source: str, setting: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Candidates:
     """The runs in the bucket, as one looks at them who is to train these settings."""
 
     aws: Aws
@@ -367,12 +367,12 @@ class _Seen:
         found: tuple[str | None, str | None, str] = None, None, ""
         for run_id, files in self.listing.items():
             if "config.yaml" in files and "manifest.json" not in files:
-                made = known(self.store, run_id)
+                made = readable_settings(self.store, run_id)
                 found = (made and self._one(run_id, made)) or found
         return found
 
     def _one(self, run_id: str, made: Saved) -> tuple[str, str | None, str] | None:
-        given, etag = self.store.tagged(f"runs/{run_id}/box.json")
+        given, etag = self.store.get_with_etag(f"runs/{run_id}/box.json")
         current, name = state(self.store, run_id), (given and holder(self.store, run_id)) or made.run.box.name
         if made.of_settings(self.run) and self.may_take(run_id, made):
             if current.active and name != self.run.box.name:
@@ -390,7 +390,9 @@ class _Seen:
                 reason="refused",
             )
         if made.of_settings(self.run) and current.phase != "cancelled":
-            say(f"{run_id} has these very settings and is {current.phase}; it is not yours: `inv train --run {run_id}` goes on with it")
+            print_once(
+                f"{run_id} has these very settings and is {current.phase}; it is not yours: `inv train --run {run_id}` goes on with it"
+            )
         return None
 
     def unpublished(self, image: str) -> str | None:
@@ -398,7 +400,7 @@ class _Seen:
         end."""
         for run_id, files in reversed(self.listing.items()):
             if {"config.yaml", "manifest.json"} <= files and "published.json" not in files:
-                made = known(self.store, run_id)
+                made = readable_settings(self.store, run_id)
                 if made and made.of_settings(self.run) and made.run.provenance.image == image and self.may_take(run_id, made):
                     print(f"{run_id} has been made of these settings, and is not published yet: it is not paid for twice", file=sys.stderr)
                     print("  another of the same: `inv train -- seed=...`", file=sys.stderr, flush=True)
@@ -406,7 +408,7 @@ class _Seen:
         return None
 
 
-def _give(store: Store, run_id: str, name: str, instance_id: str, etag: str | None) -> None:
+def _assign(store: Store, run_id: str, name: str, instance_id: str, etag: str | None) -> None:
     """Write down which box has the run: another that wakes up with it on its volume lets go of it. A Problem if one was faster."""
     place, body = f"runs/{run_id}/box.json", json.dumps({"name": name, "instance": instance_id}).encode()
     if (store.replace(place, body, etag) if etag else store.create(place, body)) is None and store.get(place) != body:
@@ -425,11 +427,11 @@ def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> 
     body = load.dump(run).encode()
     if store.create(f"runs/{run.run_id}/config.yaml", body) is None and store.get(f"runs/{run.run_id}/config.yaml") != body:
         raise taken
-    _enter(store, run.run_id, "created")
+    _set_phase(store, run.run_id, "created")
     return run.run_id, hashlib.sha256(body).hexdigest()
 
 
-def _enter(store: Store, run_id: str, phase: str) -> None:
+def _set_phase(store: Store, run_id: str, phase: str) -> None:
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": now(), "heartbeat": now()}).encode())
 
 
@@ -437,11 +439,11 @@ def download(aws: Aws, run: schema.Run, run_id: str | None, into: Path, merged: 
     """Fetch the finished run's files from S3 and check each against its manifest."""
     # A merged model has the size of its base: it comes only to be published.
     store = Store(aws)
-    run_id = sealed(aws, run, run_id)
+    run_id = find_sealed(aws, run, run_id)
     folder = writable(into) / run_id
     name = f"runs/{run_id}/manifest.json"
     body = store.get(name, MANIFEST) or b""
-    for file, entry in _checked(store, run_id, store.parsed(name, body))["files"].items():
+    for file, entry in _check_manifest(store, run_id, store.parse_json(name, body))["files"].items():
         if merged or not file.startswith("merged/"):
             fetch(store, run_id, file, entry, folder)
     folder.mkdir(parents=True, exist_ok=True)

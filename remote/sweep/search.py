@@ -81,7 +81,7 @@ class Search:
         if self.space.values(swept) is None:
             return None
         job = self._job(swept)
-        runs.deliver(self.store, job.run)
+        runs.upload_inputs(self.store, job.run)
         if not made.of_settings(job.run):
             return None
         job.take(run_id, made)
@@ -97,7 +97,7 @@ class Search:
         for own in self.space.draws(told, self.seed):
             try:
                 job = self._job(own)
-                runs.deliver(self.store, job.run)
+                runs.upload_inputs(self.store, job.run)
                 if (mark := load.fingerprint(job.run)) in seen:
                     continue
                 seen.add(mark)

@@ -18,7 +18,7 @@ from remote.aws import pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.plan import verbs
-from remote.plan.perform import Found, perform
+from remote.plan.perform import Outcome, perform
 from remote.runs import audit, runs
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -111,7 +111,7 @@ def place(aws: Aws, store: Store, jobs: list[Job], name: str | None, root: Path)
     """The sweep's name, and in each job its run's: one that was made before, or the next number."""
     name = checked(name)
     for job in jobs:
-        runs.deliver(store, job.run)
+        runs.upload_inputs(store, job.run)
     found = {run_id: run for run_id, run in made(aws, store, name).items() if run.phase != "cancelled"}
     name = name or _same_sweep(found, jobs) or runs.new_id(jobs[0].run.name)
     numbers = [int(match[2]) for run_id in runs.listing(store) if (match := SWEPT.fullmatch(run_id)) and match[1] == name]
@@ -142,7 +142,7 @@ def made(aws: Aws, store: Store, name: str | None) -> dict[str, Made]:
     """The caller's runs of all sweeps, and all runs of the sweep that he has named; in each sweep in the order of their numbers."""
     found = {}
     for run_id, files in runs.listing(store).items():
-        saved = runs.known(store, run_id) if SWEPT.fullmatch(run_id) and "config.yaml" in files else None
+        saved = runs.readable_settings(store, run_id) if SWEPT.fullmatch(run_id) and "config.yaml" in files else None
         if saved and (saved.run.provenance.owner == aws.owner or of(run_id) == name):
             state = None if "manifest.json" in files else runs.state(store, run_id)
             found[run_id] = Made(saved.run, state)
@@ -194,7 +194,7 @@ def train(aws: Aws, store: Store, job: Job, needs: verbs.Needs, root: Path, stan
         """Take what was found out about these settings before the first job began."""
         return needs
 
-    begun, outcome, found = time.monotonic(), "failed", Found()
+    begun, outcome, found = time.monotonic(), "failed", Outcome()
     try:
         perform(verbs.train(job.run, root, known, False), aws, verbs.transport(job.run), found)
         job.run_id = _run_id(job, found)
@@ -217,7 +217,7 @@ def train(aws: Aws, store: Store, job: Job, needs: verbs.Needs, root: Path, stan
         audit.write(store, "train", job.run.box.name, time.monotonic() - begun, outcome)
 
 
-def _run_id(job: Job, found: Found) -> str:
+def _run_id(job: Job, found: Outcome) -> str:
     prepared = found.of(runs.Prepared)
     return prepared.run_id if prepared else job.run_id
 
@@ -233,7 +233,7 @@ def show(store: Store, jobs: list[Job], root: Path, rank: Rank) -> None:
     folders = {fetched(store, job, root): job.words for job in jobs if job.finished}
     if not folders:
         return
-    with runs.readable("` or `".join(folder.name for folder in folders)):
+    with runs.reading_record("` or `".join(folder.name for folder in folders)):
         text, best = rank(folders)
     print(f"{text}\nNext: `inv publish --run {best}`, `inv report --run {best}`", flush=True)
 
@@ -242,7 +242,7 @@ def fetched(store: Store, job: Job, root: Path) -> Path:
     """The folder of a finished run here, with what the leaderboard reads."""
     folder = root / job.run.runs / job.run_id
     stated = runs.manifest(store, job.run_id)["files"]
-    with runs.readable(job.run_id):
+    with runs.reading_record(job.run_id):
         for name in RANKED:
             runs.fetch(store, job.run_id, name, stated[name], folder)
     return folder

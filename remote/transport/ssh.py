@@ -17,7 +17,7 @@ from conf.problem import Problem
 from remote.aws import instance
 from remote.aws.session import Aws
 from remote.transport import ssh_ingress
-from remote.transport.transport import Result, packed
+from remote.transport.transport import Result, pack
 
 PATIENCE = 120  # seconds until the box must have taken a connection: it may still boot
 ATTEMPTS = 3  # at one script; only a connection that was lost is a reason for another
@@ -25,7 +25,7 @@ GRACE = 30  # seconds beyond a script's own limit until the box counts as lost
 
 
 @dataclass(frozen=True)
-class Ended:
+class Execution:
     """What became of a script: `code` is -1 where a signal ended it, None where the connection went away before its end."""
 
     code: int | None
@@ -44,7 +44,7 @@ class Ssh:
 
     def run(self, script: str, timeout: int, title: str = "") -> Result:
         """The script may run again where a connection was lost: on the box one waits for the other, and finds its work done."""
-        text = packed(script).encode()
+        text = pack(script).encode()
         for attempt in range(ATTEMPTS):
             if attempt:
                 words = "the connection to the box was lost; trying again. Where the script runs on, the new one waits for it"
@@ -64,7 +64,7 @@ class Ssh:
             reason="unreachable",
         )
 
-    def _finished(self, ended: Ended, code: int, timeout: int, user: str) -> Result:
+    def _finished(self, ended: Execution, code: int, timeout: int, user: str) -> Result:
         # `timeout --signal=KILL` dies of its own signal; where a shell is above it that is code 137.
         if code in (-1, 137) and ended.seconds >= timeout:
             raise Problem(
@@ -85,13 +85,13 @@ class Ssh:
 
         deadline = time.monotonic() + PATIENCE
         while True:
-            connection = self._prepared()
+            connection = self._prepare()
             try:
                 connection.open()
                 return connection
             except BadHostKeyException as error:
-                raise ssh_ingress.changed(
-                    self.instance_id, f"it has the host key {_print(error.key)}, not the one of its console"
+                raise ssh_ingress.host_key_changed(
+                    self.instance_id, f"it has the host key {_fingerprint(error.key)}, not the one of its console"
                 ) from error
             except AuthenticationException as error:
                 raise self._refused(connection.user) from error
@@ -101,17 +101,17 @@ class Ssh:
                     raise self._unreachable(connection, error) from error
             time.sleep(1)
 
-    def _prepared(self):
+    def _prepare(self):
         """A connection that knows the box's host key, and has a new key which the box takes for a minute."""
         from paramiko import PKey, RejectPolicy
 
-        entry = instance.entry(self.aws, self.instance_id)
+        entry = instance.ssh_endpoint(self.aws, self.instance_id)
         if not entry.address or not entry.host_key:
             lacks = "public address" if not entry.address else "known host key"
             hint = "`inv up -- box.ssh=true`; a box without a public address cannot be reached by SSH: choose another `box.subnet`"
             raise Problem(f"{self.instance_id} has no {lacks}", hint, reason="unreachable")
         own = _new_key()
-        connection = reached(entry.address, self.user, own)
+        connection = make_connection(entry.address, self.user, own)
         if self.aws.cloud.loopback and connection.host != "127.0.0.1":
             raise Problem(f"cloud={self.aws.cloud.name} would connect to {connection.host}", "set FABRIC_SSH_CONFIG_PATH as the rest of it")
         kind, _, body = entry.host_key.partition(" ")
@@ -148,7 +148,7 @@ class Ssh:
         )
 
 
-def reached(address: str, user: str, key):
+def make_connection(address: str, user: str, key):
     """A connection of Fabric's, not yet open, to this address or to what stands for it in FABRIC_SSH_CONFIG_PATH."""
     from fabric import Config, Connection
     from paramiko import SSHConfig
@@ -161,7 +161,7 @@ def reached(address: str, user: str, key):
     return Connection(address, config=config, connect_timeout=10, connect_kwargs=only)
 
 
-def execute(connection, text: bytes, timeout: int) -> Ended:
+def execute(connection, text: bytes, timeout: int) -> Execution:
     """Run a bash text as root, with all of it on bash's standard input; SIGKILL to all of it after `timeout` seconds."""
     from paramiko import SSHException
 
@@ -173,7 +173,7 @@ def execute(connection, text: bytes, timeout: int) -> Ended:
         connection.transport.set_keepalive(10)
         channel.exec_command(f"sudo -n timeout --signal=KILL {timeout} bash")
         _send(channel, text)
-        while not _drained(channel, out, err):
+        while not _drain(channel, out, err):
             if time.monotonic() - started > timeout + GRACE:
                 break
         # The far end has closed the channel in order, or the connection is gone, or it has been silent for too long.
@@ -182,7 +182,7 @@ def execute(connection, text: bytes, timeout: int) -> Ended:
     except (SSHException, OSError, EOFError):
         code = None
     said, wrong = (bytes(part).decode(errors="replace") for part in (out, err))
-    return Ended(code, said, wrong, time.monotonic() - started)
+    return Execution(code, said, wrong, time.monotonic() - started)
 
 
 def _send(channel, text: bytes) -> None:
@@ -193,7 +193,7 @@ def _send(channel, text: bytes) -> None:
         return  # it reads no more: what it said instead is still to be read
 
 
-def _drained(channel, out: bytearray, err: bytearray) -> bool:
+def _drain(channel, out: bytearray, err: bytearray) -> bool:
     """Whether the channel is closed and nothing is left in it; what is there is taken out."""
     closed = channel.closed  # first: what comes before the end is in the buffers then
     quiet = True
@@ -218,5 +218,5 @@ def _new_key():
     return Ed25519Key.from_private_key(io.StringIO(Ed25519PrivateKey.generate().private_bytes(*form).decode()))
 
 
-def _print(key) -> str:
+def _fingerprint(key) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")

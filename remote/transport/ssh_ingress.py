@@ -15,7 +15,7 @@ from remote.aws import instance
 from remote.aws.session import Aws
 
 PORT = 22
-WHERE = "https://checkip.amazonaws.com"  # answers with the caller's address, as AWS sees it
+ADDRESS_SERVICE = "https://checkip.amazonaws.com"  # answers with the caller's address, as AWS sees it
 # cloud-init writes a host's public keys between these lines of the console, at the first boot of an instance.
 SHOWN = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp256) ([A-Za-z0-9+/]+={0,2})")
@@ -37,21 +37,21 @@ class HostKey:
     host_key: str | None  # None: not shown yet
 
 
-def open_to(aws: Aws, instance_id: str, name: str, source: str) -> Opened:
+def open_port(aws: Aws, instance_id: str, name: str, source: str) -> Opened:
     """Open port 22 of the box's security group to this machine's address and to nobody else."""
-    group = instance.entry(aws, instance_id).group
-    wanted = _here(aws) if source == "auto" else source
+    group = instance.ssh_endpoint(aws, instance_id).group
+    wanted = _own_network(aws) if source == "auto" else source
     there = _networks(aws, group)
-    _revoke(aws, group, [network for network, whose in there.items() if whose == _mark(name) and network != wanted])
+    _revoke(aws, group, [network for network, whose in there.items() if whose == _description(name) and network != wanted])
     if wanted not in there:
         _authorize(aws, group, wanted, name)
     return Opened(wanted)
 
 
-def close(aws: Aws, instance_id: str, name: str) -> Closed:
+def close_port(aws: Aws, instance_id: str, name: str) -> Closed:
     """Close port 22 of the box's security group again, and look that it is closed."""
-    group = instance.entry(aws, instance_id).group
-    ours = [network for network, whose in _networks(aws, group).items() if whose == _mark(name)]
+    group = instance.ssh_endpoint(aws, instance_id).group
+    ours = [network for network, whose in _networks(aws, group).items() if whose == _description(name)]
     if not ours:
         return Closed(False)
     _revoke(aws, group, ours)
@@ -60,34 +60,34 @@ def close(aws: Aws, instance_id: str, name: str) -> Closed:
     return Closed(True)
 
 
-def pin(aws: Aws, instance_id: str, seconds: int) -> HostKey:
+def pin_host_key(aws: Aws, instance_id: str, seconds: int) -> HostKey:
     """Read the key by which the box proves itself from its console, once: from then on it must have that key."""
-    known, deadline, pause = instance.entry(aws, instance_id).host_key, time.monotonic() + seconds, 0.2
+    known, deadline, pause = instance.ssh_endpoint(aws, instance_id).host_key, time.monotonic() + seconds, 0.2
     while True:
-        shown = _shown(aws, instance_id)
+        shown = _console_host_key(aws, instance_id)
         if shown and known and shown != known:
-            raise changed(instance_id, "its console shows another host key than it did at first")
+            raise host_key_changed(instance_id, "its console shows another host key than it did at first")
         if known or (not shown and not seconds):
             return HostKey(known or None)
         if shown:
             aws.client("ec2").create_tags(Resources=[instance_id], Tags=[{"Key": instance.HOST_KEY, "Value": shown}])
             return HostKey(shown)
         if time.monotonic() > deadline:
-            raise _not_shown(instance_id, seconds)
+            raise _no_host_key(instance_id, seconds)
         time.sleep(pause)
         pause = min(pause * 1.5, 10)
 
 
-def note_key(aws: Aws, instance_id: str) -> HostKey | None:
+def note_host_key(aws: Aws, instance_id: str) -> HostKey | None:
     """Note the box's host key while its console still shows it, should SSH be wanted later."""
     try:
-        return None if instance.entry(aws, instance_id).host_key else pin(aws, instance_id, 0)
+        return None if instance.ssh_endpoint(aws, instance_id).host_key else pin_host_key(aws, instance_id, 0)
     except aws.client("ec2").exceptions.ClientError as error:  # only a precaution: the box is up all the same
         print(f"  the host key was not noted ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
         return None
 
 
-def changed(instance_id: str, evidence: str) -> Problem:
+def host_key_changed(instance_id: str, evidence: str) -> Problem:
     """The refusal of a box that may be another one than it says."""
     return Problem(
         f"{instance_id} is not trusted: {evidence}",
@@ -97,7 +97,7 @@ def changed(instance_id: str, evidence: str) -> Problem:
     )
 
 
-def _shown(aws: Aws, instance_id: str) -> str:
+def _console_host_key(aws: Aws, instance_id: str) -> str:
     """The host key in the console's output, or nothing."""
     # `Latest`: without it a Nitro instance shows what its console held some minutes after the boot, up to twenty minutes late.
     output = aws.client("ec2").get_console_output(InstanceId=instance_id, Latest=True).get("Output", "")
@@ -106,7 +106,7 @@ def _shown(aws: Aws, instance_id: str) -> str:
     return next((f"{kind} {keys[kind]}" for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256") if kind in keys), "")
 
 
-def _not_shown(instance_id: str, seconds: int) -> Problem:
+def _no_host_key(instance_id: str, seconds: int) -> Problem:
     return Problem(
         f"the console of {instance_id} has shown no host key for {seconds} s, and without it the box could be anybody",
         "cloud-init writes it at an instance's first boot; where that is long ago, a new box shows it, and the volume stays: "
@@ -115,14 +115,14 @@ def _not_shown(instance_id: str, seconds: int) -> Problem:
     )
 
 
-def _here(aws: Aws) -> str:
+def _own_network(aws: Aws) -> str:
     """This machine's address as the box sees it."""
     if aws.cloud.loopback:
         return "127.0.0.1/32"
-    return asked(WHERE)
+    return public_network(ADDRESS_SERVICE)
 
 
-def asked(url: str) -> str:
+def public_network(url: str) -> str:
     """The address that a service sees us come from, as a network of one."""
     hint = "name it yourself: `box.ssh_from=ADDRESS/32`"
     try:
@@ -136,7 +136,7 @@ def asked(url: str) -> str:
         raise Problem(f"{url} answered {text!r}, which is no IPv4 address", hint, reason="unreachable") from error
 
 
-def _mark(name: str) -> str:
+def _description(name: str) -> str:
     """What a rule of ours says in its description: another box's rule of the same group is not ours."""
     return f"fine-tune-slm:box={name}"
 
@@ -150,7 +150,7 @@ def _networks(aws: Aws, group: str) -> dict[str, str]:
 
 def _authorize(aws: Aws, group: str, network: str, name: str) -> None:
     ec2 = aws.client("ec2")
-    ranges = [{"CidrIp": network, "Description": _mark(name)}]
+    ranges = [{"CidrIp": network, "Description": _description(name)}]
     try:
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[_rule(ranges)])
     except ec2.exceptions.ClientError as error:

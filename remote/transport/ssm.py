@@ -5,13 +5,15 @@ import sys
 import time
 
 from conf.problem import Problem
-from remote.aws.session import Aws, Patience
-from remote.transport.transport import Result, packed
+from remote.aws.session import Aws, Retry
+from remote.transport.transport import Result, pack
 
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 # "InvocationDoesNotExist" is documented for the first moments after a send.
 GRACE = 30  # seconds
-LOOK = 20  # seconds between two looks at whether the box runs at all: of one that is off AWS calls a command in progress for its whole time
+STATE_EVERY = (
+    20  # seconds between two looks at whether the box runs at all: of one that is off AWS calls a command in progress for its whole time
+)
 LAG = 10  # seconds in which a command that was sent shows in the list
 ATTEMPTS = 7  # 16 seconds of pauses
 ANEW = "where its agent is dead, `inv down --force` and `inv up` start the box anew"
@@ -33,16 +35,16 @@ class Ssm:
         self.instance_id = instance_id
 
     def run(self, script: str, timeout: int, title: str = "") -> Result:
-        self._reach()
-        text = packed(script)
+        self._check_agent()
+        text = pack(script)
         if len(text) > LIMIT:
             what = f"a script of {len(text)} bytes is too long for Run Command"
             raise Problem(what, "this is a fault of ours: please report it", reason="crashed")
         found = self._run(text, timeout, title)
-        if _cut_off(found):
+        if _was_interrupted(found):
             print(f"  {title or 'a script'} was cut off: {CUT_OFF}; it is sent again", file=sys.stderr, flush=True)
             found = self._run(text, timeout, title)
-            if _cut_off(found):
+            if _was_interrupted(found):
                 what = f"{title or 'a script'} was cut off twice: {CUT_OFF}"
                 raise Problem(what, f"`inv status` shows the box; {OTHERWISE}", reason="unreachable")
         # ResponseCode is -1 when the script never ran to its end.
@@ -54,14 +56,14 @@ class Ssm:
         try:
             return self._collect(command_id, timeout)
         except KeyboardInterrupt:
-            if self._withdraw(command_id, WAITING - {"InProgress"}):
+            if self._cancel(command_id, WAITING - {"InProgress"}):
                 raise KeyboardInterrupt(f"stopped; {title or 'the command'} had not begun on the box, and is withdrawn") from None
             raise
         except Problem:
-            self._withdraw(command_id, WAITING)  # else it would begin as soon as there is an agent again
+            self._cancel(command_id, WAITING)  # else it would begin as soon as there is an agent again
             raise
 
-    def _reach(self) -> None:
+    def _check_agent(self) -> None:
         """Nothing, or a Problem at once where AWS has not heard of the agent for minutes: a command would wait for it until it expires."""
         which = [{"Key": "InstanceIds", "Values": [self.instance_id]}]
         known = self.aws.client("ssm").describe_instance_information(Filters=which)["InstanceInformationList"]
@@ -92,16 +94,16 @@ class Ssm:
                 what = f"the agent on {self.instance_id} does not take commands"
                 raise Problem(what, f"`inv up` starts the box and waits for it; {OTHERWISE}", reason="unreachable") from error
             except (HTTPClientError, ClientError) as error:
-                if not _again(error):
+                if not _is_retryable(error):
                     raise
-                if not _refused(error) and (sent := self._sent(title[:100])):
+                if not _is_throttled(error) and (sent := self._find_sent(title[:100])):
                     return sent
                 if attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(2**attempt / 4)
         raise AssertionError("the last attempt returns or raises")
 
-    def _sent(self, title: str) -> str | None:
+    def _find_sent(self, title: str) -> str | None:
         """The command of this title, if it arrived: SendCommand has no client token, so we look before sending again."""
         deadline = time.monotonic() + LAG
         while time.monotonic() < deadline:
@@ -111,7 +113,7 @@ class Ssm:
             time.sleep(0.5)
         return None
 
-    def _withdraw(self, command_id: str, states: set[str]) -> bool:
+    def _cancel(self, command_id: str, states: set[str]) -> bool:
         """Whether a command that has one of these states was cancelled; one that is at work in the box ends as it will."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -128,8 +130,8 @@ class Ssm:
     def _collect(self, command_id: str, timeout: int) -> dict:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        started, pause, patience = time.monotonic(), 0.1, Patience(self.aws, "the command on the box goes on")
-        begun, look = time.time(), time.monotonic() + LOOK
+        started, pause, retry = time.monotonic(), 0.1, Retry(self.aws, "the command on the box goes on")
+        begun, look = time.time(), time.monotonic() + STATE_EVERY
         while True:
             try:
                 found = self.aws.client("ssm").get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
@@ -140,13 +142,13 @@ class Ssm:
                     if (state := self._instance_state()) in ("stopped", "terminated"):
                         what = f"the box is {state}: it went off before command {command_id} had ended"
                         raise Problem(what, "`inv status` says why; `inv up`, then the same command again", reason="unreachable")
-                    look = time.monotonic() + LOOK
+                    look = time.monotonic() + STATE_EVERY
             except (ClientError, BotoCoreError) as error:
                 unknown = "InvocationDoesNotExist" in str(error)
                 if unknown and time.monotonic() - started > GRACE:
                     raise
                 if not unknown:
-                    patience.bear(error)
+                    retry.wait(error)
             if time.monotonic() - started > timeout + 120:
                 raise Problem(
                     f"command {command_id} has not answered for {timeout + 120} s",
@@ -180,20 +182,20 @@ class Ssm:
         return found
 
 
-def _cut_off(found: dict) -> bool:
+def _was_interrupted(found: dict) -> bool:
     """Whether the agent gave it up, or is gone: it has nothing of a script that was cut off, and writes of any other how that ended."""
     if found["Status"] == "TimedOut":
         return found["ResponseCode"] == UNANSWERED
     return found["ResponseCode"] == 1 and not found["StandardOutputContent"] and not found["StandardErrorContent"]
 
 
-def _again(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     """Whether another attempt may do better: no answer, a throttle, or trouble of the service's own."""
     answer = getattr(error, "response", None)
-    return answer is None or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or _refused(error)
+    return answer is None or answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or _is_throttled(error)
 
 
-def _refused(error: Exception) -> bool:
+def _is_throttled(error: Exception) -> bool:
     """Whether the service has said that it did nothing."""
     answer = getattr(error, "response", None)
     return answer is not None and answer["Error"]["Code"] in ("ThrottlingException", "Throttling")

@@ -29,7 +29,7 @@ class Transport(Protocol):
         ...
 
 
-def packed(script: str) -> str:
+def pack(script: str) -> str:
     """`script` as a short bash text. Compressed and encoded: `{{ }}`, quotes, CR LF and non-ASCII survive the document's own syntax.
 
     The braces close behind the last byte: of a text that was cut on its way bash runs nothing.

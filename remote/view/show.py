@@ -16,14 +16,14 @@ from rich.table import Table
 from conf import schema
 from conf.text import visible
 from remote.aws.s3 import Store
-from remote.aws.session import Aws, Patience
+from remote.aws.session import Aws, Retry
 from remote.runs import evaluations, follow, runs
 
 
 def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
     """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
-    store, patience = Store(aws), Patience(aws, "the run goes on")
-    run_id = runs.newest(aws, run, run_id)
+    store, retry = Store(aws), Retry(aws, "the run goes on")
+    run_id = runs.find_newest(aws, run, run_id)
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
     offset, told = 0 if lines is None else follow.tail(store, run_id, lines), ""
     while True:
@@ -37,14 +37,14 @@ def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines:
             sys.stdout.flush()
             if current.phase in follow.ENDED or not to_the_end:
                 return
-            if current.age > follow.QUIET:
+            if current.age > follow.SILENT_AFTER:
                 follow.check_box(aws, run_id, run.box.name)
-                told = _say(follow.quiet(current), told)
+                told = _say(follow.silence_warning(current), told)
             time.sleep(follow.PAUSE)
         except (ClientError, BotoCoreError) as error:
             if not to_the_end:
                 raise
-            patience.bear(error)
+            retry.wait(error)
 
 
 def _say(words: str, told: str) -> str:
@@ -59,14 +59,14 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     store = Store(aws)
     found = runs.download(aws, run, run_id, root / run.runs)
     run_id, folder = found.run_id, found.folder
-    with runs.readable(run_id):
+    with runs.reading_record(run_id):
         lines, shown = _times(_read(folder / "manifest.json")), evaluations.scores_table(summary(_read(folder / "metrics.json")), run_id)
     visible.screen(width=120).print(shown)
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
-        with runs.left_out(f"runs/{run_id}/{name}"):
+        with runs.skip_unreadable(f"runs/{run_id}/{name}"):
             print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}') or {}, summary)}")
-    with runs.left_out(f"runs/{run_id}/published.json"):
+    with runs.skip_unreadable(f"runs/{run_id}/published.json"):
         published = store.json(f"runs/{run_id}/published.json")
         print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
     print(f"report     {page}")
@@ -80,7 +80,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
 def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
     """Print every figure of a finished run as CSV."""
     folder = runs.download(aws, run, run_id, root / run.runs).folder
-    with runs.readable(folder.name):
+    with runs.reading_record(folder.name):
         rows = table(_read(folder / "metrics.json"))
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -90,7 +90,7 @@ def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table
 def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, found: Callable[[Path, Path], tuple[list, list, str]]) -> None:
     """Print in which settings two finished runs differ, and how their tuned models scored."""
     folders = [runs.download(aws, run, run_id, root / run.runs).folder for run_id in (first, second)]
-    with runs.readable(f"{first}` or `{second}"):
+    with runs.reading_record(f"{first}` or `{second}"):
         settings, figures, note = found(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
     print("\n".join(names))

@@ -17,14 +17,14 @@ from conf import schema
 from conf.text import visible
 from remote.aws import auto_stop, instance, s3, volume
 from remote.aws.s3 import Store
-from remote.aws.session import AT_ONCE, Aws
+from remote.aws.session import MAX_CONNECTIONS, Aws
 from remote.runs import lock, runs
 
 SHOWN = 10  # newest runs
 
 
 @dataclass
-class Ahead:
+class Prefetch:
     """Answers about things by their names, some of them asked for before anybody knows that they will be wanted."""
 
     pool: ThreadPoolExecutor
@@ -45,14 +45,14 @@ class Ahead:
 def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
     """Box, switches, volume, lock and the newest runs; and what that was about, which makes the `last` of the next time."""
     store, name = Store(aws), run.box.name
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         pool.submit(lambda: aws.caller)
         found, disk = pool.submit(instance.find, aws, name), pool.submit(volume.describe, aws, name)
         holder, listing = pool.submit(lock.holder, aws, name), pool.submit(runs.listing, store)
         reported = pool.submit(lambda: sorted(store.names("boxes/")))
-        dues = Ahead(pool, lambda instance: auto_stop.look(aws, instance), last.get("boxes", []))
-        reports = Ahead(pool, lambda place: _report(store, place), last.get("reports", []))
-        states = Ahead(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
+        dues = Prefetch(pool, lambda instance: auto_stop.stop_time(aws, instance), last.get("boxes", []))
+        reports = Prefetch(pool, lambda place: _report(store, place), last.get("reports", []))
+        states = Prefetch(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
         shown = runs.with_settings(listing.result())[-SHOWN:]
         box = found.result()
         boxes = [box.id] if box else []
@@ -64,14 +64,14 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
 
 def _report(store: Store, place: str) -> dict | None:
     """What the box's supervisor has said of itself; None where it cannot be read."""
-    with runs.left_out(store.url(place)):
+    with runs.skip_unreadable(store.url(place)):
         found = store.json(place) or {}
-        s3.moment(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
+        s3.parse_time(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
         return found
     return None
 
 
-def _box(name: str, found: instance.Found | None, dues: list[datetime | None], reports: list[dict]) -> str:
+def _box(name: str, found: instance.Instance | None, dues: list[datetime | None], reports: list[dict]) -> str:
     if found is None:
         return f"box {name}: none; `inv up` starts one"
     lines = [f"box {name}: {found.id} {found.instance_type} {found.zone} {found.state}"]

@@ -41,7 +41,7 @@ def subjects(root: Path) -> dict:
     return read(place(root)).get("about", {})
 
 
-def keep(root: Path, text: str, about: dict) -> None:
+def write(root: Path, text: str, about: dict) -> None:
     """Remember it; where nothing can be written, the next answer comes without it."""
     path = place(root)
     part = path.with_suffix(".part")

@@ -27,7 +27,7 @@ def show(aws: Aws, run: schema.Run, run_id: str | None, port: int) -> None:
         raise Problem("TensorBoard is not installed here", "`pip install tensorboard`", reason="refused")
     store = Store(aws)
     chosen = [] if run_id else runs.with_settings(runs.listing(store))[-NEWEST:]
-    chosen = chosen or [runs.newest(aws, run, run_id)]
+    chosen = chosen or [runs.find_newest(aws, run, run_id)]
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         curves = [stack.enter_context(closing(Curves(Path(place) / name, store, name))) for name in chosen]
         _refresh(curves)
@@ -64,7 +64,7 @@ class Curves:
         self.read += len(whole)
         for line in whole.split(b"\n"):
             if line:
-                with runs.left_out(f"a line of {self.name}"):
+                with runs.skip_unreadable(f"a line of {self.name}"):
                     self._add(json.loads(line))
         self.writer.flush()
 

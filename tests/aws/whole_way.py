@@ -73,7 +73,7 @@ def settings(words: list[str]):
     from conf import load
     from remote.account import stack
 
-    return load.load(words, lambda names, cloud: stack.names_of_a_new_account(cloud), local=Path("none"))
+    return load.load(words, lambda names, cloud: stack.default_names(cloud), local=Path("none"))
 
 
 def hours(words: list[str], limit: float) -> float:

@@ -50,7 +50,7 @@ def here(sound, monkeypatch):
 def examined(*words: str) -> dict[str, object]:
     """Every finding that is not as it should be, by its check."""
     run = load.load(["cloud=twin", "experiment=smoke", *words], local=Path("none"))
-    found = diagnose.examine(verb.context(run, ROOT, driver.least()), [verb.hub_check(access.check)])
+    found = diagnose.run_checks(verb.make_context(run, ROOT, driver.least()), [verb.hub_check(access.check)])
     return {one.check: one for one in found if one.verdict != OK}
 
 
@@ -169,18 +169,23 @@ def scanned(here, yes: bool) -> None:
 @contextmanager
 def every_image_counts(here):
     policy = json.dumps(
-        {"rules": [drift.KEPT["rules"][0] | {"selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10}}]}
+        {
+            "rules": [
+                drift.LIFECYCLE_POLICY["rules"][0]
+                | {"selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10}}
+            ]
+        }
     )
     here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=policy)
     yield ()
-    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.KEPT))
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.LIFECYCLE_POLICY))
 
 
 @contextmanager
 def every_image_kept(here):
     here.client("ecr").delete_lifecycle_policy(repositoryName="fine-tune-slm")
     yield ()
-    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.KEPT))
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.LIFECYCLE_POLICY))
 
 
 @contextmanager
@@ -292,7 +297,7 @@ def no_repository(here):
     with suppress(ClientError):  # where it was mended it is there
         here.client("ecr").create_repository(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
     here.client("ecr").put_image_tag_mutability(repositoryName="fine-tune-slm", imageTagMutability="IMMUTABLE")
-    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.KEPT))
+    here.client("ecr").put_lifecycle_policy(repositoryName="fine-tune-slm", lifecyclePolicyText=json.dumps(drift.LIFECYCLE_POLICY))
     scanned(here, True)
     stand_in_trainer.register(here.state)
 
@@ -580,7 +585,7 @@ def test_what_the_box_cannot_reach_is_named(here, running):
     run = load.load(["cloud=twin", "experiment=smoke", NAME], local=Path("none"))
     found = {
         one.check: one
-        for one in diagnose.examine(replace(verb.context(run, ROOT, driver.least()), hub="http://127.0.0.1:1"), [])
+        for one in diagnose.run_checks(replace(verb.make_context(run, ROOT, driver.least()), hub="http://127.0.0.1:1"), [])
         if one.verdict != OK
     }
     assert list(found) == ["egress"]
@@ -664,8 +669,8 @@ def test_where_the_doctor_may_not_look_it_says_so_and_names_the_line(here):
     found = examined()
     world.enforce(here.state, None)
     assert {name: one.verdict for name, one in found.items()} == {"permissions": BROKEN, "network": "unknown"}
-    assert not diagnose.fine([found["network"]])
-    assert "1 checks, 0 broken, 1 unknown, 0 to look at" in diagnose.text([found["network"]])
+    assert not diagnose.all_ok([found["network"]])
+    assert "1 checks, 0 broken, 1 unknown, 0 to look at" in diagnose.as_text([found["network"]])
 
 
 SSO = "AWSReservedSSO_Training_0123456789abcdef"

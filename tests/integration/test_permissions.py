@@ -18,7 +18,7 @@ from whole_account import Story, snapshot
 from conf import load
 from conf.problem import Problem
 from remote.account import permissions, setup_permissions, stack
-from remote.account.statement import INLINE, Place, document, size, together
+from remote.account.statement import INLINE, Account, document, merge_statements, size
 from twin import world
 from twin.aws.cloudformation import handlers, templates
 from twin.aws.iam import policy, policy_sizes
@@ -27,7 +27,7 @@ from twin.box.machine import prerequisites
 RUN = load.load(["cloud=twin"], local=Path("none"))
 POLICIES = permissions.roles(RUN.cloud, world.ACCOUNT, world.CALLER)
 HELD = [POLICIES["laptop"], POLICIES["files"]]  # by who trains
-AT = Place("aws", world.ACCOUNT, RUN.cloud, world.CALLER)
+AT = Account("aws", world.ACCOUNT, RUN.cloud, world.CALLER)
 LAPTOP, SETUP, BOX = [*permissions.laptop(AT), *permissions.files(AT)], setup_permissions.setup(AT), permissions.box(AT)
 # Asked only when the answer to a send was lost or nobody waits for the command any more (remote/transport/ssm.py), or a stack could not
 # be made.
@@ -39,7 +39,7 @@ RARE |= {("UseBox", "ec2:RebootInstances")}  # of a silent agent's box: tests/un
 RARE |= {("NoteBox", "ec2:ModifyInstanceMetadataOptions")}
 SSHD = prerequisites.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
-    RARE |= {("OpenPort", action) for action in permissions.DOOR} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}
+    RARE |= {("OpenPort", action) for action in permissions.SSH_INGRESS} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}
 # Newer than what the linter knows of: https://docs.aws.amazon.com/service-authorization/latest/reference/ has each.
 NEWER = ("cloudformation:DescribeEvents", "freetier:GetAccountPlanState", "billing:GetBillingViewData")
 SPOT = ("box.spot=true",)
@@ -240,24 +240,24 @@ def test_policies_fit_into_what_iam_takes(who, names):
 
 
 def test_who_prints_a_policy_is_told_what_kind_of_policy_takes_it():
-    said = permissions.where_to("laptop", POLICIES["laptop"])
+    said = permissions.how_to_attach("laptop", POLICIES["laptop"])
     assert "a managed policy" in said and "an inline policy of a user (2,048):" in said
     assert "`aws iam create-policy --policy-name fine-tune-slm-laptop --policy-document file://laptop.json`" in said
-    assert "inline" not in permissions.where_to("scheduler", POLICIES["scheduler"])
+    assert "inline" not in permissions.how_to_attach("scheduler", POLICIES["scheduler"])
     with pytest.raises(Problem, match="IAM takes 6,144 in one"):
-        permissions.where_to(
+        permissions.how_to_attach(
             "files", permissions.roles(replace(RUN.cloud, log_group="l" * 512, prefix="x" * 5900), world.ACCOUNT, SSO)["files"]
         )
     assert {"User": 2048, "Group": 5120, "Role": 10240} == policy_sizes.INLINE == {k.title(): most for k, most in INLINE.items()}
 
 
-SHORTENED = [(LAPTOP, (AT.mine,)), (SETUP, (setup_permissions.THROUGH_STACK,))]
+SHORTENED = [(LAPTOP, (AT.ours_by_tag,)), (SETUP, (setup_permissions.VIA_CLOUDFORMATION,))]
 
 
 @pytest.mark.parametrize(("statements", "conditions"), SHORTENED)
 def test_what_is_written_in_fewer_words_allows_no_action_on_any_other_resource(statements, conditions):
     fitting = {f"{service['prefix']}:{each['privilege']}": types(each) for service in iam_definition for each in service["privileges"]}
-    for one in together(statements, *conditions):
+    for one in merge_statements(statements, *conditions):
         said = {
             (action, each)
             for other in statements
@@ -318,7 +318,7 @@ def lines(document: dict) -> dict[str, dict]:
 def test_what_cloudformation_may_call_for_a_type_is_what_the_types_own_schema_lists():
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-    for made in setup_permissions._made(AT):
+    for made in setup_permissions._resource_types(AT):
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", made.type).schema
         listed = {action for handler in schema["handlers"].values() for action in handler["permissions"]}
         for action in made.actions(f"{made.called} {made.implied}"):

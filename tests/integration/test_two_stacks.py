@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from conf import load
 from remote.account import permissions, setup_permissions, stack
-from remote.account.statement import Place, document
+from remote.account.statement import Account, document
 from twin import world
 from twin.aws.services import ecr
 
@@ -20,7 +20,7 @@ REFUSED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
 def cloud(name: str):
-    return load.load(["cloud=twin", *STACKS[name]], lambda _, early: stack.names_of_a_new_account(early), Path("none")).cloud
+    return load.load(["cloud=twin", *STACKS[name]], lambda _, early: stack.default_names(early), Path("none")).cloud
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def boxes(laptop, clouds, held):
     """The instance of each stack's box, made with no more rights than its own policies give."""
     token = laptop.folder / "token"
     token.write_text(world.environment(laptop.state)["HF_TOKEN"])
-    setup = document(setup_permissions.setup(Place("aws", world.ACCOUNT, clouds["demo"], world.CALLER)))
+    setup = document(setup_permissions.setup(Account("aws", world.ACCOUNT, clouds["demo"], world.CALLER)))
     world.enforce(laptop.state, [*held["demo"], setup])
     laptop.inv("init", "--yes", "--name", "demo", "--token", str(token))
     found = {}

@@ -172,7 +172,7 @@ def test_any_other_path_can_be_had():
 
 def test_what_is_remembered_for_next_time_is_left_out_where_nothing_can_be_written(tmp_path):
     (tmp_path / ".cache").write_text("no folder", encoding="utf-8")
-    status_cache.keep(tmp_path, "the box is off", {})
+    status_cache.write(tmp_path, "the box is off", {})
     assert status_cache.subjects(tmp_path) == {}
 
 

@@ -66,7 +66,7 @@ class Account:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(init, "AGAIN", 0)
+    monkeypatch.setattr(init, "NAME_DELAY", 0)
 
 
 @pytest.mark.parametrize("made", [{}, {"/fine-tune-slm/s3/bucket": "s3/bucket", "/fine-tune-slm/s3/prefix": "s3/prefix"}])
@@ -74,9 +74,9 @@ def test_names_are_put_back_once_cloudformation_has_settled_and_not_before(monke
     account = Account(made)
     monkeypatch.setattr(stack, "propose", lambda aws, wanted: ("again", []))
     monkeypatch.setattr(stack, "execute", account.interrupted)
-    monkeypatch.setattr(stack, "settled", account.settled)
+    monkeypatch.setattr(stack, "wait_until_settled", account.settled)
     with pytest.raises(KeyboardInterrupt):
-        init.carry_out(account, "change", {}, LEFT)
+        init.apply(account, "change", {}, LEFT)
     assert account.done[0] == "settled" and account.names == {entry["Name"]: entry["Value"] for entry in LEFT}
 
 
@@ -84,10 +84,10 @@ def test_who_does_not_wait_is_given_the_commands(monkeypatch, capsys):
     account = Account(KeyboardInterrupt())
     monkeypatch.setattr(stack, "propose", lambda aws, wanted: ("again", []))
     monkeypatch.setattr(stack, "execute", account.interrupted)
-    monkeypatch.setattr(stack, "settled", account.settled)
+    monkeypatch.setattr(stack, "wait_until_settled", account.settled)
     with pytest.raises(KeyboardInterrupt):
-        init.carry_out(account, "change", {}, LEFT)
-    assert account.done == ["settled"] and account.names == {init.KEPT: json.dumps({entry["Name"]: entry["Value"] for entry in LEFT})}
+        init.apply(account, "change", {}, LEFT)
+    assert account.done == ["settled"] and account.names == {init.BACKUP: json.dumps({entry["Name"]: entry["Value"] for entry in LEFT})}
     assert (
         "aws ssm put-parameter --region us-east-1 --type String --name /fine-tune-slm/s3/bucket --value s3/bucket"
         in capsys.readouterr().err
@@ -132,23 +132,23 @@ def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_para
     aws, run, state = without_a_stack
     before = names(aws)
     seen = init.survey(aws, run)
-    assert sorted(entry["Name"] for entry in seen.left) == sorted(before)
-    shown = init.propose(aws, seen.wanted, seen.adopted, seen.left)
+    assert sorted(entry["Name"] for entry in seen.by_hand) == sorted(before)
+    shown = init.propose(aws, seen.wanted, seen.adopted, seen.by_hand)
     assert "2 names in Parameter Store keep their values" in capsys.readouterr().err and names(aws) == before
 
     # Nobody waits: Parameter Store would not make them yet, the stack is taken back, and they are there again.
-    monkeypatch.setattr(init, "_until_they_may_be_made_again", later := Later(state))
+    monkeypatch.setattr(init, "_wait_until_names_are_free", later := Later(state))
     later.seconds = [0, 30]
     with pytest.raises(Problem, match="(EbsSizeGb|S3Prefix)Parameter: .*already exists"):
-        init.carry_out(aws, shown.change_set, seen.wanted, seen.left)
+        init.apply(aws, shown.change_set, seen.wanted, seen.by_hand)
     assert names(aws) == before
     later.seconds = [30]
     seen = init.survey(aws, run)
-    shown = init.propose(aws, seen.wanted, seen.adopted, seen.left)
-    init.carry_out(aws, shown.change_set, seen.wanted, seen.left)
+    shown = init.propose(aws, seen.wanted, seen.adopted, seen.by_hand)
+    init.apply(aws, shown.change_set, seen.wanted, seen.by_hand)
     after = names(aws)
-    assert {name: after[name] for name in before} == before and init.KEPT in after
-    assert init.read_back(aws, seen.wanted) == init.ReadBack(len(init.NAMES)) and init.KEPT not in names(aws)
+    assert {name: after[name] for name in before} == before and init.BACKUP in after
+    assert init.read_back(aws, seen.wanted) == init.ReadBack(len(init.NAMES)) and init.BACKUP not in names(aws)
 
 
 class Later:
@@ -215,15 +215,15 @@ def test_who_may_not_read_why_is_told_which_right_he_lacks(aws, settings, a_role
 
 def test_a_name_that_a_later_version_makes_too_is_kept_where_somebody_has_it_already(aws):
     owned = stack.find(aws).resources
-    assert init._by_hand(aws, stack.Stack("UPDATE_COMPLETE", owned)) == []
+    assert init._set_by_hand(aws, stack.Stack("UPDATE_COMPLETE", owned)) == []
     lacking = {name: id for name, id in owned.items() if id != "/fine-tune-slm/s3/prefix"}
-    (left,) = init._by_hand(aws, stack.Stack("UPDATE_COMPLETE", lacking))
+    (left,) = init._set_by_hand(aws, stack.Stack("UPDATE_COMPLETE", lacking))
     assert (left["Name"], left["Value"]) == ("/fine-tune-slm/s3/prefix", "fine-tune-slm")
 
 
 def test_who_does_it_by_hand_takes_the_names_out_of_the_way_first(tmp_path):
     cloud = load.load(["cloud=twin", "cloud.region=eu-west-1"], local=Path("none")).cloud
-    commands = init.handed_over(tmp_path, cloud, stack.Stack(), [f"/fine-tune-slm/{n}" for n in range(12)]).split(", then ")
+    commands = init.commands_for_admin(tmp_path, cloud, stack.Stack(), [f"/fine-tune-slm/{n}" for n in range(12)]).split(", then ")
     assert [command.split()[:3] for command in commands] == [
         ["`aws", "ssm", "delete-parameters"],
         ["`aws", "ssm", "delete-parameters"],

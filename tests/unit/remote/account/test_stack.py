@@ -82,7 +82,7 @@ def kept() -> str:
 
 
 def test_the_doctor_compares_a_repository_with_what_init_makes():
-    assert json.loads(kept()) == drift.KEPT
+    assert json.loads(kept()) == drift.LIFECYCLE_POLICY
 
 
 @pytest.mark.parametrize("parts", [0, 2], ids=["one manifest each", "an index of an image and its provenance each"])
@@ -109,5 +109,5 @@ def test_a_new_account_is_looked_for_in_the_region_of_the_environment(aws, monke
     """As every other call: AWS_REGION is what the AWS CLI reads, boto3 itself reads AWS_DEFAULT_REGION only."""
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-2")
-    found = stack.names_of_a_new_account({"loopback": False})
+    found = stack.default_names({"loopback": False})
     assert found["/fine-tune-slm/aws/region"] == "eu-west-1" and found["/fine-tune-slm/s3/bucket"].endswith("-eu-west-1")

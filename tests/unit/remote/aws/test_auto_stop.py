@@ -22,14 +22,14 @@ def armed(aws):
 
 def test_another_length_of_life_holds_from_the_next_start_and_that_is_said(aws, armed, capsys):
     before = capsys.readouterr().err
-    first = auto_stop.look(aws, armed)
+    first = auto_stop.stop_time(aws, armed)
     stops = auto_stop.arm(aws, armed, 24).stops_at
-    assert auto_stop.look(aws, armed) == first and stops == f"{first:%Y-%m-%dT%H:%M:%SZ}"
+    assert auto_stop.stop_time(aws, armed) == first and stops == f"{first:%Y-%m-%dT%H:%M:%SZ}"
     assert not before and f"AWS stops it at {stops}: its longest life counts from its start" in capsys.readouterr().err
 
 
 def test_a_schedule_that_was_made_and_does_not_show_yet_is_no_traceback(aws, armed, monkeypatch):
-    monkeypatch.setattr(auto_stop, "look", lambda aws, instance_id: None)
+    monkeypatch.setattr(auto_stop, "stop_time", lambda aws, instance_id: None)
     stops = datetime.strptime(auto_stop.arm(aws, armed, 12).stops_at, auto_stop.SHOWN).replace(tzinfo=UTC)
     assert abs(stops - datetime.now(UTC) - timedelta(hours=12) - auto_stop.GRACE) < timedelta(minutes=1)
 

@@ -71,14 +71,14 @@ def test_a_role_that_was_made_just_now_is_waited_for(account, settings, capsys, 
         asked = {"ImageId": image, "InstanceType": "g6.2xlarge", "MinCount": 1, "MaxCount": 1}
         return ec2.run_instances(**asked, IamInstanceProfile={"Name": "newborn"})["Instances"][0]["InstanceId"]
 
-    assert capacity.launched(account, settings().box, "us-east-1a", launch).startswith("i-")
+    assert capacity.launch_in_any_zone(account, settings().box, "us-east-1a", launch).startswith("i-")
     assert set(tried) == {"us-east-1a"} and len(tried) > 1
     assert capsys.readouterr().err.count("AWS does not see the box's new role yet") == 1
     monkeypatch.setattr(calls, "PROPAGATION", 0)
     world.fault(state(account), "role-late", seconds=3600)
     iam.create_instance_profile(InstanceProfileName="never")
     with pytest.raises(ClientError, match="Invalid IAM Instance Profile name"):
-        capacity.launched(account, settings().box, "us-east-1a", lambda zone, market: missing(ec2, settings().box.ami, account))
+        capacity.launch_in_any_zone(account, settings().box, "us-east-1a", lambda zone, market: missing(ec2, settings().box.ami, account))
 
 
 def missing(ec2, ami: str, account) -> str:
@@ -196,14 +196,14 @@ def refusing(*refusals: tuple[str, str]):
 
 def test_a_zone_without_a_default_subnet_is_passed_over(account, settings):
     none = ("InvalidInput", "No default subnet for availability zone: 'us-east-1a'.")
-    assert capacity.launched(account, settings().box, None, refusing(none)) == "i-in-us-east-1b"
+    assert capacity.launch_in_any_zone(account, settings().box, None, refusing(none)) == "i-in-us-east-1b"
     with pytest.raises(ClientError, match="InvalidInput"):
-        capacity.launched(account, settings().box, None, refusing(("InvalidInput", "something else")))
+        capacity.launch_in_any_zone(account, settings().box, None, refusing(("InvalidInput", "something else")))
 
 
 def test_an_account_that_aws_still_checks_is_told_to_wait(account, settings):
     with pytest.raises(Problem, match=r"AWS still checks this account(.|\n)*four hours at most"):
-        capacity.launched(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
+        capacity.launch_in_any_zone(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
 
 
 def test_a_box_with_a_long_name_is_launched_with_its_volume(account, settings):

@@ -42,11 +42,11 @@ def test_up_closes_it_by_our_own_policy_and_once(aws, opened):
 def test_until_then_nothing_of_ours_starts_a_container_there_but_a_run_can_be_ended(aws, opened):
     with pytest.raises(Problem, match=r"act by the box's role\n\nhint: `inv up` closes"):
         instance.require(aws, "opened")
-    assert instance.require(aws, "opened", closed=False).instance_id == opened
-    assert predictions.place(aws, Store(aws), "opened")[0] is None
+    assert instance.require(aws, "opened", metadata_closed=False).instance_id == opened
+    assert predictions.choose_machine(aws, Store(aws), "opened")[0] is None
     instance.close_metadata(aws, opened)
     assert instance.require(aws, "opened").instance_id == opened
-    assert predictions.place(aws, Store(aws), "opened")[0].id == opened
+    assert predictions.choose_machine(aws, Store(aws), "opened")[0].id == opened
 
 
 def test_who_may_not_close_it_is_told_who_can(aws, opened):

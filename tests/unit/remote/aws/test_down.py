@@ -139,12 +139,12 @@ def test_a_copy_of_no_volume_is_said_and_the_box_is_stopped_and_disarmed(aws, ru
 
 
 def test_whoever_may_not_close_the_door_has_stopped_the_box_by_then(aws, run):
-    ssh_ingress.open_to(aws, instance.find(aws, "ending").id, "ending", "10.0.0.1/32")
+    ssh_ingress.open_port(aws, instance.find(aws, "ending").id, "ending", "10.0.0.1/32")
     world.fault(Path(aws.cloud.state), "access-denied", only="ec2.RevokeSecurityGroupIngress,ec2.DescribeSecurityGroups", count=0)
     with pytest.raises(Exception, match="not authorized|still open"):
         perform(verbs.down(run, False), aws, Scripts(DELIVERED))
     assert state(aws) == "stopped"
-    assert auto_stop.look(aws, instance.find(aws, "ending").id) is None
+    assert auto_stop.stop_time(aws, instance.find(aws, "ending").id) is None
 
 
 @pytest.mark.parametrize("end", [UNDELIVERED, Result(255, stderr="umount: busy")])

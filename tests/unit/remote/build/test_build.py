@@ -62,7 +62,7 @@ def tree(tmp_path):
 
 def deploy(aws, run, tree, transport=Ssm) -> SimpleNamespace:
     found = perform(verbs.deploy(run, tree), aws, transport)
-    offered, built = found.of(ecr.Offered), found.of(ecr.Image)
+    offered, built = found.of(ecr.ImageOrContext), found.of(ecr.Image)
     return SimpleNamespace(missing=offered.missing, changed=found.of(Deploy).changed, image=built.image if built else offered.image)
 
 

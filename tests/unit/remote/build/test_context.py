@@ -90,4 +90,4 @@ def test_an_argument_that_the_dockerfile_has_not_is_refused(tree):
     ],
 )
 def test_of_all_patterns_that_match_the_last_decides(patterns, inside, outside):
-    assert [name for name in inside + outside if context.let_in(name, patterns)] == inside
+    assert [name for name in inside + outside if context.is_included(name, patterns)] == inside

@@ -31,32 +31,32 @@ def no_price_list(aws):
 
 
 def test_without_a_limit_nothing_is_refused_and_life_is_what_the_box_has(aws):
-    assert limit.hold(aws, run(), planned=1e9) == limit.Life(12)
-    assert limit.guard(aws, run(), "i-1") == limit.Left(None)
+    assert limit.enforce(aws, run(), planned=1e9) == limit.MaxLife(12)
+    assert limit.remaining_life(aws, run(), "i-1") == limit.RemainingLife(None)
 
 
 def test_what_is_planned_to_cost_more_is_refused_with_figure_and_way_out(aws):
     with pytest.raises(Problem) as caught:
-        limit.hold(aws, run("cost.limit=2"), planned=3 * HOUR)
+        limit.enforce(aws, run("cost.limit=2"), planned=3 * HOUR)
     assert "planned to cost $2.93, and cost.limit is $2.00: 3.0 h of g6.2xlarge at $0.9776 an hour (AWS Price List" in caught.value.what
     assert all(word in caught.value.hint for word in ("`cost.limit=4`", "`train.max_hours=1.6`", "`inv plan`"))
 
 
 def test_what_the_hint_names_is_enough(aws):
-    assert limit.hold(aws, run("cost.limit=4"), planned=3 * HOUR).life_hours == pytest.approx(4 / RATE)
+    assert limit.enforce(aws, run("cost.limit=4"), planned=3 * HOUR).life_hours == pytest.approx(4 / RATE)
 
 
 def test_the_limit_shortens_the_longest_life_and_never_lengthens_it(aws):
-    assert limit.hold(aws, run("cost.limit=1"), planned=60.0).life_hours == pytest.approx(1 / RATE)
-    assert limit.hold(aws, run("cost.limit=500")).life_hours == 12
+    assert limit.enforce(aws, run("cost.limit=1"), planned=60.0).life_hours == pytest.approx(1 / RATE)
+    assert limit.enforce(aws, run("cost.limit=500")).life_hours == 12
 
 
 def test_a_limit_without_a_price_says_how_to_set_it(aws):
     unpriced = ("cost.limit=5", "box.instance_type=p3.16xlarge")
     with pytest.raises(Problem, match="nobody told the price of p3.16xlarge") as caught:
-        limit.hold(aws, run(*unpriced))
+        limit.enforce(aws, run(*unpriced))
     assert "`cost.per_hour=USD`" in caught.value.hint
-    assert limit.hold(aws, run(*unpriced, "cost.per_hour=24.48")).life_hours == pytest.approx(5 / 24.48)
+    assert limit.enforce(aws, run(*unpriced, "cost.per_hour=24.48")).life_hours == pytest.approx(5 / 24.48)
 
 
 def report(store, instance_id: str, hours_ago: float, hours: float, ran: str) -> None:
@@ -75,21 +75,21 @@ def test_the_ledger_counts_what_the_run_has_cost_on_boxes_before(aws, store):
     report(store, "i-1", 9, 1, "mine")
     report(store, "i-1", 7, 5, "another")
     report(store, "i-2", 2, 0.5, "mine")
-    left = limit.guard(aws, run("cost.limit=2"), "i-3", "mine").life_left
+    left = limit.remaining_life(aws, run("cost.limit=2"), "i-3", "mine").life_left
     assert left == pytest.approx((2 - 1.5 * RATE) / RATE * HOUR, abs=2)
     with pytest.raises(Problem, match=r"mine has cost \$1.47 already, and cost.limit is \$1.00"):
-        limit.guard(aws, run("cost.limit=1"), "i-3", "mine")
+        limit.remaining_life(aws, run("cost.limit=1"), "i-3", "mine")
 
 
 def running(monkeypatch, instance_id: str, hours: float) -> None:
     """AWS says that this box runs, and since when."""
     begun = (datetime.now(UTC) - timedelta(hours=hours)).replace(microsecond=0)
-    found = instance.Found(instance_id, "running", "", "g6.2xlarge", begun, "", "")
+    found = instance.Instance(instance_id, "running", "", "g6.2xlarge", begun, "", "")
     monkeypatch.setattr(limit.instance, "find", lambda aws, name: found)
 
 
 def left_of_two_dollars(aws, instance_id: str) -> float:
-    return limit.guard(aws, run("cost.limit=2"), instance_id).life_left
+    return limit.remaining_life(aws, run("cost.limit=2"), instance_id).life_left
 
 
 def test_a_box_that_runs_has_spent_what_it_costs_since_its_start(aws, store, monkeypatch):
@@ -116,16 +116,16 @@ def test_each_start_costs_what_its_own_type_costs(aws, store):
     now = datetime.now(UTC).replace(microsecond=0)
     for number, kind in enumerate(("g6.2xlarge", "g6e.2xlarge")):
         begun = now - timedelta(hours=9 - number * 4)
-        instance_history.keep(aws, instance_history.Life(f"i-{number}", kind, begun, begun + timedelta(hours=1)))
+        instance_history.write(aws, instance_history.Uptime(f"i-{number}", kind, begun, begun + timedelta(hours=1)))
         report(store, f"i-{number}", 9 - number * 4 - 0.1, 0.2, "mine")
     spent = RATE + pricing.per_hour(aws, "g6e.2xlarge")[0]
-    assert limit.guard(aws, run("cost.limit=10"), "i-3", "mine").life_left == pytest.approx((10 - spent) / RATE * HOUR, abs=5)
+    assert limit.remaining_life(aws, run("cost.limit=10"), "i-3", "mine").life_left == pytest.approx((10 - spent) / RATE * HOUR, abs=5)
 
 
 def test_a_box_that_turned_itself_off_before_it_had_a_supervisor_has_cost_its_half_hour(aws, store):
     begun = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=9)
-    instance_history.keep(aws, instance_history.Life("i-orphan", "g6.2xlarge", begun, None))
-    assert [one.seconds for one in ledger.stretches(store, None)] == [instance.UNATTENDED * 60]
+    instance_history.write(aws, instance_history.Uptime("i-orphan", "g6.2xlarge", begun, None))
+    assert [one.seconds for one in ledger.box_usage(store, None)] == [instance.UNATTENDED * 60]
 
 
 def test_where_the_price_list_is_out_of_reach_a_dated_table_says_so(aws, no_price_list):

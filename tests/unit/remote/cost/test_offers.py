@@ -61,7 +61,7 @@ def test_the_table_has_the_chosen_one_and_what_is_better_in_some_way(aws):
 
 
 def test_what_is_there_is_told_from_what_would_come_to_be(aws):
-    said = offers.standing(aws, run("box.name=nobody"), "0" * 16)
+    said = offers.describe_existing(aws, run("box.name=nobody"), "0" * 16)
     assert "box      none; a g6.2xlarge with a root disk of 100 GB would be launched" in said
     assert "volume   none; 100 GB of gp3 would be created, $8.00 a month" in said
     assert "the box would build it" in said

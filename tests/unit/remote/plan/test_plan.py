@@ -9,7 +9,7 @@ from conf import load
 from conf.problem import Problem
 from remote.aws import instance
 from remote.plan import answers, verbs
-from remote.plan.perform import Found, outline, perform, rehearse
+from remote.plan.perform import Outcome, outline, perform, rehearse
 from remote.plan.plan import Plan, Step, fits
 from remote.transport.transport import Result
 
@@ -94,7 +94,7 @@ def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(capsy
         made = Plan()
         box = made.call(find)()
         build = dict.fromkeys(("NAME", "TAG", "CONTEXT", "SHA256", "ARGUMENTS", "REVISION", "ATTEMPT", "BUILDER", "PATIENCE"), "x")
-        made.step("build", answers.Build, on=box.instance_id, again="building")(**PLACE, **build)
+        made.step("build", answers.Build, on=box.instance_id, repeat_while="building")(**PLACE, **build)
         return made
 
     box = Recorder(Result(0, "@@ building=yes\n", "at it\n"), Result(0, "@@ building=no\n@@ changed=yes\n", "of no interest\n"))
@@ -131,17 +131,17 @@ class Dead:
 
 @pytest.mark.parametrize("force", [True, False])
 def test_only_with_force_a_box_that_takes_no_commands_is_stopped_all_the_same(force, capsys):
-    def running(aws) -> instance.Looked:
-        return instance.Looked("i-1", running=True)
+    def running(aws) -> instance.Existing:
+        return instance.Existing("i-1", running=True)
 
     def stopped(aws) -> instance.Stopped:
         return instance.Stopped("stopped")
 
     (usual,) = [part for part in verbs.down(load.load(["cloud=twin"]), force) if isinstance(part, Step)]
     plan = Plan()
-    box = plan.call(running, said=False)()
-    plan.step("stop", answers.Stop, on=box.instance_id, when=box.running, spare=usual.spare)(**usual.inputs)
-    plan.call(stopped, said=False)()
+    box = plan.call(running, announce=False)()
+    plan.step("stop", answers.Stop, on=box.instance_id, when=box.running, continue_message=usual.continue_message)(**usual.inputs)
+    plan.call(stopped, announce=False)()
     if force:
         assert perform(plan, NO_ACCOUNT, Dead()).of(instance.Stopped).state == "stopped"
         assert "did not take the command; the box is stopped all the same" in capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_a_plan_with_a_mistyped_input_cannot_be_built():
         with pytest.raises(TypeError, match="which is no yes or no that an earlier part finds out"):
             plan.call(find, when=condition)()
     with pytest.raises(TypeError, match="which is no yes or no that it answers"):
-        plan.step("stop", answers.Stop, on="i-1", again="stopped_run")(**PLACE, FORCE=True)
+        plan.step("stop", answers.Stop, on="i-1", repeat_while="stopped_run")(**PLACE, FORCE=True)
 
 
 def test_a_plan_with_an_input_that_may_not_be_known_cannot_be_built():
@@ -230,7 +230,7 @@ def test_a_plan_with_an_input_that_may_not_be_known_cannot_be_built():
     again = plan.call(find, when=box.up)()
     plan.call(use, when=box.up)(instance_id=again.instance_id)
     plan.call(use)(instance_id=plan.latest(box.instance_id, again.instance_id))
-    spared = plan.step("stop", answers.Stop, on="i-1", spare="it is stopped all the same")(**PLACE, FORCE=True)
+    spared = plan.step("stop", answers.Stop, on="i-1", continue_message="it is stopped all the same")(**PLACE, FORCE=True)
     for value in (again.instance_id, plan.latest(again.instance_id), spared.stopped_run):
         with pytest.raises(TypeError, match="is not known: the part that finds it out may be left out"):
             plan.call(use)(instance_id=value)
@@ -260,7 +260,7 @@ def test_when_a_part_fails_what_is_known_by_then_is_said(capsys):
         plan = Plan()
         box = plan.call(first)()
         plan.on_failure(words)(instance_id=box.instance_id, changed=plan.call(broken)().image)
-        found = Found()
+        found = Outcome()
         with pytest.raises(Problem, match="no"):
             perform(plan, NO_ACCOUNT, None, found)
         assert ("i-1 is on, None" in capsys.readouterr().err) == (first is find)
@@ -272,4 +272,4 @@ def test_a_type_fits_where_each_of_its_values_does():
         assert fits(declared, wanted)
     for declared, wanted in ((float, int), (str | None, str), (bool, int), (list[str], list[int]), (str, Path)):
         assert not fits(declared, wanted)
-    assert fits(instance.Began | None, str | None) and not fits(str, instance.Began)
+    assert fits(instance.StartKind | None, str | None) and not fits(str, instance.StartKind)

@@ -84,16 +84,16 @@ def test_a_missing_setting_is_named(name):
 @pytest.mark.parametrize("value", ["it's", 'a "b"', "$HOME `id` \\", "two\nlines", "{{ .Names }}", "naïve ünïcode", ""])
 def test_a_setting_arrives_as_it_was(value):
     text = script.settings_block({"VALUE": value}) + 'printf "%s" "$VALUE"\n'
-    assert bash(transport.packed("#!/bin/bash\n" + text)).stdout == value
+    assert bash(transport.pack("#!/bin/bash\n" + text)).stdout == value
 
 
 def test_the_packed_script_keeps_its_exit_code_and_streams():
-    done = bash(transport.packed("#!/bin/bash\necho out; echo err >&2; exit 7\n"))
+    done = bash(transport.pack("#!/bin/bash\necho out; echo err >&2; exit 7\n"))
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
 
 
 def test_of_a_script_that_was_cut_on_its_way_nothing_runs():
-    text = transport.packed("#!/bin/bash\n" + "echo started\n" * 400)
+    text = transport.pack("#!/bin/bash\n" + "echo started\n" * 400)
     for length in range(20, len(text) - 2, 7):
         assert bash(text[:length]).stdout == "", length
 
@@ -143,7 +143,7 @@ def test_every_script_of_a_plan_fits_into_one_command():
     for verb in (verbs.up(run), verbs.deploy(run, ROOT), verbs.train(run, ROOT, lambda aws, run: None, False), verbs.down(run, False)):
         for part in verb:
             if isinstance(part, Step):
-                assert len(transport.packed(part.text())) < 24_000
+                assert len(transport.pack(part.text())) < 24_000
 
 
 def test_only_marked_lines_are_facts():

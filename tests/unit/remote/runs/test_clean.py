@@ -75,7 +75,7 @@ class Scripts:
 @pytest.fixture
 def running(monkeypatch, a_volume):
     """The box runs."""
-    monkeypatch.setattr(instance, "glance", lambda aws, name: instance.Glance("i-1", True, True))
+    monkeypatch.setattr(instance, "find_optional", lambda aws, name: instance.Presence("i-1", True, True))
 
 
 def test_nobody_holds_the_lock_while_a_human_thinks(aws, store, settings, running, monkeypatch):

@@ -19,7 +19,7 @@ def run(tmp_path):
 
 def test_two_sets_of_rows_never_share_a_name(store, run, tmp_path):
     rows, name = tmp_path / "rows/test_both.jsonl", "runs/r/evaluations/test_both.json"
-    evaluations._same_rows(store, name, rows)
+    evaluations._check_same_rows(store, name, rows)
     store.put(name, json.dumps({"rows_sha256": "0" * 64}).encode())
     with pytest.raises(Problem, match="holds the scores on other rows"):
-        evaluations._same_rows(store, name, rows)
+        evaluations._check_same_rows(store, name, rows)

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from conf.problem import Problem
-from remote.aws.session import Patience
+from remote.aws.session import Retry
 from remote.runs import follow, runs
 from remote.view import show
 
@@ -47,7 +47,7 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
 
 def test_what_waiting_does_not_mend_ends_the_wait(aws):
     with pytest.raises(ClientError, match="AccessDenied"):
-        Patience(aws, "it goes on").bear(ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject"))
+        Retry(aws, "it goes on").bear(ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject"))
 
 
 def set_state(store, phase: str, beat: str) -> None:
@@ -121,9 +121,9 @@ def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch
 
 def test_a_line_that_is_cut_is_no_event_yet():
     step = b'{"event": "step", "step": 1, "steps": 2}'
-    assert len(follow.whole(step + b"\n" + b'{"event": "step", "eval": {"a": 1}')) == 1
-    assert follow.whole(step) == []
-    assert len(follow.whole(b'{"event": "st' + step + b"\n" + step + b"\n")) == 1
+    assert len(follow.complete_events(step + b"\n" + b'{"event": "step", "eval": {"a": 1}')) == 1
+    assert follow.complete_events(step) == []
+    assert len(follow.complete_events(b'{"event": "st' + step + b"\n" + step + b"\n")) == 1
 
 
 class Quiet:

@@ -138,12 +138,12 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     assert found.to_do and found.run_id not in ("odd-1", "odd-4")
     jobs = sweep.jobs(["lora.r=4,8"], lambda words: settings(*words))
     sweep.place(aws, store, jobs, None, settings.root)
-    assert ledger.stretches(store, None) == []
+    assert ledger.box_usage(store, None) == []
     ledger._runs(store)
     assert "odd-2" in status.text(aws, settings(), {})[0]
     with pytest.raises(Problem, match="there is no finished full run of yours"):
-        runs.sealed(aws, settings(), None)
-    assert runs.newest(aws, settings(), None) == found.run_id
+        runs.find_sealed(aws, settings(), None)
+    assert runs.find_newest(aws, settings(), None) == found.run_id
     clean.choose(aws, "ours", 1, True, False, (), ())
     assert "Traceback" not in capsys.readouterr().err
 
@@ -165,7 +165,7 @@ def test_a_broken_lock_is_somebodys(aws, store, body):
     store.put("locks/me.json", body)
     assert "somebody" in lock.holder(aws, "me")
     with pytest.raises(Problem, match="somebody works on this box"):
-        lock.take(aws, "me", "up")
+        lock.acquire(aws, "me", "up")
 
 
 @pytest.mark.parametrize("name", ["5", "x", "00000000000a", "../000000000000", "٠٠٠٠٠٠٠٠٠٠٠٠"])
@@ -181,7 +181,7 @@ EVENTS = [{"event": "step", "step": 1, "eta": "soon"}, {"event": "progress"}, {"
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_that_no_trainer_writes_ends_no_watch(event):
-    assert follow.sentence("running", [event]) == "running: its newest event is none that a trainer writes"
+    assert follow.progress_line("running", [event]) == "running: its newest event is none that a trainer writes"
 
 
 @pytest.mark.parametrize("metrics", [b"[]", b"{}", b'{"task": "fields", "rows": "many"}', b"not json"])
@@ -199,26 +199,26 @@ def test_a_verb_means_the_callers_own_runs_and_says_whose_another_is(aws, store,
     plant(store, mine, owner=world.CALLER)
     plant(store, later, owner=EVE)
     plant(store, "20261129-000002-other-0001", owner=world.CALLER, name="other")
-    assert runs.sealed(aws, settings(), None) == runs.newest(aws, settings(), None) == mine
+    assert runs.find_sealed(aws, settings(), None) == runs.find_newest(aws, settings(), None) == mine
     assert runs.download(aws, settings(), None, tmp_path / "into").run_id == mine
-    assert runs.sealed(hers, settings(), None) == later
+    assert runs.find_sealed(hers, settings(), None) == later
     assert "not yours" not in capsys.readouterr().err
-    assert runs.sealed(aws, settings(), later) == later
+    assert runs.find_sealed(aws, settings(), later) == later
     assert f"run {later} is not yours: it belongs to {EVE}" in capsys.readouterr().err
 
 
 def test_with_none_of_ones_own_the_newest_is_told_with_its_owner(aws, store, settings):
     plant(store)
     with pytest.raises(Problem, match=f"no finished full run of yours .* {RUN}, .*belongs to {EVE}\n\nhint: `--run {RUN}`"):
-        runs.sealed(aws, settings(), None)
+        runs.find_sealed(aws, settings(), None)
     with pytest.raises(Problem, match="no run of yours called `quickstart`"):
-        runs.newest(aws, settings(), None)
+        runs.find_newest(aws, settings(), None)
 
 
 def test_a_run_that_was_made_before_runs_had_owners_is_read_where_it_is_named(aws, store, settings, tmp_path, capsys):
     plant(store, owner=None)
     with pytest.raises(Problem, match="was made before runs had owners"):
-        runs.sealed(aws, settings(), None)
+        runs.find_sealed(aws, settings(), None)
     assert runs.download(aws, settings(), RUN, tmp_path / "into").run_id == RUN
     assert f"run {RUN} is not yours: it was made before runs had owners" in capsys.readouterr().err
 
@@ -247,7 +247,7 @@ def test_the_finished_run_of_another_is_not_taken_for_ones_own(aws, store, setti
 
 def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, settings, hers):
     run = settings("lora.r=8")
-    runs.deliver(store, run)
+    runs.upload_inputs(store, run)
     run.run_id, run.provenance.owner = "rank.0", EVE
     store.put("runs/rank.0/config.yaml", load.dump(run).encode())
     for name, expected in (("rank", "rank.0"), (None, None)):
@@ -288,7 +288,7 @@ def test_settings_of_one_run_under_the_name_of_another_are_nobodys(aws, store, s
 def test_a_planted_run_with_the_callers_settings_and_a_callback_is_never_gone_on_with(aws, store, settings):
     """C2: `hydra.callbacks` in its config.yaml ran code beside the Hub token."""
     run = settings()
-    runs.deliver(store, run)
+    runs.upload_inputs(store, run)
     run.run_id, run.provenance.owner = RUN, world.CALLER
     store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode() + b"hydra: {callbacks: {mine: {_target_: os.system}}}\n")
     store.put(f"runs/{RUN}/state.json", b'{"phase": "failed"}')
@@ -377,7 +377,7 @@ def test_a_number_that_is_none_of_this_machine_s_ends_no_verb(aws, store, settin
     report = {"seen": "2099-11-22T06:00:00+00:00", "run": "", "idle": HUGE, "idle_limit": 1, "life_left": 1}
     store.put("boxes/i-1/2099.json", json.dumps(report).encode())
     assert status._report(store, "boxes/i-1/2099.json") is None
-    assert follow.sentence("running", [{"event": "step", "step": 1, "steps": 2, "loss": HUGE}]).endswith("a trainer writes")
+    assert follow.progress_line("running", [{"event": "step", "step": 1, "steps": 2, "loss": HUGE}]).endswith("a trainer writes")
     plant(store, owner=world.CALLER, more={"price": {"seconds": HUGE, "total": 1}})
     ledger._runs(store)
     store.put("locks/me.json", json.dumps({"who": "x", "pid": HUGE, "verb": "up", "token": "t", "since": runs.now()}).encode())
@@ -403,9 +403,9 @@ def test_a_start_or_a_report_that_nobody_can_reckon_with_is_left_out_of_the_ledg
     for number, (life, report) in enumerate([(LIFE, REPORT), (LIFE | odd_life, REPORT | odd_report)]):
         store.put(f"lives/i-1/{number}.json", json.dumps(life).encode())
         store.put(f"boxes/i-1/{number}.json", json.dumps(report).encode())
-    (one,) = ledger.stretches(store, None)
+    (one,) = ledger.box_usage(store, None)
     assert (one.instance, one.instance_type) == ("i-1", "g6.2xlarge")
-    assert limit.guard(aws, settings("cost.limit=5"), "i-1").life_left > 0
+    assert limit.remaining_life(aws, settings("cost.limit=5"), "i-1").life_left > 0
     seen = REPORT | {"seen": "2026-01-01T00:00:00", "run": "", "idle": 1, "idle_limit": 1, "life_left": 1}
     store.put("boxes/i-1/seen.json", json.dumps(seen).encode())
     assert status._report(store, "boxes/i-1/seen.json") is None
@@ -458,4 +458,4 @@ def test_scores_that_no_trainer_has_written_are_a_sentence(aws, store, scores):
 
     store.put(f"runs/{RUN}/evaluations/mine.json", scores)
     with pytest.raises(Problem, match="is not as a trainer writes it"):
-        evaluations.tell(aws, RUN, "mine", summary)
+        evaluations.show_scores(aws, RUN, "mine", summary)

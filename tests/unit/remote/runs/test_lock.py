@@ -26,10 +26,10 @@ def two_hours_ago() -> str:
 
 
 def test_the_second_command_is_told_who_works_on_the_box_and_what_to_do(aws, store):
-    taken = lock.take(aws, "mine", "deploy")
+    taken = lock.acquire(aws, "mine", "deploy")
     put(store, held(store, pid=1, who="somebody@elsewhere"))
     with pytest.raises(Problem, match=r"`inv deploy` of somebody@elsewhere") as caught:
-        lock.take(aws, "mine", "up")
+        lock.acquire(aws, "mine", "up")
     assert "aws s3 rm s3://" in caught.value.hint
     assert "somebody@elsewhere" in lock.holder(aws, "mine")
     lock.release(aws, taken.lock)
@@ -37,24 +37,24 @@ def test_the_second_command_is_told_who_works_on_the_box_and_what_to_do(aws, sto
 
 
 def test_given_back_it_is_free(aws, store):
-    lock.release(aws, lock.take(aws, "mine", "up").lock)
+    lock.release(aws, lock.acquire(aws, "mine", "up").lock)
     assert lock.holder(aws, "mine") is None
-    lock.release(aws, lock.take(aws, "mine", "up").lock)
+    lock.release(aws, lock.acquire(aws, "mine", "up").lock)
 
 
 def test_a_dead_command_of_this_machine_leaves_no_wall(aws, store, capsys):
-    lock.take(aws, "mine", "train")
+    lock.acquire(aws, "mine", "train")
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout
     put(store, held(store, pid=int(dead)))
-    taken = lock.take(aws, "mine", "up")
+    taken = lock.acquire(aws, "mine", "up")
     assert "taking over the lock that was left by `inv train`" in capsys.readouterr().err
     lock.release(aws, taken.lock)
 
 
 def test_a_lock_older_than_any_verb_takes_is_taken_over(aws, store):
-    lock.take(aws, "mine", "up")
+    lock.acquire(aws, "mine", "up")
     put(store, held(store, who="somebody@elsewhere", **dict.fromkeys(("since", "seen"), two_hours_ago())))
-    lock.release(aws, lock.take(aws, "mine", "down").lock)
+    lock.release(aws, lock.acquire(aws, "mine", "down").lock)
     assert lock.holder(aws, "mine") is None
 
 
@@ -64,7 +64,7 @@ def test_a_plan_that_fails_gives_the_lock_back(aws, store):
         raise Problem("no", "try again", reason="refused")
 
     plan = Plan()
-    plan.hold(plan.call(lock.take)(name="mine", verb="up").lock, lock.renew, lock.release)
+    plan.hold(plan.call(lock.acquire)(name="mine", verb="up").lock, lock.renew, lock.release)
     plan.call(broken)()
     with pytest.raises(Problem, match="no"):
         perform(plan, aws, None)
@@ -75,9 +75,9 @@ def test_a_verb_that_takes_hours_keeps_its_lock_while_its_parts_go_on(aws, store
     monkeypatch.setattr(lock, "FRESH", 0)
     seen = []
 
-    def taken(aws) -> lock.Taken:
+    def taken(aws) -> lock.Acquired:
         """Have taken it."""
-        return lock.Taken(mine)
+        return lock.Acquired(mine)
 
     def part(aws) -> None:
         """Take hours."""
@@ -86,19 +86,19 @@ def test_a_verb_that_takes_hours_keeps_its_lock_while_its_parts_go_on(aws, store
         other = json.dumps(put_back | {"who": "x@y", "since": two_hours_ago()}).encode()
         mine.etag = store.replace("locks/mine.json", other, mine.etag)
         with pytest.raises(Problem, match="somebody works on this box"):
-            lock.take(aws, "mine", "up")
+            lock.acquire(aws, "mine", "up")
 
-    mine, plan = lock.take(aws, "mine", "deploy").lock, Plan()
-    plan.hold(plan.call(taken, said=False)().lock, lock.renew, lock.release)
+    mine, plan = lock.acquire(aws, "mine", "deploy").lock, Plan()
+    plan.hold(plan.call(taken, announce=False)().lock, lock.renew, lock.release)
     for _ in range(2):
-        plan.call(part, said=False)()
+        plan.call(part, announce=False)()
     perform(plan, aws, None)
     assert len(seen) == 2 and lock.holder(aws, "mine") is None
 
 
 def test_a_lock_that_somebody_took_over_ends_the_verb(aws, store, monkeypatch):
     monkeypatch.setattr(lock, "FRESH", 0)
-    taken = lock.take(aws, "mine", "deploy").lock
+    taken = lock.acquire(aws, "mine", "deploy").lock
     put(store, held(store, token="theirs", who="somebody@elsewhere"))
     with pytest.raises(Problem, match="no longer ours: `inv deploy` of somebody@elsewhere"):
         lock.renew(aws, taken)
@@ -110,7 +110,7 @@ def test_the_audit_says_who_has_done_what_on_which_box(store):
     (line,) = [json.loads(store.get(name)) for name in store.names("audit/")]
     assert {name: line[name] for name in ("verb", "who", "box", "outcome")} == {
         "verb": "up",
-        "who": lock.me(),
+        "who": lock.caller_id(),
         "box": "mine",
         "outcome": "ok",
     }

@@ -4,9 +4,9 @@ from remote.runs import predictions
 
 
 def test_answers_are_taken_out_of_s3_with_what_a_killed_command_has_left(aws, store, capsys):
-    predictions.ask(aws, "me", ['{"input": "left"}'])
-    theirs = predictions.ask(aws, "mine", ['{"input": "a"}']).asked
-    mine = predictions.ask(aws, "me", ['{"input": "a"}']).asked
+    predictions.upload_questions(aws, "me", ['{"input": "left"}'])
+    theirs = predictions.upload_questions(aws, "mine", ['{"input": "a"}']).asked
+    mine = predictions.upload_questions(aws, "me", ['{"input": "a"}']).asked
     store.put(f"{mine}.answers", b'{"output": "b"}\n')
     predictions.collect(aws, mine)
     assert capsys.readouterr().out == "b\n"

@@ -130,13 +130,13 @@ def test_a_run_that_has_ended_elsewhere_is_given_to_the_box_that_goes_on_with_it
 def test_of_two_boxes_that_take_a_run_at_once_one_gets_it(aws, store, settings, monkeypatch):
     first = prepare(aws, settings, "box.name=ada").run_id
     set_state(store, first, "failed")
-    enter = runs._enter
+    enter = runs._set_phase
 
     def somebody_is_faster(store, run_id, phase):
         enter(store, run_id, phase)
         store.put(f"runs/{first}/box.json", json.dumps({"name": "eve", "instance": "i-3"}).encode())
 
-    monkeypatch.setattr(runs, "_enter", somebody_is_faster)
+    monkeypatch.setattr(runs, "_set_phase", somebody_is_faster)
     with pytest.raises(Problem, match="was given to another box just now"):
         prepare(aws, settings, "box.name=bob", instance="i-2")
     assert runs.holder(store, first) == "eve"
@@ -146,20 +146,20 @@ def test_verbs_mean_the_newest_sealed_run_of_their_kind(aws, store, settings):
     for number, kind in enumerate(["full", "full", "smoke"]):
         seal(store, f"2026010{number}-000000-quickstart-0000", kind)
     going = prepare(aws, settings).run_id
-    assert runs.sealed(aws, settings(), None) == "20260101-000000-quickstart-0000"
-    assert runs.sealed(aws, settings("kind=smoke"), None) == "20260102-000000-quickstart-0000"
-    assert runs.sealed(aws, settings(), "20260100-000000-quickstart-0000") == "20260100-000000-quickstart-0000"
-    assert runs.newest(aws, settings(), None) == going
+    assert runs.find_sealed(aws, settings(), None) == "20260101-000000-quickstart-0000"
+    assert runs.find_sealed(aws, settings("kind=smoke"), None) == "20260102-000000-quickstart-0000"
+    assert runs.find_sealed(aws, settings(), "20260100-000000-quickstart-0000") == "20260100-000000-quickstart-0000"
+    assert runs.find_newest(aws, settings(), None) == going
 
 
 def test_runs_that_are_not_there_or_not_finished_are_named(aws, store, settings):
     with pytest.raises(Problem, match="there is no finished full run of yours called `quickstart`"):
-        runs.sealed(aws, settings(), None)
+        runs.find_sealed(aws, settings(), None)
     set_state(store, "20260109-000000-x-0000", "running")
     with pytest.raises(Problem, match="is not finished"):
-        runs.sealed(aws, settings(), "20260109-000000-x-0000")
+        runs.find_sealed(aws, settings(), "20260109-000000-x-0000")
     with pytest.raises(Problem, match="there is no run `nope`"):
-        runs.sealed(aws, settings(), "nope")
+        runs.find_sealed(aws, settings(), "nope")
 
 
 @pytest.mark.slow
@@ -227,4 +227,4 @@ def test_parameters_are_fetched_in_calls_of_ten(aws):
     ],
 )
 def test_progress_is_one_line(phase, events, line):
-    assert follow.sentence(phase, events) == line
+    assert follow.progress_line(phase, events) == line

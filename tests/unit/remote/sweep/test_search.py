@@ -30,7 +30,7 @@ def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: Needs
 
 def made(store, settings, run_id, swept, score=None, reason="crashed", phase="failed"):
     run = settings(*swept)
-    runs.deliver(store, run)
+    runs.upload_inputs(store, run)
     run.run_id, run.provenance.swept, run.provenance.owner = run_id, list(swept), world.CALLER
     files = {"config.yaml": load.dump(run), "metrics.json": json.dumps({"score": score}), "predictions.jsonl": ""}
     for name, text in files.items():

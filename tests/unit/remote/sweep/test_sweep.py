@@ -18,7 +18,7 @@ def place(aws, store, settings, name, *words):
 
 def made(store, settings, run_id, *words, phase="failed", manifest=False, owner=world.CALLER):
     run = settings(*words)
-    runs.deliver(store, run)
+    runs.upload_inputs(store, run)
     run.run_id, run.provenance.owner = run_id, owner
     store.put(f"runs/{run_id}/config.yaml", load.dump(run).replace("gradient_checkpointing: auto", "gradient_checkpointing: 'no'").encode())
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase}).encode())

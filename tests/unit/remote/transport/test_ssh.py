@@ -36,8 +36,8 @@ def mine(aws, name):
     run = load.load(["cloud=twin", f"box.name={name}"], local=Path("none"))
     instance_id = instance.ensure(aws, run.box).instance_id
     instance.wait(aws, instance_id)
-    ssh_ingress.open_to(aws, instance_id, name, "auto")
-    ssh_ingress.pin(aws, instance_id, 20)
+    ssh_ingress.open_port(aws, instance_id, name, "auto")
+    ssh_ingress.pin_host_key(aws, instance_id, 20)
     instance.wait_for_agent(aws, instance_id)
     return instance_id
 
@@ -81,7 +81,7 @@ def test_a_long_script_and_a_long_output_come_whole(line):
 
 
 def test_another_host_key_is_refused_and_nothing_is_sent(aws, mine, line, root):
-    ec2, known = aws.client("ec2"), instance.entry(aws, mine).host_key
+    ec2, known = aws.client("ec2"), instance.ssh_endpoint(aws, mine).host_key
     other = ssh._new_key()
     ec2.create_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY, "Value": f"ssh-ed25519 {other.get_base64()}"}])
     try:
@@ -94,7 +94,7 @@ def test_another_host_key_is_refused_and_nothing_is_sent(aws, mine, line, root):
 
 
 def test_a_box_whose_key_was_never_seen_is_not_connected_to(aws, mine, line):
-    ec2, known = aws.client("ec2"), instance.entry(aws, mine).host_key
+    ec2, known = aws.client("ec2"), instance.ssh_endpoint(aws, mine).host_key
     ec2.delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
     try:
         with pytest.raises(Problem, match="has no known host key") as caught:
@@ -171,7 +171,7 @@ def test_a_script_that_fails_is_no_lost_connection(line, capfd):
 
 def test_a_line_that_stays_cut_is_told_with_the_script_that_may_go_on(aws, mine, line, name, state, root):
     def deed():
-        ssh_ingress.close(aws, mine, name)
+        ssh_ingress.close_port(aws, mine, name)
         world.fault(state, "ssh-cut", instance=mine)
 
     thread = cut_once_it_runs(state, root / "tmp/long", deed)
@@ -179,7 +179,7 @@ def test_a_line_that_stays_cut_is_told_with_the_script_that_may_go_on(aws, mine,
         line.run(f"{BASH}touch '{root}/tmp/long'; sleep 5\n", 30, "train")
     thread.join()
     assert "`inv up -- box.ssh=true`" in caught.value.hint and caught.value.reason == "unreachable"
-    ssh_ingress.open_to(aws, mine, name, "auto")
+    ssh_ingress.open_port(aws, mine, name, "auto")
 
 
 def test_the_limit_ends_the_script_and_what_it_started_but_not_what_left_its_group(line, root):
@@ -197,10 +197,10 @@ def test_the_limit_ends_the_script_and_what_it_started_but_not_what_left_its_gro
 
 def test_nobody_else_comes_in(aws, mine, line, name):
     """Without a rule for our address there is no answer at all."""
-    ssh_ingress.close(aws, mine, name)
+    ssh_ingress.close_port(aws, mine, name)
     with pytest.raises(Problem, match="takes no connection"):
         line.run(BASH, 20)
-    ssh_ingress.open_to(aws, mine, name, "auto")
+    ssh_ingress.open_port(aws, mine, name, "auto")
     assert line.run(f"{BASH}echo in\n", 20).stdout == "in\n"
 
 

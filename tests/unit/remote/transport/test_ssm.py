@@ -16,7 +16,7 @@ from remote.plan.plan import Step
 from remote.plan.script import SCRIPTS, compose
 from remote.transport import ssm
 from remote.transport.ssm import Ssm
-from remote.transport.transport import packed
+from remote.transport.transport import pack
 from twin import world
 from twin.box import processes
 
@@ -162,7 +162,7 @@ def test_a_script_that_was_killed_is_not_told_as_one_that_took_too_long(aws, min
     done = Ssm(aws, mine).run(BASH + "set -e; echo '@@ seen=yes'; bash -c 'kill -KILL $$'; echo '@@ seen=no'", 60, "memory")
     assert (done.code, done.facts) == (137, {"seen": "yes"})
     with pytest.raises(Problem, match="volume.sh was killed \\(exit code 137\\), most likely because the box's memory was full"):
-        perform._run(Step("volume", Volume, {}, "i-1"), perform.Found(), Answering(done))
+        perform._run(Step("volume", Volume, {}, "i-1"), perform.Outcome(), Answering(done))
 
 
 class Answering:
@@ -183,7 +183,7 @@ def test_a_script_that_took_too_long_is_told_so(aws, mine):
 @pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib"))
 def test_no_script_on_its_way_has_what_the_agent_would_put_a_parameter_in_the_place_of(script):
     """It reads `{{ssm:NAME}}` in the text of a script, and a setting may hold anything."""
-    assert "{{" not in packed(compose(script, {"NAME": "{{ssm:/secret}} {{ commands }}"}))
+    assert "{{" not in pack(compose(script, {"NAME": "{{ssm:/secret}} {{ commands }}"}))
 
 
 def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_start(aws, mine, state):
@@ -203,7 +203,7 @@ def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_sta
 
 def test_a_box_that_goes_off_ends_the_wait_for_its_command(aws, state, monkeypatch):
     """AWS calls the command in progress until its time is over, and nobody would answer."""
-    monkeypatch.setattr(ssm, "LOOK", 0.5)
+    monkeypatch.setattr(ssm, "STATE_EVERY", 0.5)
     box = load.load(["cloud=twin", "box.name=going"], local=Path("none")).box
     leaving = instance.ensure(aws, box).instance_id
     instance.wait(aws, leaving)

@@ -73,7 +73,7 @@ def test_what_it_was_about_last_decides_nothing(aws, run, runs, instance_id):
 
 
 def test_a_memory_that_cannot_be_read_is_none(tmp_path, capsys):
-    status_cache.keep(tmp_path, "box mine: running", {"boxes": ["i-1"]})
+    status_cache.write(tmp_path, "box mine: running", {"boxes": ["i-1"]})
     assert status_cache.subjects(tmp_path) == {"boxes": ["i-1"]}
     status_cache.show(tmp_path)
     assert "ago it was, and may no longer be:\n  box mine: running\n" in capsys.readouterr().out
