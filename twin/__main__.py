@@ -26,10 +26,10 @@ from twin.aws.ec2.instance_connect import Access
 from twin.aws.ec2.metadata import Metadata
 from twin.aws.ec2.quotas import Quotas
 from twin.aws.ec2.spot import Spot
-from twin.aws.ec2.validations import Vetoes
+from twin.aws.ec2.validations import Validations
 from twin.aws.faults import KINDS, Faults
 from twin.aws.gateway.gateway import Gateway
-from twin.aws.gateway.guard import guarded, own
+from twin.aws.gateway.guard import is_own_socket, programs_only
 from twin.aws.iam import managed_policies, policy_sizes, web_identity
 from twin.aws.iam.keys import LAPTOP, OWNER, Keys
 from twin.aws.iam.permissions import Permissions
@@ -38,11 +38,11 @@ from twin.aws.services.bucket_policies import BucketPolicies
 from twin.aws.services.meter import Meter
 from twin.aws.services.pricing import Pricing
 from twin.aws.services.propagation import Propagation
-from twin.aws.services.scheduler import Scheduler, send
+from twin.aws.services.scheduler import Scheduler, call_ec2
 from twin.aws.ssm import associations
 from twin.aws.ssm.run_command import RunCommand
 from twin.box import backends
-from twin.box.faults import Mischief
+from twin.box.faults import HostFaults
 from twin.clock import Clock
 from twin.control import Control
 from twin.hub.app import Hub
@@ -103,7 +103,7 @@ def run(state: Path) -> None:
     aws = address(serve(front))
     found = {
         "aws": aws,
-        "hub": address(serve(front.faults.guarding(journal.watching(hub, "hub"), "hub"))),
+        "hub": address(serve(front.faults.wrap(journal.wrap(hub, "hub"), "hub"))),
         "region": region,
         "token": token,
         "keys": {name: front.keys.of(name) for name in (LAPTOP, OWNER)},
@@ -119,7 +119,7 @@ def run(state: Path) -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()
-    hardware.boxes.doors.close_all()
+    hardware.boxes.ssh_server.close_all()
 
 
 def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region: str) -> Gateway:
@@ -140,9 +140,9 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
     plan, propagation = AccountPlan(), Propagation(clock.now)
     made.opened = propagation.made.clear  # what the account has from the start is not new
-    mischief = hardware.mischief(made, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
+    host_faults = hardware.host_faults(made, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
     services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock)]
-    services += [Stacks(region, permissions.handle, keys.on_behalf), BucketPolicies()]
+    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies()]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {
@@ -151,32 +151,34 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
         "interrupt": spot.interrupt,
         "capacity_is_back": spot.capacity_is_back,
     }
-    control = Control(verbs | {"fault": partial(fault, faults, mischief), "faults": partial(known, faults, mischief), "heal": faults.clear})
-    own = [control, permissions, meter, Vetoes(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
+    control = Control(
+        verbs | {"fault": partial(fault, faults, host_faults), "faults": partial(known, faults, host_faults), "heal": faults.clear}
+    )
+    own = [control, permissions, meter, Validations(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
     single = [associations, policy_sizes, web_identity, managed_policies]
     made.layers = [consistency, launch_templates.operations, *(part.operations for part in [*own, *single])]
     clock.start()
     return made
 
 
-def fault(faults: Faults, mischief: Mischief, name: str, **options) -> dict:
+def fault(faults: Faults, host_faults: HostFaults, name: str, **options) -> dict:
     if name in KINDS:
         return faults.arm(name, **options)
-    if name in mischief.deeds:
-        return mischief.arm(name, **options)
-    raise ValueError(f"there is no fault {name}; there are {', '.join(sorted([*KINDS, *mischief.deeds]))}")
+    if name in host_faults.actions:
+        return host_faults.arm(name, **options)
+    raise ValueError(f"there is no fault {name}; there are {', '.join(sorted([*KINDS, *host_faults.actions]))}")
 
 
-def known(faults: Faults, mischief: Mischief) -> dict:
+def known(faults: Faults, host_faults: HostFaults) -> dict:
     """Every fault that there is, in a sentence, and what became of those that were armed."""
-    about = {name: kind.about for name, kind in KINDS.items()} | {name: deed.__doc__ for name, deed in mischief.deeds.items()}
+    about = {name: kind.about for name, kind in KINDS.items()} | {name: deed.__doc__ for name, deed in host_faults.actions.items()}
     return {"known": dict(sorted(about.items())), "armed": faults.listing()}
 
 
 def shut_down(gateway: Gateway, region: str, instance: str) -> None:
     """A box that shut itself down is stopped or terminated, as its launch said."""
     behaviour = instances.find(region, instance).instance_initiated_shutdown_behavior
-    send(gateway, region, "TerminateInstances" if behaviour == "terminate" else "StopInstances", {"InstanceId.1": instance}, "SHUTDOWN")
+    call_ec2(gateway, region, "TerminateInstances" if behaviour == "terminate" else "StopInstances", {"InstanceId.1": instance}, "SHUTDOWN")
 
 
 def moved(clock: Clock, seconds: float) -> dict:
@@ -187,9 +189,9 @@ def moved(clock: Clock, seconds: float) -> dict:
 
 
 def serve(application, only_own: bool = False) -> BaseWSGIServer:
-    server = make_server("127.0.0.1", 0, guarded(application), threaded=True, request_handler=Handler)
+    server = make_server("127.0.0.1", 0, programs_only(application), threaded=True, request_handler=Handler)
     if only_own:  # whose clients send no key
-        server.verify_request = lambda request, caller: own(caller)
+        server.verify_request = lambda request, caller: is_own_socket(caller)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

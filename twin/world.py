@@ -56,12 +56,12 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
         reap()
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)  # what is said in a world is for its owner to read
-    with alone(state):
+    with locked(state):
         if read(state):
             return
         clear(state)
         if grade == "machine":
-            debian.box(cache.resolve())  # a minute the first time, and no caller of an API waits so long
+            debian.box_layers(cache.resolve())  # a minute the first time, and no caller of an API waits so long
             cleanup.prune(cache.resolve())
         plan = {"models": {name: str(Path(folder).resolve()) for name, folder in models.items()}, "account": account}
         plan |= {"grade": grade, "cache": str(cache.resolve())}
@@ -84,14 +84,14 @@ def stop(state: Path) -> None:
     """Nothing of the world runs any more; the Hub's repositories, the journal and the log stay."""
     state = state.resolve()
     if state.is_dir():
-        with alone(state):
+        with locked(state):
             clear(state)
 
 
 def reap() -> None:
     """Nothing is left of worlds whose process was killed, no box, mount or loop device; those of living worlds stay."""
     for state in cleanup.states():
-        with alone(state) if state.is_dir() else nullcontext():  # its disks may be all that is left
+        with locked(state) if state.is_dir() else nullcontext():  # its disks may be all that is left
             if not read(state):
                 cleanup.kill(state)
                 machine.clear(state)
@@ -122,7 +122,7 @@ def faults(state: Path) -> dict:
     return ask(state, "faults")
 
 
-def heal(state: Path) -> None:
+def clear_faults(state: Path) -> None:
     """No call is struck any more; what befell a box stays."""
     ask(state, "heal")
 
@@ -139,13 +139,13 @@ def used(state: Path) -> dict[str, list[dict]]:
 
 def mutations(state: Path) -> list[str]:
     """The calls so far by which the laptop may have changed something, in their order: where it can be killed."""
-    from twin.aws.faults import mutating
+    from twin.aws.faults import is_mutating
 
     found = []
     for line in (state / "journal.jsonl").read_text(encoding="utf-8").splitlines():
         call = json.loads(line)
         laptop = call["by"] in (LAPTOP, OWNER, "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
-        if laptop and mutating(call["service"], call["operation"]):
+        if laptop and is_mutating(call["service"], call["operation"]):
             found.append(f"{call['service']}.{call['operation']}")
     return found
 
@@ -209,8 +209,8 @@ def build_image(state: Path, cache: Path, repository: str, tag: str, context: Pa
     if registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]:
         return
     files, name = state.resolve() / "registry/files", f"{repository.replace('/', '-')}-{tag}"
-    with image_cache.alone(cache, name):
-        if image_cache.lay_out(cache, name, files):
+    with image_cache.locked(cache, name):
+        if image_cache.copy_to_registry(cache, name, files):
             return
         uri = registry.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
         login = registry.get_authorization_token()["authorizationData"][0]["authorizationToken"]
@@ -344,7 +344,7 @@ def roots(state: Path) -> list[Path]:
 
 
 @contextmanager
-def alone(state: Path) -> Iterator[None]:
+def locked(state: Path) -> Iterator[None]:
     """One start or stop at a time in a state folder."""
     with (state / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

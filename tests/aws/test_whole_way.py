@@ -85,7 +85,7 @@ def test_the_whole_way_is_gone_recorded_and_leaves_nothing(account):
 def test_where_a_verb_fails_what_was_made_is_removed(account):
     world.fault(account.state, "capacity", count=0)
     done = account.go("box.instance_type=g4dn.xlarge")
-    world.heal(account.state)
+    world.clear_faults(account.state)
     assert done.returncode == 1 and "== up: exit code 1" in done.stdout and "== destroy: well" in done.stdout
     assert nothing_is_left(account)
 

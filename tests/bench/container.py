@@ -36,7 +36,7 @@ def main(state: Path) -> None:
 def on(box: Path, script: str) -> str:
     environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
     done = subprocess.run(
-        [*lifecycle.inside(box), "bash", "-c", script], env=environment, encoding="utf-8", stdout=subprocess.PIPE, check=True
+        [*lifecycle.enter_command(box), "bash", "-c", script], env=environment, encoding="utf-8", stdout=subprocess.PIPE, check=True
     )
     return done.stdout.strip()
 

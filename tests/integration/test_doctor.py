@@ -343,14 +343,14 @@ def large_image(here):
 def expired(here):
     world.fault(here.state, "credentials-expired", count=0)
     yield ()
-    world.heal(here.state)
+    world.clear_faults(here.state)
 
 
 @contextmanager
 def skewed(here):
     world.fault(here.state, "clock-skew", count=0, by="laptop", only="sts.*")
     yield ()
-    world.heal(here.state)
+    world.clear_faults(here.state)
 
 
 @contextmanager
@@ -716,7 +716,7 @@ def test_a_missing_parameter_is_named_before_anything_else():
 def skewed_everywhere(here):
     world.fault(here.state, "clock-skew", count=0, by="laptop")
     yield ()
-    world.heal(here.state)
+    world.clear_faults(here.state)
 
 
 @contextmanager

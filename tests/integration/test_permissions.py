@@ -310,7 +310,7 @@ def test_the_stacks_roles_have_exactly_these_policies(names):
 
 def lines(document: dict) -> dict[str, dict]:
     """Each statement by its name; one action or resource is a list of one."""
-    listed = {one["Sid"]: one | {key: sorted(policy.listed(one[key])) for key in ("Action", "Resource")} for one in document["Statement"]}
+    listed = {one["Sid"]: one | {key: sorted(policy.as_list(one[key])) for key in ("Action", "Resource")} for one in document["Statement"]}
     assert len(listed) == len(document["Statement"])
     return listed
 
@@ -348,7 +348,7 @@ def denied(documents: list[dict]) -> set[str]:
         f"{asked.action} for {about['Type']}"
         for about in resources().values()
         for handler in handlers.HANDLERS[about["Type"]]
-        for asked in handlers.wanted(about["Type"], handler, about["Properties"], "", RUN.cloud.region)
+        for asked in handlers.required_access(about["Type"], handler, about["Properties"], "", RUN.cloud.region)
         if policy.decide(documents, asked.action, asked.resource, asked.context) != policy.ALLOWED
     }
 

@@ -71,7 +71,7 @@ class Machine(Laptop):
     def run(self, script: str, ok: bool = True) -> str:
         """What a command on the box prints."""
         environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
-        done = subprocess.run([*lifecycle.inside(self.box), "bash", "-c", script], env=environment, text=True, capture_output=True)
+        done = subprocess.run([*lifecycle.enter_command(self.box), "bash", "-c", script], env=environment, text=True, capture_output=True)
         assert done.returncode == 0 or not ok, done.stdout + done.stderr
         return done.stdout.strip()
 

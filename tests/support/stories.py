@@ -19,7 +19,7 @@ from test_recovery import run_ids, state, trainers, wait_until
 from twin import world
 from twin.aws.faults import KINDS
 from twin.box import processes
-from twin.box.faults import Mischief
+from twin.box.faults import HostFaults
 
 CHAIN = ["up", "deploy", "train", "publish"]
 RUNNING = "running"  # the trainer makes its steps, and nobody watches
@@ -83,7 +83,7 @@ class Tale:
 
     def strike(self) -> None:
         fault, options = self.story.fault, self.story.options
-        deed = getattr(Mischief, f"do_{fault.replace('-', '_')}", None)
+        deed = getattr(HostFaults, f"do_{fault.replace('-', '_')}", None)
         befalls_a_box = deed is not None and "instance" in deed.__annotations__
         world.fault(self.laptop.state, fault, **options | ({"instance": self.instance} if befalls_a_box else {}))
 
@@ -160,7 +160,7 @@ def tell(tale: Tale) -> None:
     """The story from its beginning to its end, which is checked."""
     story = tale.story
     told = tale.meets()
-    world.heal(tale.laptop.state)
+    world.clear_faults(tale.laptop.state)
     words_are_true(told, story)
     published_is_sealed(tale)
     story.mended(tale)

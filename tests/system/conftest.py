@@ -19,7 +19,7 @@ def prepared():
     """What takes minutes the first time, side by side: one waits for the disk, the other for the network."""
     needed("dockerd", "debootstrap")
     with ThreadPoolExecutor() as pool:
-        for part in [pool.submit(debian.box, CACHE), pool.submit(builder.wheelhouse, CACHE, *PACKAGES)]:
+        for part in [pool.submit(debian.box_layers, CACHE), pool.submit(builder.wheelhouse, CACHE, *PACKAGES)]:
             part.result()
 
 

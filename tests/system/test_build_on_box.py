@@ -36,7 +36,7 @@ class Machine(Laptop):
         (box,) = (self.state / "boxes").iterdir()
         environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
         return subprocess.run(
-            [*lifecycle.inside(box), "bash", "-c", script], env=environment, stdout=subprocess.PIPE, check=True, **options
+            [*lifecycle.enter_command(box), "bash", "-c", script], env=environment, stdout=subprocess.PIPE, check=True, **options
         ).stdout.decode()
 
 

@@ -72,7 +72,7 @@ def remove(box, volume: str) -> None:
 def prepare(box, volume: str, ours: str = "yes", size: int = 1, patience: int = 1) -> Result:
     """What volume.sh says on the box, byte for byte as it is sent."""
     settings = {"REGION": "r", "MOUNT_PATH": f"/mnt/{volume}", "VOLUME": volume, "OURS": ours, "SIZE_GB": size, "PATIENCE": patience}
-    words = [*lifecycle.inside(box.box), "bash"]
+    words = [*lifecycle.enter_command(box.box), "bash"]
     done = subprocess.run(words, input=compose("volume", settings), env={"PATH": prerequisites.SYSTEM_PATH}, text=True, capture_output=True)
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -29,7 +29,7 @@ SKEW_ALLOWED = 300  # seconds that a signature may be off
 ZONES = "abcdf"  # of the region in which there are g6 instances
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection is gone, and no answer comes."""
 
 
@@ -69,7 +69,7 @@ class Armed:
         """Whether this request is one of its own, and its turn has come."""
         if not any(fnmatchcase(request.name, one) for one in self.only.split(",")) or not fnmatchcase(request.path, self.key):
             return False
-        if self.by not in ("*", by) or (self.options.get("calls") == "changing" and not mutating(request.service, request.operation)):
+        if self.by not in ("*", by) or (self.options.get("calls") == "changing" and not is_mutating(request.service, request.operation)):
             return False
         self.seen += 1
         if self.seen <= self.after or (self.count and self.struck >= self.count):
@@ -126,13 +126,13 @@ class Faults:
 
     # In front of AWS and of the Hub
 
-    def take_in(self, environ: dict, service: str) -> None:
+    def cut_upload(self, environ: dict, service: str) -> None:
         """Cuts a body off while it comes in: called before anything of it is read."""
         request = wire.outline(environ, service)
         for one in self.strikes(request, intake=True):
             size = int(environ.get("CONTENT_LENGTH") or 0)
             environ["wsgi.input"].read(int(size * one.options["at"]))
-            cut(environ)
+            cut_connection(environ)
 
     def answer(self, request: wire.Request, proceed: Callable[[], wire.Response]) -> wire.Response:
         if request.service not in OWN and abs(self.skews.get(request.by, 0)) > SKEW_ALLOWED:
@@ -140,39 +140,39 @@ class Faults:
         struck = self.strikes(request, intake=False)
         return struck[0].kind.strike(struck[0], request, proceed) if struck else proceed()
 
-    def guarding(self, application: Callable, service: str) -> Callable:
+    def wrap(self, application: Callable, service: str) -> Callable:
         """The same WSGI application behind the faults of that service."""
 
         def guarded(environ: dict, start_response: Callable) -> Iterable[bytes]:
             try:
-                self.take_in(environ, service)
+                self.cut_upload(environ, service)
                 request = wire.outline(environ, service)
                 response = self.answer(request, lambda: wire.Response.from_app(application, environ))
             except wire.Refusal as refusal:
                 response = refusal.reply(request)
-            except Cut:
-                return gone(start_response)
+            except ConnectionCut:
+                return empty_response(start_response)
             return response(environ, start_response)
 
         return guarded
 
 
-def mutating(service: str, operation: str) -> bool:
+def is_mutating(service: str, operation: str) -> bool:
     """Whether a call may change something."""
     if operation in ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"):
         return operation not in ("GET", "HEAD") and service not in (*OWN, "registry")
     return service not in OWN and not operation.startswith(READING)
 
 
-def cut(environ: dict) -> None:
+def cut_connection(environ: dict) -> None:
     """The caller's connection ends here, as when a network goes away."""
     connection = environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset in place of a polite end
     connection.shutdown(socket.SHUT_RDWR)
-    raise Cut
+    raise ConnectionCut
 
 
-def gone(start_response: Callable) -> list[bytes]:
+def empty_response(start_response: Callable) -> list[bytes]:
     """What WSGI wants to hear, though nobody is left to read it."""
     start_response("499 Gone", [("Content-Length", "0")])
     return [b""]
@@ -205,13 +205,13 @@ def skew(armed: Armed | None, request: wire.Request, proceed) -> wire.Response:
 
 
 def lose_request(armed: Armed, request: wire.Request, proceed) -> wire.Response:
-    cut(request.environ)
+    cut_connection(request.environ)
 
 
 def lose_answer(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     """What was asked for is done."""
     proceed()
-    cut(request.environ)
+    cut_connection(request.environ)
 
 
 def delay(armed: Armed, request: wire.Request, proceed) -> wire.Response:
@@ -237,7 +237,7 @@ def no_capacity(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     raise wire.Refusal("InsufficientInstanceCapacity", what, 500)
 
 
-def not_yet(armed: Armed, request: wire.Request, proceed) -> wire.Response:
+def instance_not_found(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     ids = request.listed("InstanceId")
     if not ids:
         armed.struck -= 1
@@ -245,7 +245,7 @@ def not_yet(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     raise wire.Refusal("InvalidInstanceID.NotFound", f"The instance ID '{ids[0]}' does not exist")
 
 
-def swallow(armed: Armed, request: wire.Request, proceed) -> wire.Response:
+def lose_object(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     """The object is taken with thanks, and is not there."""
     return wire.Response("", 200, headers={"ETag": '"00000000000000000000000000000000"'})
 
@@ -260,7 +260,7 @@ def kill_caller(armed: Armed, request: wire.Request, proceed) -> wire.Response:
         proceed()
     if pid := caller(request.environ):
         os.kill(pid, signal.SIGKILL)
-    cut(request.environ)
+    cut_connection(request.environ)
 
 
 def caller(environ: dict) -> int | None:
@@ -282,10 +282,10 @@ KINDS = {
     "answer-lost": Kind("the call is done, its answer is lost", lose_answer, only="ssm.SendCommand"),
     "slow": Kind("calls take some seconds longer", delay, options={"seconds": 2.0}),
     "capacity": Kind("no capacity", no_capacity, only="ec2.RunInstances,ec2.StartInstances", options={"zones": ""}),
-    "instance-lag": Kind("a new instance is not known yet", not_yet, only="ec2.DescribeInstances"),
+    "instance-lag": Kind("a new instance is not known yet", instance_not_found, only="ec2.DescribeInstances"),
     "s3-slow": Kind("S3 takes some seconds longer", delay, only="s3.*", options={"seconds": 2.0}),
     "s3-cut": Kind("an upload to S3 is cut in the middle", lose_request, only="s3.PUT", options={"at": 0.5}, intake=True),
-    "object-lost": Kind("S3 takes an object and has it not", swallow, only="s3.PUT"),
+    "object-lost": Kind("S3 takes an object and has it not", lose_object, only="s3.PUT"),
     "hub-error": Kind("the Hub answers 5xx", server_error, only="hub.*", options={"status": 503}),
     "hub-unauthorized": Kind("the Hub does not accept the token", unauthorised, only="hub.*"),
     "hub-slow": Kind("the Hub takes some seconds longer", delay, only="hub.*", options={"seconds": 2.0}),

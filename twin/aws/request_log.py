@@ -37,7 +37,7 @@ class Journal:
         with self.lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def watching(self, application: Callable, service: str) -> Callable:
+    def wrap(self, application: Callable, service: str) -> Callable:
         """The same WSGI application, every request of which is recorded under the name of `service`."""
 
         def watched(environ: dict, start_response: Callable) -> Iterable[bytes]:

@@ -44,7 +44,7 @@ class Boxes:
         self.state, self.region = state, region
         self.disks = disks
         self.today = today  # the world's clock
-        self.doors = ssh.Doors(state, region)
+        self.ssh_server = ssh.SshServer(state, region)
         self.console_from = 0.0  # when consoles show something again
         self.without_agent = 0  # of the next boxes to start
         self.refused = 0  # agents of the next boxes, at their first try
@@ -90,12 +90,12 @@ class Boxes:
         return response
 
     def stop(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        return self.leave(request, forward, "stopping", "stopped")
+        return self.power_down(request, forward, "stopping", "stopped")
 
     def terminate(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        return self.leave(request, forward, "shutting-down", "terminated")
+        return self.power_down(request, forward, "shutting-down", "terminated")
 
-    def leave(self, request: wire.Request, forward: wire.Forward, passing: str, final: str) -> wire.Response:
+    def power_down(self, request: wire.Request, forward: wire.Forward, passing: str, final: str) -> wire.Response:
         """Answers at once, as AWS does: the caller may be a process of the very box that goes down."""
         response = forward(request)
         if response.status_code == 200:
@@ -129,16 +129,16 @@ class Boxes:
             root = self.root(instance)
             if processes.of(root):
                 return
-            furnish(root)
+            install_tools(root)
             self.note_boot(instance, cold)
             self.warm_up(instance)
             instance_connect.host_key(root)
             self.disks.boot(instance, cold)
             self.skews.pop(instance, None)  # a boot asks the time server
             self.set_clock(root)
-            self.doors.open(instance, ssh.whoever(), ssh.sshd(root, self.inside(instance)))
+            self.ssh_server.open(instance, ssh.current_user(), ssh.sshd(root, self.box_environment(instance)))
             self.start_agent_at_boot(instance)
-            self.begin(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
+            self.spawn(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
             self.start_services(instance)
             self.cloud_init(instance)
 
@@ -155,7 +155,7 @@ class Boxes:
         for folder in ("run/systemd/system", "etc/systemd/system") if self.systemd else ():
             (root / folder).mkdir(parents=True, exist_ok=True)
         for path in root.glob("etc/systemd/system/multi-user.target.wants/*.service") if self.systemd else []:
-            self.begin(instance, "systemd.log", str(root / "usr/bin/systemctl"), "start", path.name)
+            self.spawn(instance, "systemd.log", str(root / "usr/bin/systemctl"), "start", path.name)
 
     def cloud_init(self, instance: str) -> None:
         """The scripts of each boot, then user data: a script, once in its life. Both beside whatever else the box does by then."""
@@ -167,7 +167,7 @@ class Boxes:
             (root / USER_DATA).chmod(0o700)
             due.append(USER_DATA)
         for path in due:
-            self.begin(instance, "cloud-init-output.log", f"{self.inside(instance)['BOX_ROOT']}/{path}")
+            self.spawn(instance, "cloud-init-output.log", f"{self.box_environment(instance)['BOX_ROOT']}/{path}")
 
     def start_agent_at_boot(self, instance: str) -> None:
         """An agent that was refused asks again after half an hour, or when it is started anew."""
@@ -184,18 +184,18 @@ class Boxes:
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
         root, own = self.root(instance), [*AGENT, instance]
-        words = self.real_agent.words(root, self.inside(instance)) if self.real_agent else own
+        words = self.real_agent.words(root, self.box_environment(instance)) if self.real_agent else own
         key = {} if self.real_agent else {"TWIN_AGENT_KEY": self.agent_key(instance)}
-        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *words, **key)
+        self.agents[instance] = self.spawn(instance, "amazon-ssm-agent.log", *words, **key)
         return {"pid": self.agents[instance].pid}
 
-    def begin(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
+    def spawn(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
         """A program that runs as a process of the box, with `more` in its environment."""
         root = self.root(instance)
         with (root / "var/log" / log).open("ab") as file:
             return subprocess.Popen(
                 words,
-                env=self.inside(instance) | more,
+                env=self.box_environment(instance) | more,
                 cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -203,7 +203,7 @@ class Boxes:
                 start_new_session=True,
             )
 
-    def inside(self, instance: str) -> dict[str, str]:
+    def box_environment(self, instance: str) -> dict[str, str]:
         """The environment of whatever runs in the box; HOME is not in it, as in that of a service."""
         root = self.root(instance)
         own = {"BOX_ROOT": str(root), "TMPDIR": str(root / "tmp"), "PATH": f"{root}/usr/bin:{SYSTEM_PATH}"}
@@ -232,9 +232,9 @@ class Boxes:
 
     def agent_processes(self, instance: str) -> list[psutil.Process]:
         """The agent's core and its worker, not what they have begun."""
-        return [one for one in self.inmates(instance) if is_agent(one)]
+        return [one for one in self.processes_of(instance) if is_agent(one)]
 
-    def inmates(self, instance: str) -> list[psutil.Process]:
+    def processes_of(self, instance: str) -> list[psutil.Process]:
         """Every process of the box."""
         return processes.of(self.root(instance))
 
@@ -249,7 +249,7 @@ class Boxes:
             root = self.root(instance)
             self.shutdowns.pop(instance, None)
             self.sleeping.pop(instance, None)
-            self.doors.close(instance)
+            self.ssh_server.close(instance)
             processes.end(root)
             self.close_metadata(instance)
             remove(root.parent / "faults")  # the box's own faults end with its power
@@ -304,7 +304,7 @@ def check_user_data(encoded: str) -> None:
         raise wire.Refusal("InvalidParameterValue", "this emulation knows user data that is a script and begins with #!")
 
 
-def furnish(root: Path) -> None:
+def install_tools(root: Path) -> None:
     """The root folder with its tools: launchers with absolute names, because a box knows no virtual environment."""
     for folder in ("dev/disk/by-id", "dev/shm", "etc", "mnt", "root", "run", "tmp", "usr/bin", "var/lib/docker", "var/log"):
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from twin.aws import wire
 from twin.aws.ec2 import instance_connect, instances
-from twin.aws.services.scheduler import send
+from twin.aws.services.scheduler import call_ec2
 from twin.box import processes
 
 KEY = "SOMEBODY"  # stands in the journal where a caller would
 
 
-class Mischief:
+class HostFaults:
     """Deeds by name; each is done at once, or `after` so many seconds of the world's clock."""
 
     def __init__(self, gateway: Callable, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation):
@@ -24,22 +24,22 @@ class Mischief:
         self.spot, self.quotas, self.registry = spot, quotas, registry
         self.consistency, self.plan, self.propagation = consistency, plan, propagation
         self.region = boxes.region
-        self.deeds: dict[str, Callable[..., None]] = {
+        self.actions: dict[str, Callable[..., None]] = {
             name.removeprefix("do_").replace("_", "-"): getattr(self, name) for name in dir(self) if name.startswith("do_")
         }
 
     def arm(self, name: str, after: float = 0, instance: str | None = None, **options) -> dict:
-        deed = self.deeds[name]
-        wants = deed.__code__.co_varnames[1 : deed.__code__.co_argcount]
+        action = self.actions[name]
+        wants = action.__code__.co_varnames[1 : action.__code__.co_argcount]
         if unknown := set(options) - set(wants):
             raise ValueError(f"{name} takes {', '.join(wants) or 'nothing'}, not {', '.join(unknown)}")
         if "instance" in wants:
             options["instance"] = instance or self.newest()
         if after:
-            self.clock.at(self.clock.now() + after, lambda: deed(**options))
+            self.clock.at(self.clock.now() + after, lambda: action(**options))
         else:
-            deed(**options)
-        return {"name": name, "about": deed.__doc__}
+            action(**options)
+        return {"name": name, "about": action.__doc__}
 
     def newest(self) -> str:
         found = [one for one in instances.every(self.region) if one._state.name != "terminated"]
@@ -48,7 +48,7 @@ class Mischief:
         return max(found, key=lambda one: one.launch_time).id
 
     def ec2(self, operation: str, instance: str) -> None:
-        send(self.gateway, self.region, operation, {"InstanceId.1": instance}, KEY)
+        call_ec2(self.gateway, self.region, operation, {"InstanceId.1": instance}, KEY)
 
     # The agent
 
@@ -148,7 +148,7 @@ class Mischief:
 
     def do_ssh_cut(self, instance: str) -> None:
         """every connection to the box's port 22 is gone"""
-        self.boxes.doors.cut(instance)
+        self.boxes.ssh_server.cut(instance)
 
     # Docker and the GPU
 

@@ -25,17 +25,17 @@ Serve = Callable[[socket.socket], subprocess.Popen]
 
 
 @dataclass
-class Door:
+class SshListener:
     address: str  # that EC2 shows
     user: str
-    listener: socket.socket
+    server: socket.socket
     sessions: list[subprocess.Popen] = field(default_factory=list)
 
 
-class Doors:
+class SshServer:
     def __init__(self, state: Path, region: str):
         self.state, self.region = state, region
-        self.open_now: dict[str, Door] = {}
+        self.listeners: dict[str, SshListener] = {}
         self.lock = threading.RLock()
         self.write()
 
@@ -46,43 +46,43 @@ class Doors:
             return
         with self.lock:
             self.close(instance)
-            listener = socket.create_server(("127.0.0.1", 0))
-            self.open_now[instance] = door = Door(address, user, listener)
+            server = socket.create_server(("127.0.0.1", 0))
+            self.listeners[instance] = listener = SshListener(address, user, server)
             self.write()
-        threading.Thread(target=self.watch, args=(instance, door, serve), daemon=True).start()
+        threading.Thread(target=self.watch, args=(instance, listener, serve), daemon=True).start()
 
     def close(self, instance: str) -> None:
         """As when the power goes: every connection just ends."""
         with self.lock:
-            if door := self.open_now.pop(instance, None):
+            if listener := self.listeners.pop(instance, None):
                 with suppress(OSError):
-                    door.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept()
-                door.listener.close()
+                    listener.server.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept()
+                listener.server.close()
                 self.write()
-        if door:
-            cut(door)
+        if listener:
+            drop_connections(listener)
 
     def close_all(self) -> None:
-        for instance in list(self.open_now):
+        for instance in list(self.listeners):
             self.close(instance)
 
     def cut(self, instance: str) -> None:
-        if instance not in self.open_now:
+        if instance not in self.listeners:
             raise ValueError(f"{instance} is off, or has no public address")
-        cut(self.open_now[instance])
+        drop_connections(self.listeners[instance])
 
-    def watch(self, instance: str, door: Door, serve: Serve) -> None:
+    def watch(self, instance: str, listener: SshListener, serve: Serve) -> None:
         while True:
             try:
-                connection, (caller, _) = door.listener.accept()
+                connection, (caller, _) = listener.server.accept()
             except OSError:
                 return  # the door is closed
             with connection:
-                if prerequisites.program("sshd") and self.lets_in(instance, caller):
-                    door.sessions = [one for one in door.sessions if one.poll() is None]
-                    door.sessions.append(serve(connection))
+                if prerequisites.program("sshd") and self.is_allowed(instance, caller):
+                    listener.sessions = [one for one in listener.sessions if one.poll() is None]
+                    listener.sessions.append(serve(connection))
 
-    def lets_in(self, instance: str, caller: str) -> bool:
+    def is_allowed(self, instance: str, caller: str) -> bool:
         """Whether a rule of the instance's security groups names the caller; AWS drops the packets of others, here they are hung up on."""
         here = ipaddress.ip_address(caller)
         for group in instances.find(self.region, instance).security_groups:
@@ -95,8 +95,8 @@ class Doors:
     def write(self) -> None:
         """`ssh_config`, as it is now."""
         blocks = [
-            f"Host {door.address}\n  HostName 127.0.0.1\n  Port {door.listener.getsockname()[1]}\n  User {door.user}\n"
-            for door in self.open_now.values()
+            f"Host {listener.address}\n  HostName 127.0.0.1\n  Port {listener.server.getsockname()[1]}\n  User {listener.user}\n"
+            for listener in self.listeners.values()
         ]
         part = path(self.state).with_suffix(".new")
         part.write_text("".join(blocks), encoding="utf-8")
@@ -107,9 +107,9 @@ def path(state: Path) -> Path:
     return state / "ssh_config"
 
 
-def cut(door: Door) -> None:
+def drop_connections(listener: SshListener) -> None:
     """Every connection is gone; what it had started gets no signal, and notices when it writes."""
-    for session in door.sessions:
+    for session in listener.sessions:
         with suppress(psutil.NoSuchProcess):
             tree = [psutil.Process(session.pid), *psutil.Process(session.pid).children(recursive=True)]
             for process in tree:
@@ -151,7 +151,7 @@ SetEnv {own}
 """
 
 
-def whoever() -> str:
+def current_user() -> str:
     """The user that a box of the process grade runs as: an sshd without root lets nobody else in."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name

@@ -44,7 +44,7 @@ class Access:
             raise Refused(401, "Invalid credentials in Authorization header" if token is None else "User Access Token is expired")
         return token
 
-    def known(self, request: Request) -> Token:
+    def require_token(self, request: Request) -> Token:
         """The token of somebody who has one; strangers are refused."""
         token = self.token(request)
         if token is None:
@@ -69,7 +69,7 @@ class Access:
         return repository
 
     def may_write(self, request: Request, name: str) -> None:
-        token, owner = self.known(request), name.partition("/")[0]
+        token, owner = self.require_token(request), name.partition("/")[0]
         if owner != self.owner and self.organisations.get(owner, "read") == "read":
             raise Refused(403, f"Forbidden: you don't have the rights to change repositories of {owner}")
         if not token.may("repo.write", name):

@@ -67,7 +67,7 @@ class Hub:
     # The account and its repositories
 
     def _whoami(self, request: Request) -> dict:
-        return view.account(self.access.owner, self.access.known(request), self.access.organisations)
+        return view.account(self.access.owner, self.access.require_token(request), self.access.organisations)
 
     def _validate_card(self, request: Request) -> Response:
         faults = card.faults(request.get_json()["content"])
@@ -112,15 +112,15 @@ class Hub:
 
     def _tree(self, request: Request, repository: Repository, revision: str, path: str = "") -> list[dict]:
         commit = self.store.read(repository, revision)
-        entries = view.tree(commit.files, path, recursive=_yes(request.args.get("recursive")))
+        entries = view.tree(commit.files, path, recursive=_is_true(request.args.get("recursive")))
         if path and not entries:
             raise Refused(404, f"{path} does not exist on {revision}", "EntryNotFound", commit.id)
-        return self._dated(repository, commit, entries) if _yes(request.args.get("expand")) else entries
+        return self._dated(repository, commit, entries) if _is_true(request.args.get("expand")) else entries
 
     def _paths(self, request: Request, repository: Repository, revision: str) -> list[dict]:
         commit = self.store.read(repository, revision)
         entries = view.paths(commit.files, request.form.getlist("paths"))
-        return self._dated(repository, commit, entries) if _yes(request.form.get("expand")) else entries
+        return self._dated(repository, commit, entries) if _is_true(request.form.get("expand")) else entries
 
     def _dated(self, repository: Repository, commit: Commit, entries: list[dict]) -> list[dict]:
         """The entries, each file with the commit that last changed it."""
@@ -234,7 +234,7 @@ class Hub:
         return Response(shown, mimetype="text/html")
 
 
-def _yes(value: str | None) -> bool:
+def _is_true(value: str | None) -> bool:
     return (value or "").lower() in ("1", "true")
 
 

@@ -40,7 +40,7 @@ def cloud(tmp_path_factory, account, another):
 @pytest.fixture(autouse=True)
 def healed(cloud):
     yield
-    world.heal(cloud.state)
+    world.clear_faults(cloud.state)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_throttle_speaks_each_services_language(cloud):
 
 def test_a_seed_strikes_the_same_calls_each_time(cloud):
     def pattern(seed: int) -> list[bool]:
-        world.heal(cloud.state)
+        world.clear_faults(cloud.state)
         strike(cloud, "throttle", only="sts.*", seed=seed, share=0.5, count=0)
         found = []
         for _ in range(12):
@@ -123,7 +123,7 @@ def test_expired_credentials_of_the_laptop_leave_the_box_alone(cloud, box):
     assert refused(cloud.s3.list_buckets)[0] == "ExpiredToken"
     assert refused(cloud.ec2.describe_instances)[0] == "RequestExpired"
     assert refused(cloud.ssm.list_commands)[0] == "ExpiredTokenException"
-    world.heal(cloud.state)
+    world.clear_faults(cloud.state)
     strike(cloud, "credentials-expired", count=0, by="box")
     cloud.s3.list_buckets()
     assert "ExpiredToken" in box.run("aws s3 ls")["StandardErrorContent"]

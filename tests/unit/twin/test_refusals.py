@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, WaiterError
 
 from twin import world
 from twin.aws.cloudformation import handlers, templates
-from twin.aws.cloudformation.resources import KINDS
+from twin.aws.cloudformation.resources import RESOURCE_TYPES
 from twin.aws.iam.keys import LAPTOP
 
 ROOT = Path(world.__file__).parent.parent
@@ -58,7 +58,7 @@ def test_policies_have_a_longest_length_without_their_white_space(cloud):
 def test_the_handlers_are_those_of_the_registry():
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-    assert set(handlers.HANDLERS) == set(KINDS) == set(handlers.PLACES)
+    assert set(handlers.HANDLERS) == set(RESOURCE_TYPES) == set(handlers.ARNS)
     for type, listed in handlers.HANDLERS.items():
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", type).schema
         assert {name: set(words.split()) for name, words in listed.items()} == {
@@ -125,8 +125,8 @@ def test_a_deleted_parameter_cannot_be_made_again_at_once(cloud):
 def test_what_waits_for_nothing_is_made_at_once_and_a_chain_is_not():
     one = {"Type": "AWS::SSM::Parameter"}
     chain = {f"P{n}": one | ({"DependsOn": f"P{n - 1}"} if n else {}) for n in range(9)}
-    assert templates.beyond(dict.fromkeys(chain, one), "AWS::SSM::Parameter", 5) == {"P5", "P6", "P7", "P8"}
-    assert templates.beyond(chain, "AWS::SSM::Parameter", 1) == set()
+    assert templates.throttled(dict.fromkeys(chain, one), "AWS::SSM::Parameter", 5) == {"P5", "P6", "P7", "P8"}
+    assert templates.throttled(chain, "AWS::SSM::Parameter", 1) == set()
 
 
 def test_every_rule_of_the_page_has_tests_that_exist():

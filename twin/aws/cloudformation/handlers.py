@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twin.aws import wire
-from twin.aws.iam.actions import Asked
+from twin.aws.iam.actions import Access
 
 HANDLERS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("handlers.json").read_text(encoding="utf-8"))
 ONLY_WITH: dict[str, dict[str, str]] = {
@@ -65,41 +65,43 @@ ONLY_WITH: dict[str, dict[str, str]] = {
 }
 # IAM has no such action, though the schema names it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteBucketEncryption.html says
 # which permission the call takes, and so does the page of the other.
-MEANT = {"s3:DeleteBucketEncryption": "s3:PutEncryptionConfiguration", "s3:DeleteBucketLifecycle": "s3:PutLifecycleConfiguration"}
+ACTUAL_ACTIONS = {"s3:DeleteBucketEncryption": "s3:PutEncryptionConfiguration", "s3:DeleteBucketLifecycle": "s3:PutLifecycleConfiguration"}
 # Those that are about nothing in particular.
-EVERYWHERE = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
-EVERYWHERE += ("logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")
-LATER = ("iam:PassRole",)  # asked for by the call itself, with the role that is passed
+ANY_RESOURCE = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
+ANY_RESOURCE += ("logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")
+ASKED_BY_THE_CALL = ("iam:PassRole",)  # asked for by the call itself, with the role that is passed
 
 
-def wanted(type: str, handler: str, own: dict, physical: str, region: str) -> Iterator[Asked]:
+def required_access(type: str, handler: str, own: dict, physical: str, region: str) -> Iterator[Access]:
     """All that one handler asks for, for a resource with these properties."""
-    unset = {action for path, words in ONLY_WITH.get(type, {}).items() if not given(own, path) for action in words.split()}
+    unset = {action for path, words in ONLY_WITH.get(type, {}).items() if not is_set(own, path) for action in words.split()}
     for action in HANDLERS[type][handler].split():
-        if action not in unset and action not in LATER:
-            yield Asked(MEANT.get(action, action), about(type, action, own, physical, region), {"aws:CalledVia": [wire.STACKS]})
+        if action not in unset and action not in ASKED_BY_THE_CALL:
+            yield Access(
+                ACTUAL_ACTIONS.get(action, action), resource_arn(type, action, own, physical, region), {"aws:CalledVia": [wire.STACKS]}
+            )
 
 
-def given(own: dict, path: str) -> bool:
+def is_set(own: dict, path: str) -> bool:
     found: Any = own
     for name in path.split("."):
         found = found.get(name) if isinstance(found, dict) else None
     return found is not None
 
 
-def about(type: str, action: str, own: dict, physical: str, region: str) -> str:
+def resource_arn(type: str, action: str, own: dict, physical: str, region: str) -> str:
     """The ARN of what an action is about."""
-    if action in EVERYWHERE or action.startswith("ec2:Describe"):
+    if action in ANY_RESOURCE or action.startswith("ec2:Describe"):
         return "*"
     if action.startswith("billing:"):
         return f"arn:aws:billing::{wire.ACCOUNT}:billingview/primary"
-    service, kind, name, regional = PLACES[type]
+    service, kind, name, regional = ARNS[type]
     place = f"{region if regional else ''}:{'' if service == 's3' else wire.ACCOUNT}"
     return physical if physical.startswith("arn:") else f"arn:aws:{service}:{place}:{kind}{physical or name(own)}"
 
 
 # Of each type: the service, what stands before the name in its ARN, the name by its properties, and whether a region stands there, too.
-PLACES: dict[str, tuple] = {
+ARNS: dict[str, tuple] = {
     "AWS::S3::Bucket": ("s3", "", lambda own: own.get("BucketName", "new"), False),
     "AWS::S3::BucketPolicy": ("s3", "", lambda own: own["Bucket"], False),
     "AWS::ECR::Repository": ("ecr", "repository/", lambda own: own.get("RepositoryName", "new"), True),

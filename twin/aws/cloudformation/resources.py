@@ -13,27 +13,32 @@ from twin.aws import wire
 
 Client = Any  # called with a service's name it gives the boto3 client of that; `key` is the caller's
 Properties = dict[str, Any]
-GONE = ("NoSuchEntity", "NoSuchBucket", "NoSuchBucketPolicy", "ParameterNotFound", "NotFoundException")
-GONE += ("RepositoryNotFoundException", "ResourceNotFoundException", "InvalidGroup.NotFound", "InvalidLaunchTemplateName.NotFoundException")
-GONE += ("InvalidLaunchTemplateId.NotFound",)
+NOT_FOUND = ("NoSuchEntity", "NoSuchBucket", "NoSuchBucketPolicy", "ParameterNotFound", "NotFoundException")
+NOT_FOUND += (
+    "RepositoryNotFoundException",
+    "ResourceNotFoundException",
+    "InvalidGroup.NotFound",
+    "InvalidLaunchTemplateName.NotFoundException",
+)
+NOT_FOUND += ("InvalidLaunchTemplateId.NotFound",)
 
 
-class Taken(Exception):
+class AlreadyExists(Exception):
     """There is one of this name that no stack made."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceType:
     """How one type is handled; `create` answers the physical id."""
 
     create: Callable[[Client, Properties, str], str]  # the last: a name for what has none
     update: Callable[[Client, str, Properties], None]
     delete: Callable[[Client, str, Properties], None]
-    known: tuple[str, ...]
-    fixed: tuple[str, ...] = ()  # properties, or parts of them, whose change means another resource in place of this one
+    known_properties: tuple[str, ...]
+    create_only: tuple[str, ...] = ()  # properties, or parts of them, whose change means another resource in place of this one
     attributes: dict[str, Callable[[Client, str], str]] = field(default_factory=dict)
     iam: bool = False  # the caller must say that he knows what he does
-    named: str = ""  # the property that is its primary identifier; where AWS gives that, there is none
+    primary_identifier: str = ""  # the property that is its primary identifier; where AWS gives that, there is none
     find: Callable[[Client, str], Any] | None = None  # what has this identifier; nothing, or one of GONE, where nothing has
     tagged: bool = True  # it takes the stack's tags
 
@@ -42,7 +47,7 @@ def create_bucket(client: Client, own: Properties, spare: str) -> str:
     name, s3 = own.get("BucketName", spare.lower()), client("s3")
     region = s3.meta.region_name
     if has_bucket(s3, name):
-        raise Taken(f"{name} already exists")  # us-east-1 takes a second CreateBucket of the owner's for an answer
+        raise AlreadyExists(f"{name} already exists")  # us-east-1 takes a second CreateBucket of the owner's for an answer
     s3.create_bucket(Bucket=name, **({} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}))
     update_bucket(client, name, own)
     return name
@@ -259,14 +264,21 @@ def update_budget(client: Client, name: str, own: Properties) -> None:
     create_budget(client, own, name)
 
 
-def exists(kind: Kind, client: Client, id: str) -> bool:
+def exists(kind: ResourceType, client: Client, id: str) -> bool:
     """Whether there is a resource with this identifier; one that the caller may not read is none."""
     from botocore.exceptions import ClientError
 
     try:
         return bool(kind.find(client, id))
     except ClientError as error:
-        if error.response["Error"]["Code"] not in (*GONE, "404", "403", "AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
+        if error.response["Error"]["Code"] not in (
+            *NOT_FOUND,
+            "404",
+            "403",
+            "AccessDenied",
+            "AccessDeniedException",
+            "UnauthorizedOperation",
+        ):
             raise
         return False
 
@@ -276,12 +288,12 @@ def log_group(client: Client, name: str) -> bool:
     return any(group["logGroupName"] == name for group in groups)
 
 
-def another(kind: Kind, had: Properties, wanted: Properties) -> bool:
+def needs_replacement(kind: ResourceType, had: Properties, wanted: Properties) -> bool:
     """Whether what has changed is among what a resource has for life."""
-    return any(part(had, name) != part(wanted, name) for name in kind.fixed)
+    return any(property_at(had, name) != property_at(wanted, name) for name in kind.create_only)
 
 
-def part(own: Properties, path: str) -> Any:
+def property_at(own: Properties, path: str) -> Any:
     for name in path.split("."):
         own = own.get(name) if isinstance(own, dict) else None
     return own
@@ -291,8 +303,8 @@ def without(values: dict, *names: str) -> dict:
     return {key: value for key, value in values.items() if key not in names}
 
 
-KINDS = {
-    "AWS::S3::Bucket": Kind(
+RESOURCE_TYPES = {
+    "AWS::S3::Bucket": ResourceType(
         create_bucket,
         update_bucket,
         lambda client, name, own: client("s3").delete_bucket(Bucket=name),
@@ -300,22 +312,22 @@ KINDS = {
             *("BucketName", "BucketEncryption", "VersioningConfiguration", "OwnershipControls"),
             *("PublicAccessBlockConfiguration", "LifecycleConfiguration", "Tags"),
         ),
-        fixed=("BucketName",),
+        create_only=("BucketName",),
         attributes={"Arn": lambda client, name: f"arn:aws:s3:::{name}"},
-        named="BucketName",
+        primary_identifier="BucketName",
         find=lambda client, name: client("s3").head_bucket(Bucket=name),
     ),
-    "AWS::S3::BucketPolicy": Kind(
+    "AWS::S3::BucketPolicy": ResourceType(
         create_policy,
         put_policy,
         lambda client, bucket, own: client("s3").delete_bucket_policy(Bucket=bucket),
         ("Bucket", "PolicyDocument"),
-        fixed=("Bucket",),
+        create_only=("Bucket",),
         tagged=False,
-        named="Bucket",
+        primary_identifier="Bucket",
         find=lambda client, bucket: client("s3").get_bucket_policy(Bucket=bucket),
     ),
-    "AWS::ECR::Repository": Kind(
+    "AWS::ECR::Repository": ResourceType(
         create_repository,
         update_repository,
         lambda client, name, own: client("ecr").delete_repository(repositoryName=name, force=own.get("EmptyOnDelete", False)),
@@ -323,87 +335,87 @@ KINDS = {
             *("RepositoryName", "ImageScanningConfiguration", "ImageTagMutability"),
             *("EmptyOnDelete", "EncryptionConfiguration", "LifecyclePolicy"),
         ),
-        fixed=("RepositoryName", "EncryptionConfiguration"),
-        named="RepositoryName",
+        create_only=("RepositoryName", "EncryptionConfiguration"),
+        primary_identifier="RepositoryName",
         find=lambda client, name: client("ecr").describe_repositories(repositoryNames=[name])["repositories"],
     ),
-    "AWS::Logs::LogGroup": Kind(
+    "AWS::Logs::LogGroup": ResourceType(
         create_log_group,
         update_log_group,
         lambda client, name, own: client("logs").delete_log_group(logGroupName=name),
         ("LogGroupName", "RetentionInDays"),
-        fixed=("LogGroupName",),
-        named="LogGroupName",
+        create_only=("LogGroupName",),
+        primary_identifier="LogGroupName",
         find=log_group,
     ),
-    "AWS::IAM::Role": Kind(
+    "AWS::IAM::Role": ResourceType(
         create_role,
         update_role,
         delete_role,
         ("RoleName", "AssumeRolePolicyDocument", "ManagedPolicyArns", "Policies"),
-        fixed=("RoleName",),
+        create_only=("RoleName",),
         attributes={"Arn": lambda client, name: client("iam").get_role(RoleName=name)["Role"]["Arn"]},
         iam=True,
-        named="RoleName",
+        primary_identifier="RoleName",
         find=lambda client, name: client("iam").get_role(RoleName=name),
     ),
-    "AWS::IAM::InstanceProfile": Kind(
+    "AWS::IAM::InstanceProfile": ResourceType(
         create_profile,
         update_profile,
         delete_profile,
         ("InstanceProfileName", "Roles"),
-        fixed=("InstanceProfileName",),
+        create_only=("InstanceProfileName",),
         iam=True,
         tagged=False,
-        named="InstanceProfileName",
+        primary_identifier="InstanceProfileName",
         find=lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name),
     ),
-    "AWS::IAM::OIDCProvider": Kind(
+    "AWS::IAM::OIDCProvider": ResourceType(
         create_provider,
         update_provider,
         lambda client, arn, own: client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=arn),
         ("Url", "ClientIdList"),
-        fixed=("Url",),
+        create_only=("Url",),
         iam=True,
     ),
-    "AWS::EC2::SecurityGroup": Kind(
+    "AWS::EC2::SecurityGroup": ResourceType(
         create_group,
         update_group,
         lambda client, group, own: client("ec2").delete_security_group(GroupId=group),
         ("GroupName", "GroupDescription", "VpcId", "SecurityGroupEgress", "SecurityGroupIngress", "Tags"),
-        fixed=("GroupName", "GroupDescription", "VpcId"),
+        create_only=("GroupName", "GroupDescription", "VpcId"),
         attributes={"GroupId": lambda client, group: group},
     ),
-    "AWS::EC2::LaunchTemplate": Kind(
+    "AWS::EC2::LaunchTemplate": ResourceType(
         create_launch_template,
         update_launch_template,
         lambda client, template, own: client("ec2").delete_launch_template(LaunchTemplateId=template),
         ("LaunchTemplateName", "LaunchTemplateData"),
-        fixed=("LaunchTemplateName",),
+        create_only=("LaunchTemplateName",),
     ),
-    "AWS::SSM::Parameter": Kind(
+    "AWS::SSM::Parameter": ResourceType(
         lambda client, own, spare: put_parameter(client, {"Name": spare} | own, overwrite=False),
         lambda client, name, own: put_parameter(client, {"Name": name} | own, overwrite=True),
         lambda client, name, own: client("ssm").delete_parameter(Name=name),
         ("Name", "Type", "Value", "Description"),
-        fixed=("Name",),
-        named="Name",
+        create_only=("Name",),
+        primary_identifier="Name",
         find=lambda client, name: client("ssm").get_parameters(Names=[name])["Parameters"],
     ),
-    "AWS::SecretsManager::Secret": Kind(
+    "AWS::SecretsManager::Secret": ResourceType(
         create_secret,
         update_secret,
         # CloudFormation gives no days to think it over (cloudformation-coverage-roadmap, issue 1999).
         lambda client, arn, own: client("secretsmanager").delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
         ("Name", "Description", "SecretString"),
-        fixed=("Name",),
+        create_only=("Name",),
     ),
-    "AWS::Budgets::Budget": Kind(
+    "AWS::Budgets::Budget": ResourceType(
         create_budget,
         update_budget,
         lambda client, name, own: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
         ("Budget", "NotificationsWithSubscribers"),
-        fixed=("Budget.BudgetName", "NotificationsWithSubscribers"),
+        create_only=("Budget.BudgetName", "NotificationsWithSubscribers"),
     ),
 }
 

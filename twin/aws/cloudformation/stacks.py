@@ -18,12 +18,12 @@ from xml.sax.saxutils import escape
 
 from twin.aws import wire
 from twin.aws.cloudformation import handlers, templates
-from twin.aws.cloudformation.resources import GONE, KINDS, Client, another, exists, spare_name
+from twin.aws.cloudformation.resources import NOT_FOUND, RESOURCE_TYPES, Client, exists, needs_replacement, spare_name
 from twin.aws.cloudformation.templates import invalid
 
 SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
-THINKING = 0.05  # seconds that a change set is not ready: whoever does not wait for it is caught here
-NOTHING = "The submitted information didn't contain changes. Submit different information to create a change set."
+NOT_READY = 0.05  # seconds that a change set is not ready: whoever does not wait for it is caught here
+NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 EXISTENCE = "AWS::EarlyValidation::ResourceExistenceCheck"
 INVALID = (
     f"The following hook(s)/validation failed: [{EXISTENCE}]. To troubleshoot Early Validation errors, use the DescribeEvents API for "
@@ -36,7 +36,7 @@ FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 @dataclass
-class Made:
+class Resource:
     """A resource that a stack has made."""
 
     type: str
@@ -47,7 +47,7 @@ class Made:
 
 
 @dataclass
-class Wanted:
+class Definition:
     """A template with its parameters: what a stack shall be."""
 
     text: str
@@ -59,7 +59,7 @@ class Wanted:
         return {
             name: every[name]
             for name in templates.ordered(every)
-            if "Condition" not in every[name] or scope.holds(every[name]["Condition"])
+            if "Condition" not in every[name] or scope.evaluate(every[name]["Condition"])
         }
 
 
@@ -70,8 +70,8 @@ class Stack:
     status: str = "REVIEW_IN_PROGRESS"
     reason: str = ""
     created: float = 0
-    now: Wanted | None = None
-    made: dict[str, Made] = field(default_factory=dict)
+    definition: Definition | None = None
+    made: dict[str, Resource] = field(default_factory=dict)
     outputs: list[dict] = field(default_factory=list)
     tags: list[dict] = field(default_factory=list)
     events: list[dict] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Stack:
         """All events from now on belong to this operation; a roll-back is one of its own, with the token of what it takes back."""
         self.operation = {"OperationId": str(uuid.uuid4()), "OperationType": kind} | ({"ClientRequestToken": token} if token else {})
 
-    def note(self, status: str, reason: str = "", logical: str = "", made: Made | None = None) -> None:
+    def add_event(self, status: str, reason: str = "", logical: str = "", made: Resource | None = None) -> None:
         if not logical:
             self.status, self.reason = status, reason
         event = {
@@ -104,7 +104,7 @@ class ChangeSet:
     name: str
     id: str
     kind: str
-    wanted: Wanted
+    definition: Definition
     changes: list[dict]
     ready: float
     tags: list[dict] = field(default_factory=list)
@@ -112,7 +112,7 @@ class ChangeSet:
     conflicts: list[dict] = field(default_factory=list)  # what stands against it, as DescribeEvents tells
 
 
-class Failed(Exception):
+class ResourceFailed(Exception):
     """A resource could not be made as the template says."""
 
 
@@ -166,7 +166,7 @@ class Stacks:
             raise invalid(f"Stack [{asked['StackName']}] does not exist")
         if kind == "UPDATE" and stack.status not in SETTLED:
             raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
-        wanted = self.wanted(request, stack)
+        wanted = self.read_definition(request, stack)
         if not stack:
             stack = Stack(
                 asked["StackName"], f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:stack/{asked['StackName']}/{uuid.uuid4()}"
@@ -177,12 +177,12 @@ class Stacks:
         changes = self.changes(stack, wanted, tags, client)
         if stack not in self.stacks:
             self.stacks.append(stack)
-            stack.note("REVIEW_IN_PROGRESS", "User Initiated")
+            stack.add_event("REVIEW_IN_PROGRESS", "User Initiated")
         name = asked["ChangeSetName"]
-        made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + THINKING, tags)
+        made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + NOT_READY, tags)
         if asked.get("DisableValidation") != "true":
             made.conflicts = conflicts(changes, self.scope(stack, wanted, client, unknown=True), wanted, client, stack.id)
-        same = not changes and stack.now and stack.now.template.get("Outputs") == wanted.template.get("Outputs")
+        same = not changes and stack.definition and stack.definition.template.get("Outputs") == wanted.template.get("Outputs")
         if same or made.conflicts:
             made.execution = "UNAVAILABLE"
         stack.change_sets[made.name] = made
@@ -191,9 +191,9 @@ class Stacks:
     def arn(self, kind: str, name: str) -> str:
         return f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
 
-    def wanted(self, request: wire.Request, stack: Stack | None) -> Wanted:
+    def read_definition(self, request: wire.Request, stack: Stack | None) -> Definition:
         asked = request.parameters
-        previous = stack.now if stack else None
+        previous = stack.definition if stack else None
         if asked.get("UsePreviousTemplate") == "true" and previous:
             text = previous.text
         elif "TemplateBody" in asked:
@@ -206,21 +206,21 @@ class Stacks:
             name = entry["ParameterKey"]
             keeps = entry.get("UsePreviousValue") == "true" and previous
             given[name] = previous.parameters[name] if keeps else entry["ParameterValue"]
-        wanted = Wanted(text, template, templates.parameters(template, given))
-        self.check(wanted, request.listed("Capabilities.member"))
+        wanted = Definition(text, template, templates.parameters(template, given))
+        self.check_template(wanted, request.listed("Capabilities.member"))
         return wanted
 
-    def check(self, wanted: Wanted, capabilities: list[str]) -> None:
+    def check_template(self, wanted: Definition, capabilities: list[str]) -> None:
         types = {name: about.get("Type", "") for name, about in wanted.template["Resources"].items()}
-        if strange := sorted({kind for kind in types.values() if kind not in KINDS}):
+        if strange := sorted({kind for kind in types.values() if kind not in RESOURCE_TYPES}):
             raise invalid(f"Template format error: Unrecognized resource types: [{', '.join(strange)}]")
         for name, about in wanted.template["Resources"].items():
-            if unknown := sorted(set(about.get("Properties", {})) - set(KINDS[types[name]].known)):
+            if unknown := sorted(set(about.get("Properties", {})) - set(RESOURCE_TYPES[types[name]].known_properties)):
                 raise invalid(f"Resource {name}: this emulation does not know the properties {', '.join(unknown)} of {types[name]}")
-        if any(KINDS[kind].iam for kind in types.values()) and "CAPABILITY_NAMED_IAM" not in capabilities:
+        if any(RESOURCE_TYPES[kind].iam for kind in types.values()) and "CAPABILITY_NAMED_IAM" not in capabilities:
             raise wire.Refusal("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_NAMED_IAM]")
 
-    def changes(self, stack: Stack, wanted: Wanted, tags: list[dict], client: Client) -> list[dict]:
+    def changes(self, stack: Stack, wanted: Definition, tags: list[dict], client: Client) -> list[dict]:
         """What carrying it out would do, one entry a resource. The stack's tags are handed on to every resource that can have some."""
         scope = self.scope(stack, wanted, client, unknown=True)
         entries = wanted.resources(scope)
@@ -228,15 +228,15 @@ class Stacks:
         for name, about in entries.items():
             properties, made = scope.resolve(about.get("Properties", {})), stack.made.get(name)
             if made is None:
-                found.append(change("Add", name, Made(about["Type"], "", properties)))
+                found.append(change("Add", name, Resource(about["Type"], "", properties)))
             elif changed := differing(made.properties, properties):
-                fixed = about["Type"] != made.type or another(KINDS[made.type], made.properties, properties)
+                fixed = about["Type"] != made.type or needs_replacement(RESOURCE_TYPES[made.type], made.properties, properties)
                 found.append(change("Modify", name, made, changed, "True" if fixed else "False"))
-            elif tags != stack.tags and KINDS[made.type].tagged:
+            elif tags != stack.tags and RESOURCE_TYPES[made.type].tagged:
                 found.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
         return found
 
-    def scope(self, stack: Stack, wanted: Wanted, client: Client, unknown: bool = False) -> templates.Scope:
+    def scope(self, stack: Stack, wanted: Definition, client: Client, unknown: bool = False) -> templates.Scope:
         pseudo = {
             "AWS::AccountId": wire.ACCOUNT,
             "AWS::Region": self.region,
@@ -257,7 +257,7 @@ class Stacks:
             id = physical(name)
             if id == templates.UNKNOWN:
                 return id
-            attributes = KINDS[stack.made[name].type].attributes
+            attributes = RESOURCE_TYPES[stack.made[name].type].attributes
             if wish not in attributes:
                 raise invalid(f"Template error: resource {name} does not support attribute type {wish} in Fn::GetAtt")
             return attributes[wish](client, id)
@@ -274,9 +274,9 @@ class Stacks:
             "ChangeSetId": found.id,
             "StackId": stack.id,
             "StackName": stack.name,
-            "Parameters": shown_parameters(found.wanted),
+            "Parameters": shown_parameters(found.definition),
             "Status": status,
-            "StatusReason": "" if status != "FAILED" else INVALID if found.conflicts else NOTHING,
+            "StatusReason": "" if status != "FAILED" else INVALID if found.conflicts else NO_CHANGES,
             "ExecutionStatus": "UNAVAILABLE" if status == "CREATE_IN_PROGRESS" else found.execution,
             "Changes": [{"Type": "Resource", "ResourceChange": entry} for entry in found.changes if not found.conflicts],
         }
@@ -301,35 +301,37 @@ class Stacks:
             raise wire.Refusal("InvalidChangeSetStatus", f"ChangeSet [{found.id}] cannot be executed in its current status")
         stack.change_sets.clear()
         stack.begin(f"{found.kind}_STACK", request.parameters.get("ClientRequestToken"))
-        stack.note(f"{found.kind}_IN_PROGRESS", "User Initiated")
-        self.background(self.carry_out, stack, found, self.client_of(request))
+        stack.add_event(f"{found.kind}_IN_PROGRESS", "User Initiated")
+        self.background(self.execute, stack, found, self.client_of(request))
         return {}
 
     def background(self, work: Callable, *words: Any) -> None:
         threading.Thread(target=work, args=words, daemon=True).start()
 
-    def carry_out(self, stack: Stack, found: ChangeSet, client: Client) -> None:
-        before, had = stack.now, {name: replace(made) for name, made in stack.made.items()}
+    def execute(self, stack: Stack, found: ChangeSet, client: Client) -> None:
+        before, had = stack.definition, {name: replace(made) for name, made in stack.made.items()}
         try:
-            self.become(stack, found.wanted, client)
-            stack.now, stack.tags = found.wanted, found.tags
-            stack.note(f"{found.kind}_COMPLETE")
-        except Failed as failure:
+            self.apply(stack, found.definition, client)
+            stack.definition, stack.tags = found.definition, found.tags
+            stack.add_event(f"{found.kind}_COMPLETE")
+        except ResourceFailed as failure:
             self.roll_back(stack, found.kind, before, had, client, str(failure))
 
-    def become(self, stack: Stack, wanted: Wanted, client: Client) -> None:
+    def apply(self, stack: Stack, wanted: Definition, client: Client) -> None:
         scope = self.scope(stack, wanted, client)
         entries, old = wanted.resources(scope), []
-        throttled = templates.beyond(entries, "AWS::SSM::Parameter", PUTS)
+        throttled = templates.throttled(entries, "AWS::SSM::Parameter", PUTS)
         for name, about in entries.items():
             try:
                 properties = scope.resolve(about.get("Properties", {}))
                 if name in throttled and (name not in stack.made or differing(stack.made[name].properties, properties)):
-                    raise Failed(THROTTLED)
-                self.fit(stack, name, about, properties, old, client)
+                    raise ResourceFailed(THROTTLED)
+                self.apply_resource(stack, name, about, properties, old, client)
             except Exception as error:
-                stack.note("CREATE_FAILED" if name not in stack.made else "UPDATE_FAILED", str(error), name, Made(about["Type"], "", {}))
-                raise Failed(f"The following resource(s) failed: [{name}]. {error}") from error
+                stack.add_event(
+                    "CREATE_FAILED" if name not in stack.made else "UPDATE_FAILED", str(error), name, Resource(about["Type"], "", {})
+                )
+                raise ResourceFailed(f"The following resource(s) failed: [{name}]. {error}") from error
         gone = [name for name in reversed(stack.made) if name not in entries]
         for name in gone:
             self.remove(stack, name, stack.made.pop(name), client)
@@ -338,68 +340,68 @@ class Stacks:
         stack.outputs = [
             {"OutputKey": key, "OutputValue": str(scope.resolve(about["Value"]))}
             for key, about in wanted.template.get("Outputs", {}).items()
-            if "Condition" not in about or scope.holds(about["Condition"])
+            if "Condition" not in about or scope.evaluate(about["Condition"])
         ]
 
-    def fit(self, stack: Stack, name: str, about: dict, properties: dict, old: list, client: Client) -> None:
+    def apply_resource(self, stack: Stack, name: str, about: dict, properties: dict, old: list, client: Client) -> None:
         """One resource is as its properties say: made, changed, or another in its place."""
-        made, kind = stack.made.get(name), KINDS[about["Type"]]
+        made, kind = stack.made.get(name), RESOURCE_TYPES[about["Type"]]
         changed = differing(made.properties, properties) if made else []
         deletion = about.get("DeletionPolicy")
         keep, always = deletion in ("Retain", "RetainExceptOnCreate"), deletion == "Retain"
         if made and not changed:
             made.keep, made.keep_on_rollback = keep, always
             return
-        if made and not another(kind, made.properties, properties):
-            self.permitted(client, about["Type"], properties, made.physical, "update", "read")
+        if made and not needs_replacement(kind, made.properties, properties):
+            self.check_permissions(client, about["Type"], properties, made.physical, "update", "read")
             kind.update(client, made.physical, properties)
             made.properties, made.keep, made.keep_on_rollback = properties, keep, always
-            stack.note("UPDATE_COMPLETE", "", name, made)
+            stack.add_event("UPDATE_COMPLETE", "", name, made)
             return
         if made:
             old.append((name, replace(made, keep=about.get("UpdateReplacePolicy") == "Retain")))
-        self.permitted(client, about["Type"], properties, "", "create", "read")
+        self.check_permissions(client, about["Type"], properties, "", "create", "read")
         physical = kind.create(client, properties, spare_name(stack.name, name))
-        stack.made[name] = Made(about["Type"], physical, properties, keep, always)
-        stack.note("CREATE_COMPLETE", "", name, stack.made[name])
+        stack.made[name] = Resource(about["Type"], physical, properties, keep, always)
+        stack.add_event("CREATE_COMPLETE", "", name, stack.made[name])
 
-    def permitted(self, client: Client, type: str, own: dict, physical: str, *names: str) -> None:
+    def check_permissions(self, client: Client, type: str, own: dict, physical: str, *names: str) -> None:
         """As CloudFormation says it of a handler that is refused."""
         for name in names:
             try:
-                self.handle(client.by, handlers.wanted(type, name, own, physical, self.region))
+                self.handle(client.by, handlers.required_access(type, name, own, physical, self.region))
             except wire.Refusal as refusal:
                 said = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
-                raise Failed(said) from refusal
+                raise ResourceFailed(said) from refusal
 
-    def remove(self, stack: Stack, name: str, made: Made, client: Client, retain: tuple[str, ...] = ()) -> str | None:
+    def remove(self, stack: Stack, name: str, made: Resource, client: Client, retain: tuple[str, ...] = ()) -> str | None:
         """What stands against it, or None when it is gone."""
         if made.keep or name in retain:
-            stack.note("DELETE_SKIPPED", "", name, made)
+            stack.add_event("DELETE_SKIPPED", "", name, made)
             return None
         try:
-            self.permitted(client, made.type, made.properties, made.physical, "delete")
-            KINDS[made.type].delete(client, made.physical, made.properties)
+            self.check_permissions(client, made.type, made.properties, made.physical, "delete")
+            RESOURCE_TYPES[made.type].delete(client, made.physical, made.properties)
         except Exception as error:
-            if getattr(error, "response", {}).get("Error", {}).get("Code") not in GONE:
-                stack.note("DELETE_FAILED", str(error), name, made)
+            if getattr(error, "response", {}).get("Error", {}).get("Code") not in NOT_FOUND:
+                stack.add_event("DELETE_FAILED", str(error), name, made)
                 return f"{name}: {error}"
-        stack.note("DELETE_COMPLETE", "", name, made)
+        stack.add_event("DELETE_COMPLETE", "", name, made)
         return None
 
-    def roll_back(self, stack: Stack, kind: str, before: Wanted | None, had: dict[str, Made], client: Client, why: str) -> None:
+    def roll_back(self, stack: Stack, kind: str, before: Definition | None, had: dict[str, Resource], client: Client, why: str) -> None:
         prefix = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
         stack.begin("ROLLBACK", stack.operation.get("ClientRequestToken"))
-        stack.note(f"{prefix}_IN_PROGRESS", why)
+        stack.add_event(f"{prefix}_IN_PROGRESS", why)
         try:
-            self.take_back(stack, kind, had, client)
+            self.remove_new_resources(stack, kind, had, client)
             if before:
-                self.become(stack, before, client)
-            stack.note(f"{prefix}_COMPLETE", why)
-        except Failed as failure:
-            stack.note(f"{prefix}_FAILED", str(failure))
+                self.apply(stack, before, client)
+            stack.add_event(f"{prefix}_COMPLETE", why)
+        except ResourceFailed as failure:
+            stack.add_event(f"{prefix}_FAILED", str(failure))
 
-    def take_back(self, stack: Stack, kind: str, had: dict[str, Made], client: Client) -> None:
+    def remove_new_resources(self, stack: Stack, kind: str, had: dict[str, Resource], client: Client) -> None:
         """What was made is gone again. Of a new stack all must go; of one that was changed CloudFormation leaves what will not."""
         against = {}
         for name in [name for name in reversed(stack.made) if name not in had]:
@@ -408,34 +410,34 @@ class Stacks:
             if not against[name] or kind != "CREATE":
                 del stack.made[name]
         if kind == "CREATE" and (left := [name for name, problem in against.items() if problem]):
-            raise Failed(f"The following resource(s) failed to delete: [{', '.join(left)}].")
+            raise ResourceFailed(f"The following resource(s) failed to delete: [{', '.join(left)}].")
 
     def continue_rollback(self, request: wire.Request) -> dict:
         stack = self.required(request.parameters["StackName"])
         if stack.status != "UPDATE_ROLLBACK_FAILED":
             raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not continue to roll back.")
         stack.begin("CONTINUE_ROLLBACK", request.parameters.get("ClientRequestToken"))
-        stack.note("UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated")
-        self.background(self.roll_on, stack, self.client_of(request))
+        stack.add_event("UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated")
+        self.background(self.finish_rollback, stack, self.client_of(request))
         return {}
 
-    def roll_on(self, stack: Stack, client: Client) -> None:
+    def finish_rollback(self, stack: Stack, client: Client) -> None:
         try:
-            self.become(stack, stack.now, client)
-            stack.note("UPDATE_ROLLBACK_COMPLETE")
-        except Failed as failure:
-            stack.note("UPDATE_ROLLBACK_FAILED", str(failure))
+            self.apply(stack, stack.definition, client)
+            stack.add_event("UPDATE_ROLLBACK_COMPLETE")
+        except ResourceFailed as failure:
+            stack.add_event("UPDATE_ROLLBACK_FAILED", str(failure))
 
     def delete_stack(self, request: wire.Request) -> dict:
         stack = self.live(request.parameters["StackName"])
         if stack:
             retain = tuple(request.listed("RetainResources.member"))
             stack.begin("DELETE_STACK", request.parameters.get("ClientRequestToken"))
-            stack.note("DELETE_IN_PROGRESS", "User Initiated")
-            self.background(self.take_away, stack, retain, self.client_of(request))
+            stack.add_event("DELETE_IN_PROGRESS", "User Initiated")
+            self.background(self.delete_resources, stack, retain, self.client_of(request))
         return {}
 
-    def take_away(self, stack: Stack, retain: tuple[str, ...], client: Client) -> None:
+    def delete_resources(self, stack: Stack, retain: tuple[str, ...], client: Client) -> None:
         against = []
         for name in reversed(list(stack.made)):
             problem = self.remove(stack, name, stack.made[name], client, retain)
@@ -444,17 +446,17 @@ class Stacks:
             else:
                 del stack.made[name]
         if against:
-            stack.note("DELETE_FAILED", f"The following resource(s) failed to delete: [{'; '.join(against)}]")
+            stack.add_event("DELETE_FAILED", f"The following resource(s) failed to delete: [{'; '.join(against)}]")
         else:
-            stack.note("DELETE_COMPLETE")
+            stack.add_event("DELETE_COMPLETE")
 
     def describe_stacks(self, request: wire.Request) -> dict:
         name = request.parameters.get("StackName")
         found = [self.required(name)] if name else [one for one in self.stacks if one.status != "DELETE_COMPLETE"]
-        return {"Stacks": [about(stack) | {"Parameters": shown_parameters(stack.now)} for stack in found]}
+        return {"Stacks": [description(stack) | {"Parameters": shown_parameters(stack.definition)} for stack in found]}
 
     def list_stacks(self, request: wire.Request) -> dict:
-        return {"StackSummaries": [about(stack) for stack in self.stacks]}
+        return {"StackSummaries": [description(stack) for stack in self.stacks]}
 
     def list_resources(self, request: wire.Request) -> dict:
         found = self.resources(self.required(request.parameters["StackName"]), "LastUpdatedTimestamp")
@@ -497,7 +499,7 @@ class Stacks:
 
     def get_template(self, request: wire.Request) -> dict:
         stack = self.required(request.parameters["StackName"])
-        return {"TemplateBody": stack.now.text if stack.now else ""}
+        return {"TemplateBody": stack.definition.text if stack.definition else ""}
 
     def validate(self, request: wire.Request) -> dict:
         template = templates.read(request.parameters["TemplateBody"])
@@ -562,13 +564,13 @@ def operation_event(event: dict) -> dict:
     return {"EventType": "PROVISIONING_ERROR" if failed else "STACK_EVENT"} | {key: event[key] for key in event if key != "StackName"}
 
 
-def conflicts(changes: list[dict], scope: templates.Scope, wanted: Wanted, client: Client, stack: str) -> list[dict]:
+def conflicts(changes: list[dict], scope: templates.Scope, wanted: Definition, client: Client, stack: str) -> list[dict]:
     """What a change set would make although it exists, one event each; what the caller may not look at is not looked at."""
     found, operation = [], {"OperationId": str(uuid.uuid4()), "OperationType": "CREATE_CHANGESET", "StackId": stack}
     for entry in changes:
-        name, kind = entry["LogicalResourceId"], KINDS[entry["ResourceType"]]
+        name, kind = entry["LogicalResourceId"], RESOURCE_TYPES[entry["ResourceType"]]
         own = scope.resolve(wanted.template["Resources"].get(name, {}).get("Properties", {}))
-        id = own.get(kind.named)
+        id = own.get(kind.primary_identifier)
         if entry["Action"] != "Add" or not id or templates.UNKNOWN in id or not exists(kind, client, id):
             continue
         reason = f"Resource of type '{entry['ResourceType']}' with identifier '{id}' already exists."
@@ -583,7 +585,7 @@ def differing(old: dict, new: dict) -> list[str]:
     return sorted(name for name in {*old, *new} if not templates.same(old.get(name), new.get(name)))
 
 
-def change(action: str, name: str, made: Made, changed: list[str] | None = None, replacement: str | None = None) -> dict:
+def change(action: str, name: str, made: Resource, changed: list[str] | None = None, replacement: str | None = None) -> dict:
     entry = {"Action": action, "LogicalResourceId": name, "ResourceType": made.type}
     if made.physical:
         entry["PhysicalResourceId"] = made.physical
@@ -595,7 +597,7 @@ def change(action: str, name: str, made: Made, changed: list[str] | None = None,
     return entry
 
 
-def shown_parameters(wanted: Wanted | None) -> list[dict]:
+def shown_parameters(wanted: Definition | None) -> list[dict]:
     if not wanted:
         return []
     secret = {name for name, rules in wanted.template.get("Parameters", {}).items() if rules.get("NoEcho")}
@@ -604,7 +606,7 @@ def shown_parameters(wanted: Wanted | None) -> list[dict]:
     ]
 
 
-def about(stack: Stack) -> dict:
+def description(stack: Stack) -> dict:
     return {
         "StackId": stack.id,
         "StackName": stack.name,

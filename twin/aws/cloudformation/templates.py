@@ -77,21 +77,21 @@ class Scope:
     physical: Callable[[str], str]  # a resource's id, by its name in the template
     attribute: Callable[[str, str], str]
 
-    def holds(self, condition: Any) -> bool:
+    def evaluate(self, condition: Any) -> bool:
         if isinstance(condition, str):
             if condition not in self.conditions:
                 raise invalid(f"Template format error: Unresolved condition dependency {condition}")
-            return self.holds(self.conditions[condition])
+            return self.evaluate(self.conditions[condition])
         ((function, content),) = condition.items()
         if function == "Condition":
-            return self.holds(content)
+            return self.evaluate(content)
         if function == "Fn::Equals":
             one, other = (self.resolve(part) for part in content)
             return str(one) == str(other)
         if function == "Fn::Not":
-            return not self.holds(content[0])
+            return not self.evaluate(content[0])
         if function in ("Fn::And", "Fn::Or"):
-            return (all if function == "Fn::And" else any)(self.holds(part) for part in content)
+            return (all if function == "Fn::And" else any)(self.evaluate(part) for part in content)
         raise invalid(f"Template format error: {function} is no condition function")
 
     def resolve(self, node: Any) -> Any:
@@ -110,7 +110,7 @@ class Scope:
         if function == "Fn::GetAtt":
             return self.attribute(*content)
         if function == "Fn::If":
-            return self.resolve(content[1] if self.holds(content[0]) else content[2])
+            return self.resolve(content[1] if self.evaluate(content[0]) else content[2])
         if function == "Fn::Join":
             return content[0].join(str(one) for one in self.resolve(content[1]))
         if function == "Fn::Sub":
@@ -134,11 +134,11 @@ class Scope:
         return PLACE.sub(place, text)
 
 
-def mentioned(node: Any) -> Iterator[str]:
+def references(node: Any) -> Iterator[str]:
     """Every name that a part of a template refers to."""
     if isinstance(node, list):
         for one in node:
-            yield from mentioned(one)
+            yield from references(one)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key == "Ref":
@@ -148,7 +148,7 @@ def mentioned(node: Any) -> Iterator[str]:
             elif key == "Fn::Sub":
                 text = value[0] if isinstance(value, list) else value
                 yield from (found[2].split(".")[0] for found in PLACE.finditer(text))
-            yield from mentioned(value)
+            yield from references(value)
 
 
 def ordered(resources: dict[str, dict]) -> list[str]:
@@ -160,7 +160,7 @@ def ordered(resources: dict[str, dict]) -> list[str]:
             raise invalid(f"Circular dependency between resources: [{', '.join(above)}]")
         if name in found:
             return
-        for other in waited_for(resources[name]):
+        for other in dependencies(resources[name]):
             if other in resources:
                 visit(other, (*above, name))
         found.append(name)
@@ -170,11 +170,11 @@ def ordered(resources: dict[str, dict]) -> list[str]:
     return found
 
 
-def beyond(resources: dict[str, dict], kind: str, most: int) -> set[str]:
+def throttled(resources: dict[str, dict], kind: str, most: int) -> set[str]:
     """Resources of one type that would be made at the same moment as `most` others: all begin as soon as what they wait for is there."""
     rounds: dict[str, int] = {}
     for name in ordered(resources):
-        before = [other for other in waited_for(resources[name]) if other in resources]
+        before = [other for other in dependencies(resources[name]) if other in resources]
         rounds[name] = 1 + max((rounds[other] for other in before), default=0)
     at_once: dict[int, list[str]] = {}
     for name in (one for one in resources if resources[one].get("Type") == kind):
@@ -182,10 +182,10 @@ def beyond(resources: dict[str, dict], kind: str, most: int) -> set[str]:
     return {name for names in at_once.values() for name in names[most:]}
 
 
-def waited_for(about: dict) -> list[str]:
+def dependencies(about: dict) -> list[str]:
     """The names that a resource depends on."""
     after = about.get("DependsOn", [])
-    return [*([after] if isinstance(after, str) else after), *mentioned(about.get("Properties", {}))]
+    return [*([after] if isinstance(after, str) else after), *references(about.get("Properties", {}))]
 
 
 def same(one: Any, other: Any) -> bool:

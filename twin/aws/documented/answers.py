@@ -12,7 +12,7 @@ from botocore.model import Shape
 
 from twin.aws import wire
 from twin.aws.documented import documented, service_models
-from twin.aws.documented.documented import Place
+from twin.aws.documented.documented import Structure
 
 EMPTY = ("", [], {}, None)
 SPACE = re.compile(r"\{(.*)\}")
@@ -43,10 +43,12 @@ def operation(request: wire.Request) -> str:
     if request.operation != request.environ["REQUEST_METHOD"]:
         return request.operation
     query = parse_qs(request.environ.get("QUERY_STRING", ""), keep_blank_values=True)
-    return service_models.routed(request.service, request.operation, request.path, query, wire.HttpRequest(request.environ).headers)
+    return service_models.operation_of_route(
+        request.service, request.operation, request.path, query, wire.HttpRequest(request.environ).headers
+    )
 
 
-def cut_headers(response: wire.Response, place: Place) -> None:
+def cut_headers(response: wire.Response, place: Structure) -> None:
     for name, shape in place.shape.members.items():
         where, begin = shape.serialization.get("location"), shape.serialization.get("name", name).lower()
         if where in ("header", "headers") and place.member(name) is None:
@@ -55,7 +57,7 @@ def cut_headers(response: wire.Response, place: Place) -> None:
                     del response.headers[header]
 
 
-def cut_json(value, shape: Shape, place: Place):
+def cut_json(value, shape: Shape, place: Structure):
     if shape.type_name == "list":
         return [cut_json(item, shape.member, place) for item in value or ()]
     if shape.type_name == "map":
@@ -67,11 +69,11 @@ def cut_json(value, shape: Shape, place: Place):
     return {key: cut_json(below, shape.members[named[key]], place.member(named[key])) for key, below in kept.items()}
 
 
-def documented_there(place: Place, name: str, empty: bool) -> bool:
+def documented_there(place: Structure, name: str, empty: bool) -> bool:
     return place.member(name) is not None and not (empty and place.optional(name))
 
 
-def cut_document(body: bytes, shape: Shape, place: Place) -> bytes:
+def cut_document(body: bytes, shape: Shape, place: Structure) -> bytes:
     root = ElementTree.fromstring(body)
     space = SPACE.match(root.tag)
     for node in root.iter():
@@ -85,7 +87,7 @@ def cut_document(body: bytes, shape: Shape, place: Place) -> bytes:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def cut_xml(node: ElementTree.Element, shape: Shape, place: Place) -> None:
+def cut_xml(node: ElementTree.Element, shape: Shape, place: Structure) -> None:
     if shape.type_name == "list":
         for item in node:
             cut_xml(item, shape.member, place)

@@ -23,7 +23,7 @@ CONDITIONAL = re.compile(rf"{NOT_RETURNED.pattern}|{ONLY.pattern}|\bif (?:any|ap
 
 
 @dataclass(eq=False)
-class Place:
+class Structure:
     """One structure of an answer, wherever it stands in lists and maps; `shown` is how examples show it, None where none speaks."""
 
     operation: OperationModel
@@ -32,36 +32,36 @@ class Place:
     shown: tuple[dict, ...] | None = None
 
     @cache  # noqa: B019 - there is one of each place, for good
-    def member(self, name: str) -> "Place | None":
+    def member(self, name: str) -> "Structure | None":
         """What is below the member; None where AWS does not document that this operation returns it."""
         shape, path = self.shape.members[name], f"{self.path}.{name}".strip(".")
-        if self._denied(name):
+        if self._documented_as_absent(name):
             return None
         vetted = (
-            path in vouched(self.operation, "returned", "always")
+            path in vetted_members(self.operation, "returned", "always")
             or name in self.shape.required_members
-            or self.shape.name in service_models.sent(self.operation.service_model.service_name)
-            or (not self.path and name in self._told_always())
+            or self.shape.name in service_models.input_shapes(self.operation.service_model.service_name)
+            or (not self.path and name in self._always_returned())
         )
         values = [one[name] for one in self.shown or () if name in one]
         if self.shown is not None and not values and not vetted:
             return None
         if self.shown is None and DEPRECATED.search(words(shape)) and not vetted:
             return None
-        whole = f"{path}.*" in vouched(self.operation, "returned")
+        whole = f"{path}.*" in vetted_members(self.operation, "returned")
         structures = () if whole else tuple(one for value in values for one in flat(value, shape))
-        return Place(self.operation, inner(shape), path, structures or None)
+        return Structure(self.operation, inner(shape), path, structures or None)
 
     @cache  # noqa: B019
     def optional(self, name: str) -> bool:
         """Whether AWS's own words or examples leave the member out at times."""
         path = f"{self.path}.{name}".strip(".")
-        if name in self.shape.required_members or name == self._payload or path in vouched(self.operation, "always"):
+        if name in self.shape.required_members or name == self._payload or path in vetted_members(self.operation, "always"):
             return False
         partial = self.shown is not None and any(name not in one and examples.MORE not in one for one in self.shown)
         return partial or bool(CONDITIONAL.search(words(self.shape.members[name])))
 
-    def _told_always(self) -> set[str]:
+    def _always_returned(self) -> set[str]:
         """What examples have no need to show: the body itself, and what botocore's paginators read of an answer."""
         pages = service_models.paginators(self.operation.service_model.service_name).get(self.operation.name, {})
         read = [pages.get(name, []) for name in ("result_key", "output_token", "more_results")]
@@ -72,7 +72,7 @@ class Place:
     def _payload(self) -> str:
         return self.shape.serialization.get("payload", "")
 
-    def _denied(self, name: str) -> bool:
+    def _documented_as_absent(self, name: str) -> bool:
         operations = self.operation.service_model.operation_names
         for sentence in SENTENCE.split(words(self.shape.members[name])):
             named = set(NAME.findall(sentence)).intersection(operations)
@@ -89,9 +89,9 @@ class Operation:
     sources: dict[str, list[dict]]  # each place that shows answers, with what it shows
 
     @cached_property
-    def answer(self) -> Place:
+    def answer(self) -> Structure:
         shown = tuple(answer for answers in self.sources.values() for answer in answers)
-        return Place(self.model, self.model.output_shape, "", shown or None)
+        return Structure(self.model, self.model.output_shape, "", shown or None)
 
 
 @cache
@@ -113,7 +113,7 @@ def vetted() -> dict[str, dict[str, dict[str, str]]]:
     return json.loads(Path(__file__).with_name("vetted.json").read_text(encoding="utf-8"))
 
 
-def vouched(operation: OperationModel, *kinds: str) -> set[str]:
+def vetted_members(operation: OperationModel, *kinds: str) -> set[str]:
     name = f"{operation.service_model.signing_name}.{operation.name}"
     return {member for kind in kinds for member in vetted()[kind].get(name, {})}
 

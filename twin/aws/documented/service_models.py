@@ -10,7 +10,7 @@ from botocore import loaders
 from botocore.exceptions import DataNotFoundError, UnknownServiceError
 from botocore.model import OperationModel, ServiceModel
 
-SIGNED = {"servicequotas": "service-quotas", "monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}  # by another name
+MODEL_NAMES = {"servicequotas": "service-quotas", "monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}  # by another name
 
 
 @cache
@@ -20,7 +20,7 @@ def loader():
 
 @cache
 def service(signed: str) -> ServiceModel | None:
-    name = SIGNED.get(signed, signed)
+    name = MODEL_NAMES.get(signed, signed)
     try:
         return ServiceModel(loader().load_service_model(name, "service-2"), name)
     except UnknownServiceError:
@@ -28,7 +28,7 @@ def service(signed: str) -> ServiceModel | None:
 
 
 @cache
-def sent(service: str) -> set[str]:
+def input_shapes(service: str) -> set[str]:
     """The shapes of this service that callers send: in an answer they hold what somebody has sent, whatever an example shows."""
     content = loader().load_service_model(service, "service-2")
     found, left = set(), [each["input"]["shape"] for each in content["operations"].values() if "input" in each]
@@ -49,7 +49,7 @@ def paginators(service: str) -> dict[str, dict]:
         return {}
 
 
-def routed(signed: str, method: str, path: str, query: dict[str, list[str]], headers: Mapping[str, str]) -> str:
+def operation_of_route(signed: str, method: str, path: str, query: dict[str, list[str]], headers: Mapping[str, str]) -> str:
     """The operation that a request of a REST service means: of those that fit, the one that asks for most; its method where none fits."""
     fitting = {name: asked for name, route in routes(signed).items() if (asked := route.fits(method, path, query, headers)) is not None}
     return max(fitting, key=fitting.get, default=method)

@@ -38,14 +38,14 @@ class Consistency:
             self.refuse_unseen(request)
         response = forward(request)
         if request.operation.startswith("Describe") and any(self.unseen.values()):
-            self.show(response.get_data(as_text=True))
+            self.mark_seen(response.get_data(as_text=True))
         if request.operation in MADE and response.status_code == 200:
             ids = re.findall(MADE[request.operation], response.get_data(as_text=True))
             with self.lock:
                 self.unseen |= {id: self.misses for id in ids if id not in self.unseen}  # a token asks twice for one thing
         return response
 
-    def show(self, answer: str) -> None:
+    def mark_seen(self, answer: str) -> None:
         """What an answer has shown is known from then on."""
         with self.lock:
             self.unseen |= dict.fromkeys((id for id, left in self.unseen.items() if left and id in answer), 0)

@@ -56,7 +56,7 @@ class Metadata:
             response = self.token(instance, environ.get(TTL, ""))
         elif method != "GET":
             response = text("", 405)
-        elif not self.may(instance, environ.get(TOKEN)):
+        elif not self.token_is_valid(instance, environ.get(TOKEN)):
             response = text("", 401)
         else:
             response = self.get(instance, path)
@@ -71,7 +71,7 @@ class Metadata:
         self.tokens[token] = (instance, self.now() + int(seconds))
         return text(token, headers={"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": seconds})
 
-    def may(self, instance: str, token: str | None) -> bool:
+    def token_is_valid(self, instance: str, token: str | None) -> bool:
         if token is None:
             return self.option(instance, "http_tokens", "optional") != "required"
         owner, end = self.tokens.get(token, ("", 0.0))
@@ -89,7 +89,7 @@ class Metadata:
         if path in known:
             found = known[path]
             return text(found() if callable(found) else found)
-        below = below_of(path, known)
+        below = children(path, known)
         return text("\n".join(below)) if below else text("", 404)
 
     def about(self, instance: str) -> dict[str, str | Callable[[], str]]:
@@ -130,7 +130,7 @@ class Metadata:
         itself = f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/aws:ec2-instance"
         paths = {
             f"{IDENTITY}/info": json.dumps(account),
-            f"{IDENTITY}/security-credentials/ec2-instance": lambda: json.dumps(self.renewed(instance, itself)),
+            f"{IDENTITY}/security-credentials/ec2-instance": lambda: json.dumps(self.credentials_of(instance, itself)),
         }
         if role := instances.role(self.region, instance):
             about = {
@@ -139,7 +139,7 @@ class Metadata:
                 "InstanceProfileArn": instances.profile(self.region, instance).arn,
             }
             paths["meta-data/iam/info"] = json.dumps(about)
-            paths[f"{ROLE}/{role.name}"] = lambda: json.dumps(self.renewed(instance, role.arn))
+            paths[f"{ROLE}/{role.name}"] = lambda: json.dumps(self.credentials_of(instance, role.arn))
         return paths
 
     def identity(self, found) -> dict:
@@ -149,15 +149,15 @@ class Metadata:
         kind = {"instanceId": found.id, "instanceType": found.instance_type, "imageId": found.image_id, "architecture": "x86_64"}
         return none | place | kind | {"pendingTime": f"{found.launch_time:%Y-%m-%dT%H:%M:%SZ}", "version": "2017-09-30"}
 
-    def renewed(self, instance: str, role: str) -> dict:
+    def credentials_of(self, instance: str, role: str) -> dict:
         """Credentials; new ones while the last still have an hour, as the real service does."""
         with self.lock:
             held = self.credentials.get((instance, role))
             if not held or held["until"] < self.now() + 3600:
-                held = self.credentials[instance, role] = self.mint(instance, role)
+                held = self.credentials[instance, role] = self.new_credentials(instance, role)
         return {name: value for name, value in held.items() if name != "until"}
 
-    def mint(self, instance: str, role: str) -> dict:
+    def new_credentials(self, instance: str, role: str) -> dict:
         from moto.sts.models import sts_backends
 
         session = sts_backends[wire.ACCOUNT]["aws"].assume_role(self.region, instance, role, None, CREDENTIAL_LIFE, None)
@@ -170,7 +170,7 @@ class Metadata:
         return about | keys
 
 
-def below_of(path: str, known: Iterable[str]) -> list[str]:
+def children(path: str, known: Iterable[str]) -> list[str]:
     """The names right below a path, as the service lists them: with a stroke where there is more below."""
     start = f"{path}/" if path else ""
     names = {(name, bool(more)) for one in known if one.startswith(start) for name, _, more in [one.removeprefix(start).partition("/")]}

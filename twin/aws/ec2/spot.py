@@ -15,7 +15,7 @@ from pathlib import Path
 from twin.aws import wire
 from twin.aws.ec2 import instances
 from twin.aws.ec2.metadata import Metadata, stamp
-from twin.aws.services.scheduler import send
+from twin.aws.services.scheduler import call_ec2
 from twin.clock import Clock
 
 OPTIONS = "InstanceMarketOptions.SpotOptions."
@@ -158,7 +158,7 @@ class Spot:
     def take(self, found: Request) -> None:
         if instances.running(self.region, found.instance):
             operation = "StopInstances" if found.behaviour == "stop" else "TerminateInstances"
-            send(self.gateway, self.region, operation, {"InstanceId.1": found.instance}, KEY)
+            call_ec2(self.gateway, self.region, operation, {"InstanceId.1": found.instance}, KEY)
         self.metadata.notices.pop(found.instance, None)
 
     def capacity_is_back(self, instance: str) -> dict:
@@ -166,7 +166,7 @@ class Spot:
         found = self.requests.get(instance)
         if not found or found.state != "open" or not instances.find(self.region, instance):
             raise ValueError(f"{instance} was not interrupted")
-        return {"status": send(self.gateway, self.region, "StartInstances", {"InstanceId.1": instance}, KEY)}
+        return {"status": call_ec2(self.gateway, self.region, "StartInstances", {"InstanceId.1": instance}, KEY)}
 
 
 def spot_price(kind: str) -> str | None:

@@ -11,7 +11,7 @@ LONGEST_TOKEN = 64  # characters
 LARGEST_PARAMETER = 4096  # characters of a standard-tier parameter
 
 
-class Vetoes:
+class Validations:
     def __init__(self, now: Callable[[], float]):
         self.now = now
         self.modified: dict[str, list[float]] = {}  # volume to the moments of its changes

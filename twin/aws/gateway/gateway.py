@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from twin.aws import wire
 from twin.aws.documented import answers
-from twin.aws.faults import Cut, Faults, gone
+from twin.aws.faults import ConnectionCut, Faults, empty_response
 from twin.aws.iam.keys import Keys
 from twin.aws.iam.permissions import Permissions
 from twin.aws.request_log import Journal
@@ -37,28 +37,28 @@ class Gateway:
         head = wire.outline(environ, "aws")
         try:
             if "twin.by" not in environ:  # AWS itself comes by no port
-                environ["twin.by"], environ["twin.via"] = self.keys.whose(head)
-            self.faults.take_in(environ, "aws")
-        except Cut:
-            return gone(start_response)
+                environ["twin.by"], environ["twin.via"] = self.keys.caller_of(head)
+            self.faults.cut_upload(environ, "aws")
+        except ConnectionCut:
+            return empty_response(start_response)
         except wire.Refusal as refusal:
             request = wire.read(environ)
             self.journal.record(request.service, request.operation, environ, refusal.status, b"", "a stranger")
             return refusal.reply(request)(environ, start_response)
         request, status = wire.read(environ), 500
         try:
-            response = self.faults.answer(request, lambda: self.permitted(request))
+            response = self.faults.answer(request, lambda: self.checked_answer(request))
             status = response.status_code
         except wire.Refusal as refusal:
             response = refusal.reply(request)
             status = refusal.status
-        except Cut:
-            return gone(start_response)
+        except ConnectionCut:
+            return empty_response(start_response)
         finally:
             self.journal.record(request.service, request.operation, environ, status, request.body, request.by)
         return response(environ, start_response)
 
-    def permitted(self, request: wire.Request) -> Response:
+    def checked_answer(self, request: wire.Request) -> Response:
         """The answer, if the caller may ask: whose credentials or clock are wrong is told so first, as AWS does."""
         self.permissions.check(request)
         return answers.cut(request, self.answer(request))

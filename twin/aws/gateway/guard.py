@@ -14,18 +14,18 @@ from werkzeug.wrappers import Response
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
-def guarded(application: Callable) -> Callable:
+def programs_only(application: Callable) -> Callable:
     """The same WSGI application for programs only: of a page, a browser says where it is from, or the name that it got to lead here."""
 
     def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
-        if "HTTP_ORIGIN" in environ or not here(environ.get("HTTP_HOST", "")):
+        if "HTTP_ORIGIN" in environ or not is_local_address(environ.get("HTTP_HOST", "")):
             return Response("no web page may ask here\n", 403, content_type="text/plain")(environ, start_response)
         return application(environ, start_response)
 
     return answer
 
 
-def here(host: str) -> bool:
+def is_local_address(host: str) -> bool:
     """Whether it is an address, which nobody else's DNS leads anywhere, or `localhost`."""
     name = urlsplit(f"//{host}").hostname or ""
     try:
@@ -34,7 +34,7 @@ def here(host: str) -> bool:
         return False
 
 
-def own(caller: tuple[str, int]) -> bool:
+def is_own_socket(caller: tuple[str, int]) -> bool:
     """Whether the socket that a connection comes from is of the user who runs this, or of root."""
     return uid_of(caller) in (0, os.geteuid())
 

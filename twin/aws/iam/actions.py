@@ -16,7 +16,7 @@ from twin.aws.iam.policy import Context
 
 
 @dataclass(frozen=True)
-class Asked:
+class Access:
     action: str
     resource: str = "*"
     context: Context = field(default_factory=dict)
@@ -45,10 +45,10 @@ GROUPS = re.compile(r"(NetworkInterface\.\d+\.)?SecurityGroupId\.\d+")
 TAGS = re.compile(r"TagSpecification\.(\d+)\.Tag\.\d+\.Key")
 
 
-def of(request: wire.Request) -> list[Asked]:
+def required(request: wire.Request) -> list[Access]:
     """All that must be allowed for the request to go through."""
     find = SPECIAL.get(request.name) or SERVICES.get(request.service)
-    found = list(find(request)) if find else [Asked(f"{request.service}:{request.operation}")]
+    found = list(find(request)) if find else [Access(f"{request.service}:{request.operation}")]
     return [replace(one, context=one.context | {"aws:CalledVia": request.via}) for one in found] if request.via else found
 
 
@@ -60,20 +60,20 @@ def iam(resource: str) -> str:
     return f"arn:aws:iam::{wire.ACCOUNT}:{resource}"
 
 
-def s3(request: wire.Request) -> Iterator[Asked]:
+def s3(request: wire.Request) -> Iterator[Access]:
     bucket, _, key = unquote(request.path).strip("/").partition("/")
     query, place = parse_qs(request.environ.get("QUERY_STRING", ""), keep_blank_values=True), f"arn:aws:s3:::{bucket}"
     if not bucket:
-        yield Asked("s3:ListAllMyBuckets")
+        yield Access("s3:ListAllMyBuckets")
     elif key:
         given_up = request.operation == "DELETE" and "uploadId" in query
-        yield Asked(f"s3:{'AbortMultipartUpload' if given_up else OBJECT.get(request.operation, request.operation)}", f"{place}/{key}")
+        yield Access(f"s3:{'AbortMultipartUpload' if given_up else OBJECT.get(request.operation, request.operation)}", f"{place}/{key}")
     elif request.operation == "POST" and "delete" in query:
         for removed in re.findall(r"<Object>(.*?)</Object>", request.body.decode(), re.DOTALL):
             version = "Version" if "<VersionId>" in removed else ""
-            yield Asked(f"s3:DeleteObject{version}", f"{place}/{re.search('<Key>([^<]*)</Key>', removed)[1]}")
+            yield Access(f"s3:DeleteObject{version}", f"{place}/{re.search('<Key>([^<]*)</Key>', removed)[1]}")
     else:
-        yield Asked(f"s3:{bucket_action(request.operation, query)}", place)
+        yield Access(f"s3:{bucket_action(request.operation, query)}", place)
 
 
 def bucket_action(method: str, query: dict) -> str:
@@ -85,41 +85,41 @@ def bucket_action(method: str, query: dict) -> str:
     return ("Delete" if (method, aspect) == ("DELETE", "policy") else verb) + ASPECTS[aspect]
 
 
-def scheduler(request: wire.Request) -> Iterator[Asked]:
+def scheduler(request: wire.Request) -> Iterator[Access]:
     name = request.path.rpartition("/")[2]
-    yield Asked(f"scheduler:{SCHEDULE[request.operation]}", arn(request, "scheduler", f"schedule/default/{name}"))
+    yield Access(f"scheduler:{SCHEDULE[request.operation]}", arn(request, "scheduler", f"schedule/default/{name}"))
     if request.operation in ("POST", "PUT"):
-        yield passing(request.json["Target"]["RoleArn"], "scheduler.amazonaws.com")
+        yield pass_role(request.json["Target"]["RoleArn"], "scheduler.amazonaws.com")
 
 
-def passing(role: str, service: str) -> Asked:
-    return Asked("iam:PassRole", role, {"iam:PassedToService": service})
+def pass_role(role: str, service: str) -> Access:
+    return Access("iam:PassRole", role, {"iam:PassedToService": service})
 
 
-def parameters(request: wire.Request) -> Iterator[Asked]:
+def parameters(request: wire.Request) -> Iterator[Access]:
     asked = request.parameters
     for name in asked.get("Names") or [asked.get("Name") or asked["Path"].rstrip("/")]:
         public = name.startswith("/aws/service/")
-        yield Asked(f"ssm:{request.operation}", arn(request, "ssm", f"parameter/{name.lstrip('/')}", "" if public else wire.ACCOUNT))
+        yield Access(f"ssm:{request.operation}", arn(request, "ssm", f"parameter/{name.lstrip('/')}", "" if public else wire.ACCOUNT))
 
 
-def command(request: wire.Request) -> Iterator[Asked]:
+def command(request: wire.Request) -> Iterator[Access]:
     document = request.parameters["DocumentName"]
-    yield Asked("ssm:SendCommand", arn(request, "ssm", f"document/{document}", "" if document.startswith("AWS-") else wire.ACCOUNT))
+    yield Access("ssm:SendCommand", arn(request, "ssm", f"document/{document}", "" if document.startswith("AWS-") else wire.ACCOUNT))
     for instance in request.parameters.get("InstanceIds", []):
-        yield Asked("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
+        yield Access("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
 
 
-def key(request: wire.Request) -> Iterator[Asked]:
+def key(request: wire.Request) -> Iterator[Access]:
     instance = request.parameters["InstanceId"]
-    yield Asked(f"ec2-instance-connect:{request.operation}", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance))
+    yield Access(f"ec2-instance-connect:{request.operation}", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance))
 
 
-def report(request: wire.Request) -> Iterator[Asked]:
-    yield Asked("ssm:UpdateInstanceInformation", arn(request, "ec2", f"instance/{request.parameters['InstanceId']}"))
+def report(request: wire.Request) -> Iterator[Access]:
+    yield Access("ssm:UpdateInstanceInformation", arn(request, "ec2", f"instance/{request.parameters['InstanceId']}"))
 
 
-def secret(request: wire.Request) -> Iterator[Asked]:
+def secret(request: wire.Request) -> Iterator[Access]:
     from moto.secretsmanager.models import secretsmanager_backends
 
     name = request.parameters.get("SecretId") or request.parameters.get("Name", "*")
@@ -127,51 +127,51 @@ def secret(request: wire.Request) -> Iterator[Asked]:
     found = (
         name if name.startswith("arn:") else known[name].arn if name in known else arn(request, "secretsmanager", f"secret:{name}-xxxxxx")
     )
-    yield Asked(f"secretsmanager:{request.operation}", found)
+    yield Access(f"secretsmanager:{request.operation}", found)
 
 
-def registry(request: wire.Request) -> Iterator[Asked]:
+def registry(request: wire.Request) -> Iterator[Access]:
     asked = request.parameters
     names = asked.get("repositoryNames") or [asked[one] for one in ("repositoryName",) if one in asked]
     for name in names:
-        yield Asked(f"ecr:{request.operation}", arn(request, "ecr", f"repository/{name}"))
+        yield Access(f"ecr:{request.operation}", arn(request, "ecr", f"repository/{name}"))
     if not names:
-        yield Asked(f"ecr:{request.operation}")
+        yield Access(f"ecr:{request.operation}")
 
 
-def stream(request: wire.Request) -> Iterator[Asked]:
+def stream(request: wire.Request) -> Iterator[Access]:
     asked = request.parameters
     group, name = asked["logGroupName"], asked.get("logStreamName")
-    yield Asked(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:{f'log-stream:{name}' if name else '*'}"))
+    yield Access(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:{f'log-stream:{name}' if name else '*'}"))
 
 
-def identity(request: wire.Request) -> Iterator[Asked]:
+def identity(request: wire.Request) -> Iterator[Access]:
     """The thing that an action of IAM is about; a role that is put into a profile is passed to EC2."""
     asked = request.parameters
     found = [iam(f"instance-profile/{asked['InstanceProfileName']}")] if "InstanceProfileName" in asked else []
     found += [role(asked["RoleName"])] if "RoleName" in asked else []
     if "Url" in asked:
         found = [iam(f"oidc-provider/{urlsplit(asked['Url']).netloc}")]
-    yield Asked(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
+    yield Access(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
     if request.operation == "AddRoleToInstanceProfile":
-        yield passing(iam(f"role/{asked['RoleName']}"), "ec2.amazonaws.com")
+        yield pass_role(iam(f"role/{asked['RoleName']}"), "ec2.amazonaws.com")
 
 
-def stack(request: wire.Request) -> Iterator[Asked]:
+def stack(request: wire.Request) -> Iterator[Access]:
     name = request.parameters.get("StackName", "*")
-    yield Asked(
+    yield Access(
         f"cloudformation:{request.operation}", name if name.startswith("arn:") else arn(request, "cloudformation", f"stack/{name}/id")
     )
 
 
-def budget(request: wire.Request) -> Iterator[Asked]:
+def budget(request: wire.Request) -> Iterator[Access]:
     asked = request.parameters
     name = asked.get("BudgetName") or asked.get("Budget", {}).get("BudgetName", "*")
     action = "ViewBudget" if request.operation.startswith("Describe") else "ModifyBudget"
-    yield Asked(f"budgets:{action}", f"arn:aws:budgets::{wire.ACCOUNT}:budget/{name}")
+    yield Access(f"budgets:{action}", f"arn:aws:budgets::{wire.ACCOUNT}:budget/{name}")
 
 
-def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
+def on_existing(request: wire.Request, ids: dict[str, str]) -> Iterator[Access]:
     """An EC2 action on things that exist: `ids` names their kind for each parameter, whose name may begin a list."""
     for key, value in request.parameters.items():
         if kind := ids.get(key.split(".")[0]):
@@ -179,37 +179,37 @@ def things(request: wire.Request, ids: dict[str, str]) -> Iterator[Asked]:
             owner = "" if kind == "snapshot" else wire.ACCOUNT  # a snapshot's name has none
             itself = {"ec2:InstanceID": value} if kind == "instance" else {}
             context = itself | tags_of(request, value) | new_tags(request)
-            yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), context)
+            yield Access(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/{value}", owner), context)
 
 
-def making(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Asked]:
+def on_new(request: wire.Request, kinds: dict[str, str], existing: dict[str, str] | None = None) -> Iterator[Access]:
     """An EC2 action that makes things, perhaps with tags; `kinds` names the account in the resource of each (snapshots have none)."""
     tags = given_tags(request)
     for kind, account in kinds.items():
-        yield Asked(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/new", account), tags.get(kind, {}))
+        yield Access(f"ec2:{request.operation}", arn(request, "ec2", f"{kind}/new", account), tags.get(kind, {}))
     for kind, context in tags.items():
         owner = kinds.get(kind, wire.ACCOUNT)
-        yield Asked("ec2:CreateTags", arn(request, "ec2", f"{kind}/new", owner), context | {"ec2:CreateAction": request.operation})
-    yield from things(request, existing or {})
+        yield Access("ec2:CreateTags", arn(request, "ec2", f"{kind}/new", owner), context | {"ec2:CreateAction": request.operation})
+    yield from on_existing(request, existing or {})
 
 
-def launching(request: wire.Request) -> Iterator[Asked]:
+def run_instances(request: wire.Request) -> Iterator[Access]:
     template, request = launch_templates.filled(request)
     asked = request.parameters
     of_instance = {"ec2:InstanceType": asked.get("InstanceType", ""), "ec2:MetadataHttpTokens": asked.get(TOKENS, "optional")}
-    for one in making(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet"), wire.ACCOUNT)):
+    for one in on_new(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet"), wire.ACCOUNT)):
         made = one.action == "ec2:RunInstances" and one.resource.endswith(":instance/new")
         yield replace(one, context=one.context | of_instance) if made else one
     for group in [value for name, value in asked.items() if GROUPS.fullmatch(name)] or ["default"]:
-        yield Asked("ec2:RunInstances", arn(request, "ec2", f"security-group/{group}"), tags_of(request, group))
+        yield Access("ec2:RunInstances", arn(request, "ec2", f"security-group/{group}"), tags_of(request, group))
     own = any(image.id == asked.get("ImageId") for image in instances.backend(request.region).describe_images(owners=[wire.ACCOUNT]))
     owner = wire.ACCOUNT if own else "amazon"  # nobody else's image is known here
-    yield Asked("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""), {"ec2:Owner": owner})
+    yield Access("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""), {"ec2:Owner": owner})
     if template:
-        yield Asked("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
+        yield Access("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
     profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
     if profile:
-        yield passing(role_of(profile), "ec2.amazonaws.com")
+        yield pass_role(role_of(profile), "ec2.amazonaws.com")
 
 
 def role(name: str) -> str:
@@ -254,7 +254,7 @@ def tags_of(request: wire.Request, thing: str, *prefixes: str) -> Context:
     return {f"{prefix}/{one['key']}": one["value"] for one in known for prefix in prefixes or ("aws:ResourceTag", "ec2:ResourceTag")}
 
 
-Find = Callable[[wire.Request], Iterator[Asked]]
+Find = Callable[[wire.Request], Iterator[Access]]
 
 SERVICES: dict[str, Find] = {
     "s3": s3,
@@ -273,29 +273,29 @@ SPECIAL: dict[str, Find] = {
         ("ssm.GetParameter", "ssm.GetParameters", "ssm.GetParametersByPath", "ssm.PutParameter", "ssm.DeleteParameter"), parameters
     ),
     **dict.fromkeys((f"logs.{name}" for name in ABOUT_STREAMS), stream),
-    **dict.fromkeys((f"ec2.{name}" for name in (*ABOUT_GROUPS, "DeleteSecurityGroup")), partial(things, ids=GROUP)),
-    "ec2.CreateSecurityGroup": partial(making, kinds={"security-group": wire.ACCOUNT}, existing={"VpcId": "vpc"}),
-    "ec2.CreateLaunchTemplate": partial(making, kinds={"launch-template": wire.ACCOUNT}),
+    **dict.fromkeys((f"ec2.{name}" for name in (*ABOUT_GROUPS, "DeleteSecurityGroup")), partial(on_existing, ids=GROUP)),
+    "ec2.CreateSecurityGroup": partial(on_new, kinds={"security-group": wire.ACCOUNT}, existing={"VpcId": "vpc"}),
+    "ec2.CreateLaunchTemplate": partial(on_new, kinds={"launch-template": wire.ACCOUNT}),
     **dict.fromkeys(
-        ("ec2.CreateLaunchTemplateVersion", "ec2.DeleteLaunchTemplate"), partial(things, ids={"LaunchTemplateId": "launch-template"})
+        ("ec2.CreateLaunchTemplateVersion", "ec2.DeleteLaunchTemplate"), partial(on_existing, ids={"LaunchTemplateId": "launch-template"})
     ),
     "ssm.SendCommand": command,
     "ssm.UpdateInstanceInformation": report,
     **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),
     **dict.fromkeys(
-        ("ec2.StartInstances", "ec2.StopInstances", "ec2.RebootInstances", "ec2.TerminateInstances"), partial(things, ids=INSTANCE)
+        ("ec2.StartInstances", "ec2.StopInstances", "ec2.RebootInstances", "ec2.TerminateInstances"), partial(on_existing, ids=INSTANCE)
     ),
-    **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(things, ids=VOLUME)),
-    **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(things, ids=VOLUME | INSTANCE)),
-    **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(things, ids={"ResourceId": "any"})),
-    **dict.fromkeys(("ec2.GetConsoleOutput", "ec2.ModifyInstanceMetadataOptions"), partial(things, ids=INSTANCE)),
+    **dict.fromkeys(("ec2.ModifyVolume", "ec2.DeleteVolume"), partial(on_existing, ids=VOLUME)),
+    **dict.fromkeys(("ec2.AttachVolume", "ec2.DetachVolume"), partial(on_existing, ids=VOLUME | INSTANCE)),
+    **dict.fromkeys(("ec2.CreateTags", "ec2.DeleteTags"), partial(on_existing, ids={"ResourceId": "any"})),
+    **dict.fromkeys(("ec2.GetConsoleOutput", "ec2.ModifyInstanceMetadataOptions"), partial(on_existing, ids=INSTANCE)),
     "ec2-instance-connect.SendSSHPublicKey": key,
     **dict.fromkeys(
-        ("ec2.AuthorizeSecurityGroupIngress", "ec2.RevokeSecurityGroupIngress"), partial(things, ids={"GroupId": "security-group"})
+        ("ec2.AuthorizeSecurityGroupIngress", "ec2.RevokeSecurityGroupIngress"), partial(on_existing, ids={"GroupId": "security-group"})
     ),
-    "ec2.CancelSpotInstanceRequests": partial(things, ids={"SpotInstanceRequestId": "spot-instances-request"}),
-    "ec2.RunInstances": launching,
-    "ec2.CreateVolume": partial(making, kinds={"volume": wire.ACCOUNT}, existing={"SnapshotId": "snapshot"}),
-    "ec2.DeleteSnapshot": partial(things, ids={"SnapshotId": "snapshot"}),
-    "ec2.CreateSnapshot": partial(making, kinds={"snapshot": ""}, existing=VOLUME),
+    "ec2.CancelSpotInstanceRequests": partial(on_existing, ids={"SpotInstanceRequestId": "spot-instances-request"}),
+    "ec2.RunInstances": run_instances,
+    "ec2.CreateVolume": partial(on_new, kinds={"volume": wire.ACCOUNT}, existing={"SnapshotId": "snapshot"}),
+    "ec2.DeleteSnapshot": partial(on_existing, ids={"SnapshotId": "snapshot"}),
+    "ec2.CreateSnapshot": partial(on_new, kinds={"snapshot": ""}, existing=VOLUME),
 }

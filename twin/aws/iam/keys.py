@@ -11,7 +11,7 @@ from twin.aws import wire
 
 LAPTOP, OWNER = "twin", "owner"
 # How each service says that it does not know a key.
-STRANGE = {"s3": ("InvalidAccessKeyId", 403), "ec2": ("AuthFailure", 401)} | dict.fromkeys(wire.QUERY, ("InvalidClientTokenId", 403))
+UNKNOWN_KEY = {"s3": ("InvalidAccessKeyId", 403), "ec2": ("AuthFailure", 401)} | dict.fromkeys(wire.QUERY, ("InvalidClientTokenId", 403))
 WORDS = "The security token included in the request is invalid."
 
 
@@ -35,7 +35,7 @@ class Keys:
         with self.lock:
             return self.behalf.setdefault(by, issued())
 
-    def whose(self, request: wire.Request) -> tuple[str, list[str]]:
+    def caller_of(self, request: wire.Request) -> tuple[str, list[str]]:
         """Who asks, and through which services: `twin`, `owner`, an instance, the ARN of a user or a session; nobody without a key."""
         key = request.key
         if not key or key in self.own or key in self.roles:
@@ -45,7 +45,7 @@ class Keys:
                 return name, via
         if name := principal(key):
             return name, []
-        code, status = STRANGE.get(request.service, ("UnrecognizedClientException", 400))
+        code, status = UNKNOWN_KEY.get(request.service, ("UnrecognizedClientException", 400))
         raise wire.Refusal(code, WORDS, status)
 
 

@@ -13,7 +13,7 @@ from twin.aws.ec2 import instances
 from twin.aws.iam import actions, policy
 from twin.aws.iam.keys import LAPTOP
 
-FREE = ("registry", "ec2messages", "ssmmessages", "twin")  # have doors of their own
+UNCHECKED = ("registry", "ec2messages", "ssmmessages", "twin")  # have doors of their own
 ALWAYS = ("sts:GetCallerIdentity",)
 DENIED = {
     "ec2": "UnauthorizedOperation",
@@ -32,7 +32,7 @@ class Permissions:
         self.region, self.roleless = region, roleless
         self.laptop: list[dict] | None = None
         self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
-        self.asked: dict[str, dict[str, actions.Asked]] = {"laptop": {}, "box": {}}  # each once
+        self.asked: dict[str, dict[str, actions.Access]] = {"laptop": {}, "box": {}}  # each once
         self.operations: dict[str, wire.Handler] = {
             "iam.SimulatePrincipalPolicy": self.simulate,
             "sts.GetCallerIdentity": self.identify,
@@ -60,25 +60,25 @@ class Permissions:
 
     def check(self, request: wire.Request) -> None:
         who, documents = self.rights(request.by, request.key)
-        if documents is None or request.service in FREE:
+        if documents is None or request.service in UNCHECKED:
             return
         source = self.source(request.by)
-        for asked in actions.of(request):
+        for asked in actions.required(request):
             asked = replace(asked, context=asked.context | source)
-            self.hold(request.by, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
+            self.require(request.by, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
 
     def source(self, by: str) -> policy.Context:
         """What a request says of where it comes from: credentials of an instance's role name the instance."""
         return {"ec2:SourceInstanceARN": f"arn:aws:ec2:{self.region}:{wire.ACCOUNT}:instance/{by}"} if by.startswith("i-") else {}
 
-    def handle(self, by: str, wanted: Iterable[actions.Asked]) -> None:
+    def require_all(self, by: str, wanted: Iterable[actions.Access]) -> None:
         """What CloudFormation is about to call for the caller is allowed him."""
         who, documents = self.rights(by)
         if documents is not None:
             for asked in wanted:
-                self.hold(by, who, documents, asked, "AccessDenied")
+                self.require(by, who, documents, asked, "AccessDenied")
 
-    def hold(self, by: str, who: str, documents: list[dict], asked: actions.Asked, code: str) -> None:
+    def require(self, by: str, who: str, documents: list[dict], asked: actions.Access, code: str) -> None:
         """A refusal unless the policies allow it."""
         self.asked["box" if by.startswith("i-") else "laptop"].setdefault(str(asked), asked)
         decision = policy.decide(documents, asked.action, asked.resource, asked.context)
@@ -92,7 +92,7 @@ class Permissions:
         if by == LAPTOP:
             return self.caller, self.laptop
         if by.startswith("arn:"):
-            return by, granted(by)
+            return by, policies_of(by)
         if not by.startswith("i-"):
             return by, None
         role = None if self.roleless(key) else instances.role(self.region, by)
@@ -123,7 +123,7 @@ class Permissions:
         return instances.documents(roles[0])
 
 
-def granted(arn: str) -> list[dict]:
+def policies_of(arn: str) -> list[dict]:
     """The policies of a user, or of the role of a session."""
     from moto.iam.models import iam_backends
 

@@ -33,35 +33,35 @@ def allows(documents: list[dict], wanted: Iterable) -> bool:
 
 
 def statements(document: dict) -> list[dict]:
-    return listed(document["Statement"])
+    return as_list(document["Statement"])
 
 
 def applies(statement: dict, action: str, resource: str, context: Context) -> bool:
     return (
-        chosen(statement, "Action", lambda pattern: alike(pattern.lower(), action.lower()))
-        and chosen(statement, "Resource", lambda pattern: alike(pattern, resource))
+        element_matches(statement, "Action", lambda pattern: matches_pattern(pattern.lower(), action.lower()))
+        and element_matches(statement, "Resource", lambda pattern: matches_pattern(pattern, resource))
         and all(
-            holds(operator, key, listed(wanted), context)
+            condition_holds(operator, key, as_list(wanted), context)
             for operator, tests in statement.get("Condition", {}).items()
             for key, wanted in tests.items()
         )
     )
 
 
-def chosen(statement: dict, element: str, matches: Callable[[str], bool]) -> bool:
+def element_matches(statement: dict, element: str, matches: Callable[[str], bool]) -> bool:
     """Whether `Action` names it, or `NotAction` does not; likewise resources."""
     if f"Not{element}" in statement:
-        return not any(map(matches, listed(statement[f"Not{element}"])))
-    return any(map(matches, listed(statement.get(element, []))))
+        return not any(map(matches, as_list(statement[f"Not{element}"])))
+    return any(map(matches, as_list(statement.get(element, []))))
 
 
-def holds(operator: str, key: str, wanted: list, context: Context) -> bool:
+def condition_holds(operator: str, key: str, wanted: list, context: Context) -> bool:
     """Whether the values that the request has for `key` pass; a key that it lacks passes negated and `...IfExists` tests only."""
-    found = next((listed(value) for name, value in context.items() if name.lower() == key.lower()), [])
+    found = next((as_list(value) for name, value in context.items() if name.lower() == key.lower()), [])
     if operator == "Null":
         return (not found) is (str(wanted[0]).lower() == "true")
     many, _, plain = operator.rpartition(":")
-    test, negated = TESTS.get(plain.removesuffix("IfExists"), (None, False))
+    test, negated = OPERATORS.get(plain.removesuffix("IfExists"), (None, False))
     if test is None:
         raise Unknown(f"this emulation knows no condition operator {operator}")
     if not found:
@@ -73,13 +73,13 @@ def holds(operator: str, key: str, wanted: list, context: Context) -> bool:
 
 def with_variables(pattern: str, context: Context) -> str | None:
     """The pattern with the request's own values for `${KEY}`; None where the request has no such value: nothing is like it then."""
-    known = {name.lower(): listed(value)[0] for name, value in context.items() if len(listed(value)) == 1}
+    known = {name.lower(): as_list(value)[0] for name, value in context.items() if len(as_list(value)) == 1}
     if any(name.lower() not in known for name in VARIABLE.findall(pattern)):
         return None
     return VARIABLE.sub(lambda found: known[found[1].lower()], pattern)
 
 
-def alike(pattern: str, text: str) -> bool:
+def matches_pattern(pattern: str, text: str) -> bool:
     return bool(expression(pattern).fullmatch(text))
 
 
@@ -88,28 +88,28 @@ def expression(pattern: str) -> re.Pattern:
     return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
 
 
-def listed(value) -> list:
+def as_list(value) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def same(wanted: str, found: str) -> bool:
+def equal(wanted: str, found: str) -> bool:
     return wanted == found
 
 
-def same_word(wanted: str, found: str) -> bool:
+def equal_ignoring_case(wanted: str, found: str) -> bool:
     return wanted.lower() == found.lower()
 
 
 # Operator to its test, and whether it is a negation of it.
-TESTS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
-    "StringEquals": (same, False),
-    "StringNotEquals": (same, True),
-    "StringEqualsIgnoreCase": (same_word, False),
-    "StringLike": (alike, False),
-    "StringNotLike": (alike, True),
-    "ArnEquals": (alike, False),
-    "ArnLike": (alike, False),
-    "ArnNotEquals": (alike, True),
-    "ArnNotLike": (alike, True),
-    "Bool": (same_word, False),
+OPERATORS: dict[str, tuple[Callable[[str, str], bool], bool]] = {
+    "StringEquals": (equal, False),
+    "StringNotEquals": (equal, True),
+    "StringEqualsIgnoreCase": (equal_ignoring_case, False),
+    "StringLike": (matches_pattern, False),
+    "StringNotLike": (matches_pattern, True),
+    "ArnEquals": (matches_pattern, False),
+    "ArnLike": (matches_pattern, False),
+    "ArnNotEquals": (matches_pattern, True),
+    "ArnNotLike": (matches_pattern, True),
+    "Bool": (equal_ignoring_case, False),
 }

@@ -20,13 +20,13 @@ def inline(request: wire.Request, forward: wire.Forward) -> wire.Response:
     """PutUserPolicy and its like: the error's words are those of terraform's and the CLI's users (cloud-platform issue 3121)."""
     asked, kind = request.parameters, request.operation.removeprefix("Put").removesuffix("Policy")
     name = asked[f"{kind}Name"]
-    others = sum(size(document) for policy, document in written(kind, name).items() if policy != asked["PolicyName"])
+    others = sum(size(document) for policy, document in inline_policies(kind, name).items() if policy != asked["PolicyName"])
     if others + size(asked["PolicyDocument"]) > INLINE[kind]:
         raise exceeded(f"Maximum policy size of {INLINE[kind]} bytes exceeded for {kind.lower()} {name}")
     return forward(request)
 
 
-def written(kind: str, name: str) -> dict[str, str]:
+def inline_policies(kind: str, name: str) -> dict[str, str]:
     """The inline policies that a user, group or role has; none for one that does not exist, which moto refuses itself."""
     from moto.iam.models import iam_backends
 

@@ -43,7 +43,7 @@ def payload(token: str) -> dict:
 def trusts(document: dict | str, provider: str, context: policy.Context) -> bool:
     """Whether a trust policy lets in who comes from this provider with these claims."""
     given = json.loads(document) if isinstance(document, str) else document
-    about = [one for one in policy.statements(given) if provider in policy.listed(one.get("Principal", {}).get("Federated", []))]
+    about = [one for one in policy.statements(given) if provider in policy.as_list(one.get("Principal", {}).get("Federated", []))]
     return policy.decide([given | {"Statement": [one | {"Resource": "*"} for one in about]}], ACTION, "*", context) == policy.ALLOWED
 
 

@@ -12,41 +12,41 @@ from twin.aws import wire
 
 class BucketPolicies:
     def __init__(self):
-        self.kept: dict[str, str] = {}
+        self.policies: dict[str, str] = {}
         self.operations: dict[str, wire.Handler] = {"s3.GET": self.get, "s3.PUT": self.put, "s3.DELETE": self.delete}
 
     def get(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         if not asks_for_policy(request):
             return forward(request)
-        if bucket(request) not in self.kept:
+        if bucket(request) not in self.policies:
             raise wire.Refusal("NoSuchBucketPolicy", "The bucket policy does not exist", 404)
-        return wire.Response(self.kept[bucket(request)], content_type="application/json")
+        return wire.Response(self.policies[bucket(request)], content_type="application/json")
 
     def put(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         if not asks_for_policy(request):
             response = forward(request)
             if response.status_code == 200 and not request.environ.get("QUERY_STRING") and request.path.strip("/") == bucket(request):
-                close(bucket(request))
+                block_public_access(bucket(request))
             return response
         try:
             json.loads(request.body)
         except ValueError as error:
             raise wire.Refusal("MalformedPolicy", "This policy contains invalid Json") from error
-        self.kept[bucket(request)] = request.body.decode()
+        self.policies[bucket(request)] = request.body.decode()
         return wire.Response(status=204)
 
     def delete(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         if asks_for_policy(request):
-            self.kept.pop(bucket(request), None)
+            self.policies.pop(bucket(request), None)
             return wire.Response(status=204)
         response = forward(request)
         whole = not request.environ.get("QUERY_STRING") and request.path.strip("/") == bucket(request)
         if response.status_code == 204 and whole:
-            self.kept.pop(bucket(request), None)
+            self.policies.pop(bucket(request), None)
         return response
 
 
-def close(name: str) -> None:
+def block_public_access(name: str) -> None:
     """A new bucket lets nobody make it public: so it is on AWS since April 2023, and moto does not know."""
     from moto.s3.models import PublicAccessBlock, s3_backends
 

@@ -43,8 +43,8 @@ class Registry:
             "ecr.DescribeRepositories": with_local_uri,
             "registry.GET": self.serve,
             "registry.HEAD": self.serve,
-            "registry.POST": self.take_in,
-            "registry.PUT": self.take_in,
+            "registry.POST": self.receive,
+            "registry.PUT": self.receive,
         }
 
     def renew(self) -> None:
@@ -63,7 +63,7 @@ class Registry:
     def serve(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """GET or HEAD of /v2/, of a manifest or of a config blob, for whoever has logged in."""
         if not self.logged_in(request):
-            return stranger()
+            return unauthorized()
         if request.path == "/v2/":
             return wire.Response("{}", content_type="application/json")
         asked = REQUEST.fullmatch(request.path)
@@ -73,42 +73,42 @@ class Registry:
         content, media_type = found
         return wire.Response(content, content_type=media_type, headers={"Docker-Content-Digest": digest(content)})
 
-    def take_in(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+    def receive(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """The writing half: a blob in one piece, then the manifest that names it, under a tag that nothing else has."""
         if not self.logged_in(request):
-            return stranger()
+            return unauthorized()
         upload, named = UPLOAD.fullmatch(request.path), REQUEST.fullmatch(request.path)
         if not self.known((upload or named or {"name": ""})["name"]):
             return problem(404, "NAME_UNKNOWN")
         if upload and request.operation == "POST":
             return wire.Response(status=202, headers={"Location": f"{request.path.rstrip('/')}/{secrets.token_hex(16)}"})
         if upload:
-            return self.take_blob(request)
-        return self.take_manifest(request, named["name"], named["reference"])
+            return self.receive_blob(request)
+        return self.receive_manifest(request, named["name"], named["reference"])
 
-    def take_blob(self, request: wire.Request) -> wire.Response:
+    def receive_blob(self, request: wire.Request) -> wire.Response:
         (wanted,) = parse_qs(request.environ["QUERY_STRING"])["digest"]
         if digest(request.body) != wanted:
             return problem(400, "DIGEST_INVALID")
         self.blobs[wanted] = request.body
         return wire.Response(status=201, headers={"Docker-Content-Digest": wanted})
 
-    def take_manifest(self, request: wire.Request, name: str, reference: str) -> wire.Response:
+    def receive_manifest(self, request: wire.Request, name: str, reference: str) -> wire.Response:
         content = json.loads(request.body)
-        if self.lacks(name, content):
+        if self.has_missing_parts(name, content):
             return problem(400, "MANIFEST_BLOB_UNKNOWN")
         tag = None if reference.startswith("sha256:") else reference
-        if other := holder(self.known(name), tag, digest(request.body)):
+        if other := immutable_tag_error(self.known(name), tag, digest(request.body)):
             return problem(400, "TAG_INVALID", words=other)
         own = digest(request.body)
         if not any(tag in (None, *image.image_tags) and image.get_image_digest() == own for image in self.known(name).images):
             from moto.ecr.models import ecr_backends
 
             kind = request.environ["CONTENT_TYPE"]
-            self.note(name, ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), tag, kind, own))
+            self.record_push(name, ecr_backends[wire.ACCOUNT][self.region].put_image(name, request.body.decode(), tag, kind, own))
         return wire.Response(status=201, headers={"Docker-Content-Digest": own})
 
-    def lacks(self, name: str, content: dict) -> bool:
+    def has_missing_parts(self, name: str, content: dict) -> bool:
         """Whether something that the manifest names is not there: an image's blobs, or an index's manifests."""
         if "manifests" in content:
             there = {image.get_image_digest() for image in self.known(name).images}
@@ -126,10 +126,10 @@ class Registry:
         if response.status_code == 200:
             for image in self.known(content["repositoryName"]).images:
                 if image.get_image_digest() == own:
-                    self.note(content["repositoryName"], image)
+                    self.record_push(content["repositoryName"], image)
         return response
 
-    def note(self, name: str, image) -> None:
+    def record_push(self, name: str, image) -> None:
         """An image was pushed just now; it is scanned where its repository says so."""
         image.image_pushed_at = int(self.now())
         if self.known(name).image_scanning_configuration["scanOnPush"]:
@@ -166,7 +166,9 @@ class Registry:
 
         for repository in ecr_backends[wire.ACCOUNT][self.region].repositories.values():
             if repository.lifecycle_policy:
-                gone = ecr_lifecycle.expired(repository.lifecycle_policy, [described(image) for image in repository.images], self.now())
+                gone = ecr_lifecycle.expired(
+                    repository.lifecycle_policy, [lifecycle_image(image) for image in repository.images], self.now()
+                )
                 repository.images[:] = [image for image in repository.images if image.get_image_digest() not in gone]
 
     def logged_in(self, request: wire.Request) -> bool:
@@ -190,7 +192,7 @@ class Registry:
         return None
 
 
-def described(image) -> ecr_lifecycle.Image:
+def lifecycle_image(image) -> ecr_lifecycle.Image:
     """Moto's image as a lifecycle policy sees it."""
     children = tuple(one["digest"] for one in json.loads(image.image_manifest).get("manifests", []))
     return ecr_lifecycle.Image(image.get_image_digest(), tuple(image.image_tags), image.image_pushed_at, children)
@@ -201,11 +203,11 @@ def refuse_moving_tag(request: wire.Request, digest: str) -> None:
     from moto.ecr.models import ecr_backends
 
     repository = ecr_backends[wire.ACCOUNT][request.region].repositories.get(request.parameters["repositoryName"])
-    if words := holder(repository, request.parameters.get("imageTag"), digest):
+    if words := immutable_tag_error(repository, request.parameters.get("imageTag"), digest):
         raise wire.Refusal("ImageTagAlreadyExistsException", words)
 
 
-def holder(repository, tag: str | None, digest: str) -> str:
+def immutable_tag_error(repository, tag: str | None, digest: str) -> str:
     """Why the tag cannot be given to this image, in ECR's words; empty where it can."""
     if not repository or repository.image_tag_mutability != "IMMUTABLE":
         return ""
@@ -239,7 +241,7 @@ def manifest(command: list[str], directory: str, environment: dict[str, str]) ->
     return json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": descriptor, "layers": []})
 
 
-def stranger() -> wire.Response:
+def unauthorized() -> wire.Response:
     return problem(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="ecr"'})
 
 

@@ -29,7 +29,7 @@ def expired(policy: str, images: list[Image], now: float) -> set[str]:
         selection = rule["selection"]
         # A later rule counts what an earlier one has expired, and expires nothing that an earlier one has selected.
         selected = [image for image in left if selects(selection, image.tags)]
-        gone |= {image.digest for image in over(selection, selected, now)} - decided
+        gone |= {image.digest for image in beyond_limit(selection, selected, now)} - decided
         decided |= {image.digest for image in selected}
     return gone
 
@@ -43,7 +43,7 @@ def selects(selection: dict, tags: tuple[str, ...]) -> bool:
     return all(any(tag.startswith(prefix) for tag in tags) for prefix in selection["tagPrefixList"])
 
 
-def over(selection: dict, images: list[Image], now: float) -> list[Image]:
+def beyond_limit(selection: dict, images: list[Image], now: float) -> list[Image]:
     """Those that are too many, or too old; of two that were pushed in one second the later one is the newer."""
     if selection["countType"] == "sinceImagePushed":
         return [image for image in images if now - image.pushed > selection["countNumber"] * DAY]

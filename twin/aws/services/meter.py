@@ -15,7 +15,7 @@ from twin.aws import wire
 from twin.aws.ec2 import instances, spot
 
 PRICES = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
-SHORTEST = {"instance": 60, "volume": 60}  # seconds: what starts costs a minute at least
+MINIMUM_SECONDS = {"instance": 60, "volume": 60}  # seconds: what starts costs a minute at least
 MONTH = 30 * 86_400  # seconds of a GB-month, as in Amazon's own examples
 GB = 2**30
 CHANGING = ("RunInstances", "StartInstances", "StopInstances", "TerminateInstances")
@@ -23,7 +23,7 @@ CHANGING += ("CreateVolume", "DeleteVolume", "ModifyVolume", "CreateSnapshot", "
 
 
 @dataclass
-class Stretch:
+class Usage:
     kind: str  # instance, volume, snapshot, objects
     id: str
     what: str  # instance type with its market, volume type, tier
@@ -38,7 +38,7 @@ class Stretch:
     def seconds(self, now: float) -> float:
         """Of use; the shortest time that is charged counts when it is over."""
         lasted = (now if self.until is None else self.until) - self.since
-        return lasted if self.until is None else max(lasted, SHORTEST.get(self.kind, 0))
+        return lasted if self.until is None else max(lasted, MINIMUM_SECONDS.get(self.kind, 0))
 
     def amount(self, now: float) -> float | None:
         rate = price(self.kind, self.what)
@@ -51,44 +51,44 @@ class Meter:
     def __init__(self, state: Path, region: str, now: Callable[[], float]):
         self.state, self.region, self.now = state, region, now
         self.lock = threading.Lock()
-        self.open: dict[tuple, Stretch] = {}
-        self.closed: list[Stretch] = []
+        self.open: dict[tuple, Usage] = {}
+        self.closed: list[Usage] = []
         names = [f"ec2.{name}" for name in CHANGING] + ["s3.PUT", "s3.POST", "s3.DELETE"]
         self.operations: dict[str, wire.Handler] = dict.fromkeys(names, self.watch)
 
     def watch(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
         if response.status_code < 300:
-            self.look(objects_only=request.service == "s3")
+            self.update(objects_only=request.service == "s3")
         return response
 
-    def look(self, objects_only: bool = False) -> None:
+    def update(self, objects_only: bool = False) -> None:
         """What is paid for now; the stretch of whatever changed begins or ends at this moment."""
         with self.lock:
             now = self.now()
-            present = {one.thing: one for one in self.present(now, objects_only)}
+            present = {one.thing: one for one in self.current_usage(now, objects_only)}
             for thing in [thing for thing in self.open if thing not in present and (not objects_only or thing[0] == "objects")]:
                 ended = self.open.pop(thing)
                 ended.until = now
                 self.closed.append(ended)
             for thing, stretch in present.items():
                 self.open.setdefault(thing, stretch)
-            self.fold()
+            self.merge_objects()
 
-    def present(self, now: float, objects_only: bool) -> list[Stretch]:
-        found = [Stretch("objects", bucket, "standard", size / GB, now) for bucket, size in stored().items() if size]
+    def current_usage(self, now: float, objects_only: bool) -> list[Usage]:
+        found = [Usage("objects", bucket, "standard", size / GB, now) for bucket, size in bucket_sizes().items() if size]
         if objects_only:
             return found
         for one in instances.all_running(self.region):
-            found.append(Stretch("instance", one.id, f"{one.instance_type} {one.lifecycle or 'on-demand'}", 0, now))
+            found.append(Usage("instance", one.id, f"{one.instance_type} {one.lifecycle or 'on-demand'}", 0, now))
         for one in instances.backend(self.region).volumes.values():
-            found.append(Stretch("volume", one.id, one.volume_type, float(one.size), now))
+            found.append(Usage("volume", one.id, one.volume_type, float(one.size), now))
         for folder in (self.state / "snapshots").glob("snap-*"):
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            found.append(Stretch("snapshot", folder.name, "standard", size / GB, now))
+            found.append(Usage("snapshot", folder.name, "standard", size / GB, now))
         return found
 
-    def fold(self) -> None:
+    def merge_objects(self) -> None:
         """One stretch for all that a bucket held before: each upload opens a new one, and there are thousands."""
         gone = [one for one in self.closed if one.kind == "objects"]
         if len(gone) < 100:
@@ -98,13 +98,13 @@ class Meter:
             held = [one for one in gone if one.id == bucket]
             since, until = min(one.since for one in held), max(one.until for one in held)
             weight = sum(one.gigabytes * one.seconds(until) for one in held) / ((until - since) or 1)
-            self.closed.append(Stretch("objects", bucket, "standard", weight, since, until))
+            self.closed.append(Usage("objects", bucket, "standard", weight, since, until))
 
     # What is told
 
     def costs(self) -> dict:
         """The ledger: one row a stretch, sums by kind, and what has no known price."""
-        self.look()
+        self.update()
         with self.lock:
             now, stretches = self.now(), sorted([*self.closed, *self.open.values()], key=lambda one: one.since)
             running = [(one.since, one.until or now) for one in stretches if one.kind == "instance"]
@@ -115,12 +115,12 @@ class Meter:
                 sums[one.kind] += amount or 0
                 if one.kind == "volume" and amount:
                     idle += amount * (1 - covered(one.since, one.until or now, running))
-            rows = [shown(one, amount, now) for one, amount in amounts]
+            rows = [row_of(one, amount, now) for one, amount in amounts]
             unknown = sorted({f"{one.kind} {one.what}" for one, amount in amounts if amount is None})
             return {"now": now, "rows": rows, "sums": sums | {"disk_while_stopped": idle}, "total": sum(sums.values()), "unknown": unknown}
 
 
-def shown(one: Stretch, amount: float | None, now: float) -> dict:
+def row_of(one: Usage, amount: float | None, now: float) -> dict:
     row = {"kind": one.kind, "id": one.id, "what": one.what, "gigabytes": one.gigabytes, "since": one.since, "until": one.until}
     return row | {"seconds": one.seconds(now), "usd": amount}
 
@@ -146,7 +146,7 @@ def price(kind: str, what: str) -> float | None:
     return None if found is None else float(found)
 
 
-def stored() -> dict[str, int]:
+def bucket_sizes() -> dict[str, int]:
     """Bytes in each bucket, all versions."""
     from moto.s3.models import s3_backends
 

@@ -20,20 +20,20 @@ class Propagation:
             "ssm.DeleteParameter": self.delete,
             "ssm.DeleteParameters": self.delete,
             "ssm.PutParameter": self.put,
-            "iam.CreateInstanceProfile": self.note,
-            "iam.AddRoleToInstanceProfile": self.note,
-            "iam.CreateRole": self.note,
+            "iam.CreateInstanceProfile": self.record,
+            "iam.AddRoleToInstanceProfile": self.record,
+            "iam.CreateRole": self.record,
             "ec2.RunInstances": self.run,
             "scheduler.POST": self.schedule,
         }
 
-    def note(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
+    def record(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response, kind = forward(request), "RoleName" if request.operation == "CreateRole" else "InstanceProfileName"
         if response.status_code == 200:
             self.made[kind, request.parameters[kind]] = self.now()
         return response
 
-    def new(self, kind: str, arn: str) -> bool:
+    def is_new(self, kind: str, arn: str) -> bool:
         return self.now() < self.made.get((kind, arn.rpartition("/")[2]), 0) + self.unseen
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -41,14 +41,14 @@ class Propagation:
         asked = request.parameters
         kind = "name" if "IamInstanceProfile.Name" in asked else "ARN"
         value = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "")
-        if self.new("InstanceProfileName", value):
+        if self.is_new("InstanceProfileName", value):
             what = f"Value ({value}) for parameter iamInstanceProfile.{kind.lower()} is invalid."
             raise wire.Refusal("InvalidParameterValue", f"{what} Invalid IAM Instance Profile {kind}")
         return forward(request)
 
     def schedule(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """The words are those for which terraform-provider-aws tries again."""
-        if request.path.startswith("/schedules/") and self.new("RoleName", request.json["Target"]["RoleArn"]):
+        if request.path.startswith("/schedules/") and self.is_new("RoleName", request.json["Target"]["RoleArn"]):
             message = "The execution role you provide must allow AWS EventBridge Scheduler to assume the role."
             raise wire.Refusal("ValidationException", message)
         return forward(request)

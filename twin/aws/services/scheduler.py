@@ -76,13 +76,13 @@ class Scheduler:
         operation = operation[0].upper() + operation[1:]
         role = role_of(target["RoleArn"])
         content = flat(json.loads(target.get("Input", "{}")))
-        wanted = actions.of(wire.Request({}, "ec2", operation, self.region, urlencode(content).encode()))
+        wanted = actions.required(wire.Request({}, "ec2", operation, self.region, urlencode(content).encode()))
         if not role or not policy.allows(
             instances.documents(role), wanted
         ):  # the real service drops the call, too, and only a dead-letter queue would hear of it
             print(f"a schedule may not call ec2:{operation}: {target['RoleArn']} does not allow it", flush=True)
             return
-        send(self.gateway, self.region, operation, content, KEY)
+        call_ec2(self.gateway, self.region, operation, content, KEY)
 
     def next(self, content: dict, now: float) -> float:
         expression, zone = content["ScheduleExpression"], content.get("ScheduleExpressionTimezone") or "UTC"
@@ -132,7 +132,7 @@ def flat(content: dict) -> dict[str, str]:
     return found
 
 
-def send(gateway: Callable, region: str, operation: str, parameters: dict[str, str], by: str) -> int:
+def call_ec2(gateway: Callable, region: str, operation: str, parameters: dict[str, str], by: str) -> int:
     """The HTTP status of a call to EC2 that AWS itself makes, through the same door as everybody's, so that the journal has it."""
     body = urlencode({"Action": operation, "Version": "2016-11-15", **parameters})
     signed = f"AWS4-HMAC-SHA256 Credential={by}/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=none"

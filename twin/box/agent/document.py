@@ -27,7 +27,7 @@ class Document:
         self.cancelled = False
 
     @classmethod
-    def kept(cls, folder: Path, message: str, content: dict, root: Path) -> "Document":
+    def create(cls, folder: Path, message: str, content: dict, root: Path) -> "Document":
         path = folder / f"{content['CommandId']}.json"
         write(path, {"message": message, "content": content, "created": time.time(), "resumed": 0, "worker": 0, "rebooted": False})
         return cls(path, root)

@@ -42,7 +42,7 @@ class Worker:
         for always in (self.report, self.send_again):
             threading.Thread(target=always, daemon=True).start()
         for folder in (self.current, self.pending):
-            self.take_up(folder)
+            self.resume_all(folder)
         while True:
             begun = time.monotonic()
             try:
@@ -69,7 +69,7 @@ class Worker:
             time.sleep(HEALTH)
             self.register()
 
-    def take_up(self, folder: Path) -> None:
+    def resume_all(self, folder: Path) -> None:
         """What an earlier agent had taken: its scripts still run, or have run, or were cut off, or never had their turn."""
         for path in sorted(folder.glob("*.json")):
             document = Document(path, self.root)
@@ -88,9 +88,9 @@ class Worker:
     def poll(self) -> None:
         ask = {"Destination": self.instance, "MessagesRequestId": str(uuid.uuid4()), "VisibilityTimeoutInSeconds": 10}
         for message in self.service.message("GetMessages", ask)["Messages"]:
-            self.take(message["MessageId"], message["Topic"], json.loads(message["Payload"]))
+            self.receive(message["MessageId"], message["Topic"], json.loads(message["Payload"]))
 
-    def take(self, message: str, topic: str, content: dict) -> None:
+    def receive(self, message: str, topic: str, content: dict) -> None:
         """A message is acknowledged when it has found its place; until then no other is fetched, not even one that cancels."""
         if topic.startswith("aws.ssm.cancelCommand"):
             self.pool.cancel(content["CancelMessageId"])
@@ -102,7 +102,7 @@ class Worker:
                 return
             while self.pool.full():
                 pace.pause(pace.FULL)
-            self.pool.submit(Document.kept(self.pending, message, content, self.root))
+            self.pool.submit(Document.create(self.pending, message, content, self.root))
             (self.received / content["CommandId"]).touch()
         self.reply(message, "InProgress")
         self.service.message("AcknowledgeMessage", {"MessageId": message})

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from build import build
 from containers import CONTAINERS, Container, create, erase, foreground, shim, start_detached
-from images import ROOT, image, login, pull, push, ready
-from words import Failure, fill, one, parse, show, write
+from images import ROOT, image, image_or_pull, login, pull, push
+from words import Failure, fill, parse, show, single, write
 
 ABOUT = {
     "ServerVersion": "29.0.2",
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
     check_network(options)
     check_volumes(options)
     check_devices(options)
-    container = create(options, ready(reference), reference, words)
+    container = create(options, image_or_pull(reference), reference, words)
     if "--detach" not in options:
         sys.exit(foreground(container, "--interactive" in options))
     start_detached(container, Path(__file__).parent)
@@ -73,7 +73,7 @@ def network(arguments: list[str]) -> None:
     if verb not in ("create", "inspect"):
         raise Failure(f"this emulated docker has no `docker network {verb}`")
     _, rest = parse(arguments, "", "--driver --opt" if verb == "create" else "")
-    place = NETWORKS / one(rest)
+    place = NETWORKS / single(rest)
     if verb == "create" and place.exists():
         raise Failure(f"Error response from daemon: network with name {place.name} already exists")
     if verb == "inspect" and not place.exists():
@@ -138,7 +138,7 @@ def matches(container: Container, state: dict, condition: str) -> bool:
 
 def inspect(arguments: list[str]) -> None:
     options, rest = parse(arguments, "", "--format")
-    name = one(rest)
+    name = single(rest)
     if not (CONTAINERS / name / "config.json").exists():
         raise Failure(f"[]\nError: No such object: {name}")
     show(Container(name).document(), options)
@@ -148,7 +148,7 @@ def logs(arguments: list[str]) -> None:
     """Both streams come on stdout, in the order they were written."""
     follow = [word for word in arguments if word in ("--follow", "-f")]
     options, rest = parse([word for word in arguments if word not in follow], "", "--tail")
-    container, tail = Container(one(rest)), options.get("--tail", ["all"])[-1]
+    container, tail = Container(single(rest)), options.get("--tail", ["all"])[-1]
     with (container.folder / "log").open("rb") as log:
         if tail != "all":
             lines = log.read().splitlines(keepends=True)
@@ -164,7 +164,7 @@ def logs(arguments: list[str]) -> None:
 
 def start(arguments: list[str]) -> None:
     _, rest = parse(arguments, "", "")
-    container = Container(one(rest))
+    container = Container(single(rest))
     if not container.state["Running"]:
         write(container.folder / "state.json", container.state | {"Status": "created", "Error": ""})
         start_detached(container, Path(__file__).parent)
@@ -173,7 +173,7 @@ def start(arguments: list[str]) -> None:
 
 def stop(arguments: list[str]) -> None:
     options, rest = parse(arguments, "", "--time --timeout")
-    container = Container(one(rest))
+    container = Container(single(rest))
     chosen = options.get("--time", options.get("--timeout", [container.config["HostConfig"]["StopTimeout"]]))
     if container.state["Running"]:
         container.send(signal.SIGTERM)
@@ -185,7 +185,7 @@ def stop(arguments: list[str]) -> None:
 
 def kill(arguments: list[str]) -> None:
     options, rest = parse(arguments, "", "--signal")
-    container = Container(one(rest))
+    container = Container(single(rest))
     if not container.state["Running"]:
         raise Failure(f"Error response from daemon: cannot kill container: {container.name}: container is not running")
     wanted = options.get("--signal", ["KILL"])[-1]
@@ -195,10 +195,10 @@ def kill(arguments: list[str]) -> None:
 
 def rm(arguments: list[str]) -> None:
     options, rest = parse(arguments, "--force")
-    if "--force" in options and not (CONTAINERS / one(rest)).exists():
+    if "--force" in options and not (CONTAINERS / single(rest)).exists():
         print(f"Error response from daemon: No such container: {rest[0]}", file=sys.stderr)
         return  # with --force that is no failure
-    container = Container(one(rest))
+    container = Container(single(rest))
     if container.state["Running"]:
         if "--force" not in options:
             what = "container is running: stop the container before removing or force remove"
@@ -222,7 +222,7 @@ def execute(arguments: list[str]) -> None:
 
 
 def wait(arguments: list[str]) -> None:
-    container = Container(one(parse(arguments)[1]))
+    container = Container(single(parse(arguments)[1]))
     container.wait()
     print(container.state["ExitCode"])
 
@@ -247,7 +247,7 @@ VERBS = {
 VERBS |= {"network": network, "exec": execute, "rm": rm, "wait": wait, "info": info, "build": build, "push": push}
 
 
-def suffer(verb: str, arguments: list[str]) -> None:
+def apply_faults(verb: str, arguments: list[str]) -> None:
     """What somebody has let befall this box: files beside its root tell of it."""
     faults = ROOT.parent / "faults"
     if (faults / "disk-cold").exists():
@@ -263,7 +263,7 @@ def suffer(verb: str, arguments: list[str]) -> None:
 def main() -> None:
     verb, *arguments = sys.argv[1:] or [""]
     if verb != "--shim":
-        suffer(verb, arguments)
+        apply_faults(verb, arguments)
     if verb == "--shim":
         shim(*arguments)
     elif verb in VERBS:

@@ -13,7 +13,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images import ROOT, fetched, keep, sha256, unpacked
+from images import ROOT, read_tarball, save_image, sha256, store_blob
 from words import Failure, now, parse
 
 VALUES = "--file --tag --label --build-arg --network --progress --provenance --sbom"
@@ -36,7 +36,7 @@ def build(arguments: list[str]) -> None:
         raise Failure(f"ERROR: docker: 'docker build' requires 1 argument, not {rest[0]} and -")
     if (ROOT.parent / "faults/root-full").exists():
         raise Failure("ERROR: failed to solve: failed to copy files: write /var/lib/docker: no space left on device")
-    context = unpacked(sys.stdin.buffer.read())
+    context = read_tarball(sys.stdin.buffer.read())
     name = options.get("--file", ["Dockerfile"])[-1]
     if name not in context:
         raise Failure(f"ERROR: failed to solve: failed to read dockerfile: open {name}: no such file or directory")
@@ -115,8 +115,8 @@ def save(stage: Stage, tags: list[str], attested: bool) -> str:
     config["rootfs"] = {"type": "layers", "diff_ids": [sha256(layer)]}
     config["history"] = [{"created_by": line} for line in stage.history]
     body = json.dumps(config).encode()
-    fetched(layer)
-    fetched(body)
+    store_blob(layer)
+    store_blob(body)
     for tag in tags:
-        keep(tag, body, [], attested)
+        save_image(tag, body, [], attested)
     return sha256(body)

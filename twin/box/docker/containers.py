@@ -94,7 +94,7 @@ def create(options: dict, image: dict, reference: str, words: list[str]) -> Cont
 def settings(options: dict, image: dict, identifier: str, reference: str, words: list[str]) -> dict:
     own, files = image["Config"], [str(layer_folder(one)) for one in image["RootFS"]["Layers"]]
     environment = {"PATH": CONTAINER_PATH, "HOSTNAME": identifier[:12], "HOME": str(ROOT / "root")}
-    environment |= {key: placed(value, files) for key, _, value in (pair.partition("=") for pair in own["Env"])}
+    environment |= {key: path_in_box(value, files) for key, _, value in (pair.partition("=") for pair in own["Env"])}
     for pair in options.get("--env", []):
         key, equals, value = pair.partition("=")
         if equals or key in os.environ:
@@ -117,7 +117,7 @@ def entrypoint(options: dict, own: list[str], files: list[str]) -> list[str]:
     return [sys.executable if files and word == "python" else word for word in own[:1]] + own[1:]
 
 
-def placed(value: str, files: list[str]) -> str:
+def path_in_box(value: str, files: list[str]) -> str:
     """A path that an image with files of its own names is one of the box; those of a registered command are meant as they are."""
     return f"{ROOT}{value}" if files and re.fullmatch(r"/[^:]*", value) else value
 

@@ -9,7 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from words import Failure, one, parse, show, write
+from words import Failure, parse, show, single, write
 
 ROOT = Path(os.environ["BOX_ROOT"])
 IMAGES = ROOT / "var/lib/docker/images"
@@ -22,7 +22,7 @@ STATEMENT = "application/vnd.in-toto+json"  # what an attestation is made of
 LOGINS = Path(os.environ.get("DOCKER_CONFIG", ROOT / "root/.docker")) / "config.json"
 
 
-class Answer(Exception):
+class RegistryRefused(Exception):
     """A registry that refused."""
 
     def __init__(self, status: int, reason: str):
@@ -46,7 +46,7 @@ def ask(registry: str, method: str, path: str, logins: dict, body: bytes | None 
     finally:
         connection.close()
     if reply.status not in (200, 201, 202):
-        raise Answer(reply.status, message(content) or reply.reason)
+        raise RegistryRefused(reply.status, message(content) or reply.reason)
     return content, location
 
 
@@ -69,14 +69,14 @@ def known_logins() -> dict:
 
 def login(arguments: list[str]) -> None:
     options, rest = parse(arguments, "--password-stdin", "--username")
-    registry = one(rest).removeprefix("http://").removeprefix("https://").strip("/")
+    registry = single(rest).removeprefix("http://").removeprefix("https://").strip("/")
     if "--password-stdin" not in options or "--username" not in options:
         raise Failure("this emulated docker logs in with --username and --password-stdin only")
     password = sys.stdin.read().strip()
     logins = known_logins() | {registry: {"auth": base64.b64encode(f"{options['--username'][0]}:{password}".encode()).decode()}}
     try:
         fetch(registry, "/v2/", logins)
-    except Answer as answer:
+    except RegistryRefused as answer:
         raise Failure(f"Error response from daemon: login attempt to http://{registry}/v2/ failed with status: {answer}") from None
     write(LOGINS, {"auths": logins}, mode=0o600)
     print("Login Succeeded")
@@ -84,13 +84,13 @@ def login(arguments: list[str]) -> None:
 
 def pull(arguments: list[str]) -> None:
     options, rest = parse(arguments, "--quiet")
-    reference = one(rest)
+    reference = single(rest)
     download(reference)
     print(reference if "--quiet" in options else f"Status: Downloaded newer image for {reference}\n{reference}")
 
 
 def download(reference: str) -> None:
-    registry, name, wanted = parts(reference)
+    registry, name, wanted = parse_reference(reference)
     logins = known_logins()
     try:
         manifest = fetch(registry, f"/v2/{name}/manifests/{wanted}", logins)
@@ -99,20 +99,20 @@ def download(reference: str) -> None:
             (mine,) = [one["digest"] for one in found["manifests"] if one["platform"]["architecture"] == "amd64"]
             found = json.loads(fetch(registry, f"/v2/{name}/manifests/{mine}", logins))
         for blob in (found["config"], *found["layers"]):
-            if fetched(fetch(registry, f"/v2/{name}/blobs/{blob['digest']}", logins)) != blob["digest"]:
+            if store_blob(fetch(registry, f"/v2/{name}/blobs/{blob['digest']}", logins)) != blob["digest"]:
                 raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {blob['digest']}")
-    except Answer as answer:
+    except RegistryRefused as answer:
         known = {401: "no basic auth credentials", 404: f"manifest for {reference} not found: manifest unknown"}
         raise Failure(f"Error response from daemon: {known.get(answer.status, answer)}") from None
     if "@" in reference and sha256(manifest) != wanted:
         raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {wanted}")
-    keep(reference, blob_file(found["config"]["digest"]).read_bytes(), [f"{registry}/{name}@{sha256(manifest)}"])
+    save_image(reference, blob_file(found["config"]["digest"]).read_bytes(), [f"{registry}/{name}@{sha256(manifest)}"])
 
 
 def push(arguments: list[str]) -> None:
     options, rest = parse(arguments, "--quiet")
-    reference = one(rest)
-    registry, name, tag = parts(reference)
+    reference = single(rest)
+    registry, name, tag = parse_reference(reference)
     if "@" in reference or not image_file(reference).exists():
         raise Failure(f"An image does not exist locally with the tag: {registry}/{name}")
     about = json.loads(image_file(reference).read_text(encoding="utf-8"))
@@ -121,9 +121,9 @@ def push(arguments: list[str]) -> None:
     there = Repository(registry, name)
     try:
         made = there.take_attested(config, layers, tag) if about["Attested"] else there.take(config, layers, LAYER, tag)
-    except Answer as answer:
+    except RegistryRefused as answer:
         raise Failure("no basic auth credentials" if answer.status == 401 else answer.reason) from None
-    keep(reference, config, [f"{registry}/{name}@{made['digest']}"], about["Attested"])
+    save_image(reference, config, [f"{registry}/{name}@{made['digest']}"], about["Attested"])
     print(reference if "--quiet" in options else f"{tag}: digest: {made['digest']} size: {made['size']}")
 
 
@@ -156,7 +156,7 @@ class Repository:
     def upload(self, body: bytes) -> None:
         try:
             ask(self.registry, "HEAD", f"{self.path}/blobs/{sha256(body)}", self.logins)
-        except Answer as answer:
+        except RegistryRefused as answer:
             if answer.status != 404:
                 raise
             _, place = ask(self.registry, "POST", f"{self.path}/blobs/uploads/", self.logins)
@@ -167,14 +167,14 @@ def descriptor(kind: str, body: bytes) -> dict:
     return {"mediaType": kind, "digest": sha256(body), "size": len(body)}
 
 
-def parts(reference: str) -> tuple[str, str, str]:
+def parse_reference(reference: str) -> tuple[str, str, str]:
     """Registry, repository, and tag or digest."""
     registry, _, path = reference.partition("/")
     name, _, wanted = path.partition("@") if "@" in path else path.partition(":")
     return registry, name, wanted or "latest"
 
 
-def fetched(body: bytes) -> str:
+def store_blob(body: bytes) -> str:
     """The digest of bytes that are kept from now on."""
     path = blob_file(sha256(body))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def fetched(body: bytes) -> str:
     return sha256(body)
 
 
-def keep(reference: str, config: bytes, digests: list[str], attested: bool = False) -> None:
+def save_image(reference: str, config: bytes, digests: list[str], attested: bool = False) -> None:
     """The image is here under this name, and under each of its digests; its files are unpacked."""
     found = json.loads(config)
     about = {
@@ -197,19 +197,19 @@ def keep(reference: str, config: bytes, digests: list[str], attested: bool = Fal
         body = blob_file(layer).read_bytes()
         about["Size"] += len(body)
         if not layer_folder(layer).exists():
-            lay_out(body, layer_folder(layer))
+            extract(body, layer_folder(layer))
     for name in {reference, *digests}:
         write(image_file(name), about)
 
 
-def lay_out(body: bytes, folder: Path) -> None:
+def extract(body: bytes, folder: Path) -> None:
     """A layer's files in a folder. Python's own extractall() has no filter before 3.11.4, and Debian 12 has 3.11.2."""
-    for name, content in unpacked(body).items():
+    for name, content in read_tarball(body).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
-def unpacked(body: bytes) -> dict[str, bytes]:
+def read_tarball(body: bytes) -> dict[str, bytes]:
     """The files of a tarball. A path that leads out of it is refused."""
     try:
         with tarfile.open(fileobj=io.BytesIO(body)) as tar:
@@ -237,7 +237,7 @@ def image_file(reference: str) -> Path:
     return IMAGES / (hashlib.sha256(reference.encode()).hexdigest() + ".json")
 
 
-def ready(reference: str) -> dict:
+def image_or_pull(reference: str) -> dict:
     """The image, pulled first if it is not here."""
     if not image_file(reference).exists():
         print(f"Unable to find image '{reference}' locally", file=sys.stderr)
@@ -249,7 +249,7 @@ def image(arguments: list[str]) -> None:
     verb, *arguments = arguments or [""]
     if verb == "inspect":
         options, rest = parse(arguments, "", "--format")
-        if not image_file(one(rest)).exists():
+        if not image_file(single(rest)).exists():
             raise Failure(f"[]\nError response from daemon: No such image: {rest[0]}")
         show(json.loads(image_file(rest[0]).read_text(encoding="utf-8")), options)
     elif verb == "prune":

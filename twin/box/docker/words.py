@@ -31,7 +31,7 @@ def parse(arguments: list[str], flags: str = "", values: str = "") -> tuple[dict
     return options, rest
 
 
-def one(rest: list[str]) -> str:
+def single(rest: list[str]) -> str:
     if len(rest) != 1:
         raise Failure(f"this emulated docker takes exactly one name here, not {len(rest)}")
     return rest[0]

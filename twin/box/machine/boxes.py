@@ -46,13 +46,13 @@ class MachineBoxes(Boxes):
             self.disks.boot(instance, cold)
             self.boot(box)
             self.set_clock(box / "root")
-            self.doors.open(instance, "root", sshd(box, self.inside(instance)))
+            self.ssh_server.open(instance, "root", sshd(box, self.box_environment(instance)))
             self.start_agent_at_boot(instance)
             self.cloud_init(instance)
 
     def boot(self, box: Path) -> None:
         """The box's first process runs, and has put its root together."""
-        lower = ":".join(map(str, [stand_ins(self.state), *debian.box(self.cache)]))
+        lower = ":".join(map(str, [stand_ins(self.state), *debian.box_layers(self.cache)]))
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child=SIGKILL"]
         with (box / "boot.log").open("ab") as log:
             outer = self.outers[box.name] = subprocess.Popen(
@@ -81,25 +81,25 @@ class MachineBoxes(Boxes):
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
         words = ("/usr/bin/python3", "-E", "-s", "-S", "/opt/box/agent", instance)
-        self.agents[instance] = self.begin(instance, "amazon-ssm-agent.log", *words, TWIN_AGENT_KEY=self.agent_key(instance))
+        self.agents[instance] = self.spawn(instance, "amazon-ssm-agent.log", *words, TWIN_AGENT_KEY=self.agent_key(instance))
         return {"pid": self.agents[instance].pid}
 
-    def begin(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
+    def spawn(self, instance: str, log: str, *words: str, **more: str) -> subprocess.Popen:
         root = self.root(instance)
         with (root / "var/log" / log).open("ab") as file:
             return subprocess.Popen(
-                [*lifecycle.inside(root.parent), *words],
-                env=self.inside(instance) | more,
+                [*lifecycle.enter_command(root.parent), *words],
+                env=self.box_environment(instance) | more,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
             )
 
-    def inmates(self, instance: str) -> list[psutil.Process]:
-        return lifecycle.inmates(self.root(instance).parent)
+    def processes_of(self, instance: str) -> list[psutil.Process]:
+        return lifecycle.processes_of(self.root(instance).parent)
 
-    def inside(self, instance: str) -> dict[str, str]:
+    def box_environment(self, instance: str) -> dict[str, str]:
         own = {"TMPDIR": "/tmp", "PATH": prerequisites.SYSTEM_PATH, "BOX_ROOT": ""}
         own |= {"BASH_ENV": "/opt/box/trace.sh"} if "BASH_ENV" in self.environment else {}
         # From the box and from its containers the Hub is at the gateway; the metadata service is where every client looks for it.
@@ -108,7 +108,7 @@ class MachineBoxes(Boxes):
 
     def shut_down(self, instance: str) -> None:
         with self.lock:
-            self.doors.close(instance)
+            self.ssh_server.close(instance)
             box = self.root(instance).parent
             self.shutdowns.pop(instance, None)
             self.sleeping.pop(instance, None)
@@ -137,7 +137,17 @@ def make_nodes(folder: Path) -> None:
 def sshd(box: Path, environment: dict[str, str]) -> ssh.Serve:
     """Serves a connection by the box's own sshd, in the box."""
     own = " ".join(f'"{name}={value}"' for name, value in environment.items())
-    words = [*lifecycle.inside(box), "/usr/sbin/sshd", "-i", "-f", "/opt/box/sshd_config", "-E", "/var/log/sshd.log", "-o", f"SetEnv={own}"]
+    words = [
+        *lifecycle.enter_command(box),
+        "/usr/sbin/sshd",
+        "-i",
+        "-f",
+        "/opt/box/sshd_config",
+        "-E",
+        "/var/log/sshd.log",
+        "-o",
+        f"SetEnv={own}",
+    ]
 
     def serve(connection: socket.socket) -> subprocess.Popen:
         return subprocess.Popen(

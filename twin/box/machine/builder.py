@@ -74,7 +74,7 @@ def running(cache: Path) -> Iterator[Builder]:
     cache.mkdir(parents=True, exist_ok=True)
     # A socket's name has 107 characters at most.
     run = Path(tempfile.gettempdir()) / f"builder-{hashlib.sha256(bytes(cache)).hexdigest()[:8]}"
-    with debian.alone(cache / "builder"):
+    with debian.locked(cache / "builder"):
         clear(run)
         run.mkdir(mode=0o700)
         daemon = start(cache, run)
@@ -127,7 +127,7 @@ def wait(builder: Builder, daemon: subprocess.Popen, log: Path) -> None:
 def wheelhouse(cache: Path, requirements: Path, locked: Path) -> Path:
     """A folder with the wheels of all requirements, for the Python that runs this; it is kept while they stay the same."""
     content = requirements.read_bytes() + locked.read_bytes() + sys.version.split()[0].rpartition(".")[0].encode()
-    return debian.kept(cache / f"wheels-{hashlib.sha256(content).hexdigest()[:12]}", lambda part: fetch(part, requirements, locked))
+    return debian.made_once(cache / f"wheels-{hashlib.sha256(content).hexdigest()[:12]}", lambda part: fetch(part, requirements, locked))
 
 
 def fetch(part: Path, requirements: Path, locked: Path) -> None:

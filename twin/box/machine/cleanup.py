@@ -12,16 +12,16 @@ from twin.box.machine import debian, loops
 INIT = "twin/box/machine/init.sh"
 DISK = re.compile(r"(.+)/(?:volumes/vol-\w+|boxes/i-\w+/instance-store)/disk(?: \(deleted\))?")
 # How many of a kind are kept in the cache: those that were used last.
-KEPT = {"awscli-*": 1, "box-*": 1, "debian-*": 1, "wheels-*": 1, "images/*": 2}
+CACHED = {"awscli-*": 1, "box-*": 1, "debian-*": 1, "wheels-*": 1, "images/*": 2}
 
 
 def states() -> set[Path]:
     """The state folders of all worlds, alive or not, that have a box or a disk on this machine."""
     disks = {Path(found[1]) for back in loops.attached().values() if (found := DISK.fullmatch(back))}
-    return disks | {box.parents[1] for box in outers().values()}
+    return disks | {box.parents[1] for box in namespace_holders().values()}
 
 
-def outers() -> dict[int, Path]:
+def namespace_holders() -> dict[int, Path]:
     """The processes that hold the namespaces of boxes, each with its box's folder."""
     found = {}
     for process in psutil.process_iter(["cmdline"]):
@@ -33,7 +33,7 @@ def outers() -> dict[int, Path]:
 
 def kill(state: Path) -> None:
     """No box of a world runs any more: each dies with the process that holds it."""
-    for pid, box in outers().items():
+    for pid, box in namespace_holders().items():
         if box.parents[1] == state:
             process = psutil.Process(pid)
             process.send_signal(signal.SIGKILL)
@@ -43,10 +43,10 @@ def kill(state: Path) -> None:
 def prune(cache: Path) -> None:
     """Of each kind only what was used last, and what a box stands on, is kept."""
     below = mounted()
-    for pattern, count in KEPT.items():
+    for pattern, count in CACHED.items():
         whole = [path for path in cache.glob(pattern) if path.is_dir() and path.suffix == ""]
         for folder in sorted(whole, key=lambda path: path.stat().st_mtime, reverse=True)[count:]:
-            with debian.alone(folder):
+            with debian.locked(folder):
                 if not any(str(folder) in line for line in below):
                     shutil.rmtree(folder)
 

@@ -36,30 +36,30 @@ rm -rf "$PART/root"/var/cache/apt/* "$PART/root"/var/lib/apt/lists/*
 """
 
 
-def box(cache: Path) -> list[Path]:
+def box_layers(cache: Path) -> list[Path]:
     """The folders that lie over one another below a box's root: the AWS command line, what a box has, and the base."""
     return [command_line(cache), layer(cache), base(cache)]
 
 
 def base(cache: Path) -> Path:
     """The folder of a Debian with Python beside the essential packages; half a minute the first time."""
-    return kept(cache / f"debian-{name_of(BASE)}", bootstrap)
+    return made_once(cache / f"debian-{name_of(BASE)}", bootstrap)
 
 
 def layer(cache: Path) -> Path:
     """The folder of what a box has more than the base."""
     below = base(cache)
-    return kept(cache / f"box-{name_of([*BASE, '+', *PACKAGES])}", lambda part: install(below, part))
+    return made_once(cache / f"box-{name_of([*BASE, '+', *PACKAGES])}", lambda part: install(below, part))
 
 
 def name_of(packages: list[str]) -> str:
     return hashlib.sha256(" ".join([SUITE, *packages]).encode()).hexdigest()[:12]
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """The folder, made by whoever comes first; it stands whole at its place or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with locked(folder):
         if not folder.exists():
             part = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
@@ -70,7 +70,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One process at a time does something about a folder."""
     with folder.with_name(f"{folder.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,7 +105,7 @@ def run(command: list[str], failed: str, **more: str) -> None:
 
 def command_line(cache: Path) -> Path:
     """A folder with the AWS command line: the packages that this Python has of it, which are Python and no more."""
-    return kept(cache / f"awscli-{version('awscli').replace('.', '-')}", lambda part: copy_packages("awscli", part / "opt/aws"))
+    return made_once(cache / f"awscli-{version('awscli').replace('.', '-')}", lambda part: copy_packages("awscli", part / "opt/aws"))
 
 
 def copy_packages(name: str, into: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twin.box.disks import BY_ID, Disks
 from twin.box.machine import prerequisites
-from twin.box.machine.loops import attached, let_go, loops
+from twin.box.machine.loops import attached, detach, loops
 
 GIB = 1 << 30
 # What makes a new disk foreign, and the package that has it.
@@ -48,7 +48,7 @@ class MachineDisks(Disks):
                 [prerequisites.program(command[0]), *command[1:], loops(folder / "disk")[0]], input=table, encoding="utf-8", check=True
             )
         finally:
-            let_go(folder / "disk")
+            detach(folder / "disk")
 
     def damage(self, folder: Path) -> None:
         """Every read of the disk fails from now on, and every write; what stood on it lies beside it."""
@@ -79,12 +79,12 @@ class MachineDisks(Disks):
         return [folder for name in names if (folder := self.disk_of(name))]
 
     def disconnect(self, folder: Path) -> None:
-        let_go(folder / "disk")
+        detach(folder / "disk")
 
     def unmount_all(self, instance: str) -> None:
         """The mounts went with the box; its loop devices are given back."""
         for _, folder in self.found(instance):
-            let_go(folder / "disk")
+            detach(folder / "disk")
 
 
 def number(device: Path) -> str:

@@ -20,11 +20,11 @@ sync -f "$1"
 # The service of the box that keeps docker running ends first, or the daemon would be back within a second.
 STOP_DOCKER = "kill -KILL $(cat /run/docker-service.pid) && pkill -KILL -x dockerd; pkill -KILL -x containerd || true"
 SLOW_DOCKER = "while pkill -STOP -x dockerd; do sleep $1; pkill -CONT -x dockerd; sleep 0.1; done"
-ALONE = "only boxes of the grade `process` can have that"  # docker, driver and systemd are stand-ins there
+PROCESS_GRADE_ONLY = "only boxes of the grade `process` can have that"  # docker, driver and systemd are stand-ins there
 KILL_CONTAINERS = "docker ps --quiet | xargs -r docker inspect --format '{{.State.Pid}}' | xargs -r kill -KILL"
 
 
-class MachineMischief(faults.Mischief):
+class MachineHostFaults(faults.HostFaults):
     """What a box of the other grade only shows, has really happened to this one."""
 
     def do_agent_hangs(self, instance: str) -> None:
@@ -38,15 +38,15 @@ class MachineMischief(faults.Mischief):
 
     def do_gpu_lost(self, instance: str) -> None:
         """every running container has lost the GPU, and the box itself has it"""
-        raise ValueError(ALONE)
+        raise ValueError(PROCESS_GRADE_ONLY)
 
     def do_disk_cold(self, seconds: float = 60.0, count: int = 1) -> None:
         """docker and nvidia-smi take some seconds to come up on the next new boxes: their disks are read from a snapshot"""
-        raise ValueError(ALONE)
+        raise ValueError(PROCESS_GRADE_ONLY)
 
     def do_systemd(self, on: bool = True) -> None:
         """boxes that start have systemd from now on"""
-        raise ValueError(ALONE)
+        raise ValueError(PROCESS_GRADE_ONLY)
 
     def do_docker_dead(self, instance: str) -> None:
         """the docker daemon is killed, and nobody starts it before the next boot"""
@@ -54,7 +54,7 @@ class MachineMischief(faults.Mischief):
 
     def do_docker_slow(self, instance: str, seconds: float = 2.0) -> None:
         """the docker daemon stands still for some seconds, again and again, until the next boot"""
-        words = [*lifecycle.inside(self.box(instance)), "bash", "-c", SLOW_DOCKER, "slow", str(float(seconds))]
+        words = [*lifecycle.enter_command(self.box(instance)), "bash", "-c", SLOW_DOCKER, "slow", str(float(seconds))]
         subprocess.Popen(words, env={"PATH": prerequisites.SYSTEM_PATH}, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def do_gpu_missing(self, instance: str) -> None:
@@ -103,7 +103,7 @@ class MachineMischief(faults.Mischief):
         return self.inside(instance, "findmnt --noheadings --raw --output SOURCE,TARGET | sed -n 's/^.dev.nvme[^ ]* //p'").splitlines()
 
     def inside(self, instance: str, script: str, *words: str) -> str:
-        command = [*lifecycle.inside(self.box(instance)), "bash", "-c", script, "mischief", *words]
+        command = [*lifecycle.enter_command(self.box(instance)), "bash", "-c", script, "mischief", *words]
         done = subprocess.run(
             command, env={"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}, encoding="utf-8", errors="replace", capture_output=True
         )

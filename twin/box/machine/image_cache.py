@@ -10,16 +10,16 @@ from twin.box.machine import debian
 REGISTRY = "docker/registry/v2"  # where a registry keeps `blobs`, named by what is in them, and `repositories`, small files that name them
 
 
-def alone(cache: Path, name: str) -> AbstractContextManager:
+def locked(cache: Path, name: str) -> AbstractContextManager:
     place(cache, name).parent.mkdir(parents=True, exist_ok=True)
-    return debian.alone(place(cache, name))
+    return debian.locked(place(cache, name))
 
 
 def place(cache: Path, name: str) -> Path:
     return cache.resolve() / "images" / name
 
 
-def lay_out(cache: Path, name: str, files: Path) -> bool:
+def copy_to_registry(cache: Path, name: str, files: Path) -> bool:
     """Whether the image is kept, and is now among a registry's files."""
     kept = place(cache, name)
     if kept.exists():

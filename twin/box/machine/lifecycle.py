@@ -15,7 +15,7 @@ from twin.box.machine import loops
 SHUTDOWN = 10.0  # seconds that a box's processes have to end in
 
 
-def inside(box: Path) -> list[str]:
+def enter_command(box: Path) -> list[str]:
     """The command that runs another one in a box that is on, with as few rights as its first process has."""
     first = json.loads((box / "first.json").read_text(encoding="utf-8"))["pid"]
     enter = ["nsenter", f"--target={first}", "--mount", "--uts", "--ipc", "--net", "--pid", f"--root=/proc/{first}/root", "--wd=/"]
@@ -34,7 +34,7 @@ def child(outer: subprocess.Popen) -> int | None:
     return None
 
 
-def inmates(box: Path) -> list[psutil.Process]:
+def processes_of(box: Path) -> list[psutil.Process]:
     """Every process in the box's namespace of processes."""
     if not alive(box):
         return []
@@ -79,4 +79,4 @@ def clear(state: Path) -> None:
     for box in (state / "boxes").glob("*"):
         if (box / "first.json").exists():
             end(box)
-    loops.let_go_all(state)
+    loops.detach_all(state)

@@ -18,7 +18,7 @@ def loops(file: Path) -> list[str]:
     return [loop for loop, back in attached().items() if back.removesuffix(" (deleted)") == str(file)]
 
 
-def let_go(file: Path) -> None:
+def detach(file: Path) -> None:
     """The file's loop device is free again; the kernel may take a moment after the last mount."""
     for _ in range(100):
         found = loops(file)
@@ -30,7 +30,7 @@ def let_go(file: Path) -> None:
     raise RuntimeError(f"{file} is still in use")
 
 
-def let_go_all(state: Path) -> None:
+def detach_all(state: Path) -> None:
     for back in set(attached().values()):
         if back.startswith(f"{state.resolve()}/"):
-            let_go(Path(back.removesuffix(" (deleted)")))
+            detach(Path(back.removesuffix(" (deleted)")))

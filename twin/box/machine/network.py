@@ -31,7 +31,7 @@ class Network:
     """What a box's network consists of on this side of it."""
 
     sockets: list[socket.socket] = field(default_factory=list)
-    way_out: subprocess.Popen | None = None
+    slirp: subprocess.Popen | None = None
     held: int = -1  # while this end of a pipe is open slirp4netns runs
 
     def close(self) -> None:
@@ -39,9 +39,9 @@ class Network:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for a connection
             one.close()
-        if self.way_out:
+        if self.slirp:
             os.close(self.held)
-            self.way_out.wait()
+            self.slirp.wait()
 
 
 def connect(first: int, services: list[int], here: list[int], metadata: int, hops: Callable[[], int]) -> Network:
@@ -79,7 +79,7 @@ def connect(first: int, services: list[int], here: list[int], metadata: int, hop
     for listening, target, hops in opened:
         made.sockets.append(listening)
         threading.Thread(target=accept, args=(listening, target, hops), daemon=True).start()
-    lead_out(made, first)
+    start_slirp(made, first)
     return made
 
 
@@ -114,29 +114,27 @@ def ip(*words: str) -> None:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
-def lead_out(made: Network, first: int) -> None:
+def start_slirp(made: Network, first: int) -> None:
     """The box's default route leads to slirp4netns, which runs as long as somebody holds the other end of its pipe."""
     until, made.held = os.pipe()
     told, ready = os.pipe()
     words = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--exit-fd={until}", f"--ready-fd={ready}", str(first), "way-out"]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    made.way_out = subprocess.Popen(
-        [prerequisites.program("slirp4netns"), *words], pass_fds=(until, ready), start_new_session=True, **quiet
-    )
+    made.slirp = subprocess.Popen([prerequisites.program("slirp4netns"), *words], pass_fds=(until, ready), start_new_session=True, **quiet)
     for one in (until, ready):
         os.close(one)
     try:
         os.set_blocking(told, False)
         deadline = time.monotonic() + PATIENCE
-        while not heard(told):
-            if made.way_out.poll() is not None or time.monotonic() > deadline:
+        while not is_ready(told):
+            if made.slirp.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("slirp4netns did not connect the box")
             time.sleep(0.02)
     finally:
         os.close(told)
 
 
-def heard(pipe: int) -> bool:
+def is_ready(pipe: int) -> bool:
     try:
         return os.read(pipe, 1) == b"1"
     except BlockingIOError:
@@ -149,10 +147,10 @@ def accept(listening: socket.socket, target: int, hops: Callable[[], int] | None
             connection, _ = listening.accept()
         except OSError:
             return  # closed: the box is off
-        threading.Thread(target=pass_on, args=(connection, target, hops), daemon=True).start()
+        threading.Thread(target=forward, args=(connection, target, hops), daemon=True).start()
 
 
-def pass_on(connection: socket.socket, target: int, hops: Callable[[], int] | None) -> None:
+def forward(connection: socket.socket, target: int, hops: Callable[[], int] | None) -> None:
     with connection, suppress(OSError):
         if hops and connection.recv(4, socket.MSG_PEEK) == b"PUT ":
             # "HttpPutResponseHopLimit": what answers a PUT goes so far, and no further.

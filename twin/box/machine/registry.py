@@ -64,7 +64,7 @@ class MachineRegistry(ecr.Registry):
             for tag in self.tags(repository):
                 content, kind = self.get(f"/v2/{repository}/manifests/{tag}")
                 if (tag, ecr.digest(content)) not in known:
-                    self.note(repository, backend.put_image(repository, content.decode(), tag, kind, ecr.digest(content)))
+                    self.record_push(repository, backend.put_image(repository, content.decode(), tag, kind, ecr.digest(content)))
         return forward(request)
 
     def tags(self, repository: str) -> list[str]:

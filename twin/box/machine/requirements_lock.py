@@ -59,7 +59,9 @@ def resolved(requirements: str) -> dict[str, str]:
     """What the requirements imply. Versions that are locked already stay, but for what the requirements name themselves: a package that
     was taken over yesterday does not come with somebody else's new version."""
     locked = Path(requirements).with_name("locked.txt")
-    named = {spelled(re.split(r"[\[=<>~!; ]", line, maxsplit=1)[0]) for line in Path(requirements).read_text(encoding="utf-8").splitlines()}
+    named = {
+        normalized(re.split(r"[\[=<>~!; ]", line, maxsplit=1)[0]) for line in Path(requirements).read_text(encoding="utf-8").splitlines()
+    }
     kept = [line for line in versions(locked).splitlines() if line.partition("==")[0] not in named] if locked.exists() else []
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as constraints:
         constraints.write("".join(f"{line}\n" for line in kept))
@@ -82,10 +84,10 @@ def resolved(requirements: str) -> dict[str, str]:
         sys.exit(f"error: pip finds no versions; where a locked one stands in the way, remove its lines from {locked}, and once more")
     report = json.loads(done.stdout)
     found = [one["metadata"] for one in report["install"]]
-    return {spelled(one["name"]): one["version"] for one in found}
+    return {normalized(one["name"]): one["version"] for one in found}
 
 
-def spelled(name: str) -> str:
+def normalized(name: str) -> str:
     """A package's name as the index has it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -64,8 +64,8 @@ def test_no_more_than_three_names_are_made_at_once():
     """PutParameter takes about three a second (terraform-aws-github-runner issue 2944)."""
     resources = templates.read(TEXT)["Resources"]
     assert len(init.NAMES) >= 26
-    assert templates.beyond(resources, "AWS::SSM::Parameter", 3) == set()
-    assert len(templates.beyond({name: about | {"DependsOn": []} for name, about in resources.items()}, "AWS::SSM::Parameter", 3)) > 20
+    assert templates.throttled(resources, "AWS::SSM::Parameter", 3) == set()
+    assert len(templates.throttled({name: about | {"DependsOn": []} for name, about in resources.items()}, "AWS::SSM::Parameter", 3)) > 20
 
 
 def test_every_name_that_the_settings_ask_for_is_made_and_no_other():

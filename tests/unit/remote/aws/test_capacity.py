@@ -23,7 +23,7 @@ def account(aws):
     """An account without a box; every fault is mended afterwards."""
     state = Path(aws.cloud.state)
     yield aws
-    world.heal(state)
+    world.clear_faults(state)
     for code in ("L-DB2E81BA", "L-3819A6DF"):
         world.fault(state, "quota", code=code, value=1024)
     ec2 = aws.client("ec2")
@@ -135,7 +135,7 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     moved = had(account, run.box, volume.locate(account, run.box.name).zone)
     assert moved.zone == "us-east-1b" and moved.instance_id != made.instance_id
     found = volume.ensure(account, run.box, moved.instance_id, moved.zone)
-    assert (found.changed, found.ours) == ("attached", False) and found.volume_id != disk
+    assert (found.changed, found.created_blank) == ("attached", False) and found.volume_id != disk
 
 
 def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings, monkeypatch):

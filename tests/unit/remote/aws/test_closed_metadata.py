@@ -19,7 +19,7 @@ def opened(aws, settings):
     instance.wait(aws, made)
     aws.client("ec2").modify_instance_metadata_options(InstanceId=made, HttpTokens="required", HttpPutResponseHopLimit=2)
     yield made
-    world.heal(Path(aws.cloud.state))
+    world.clear_faults(Path(aws.cloud.state))
     world.enforce(Path(aws.cloud.state), None)
     aws.client("ec2").terminate_instances(InstanceIds=[made])
 

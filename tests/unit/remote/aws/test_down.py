@@ -39,7 +39,7 @@ def run(aws, store, settings):
     auto_stop.arm(aws, made, 12)
     volume.ensure(aws, run.box, made, instance.wait(aws, made).zone)
     yield run
-    world.heal(Path(aws.cloud.state))
+    world.clear_faults(Path(aws.cloud.state))
     ec2 = aws.client("ec2")
     for each in ("instances", "volumes"):
         for one in there(aws)[each]:

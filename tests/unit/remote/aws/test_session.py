@@ -14,7 +14,7 @@ def test_the_first_call_of_a_verb_is_tried_as_often_as_all_others(aws):
     try:
         assert session.fetch(["/many/00"], cloud) == {"/many/00": "0"}
     finally:
-        world.heal(state)
+        world.clear_faults(state)
 
 
 def test_a_busy_account_is_told_to_try_again_and_not_to_change_its_policy():

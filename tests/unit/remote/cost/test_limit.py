@@ -27,7 +27,7 @@ def no_price_list(aws):
     state = Path(os.environ["AWS_CONFIG_FILE"]).parent
     world.fault(state, "server-error", only="pricing.*", count=0)
     yield
-    world.heal(state)
+    world.clear_faults(state)
 
 
 def test_without_a_limit_nothing_is_refused_and_life_is_what_the_box_has(aws):

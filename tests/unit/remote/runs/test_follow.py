@@ -47,7 +47,7 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
 
 def test_what_waiting_does_not_mend_ends_the_wait(aws):
     with pytest.raises(ClientError, match="AccessDenied"):
-        Retry(aws, "it goes on").bear(ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject"))
+        Retry(aws, "it goes on").wait(ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject"))
 
 
 def set_state(store, phase: str, beat: str) -> None:

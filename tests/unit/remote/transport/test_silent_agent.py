@@ -61,5 +61,5 @@ def test_who_may_not_reboot_is_told_and_the_wait_goes_on(aws, silent, capsys):
     world.fault(Path(aws.cloud.state), "access-denied", only="ec2.RebootInstances")
     with pytest.raises(Problem, match="did not register"):
         instance.wait_for_agent(aws, silent, **LAUNCHED | {"seconds": 2})
-    world.heal(Path(aws.cloud.state))
+    world.clear_faults(Path(aws.cloud.state))
     assert "your policy has no ec2:RebootInstances" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from remote.transport import ssh, ssh_ingress
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
 from twin import world
-from twin.box.ssh import whoever
+from twin.box.ssh import current_user
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("sshd")]
 BASH = "#!/bin/bash\n"
@@ -131,7 +131,7 @@ def test_a_sudo_that_asks_for_a_password_is_a_sentence(mine, line, root):
     usual = program.read_text()
     program.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
     try:
-        with pytest.raises(Problem, match=f"user `{whoever()}` of {mine} may not use sudo without a password") as caught:
+        with pytest.raises(Problem, match=f"user `{current_user()}` of {mine} may not use sudo without a password") as caught:
             line.run(f"{BASH}touch '{root}/sent'\n", 20)
     finally:
         program.write_text(usual)

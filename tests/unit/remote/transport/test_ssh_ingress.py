@@ -30,7 +30,7 @@ def mine(aws):
 @pytest.fixture(autouse=True)
 def healed(state):
     yield
-    world.heal(state)
+    world.clear_faults(state)
 
 
 def rules(aws, instance_id: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ def mine(aws):
 @pytest.fixture(autouse=True)
 def healed(state):
     yield
-    world.heal(state)
+    world.clear_faults(state)
     world.fault(state, "lag", seconds=0.3)
 
 

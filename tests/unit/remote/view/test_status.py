@@ -57,7 +57,7 @@ def test_the_second_time_it_takes_one_round_though_there_are_twelve_runs(aws, ru
         again = status.text(fresh, run, about)
         took = time.monotonic() - begun
     finally:
-        world.heal(state)
+        world.clear_faults(state)
     assert (again[1], again[0].splitlines()[0]) == (about, said.splitlines()[0])
     assert ROUND < took < 2 * ROUND, "a second round"
 

@@ -294,12 +294,12 @@ def test_a_change_set_that_would_make_what_exists_fails_and_only_its_events_name
 def test_names_are_looked_for_where_the_registrys_schema_has_a_primary_identifier_that_one_may_set():
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-    from twin.aws.cloudformation.resources import KINDS
+    from twin.aws.cloudformation.resources import RESOURCE_TYPES
 
-    for type, kind in KINDS.items():
+    for type, kind in RESOURCE_TYPES.items():
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", type).schema
         given = [path for path in schema["primaryIdentifier"] if path not in schema.get("readOnlyProperties", [])]
-        assert given == ([f"/properties/{kind.named}"] if kind.named else []), type
+        assert given == ([f"/properties/{kind.primary_identifier}"] if kind.primary_identifier else []), type
 
 
 def many(count: int, ahead: int = 0) -> str:

@@ -145,7 +145,7 @@ def test_both_ways_to_learn_whose_a_socket_is_agree(family):
         client.connect(("127.0.0.1", port) if family == socket.AF_INET else ("::ffff:127.0.0.1", port))
         connection, caller = server.accept()
         connection.close()
-        assert guard.uid_of(caller) == os.geteuid() and guard.own(caller)
+        assert guard.uid_of(caller) == os.geteuid() and guard.is_own_socket(caller)
         if family == socket.AF_INET:
             assert guard.own_processes(caller) == os.geteuid()
     assert guard.uid_of(caller) is None and guard.own_processes(caller) is None
