@@ -86,7 +86,7 @@ def test_many_uploads_stay_one_line_and_cost_the_same():
     made = meter.Meter(None, "us-east-1", lambda: 250.0)
     made.closed = [meter.Usage("objects", "b", "standard", 1 + n, n, n + 1) for n in range(200)]
     before = sum(one.amount(250) for one in made.closed)
-    made.fold()
+    made.merge_objects()
     assert len(made.closed) == 1 and made.closed[0].amount(250) == pytest.approx(before)
 
 
