@@ -21,7 +21,7 @@ def destroy(c, data=False, yes=False):
     from remote.account import names
 
     run = settings(c, fetch=names.fetch)
-    perform(c, run, "destroy", planned().unmake(run, data, yes), audited=False)
+    perform(c, run, "destroy", planned().remove_account(run, data, yes), audited=False)
 
 
 @task(name="stop-run")
