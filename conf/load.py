@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from conf import override_words, paths, renamed, schema, setting_types, yaml_file
+from conf import override_words, paths, renamed, schema, setting_types, setting_values, yaml_file
 from conf.problem import Problem
 from conf.process import caller
 from conf.setting_types import Kind
@@ -76,12 +77,21 @@ def dump(run: schema.Recipe) -> str:
 
 def read(text: bytes | str, name: str = "config.yaml of the run") -> schema.Run:
     """The settings that a run's `config.yaml` holds."""
-    return _typed(schema.Run, OmegaConf.create(values(text, name)))
+    return _of_a_run(schema.Run, OmegaConf.create(values(text, name)), name)
 
 
 def saved(text: bytes | str, name: str) -> schema.Recipe:
     """The trainer's part of them."""
-    return _typed(schema.Recipe, _of_trainer(OmegaConf.create(values(text, name))))
+    return _of_a_run(schema.Recipe, _of_trainer(OmegaConf.create(values(text, name))), name)
+
+
+def _of_a_run(kind: type, composed: DictConfig, name: str):
+    """A run's settings, which nobody writes by hand; a Problem that names their file where one cannot be."""
+    try:
+        return _typed(kind, composed)
+    except Problem as error:
+        hint = "leave it alone, as nobody may change what a run holds, and start one of your own with `inv train`"
+        raise Problem(f"{name}: {error.what}", hint, "damaged_run") from error
 
 
 def values(text: bytes | str, name: str = "config.yaml of the run") -> dict:
@@ -190,7 +200,7 @@ def _unreadable(word: str) -> Problem:
         return Problem(
             f"`{word}`: `${{...}}` stands for another value, and there is none", f"what is meant as it stands has a backslash: `{meant}`"
         )
-    return Problem(f"cannot use `{word}`", takes(key))
+    return Problem(f"cannot use `{word}`", setting_values.takes(key))
 
 
 def _no_such_choice(error: MissingConfigException) -> Problem:
@@ -235,37 +245,8 @@ def _several(word: str) -> Problem:
 
 def _no_such_setting(key: str) -> Problem:
     if setting_types.of(key):
-        return Problem(f"`{key}` cannot have this value", takes(key))
+        return Problem(f"`{key}` cannot have this value", setting_values.takes(key))
     return Problem(f"there is no setting `{key}`", setting_types.nearest(key))
-
-
-def _setting(path: str) -> str:
-    """The setting that a path leads into: what is below may be anybody's name."""
-    words = path.partition("[")[0].split(".")
-    places = [".".join(words[:size]) for size in range(1, len(words) + 1)]
-    return next((place for place in places if setting_types.of(place) not in (Kind.room, Kind.group)), path)
-
-
-def takes(key: str) -> str:
-    """A hint: what the setting takes, with an override that it would."""
-    kind, annotation = setting_types.of(key), setting_types.annotation(key)
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        names = [each.name for each in annotation]
-        return f"it takes one of {', '.join(names)}: `{key}={names[0]}`"
-    plain = {int: ("a whole number", "8"), float: ("a number", "0.5"), bool: ("true or false", "true")}
-    known = {
-        Kind.texts: ("a list of texts", "[one,two]"),
-        Kind.either: ("a text or a list of them", "[one,two]"),
-        Kind.named_numbers: ("files, each with a number", "{more.jsonl: 0.5}"),
-        Kind.named_texts: ("names, each with a text", "{NAME: text}"),
-        Kind.options: ("names, each with a value", "{name: 1}"),
-        Kind.group: ("the name of a file", ""),
-        Kind.room: ("no value, its settings do", ""),
-    }
-    what, example = plain.get(annotation) or known.get(kind, ("a text", "text"))
-    return f"it takes {what}" + (
-        f": `{shlex.quote(f'{key}={example}')}`" if example else f": `ls conf/{key}`" if kind is Kind.group else ""
-    )
 
 
 def _register(composed: DictConfig, fetch: Fetch | None) -> None:
@@ -295,6 +276,7 @@ def _typed(kind: type, composed: DictConfig):
     """`composed` as a `kind`, or a Problem with the path of the setting that cannot be."""
     _read_named(composed)
     try:
+        _check(kind, OmegaConf.to_container(composed, resolve=True))
         merged = OmegaConf.merge(OmegaConf.structured(kind), composed)
         return OmegaConf.to_object(merged)
     except ConfigKeyError as error:
@@ -302,14 +284,27 @@ def _typed(kind: type, composed: DictConfig):
     except MissingMandatoryValue as error:
         raise Problem(f"`{error.full_key}` has no value", f"give one: `{error.full_key}=VALUE`") from error
     except ValidationError as error:
-        given = json.dumps(error.value, ensure_ascii=False, default=str)
-        raise Problem(f"`{error.full_key}` cannot be {given}", takes(_setting(error.full_key))) from error
+        raise _cannot_be(error.full_key, error.value) from error
     except OmegaConfBaseException as error:
         what = "`${...}` stands for another setting or a variable: write the value itself, or `\\${...}` for these very signs"
         raise Problem(str(error).splitlines()[0], what) from error
     except ValueError as error:
         what, _, hint = str(error).partition("; ")
         raise Problem(what, hint or "see conf/schema.py for the rules") from error
+
+
+def _check(kind: type, values: Any) -> None:
+    """A Problem for the first setting whose value is of another type than its own."""
+    for path in setting_types.paths(kind):
+        held: Any = {"": values}
+        for name in ["", *path.split(".")]:
+            held = held.get(name, "???") if isinstance(held, dict) else "???"  # what is missing or no room is told by OmegaConf
+        if found := setting_values.wrong(path, held):
+            raise _cannot_be(*found)
+
+
+def _cannot_be(path: str, value: object) -> Problem:
+    return Problem(f"`{path}` cannot be {setting_values.shown(value)}", setting_values.takes(path))
 
 
 def _read_named(composed: DictConfig) -> None:
@@ -322,7 +317,7 @@ def _read_named(composed: DictConfig) -> None:
             except ValueError:
                 named = None
             if not isinstance(named, dict):
-                raise Problem(f"`{path}` is {text!r}", takes(path))
+                raise Problem(f"`{path}` is {text!r}", setting_values.takes(path))
             OmegaConf.update(composed, path, named, merge=False, force_add=True)
 
 

@@ -162,7 +162,7 @@ class Train:
     report_to: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
 
     def __post_init__(self):
-        word = self.gradient_checkpointing.lower()
+        word = str(self.gradient_checkpointing).lower()
         self.gradient_checkpointing = {"true": "yes", "false": "no"}.get(word, word)  # YAML's words for both
         if self.gradient_checkpointing not in ("auto", "yes", "no"):
             raise ValueError(f"train.gradient_checkpointing is {word}; use auto, yes or no")

@@ -56,6 +56,14 @@ def annotation(path: str) -> Any:
     return kind
 
 
+def takes_null(path: str) -> bool:
+    """Whether null is a value of the setting."""
+    room, _, name = path.rpartition(".")
+    kind = annotation(room) if room else schema.Run
+    field = getattr(kind, "__dataclass_fields__", {}).get(name)
+    return field is not None and isinstance(field.type, UnionType)
+
+
 def _without_none(kind: Any) -> Any:
     return next(one for one in get_args(kind) if one is not type(None)) if isinstance(kind, UnionType) else kind
 

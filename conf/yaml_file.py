@@ -17,7 +17,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from conf import renamed, setting_types
+from conf import renamed, setting_types, setting_values
 from conf.problem import Problem
 from conf.setting_types import Kind
 
@@ -101,7 +101,10 @@ def read(body: bytes | str, name: str, package: str = "", strict: bool = True) -
         _bound(node, name)
         _type(node, package, name, strict)
         _in_tens(node, name)
-        return loader.construct_document(node)
+        values = loader.construct_document(node)
+        if strict:
+            _check(node, values, package, name)
+        return values
     except yaml.MarkedYAMLError as error:
         raise _broken(error, text, name) from error
     except yaml.reader.ReaderError as error:
@@ -188,6 +191,19 @@ def _in_tens(node: yaml.Node, name: str) -> None:
         return
     for part in (part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))):
         _in_tens(part, name)
+
+
+def _check(node: yaml.MappingNode, values: dict, path: str, name: str) -> None:
+    """Nothing, or a Problem with the line where a setting has a value that it cannot have."""
+    for key, value in node.value:
+        own = f"{path}.{key.value}" if path else key.value
+        kind = setting_types.of(own) if isinstance(key, yaml.ScalarNode) and key.value in values else None
+        if kind in (Kind.room, Kind.group) and isinstance(value, yaml.MappingNode):
+            _check(value, values[key.value], own, name)
+        elif kind not in (None, Kind.group) and (wrong := setting_values.wrong(own, values[key.value])):
+            setting, words, example = setting_values.taken(wrong[0])
+            hint = f"it takes {words}" + f", such as `{setting.rpartition('.')[2]}: {example}`" * bool(example)
+            raise Problem(f"{_line(value, name)}: `{wrong[0]}` cannot be {setting_values.shown(wrong[1])}", hint)
 
 
 def _line(node: yaml.Node, name: str) -> str:

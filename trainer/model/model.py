@@ -133,6 +133,10 @@ def adapter_config(lora: schema.Lora, apart: list[str] | None = None) -> LoraCon
         close = get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean `lora.options.{close[0]}`?" if close else "see peft.LoraConfig for its options"
         raise Problem(f"PEFT's LoraConfig has no option `{unknown[0]}`", hint)
+    truths = [entry.name for entry in fields(LoraConfig) if entry.type in (bool, "bool")]
+    if loose := [name for name in truths if not isinstance(lora.options.get(name, False), bool)]:  # PEFT takes 7 for true
+        what = f"lora.options.{loose[0]} is {lora.options[loose[0]]!r}, and it is true or false"
+        raise Problem(what, f"`lora.options.{loose[0]}=true`, or leave it out")
     start = str(lora.options.get("init_lora_weights", True))
     if not STARTS.fullmatch(start):
         what = f"lora.options.init_lora_weights is {start}; an adapter cannot start that way without looking at data first"

@@ -17,11 +17,16 @@ def choose(train: Train) -> type[torch.optim.Optimizer]:
     found = getattr(import_module(module), name, None)
     if not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)) or found is torch.optim.Optimizer:
         raise Problem(f"{module} has no optimizer `{name}`", "`train.optimizer=torch.optim.AdamW`, or another of its classes")
-    known = set(inspect.signature(found).parameters) - {"params", "lr"}
+    parameters = inspect.signature(found).parameters
+    known = parameters.keys() - {"params", "lr"}
     unknown = [option for option in train.optimizer_options if option not in known]
     if unknown:
         options = ", ".join(sorted(known))
         raise Problem(f"{train.optimizer} takes no option `{unknown[0]}`", f"`train.optimizer_options` may hold: {options}")
+    truths = [name for name in known if isinstance(parameters[name].default, bool) or "bool" in str(parameters[name].annotation)]
+    if loose := [name for name in truths if not isinstance(train.optimizer_options.get(name), bool | None)]:
+        what = f"train.optimizer_options.{loose[0]} is {train.optimizer_options[loose[0]]!r}, and it is true or false"
+        raise Problem(what, f"`train.optimizer_options.{loose[0]}=true`, or leave it out")
     return found
 
 

@@ -46,7 +46,7 @@ def test_no_experiment_chooses_a_cloud():
         (["quant.kind=int3"], "`quant.kind`", "quant"),
         (["lora.r=0"], "lora.r is 0", "more than 0"),
         (["lora.targets=[]"], "lora.targets is []", "all-linear"),
-        (["train.lr=nan"], "train.lr is nan", "more than 0"),
+        (["train.lr=nan"], "`train.lr` cannot be NaN", "a number"),
         (["train.lr=20"], "train.lr is 20", "1e-5"),
         (["train.warmup_ratio=1.0"], "train.warmup_ratio is 1.0", "less than 1"),
         (["train.early_stopping_patience=0"], "train.early_stopping_patience is 0", "more than 0"),

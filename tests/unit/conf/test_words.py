@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conf import grid, load, override_words, paths, schema, setting_types, yaml_file
+from conf import grid, load, override_words, paths, schema, setting_types, setting_values, yaml_file
 from conf.problem import Problem
 
 NOWHERE = Path("no-such-local.yaml")
@@ -239,7 +239,7 @@ def test_what_a_hint_says_to_type_can_be_typed_and_is_something_else(word):
 
 def test_every_setting_says_what_it_takes_with_a_word_that_it_would():
     for path in setting_types.paths():
-        for command in re.findall(r"`([^`]+)`", load.takes(path)):
+        for command in re.findall(r"`([^`]+)`", setting_values.takes(path)):
             (token,) = shlex.split(command) if "=" in command else ("",)
             if token:
                 value = hydra(token)

@@ -156,6 +156,7 @@ def test_what_peft_can_do_is_let_through(settings_for, tmp_path):
             "use_rslora=false",
         ),
         (["lora.options={use_rslora: true, alpha_pattern: {q_proj: 4}, init_lora_weights: pissa}"], "rsLoRA and alpha_pattern", "alpha_"),
+        (["lora.options={use_rslora: 7}"], "lora.options.use_rslora is 7, and it is true or false", "`lora.options.use_rslora=true`"),
         (["lora.options={loftq_config: 3, init_lora_weights: loftq}"], "init_lora_weights is loftq", "olora"),
     ],
 )
@@ -170,6 +171,8 @@ def test_what_peft_cannot_do_is_said_before_the_model_is_loaded(words, what, hin
     [
         (["train.optimizer=torch.optim.AdamX"], "torch.optim has no optimizer `AdamX`", "torch.optim.AdamW"),
         (["train.optimizer=torch.optim.Optimizer"], "has no optimizer `Optimizer`", "AdamW"),
+        (["train.optimizer_options.amsgrad=1"], "amsgrad is 1, and it is true or false", "`train.optimizer_options.amsgrad=true`"),
+        (["train.optimizer_options.fused=2"], "fused is 2, and it is true or false", "fused=true"),
         (["train.optimizer_options.fuse=true"], "takes no option `fuse`", "fused"),
         (["train.optimizer=bitsandbytes.optim.PagedAdamW8bit"], "takes no option `fused`", "betas"),
     ],
