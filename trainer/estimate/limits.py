@@ -66,16 +66,35 @@ def _within_context(context: int, examples: list[Example]) -> None:
 
 
 def _never_stretched(config: dict, examples: list[Example], scored: list[Example], answer: int) -> None:
-    """Positions that are stretched for a long row stay so for the next ones, which then are not what they are alone (transformers 5)."""
+    """Positions that are stretched for a long row stay so for the next ones, which then are not what they are alone (transformers 5).
+
+    Those of LongRoPE have two forms, for short rows and for long ones. A row is learned in one of them; an answer that begins in the
+    one and ends in the other was never learned."""
+    kind, original = stretched(config) or ("", 0)
+    if kind == "dynamic":
+        longest = max([*map(len, examples), *(len(example.prompt) + answer for example in scored)])
+        if longest > original:
+            what = (
+                f"a row and its answer come to {longest} tokens; past {original} this model stretches positions by the longest row before"
+            )
+            room = max(original - answer, 1)
+            raise Problem(f"{what}, so no row is what it is alone", f"keep within: `data.max_length={room} data.too_long=drop`", "bad_data")
+    if kind == "longrope" and (over := [row for row in scored if len(row.prompt) <= original < len(row.prompt) + answer]):
+        what = f"row {over[0].row.id} to score has {len(over[0].prompt)} tokens and up to {answer} in its answer: past {original}"
+        room = original - max(len(row.prompt) for row in over)
+        hint = f"`data.max_new_tokens={room}`" if room else f"`data.max_length={original - answer} data.too_long=drop`"
+        raise Problem(f"{what} this model (LongRoPE) writes positions in another form", f"keep answers within: {hint}", "bad_data")
+
+
+def stretched(config: dict) -> tuple[str, int] | None:
+    """How the model's positions depend on the longest row of a batch ("dynamic", "longrope"), and past how many tokens they do."""
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not any("dynamic" in (one.get("rope_type"), one.get("type")) for one in (scaling, *scaling.values()) if isinstance(one, dict)):
-        return
-    original = scaling.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    longest = max([*map(len, examples), *(len(example.prompt) + answer for example in scored)])
-    if longest > original:
-        what = f"a row and its answer come to {longest} tokens; past {original} this model stretches positions by the longest row before"
-        room = max(original - answer, 1)
-        raise Problem(f"{what}, so no row is what it is alone", f"keep within: `data.max_length={room} data.too_long=drop`", "bad_data")
+    for each in (scaling, *scaling.values()):
+        kind = (each.get("rope_type") or each.get("type") or "") if isinstance(each, dict) else ""
+        if kind in ("longrope", "su") or "dynamic" in kind:  # Phi-3 called it su
+            original = each.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+            return "dynamic" if "dynamic" in kind else "longrope", original or config["max_position_embeddings"]
+    return None
 
 
 def _room_for_answers(context: int, scored: list[Example], answer: int) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from transformers import PreTrainedConfig
 
 from conf.problem import Problem
 from conf.schema import Recipe
 from data.score import difference, score
 from trainer import files
+from trainer.estimate import limits
 from trainer.model import model as models
 from trainer.model.model import Base
 from trainer.record.record import Record
@@ -74,7 +76,7 @@ def generate(
     size = settings.train.eval_batch_size
     record.event("progress", what=what, done=0, of=len(order))
     while len(answers) < len(order):
-        batch = order[len(answers) : len(answers) + size]
+        batch = _alike(order[len(answers) : len(answers) + size], examples, model.config)
         outputs = _fitting(way or answer, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
         if outputs is None:
             size = len(batch) // 2
@@ -84,6 +86,13 @@ def generate(
         record.event("progress", what=what, done=len(answers), of=len(order))
         print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)
     return [answers[index] for index in range(len(examples))]
+
+
+def _alike(batch: list[int], examples: list[Example], config: PreTrainedConfig) -> list[int]:
+    """The rows, longest first, up to one whose positions have another form: LongRoPE gives all of a batch that of the longest."""
+    _, switch = limits.stretched(config.get_text_config().to_dict()) or ("", 0)
+    long = [index for index in batch if len(examples[index].prompt) > switch]
+    return long or batch
 
 
 def _fitting(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int) -> list[Answer] | None:
@@ -128,6 +137,7 @@ def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Rec
             prompt.stops,
             prompt.tokenizer.pad_token_id,
             "longest first",
+            *(limits.stretched(base.model.config.get_text_config().to_dict()) or ()),
         ],
     }
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

@@ -99,7 +99,8 @@ def _trained_on(folder: Path) -> set[str]:
 
 def losses(run: finished_run.Finished, examples: list[Example]) -> dict[str, float]:
     """The mean loss of an answer token, of base and tuned."""
-    limit, fields, beat = run.pack_tokens, run.settings.data.fields, Screen().beat
+    limit = run.pack_tokens if max(map(len, examples)) <= run.longest else None
+    fields, beat = run.settings.data.fields, Screen().beat
     with attention.taking(run.tuned.get_base_model(), limit):
         tuned = eval_step.measure(run.tuned, examples, limit, fields, beat)
         with run.tuned.disable_adapter():

@@ -26,6 +26,7 @@ class Finished:
     prompt: Prompt
     config: dict  # the base model's config.json
     pack_tokens: int | None  # of the run's packs; None where its rows were trained one at a time
+    longest: int  # tokens of the longest row for which packs were proved; 0 in runs that do not state it
 
 
 def load(folder: Path) -> Finished:
@@ -45,8 +46,9 @@ def load(folder: Path) -> Finished:
     base = replace(base, tokenizer=prompt.tokenizer)
     tuned = PeftModel.from_pretrained(base.model, adapter).eval()
     model.greedy(base, prompt.stops)
-    packs = stated.get("proof", {}).get("packs", True)
-    return Finished(settings, base, tuned, prompt, model.config(model.fetch(pinned)[0]), settings.train.pack_tokens if packs else None)
+    proof = stated.get("proof", {})
+    limit = settings.train.pack_tokens if proof.get("packs", True) else None
+    return Finished(settings, base, tuned, prompt, model.config(model.fetch(pinned)[0]), limit, proof.get("longest", 0))
 
 
 def check_room(name: str, revision: str, kind: Quantisation) -> None:

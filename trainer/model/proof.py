@@ -36,6 +36,7 @@ class Proof:
     why: str  # in words
     differences: dict[str, float]  # relative: what was compared, and how far it was off
     seconds: float
+    longest: int = 0  # tokens of the longest row that it holds for; longer ones may attend otherwise
     serving: str = ""  # what was shown of prompt and stop token, in words
 
     @property
@@ -67,8 +68,8 @@ def prove(tuned: PeftModel, examples: list[Example], train: Train, refusal: str 
             differences |= _measured(tuned, rows, alone)
     seconds = time.monotonic() - begun
     if refusal:
-        return Proof(False, f"rows are trained one at a time: {refusal}", differences, seconds)
-    return Proof(True, "rows in a pack give what they give alone", differences, seconds)
+        return Proof(False, f"rows are trained one at a time: {refusal}", differences, seconds, longest)
+    return Proof(True, "rows in a pack give what they give alone", differences, seconds, longest)
 
 
 def _alone(tuned: PeftModel, rows: list[Example], noise: float) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:

@@ -57,7 +57,8 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     tuned = model.adapt(base, settings.lora, settings.train.gradient_checkpointing == "yes")
     record.event("progress", what="loading model", done=1, of=1)
     served, seconds = serving.prove(tuned, base, template, order.examples)
-    proved = proof.prove(tuned, order.examples, settings.train, verdict.why if verdict.outcome == "alone" else None)
+    measured = [*order.examples, *scored]
+    proved = proof.prove(tuned, measured, settings.train, verdict.why if verdict.outcome == "alone" else None)
     proved = team.agree(replace(proved, serving=served, seconds=proved.seconds + seconds))
     record.event("proof", **asdict(proved))
     print(f"proof: {proved.told}", flush=True)

@@ -4,6 +4,7 @@ Tests say in which number format they compute: fp32, unless they ask for bf16 (w
 processes, for what this CPU computes natively. How close two results must be follows from the format.
 """
 
+import json
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order: equal means equal
@@ -101,6 +102,30 @@ def adapted(base: model.Base) -> PeftModel:
 @pytest.fixture
 def examples(template):
     return [template.example(row) for row in read(TRAIN)[:6]]
+
+
+STRETCHED = {
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0},
+    "longrope": {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "rope_theta": 10_000.0, "factor": 4.0},
+}
+
+
+@pytest.fixture(params=STRETCHED)
+def stretched(request, tiny, tmp_path, examples):
+    """The tiny model with positions that are stretched as soon as a row is longer than its context: dynamic NTK, and Phi-3's."""
+    config, context = json.loads((tiny / "config.json").read_text()), max(map(len, examples)) - 10
+    half = config["hidden_size"] // config["num_attention_heads"] // 2
+    config["rope_parameters"] = {
+        name: value[:1] * half if isinstance(value, list) else value for name, value in STRETCHED[request.param].items()
+    }
+    if request.param == "longrope":
+        config["rope_parameters"]["original_max_position_embeddings"] = context
+    else:
+        config["max_position_embeddings"] = context
+    for path in tiny.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return model.load(schema.Model(str(tmp_path), "main", "", False), schema.Quant(schema.Quantisation.none, False)), context
 
 
 @pytest.fixture(scope="session")

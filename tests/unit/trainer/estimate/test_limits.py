@@ -105,6 +105,25 @@ def test_positions_that_a_longer_row_has_stretched_are_never_met(scaling, tmp_pa
         assert "`data.max_length=40 data.too_long=drop`" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "scaling", [{"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 60}, {"rope_parameters": {"rope_type": "longrope"}}]
+)
+def test_an_answer_that_would_end_in_other_positions_than_it_began_in_is_refused(scaling, tmp_path):
+    """LongRoPE has one form for rows up to 60 tokens and another one for longer rows; each row is learned in one."""
+    from data.rows import normalise
+    from trainer.rows.prompt import Example
+
+    stated = 600 if "rope_scaling" in scaling else 60
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 10, "max_position_embeddings": stated} | scaling))
+    assert limits.stretched(json.loads((tmp_path / "config.json").read_text())) == ("longrope", 60)
+    example = Example(normalise(ROW, "f:1"), [1] * 45, [2])
+    limits.check(tmp_path, [example], [example], load.load(["cloud=twin", "data.max_new_tokens=15"]).data)
+    with pytest.raises(Problem, match=r"row f:1 to score has 45 tokens and up to 20 in its answer: past 60 this model") as caught:
+        limits.check(tmp_path, [example], [example], load.load(["cloud=twin", "data.max_new_tokens=20"]).data)
+    (command,) = re.findall(r"`([^`]+)`", caught.value.hint)
+    limits.check(tmp_path, [example], [example], load.load(["cloud=twin", command]).data)
+
+
 NAMES = [
     "my--exp",
     "a..b",

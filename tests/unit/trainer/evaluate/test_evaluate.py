@@ -1,9 +1,13 @@
 """Scoring: the longest rows first, and fewer at once where they do not fit."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from trainer.evaluate import evaluate
 from trainer.evaluate.evaluate_run import Screen
+from trainer.rows import prompt
 
 
 class Tight:
@@ -45,3 +49,27 @@ def test_what_does_not_fit_is_halved_until_it_does(base, template, examples, set
 def test_one_row_that_does_not_fit_and_any_other_error_stop_the_run(room, error, base, template, examples, settings_for, tmp_path):
     with pytest.raises(RuntimeError, match=error):
         scored(Tight(room, error), base, template, examples, settings_for, tmp_path)
+
+
+@pytest.mark.parametrize("stretched", ["longrope"], indirect=True)
+def test_rows_whose_positions_have_another_form_are_never_in_one_batch(stretched, examples, settings_for, tmp_path):
+    """LongRoPE gives all rows of a batch the form of the longest."""
+    base, context = stretched
+    template, settings = prompt.Prompt(base.tokenizer, base.stops), settings_for(tmp_path, "train.eval_batch_size=4")
+    short = [example for example in examples if len(example.prompt) <= context]
+    long = replace(short[0], prompt=short[0].prompt * 3)
+    assert len(long.prompt) > context and len(short) == 6
+    way = Tight(8)
+    evaluate.generate(base.model, template, [short[0], long, *short[1:]], settings, Screen(), "scoring", way)
+    assert [len(batch) for batch in way.asked] == [1, 4, 2]
+
+    def first(prompts: list[list[int]]) -> torch.Tensor:
+        width = max(map(len, prompts))
+        rows = [[0] * (width - len(each)) + each for each in prompts]
+        mask = [[0] * (width - len(each)) + [1] * len(each) for each in prompts]
+        return base.model(input_ids=torch.tensor(rows), attention_mask=torch.tensor(mask)).logits[0, -1]
+
+    with torch.no_grad():
+        alone = first([short[0].prompt])
+        assert torch.allclose(first([each.prompt for each in short]), alone, atol=1e-4)
+        assert not torch.allclose(first([short[0].prompt, long.prompt]), alone, atol=1e-3), "this is why"

@@ -1,6 +1,5 @@
 """Before the first step it is proved that rows in a pack are rows alone, and that every weight learns; what fails falls back or stops."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -80,36 +79,14 @@ def test_a_model_that_passes_no_lengths_on_takes_no_packs(tuned, examples):
     refused_packs(prove(tuned, examples), "takes no packs", "lengths")
 
 
-STRETCHED = {
-    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0},
-    "longrope": {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "rope_theta": 10_000.0, "factor": 4.0},
-}
-
-
-@pytest.fixture(params=STRETCHED)
-def stretched(request, tiny, tmp_path, examples):
-    """The tiny model with positions that are stretched as soon as a row is longer than its context: dynamic NTK, and Phi-3's."""
-    config, context = json.loads((tiny / "config.json").read_text()), max(map(len, examples)) - 10
-    half = config["hidden_size"] // config["num_attention_heads"] // 2
-    config["rope_parameters"] = {
-        name: value[:1] * half if isinstance(value, list) else value for name, value in STRETCHED[request.param].items()
-    }
-    if request.param == "longrope":
-        config["rope_parameters"]["original_max_position_embeddings"] = context
-    else:
-        config["max_position_embeddings"] = context
-    for path in tiny.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    return model.load(schema.Model(str(tmp_path), "main", "", False), schema.Quant(schema.Quantisation.none, False)), context
-
-
 def test_positions_that_depend_on_the_longest_row_of_a_pack_are_seen(stretched, examples):
     base, context = stretched
     tuned = adapted(base)
     refused_packs(prove(tuned, examples), "a neighbour's change")
     short = [example for example in examples if len(example) < context]
-    assert prove(tuned, short).packs, "within its context nothing is stretched"
+    found = prove(tuned, short)
+    assert found.packs, "within its context nothing is stretched"
+    assert found.longest == max(map(len, short)), "and it is proved for no longer ones"
 
 
 def forgetting(tuned):
