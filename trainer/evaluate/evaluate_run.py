@@ -21,7 +21,6 @@ from trainer.estimate import limits
 from trainer.evaluate import eval_step, evaluate, finished_run, forced_keys
 from trainer.model import attention
 from trainer.record import record
-from trainer.record.failure import diagnose
 from trainer.rows.prompt import Example
 from trainer.rows.rows import scorable, told
 
@@ -120,7 +119,7 @@ def main() -> None:
         files.write(out.with_name(f"{out.name}.predictions.jsonl"), "".join(files.line(row) for row in answers))
         files.write(out.with_name(f"{out.name}.json"), files.page(scores))
     except (Problem, OSError, RuntimeError, MemoryError) as error:
-        print(f"error: {diagnose(error)}", file=sys.stderr)
+        print(f"error: {finished_run.explained_here(error)}", file=sys.stderr)
         sys.exit(1)
 
 

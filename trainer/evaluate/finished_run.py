@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,25 @@ from trainer.hub_errors import explained
 from trainer.model import model
 from trainer.model.model import Base
 from trainer.record import record
+from trainer.record.failure import diagnose
 from trainer.rows.prompt import Prompt
+
+SETTING = re.compile(r"\b(data|train|lora|quant|model)\.[a-z_]+=|`quant=")  # in a hint: no word changes what a finished run was made with
+# What to do in place of it, by the reason.
+HINTS = {
+    "bad_data": "mend such rows or leave them out: a finished run answers as it was trained, and takes no settings",
+    "out_of_memory": "take shorter rows, or a machine with more memory",
+    "crashed": "try the rows one by one: if one of them always ends so, report it with this line",
+}
+ANOTHER = "a finished run takes no settings: make another one with `inv train`"
+
+
+def explained_here(error: BaseException) -> Problem:
+    """The Problem that kept a finished run from answering, with a hint that can be followed there."""
+    problem = diagnose(error)
+    if problem.reason != "crashed" and not SETTING.search(problem.hint):
+        return problem
+    return Problem(problem.what, HINTS.get(problem.reason, ANOTHER), problem.reason)
 
 
 @dataclass(frozen=True)

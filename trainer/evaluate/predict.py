@@ -21,7 +21,6 @@ from data.readers.text import TextError, decode
 from data.rows import Notes, Row
 from trainer.estimate import limits
 from trainer.evaluate import evaluate, finished_run
-from trainer.record.failure import diagnose
 from trainer.rows import predict_inputs
 from trainer.rows.prompt import Example
 
@@ -73,7 +72,7 @@ def main() -> None:
         for note in notes.lines():
             print(f"note: {note}", file=sys.stderr)
     except (Problem, OSError, RuntimeError, MemoryError) as error:
-        print(f"error: {diagnose(error)}", file=sys.stderr)
+        print(f"error: {finished_run.explained_here(error)}", file=sys.stderr)
         sys.exit(1)
 
 

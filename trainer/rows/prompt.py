@@ -87,11 +87,12 @@ class Prompt:
 
     def examples(self, rows: list[Row], data: Data, loss_on: LossOn = LossOn.last_answer) -> list[Example]:
         """The rows in tokens; none is ever cut. One that is too long stops the run or is left out, as `data.too_long` says."""
-        return _fitting(self._made(rows, loss_on), data)
+        return _fitting(self._made(rows, loss_on), data, self.tokenizer.model_max_length)
 
     def held_out(self, rows: list[Row], data: Data) -> list[Example]:
         """The same of rows to measure: each knows which tokens write which value."""
-        return [replace(example, values=self._values(example)) for example in _fitting(self._made(rows, LossOn.last_answer), data)]
+        fitting = _fitting(self._made(rows, LossOn.last_answer), data, self.tokenizer.model_max_length)
+        return [replace(example, values=self._values(example)) for example in fitting]
 
     def notes(self, rows: list[Row]) -> list[str]:
         """What to say about control tokens of the model in these rows."""
@@ -221,11 +222,14 @@ class Prompt:
         return found
 
 
-def _fitting(made: list[Example], data: Data) -> list[Example]:
+def _fitting(made: list[Example], data: Data, most: int) -> list[Example]:
+    """Those that are not too long. `most`: tokens that the model reads, as its tokenizer states them, or a number past all reason."""
     long = [example for example in made if len(example) > data.max_length]
     if long and data.too_long is TooLong.refuse:
         what = f"row {long[0].row.id} has {len(long[0])} tokens, more than data.max_length={data.max_length} ({len(long)} such rows)"
-        raise Problem(what, f"set `data.max_length={max(map(len, long))}`, or leave such rows out: `data.too_long=drop`", "bad_data")
+        longest, leave_out = max(map(len, long)), "leave such rows out: `data.too_long=drop`"
+        hint = leave_out if longest > most else f"set `data.max_length={longest}`, or {leave_out}"
+        raise Problem(what, hint, "bad_data")
     if len(long) == len(made):
         raise Problem(f"every row has more than data.max_length={data.max_length} tokens", "raise `data.max_length`", "bad_data")
     if long:

@@ -120,6 +120,32 @@ def test_a_row_past_what_the_model_reads_is_refused_and_not_answered(trained, mo
         evaluate_run.examine(trained, VALIDATION, "long")
 
 
+def test_no_hint_names_a_setting_where_a_finished_run_answers(trained, tmp_path, monkeypatch, capsys):
+    """`data.max_length=` and `data.fields=null` are words for `inv train`: here they are taken by nothing."""
+    run = finished_run.load(trained)
+    monkeypatch.setattr(finished_run, "load", lambda _: run)
+    rows = tmp_path / "text.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "no object"}\n')
+    for source, length, what in ((VALIDATION, 30, "more than data.max_length=30"), (rows, 1024, "text.jsonl:1")):
+        run.settings.data.max_length = length
+        monkeypatch.setattr("sys.argv", ["evaluate_run", str(trained), str(source), str(tmp_path / "out")])
+        with pytest.raises(SystemExit):
+            evaluate_run.main()
+        error, hint = capsys.readouterr().err.split("hint: ")
+        assert what in error and "mend such rows or leave them out" in hint and "=" not in hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA out of memory"), RuntimeError("what"), Problem("it cannot", "choose: `model.id=owner/name`")],
+)
+def test_what_stops_an_answer_has_a_hint_without_settings(error):
+    assert not finished_run.SETTING.search(finished_run.explained_here(error).hint)
+    assert "log.txt" not in finished_run.explained_here(error).hint
+    plain = Problem("the Hub did not answer", "check the network", "unreachable")
+    assert finished_run.explained_here(plain) is plain
+
+
 def test_what_would_stretch_a_models_positions_is_refused_where_it_answers(trained):
     """transformers keeps them stretched for the next answers, which then are not what they are alone."""
     answerer = predict.Answerer(trained)
