@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from conf.problem import Problem
 
 LARGEST = 1 << 28  # bytes of a tokenizer.json: the largest that is known has a tenth of it
+UNLIMITED = int(1e30)  # transformers' number for a tokenizer that states no longest text
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -37,6 +38,7 @@ class Tokens:
         for name in NAMED:
             token = config.get(name)
             setattr(self, name, token.get("content") if isinstance(token, dict) else token)
+        self.model_max_length = config.get("model_max_length", UNLIMITED)
         template = folder / "chat_template.jinja"
         self.chat_template = template.read_text(encoding="utf-8") if template.is_file() else _by_name(config.get("chat_template"))
 

@@ -28,6 +28,7 @@ def test_rows_are_the_same_tokens_without_transformers(name):
         pytest.skip("`make setup` makes it")
     theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), tokens.stops(folder))
     ours = prompt.Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    assert ours.tokenizer.model_max_length == theirs.tokenizer.model_max_length
     assert (ours.stop, ours.stops) == (theirs.stop, theirs.stops)
     for row in [*read(TRAIN), SPOKEN]:
         assert ours.text(row.messages) == theirs.text(row.messages)
