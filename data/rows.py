@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data.readers import tables, turns
+from data.readers import arrow, tables, turns
 from data.readers.tables import RowError, described, records
 from data.readers.turns import EMPTY, Talk, Turn
 
@@ -225,6 +225,8 @@ def _instruction(raw: dict, where: str) -> Talk:
 
 
 def _compact(value: object, key: str, where: str) -> str:
+    if found := arrow.foreign(value, key):
+        raise RowError(where, f"`{found[0]}` is {described(found[1])}", "write it as text or as a number, as the model is to answer it")
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

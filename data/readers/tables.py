@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.readers import cells, text
+from data.readers import arrow, cells, text
 
 NESTED = {"messages", "meta", "conversations", "history", "tools"}  # columns that hold more than text
 DEEPEST = 64  # levels of a row
@@ -31,6 +31,8 @@ class RowError(ValueError):
 def described(value: object) -> str:
     """A value in words, with as much of it as fits a line."""
     names = {type(None): "missing or null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    if isinstance(value, arrow.Foreign):
+        return f"a value of the type {value.kind}"
     kind = "an object" if isinstance(value, dict) else names.get(type(value), f"a {type(value).__name__}")
     if value is None or isinstance(value, dict):
         return kind
@@ -187,7 +189,7 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         if twice := next((each for each in names if names.count(each) > 1), None):
             yield name, RowError(name, f"the file has the column `{twice}` twice", "rename or remove one of them")
             return
-        rows = file.read().to_pylist()
+        rows = list(arrow.rows(file.read()))
     except (ArrowException, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         what = "the file is not Parquet" if "magic bytes" in said or "too small" in said or "size is" in said else "the file cannot be read"

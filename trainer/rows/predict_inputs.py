@@ -51,7 +51,7 @@ def _rows(path: Path, name: str) -> list[str]:
             raise Problem(f"{raw.where}: {raw.what}", raw.mend, "bad_data")
         if not isinstance(raw, dict):
             raise Problem(f"{where}: the line is no JSON object", HINT, "bad_data")
-        lines.append(json.dumps(raw, default=str))
+        lines.append(json.dumps(raw, default=vars))  # what JSON has no form for is no text to answer
     return lines
 
 

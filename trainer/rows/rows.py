@@ -13,6 +13,7 @@ from conf.problem import Problem
 from conf.schema import Data
 from conf.text import quoting
 from data import rows as files
+from data.readers import arrow
 from data.rows import Row, RowError, Scan
 from data.score import check
 from trainer.files import digest
@@ -79,7 +80,7 @@ def tools(rows: list[Row]) -> list[dict]:
 def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table:
     if source.startswith("hub:"):
         rows = _from_hub(source)
-        return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True).encode()).hexdigest())
+        return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True, default=str).encode()).hexdigest())
     path = _file(setting, source, sha256, inputs)
     try:
         return Table(told(files.usable(path, source), setting), _verified(path, source, sha256))
@@ -132,7 +133,9 @@ def _from_hub(source: str) -> list[Row]:
 
 
 def _scanned(table, source: str) -> Scan:
-    found = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(table, start=1)), source, columns=True)
+    floats = "float32" in str(table.features)  # Python would give each more digits than it was written with
+    whole = arrow.rows(table.with_format("arrow")[:]) if floats else table
+    found = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(whole, start=1)), source, columns=True)
     if found.errors:
         raise found.errors[0]
     return found

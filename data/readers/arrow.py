@@ -1,0 +1,107 @@
+"""The values of a table of Arrow (Parquet, datasets of the Hub) as their author wrote them.
+
+A number of 32 bits is written out as the shortest one that it stands for: 0.1, where Python would make 0.10000000149011612 of it. What
+JSON has no form for, such as a time or bytes, becomes a `Foreign`: it is counted where nobody reads it, and refused by name where it
+would be said to a model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A value that is no text, number, list or object."""
+
+    kind: str  # as Arrow calls it, such as timestamp[us]
+
+
+def rows(table: Any) -> Iterator[dict]:
+    """The rows of a pyarrow.Table."""
+    columns = [_values(table[name]) for name in table.column_names]
+    return (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+def foreign(value: object, path: str) -> tuple[str, Foreign] | None:
+    """Where in a value the first such one stands."""
+    if isinstance(value, Foreign):
+        return path, value
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((found for key, each in inside if (found := foreign(each, f"{path}.{key}"))), None)
+
+
+def _values(column: Any) -> list:
+    import pyarrow
+
+    short = _with_floats(column.type, pyarrow.string())
+    if short != column.type:
+        column = column.cast(short).cast(_with_floats(column.type, pyarrow.float64()))
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, KeyError):  # times that Python has no form for, names that a struct has twice
+        return [Foreign(str(column.type)) if each.is_valid else None for each in column]
+    return values if _plain(column.type) else [_told(value, column.type) for value in values]
+
+
+def _with_floats(kind: Any, leaf: Any) -> Any:
+    """The type with `leaf` in the place of each float of 32 bits."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_float32(kind):
+        return leaf
+    if types.is_struct(kind):
+        return pyarrow.struct([pyarrow.field(each.name, _with_floats(each.type, leaf), each.nullable) for each in kind])
+    if types.is_fixed_size_list(kind):
+        return pyarrow.list_(_with_floats(kind.value_type, leaf), kind.list_size)
+    if types.is_list(kind):
+        return pyarrow.list_(_with_floats(kind.value_type, leaf))
+    if types.is_large_list(kind):
+        return pyarrow.large_list(_with_floats(kind.value_type, leaf))
+    if types.is_map(kind):
+        return pyarrow.map_(_with_floats(kind.key_type, leaf), _with_floats(kind.item_type, leaf))
+    return kind
+
+
+def _inside(kind: Any) -> list:
+    """The types of which a nested one is made."""
+    return [kind.field(number).type for number in range(kind.num_fields)]
+
+
+def _plain(kind: Any) -> bool:
+    """Whether Python's values of this type are those of JSON."""
+    from pyarrow import types
+
+    if types.is_map(kind):
+        return False
+    if kind.num_fields:
+        return all(map(_plain, _inside(kind)))
+    if types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    numbers = types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind)
+    return texts or numbers or types.is_boolean(kind) or types.is_null(kind)
+
+
+def _told(value: object, kind: Any) -> object:
+    """The value in JSON's forms."""
+    from pyarrow import types
+
+    if value is None or _plain(kind):
+        return value
+    if types.is_map(kind):
+        pairs = [(key, _told(entry, kind.item_type)) for key, entry in value]  # type: ignore[attr-defined]
+        texts = all(isinstance(key, str) for key, _ in pairs) and len(dict(pairs)) == len(pairs)
+        return dict(pairs) if texts else Foreign(str(kind))
+    if types.is_struct(kind):
+        return {each.name: _told(value[each.name], each.type) for each in kind}  # type: ignore[index]
+    if isinstance(value, list):
+        return [_told(entry, kind.value_type) for entry in value]
+    if isinstance(value, Decimal):
+        number = int(value) if types.is_decimal(kind) and kind.scale <= 0 else float(value)
+        return number if Decimal(repr(number)) == value else Foreign(str(kind))
+    return value if isinstance(value, str) else Foreign(str(kind))
