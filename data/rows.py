@@ -37,6 +37,7 @@ ALWAYS = {"id", "meta"}
 MEANT = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "chat_template_kwargs", "documents"}
 MEANT |= {"system_prompt", "system_message", "instruction", "context"}
 MEANT |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
+NAMED = 10  # keys that are named
 KINDS_IN_WORDS = "use instruction/input/output, or prompt/completion, or messages, or conversations"
 
 
@@ -81,11 +82,17 @@ class Notes:
     """What the rows of a file hold that no model will see as it stands there."""
 
     unread: Counter = field(default_factory=Counter)  # keys, and how many rows have them
+    spaced: int = 0  # rows of a CSV file with spaces around the text of a cell
     nulls: int = 0  # rows whose objects have nulls in a table of fixed columns, where an absent key looks the same
 
     def lines(self) -> list[str]:
         told = [f"`{key}` ({count:,} {'rows' if count > 1 else 'row'})" for key, count in self.unread.most_common()]
+        if len(told) > NAMED:
+            told = [*told[:NAMED], f"{len(told) - NAMED} more"]
         lines = [f"keys that are not read: {', '.join(told)}"] if told else []
+        if self.spaced:
+            count = f"{self.spaced:,} {'rows' if self.spaced > 1 else 'row'}"
+            lines.append(f"cells with spaces around their text, which the model is told with it: {count}; write a,b and not a, b")
         if self.nulls:
             what = (
                 f"answers, calls or tools with null, which in a table's columns also stands for a key that is absent: {self.nulls:,} rows"
@@ -116,11 +123,12 @@ def usable(path: Path, name: str = "") -> Scan:
 def scan(path: Path, name: str = "") -> Scan:
     """The usable rows of a file, for each of the others what is wrong with it, and what is to be said about all."""
     name = name or str(path)
-    return collect(records(Path(path), name), name, columns=tables.kind(name) == ".parquet")
+    kind = tables.kind(name)
+    return collect(records(Path(path), name), name, columns=kind == ".parquet", cells=kind in (".csv", ".tsv"))
 
 
-def collect(found, name: str, columns: bool = False) -> Scan:
-    """The same of records. `columns`: they come from a table in which every row has every key."""
+def collect(found, name: str, columns: bool = False, cells: bool = False) -> Scan:
+    """The same of records. `columns`: they come from a table in which every row has every key; `cells`: from a table of text."""
     rows, errors, places, notes = [], [], {}, Notes()
     for where, raw in found:
         try:
@@ -134,9 +142,11 @@ def collect(found, name: str, columns: bool = False) -> Scan:
         else:
             places[row.id] = where
             rows.append(row)
+            notes.spaced += cells and any(isinstance(each, str) and each != each.strip() for each in raw.values())
             notes.nulls += columns and _has_null([raw.get("output") or {}, row.tools, row.calls, row.messages])
     if not rows and not errors:
-        errors.append(RowError(name, "the file holds no rows", "put one JSON object on each line"))
+        mend = "put a line for each row below the names of the columns" if cells else "put one JSON object on each line"
+        errors.append(RowError(name, "the file holds no rows", mend))
     return Scan(rows, errors, notes)
 
 
@@ -275,7 +285,11 @@ def _text(raw: dict, key: str, where: str, wanted: str = "a string") -> str:
 
 def _object(completion: str) -> dict | None:
     try:
-        value = json.loads(completion)
+        value = json.loads(completion, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # plain text, as good a completion as any
         return None
     return value if isinstance(value, dict) else None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")  # Python's reader takes NaN, which equals nothing, and Infinity

@@ -49,13 +49,14 @@ def _records(text: str, separator: str, place: int, line: int) -> Iterator[Recor
     """Records that are not empty."""
     cell = _cell(separator)
     while place < len(text):
-        begun, cells = line, []
+        begun, cells, apart = line, [], True
         while True:
             match = cell.match(text, place)
             quoted, bare = match.groups()
             if quoted is None and bare.lstrip(" \t").startswith('"'):
                 yield begun, CellError("a quote is not closed, or text stands behind the one that closes")
                 return
+            apart = apart and quoted is None and len(bare) > 1 and bare[0] == bare[-1] == "'"
             cells.append(bare if quoted is None else quoted.replace('""', '"'))
             line += len(re.findall(r"\r\n|\n|\r", quoted)) if quoted else 0
             place = match.end()
@@ -64,5 +65,7 @@ def _records(text: str, separator: str, place: int, line: int) -> Iterator[Recor
             place += 1
         place += 2 if text.startswith("\r\n", place) else 1
         line += 1
-        if any(each.strip() for each in cells):
+        if apart and len(cells) > 1:
+            yield begun, CellError("its cells stand in single quotes, which would be learned")
+        elif any(each.strip() for each in cells):
             yield begun, cells

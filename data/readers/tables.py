@@ -7,6 +7,8 @@ nested columns are JSON. Parquet needs pyarrow, which the trainer has and a lapt
 """
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,19 +75,35 @@ def _told(error: text.TextError, name: str) -> RowError:
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Record]:
-    for number, line in enumerate(text.lines(path, name), start=1):
+    begun = False
+    for number, line in enumerate(_single(text.lines(path, name)), start=1):
         where = f"{name}:{number}"
         if isinstance(line, text.TextError):
             yield where, _told(line, name)
+        elif line.strip() and not begun and line.lstrip().startswith(b"["):
+            listed = re.sub(r"\.jsonl(?=(\.gz|\.zst)?$)", ".json", name)
+            mend = ONE_OBJECT if listed == name else f"call it so: `mv {shlex.quote(name)} {shlex.quote(listed)}`, or {ONE_OBJECT}"
+            yield where, RowError(where, "the file begins as one JSON list, which a .json holds, not JSON Lines", mend)
+            return
         elif line.strip():
+            begun = True
             yield where, _line(line, where, name)
+
+
+def _single(lines: Iterator[bytes | text.TextError]) -> Iterator[bytes | text.TextError]:
+    """The lines, also where only CR ends them: it never stands in JSON's text."""
+    for line in lines:
+        if isinstance(line, text.TextError) or b"\r" not in line:
+            yield line
+        else:
+            yield from line.replace(b"\r\n", b"\n").removesuffix(b"\r").split(b"\r")
 
 
 def _line(line: bytes, where: str, name: str) -> object:
     try:
         return _json(line.decode("utf-8"), where)
     except UnicodeDecodeError as error:
-        return _told(text.no_text(line[error.start : error.start + 1], int(where.rpartition(":")[2]), name), name)
+        return _told(text.undecoded(error, int(where.rpartition(":")[2]), name), name)
 
 
 def _json(written: str, where: str, what: str = "the line", mend: str = ONE_OBJECT) -> object:
@@ -126,6 +144,8 @@ def _strange(value: object, where: str) -> RowError | None:
                 return RowError(
                     where, f"a key in `{path or 'the row'}` holds half a character ({broken})", "write the whole one, or take it out"
                 )
+            if isinstance(entry, str) and "\0" in entry:
+                return RowError(where, f"`{name}`: {text.NUL}", "take it out")
             if isinstance(entry, str) and (broken := text.half(entry)):
                 return RowError(where, f"`{name}` holds half a character ({broken})", "write the whole one, or take it out")
             left.append((name, entry, depth + 1))
@@ -154,6 +174,8 @@ def _csv(path: Path, name: str) -> Iterator[Record]:
             shown = cells.NAMES.get(separator, repr(separator))
             mend = f'put cells with {shown}, quotes or line ends in "...", and write each quote within as ""'
             yield where, RowError(where, f"the line is not CSV ({record})", mend)
+        elif names == [each.strip() for each in record]:
+            yield where, RowError(where, "the line holds the names of the columns once more", "remove it")
         elif names:
             yield where, _named(names, record, where, separator)
         else:

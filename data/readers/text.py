@@ -16,6 +16,7 @@ PACKED = (".gz", ".zst")
 LONGEST = 64 * 2**20  # bytes of a line: a book has one
 LARGEST = 8 * 2**30  # bytes of a file, unpacked
 MARK = 32  # bytes by which a file's kind is known
+NUL = "the character U+0000 stands there, which is no text"
 HALF = re.compile("[\ud800-\udfff]")
 LFS = b"version https://git-lfs"
 # What files that are no text begin with.
@@ -47,11 +48,21 @@ def decode(data: bytes, name: str = "FILE") -> str:
     try:
         if data.startswith(LFS):
             raise TextError(None, f"the file is {MAGIC[LFS]}", "then run this again")
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if kind := _kind(data):
             raise TextError(None, f"the file is {kind}", "save it as text in UTF-8") from error
-        raise no_text(data[error.start : error.start + 1], data.count(b"\n", 0, error.start) + 1, name) from error
+        raise undecoded(error, data.count(b"\n", 0, error.start) + 1, name) from error
+    if (place := text.find("\0")) >= 0:
+        raise TextError(text.count("\n", 0, place) + 1, NUL, "take it out, or write the file again as text")
+    return text.replace("\n\ufeff", "\n")  # files with a mark each, one behind the other
+
+
+def undecoded(error: UnicodeDecodeError, line: int | None, name: str) -> TextError:
+    """What to say of bytes that are no text."""
+    if error.reason == "unexpected end of data":
+        return TextError(line, "the file ends in the middle of a character", "it was cut off: fetch it, or write it, again")
+    return no_text(error.object[error.start : error.start + 1], line, name)
 
 
 def no_text(byte: bytes, line: int | None, name: str) -> TextError:
@@ -91,7 +102,7 @@ def _utf8(file: BinaryIO) -> Iterator[bytes | TextError]:
                 number, f"the line has more than {LONGEST // 2**20} MiB", "a row is a text that a model reads: make it several rows"
             )
         else:
-            yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            yield line.removeprefix(b"\xef\xbb\xbf")  # each of several files that were put together may have it
 
 
 def read(path: Path, name: str) -> str:
