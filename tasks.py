@@ -215,8 +215,8 @@ def twin_start(c, empty=False):
     account = {"region": run.cloud.region} if empty else stack.account(run)
     served = {name: folder for name, folder in models.items() if folder.exists()}
     world.start(state_folder(run), served, account, run.cloud.backend.value, MACHINE_CACHE)
-    found = world.status(state_folder(run))
-    print(f"the twin runs: AWS at {found['aws']}, the Hub at {found['hub']}. Next: `inv {'init' if empty else 'up'}`")
+    running = world.status(state_folder(run))
+    print(f"the twin runs: AWS at {running['aws']}, the Hub at {running['hub']}. Next: `inv {'init' if empty else 'up'}`")
 
 
 def state_folder(run) -> Path:

@@ -27,14 +27,16 @@ class Survey:
 
 def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     """List what would be removed, and what would stay."""
-    found = stack.find_settled(aws)
+    current = stack.find_settled(aws)
     boxes, (volumes, theirs), snapshots = _boxes(aws), _volumes(aws), _snapshots(aws)
-    sizes = _sizes(aws, found)
-    for name, id in found.resources.items():
-        if name != BUCKET and found.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
-            _print(f"  - {found.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
-    count = sum(kind == "AWS::SSM::Parameter" for kind in found.kinds.values())
-    _print(f"  - {'SSM Parameter':26} {count} names in Parameter Store" if found.status else "  there is no stack of ours in this account")
+    sizes = _sizes(aws, current)
+    for name, id in current.resources.items():
+        if name != BUCKET and current.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
+            _print(f"  - {current.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
+    count = sum(kind == "AWS::SSM::Parameter" for kind in current.kinds.values())
+    _print(
+        f"  - {'SSM Parameter':26} {count} names in Parameter Store" if current.status else "  there is no stack of ours in this account"
+    )
     for id in boxes:
         _print(f"  - {'EC2 Instance':26} {id}, with its root disk")
     bucket = _bucket(aws)
@@ -47,10 +49,10 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
         _print(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
     if bucket:
         _print(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
-    kept = [] if data else [*volumes, *snapshots, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
-    removes = bool(found.status or boxes or (data and (volumes or snapshots or bucket)))
-    words = f" but {' and '.join(kept)}; `inv destroy --data` removes that, too" if kept else ""
-    return Survey(found, boxes, list(volumes) if data else [], list(snapshots), removes, words)
+    retained = [] if data else [*volumes, *snapshots, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
+    removes = bool(current.status or boxes or (data and (volumes or snapshots or bucket)))
+    words = f" but {' and '.join(retained)}; `inv destroy --data` removes that, too" if retained else ""
+    return Survey(current, boxes, list(volumes) if data else [], list(snapshots), removes, words)
 
 
 def confirm_removal(aws: Aws, data: bool, yes: bool) -> None:
@@ -74,10 +76,10 @@ def remove_boxes(aws: Aws, boxes: list[str], volumes: list[str]) -> None:
         ec2.delete_volume(VolumeId=id)
 
 
-def remove_stack(aws: Aws, found: stack.Stack) -> None:
+def remove_stack(aws: Aws, existing: stack.Stack) -> None:
     """Let CloudFormation remove the stack; its bucket stays."""
-    if found.status:
-        stack.remove(aws, found)
+    if existing.status:
+        stack.remove(aws, existing)
 
 
 def remove_data(aws: Aws, snapshots: list[str]) -> None:
@@ -90,8 +92,8 @@ def remove_data(aws: Aws, snapshots: list[str]) -> None:
     ours = stack.TAG in _tags(aws, bucket)
     prefix = "" if ours else aws.cloud.prefix.strip("/") + "/"
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
-        entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        keys = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+        versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        keys = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in versions]
         if keys:
             failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors")
             if failed:
@@ -105,37 +107,41 @@ def remove_data(aws: Aws, snapshots: list[str]) -> None:
 def _boxes(aws: Aws) -> list[str]:
     filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": "instance-state-name", "Values": ALIVE}]
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    found = [entry for page in pages for group in page["Reservations"] for entry in group["Instances"] if _of_this_stack(aws, entry)]
-    for entry in found:
-        tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+    boxes = [
+        instance for page in pages for group in page["Reservations"] for instance in group["Instances"] if _of_this_stack(aws, instance)
+    ]
+    for instance in boxes:
+        tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
         if tags.get(OWNER) != aws.caller:
-            what = f"box `{tags[BOX]}` ({entry['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
+            what = f"box `{tags[BOX]}` ({instance['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
             raise Problem(what, "its owner's `inv down --purge` removes it", reason="refused")
-        if entry["State"]["Name"] != "stopped":
+        if instance["State"]["Name"] != "stopped":
             hint = "`inv down` stops it, once everything is delivered"
-            raise Problem(f"box `{tags[BOX]}` ({entry['InstanceId']}) is {entry['State']['Name']}", hint, reason="refused")
-    return [entry["InstanceId"] for entry in found]
+            raise Problem(f"box `{tags[BOX]}` ({instance['InstanceId']}) is {instance['State']['Name']}", hint, reason="refused")
+    return [instance["InstanceId"] for instance in boxes]
 
 
 def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
     """The caller's volumes with their sizes, and everybody else's with whose they are."""
     pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
-    ours = [entry for page in pages for entry in page["Volumes"] if _of_this_stack(aws, entry)]
-    found = [(entry, {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}.get(OWNER)) for entry in ours]
-    mine = {entry["VolumeId"]: entry["Size"] for entry, owner in found if owner == aws.caller}
-    return mine, {entry["VolumeId"]: owner or "somebody else" for entry, owner in found if owner != aws.caller}
+    ours = [volume for page in pages for volume in page["Volumes"] if _of_this_stack(aws, volume)]
+    with_owner = [(volume, {tag["Key"]: tag["Value"] for tag in volume.get("Tags", [])}.get(OWNER)) for volume in ours]
+    mine = {volume["VolumeId"]: volume["Size"] for volume, owner in with_owner if owner == aws.caller}
+    return mine, {volume["VolumeId"]: owner or "somebody else" for volume, owner in with_owner if owner != aws.caller}
 
 
 def _snapshots(aws: Aws) -> dict[str, int]:
     """What `down --snapshot` has kept, with the size of the volume that it is of: AWS does not say how much of that is paid for."""
     filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
     pages = aws.client("ec2").get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
-    return {entry["SnapshotId"]: entry["VolumeSize"] for page in pages for entry in page["Snapshots"] if _of_this_stack(aws, entry)}
+    return {
+        snapshot["SnapshotId"]: snapshot["VolumeSize"] for page in pages for snapshot in page["Snapshots"] if _of_this_stack(aws, snapshot)
+    }
 
 
-def _of_this_stack(aws: Aws, entry: dict) -> bool:
+def _of_this_stack(aws: Aws, resource: dict) -> bool:
     """Whether its box has a name of this stack's (`Box.name`)."""
-    name = next(tag["Value"] for tag in entry["Tags"] if tag["Key"] == BOX)
+    name = next(tag["Value"] for tag in resource["Tags"] if tag["Key"] == BOX)
     return name.rpartition(":")[0] == (aws.cloud.stack or "")
 
 
@@ -146,9 +152,9 @@ def _bucket(aws: Aws) -> str:
         pages = list(s3.get_paginator("list_object_versions").paginate(Bucket=name, Prefix=aws.cloud.prefix.strip("/")))
     except s3.exceptions.NoSuchBucket:
         return ""
-    versions = [entry for page in pages for entry in page.get("Versions", [])]
-    current = sum(entry["IsLatest"] for entry in versions)
-    return f"{name}, {current} objects, {sum(entry['Size'] for entry in versions) / 1e6:.1f} MB with older versions"
+    versions = [version for page in pages for version in page.get("Versions", [])]
+    current = sum(version["IsLatest"] for version in versions)
+    return f"{name}, {current} objects, {sum(version['Size'] for version in versions) / 1e6:.1f} MB with older versions"
 
 
 def _tags(aws: Aws, bucket: str) -> list[dict]:
@@ -161,16 +167,16 @@ def _tags(aws: Aws, bucket: str) -> list[dict]:
         raise
 
 
-def _sizes(aws: Aws, found: stack.Stack) -> dict[str, str]:
+def _sizes(aws: Aws, existing: stack.Stack) -> dict[str, str]:
     sizes = {}
-    if name := found.resources.get("Images"):
+    if name := existing.resources.get("Images"):
         pages = aws.client("ecr").get_paginator("describe_images").paginate(repositoryName=name)
-        images = [entry.get("imageSizeInBytes") or 0 for page in pages for entry in page["imageDetails"]]
+        images = [image.get("imageSizeInBytes") or 0 for page in pages for image in page["imageDetails"]]
         sizes["Images"] = f", {len(images)} images, {sum(images) / 1e9:.1f} GB"
-    if name := found.resources.get("Logs"):
+    if name := existing.resources.get("Logs"):
         groups = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
         sizes["Logs"] = f", {sum(group.get('storedBytes', 0) for group in groups) / 1e6:.1f} MB; S3 has the same logs"
-    if "HubToken" in found.resources:
+    if "HubToken" in existing.resources:
         sizes["HubToken"] = ", with the Hub token"
     return sizes
 

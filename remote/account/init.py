@@ -102,7 +102,7 @@ def survey(aws: Aws, run: schema.Run) -> Survey:
             adopted.append(f"{setting.replace('_', ' ')} {value}")
     if cloud.github:
         providers = aws.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
-        there = any(entry["Arn"].endswith(GITHUB) for entry in providers) and "GithubProvider" not in made.resources
+        there = any(provider["Arn"].endswith(GITHUB) for provider in providers) and "GithubProvider" not in made.resources
         wanted["MakeGithubProvider"] = "no" if there else "yes"
     if not made.created and _launch_template(aws, cloud.launch_template):
         remove = f"`aws ec2 delete-launch-template --launch-template-name {cloud.launch_template}`"
@@ -112,24 +112,24 @@ def survey(aws: Aws, run: schema.Run) -> Survey:
         _check_profile_role(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
     by_hand = _set_by_hand(aws, made)
-    given = {entry["Name"].removeprefix(cloud.root): entry["Value"] for entry in by_hand}
-    wanted |= {parameter: given[name] for name, parameter in stack.BY_HAND.items() if name in given}
+    by_name = {record["Name"].removeprefix(cloud.root): record["Value"] for record in by_hand}
+    wanted |= {parameter: by_name[name] for name, parameter in stack.BY_HAND.items() if name in by_name}
     return Survey(wanted, adopted, by_hand)
 
 
 def read_backup(aws: Aws) -> dict[str, str]:
     """Names that were put into Parameter Store by hand, with their values, as an `init` has kept them that was killed on its way."""
-    found = aws.client("ssm").get_parameters(Names=[parameter_name(BACKUP, aws.cloud.stack)])["Parameters"]
-    return json.loads(found[0]["Value"]) if found else {}
+    parameters = aws.client("ssm").get_parameters(Names=[parameter_name(BACKUP, aws.cloud.stack)])["Parameters"]
+    return json.loads(parameters[0]["Value"]) if parameters else {}
 
 
 def _set_by_hand(aws: Aws, made: stack.Stack) -> list[dict]:
     """What Parameter Store has already of the names that the stack makes yet, or had before an `init` that was killed."""
     wanted = {parameter_name(name, aws.cloud.stack) for name in NAMES} - set(made.resources.values())
-    there = [entry for entry in _parameters(aws) if entry["Name"] in wanted]
-    gone = wanted - {entry["Name"] for entry in there}
-    by_hand = there + [{"Name": name, "Value": value, "Type": "String"} for name, value in read_backup(aws).items() if name in gone]
-    if other := [entry for entry in by_hand if entry["Type"] != "String"]:
+    existing = [parameter for parameter in _parameters(aws) if parameter["Name"] in wanted]
+    gone = wanted - {parameter["Name"] for parameter in existing}
+    by_hand = existing + [{"Name": name, "Value": value, "Type": "String"} for name, value in read_backup(aws).items() if name in gone]
+    if other := [parameter for parameter in by_hand if parameter["Type"] != "String"]:
         name, kind = other[0]["Name"], other[0]["Type"]
         again = f"`aws ssm delete-parameter --name {name}`, then `aws ssm put-parameter --type String --name {name} --value VALUE`"
         what = f"{name} in Parameter Store is a {kind}, and CloudFormation makes plain ones only"
@@ -179,7 +179,7 @@ def apply(aws: Aws, change_set: str, wanted: dict[str, str], by_hand: list[dict[
     if not by_hand:
         stack.execute(aws, change_set)
         return
-    ssm, values = aws.client("ssm"), {entry["Name"]: entry["Value"] for entry in by_hand}
+    ssm, values = aws.client("ssm"), {parameter["Name"]: parameter["Value"] for parameter in by_hand}
     try:
         # A laptop that dies from now on must not take the only copy with it.
         ssm.put_parameter(Name=parameter_name(BACKUP, aws.cloud.stack), Value=json.dumps(values), Type="String", Overwrite=True)
@@ -205,17 +205,18 @@ def _restore(aws: Aws, by_hand: list) -> None:
     try:
         stack.wait_until_settled(aws)
         _wait_until_names_are_free()
-        for entry in by_hand:
+        for parameter in by_hand:
             with contextlib.suppress(ssm.exceptions.ParameterAlreadyExists):
-                ssm.put_parameter(Name=entry["Name"], Value=entry["Value"], Type="String")
-            missing.remove(entry)
+                ssm.put_parameter(Name=parameter["Name"], Value=parameter["Value"], Type="String")
+            missing.remove(parameter)
         delete_backup(aws)
     finally:
-        for entry in missing:
-            value = shlex.quote(entry["Value"])
+        for parameter in missing:
+            value = shlex.quote(parameter["Value"])
             _print(
                 with_region(
-                    f"  if it is missing: `aws ssm put-parameter --type String --name {entry['Name']} --value {value}`", aws.cloud.region
+                    f"  if it is missing: `aws ssm put-parameter --type String --name {parameter['Name']} --value {value}`",
+                    aws.cloud.region,
                 )
             )
 
@@ -245,10 +246,10 @@ def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable
 
 def read_back(aws: Aws, wanted: dict[str, str]) -> ReadBack:
     """Read every name and resource back from AWS."""
-    found = {entry["Name"]: entry["Value"] for entry in _parameters(aws)}
-    said = {"s3/bucket": wanted["Bucket"], "ecr/repository": wanted["Repository"], "aws/region": aws.cloud.region}
-    expected = {aws.cloud.root + end: value for end, value in said.items()}
-    wrong = [f"{name} is {found.get(name)!r}, not {value!r}" for name, value in expected.items() if found.get(name) != value]
+    parameters = {parameter["Name"]: parameter["Value"] for parameter in _parameters(aws)}
+    settings = {"s3/bucket": wanted["Bucket"], "ecr/repository": wanted["Repository"], "aws/region": aws.cloud.region}
+    expected = {aws.cloud.root + end: value for end, value in settings.items()}
+    wrong = [f"{name} is {parameters.get(name)!r}, not {value!r}" for name, value in expected.items() if parameters.get(name) != value]
     missing = [
         f"{setting.replace('_', ' ')} {getattr(aws.cloud, setting)}"
         for _, setting, describe in ADOPTED.values()
@@ -259,9 +260,9 @@ def read_back(aws: Aws, wanted: dict[str, str]) -> ReadBack:
     if wrong or missing:
         what = "; ".join([*wrong, *(f"there is no {one}" for one in missing)])
         raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
-    if found.pop(parameter_name(BACKUP, aws.cloud.stack), None):
+    if parameters.pop(parameter_name(BACKUP, aws.cloud.stack), None):
         delete_backup(aws)
-    return ReadBack(len(found))
+    return ReadBack(len(parameters))
 
 
 def write_settings(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: bool, token: TokenState) -> Written:
@@ -290,46 +291,46 @@ def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
 
 def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     """What `inv init` would change, and the files with which somebody else may do it; the account stays as it is."""
-    seen, found = survey(aws, run), stack.find(aws)
-    made = _write_stack_files(folder, found, seen.wanted)
-    commands = commands_for_admin(made, aws.cloud, found, [entry["Name"] for entry in seen.by_hand])
-    if found.status == "ROLLBACK_COMPLETE":
-        print(f"nothing was changed. A stack whose making failed stands in the way ({found.status}): it holds nothing, and `inv init`")
+    surveyed, current = survey(aws, run), stack.find(aws)
+    written = _write_stack_files(folder, current, surveyed.wanted)
+    commands = commands_for_admin(written, aws.cloud, current, [parameter["Name"] for parameter in surveyed.by_hand])
+    if current.status == "ROLLBACK_COMPLETE":
+        print(f"nothing was changed. A stack whose making failed stands in the way ({current.status}): it holds nothing, and `inv init`")
         print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
         return
-    shown = propose(aws, seen.wanted, seen.adopted, seen.by_hand)
-    stack.withdraw(aws, shown.change_set)
-    if not shown.changed:
+    proposed = propose(aws, surveyed.wanted, surveyed.adopted, surveyed.by_hand)
+    stack.withdraw(aws, proposed.change_set)
+    if not proposed.changed:
         print("nothing to do")
         return
     print(f"nothing was changed. Whoever may do it: {commands}; then `inv init`")
 
 
-def _write_stack_files(folder: Path, found: stack.Stack, wanted: dict) -> Path:
+def _write_stack_files(folder: Path, current: stack.Stack, wanted: dict) -> Path:
     """Where template and parameters are now."""
-    made = folder / "stack"
-    made.mkdir(parents=True, exist_ok=True)
-    (made / "template.yaml").write_text(TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
-    (made / "parameters.json").write_text(json.dumps(found.parameter_list(wanted), indent=2) + "\n", encoding="utf-8")
-    return made
+    target = folder / "stack"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "template.yaml").write_text(TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
+    (target / "parameters.json").write_text(json.dumps(current.parameter_list(wanted), indent=2) + "\n", encoding="utf-8")
+    return target
 
 
-def commands_for_admin(folder: Path, cloud: schema.Cloud, found: stack.Stack, by_hand: list[str]) -> str:
+def commands_for_admin(folder: Path, cloud: schema.Cloud, current: stack.Stack, by_hand: list[str]) -> str:
     """The commands that do what `inv init` would, for who may; the values of names that are in the way are in parameters.json."""
     region = cloud.region
     which = f"--region {region} --stack-name {cloud.own} --change-set-name init"
-    template, given = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
+    template, parameters = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
     # Without the tags that `init` gives, it would find them missing, and have something to do again.
     tags = shlex.quote(f"Key={stack.TAG['Key']},Value={stack.TAG['Value']}")
-    files = f"--template-body {template} --parameters {given} --tags {tags}"
-    capable = f"--change-set-type {found.change_set_type} --capabilities CAPABILITY_NAMED_IAM"
+    files = f"--template-body {template} --parameters {parameters} --tags {tags}"
+    capable = f"--change-set-type {current.change_set_type} --capabilities CAPABILITY_NAMED_IAM"
     commands = [
         f"`aws cloudformation create-change-set {which} {capable} {files}`",
         f"`aws cloudformation execute-change-set {which}`",
     ]
     tens = [by_hand[start : start + 10] for start in range(0, len(by_hand), 10)]  # as many as one call takes
     commands = [*(f"`aws ssm delete-parameters --region {region} --names {' '.join(ten)}`" for ten in tens), *commands]
-    if found.status == "ROLLBACK_COMPLETE":
+    if current.status == "ROLLBACK_COMPLETE":
         commands.insert(0, f"`aws cloudformation delete-stack --region {region} --stack-name {cloud.own}`")
     return ", then ".join(commands)
 
@@ -338,7 +339,7 @@ def summary(aws: Aws, run: schema.Run, token: TokenState) -> str:
     """The account in words: which names, ids and places; no secret."""
     ecr, cloud = aws.client("ecr"), aws.cloud
     uri = ecr.describe_repositories(repositoryNames=[cloud.repository])["repositories"][0]["repositoryUri"]
-    values = {entry["Name"]: entry["Value"] for entry in _parameters(aws)}
+    values = {parameter["Name"]: parameter["Value"] for parameter in _parameters(aws)}
     about = {
         "AWS account": aws.caller.split(":")[4],
         "who asked": aws.caller,
@@ -403,7 +404,7 @@ def _line(change: dict, wanted: dict) -> str:
     kind, name = change["ResourceType"].removeprefix("AWS::").replace("::", " "), change["LogicalResourceId"]
     called = change.get("PhysicalResourceId") or wanted.get(NAME_PARAMETERS.get(name, ""), name)
     what = f"{COLUMNS.get(change['Action'], change['Action'])} {kind:26} {called}"
-    details = sorted({entry["Target"].get("Name", "") for entry in change.get("Details", [])})
+    details = sorted({detail["Target"].get("Name", "") for detail in change.get("Details", [])})
     if details:
         what += f"  ({', '.join(details)})"
     return what + ("  REPLACED BY A NEW ONE" if change.get("Replacement") == "True" else "")
@@ -424,8 +425,8 @@ def _exists(aws: Aws, describe, name: str) -> bool:
 
 
 def _log_group(aws: Aws, name: str) -> dict | None:
-    found = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-    return next((group for group in found if group["logGroupName"] == name), None)
+    groups = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    return next((group for group in groups if group["logGroupName"] == name), None)
 
 
 def _profile(aws: Aws, name: str) -> dict:
@@ -433,24 +434,24 @@ def _profile(aws: Aws, name: str) -> dict:
 
 
 def _launch_template(aws: Aws, name: str) -> dict | None:
-    found = aws.client("ec2").describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": [name]}])["LaunchTemplates"]
-    return found[0] if found else None
+    templates = aws.client("ec2").describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": [name]}])["LaunchTemplates"]
+    return templates[0] if templates else None
 
 
 def _network(aws: Aws, subnet: str | None) -> str:
     ec2 = aws.client("ec2")
     if subnet:
         return ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
-    found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    if not found:
+    networks = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not networks:
         hint = "name a subnet of yours, `box.subnet=subnet-...`, or make one: `aws ec2 create-default-vpc`"
         raise Problem(f"region {aws.cloud.region} has no default network", hint, reason="refused")
-    return found[0]["VpcId"]
+    return networks[0]["VpcId"]
 
 
 def _parameters(aws: Aws) -> list[dict]:
     pages = aws.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=aws.cloud.root.rstrip("/"), Recursive=True)
-    return [entry for page in pages for entry in page["Parameters"]]
+    return [parameter for page in pages for parameter in page["Parameters"]]
 
 
 def _set(path: Path, values: Mapping[str, str | None]) -> None:

@@ -10,9 +10,9 @@ from remote.aws import session
 
 def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """What Parameter Store says, and for the rest the names that `init` will give."""
-    found = session.fetch([*names, BACKUP], cloud)
-    kept = json.loads(found.pop(BACKUP, "{}"))  # by an `init` that was killed
-    return stack.default_names(cloud) | kept | found
+    stored = session.fetch([*names, BACKUP], cloud)
+    backup = json.loads(stored.pop(BACKUP, "{}"))  # by an `init` that was killed
+    return stack.default_names(cloud) | backup | stored
 
 
 def fetch_or_defaults(names: list[str], cloud: dict) -> dict[str, str]:

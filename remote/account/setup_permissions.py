@@ -30,10 +30,10 @@ class ResourceType:
 
     def statements(self) -> list[Statement]:
         why = f"CloudFormation makes, changes and removes {self.type}"
-        found = [Statement(self.sid, why, self.actions(self.called), self.resources, VIA_CLOUDFORMATION)] if self.called else []
+        statements = [Statement(self.sid, why, self.actions(self.called), self.resources, VIA_CLOUDFORMATION)] if self.called else []
         if self.implied:
-            found.append(Statement(f"{self.sid}Too", why, self.actions(self.implied), self.resources, VIA_CLOUDFORMATION, SCHEMAS))
-        return found
+            statements.append(Statement(f"{self.sid}Too", why, self.actions(self.implied), self.resources, VIA_CLOUDFORMATION, SCHEMAS))
+        return statements
 
     def actions(self, words: str) -> tuple[str, ...]:
         return tuple(f"{self.service}:{name}" for name in words.split())

@@ -52,26 +52,28 @@ class Stack:
 
     def parameter_list(self, wanted: dict[str, str]) -> list[dict]:
         """The template's parameters as CloudFormation takes them; what is only written down stays as it is."""
-        kept = [name for name in RECORDS if self.created and name in self.parameters]
-        entries = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items() if key not in kept]
-        return entries + [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
+        unchanged = [name for name in RECORDS if self.created and name in self.parameters]
+        entries = [{"ParameterKey": key, "ParameterValue": value} for key, value in wanted.items() if key not in unchanged]
+        return entries + [{"ParameterKey": key, "UsePreviousValue": True} for key in unchanged]
 
 
 def find(aws: Aws) -> Stack:
     """The stack as it is; one without a status when there is none."""
     client = aws.client("cloudformation")
     try:
-        about = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]
+        stack = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]
     except client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id ... does not exist"
             return Stack()
         raise
     pages = client.get_paginator("list_stack_resources").paginate(StackName=aws.cloud.own)
-    found = [entry for page in pages for entry in page["StackResourceSummaries"] if not entry["ResourceStatus"].startswith("DELETE")]
-    names = {entry["LogicalResourceId"]: entry.get("PhysicalResourceId", "") for entry in found}
-    kinds = {entry["LogicalResourceId"]: entry["ResourceType"] for entry in found}
-    given = {entry["ParameterKey"]: entry["ParameterValue"] for entry in about.get("Parameters", [])}
-    return Stack(about["StackStatus"], names, kinds, given)
+    resources = [
+        resource for page in pages for resource in page["StackResourceSummaries"] if not resource["ResourceStatus"].startswith("DELETE")
+    ]
+    names = {resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "") for resource in resources}
+    kinds = {resource["LogicalResourceId"]: resource["ResourceType"] for resource in resources}
+    parameters = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])}
+    return Stack(stack["StackStatus"], names, kinds, parameters)
 
 
 def parameters(run: schema.Run) -> dict[str, str]:
@@ -153,31 +155,31 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
 
     CloudFormation validates it, and refuses one that makes what is there already; what is only to be looked at need not be validated.
     """
-    client, found = aws.client("cloudformation"), find(aws)
-    if found.status == "ROLLBACK_COMPLETE":
-        remove(aws, found)  # of an attempt that failed; CloudFormation wants it gone before the next
-    if found.status in STUCK:
+    client, current = aws.client("cloudformation"), find(aws)
+    if current.status == "ROLLBACK_COMPLETE":
+        remove(aws, current)  # of an attempt that failed; CloudFormation wants it gone before the next
+    if current.status in STUCK:
         raise Problem(
-            f"the stack `{aws.cloud.own}` cannot be changed ({found.status})",
-            with_region(STUCK[found.status].format(name=aws.cloud.own), aws.cloud.region),
+            f"the stack `{aws.cloud.own}` cannot be changed ({current.status})",
+            with_region(STUCK[current.status].format(name=aws.cloud.own), aws.cloud.region),
             "refused",
         )
-    if found.status.endswith("IN_PROGRESS") and found.status not in NOT_CREATED:
+    if current.status.endswith("IN_PROGRESS") and current.status not in NOT_CREATED:
         raise Problem(
-            f"the stack `{aws.cloud.own}` is being changed ({found.status})", "wait for it, then run the same command again", "refused"
+            f"the stack `{aws.cloud.own}` is being changed ({current.status})", "wait for it, then run the same command again", "refused"
         )
-    made = client.create_change_set(
+    change_set = client.create_change_set(
         StackName=aws.cloud.own,
         ChangeSetName=f"init-{int(time.time() * 1000)}",
-        ChangeSetType=found.change_set_type,
+        ChangeSetType=current.change_set_type,
         TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
-        Parameters=found.parameter_list(wanted),
+        Parameters=current.parameter_list(wanted),
         Capabilities=["CAPABILITY_NAMED_IAM"],
         Tags=[TAG],
         **({} if validate else {"DisableValidation": True}),
     )
     pause = 0.1
-    while (answer := client.describe_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"]))["Status"] in (
+    while (answer := client.describe_change_set(StackName=aws.cloud.own, ChangeSetName=change_set["Id"]))["Status"] in (
         "CREATE_PENDING",
         "CREATE_IN_PROGRESS",
     ):
@@ -186,12 +188,12 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
     if answer["Status"] == "FAILED":
         reason = answer.get("StatusReason", "")
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:
-            client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=made["Id"])
+            client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=change_set["Id"])
             return "", []
-        told = _refusal(aws, made["Id"], reason)
-        withdraw(aws, made["Id"])
-        raise told
-    return made["Id"], [entry["ResourceChange"] for entry in answer["Changes"]]
+        refusal = _refusal(aws, change_set["Id"], reason)
+        withdraw(aws, change_set["Id"])
+        raise refusal
+    return change_set["Id"], [change["ResourceChange"] for change in answer["Changes"]]
 
 
 def _refusal(aws: Aws, change_set: str, reason: str) -> Problem:
@@ -223,9 +225,9 @@ def withdraw(aws: Aws, change_set: str) -> None:
     client = aws.client("cloudformation")
     if change_set:
         client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=change_set)
-    found = find(aws)
-    if found.status == "REVIEW_IN_PROGRESS":
-        remove(aws, found)
+    current = find(aws)
+    if current.status == "REVIEW_IN_PROGRESS":
+        remove(aws, current)
 
 
 def execute(aws: Aws, change_set: str) -> None:
@@ -240,10 +242,10 @@ def execute(aws: Aws, change_set: str) -> None:
 
 def find_settled(aws: Aws) -> Stack:
     """The stack once CloudFormation does nothing with it any more: an `init` that was killed may have left it at work."""
-    found = find(aws)
-    if not found.status.endswith("IN_PROGRESS") or found.status in NOT_CREATED:
-        return found
-    print(f"  the stack `{aws.cloud.own}` is {found.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
+    current = find(aws)
+    if not current.status.endswith("IN_PROGRESS") or current.status in NOT_CREATED:
+        return current
+    print(f"  the stack `{aws.cloud.own}` is {current.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
     _wait(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
     return find(aws)
 
@@ -254,7 +256,7 @@ def wait_until_settled(aws: Aws) -> str:
     return status if status in ("", *NOT_CREATED) else _wait(aws, aws.cloud.own)
 
 
-def remove(aws: Aws, found: Stack) -> None:
+def remove(aws: Aws, current: Stack) -> None:
     """There is no stack any more; what it retains stays."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
     id = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"]
@@ -269,12 +271,12 @@ def remove(aws: Aws, found: Stack) -> None:
 
 def _wait(aws: Aws, name: str) -> str:
     client, deadline, pause = aws.client("cloudformation"), time.monotonic() + TIMEOUT, 0.1
-    while (found := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
+    while (stack := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
         if time.monotonic() > deadline:
-            raise Problem(f"the stack `{aws.cloud.own}` is still {found['StackStatus']}", "run the same command again", "unreachable")
+            raise Problem(f"the stack `{aws.cloud.own}` is still {stack['StackStatus']}", "run the same command again", "unreachable")
         time.sleep(pause)
         pause = min(pause * 1.3, 5)
-    return found["StackStatus"]
+    return stack["StackStatus"]
 
 
 def _fix(why: str) -> str:

@@ -98,11 +98,11 @@ class Account:
 
 def combine_conditions(*conditions: dict) -> dict:
     """What all of these conditions want."""
-    found: dict = {}
+    combined: dict = {}
     for condition in conditions:
         for operator, tests in condition.items():
-            found[operator] = found.get(operator, {}) | tests
-    return found
+            combined[operator] = combined.get(operator, {}) | tests
+    return combined
 
 
 def merge_statements(statements: list[Statement], *conditions: dict) -> list[Statement]:
@@ -110,23 +110,23 @@ def merge_statements(statements: list[Statement], *conditions: dict) -> list[Sta
 
     No action of these fits the other's resources, so that nothing more is allowed.
     """
-    found: dict[str, Statement] = {}
+    merged: dict[str, Statement] = {}
     for one in statements:
         alike = one.condition in conditions and one.resources != ("*",)
         key = f"{one.condition} {alike or one.resources}"
-        before = found.get(key, replace(one, actions=(), resources=()))
+        before = merged.get(key, replace(one, actions=(), resources=()))
         joined = (*dict.fromkeys((*before.actions, *one.actions)),), (*dict.fromkeys((*before.resources, *one.resources)),)
-        found[key] = replace(before, actions=joined[0], resources=joined[1])
-    return list(found.values())
+        merged[key] = replace(before, actions=joined[0], resources=joined[1])
+    return list(merged.values())
 
 
 def document(statements: list[Statement]) -> dict:
     """The policy, ready for IAM; where names in the account are so long that it takes no more, without the names of its lines."""
     lines = [one.as_dict() for one in statements]
-    found = {"Version": "2012-10-17", "Statement": lines}
-    if size(found) > MANAGED:
-        found["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in lines]
-    return found
+    policy = {"Version": "2012-10-17", "Statement": lines}
+    if size(policy) > MANAGED:
+        policy["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in lines]
+    return policy
 
 
 def size(policy: dict) -> int:

@@ -69,10 +69,10 @@ def stop_time(aws: Aws, instance_id: str) -> datetime | None:
     """When the schedule will stop the box, or None when there is no schedule."""
     scheduler = aws.client("scheduler")
     try:
-        found = scheduler.get_schedule(Name=_name(aws, instance_id))["ScheduleExpression"]
+        expression = scheduler.get_schedule(Name=_name(aws, instance_id))["ScheduleExpression"]
     except scheduler.exceptions.ResourceNotFoundException:
         return None
-    return datetime.strptime(found.removeprefix("at(").removesuffix(")"), WHEN).replace(tzinfo=UTC)
+    return datetime.strptime(expression.removeprefix("at(").removesuffix(")"), WHEN).replace(tzinfo=UTC)
 
 
 def _name(aws: Aws, instance_id: str) -> str:

@@ -96,8 +96,8 @@ def _spot_reclaimed(aws: Aws, instance_id: str) -> Problem:
 def release(aws: Aws, instance_id: str) -> None:
     """Give up the spot request of a box, if it has one: a persistent one would launch another box in its place."""
     ec2 = aws.client("ec2")
-    entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    if request := entry.get("SpotInstanceRequestId"):
+    instance = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    if request := instance.get("SpotInstanceRequestId"):
         ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
 
 
@@ -157,7 +157,7 @@ def _relocation_commands(aws: Aws, box: schema.Box, zone: str, instance_id: str 
 def _termination_commands(aws: Aws, instance_id: str) -> list[str]:
     if not instance_id:
         return []
-    entry = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    request = entry.get("SpotInstanceRequestId")
+    instance = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    request = instance.get("SpotInstanceRequestId")
     spot = [f"aws ec2 cancel-spot-instance-requests --spot-instance-request-ids {request}"] if request else []
     return [*spot, f"aws ec2 terminate-instances --instance-ids {instance_id}"]

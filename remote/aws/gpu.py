@@ -19,9 +19,13 @@ def card(aws: Aws, instance_type: str) -> Card | None:
 def cards(aws: Aws, types: tuple[str, ...]) -> dict[str, Card]:
     """The card of each of these types that the region knows and that has one, in their order."""
     pages = aws.client("ec2").get_paginator("describe_instance_types").paginate(Filters=[{"Name": "instance-type", "Values": list(types)}])
-    known = {entry["InstanceType"]: entry.get("GpuInfo", {}).get("Gpus", []) for page in pages for entry in page["InstanceTypes"]}
-    return {kind: _card(known[kind][0]) for kind in types if known.get(kind)}
+    gpus = {
+        description["InstanceType"]: description.get("GpuInfo", {}).get("Gpus", [])
+        for page in pages
+        for description in page["InstanceTypes"]
+    }
+    return {kind: _card(gpus[kind][0]) for kind in types if gpus.get(kind)}
 
 
-def _card(entry: dict) -> Card:
-    return Card(f"{entry['Manufacturer']} {entry['Name']}", entry["MemoryInfo"]["SizeInMiB"] * 2**20)
+def _card(gpu: dict) -> Card:
+    return Card(f"{gpu['Manufacturer']} {gpu['Name']}", gpu["MemoryInfo"]["SizeInMiB"] * 2**20)

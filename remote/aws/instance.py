@@ -116,43 +116,47 @@ def find(aws: Aws, name: str) -> Instance | None:
     """The box of this name, or None; a Problem when it belongs to somebody else."""
     filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": "instance-state-name", "Values": ALIVE}]
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    found = [_parse(entry) for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]]
-    if len(found) > 1:
-        ids = ", ".join(box.id for box in found)
+    instances = [_parse(description) for page in pages for reservation in page["Reservations"] for description in reservation["Instances"]]
+    if len(instances) > 1:
+        ids = ", ".join(box.id for box in instances)
         raise Problem(
-            f"{len(found)} boxes are named `{name}`: {ids}",
-            f"terminate all but one: `aws ec2 terminate-instances --instance-ids {found[-1].id}`",
+            f"{len(instances)} boxes are named `{name}`: {ids}",
+            f"terminate all but one: `aws ec2 terminate-instances --instance-ids {instances[-1].id}`",
             reason="refused",
         )
-    if found and found[0].owner != aws.caller:
-        owner = found[0].owner or "nobody we know"
-        raise Problem(f"box `{name}` ({found[0].id}) belongs to {owner}", "take a name of your own: `box.name=...`", reason="refused")
-    return found[0] if found else None
+    if instances and instances[0].owner != aws.caller:
+        owner = instances[0].owner or "nobody we know"
+        raise Problem(f"box `{name}` ({instances[0].id}) belongs to {owner}", "take a name of your own: `box.name=...`", reason="refused")
+    return instances[0] if instances else None
 
 
-def _parse(entry: dict) -> Instance:
-    tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
+def _parse(description: dict) -> Instance:
+    tags = {tag["Key"]: tag["Value"] for tag in description.get("Tags", [])}
     return Instance(
-        entry["InstanceId"],
-        entry["State"]["Name"],
-        entry["Placement"]["AvailabilityZone"],
-        entry["InstanceType"],
-        entry["LaunchTime"],
+        description["InstanceId"],
+        description["State"]["Name"],
+        description["Placement"]["AvailabilityZone"],
+        description["InstanceType"],
+        description["LaunchTime"],
         tags.get(OWNER, ""),
         tags.get(STOPPED, ""),
-        _stopped_at(entry),
-        _metadata_is_closed(entry),
+        _stopped_at(description),
+        _metadata_is_closed(description),
     )
 
 
-def _metadata_is_closed(entry: dict) -> bool:
-    had = entry.get("MetadataOptions", {})
-    return all(had.get(name) == value for name, value in METADATA.items()) and had.get("State") != "pending"
+def _metadata_is_closed(description: dict) -> bool:
+    options = description.get("MetadataOptions", {})
+    return all(options.get(name) == value for name, value in METADATA.items()) and options.get("State") != "pending"
 
 
-def _stopped_at(entry: dict) -> datetime | None:
-    told = STOP_TIME.search(entry.get("StateTransitionReason", "")) if entry["State"]["Name"] not in ("pending", "running") else None
-    return datetime.fromisoformat(f"{told[1]}+00:00") if told else None
+def _stopped_at(description: dict) -> datetime | None:
+    match = (
+        STOP_TIME.search(description.get("StateTransitionReason", ""))
+        if description["State"]["Name"] not in ("pending", "running")
+        else None
+    )
+    return datetime.fromisoformat(f"{match[1]}+00:00") if match else None
 
 
 def _describe(aws: Aws, instance_id: str) -> Instance:
@@ -160,28 +164,28 @@ def _describe(aws: Aws, instance_id: str) -> Instance:
 
 
 def ssh_endpoint(aws: Aws, instance_id: str) -> SshEndpoint:
-    found = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-    return SshEndpoint(found.get("PublicIpAddress", ""), found["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
+    description = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    tags = {tag["Key"]: tag["Value"] for tag in description.get("Tags", [])}
+    return SshEndpoint(description.get("PublicIpAddress", ""), description["SecurityGroups"][0]["GroupId"], tags.get(HOST_KEY, ""))
 
 
 def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured:
     """Find the box by its tag; start it when it is stopped, launch it when there is none."""
-    found = find(aws, box.name)
+    instance = find(aws, box.name)
     if box.adopt:
-        found = _adopt(aws, box, found)
-    if found and found.state == "stopping":
-        _wait(aws, "instance_stopped", found.id)
-    if found is None:
+        instance = _adopt(aws, box, instance)
+    if instance and instance.state == "stopping":
+        _wait(aws, "instance_stopped", instance.id)
+    if instance is None:
         return Ensured(_launch(aws, box, volume_zone), "launched")
-    if found.state in ("stopped", "stopping"):
-        instance_history.write(aws, _describe(aws, found.id).uptime)
-        _cancel_commands(aws, found.id)
-        auto_stop.disarm(aws, found.id)  # of its life before, which has ended: it would stop this one too early
-        aws.client("ec2").delete_tags(Resources=[found.id], Tags=[{"Key": STOPPED}])
-        capacity.start(aws, box, found.id, found.zone)
-        return Ensured(found.id, "started")
-    return Ensured(found.id, None)
+    if instance.state in ("stopped", "stopping"):
+        instance_history.write(aws, _describe(aws, instance.id).uptime)
+        _cancel_commands(aws, instance.id)
+        auto_stop.disarm(aws, instance.id)  # of its life before, which has ended: it would stop this one too early
+        aws.client("ec2").delete_tags(Resources=[instance.id], Tags=[{"Key": STOPPED}])
+        capacity.start(aws, box, instance.id, instance.zone)
+        return Ensured(instance.id, "started")
+    return Ensured(instance.id, None)
 
 
 def still_on_notice(instance_id: str | None, changed: StartKind | None, stops_at: str | None) -> str:
@@ -206,9 +210,9 @@ def _cancel_commands(aws: Aws, instance_id: str) -> None:
 def wait(aws: Aws, instance_id: str) -> Running:
     """Wait until AWS says that the box runs."""
     _wait(aws, "instance_running", instance_id)
-    found = _describe(aws, instance_id)
-    instance_history.write(aws, found.uptime)
-    return Running(found.zone, found.instance_type)
+    instance = _describe(aws, instance_id)
+    instance_history.write(aws, instance.uptime)
+    return Running(instance.zone, instance.instance_type)
 
 
 def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> None:
@@ -233,27 +237,28 @@ def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> None:
         time.sleep(1)
 
 
-def _adopt(aws: Aws, box: schema.Box, found: Instance | None) -> Instance:
+def _adopt(aws: Aws, box: schema.Box, current: Instance | None) -> Instance:
     """The instance that the user has named, tagged as the box from now on, once he has seen what it is and agreed."""
     ec2, id, name = aws.client("ec2"), box.adopt, box.name
-    if found and found.id == id:
-        return found
-    if found:
+    if current and current.id == id:
+        return current
+    if current:
         raise Problem(
-            f"box `{name}` is {found.id}", "`inv down --purge` removes it; or give the other a name: `box.name=...`", reason="refused"
+            f"box `{name}` is {current.id}", "`inv down --purge` removes it; or give the other a name: `box.name=...`", reason="refused"
         )
     try:
-        entry = ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]
+        description = ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]
     except ec2.exceptions.ClientError as error:
         if error.response["Error"]["Code"].startswith("InvalidInstanceID"):
             raise Problem(f"there is no instance {id}", "name one of this region: `box.adopt=i-...`", reason="refused") from error
         raise
-    tags = {tag["Key"]: tag["Value"] for tag in entry.get("Tags", [])}
-    if entry["State"]["Name"] not in ALIVE or BOX in tags:
-        what = f"the box `{tags[BOX]}` of {tags.get(OWNER, 'somebody')}" if BOX in tags else entry["State"]["Name"]
+    tags = {tag["Key"]: tag["Value"] for tag in description.get("Tags", [])}
+    if description["State"]["Name"] not in ALIVE or BOX in tags:
+        what = f"the box `{tags[BOX]}` of {tags.get(OWNER, 'somebody')}" if BOX in tags else description["State"]["Name"]
         raise Problem(f"{id} is {what}", "name an instance that is nobody's box: `box.adopt=i-...`", reason="refused")
-    profile = entry.get("IamInstanceProfile", {}).get("Arn", "no role").rpartition("/")[2]
-    about = f"{entry['InstanceType']}, {entry['State']['Name']}, launched {entry['LaunchTime']:%Y-%m-%d} from {entry['ImageId']}"
+    profile = description.get("IamInstanceProfile", {}).get("Arn", "no role").rpartition("/")[2]
+    about = f"{description['InstanceType']}, {description['State']['Name']}, "
+    about += f"launched {description['LaunchTime']:%Y-%m-%d} from {description['ImageId']}"
     about += f" with {profile}; tags: {', '.join(f'{key}={value}' for key, value in sorted(tags.items())) or 'none'}"
     confirm.ask(
         False,
@@ -267,10 +272,10 @@ def _adopt(aws: Aws, box: schema.Box, found: Instance | None) -> Instance:
         if error.response["Error"]["Code"] not in DENIED:
             raise
         # Who may tag any instance as a box may stop any instance: no policy of ours allows it.
-        given = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
-        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {given}`; then `inv up`"
+        tag_arguments = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
+        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {tag_arguments}`; then `inv up`"
         raise Problem(f"your policy does not let you take {id}", hint, reason="refused") from error
-    return replace(_parse(entry), owner=aws.caller)  # a search by the new tag may not find it yet
+    return replace(_parse(description), owner=aws.caller)  # a search by the new tag may not find it yet
 
 
 def _launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
@@ -323,28 +328,28 @@ def _recently_terminated(aws: Aws, name: str) -> int:
 
 def get(aws: Aws, name: str) -> Existing:
     """Find the box by its tag, running or not."""
-    found = find(aws, name)
-    if found is None:
+    instance = find(aws, name)
+    if instance is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
-    return Existing(found.id, found.state == "running")
+    return Existing(instance.id, instance.state == "running")
 
 
 def find_optional(aws: Aws, name: str) -> Presence:
     """Find the box by its tag, if there is one."""
-    found = find(aws, name)
-    return Presence(found.id, True, found.state == "running") if found else Presence()
+    instance = find(aws, name)
+    return Presence(instance.id, True, instance.state == "running") if instance else Presence()
 
 
 def require(aws: Aws, name: str, metadata_closed: bool = True) -> Required:
     """Find the running box by its tag."""
-    found = find(aws, name)
-    if found is None:
+    instance = find(aws, name)
+    if instance is None:
         raise Problem(f"there is no box named `{name}`", "start one with `inv up`", reason="refused")
-    if found.state != "running":
-        raise Problem(f"box `{name}` is {found.state}", "start it with `inv up`", reason="refused")
-    if metadata_closed and not found.metadata_closed:
-        raise Problem(f"a container on {found.id} could act by the box's role", "`inv up` closes its metadata service to it", "refused")
-    return Required(found.id)
+    if instance.state != "running":
+        raise Problem(f"box `{name}` is {instance.state}", "start it with `inv up`", reason="refused")
+    if metadata_closed and not instance.metadata_closed:
+        raise Problem(f"a container on {instance.id} could act by the box's role", "`inv up` closes its metadata service to it", "refused")
+    return Required(instance.id)
 
 
 def wait_for_agent(
@@ -352,15 +357,17 @@ def wait_for_agent(
 ) -> Agent:
     """Wait until the box's agent takes commands."""
     agents, ec2 = aws.client("ssm"), aws.client("ec2")
-    entry = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    instance = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     started, pause = time.monotonic(), 0.1
     # Nothing can be at work on a box that this very command has launched.
     reboot_at = started + reboot_after if changed == "launched" else math.inf
     while time.monotonic() < started + seconds:
-        known = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])["InstanceInformationList"]
+        registered = agents.describe_instance_information(Filters=[{"Key": "InstanceIds", "Values": [instance_id]}])[
+            "InstanceInformationList"
+        ]
         # After a stop and a start the record can still say Online from before.
-        if known and known[0]["PingStatus"] == "Online" and known[0]["LastPingDateTime"] > entry["LaunchTime"]:
-            return Agent(known[0].get("AgentVersion", "?"))
+        if registered and registered[0]["PingStatus"] == "Online" and registered[0]["LastPingDateTime"] > instance["LaunchTime"]:
+            return Agent(registered[0].get("AgentVersion", "?"))
         if time.monotonic() > reboot_at:
             _reboot_once(aws, instance_id, reboot_after)
             reboot_at = math.inf

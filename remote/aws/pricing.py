@@ -33,10 +33,10 @@ def spot(aws: Aws, types: list[str]) -> dict[str, float]:
     """USD an hour on spot now, in the cheapest zone, of each type for which AWS says it."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    asked = {"InstanceTypes": types, "ProductDescriptions": ["Linux/UNIX"], "StartTime": datetime.now(UTC)}
+    request = {"InstanceTypes": types, "ProductDescriptions": ["Linux/UNIX"], "StartTime": datetime.now(UTC)}
     try:
-        pages = aws.client("ec2").get_paginator("describe_spot_price_history").paginate(**asked)
-        rows = [(entry["InstanceType"], float(entry["SpotPrice"])) for page in pages for entry in page["SpotPriceHistory"]]
+        pages = aws.client("ec2").get_paginator("describe_spot_price_history").paginate(**request)
+        rows = [(price["InstanceType"], float(price["SpotPrice"])) for page in pages for price in page["SpotPriceHistory"]]
     except (ClientError, BotoCoreError):
         return {}
     return {kind: min(usd for each, usd in rows if each == kind) for kind, _ in rows}

@@ -21,19 +21,19 @@ LARGEST = 1 << 28  # bytes of an object that is read into memory: days of events
 RECORD = 1 << 24  # of a JSON object: a manifest, a state, a lock
 
 
-def parse_time(told: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """A moment that somebody has written down; a ValueError where it cannot be set beside ours."""
-    found = datetime.fromisoformat(told)
-    if found.tzinfo is None or not 2000 <= found.year < 2200:
-        raise ValueError(f"{told} is no moment in a zone, or far from today")
-    return found
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not 2000 <= moment.year < 2200:
+        raise ValueError(f"{text} is no moment in a zone, or far from today")
+    return moment
 
 
-def check_text(told: str) -> str:
+def check_text(value: str) -> str:
     """The same of a text."""
-    if not isinstance(told, str):
-        raise ValueError(f"{str(told)[:100]} is no text")
-    return told
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:100]} is no text")
+    return value
 
 
 class Store:
@@ -60,9 +60,9 @@ class Store:
     def parse_json(self, name: str, body: bytes) -> dict:
         """The same of bytes that were read from there."""
         try:
-            found = json.loads(body.decode(errors="replace"))  # evidence is cut by bytes, maybe within a letter
-            if isinstance(found, dict):
-                return visible.values(found)
+            value = json.loads(body.decode(errors="replace"))  # evidence is cut by bytes, maybe within a letter
+            if isinstance(value, dict):
+                return visible.values(value)
         except (ValueError, RecursionError):
             pass
         raise self._damaged(name, "is no JSON object")
@@ -76,12 +76,12 @@ class Store:
     def get_with_etag(self, name: str, most: int = LARGEST) -> tuple[bytes | None, str | None]:
         """The object's bytes and its etag; None and None when there is none."""
         try:
-            found = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
         except self.client.exceptions.NoSuchKey:
             return None, None
-        if found["ContentLength"] > most:
-            raise self._damaged(name, f"has {found['ContentLength']:,} bytes, and no more than {most:,} are read")
-        return found["Body"].read(), found["ETag"]
+        if answer["ContentLength"] > most:
+            raise self._damaged(name, f"has {answer['ContentLength']:,} bytes, and no more than {most:,} are read")
+        return answer["Body"].read(), answer["ETag"]
 
     def create(self, name: str, body: bytes) -> str | None:
         """The new object's etag, or None when there was one already."""
@@ -116,7 +116,7 @@ class Store:
         """Every object below `under`, by name and size: all pages of the listing."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.key(under))
         start = len(self.key(""))
-        return {entry["Key"][start:]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
+        return {item["Key"][start:]: item["Size"] for page in pages for item in page.get("Contents", [])}
 
     def put_input(self, path: Path) -> tuple[str, bool]:
         """Put a file at `inputs/<sha256>` unless it is there; its sha256, and whether it had to travel."""

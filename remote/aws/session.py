@@ -58,16 +58,16 @@ def retry_until_visible(ask: Callable[[], Answer], unseen: str, what: str) -> An
     """
     from botocore.exceptions import ClientError
 
-    deadline, said = time.monotonic() + PROPAGATION, False
+    deadline, announced = time.monotonic() + PROPAGATION, False
     while True:
         try:
             return ask()
         except ClientError as error:
             if unseen not in error.response["Error"].get("Message", "") or time.monotonic() > deadline:
                 raise
-        if not said:
+        if not announced:
             print(f"  AWS does not see {what} yet: trying again for two minutes", file=sys.stderr, flush=True)
-        said = True
+        announced = True
         time.sleep(1)
 
 
@@ -134,8 +134,8 @@ class Aws:
 
     def secret(self, name: str) -> str:
         """The value of a secret, for immediate use: it is never kept, printed or passed on."""
-        found = self.client("secretsmanager").get_secret_value(SecretId=name)
-        return secret.value(found["SecretString"])
+        answer = self.client("secretsmanager").get_secret_value(SecretId=name)
+        return secret.value(answer["SecretString"])
 
 
 def region(cloud: dict) -> str:
@@ -157,10 +157,10 @@ def fetch(names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store for those of `names` that exist, in calls of ten; `cloud` may say in which region."""
     client = early_client("ssm", cloud)
     values: dict[str, str] = {}
-    asked = {parameter_name(name, cloud.get("stack")): name for name in names}
+    requested = {parameter_name(name, cloud.get("stack")): name for name in names}
     for start in range(0, len(names), 10):
-        answer = client.get_parameters(Names=list(asked)[start : start + 10], WithDecryption=True)
-        values |= {asked[entry["Name"]]: entry["Value"] for entry in answer["Parameters"]}
+        answer = client.get_parameters(Names=list(requested)[start : start + 10], WithDecryption=True)
+        values |= {requested[parameter["Name"]]: parameter["Value"] for parameter in answer["Parameters"]}
     return values
 
 
@@ -192,16 +192,16 @@ class Retry:
     def __init__(self, aws: "Aws", goes_on: str):
         self.aws = aws
         self.goes_on = goes_on  # what is not harmed meanwhile
-        self.said = ""
+        self.announced = ""
 
     def wait(self, error: Exception, pause: float = 5) -> None:
         """Nothing, after a pause; the error itself where it will not pass."""
         words = transient_reason(error)
         if words is None:
             raise error
-        if words != self.said:
+        if words != self.announced:
             print(f"{words}. {self.goes_on}; trying again every {pause:.0f} s", file=sys.stderr, flush=True)
-        self.said = words
+        self.announced = words
         time.sleep(pause)
         self.aws.renew()
 

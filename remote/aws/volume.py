@@ -47,44 +47,44 @@ class Snapshot:
 def ensure(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> Attached:
     """Find the volume by its tag, or create it; attach it to the box."""
     ec2 = aws.client("ec2")
-    found, changed = _find(aws, box.name), cast(Change | None, None)
-    attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
-    if found is None:
-        found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
+    volume, changed = _find(aws, box.name), cast(Change | None, None)
+    attached = [attachment["InstanceId"] for attachment in _attachments(volume) if attachment["State"] in ("attaching", "attached")]
+    if volume is None:
+        volume, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
     if instance_id not in attached:
-        _wait(aws, "volume_available", found["VolumeId"])
-        ec2.attach_volume(VolumeId=found["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
+        _wait(aws, "volume_available", volume["VolumeId"])
+        ec2.attach_volume(VolumeId=volume["VolumeId"], InstanceId=instance_id, Device="/dev/sdf")
         changed = changed or "attached"
-    _wait(aws, "volume_in_use", found["VolumeId"])
-    if found["Size"] < box.disk_gb:
-        found, changed = _grow(aws, found, box.disk_gb), "grown"
-    return Attached(*_fields(found), changed)
+    _wait(aws, "volume_in_use", volume["VolumeId"])
+    if volume["Size"] < box.disk_gb:
+        volume, changed = _grow(aws, volume, box.disk_gb), "grown"
+    return Attached(*_fields(volume), changed)
 
 
 def require(aws: Aws, name: str) -> Disk:
     """Find the box's volume by its tag."""
-    found = _find(aws, name)
-    if found is None:
+    volume = _find(aws, name)
+    if volume is None:
         raise Problem(f"box `{name}` has no volume", "`inv up` creates and attaches it", reason="refused")
-    return Disk(*_fields(found))
+    return Disk(*_fields(volume))
 
 
 def describe(aws: Aws, name: str) -> str:
     """The box's volume in words."""
-    found = _find(aws, name)
-    return f"volume {found['VolumeId']}: {found['Size']} GB, {found['State']}" if found else "volume: none; `inv up` creates it"
+    volume = _find(aws, name)
+    return f"volume {volume['VolumeId']}: {volume['Size']} GB, {volume['State']}" if volume else "volume: none; `inv up` creates it"
 
 
 def zone(aws: Aws, name: str) -> str | None:
     """Where the box's volume is, or None when there is none."""
-    found = _find(aws, name)
-    return found["AvailabilityZone"] if found else None
+    volume = _find(aws, name)
+    return volume["AvailabilityZone"] if volume else None
 
 
 def id_and_tags(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
     """The id of the box's volume and its tags."""
-    found = _find(aws, name) or {"VolumeId": "none", "Tags": []}
-    return found["VolumeId"], {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+    volume = _find(aws, name) or {"VolumeId": "none", "Tags": []}
+    return volume["VolumeId"], {tag["Key"]: tag["Value"] for tag in volume.get("Tags", [])}
 
 
 def locate(aws: Aws, name: str) -> VolumeZone:
@@ -94,44 +94,44 @@ def locate(aws: Aws, name: str) -> VolumeZone:
 
 def snapshot(aws: Aws, name: str) -> Snapshot:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
-    found = _find(aws, name)
-    if found is None:
+    volume = _find(aws, name)
+    if volume is None:
         print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
         return Snapshot(None, "no copy of the volume was made")
-    if there := _current_snapshot(aws, found, name):
-        return Snapshot(there, f"{there} is a copy of the volume already")
+    if existing := _current_snapshot(aws, volume, name):
+        return Snapshot(existing, f"{existing} is a copy of the volume already")
     tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
-    made = aws.client("ec2").create_snapshot(
-        VolumeId=found["VolumeId"],
+    answer = aws.client("ec2").create_snapshot(
+        VolumeId=volume["VolumeId"],
         Description=f"fine-tune-slm {name}",
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
     )
-    aws.client("ec2").describe_snapshots(SnapshotIds=[made["SnapshotId"]])  # AWS shows it: whoever deletes the volume waits for it
-    return Snapshot(made["SnapshotId"], f"{made['SnapshotId']} is a copy of the volume")
+    aws.client("ec2").describe_snapshots(SnapshotIds=[answer["SnapshotId"]])  # AWS shows it: whoever deletes the volume waits for it
+    return Snapshot(answer["SnapshotId"], f"{answer['SnapshotId']} is a copy of the volume")
 
 
-def _current_snapshot(aws: Aws, found: dict, name: str) -> str | None:
+def _current_snapshot(aws: Aws, volume: dict, name: str) -> str | None:
     """A copy of ours that began when the volume's box, which writes to it, had stopped for the last time: CreateSnapshot has no token."""
-    since = [last_start(aws, name), *(entry["AttachTime"] for entry in _attachments(found))]
+    since = [last_start(aws, name), *(attachment["AttachTime"] for attachment in _attachments(volume))]
     if since[0] is None:
         return None
-    mine = [{"Name": "volume-id", "Values": [found["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
+    mine = [{"Name": "volume-id", "Values": [volume["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
     mine += [{"Name": f"tag:{OWNER}", "Values": [aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
-    copies = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
+    snapshots = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
     # A box's start is told to the second.
-    return next((one["SnapshotId"] for one in copies if one["StartTime"].replace(microsecond=0) > max(since)), None)
+    return next((one["SnapshotId"] for one in snapshots if one["StartTime"].replace(microsecond=0) > max(since)), None)
 
 
 def delete(aws: Aws, name: str) -> None:
     """Delete the volume, with all that is on it, once every copy of it is whole."""
-    found = _find(aws, name)
-    if found is None:
+    volume = _find(aws, name)
+    if volume is None:
         return
-    ec2, mine = aws.client("ec2"), found["VolumeId"]
-    _wait_for_snapshots(aws, mine)
-    _wait(aws, "volume_available", mine)
+    ec2, volume_id = aws.client("ec2"), volume["VolumeId"]
+    _wait_for_snapshots(aws, volume_id)
+    _wait(aws, "volume_available", volume_id)
     try:
-        ec2.delete_volume(VolumeId=mine)
+        ec2.delete_volume(VolumeId=volume_id)
     except ec2.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "InvalidVolume.NotFound":  # the first answer was lost, and botocore has asked twice
             raise
@@ -146,8 +146,8 @@ def _wait_for_snapshots(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
         time.sleep(2)
 
 
-def _fields(found: dict) -> tuple[str, bool, int]:
-    return found["VolumeId"], {"Key": OURS, "Value": BLANK} in found.get("Tags", []), found["Size"]
+def _fields(volume: dict) -> tuple[str, bool, int]:
+    return volume["VolumeId"], {"Key": OURS, "Value": BLANK} in volume.get("Tags", []), volume["Size"]
 
 
 def note_format(aws: Aws, volume_id: str) -> None:
@@ -155,20 +155,20 @@ def note_format(aws: Aws, volume_id: str) -> None:
     aws.client("ec2").create_tags(Resources=[volume_id], Tags=[{"Key": OURS, "Value": FORMATTED}])
 
 
-def _grow(aws: Aws, found: dict, size: int) -> dict:
+def _grow(aws: Aws, volume: dict, size: int) -> dict:
     """The volume with `size` GB; the file system follows when it is mounted. AWS takes four changes in 24 hours."""
     ec2, deadline = aws.client("ec2"), time.monotonic() + 300
-    ec2.modify_volume(VolumeId=found["VolumeId"], Size=size)
+    ec2.modify_volume(VolumeId=volume["VolumeId"], Size=size)
     while time.monotonic() < deadline:
-        change = _modification(aws, found["VolumeId"])
+        change = _modification(aws, volume["VolumeId"])
         if change["ModificationState"] in ("optimizing", "completed"):  # it has its new size, at a lower speed at first
-            return found | {"Size": size}
+            return volume | {"Size": size}
         if change["ModificationState"] == "failed":
             break
         time.sleep(1)
     raise Problem(
-        f"AWS did not make {found['VolumeId']} {size} GB large: {change.get('StatusMessage') or change['ModificationState']}",
-        f"`aws ec2 describe-volumes-modifications --volume-ids {found['VolumeId']}`",
+        f"AWS did not make {volume['VolumeId']} {size} GB large: {change.get('StatusMessage') or change['ModificationState']}",
+        f"`aws ec2 describe-volumes-modifications --volume-ids {volume['VolumeId']}`",
         reason="refused",
     )
 
@@ -194,7 +194,7 @@ def _wait(aws: Aws, state: str, volume_id: str) -> None:
         ec2.get_waiter(state).wait(VolumeIds=[volume_id], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
     except WaiterError as error:
         volumes = (error.last_response or {}).get("Volumes") or [{}]
-        holders = ", ".join(entry["InstanceId"] for entry in _attachments(volumes[0]))
+        holders = ", ".join(attachment["InstanceId"] for attachment in _attachments(volumes[0]))
         now = volumes[0].get("State", "unknown to AWS") + (f" by {holders}" if holders else "")
         hint = f"`aws ec2 describe-volumes --volume-ids {volume_id}` shows it; then the same command again"
         wanted = state.removeprefix("volume_").replace("_", "-")
@@ -202,9 +202,9 @@ def _wait(aws: Aws, state: str, volume_id: str) -> None:
 
 
 def _find(aws: Aws, name: str) -> dict | None:
-    found = aws.client("ec2").describe_volumes(Filters=[{"Name": f"tag:{BOX}", "Values": [name]}])["Volumes"]
+    volumes = aws.client("ec2").describe_volumes(Filters=[{"Name": f"tag:{BOX}", "Values": [name]}])["Volumes"]
     # Not a filter: who asks may still be asked for meanwhile.
-    return next((one for one in found if {"Key": OWNER, "Value": aws.caller} in one.get("Tags", [])), None)
+    return next((volume for volume in volumes if {"Key": OWNER, "Value": aws.caller} in volume.get("Tags", [])), None)
 
 
 def _attachments(volume: dict | None) -> list[dict]:

@@ -18,8 +18,8 @@ def files(root: Path) -> list[str]:
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     # Only below what is let in: a tree may hold a repository, an environment and models.
     tops = {pattern[1:].split("/")[0] for pattern in patterns if pattern.startswith("!")}
-    found = [path for top in tops for path in ([root / top] if (root / top).is_file() else (root / top).rglob("*"))]
-    names = {path.relative_to(root).as_posix() for path in found if path.is_file()}
+    paths = [path for top in tops for path in ([root / top] if (root / top).is_file() else (root / top).rglob("*"))]
+    names = {path.relative_to(root).as_posix() for path in paths if path.is_file()}
     return sorted({name for name in names if is_included(name, patterns)} | {DOCKERFILE})
 
 
@@ -53,7 +53,7 @@ def tarball(root: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in files(root):
-            body, entry = (root / name).read_bytes(), tarfile.TarInfo(name)
-            entry.size, entry.mode = len(body), 0o644
-            tar.addfile(entry, io.BytesIO(body))
+            body, info = (root / name).read_bytes(), tarfile.TarInfo(name)
+            info.size, info.mode = len(body), 0o644
+            tar.addfile(info, io.BytesIO(body))
     return packed.getvalue()

@@ -49,11 +49,11 @@ def push(aws: Aws, local: str, tag: str) -> ecr.Image:
 def verify(aws: Aws, run: schema.Run, root: Path) -> None:
     """Check that ECR has the image of this tree, that it is the recorded one, starts, and says what it is made of."""
     tag = ecr.tag(root, run.cloud.build_args)
-    found = ecr.find(aws, tag).image
+    image = ecr.find(aws, tag).image
     about = ecr.describe(aws, tag)
-    started = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", found, "--help", check=False)
-    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", found).stdout) or {}
-    recorded, digest = run.cloud.image_digest, found.partition("@")[2]
+    started = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", image, "--help", check=False)
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", image).stdout) or {}
+    recorded, digest = run.cloud.image_digest, image.partition("@")[2]
     pushed = about["imagePushedAt"].astimezone(UTC)
     findings = [
         (

@@ -39,8 +39,8 @@ class Line:
 def show(aws: Aws, run: schema.Run) -> None:
     """Print the ledger."""
     store = Store(aws)
-    found = instance.find(aws, run.box.name)
-    boxes, source = _boxes(aws, store, found, run.box.instance_type)
+    box = instance.find(aws, run.box.name)
+    boxes, source = _boxes(aws, store, box, run.box.instance_type)
     lines = [*boxes, *_disks(aws, run)]
     table = Table("what", "how much", "rate", "USD", box=None, pad_edge=False)
     for line in lines:
@@ -77,22 +77,22 @@ class SupervisorReport:
     ran: str
 
 
-def box_usage(store: Store, found: instance.Instance | None) -> list[BoxUsage]:
+def box_usage(store: Store, box: instance.Instance | None) -> list[BoxUsage]:
     """Every start of every box of this prefix, oldest first; what runs now runs until now."""
-    starts, reports = _starts(store, found), _reports(store)
-    made = []
+    starts, reports = _starts(store, box), _reports(store)
+    usage = []
     for one in starts:
         later = [each.launched for each in starts if each.instance == one.instance and each.launched > one.launched]
         own = [each for each in reports if each.instance == one.instance and one.launched <= each.begun < min(later, default=FOREVER)]
         reports = [each for each in reports if each not in own]
-        made.append(_usage(one, own, found))
+        usage.append(_usage(one, own, box))
     types = {one.instance: one.instance_type for one in starts}
-    made += [_usage_of_report(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
-    return sorted(made, key=lambda one: one.started)
+    usage += [_usage_of_report(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
+    return sorted(usage, key=lambda one: one.started)
 
 
-def _usage(one: instance_history.Uptime, reports: list[SupervisorReport], found: instance.Instance | None) -> BoxUsage:
-    running = found is not None and found.state == "running" and (found.id, found.launched) == (one.instance, one.launched)
+def _usage(one: instance_history.Uptime, reports: list[SupervisorReport], box: instance.Instance | None) -> BoxUsage:
+    running = box is not None and box.state == "running" and (box.id, box.launched) == (one.instance, one.launched)
     now = datetime.now(UTC)
     # AWS names no moment where a box turned itself off: a new one does that before it has a supervisor that reports.
     ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + UNATTENDED, now))
@@ -112,11 +112,11 @@ def _usage_of_report(each: SupervisorReport, kind: str) -> BoxUsage:
     )
 
 
-def _starts(store: Store, found: instance.Instance | None) -> list[instance_history.Uptime]:
+def _starts(store: Store, box: instance.Instance | None) -> list[instance_history.Uptime]:
     """Every start that was written down; of the box that is there now, AWS says it itself."""
     known = {(one.instance, one.launched): one for one in _records(store, "lives/", instance_history.read)}
-    if found:
-        known[found.id, found.launched] = found.uptime
+    if box:
+        known[box.id, box.launched] = box.uptime
     return sorted(known.values(), key=lambda one: one.launched)
 
 
@@ -141,11 +141,11 @@ def _records(store: Store, under: str, read: Callable[[dict], Record]) -> list[R
         return [record for record in pool.map(one, list(store.names(under))) if record]
 
 
-def _boxes(aws: Aws, store: Store, found: instance.Instance | None, otherwise: str) -> tuple[list[Line], str | None]:
+def _boxes(aws: Aws, store: Store, box: instance.Instance | None, otherwise: str) -> tuple[list[Line], str | None]:
     """A line for each start, at the price of the type that the box had; and where the prices are from."""
     rates: dict[str, tuple[float | None, str | None]] = {}
     lines = []
-    for one in box_usage(store, found):
+    for one in box_usage(store, box):
         kind = one.instance_type or otherwise
         rates[kind] = hourly, _ = rates.get(kind) or pricing.per_hour(aws, kind)
         what = f"{one.instance} {kind} from {one.started}" + (", running" if one.running else "")
@@ -158,8 +158,8 @@ def _disks(aws: Aws, run: schema.Run) -> list[Line]:
     mine = [{"Name": f"tag:{instance.BOX}", "Values": [run.box.name]}]
     ec2 = aws.client("ec2")
     disks = {disk["VolumeId"]: disk for disk in ec2.describe_volumes(Filters=mine)["Volumes"]}
-    if found := instance.find(aws, run.box.name):
-        attached = [{"Name": "attachment.instance-id", "Values": [found.id]}]
+    if box := instance.find(aws, run.box.name):
+        attached = [{"Name": "attachment.instance-id", "Values": [box.id]}]
         disks |= {disk["VolumeId"]: disk for disk in ec2.describe_volumes(Filters=attached)["Volumes"]}
     return [_disk(aws, disk) for disk in disks.values()]
 

@@ -35,17 +35,17 @@ class Offer:
 
 def describe_existing(aws: Aws, run: schema.Run, tag: str) -> str:
     """What is there, and what `up` and `deploy` would add to it."""
-    found, there = instance.find(aws, run.box.name), ecr.find_digest(aws, tag)[1]
+    box, digest = instance.find(aws, run.box.name), ecr.find_digest(aws, tag)[1]
     market = " on spot, if there is room," if run.box.spot else ""
     new = f"none; a {run.box.instance_type} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
     words = {"running": "runs", "stopped": "is stopped and would be started", "stopping": "is stopping and would be started"}
-    lines = [f"box      {f'{found.id}, {found.instance_type}, {words.get(found.state, found.state)}' if found else new}"]
+    lines = [f"box      {f'{box.id}, {box.instance_type}, {words.get(box.state, box.state)}' if box else new}"]
     monthly, _ = pricing.disk_month(aws, run.box.disk_type)
     paid = f"${monthly * run.box.disk_gb:.2f} a month while it exists" if monthly else "price unknown"
     disk = volume.describe(aws, run.box.name).removeprefix("volume ").removeprefix("volume: ")
     made = f"none; {run.box.disk_gb} GB of {run.box.disk_type} would be created, {paid}"
     lines.append(f"volume   {made if disk.startswith('none') else disk}")
-    lines.append(f"image    {f'{there} is in ECR' if there else f'none of this tree in ECR; the box would build it (tag {tag})'}")
+    lines.append(f"image    {f'{digest} is in ECR' if digest else f'none of this tree in ECR; the box would build it (tag {tag})'}")
     return "\n".join(lines)
 
 
@@ -57,15 +57,15 @@ def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str
     spots = pricing.spot(aws, fitting)
     with ThreadPoolExecutor(8) as pool:
         rates = dict(zip(fitting, pool.map(lambda kind: pricing.planned(aws, kind, _configured_price(run, kind))[0], fitting), strict=True))
-    found = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind)) for kind in fitting]
-    return sorted(found, key=lambda one: (math.isnan(one.dollars), one.dollars)), [kind for kind in cards if kind not in fitting]
+    offered = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind)) for kind in fitting]
+    return sorted(offered, key=lambda one: (math.isnan(one.dollars), one.dollars)), [kind for kind in cards if kind not in fitting]
 
 
-def table(run: schema.Run, found: list[Offer]) -> Table:
+def table(run: schema.Run, offered: list[Offer]) -> Table:
     """The chosen box, and those that are cheaper or faster for this run."""
     shown = Table("type", "card", "hours", "USD an hour", "USD for the run", "on spot", "", box=None, pad_edge=False)
-    mine = next((one for one in found if one.kind == run.box.instance_type), None)
-    for one in found:
+    mine = next((one for one in offered if one.kind == run.box.instance_type), None)
+    for one in offered:
         verdict = "yours" if one is mine else comparison(one, mine)
         if verdict:
             spot = None if one.spot is None else one.seconds / 3600 * one.spot

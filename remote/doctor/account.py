@@ -17,32 +17,36 @@ def bucket(context: Context) -> list[Finding]:
     store, region = Store(context.aws), context.run.cloud.region
     why = "runs, logs and data are in it"
     try:
-        found = store.client.head_bucket(Bucket=store.bucket).get("BucketRegion") or region
+        actual_region = store.client.head_bucket(Bucket=store.bucket).get("BucketRegion") or region
     except store.client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "404":
             raise
         return [
             Finding("bucket", BROKEN, f"there is no bucket `{store.bucket}`", why, f"`aws s3 mb s3://{store.bucket} --region {region}`")
         ]
-    if found != region:
-        what = f"bucket `{store.bucket}` is in {found}, the box would be in {region}"
+    if actual_region != region:
+        what = f"bucket `{store.bucket}` is in {actual_region}, the box would be in {region}"
         return [
             Finding(
-                "bucket", BROKEN, what, "each byte between regions is slow and costs", f"`cloud.region={found}`, or another `cloud.bucket`"
+                "bucket",
+                BROKEN,
+                what,
+                "each byte between regions is slow and costs",
+                f"`cloud.region={actual_region}`, or another `cloud.bucket`",
             )
         ]
-    return [_closed(store) or Finding("bucket", OK, f"{store.bucket} in {found}, closed to the public"), *drift.bucket(store)]
+    return [_closed(store) or Finding("bucket", OK, f"{store.bucket} in {actual_region}, closed to the public"), *drift.bucket(store)]
 
 
 def _closed(store: Store) -> Finding | None:
     """Nothing when no policy and no list can open the bucket to the world."""
     try:
-        found = store.client.get_public_access_block(Bucket=store.bucket)["PublicAccessBlockConfiguration"]
+        access_block = store.client.get_public_access_block(Bucket=store.bucket)["PublicAccessBlockConfiguration"]
     except store.client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchPublicAccessBlockConfiguration":
             raise
-        found = {}
-    if all(found.get(name) for name in CLOSED):
+        access_block = {}
+    if all(access_block.get(name) for name in CLOSED):
         return None
     command = f"aws s3api put-public-access-block --bucket {store.bucket} --public-access-block-configuration "
     what = f"bucket `{store.bucket}` may be made public"
@@ -54,7 +58,7 @@ def repository(context: Context) -> list[Finding]:
     ecr, name = context.aws.client("ecr"), context.run.cloud.repository
     try:
         ecr.describe_repositories(repositoryNames=[name])
-        found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": context.tag}])["imageDetails"][0]
+        image = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": context.tag}])["imageDetails"][0]
     except ecr.exceptions.RepositoryNotFoundException:
         why = "the trainer's image is kept there"
         return [
@@ -65,13 +69,13 @@ def repository(context: Context) -> list[Finding]:
     except ecr.exceptions.ImageNotFoundException:
         what = f"ECR repository `{name}` has no image of this tree (tag {context.tag}); {_newest(ecr, name)}"
         return [Finding("image", NOTE, what, "the box runs the image of exactly this tree", "`inv deploy` makes it ready")]
-    size = found.get("imageSizeInBytes") or 0
+    size = image.get("imageSizeInBytes") or 0
     room, need = context.run.box.root_gb * 1e9, UNPACKED * size
     if need > room:
         what = f"box.root_gb={context.run.box.root_gb} is less than {UNPACKED} times the image of {size / 1e9:.1f} GB"
         return [Finding("root disk", BROKEN, what, "the image is unpacked there", f"`box.root_gb={int(need / 1e9) + 40}`")]
-    there = Finding("image", OK, f"{context.tag}, {size / 1e9:.1f} GB, pushed {found['imagePushedAt']:%Y-%m-%d}, is of this tree")
-    return [there, _scanned(ecr, name, context.tag)]
+    finding = Finding("image", OK, f"{context.tag}, {size / 1e9:.1f} GB, pushed {image['imagePushedAt']:%Y-%m-%d}, is of this tree")
+    return [finding, _scanned(ecr, name, context.tag)]
 
 
 def _scanned(ecr, name: str, tag: str) -> Finding:
@@ -79,22 +83,22 @@ def _scanned(ecr, name: str, tag: str) -> Finding:
     image, why = f"--repository-name {name} --image-id imageTag={tag}", "known holes in the image's packages"
     try:
         # One call: 1,000 findings are the most that it gives; those counted are all of them.
-        found = ecr.describe_image_scan_findings(repositoryName=name, imageId={"imageTag": tag}, maxResults=1000)
+        answer = ecr.describe_image_scan_findings(repositoryName=name, imageId={"imageTag": tag}, maxResults=1000)
     except ecr.exceptions.ScanNotFoundException:
         what = "ECR has not scanned the image: its repository did not ask for it when it was pushed"
         return Finding("holes", NOTE, what, f"{why} are not known", f"`aws ecr start-image-scan {image}`")
     shown = f"`aws ecr describe-image-scan-findings {image}`"
-    status, known = found["imageScanStatus"], found.get("imageScanFindings")
-    if known is None or status["status"] not in ("COMPLETE", "ACTIVE"):
+    status, scan = answer["imageScanStatus"], answer.get("imageScanFindings")
+    if scan is None or status["status"] not in ("COMPLETE", "ACTIVE"):
         words = f": {status['description']}" if status.get("description") else ""
         return Finding("holes", NOTE, f"ECR's scan of the image is {status['status']}{words}", f"{why} are not known", shown)
-    counts = known.get("findingSeverityCounts") or {}
-    told = ", ".join(f"{counts[one]} {one}" for one in SEVERITIES if counts.get(one)) or "none"
+    counts = scan.get("findingSeverityCounts") or {}
+    summary = ", ".join(f"{counts[one]} {one}" for one in SEVERITIES if counts.get(one)) or "none"
     if not (critical := counts.get("CRITICAL")):
-        return Finding("holes", OK, f"known to ECR's scan: {told}")
-    named = [one["name"] for one in known.get("findings") or [] if one["severity"] == "CRITICAL"]
+        return Finding("holes", OK, f"known to ECR's scan: {summary}")
+    named = [one["name"] for one in scan.get("findings") or [] if one["severity"] == "CRITICAL"]
     more = f" and {critical - len(named[:NAMED])} more" if critical > len(named[:NAMED]) else ""
-    return Finding("holes", NOTE, f"known to ECR's scan: {told}; critical: {', '.join(named[:NAMED])}{more}", why, shown)
+    return Finding("holes", NOTE, f"known to ECR's scan: {summary}; critical: {', '.join(named[:NAMED])}{more}", why, shown)
 
 
 def _newest(ecr, name: str) -> str:

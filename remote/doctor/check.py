@@ -30,15 +30,15 @@ class Context:
     def ami(self) -> dict:
         ssm = self.aws.client("ssm")
         try:
-            found = ssm.get_parameter(Name=self.run.box.ami)["Parameter"]["Value"]
+            image_id = ssm.get_parameter(Name=self.run.box.ami)["Parameter"]["Value"]
         except ssm.exceptions.ParameterNotFound:
             return {}
-        images = self.aws.client("ec2").describe_images(ImageIds=[found])["Images"]
+        images = self.aws.client("ec2").describe_images(ImageIds=[image_id])["Images"]
         return images[0] if images else {}
 
     @functools.cached_property
     def kind(self) -> dict | None:
         """The instance type as EC2 describes it."""
         wanted = [{"Name": "instance-type", "Values": [self.run.box.instance_type]}]
-        found = self.aws.client("ec2").describe_instance_types(Filters=wanted)["InstanceTypes"]
-        return found[0] if found else None
+        types = self.aws.client("ec2").describe_instance_types(Filters=wanted)["InstanceTypes"]
+        return types[0] if types else None

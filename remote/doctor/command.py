@@ -21,13 +21,13 @@ def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable) ->
     login_findings = []
     try:
         run = settings(c, fetch=functools.partial(diagnose.fetch, login_findings))
-        found = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access)])
+        findings = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access)])
     except Problem as problem:
         if not login_findings:  # AWS was not asked yet: it is the words behind `--`
             raise
-        found = diagnose.settings_unreadable(login_findings, problem)
-    print(diagnose.as_json(found) if as_json else visible(diagnose.as_text(found)))
-    return diagnose.all_ok(found)
+        findings = diagnose.settings_unreadable(login_findings, problem)
+    print(diagnose.as_json(findings) if as_json else visible(diagnose.as_text(findings)))
+    return diagnose.all_ok(findings)
 
 
 def make_context(run: schema.Run, root: Path, driver: int) -> Context:

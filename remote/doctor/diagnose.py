@@ -37,7 +37,7 @@ CHECKS = [
 
 
 def fetch(login_findings: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
-    """Values of Parameter Store, once login, region and clock are sound; what was seen of these is added to `seen`."""
+    """Values of Parameter Store, once login, region and clock are sound; what was found about these is added to `login_findings`."""
     login_findings += login.check(session.region(cloud), functools.partial(session.early_client, cloud=cloud))
     if wrong := [one for one in login_findings if one.verdict == BROKEN]:
         raise Problem(wrong[0].what, wrong[0].command, reason="refused")
@@ -59,12 +59,12 @@ def settings_unreadable(login_findings: list[Finding], problem: Problem) -> list
 
 def run_checks(context: Context, more: list[Check]) -> list[Finding]:
     """What every check found; where the credentials are no good, only that."""
-    found = login.check(context.run.cloud.region, context.aws.client)
-    if any(one.verdict == BROKEN for one in found):
-        return found
+    findings = login.check(context.run.cloud.region, context.aws.client)
+    if any(one.verdict == BROKEN for one in findings):
+        return findings
     with ThreadPoolExecutor(8) as pool:
-        found += [one for each in pool.map(lambda check: _run_check(check, context), [*CHECKS, *more]) for one in each]
-    return [replace(one, command=session.with_region(one.command, context.run.cloud.region)) for one in found]
+        findings += [one for each in pool.map(lambda check: _run_check(check, context), [*CHECKS, *more]) for one in each]
+    return [replace(one, command=session.with_region(one.command, context.run.cloud.region)) for one in findings]
 
 
 def _run_check(check: Check, context: Context) -> list[Finding]:

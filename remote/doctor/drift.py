@@ -47,13 +47,13 @@ def launch(context: Context) -> list[Finding]:
     """The launch template that every box comes from, and the security group that it names."""
     ec2, name = context.aws.client("ec2"), context.run.cloud.launch_template
     try:
-        found = ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=["$Latest"])["LaunchTemplateVersions"]
+        versions = ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=["$Latest"])["LaunchTemplateVersions"]
     except ec2.exceptions.ClientError as error:
         if not error.response["Error"]["Code"].startswith("InvalidLaunchTemplate"):
             raise
         what, command = f"there is no launch template `{name}`", "`inv destroy`, then `inv init`: both keep the bucket and the volume"
         return [Finding("launch", BROKEN, what, "`up` launches every box with it", command)]
-    data = found[0]["LaunchTemplateData"]
+    data = versions[0]["LaunchTemplateData"]
     return _metadata(name, data) + _open_ports(context, data.get("SecurityGroupIds", [])) or [
         Finding("launch", OK, f"template {name}, no way in")
     ]
@@ -73,8 +73,10 @@ def _metadata(name: str, data: dict) -> list[Finding]:
 def _open_ports(context: Context, groups: list[str]) -> list[Finding]:
     if not groups:
         return []
-    found = context.aws.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"]
-    return [finding for group in found for rule in group["IpPermissions"] if (finding := _open_port(context, group["GroupId"], rule))]
+    security_groups = context.aws.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"]
+    return [
+        finding for group in security_groups for rule in group["IpPermissions"] if (finding := _open_port(context, group["GroupId"], rule))
+    ]
 
 
 def _open_port(context: Context, group: str, rule: dict) -> Finding | None:
@@ -103,23 +105,23 @@ def _sources(rule: dict) -> str:
 def bucket(store: Store) -> list[Finding]:
     """What keeps a bucket's older versions, encrypts it, and refuses plain connections. One that was adopted may lack it on purpose."""
     s3, name, command = store.client, store.bucket, "aws s3api {} --bucket {} {}"
-    found = []
+    findings = []
     if s3.get_bucket_versioning(Bucket=name).get("Status") != "Enabled":
         mended = command.format("put-bucket-versioning", name, "--versioning-configuration Status=Enabled")
         what, why = f"bucket `{name}` keeps no older versions", "what is overwritten or removed by mistake is lost"
-        found.append(Finding("versions", NOTE, what, why, f"`{mended}`"))
+        findings.append(Finding("versions", NOTE, what, why, f"`{mended}`"))
     if not _get_or_empty(lambda: s3.get_bucket_encryption(Bucket=name), "ServerSideEncryptionConfigurationNotFoundError"):
         mended = f"--server-side-encryption-configuration {shlex.quote(json.dumps(ENCRYPTED))}"
         what, why = f"bucket `{name}` does not say how it is encrypted", "then AWS decides"
-        found.append(Finding("encryption", NOTE, what, why, f"`{command.format('put-bucket-encryption', name, mended)}`"))
+        findings.append(Finding("encryption", NOTE, what, why, f"`{command.format('put-bucket-encryption', name, mended)}`"))
     policy = json.loads(_get_or_empty(lambda: s3.get_bucket_policy(Bucket=name), "NoSuchBucketPolicy").get("Policy", "{}"))
     lines = policy.get("Statement", [])
     if not any(one["Effect"] == "Deny" and "aws:SecureTransport" in json.dumps(one.get("Condition")) for one in lines):
         wanted = {"Version": "2012-10-17", "Statement": [*lines, _encrypted_only(store)]}
         mended = command.format("put-bucket-policy", name, f"--policy {shlex.quote(json.dumps(wanted))}")
         what, why = f"bucket `{name}` takes connections that are not encrypted", "rows and models can be read on the way"
-        found.append(Finding("connections", NOTE, what, why, f"`{mended}`"))
-    return found
+        findings.append(Finding("connections", NOTE, what, why, f"`{mended}`"))
+    return findings
 
 
 def _encrypted_only(store: Store) -> dict:
@@ -144,19 +146,19 @@ def repository(context: Context) -> list[Finding]:
     """Tags that do not move, images that are looked at for known holes, and of which the newest builds stay."""
     ecr, name = context.aws.client("ecr"), context.run.cloud.repository
     try:
-        about = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
+        description = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
     except ecr.exceptions.RepositoryNotFoundException:
         return []
-    found, command = [], f"aws ecr {{}} --repository-name {name} {{}}"
-    if about["imageTagMutability"] != "IMMUTABLE":
+    findings, command = [], f"aws ecr {{}} --repository-name {name} {{}}"
+    if description["imageTagMutability"] != "IMMUTABLE":
         mended = command.format("put-image-tag-mutability", "--image-tag-mutability IMMUTABLE")
         what, why = f"tags of ECR repository `{name}` can be moved", "a tag stands for what the image is made of"
-        found.append(Finding("tags", NOTE, what, why, f"`{mended}`"))
-    if not about["imageScanningConfiguration"]["scanOnPush"]:
+        findings.append(Finding("tags", NOTE, what, why, f"`{mended}`"))
+    if not description["imageScanningConfiguration"]["scanOnPush"]:
         mended = command.format("put-image-scanning-configuration", "--image-scanning-configuration scanOnPush=true")
         what, why = f"ECR repository `{name}` does not scan images", "nobody would hear of a known hole in one"
-        found.append(Finding("scan", NOTE, what, why, f"`{mended}`"))
-    return [*found, *_lifecycle(ecr, name, command)]
+        findings.append(Finding("scan", NOTE, what, why, f"`{mended}`"))
+    return [*findings, *_lifecycle(ecr, name, command)]
 
 
 def _lifecycle(ecr, name: str, command: str) -> list[Finding]:
@@ -187,7 +189,7 @@ def logs(context: Context) -> list[Finding]:
 
 def names(context: Context) -> list[Finding]:
     """Names in Parameter Store, each of them there: for one that is missing the default is taken, whatever the stack has made."""
-    wanted = {context.run.cloud.root + end: given for end, given in NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8"))}
+    wanted = {context.run.cloud.root + end: parameter for end, parameter in NAME.findall(stack.TEMPLATE.read_text(encoding="utf-8"))}
     ssm, every, missing = context.aws.client("ssm"), sorted(wanted), []
     for start in range(0, len(every), 10):
         missing += ssm.get_parameters(Names=every[start : start + 10])["InvalidParameters"]

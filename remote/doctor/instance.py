@@ -16,29 +16,29 @@ GATEWAY = "let its subnet out to it on port 443: a route to an internet or NAT g
 
 def check(context: Context) -> list[Finding]:
     """The box, where there is one: whose it is, whether its agent answers, and what it can reach."""
-    found = instance.find(context.aws, context.run.box.name)
-    if found is None:
+    box = instance.find(context.aws, context.run.box.name)
+    if box is None:
         return [Finding("box", OK, f"`{context.run.box.name}`: none yet; its driver and its way out are looked at when it runs")]
-    if found.state != "running":
-        return [Finding("box", OK, f"{found.id} is {found.state}; its driver and its way out are looked at when it runs")]
-    return [*_metadata(found), *_running(context, found)]
+    if box.state != "running":
+        return [Finding("box", OK, f"{box.id} is {box.state}; its driver and its way out are looked at when it runs")]
+    return [*_metadata(box), *_running(context, box)]
 
 
-def _metadata(found: instance.Instance) -> list[Finding]:
-    if found.metadata_closed:
+def _metadata(box: instance.Instance) -> list[Finding]:
+    if box.metadata_closed:
         return []
-    what = f"the metadata service of {found.id} answers containers, too"
+    what = f"the metadata service of {box.id} answers containers, too"
     return [Finding("metadata", BROKEN, what, "code in one could act by the box's role", "`inv up` closes it to them")]
 
 
-def _running(context: Context, found: instance.Instance) -> list[Finding]:
+def _running(context: Context, box: instance.Instance) -> list[Finding]:
     if context.run.box.ssh:  # it is for a box whose agent does not answer
-        return _self_check(context, found.id)
-    wanted = [{"Key": "InstanceIds", "Values": [found.id]}]
+        return _self_check(context, box.id)
+    wanted = [{"Key": "InstanceIds", "Values": [box.id]}]
     agents = context.aws.client("ssm").describe_instance_information(Filters=wanted)["InstanceInformationList"]
     if not agents or agents[0]["PingStatus"] != "Online":
-        return [Finding("agent", BROKEN, f"the agent on {found.id} does not answer", "every command for the box goes through it", RESTART)]
-    return [_agent(found.id, agents[0].get("AgentVersion", "")), *_self_check(context, found.id)]
+        return [Finding("agent", BROKEN, f"the agent on {box.id} does not answer", "every command for the box goes through it", RESTART)]
+    return [_agent(box.id, agents[0].get("AgentVersion", "")), *_self_check(context, box.id)]
 
 
 def _agent(id: str, version: str) -> Finding:

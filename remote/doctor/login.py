@@ -75,10 +75,10 @@ def _region(name: str) -> Finding:
 def _credentials(arn: str) -> Finding:
     import boto3
 
-    found = boto3.Session().get_credentials()
+    credentials = boto3.Session().get_credentials()
     # Only credentials that end have it, and botocore has no public name for it. Those of `aws login` end after 15 minutes, and botocore
     # renews them for as long as the login lasts: https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-sign-in.html
-    ends = None if found is None or found.method == "login" else getattr(found, "_expiry_time", None)
+    ends = None if credentials is None or credentials.method == "login" else getattr(credentials, "_expiry_time", None)
     minutes = None if ends is None else (ends - datetime.now(UTC)).total_seconds() / 60
     if arn.endswith(":root"):
         what = "these are the root user's credentials"

@@ -29,9 +29,13 @@ def box_role(context: Context) -> list[Finding]:
     if not roles:
         what = f"there is no instance profile `{name}`" if roles is None else f"the instance profile `{name}` has no role"
         return [Finding("box role", BROKEN, what, "the box acts by it", "name another: `cloud.instance_profile=...`")]
-    if (given := roles[0]["RoleName"]) != context.run.cloud.box_role:
-        what = f"the instance profile `{name}` hands out the role {given}, and `cloud.box_role` is {context.run.cloud.box_role}"
-        return [Finding("box role", BROKEN, what, "your policy lets you pass that role to a box and no other", f"`cloud.box_role={given}`")]
+    if (actual_role := roles[0]["RoleName"]) != context.run.cloud.box_role:
+        what = f"the instance profile `{name}` hands out the role {actual_role}, and `cloud.box_role` is {context.run.cloud.box_role}"
+        return [
+            Finding(
+                "box role", BROKEN, what, "your policy lets you pass that role to a box and no other", f"`cloud.box_role={actual_role}`"
+            )
+        ]
     return _simulated(
         "box role", context, roles[0]["Arn"], permissions.box(permissions.account(context.aws)), f"the role {roles[0]['RoleName']}"
     )
@@ -63,13 +67,13 @@ def _simulated(check: str, context: Context, source: str, wanted: list[Statement
 
 
 def _denied(aws: Aws, source: str, one: Statement) -> list[str]:
-    given = {"ec2:InstanceID": (INSTANCE, "")}  # what a variable in a condition stands for
+    context_values = {"ec2:InstanceID": (INSTANCE, "")}  # what a variable in a condition stands for
     for operator, tests in one.condition.items():
         if "Not" not in operator:  # what must not be, is not there
-            given |= {key: (_example(_first(value)), operator) for key, value in tests.items()}
+            context_values |= {key: (_example(_first(value)), operator) for key, value in tests.items()}
     entries = [
         {"ContextKeyName": key, "ContextKeyType": "stringList" if operator.startswith("ForA") else "string", "ContextKeyValues": [value]}
-        for key, (value, operator) in given.items()
+        for key, (value, operator) in context_values.items()
     ]
     request = {"PolicySourceArn": source, "ActionNames": list(one.actions), "ResourceArns": [_example(each) for each in one.resources]}
     pages = aws.client("iam").get_paginator("simulate_principal_policy").paginate(**request, ContextEntries=entries)

@@ -27,10 +27,10 @@ def quota(context: Context) -> list[Finding]:
         return []  # the check of the type says so
     demand, spot = codes(context.run.box.instance_type)
     cores = context.kind["VCpuInfo"]["DefaultVCpus"]
-    found = [_quota(context, cores, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
+    findings = [_quota(context, cores, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
     if context.run.box.spot:
-        found.append(_quota(context, cores, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
-    return found
+        findings.append(_quota(context, cores, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
+    return findings
 
 
 def _quota(context: Context, needed: int, code: str | None, market: str, verdict: str, why: str) -> Finding:
@@ -49,15 +49,15 @@ def plan(context: Context) -> list[Finding]:
     """Whether the account may launch more than what is free: accounts made since July 2025 may be on AWS's Free plan."""
     client = context.aws.client("freetier")
     try:
-        found = client.get_account_plan_state()
+        state = client.get_account_plan_state()
     except client.exceptions.ResourceNotFoundException:  # an account from before there were plans
         return [Finding("plan", OK, "none: the account is older than AWS's plans")]
-    if found.get("accountPlanType") != "FREE":
+    if state.get("accountPlanType") != "FREE":
         return [Finding("plan", OK, "paid")]
     kind = context.run.box.instance_type
     if context.kind is None or context.kind.get("FreeTierEligible"):
         return [Finding("plan", OK, f"free, and so is a {kind}")]
-    left = found.get("accountPlanRemainingCredits", {}).get("amount")
+    left = state.get("accountPlanRemainingCredits", {}).get("amount")
     what = f"the account is on AWS's Free plan, which launches no {kind}" + ("" if left is None else f"; ${left:.0f} of credits are left")
     why = "`up` would be refused; the paid plan keeps your credits, and AWS charges what goes beyond them"
     return [Finding("plan", BROKEN, what, why, capacity.UPGRADE)]

@@ -87,15 +87,15 @@ class Look:
     unreachable: tuple[str, ...]  # names
 
 
-def read(script: str, answer: type[R], said: dict[str, str]) -> R:
+def read(script: str, answer: type[R], facts: dict[str, str]) -> R:
     """A script's `@@ key=value` lines as its dataclass: a Problem where one is missing, unknown, or of another type."""
     hints, known = get_type_hints(answer), {one.name: one for one in fields(answer)}  # type: ignore[arg-type]
-    missing = [name for name, one in known.items() if name not in said and one.default is MISSING]
+    missing = [name for name, one in known.items() if name not in facts and one.default is MISSING]
     if missing:
         raise _strange(f"{script}.sh does not answer {', '.join(missing)}")
-    if unknown := sorted(said.keys() - known.keys()):
-        raise _strange(f"{script}.sh answers {unknown[0]}={said[unknown[0]]}, and it is not for a script to say that")
-    return answer(**{name: _typed(script, name, hints[name], text) for name, text in said.items()})
+    if unknown := sorted(facts.keys() - known.keys()):
+        raise _strange(f"{script}.sh answers {unknown[0]}={facts[unknown[0]]}, and it is not for a script to say that")
+    return answer(**{name: _typed(script, name, hints[name], text) for name, text in facts.items()})
 
 
 def _typed(script: str, name: str, kind: object, text: str) -> object:

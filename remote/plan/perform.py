@@ -42,7 +42,7 @@ class Outcome:
 
 
 def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport], outcome: Outcome | None = None) -> Outcome:
-    """Carry out a plan, part by part, and put what its parts find out into `found`. It stops at the first part that fails."""
+    """Carry out a plan, part by part, and put what its parts find out into `outcome`. It stops at the first part that fails."""
     outcome = Outcome() if outcome is None else outcome
     try:
         for number, part in enumerate(plan):

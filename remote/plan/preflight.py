@@ -73,11 +73,11 @@ class Preflight:
         print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
         seen = self.load().look(run, *access(aws))
         need = functools.partial(self.load().needs, seen, run)
-        found, small = offers.offers(aws, run, need) if seen.shape else ([], [])
+        fitting, small = offers.offers(aws, run, need) if seen.shape else ([], [])
         lines = self.report(aws, run, coloured(sys.stdout), seen)[1]
         print("\n".join(lines[:-1]))
-        if found:
-            visible.screen(width=120).print(offers.table(run, found))
+        if fitting:
+            visible.screen(width=120).print(offers.table(run, fitting))
             print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
         print(lines[-1])
 

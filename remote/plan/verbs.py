@@ -56,7 +56,7 @@ def remove_account(run: schema.Run, data: bool, yes: bool) -> Plan:
     if data:
         # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
         plan.call(destroy.remove_data, when=seen.removes)(snapshots=seen.snapshots)
-    plan.call(destroy.remove_stack, when=seen.removes)(found=seen.stack)
+    plan.call(destroy.remove_stack, when=seen.removes)(existing=seen.stack)
     plan.done("nothing is left{kept}", kept=seen.retained)
     return plan
 
@@ -169,14 +169,14 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     plan.call(limit.enforce, announce=False)(run=run, planned=needs.planned)
     taken = _lock_box(plan, run, "train")
     box = plan.call(instance.require)(name=run.box.name)
-    found = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
-    made = plan.call(runs.prepare)(run=run, image=found.image, root=root, instance_id=box.instance_id, named=named)
+    image = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
+    made = plan.call(runs.prepare)(run=run, image=image.image, root=root, instance_id=box.instance_id, named=named)
     left = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id, run_id=made.run_id)
     plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=made.to_do)(
         **_region_and_mount(run),
         **_store(run),
         RUN_ID=made.run_id,
-        IMAGE=found.image,
+        IMAGE=image.image,
         INPUTS=made.inputs,
         NEED_GB=needs.need_gb,
         LIFE_LEFT=left.life_left,
@@ -209,7 +209,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
     chosen = plan.call(predictions.choose, announce=False)(run=run, run_id=run_id, what=what, read=read)
     box = plan.latest(chosen.instance_id)
     _lock_box(plan, run, "predict", when=chosen.on_box)
-    found = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
+    image = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
     asked = plan.call(predictions.upload_questions, when=chosen.on_box)(box_name=run.box.name, lines=chosen.lines)
     plan.step("predict", answers.Predict, on=box, timeout=1800, when=chosen.on_box)(
         **_region_and_mount(run),
@@ -217,7 +217,7 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
         **_model(run),
         RUN_ID=chosen.run_id,
         MANIFEST=chosen.manifest_sha256,
-        IMAGE=found.image,
+        IMAGE=image.image,
         ASKED=asked.name,
     )
     plan.call(predictions.collect, when=chosen.on_box)(asked=asked.name)
@@ -239,7 +239,7 @@ def evaluate(
     chosen = plan.call(evaluations.choose, announce=False)(run=run, run_id=run_id, split=split, find=find)
     box = plan.latest(chosen.instance_id)
     _lock_box(plan, run, "evaluate", when=chosen.on_box)
-    found = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
+    image = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
     sent = plan.call(evaluations.upload_rows, when=chosen.on_box)(rows=chosen.rows)
     plan.step("evaluate", answers.Evaluate, on=box, timeout=1800, when=chosen.on_box, repeat_while="scoring")(
         **_region_and_mount(run),
@@ -247,7 +247,7 @@ def evaluate(
         **_model(run),
         RUN_ID=chosen.run_id,
         MANIFEST=chosen.manifest_sha256,
-        IMAGE=found.image,
+        IMAGE=image.image,
         ROWS=sent.rows_sha256,
         FILE=chosen.file,
         SPLIT=chosen.split,

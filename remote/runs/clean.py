@@ -42,17 +42,17 @@ def find_box(aws: Aws, name: str) -> BoxAndVolume:
 def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: bool, going: tuple[str, ...], whole: tuple[str, ...]) -> Chosen:
     """List the runs that are not finished, or older than `--older-than` days; ask before they are removed."""
     store = Store(aws)
-    told = VolumeReport(name, going, whole, sure=mounted or volume.zone(aws, name) is None)
-    found = []
+    report = VolumeReport(name, going, whole, sure=mounted or volume.zone(aws, name) is None)
+    removable = []
     for run_id, files in runs.listing(store).items():
-        why, goes = _verdict(aws, store, run_id, files, days, told)
+        why, goes = _verdict(aws, store, run_id, files, days, report)
         size = sum(store.names(f"runs/{run_id}/").values()) if goes else 0
         if why:
             print(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"), file=sys.stderr, flush=True)
-        found += [run_id] if goes else []
-    if found:
-        confirm.ask(yes, f"remove {len(found)} runs for good?")
-    return Chosen(tuple(found), len(found))
+        removable += [run_id] if goes else []
+    if removable:
+        confirm.ask(yes, f"remove {len(removable)} runs for good?")
+    return Chosen(tuple(removable), len(removable))
 
 
 def remove(aws: Aws, removed: tuple[str, ...], going: tuple[str, ...]) -> Remaining:
@@ -69,12 +69,12 @@ def remove(aws: Aws, removed: tuple[str, ...], going: tuple[str, ...]) -> Remain
 
 def confirm_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> None:
     """List what goes with the box, and ask."""
-    store, found, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
-    if found is None and disk is None:  # whoever asks again has not seen the answer
+    store, box, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
+    if box is None and disk is None:  # whoever asks again has not seen the answer
         print(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is", file=sys.stderr, flush=True)
         return
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
-    parts = [f"the box `{name}` ({found.id}) with its root disk"] if found else []
+    parts = [f"the box `{name}` ({box.id}) with its root disk"] if box else []
     parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []
     print(f"  {', and '.join(parts)}", file=sys.stderr)
     if open_runs:
@@ -94,7 +94,7 @@ class VolumeReport:
     sure: bool  # the volume was looked at, or there is none
 
 
-def _verdict(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, told: VolumeReport) -> tuple[str, bool]:
+def _verdict(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, report: VolumeReport) -> tuple[str, bool]:
     """What there is to say of a run, if anything, and whether it goes."""
     whose = runs.about(store, run_id) if "config.yaml" in files else None
     if whose and whose.owner and whose.owner != aws.owner:
@@ -104,17 +104,17 @@ def _verdict(aws: Aws, store: Store, run_id: str, files: set[str], days: int | N
         made = _created_at(run_id)
         old = days is not None and made is not None and made < datetime.now(UTC) - timedelta(days=days)
         published = "published" if "published.json" in files else "never published"
-        return (f"finished, older than {days} days, {published}", True) if old and run_id not in told.going else ("", False)
-    if run_id in told.going or state.active:
+        return (f"finished, older than {days} days, {published}", True) if old and run_id not in report.going else ("", False)
+    if run_id in report.going or state.active:
         return "goes on", False
-    holder = runs.holder(store, run_id) or told.name
-    if holder != told.name and state.phase in runs.ACTIVE:
+    holder = runs.holder(store, run_id) or report.name
+    if holder != report.name and state.phase in runs.ACTIVE:
         return (
             f"{state.phase} on the box `{holder}`, as it last said: `inv clean -- {quoting.setting('box.name', holder)}` asks that one",
             False,
         )
-    elsewhere = holder != told.name or not told.sure
-    if run_id in told.whole or (elsewhere and (state.phase in ("uploading", "done") or state.reason == "unreachable")):
+    elsewhere = holder != report.name or not report.sure
+    if run_id in report.whole or (elsewhere and (state.phase in ("uploading", "done") or state.reason == "unreachable")):
         return (
             f"ended well, and S3 has not all of it; the volume of `{holder}` may: `inv up deploy train` with its settings delivers it",
             False,

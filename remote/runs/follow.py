@@ -30,8 +30,8 @@ ENDED = {"done", "failed", "cancelled", "lost"}
 def chunks(store: Store, run_id: str) -> list[tuple[int, int]]:
     """The offsets and lengths of the pieces that the log is in."""
     place = f"runs/{run_id}/log/"
-    found = [(name.removeprefix(place), length) for name, length in store.names(place).items()]
-    return sorted((int(start), length) for start, length in found if CHUNK.fullmatch(start))
+    pieces = [(name.removeprefix(place), length) for name, length in store.names(place).items()]
+    return sorted((int(start), length) for start, length in pieces if CHUNK.fullmatch(start))
 
 
 def log(store: Store, run_id: str, offset: int = 0) -> Iterator[bytes]:
@@ -45,10 +45,10 @@ def log(store: Store, run_id: str, offset: int = 0) -> Iterator[bytes]:
 
 def tail(store: Store, run_id: str, lines: int) -> int:
     """The offset at which the log's last `lines` lines begin; only as many chunks are fetched as hold them."""
-    found = b""
+    content = b""
     for start, _ in reversed(chunks(store, run_id)):
-        found = (store.get(f"runs/{run_id}/log/{start:012d}") or b"") + found
-        ends = [place for place, byte in enumerate(found[:-1]) if byte == ord("\n")]
+        content = (store.get(f"runs/{run_id}/log/{start:012d}") or b"") + content
+        ends = [place for place, byte in enumerate(content[:-1]) if byte == ord("\n")]
         if len(ends) >= lines:
             return start + ends[-lines] + 1
     return 0
@@ -97,10 +97,10 @@ def _outcome(store: Store, current: runs.State) -> Done:
 
 def check_box(aws: Aws, run_id: str, box_name: str) -> None:
     """Nothing, or a Problem where nobody is left who could end the run."""
-    found = instance.find(aws, box_name)
-    if found is None or found.state in ("stopped", "stopping"):
+    box = instance.find(aws, box_name)
+    if box is None or box.state in ("stopped", "stopping"):
         raise Problem(
-            f"the box is {found.state if found else 'gone'} and {run_id} is not finished",
+            f"the box is {box.state if box else 'gone'} and {run_id} is not finished",
             "`inv up deploy train` goes on from its newest checkpoint",
             reason="unreachable",
         )
@@ -139,13 +139,13 @@ class _Progress:
 
 def complete_events(events: bytes) -> list[dict]:
     """The events that came whole: the last line may be cut, and so may be one at which an earlier attempt was killed."""
-    found = []
+    parsed = []
     for line in events[: events.rfind(b"\n") + 1].splitlines():
         try:
-            found.append(visible.values(json.loads(line)))
+            parsed.append(visible.values(json.loads(line)))
         except (ValueError, RecursionError):
             continue
-    return [event for event in found if isinstance(event, dict) and "event" in event]
+    return [event for event in parsed if isinstance(event, dict) and "event" in event]
 
 
 def silence_warning(current: runs.State) -> str:

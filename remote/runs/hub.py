@@ -19,16 +19,16 @@ def token(aws: Aws) -> str:
     """The Hub token, from the secret that `cloud.hub_secret` names."""
     name = aws.cloud.hub_secret
     try:
-        found = aws.secret(name)
+        value = aws.secret(name)
     except aws.client("secretsmanager").exceptions.ResourceNotFoundException:  # also a secret that has no value yet
-        found = ""
-    if not found:
+        value = ""
+    if not value:
         hint = f"`inv init --token FILE` puts one there; {TOKENS} makes one, of the role `write`"
         raise Problem(f"there is no Hub token in the secret `{name}`", hint, reason="refused")
-    if not secret.is_token(found):
+    if not secret.is_token(value):
         what = f"what the secret `{name}` holds is no Hub token: it is more than the token itself, or has letters that no token has"
         raise Problem(what, "`inv init --token FILE` puts one there", reason="refused")
-    return found
+    return value
 
 
 class Upload(Protocol):
@@ -84,5 +84,5 @@ def _repository(aws: Aws, run: schema.Run, run_id: str, stated: dict) -> str:
 
 
 def _without_time(record: dict) -> dict:
-    kept = {key: value for key, value in record.items() if key != "published_at"}
-    return kept | {key: _without_time(value) for key, value in kept.items() if isinstance(value, dict)}
+    rest = {key: value for key, value in record.items() if key != "published_at"}
+    return rest | {key: _without_time(value) for key, value in rest.items() if isinstance(value, dict)}

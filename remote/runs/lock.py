@@ -52,9 +52,11 @@ def renew(aws: Aws, lock: Lock) -> None:
     store, mine = Store(aws), lock.content | {"seen": _now()}
     etag = store.replace(lock.key, json.dumps(mine).encode(), lock.etag)
     if etag is None:
-        found, etag = _read(store, lock.key)
-        if found is None or etag is None or found["token"] != mine["token"]:  # else our first answer was lost, and botocore has asked twice
-            whose = _describe(found) if found else "nobody"
+        current, etag = _read(store, lock.key)
+        if (
+            current is None or etag is None or current["token"] != mine["token"]
+        ):  # else our first answer was lost, and botocore has asked twice
+            whose = _describe(current) if current else "nobody"
             raise Problem(f"the lock of this box is no longer ours: {whose} has it", "`inv status`, then the same command again", "refused")
     lock.etag, lock.renewed = etag, time.monotonic()
 
@@ -76,8 +78,8 @@ def release(aws: Aws, lock: Lock) -> None:
 
 def holder(aws: Aws, name: str) -> str | None:
     """Who works on the box, in words, or None."""
-    found, _ = _read(Store(aws), f"locks/{name}.json")
-    return _describe(found) if found else None
+    current, _ = _read(Store(aws), f"locks/{name}.json")
+    return _describe(current) if current else None
 
 
 def _read(store: Store, key: str) -> tuple[dict | None, str | None]:
@@ -87,41 +89,41 @@ def _read(store: Store, key: str) -> tuple[dict | None, str | None]:
     if body is None:
         return None, None
     try:
-        found = store.parse_json(key, body)
-        datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"]))
-        texts = all(isinstance(found[name], str) for name in ("who", "verb", "token", "since"))
-        return (found, etag) if texts and isinstance(found["pid"], int) and 0 < found["pid"] < MOST_PID else (unknown, etag)
+        lock = store.parse_json(key, body)
+        datetime.now(UTC) - datetime.fromisoformat(lock.get("seen", lock["since"]))
+        texts = all(isinstance(lock[name], str) for name in ("who", "verb", "token", "since"))
+        return (lock, etag) if texts and isinstance(lock["pid"], int) and 0 < lock["pid"] < MOST_PID else (unknown, etag)
     except (Problem, KeyError, TypeError, ValueError):
         return unknown, etag
 
 
 def _take_over(store: Store, key: str, body: bytes, mine: dict) -> str:
     """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
-    found, etag = _read(store, key)
-    if found is None or etag is None:
+    current, etag = _read(store, key)
+    if current is None or etag is None:
         etag = store.create(key, body)
-    elif found["token"] == mine["token"]:
+    elif current["token"] == mine["token"]:
         return etag  # the first answer was lost, and botocore has sent the request twice
-    elif _is_abandoned(found, mine["who"]):
-        print(f"  taking over the lock that was left by {_describe(found)}", file=sys.stderr, flush=True)
+    elif _is_abandoned(current, mine["who"]):
+        print(f"  taking over the lock that was left by {_describe(current)}", file=sys.stderr, flush=True)
         etag = store.replace(key, body, etag)
     else:
         etag = None
     if etag is None:
         raise Problem(
-            f"somebody works on this box: {_describe(found or mine)}",
+            f"somebody works on this box: {_describe(current or mine)}",
             f"wait for it; where that command is gone for good: `aws s3 rm {store.url(key)}`",
             reason="refused",
         )
     return etag
 
 
-def _is_abandoned(found: dict, me: str) -> bool:
-    if not found["token"]:  # nobody's: whoever removes it knows why
+def _is_abandoned(lock: dict, me: str) -> bool:
+    if not lock["token"]:  # nobody's: whoever removes it knows why
         return False
-    if datetime.now(UTC) - datetime.fromisoformat(found.get("seen", found["since"])) > LONGEST:
+    if datetime.now(UTC) - datetime.fromisoformat(lock.get("seen", lock["since"])) > LONGEST:
         return True
-    return found["who"] == me and not _alive(found["pid"])
+    return lock["who"] == me and not _alive(lock["pid"])
 
 
 def _alive(pid: int) -> bool:

@@ -36,20 +36,20 @@ class Questions:
 def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> Chosen:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = read(what), Store(aws)
-    run_id, (found, where) = runs.find_sealed(aws, run, run_id), choose_machine(aws, store, run.box.name)
+    run_id, (box, where) = runs.find_sealed(aws, run, run_id), choose_machine(aws, store, run.box.name)
     print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
-    return Chosen(run_id, runs.manifest_sha256(store, run_id), lines, found.id if found else None, found is not None, found is None)
+    return Chosen(run_id, runs.manifest_sha256(store, run_id), lines, box.id if box else None, box is not None, box is None)
 
 
 def choose_machine(aws: Aws, store: Store, box_name: str) -> tuple[instance.Instance | None, str]:
     """The box where it is up and free, None for this machine; and where that is, in words."""
-    found = instance.find(aws, box_name)
+    box = instance.find(aws, box_name)
     unfinished = [name for name, files in runs.listing(store).items() if "manifest.json" not in files]
     busy = next((name for name in unfinished if runs.state(store, name).active and runs.holder(store, name) == box_name), None)
-    if found and found.state == "running" and found.metadata_closed and busy is None:
-        return found, f"on the box ({found.id}, {found.instance_type})"
-    why = f"`{busy}` needs the box" if busy else "there is no box" if found is None else f"the box is {found.state}"
-    if found and found.state == "running" and not found.metadata_closed:
+    if box and box.state == "running" and box.metadata_closed and busy is None:
+        return box, f"on the box ({box.id}, {box.instance_type})"
+    why = f"`{busy}` needs the box" if busy else "there is no box" if box is None else f"the box is {box.state}"
+    if box and box.state == "running" and not box.metadata_closed:
         why = "a container on the box could act by its role (`inv up` closes its metadata service to it)"
     return None, f"on this machine's CPU: {why}"
 

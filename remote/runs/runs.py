@@ -145,22 +145,22 @@ def reading_record(run_id: str) -> Iterator[None]:
 
 def listing(store: Store) -> dict[str, set[str]]:
     """Every run, oldest first, with the names of its files."""
-    found: dict[str, set[str]] = {}
+    runs: dict[str, set[str]] = {}
     for name in store.names("runs/"):
         run_id, _, rest = name.removeprefix("runs/").partition("/")
         if schema.RUN_ID.fullmatch(run_id) and rest:
-            found.setdefault(run_id, set()).add(rest)
+            runs.setdefault(run_id, set()).add(rest)
         else:
             print_once(f"left out: {store.url(name)[:200]!r} is no file of a run")
-    return dict(sorted(found.items()))
+    return dict(sorted(runs.items()))
 
 
-def with_settings(found: dict[str, set[str]]) -> list[str]:
+def with_settings(runs: dict[str, set[str]]) -> list[str]:
     """The runs among them, oldest first: a run begins with its settings, and what has none is said to be none."""
-    for run_id, files in found.items():
+    for run_id, files in runs.items():
         if "config.yaml" not in files:
             print_once(f"left out: `{run_id}` has no settings: it is no run that anybody has started")
-    return [run_id for run_id, files in found.items() if "config.yaml" in files]
+    return [run_id for run_id, files in runs.items() if "config.yaml" in files]
 
 
 def state(store: Store, run_id: str) -> State:
@@ -213,24 +213,24 @@ def about(store: Store, run_id: str) -> About | None:
 def find_sealed(aws: Aws, run: schema.Run, run_id: str | None) -> str:
     """The id of the finished run that a verb means: the one named, or the newest of the caller's with this name and of this kind."""
     store = Store(aws)
-    found = listing(store)
+    runs = listing(store)
     if run_id is not None:
-        _check_named_run(aws, store, run_id, found)
-        if "manifest.json" not in found[run_id]:
+        _check_named_run(aws, store, run_id, runs)
+        if "manifest.json" not in runs[run_id]:
             raise Problem(f"run `{run_id}` is not finished", "`inv train` finishes it; `inv status` shows it", reason="refused")
         return run_id
-    finished = [each for each in reversed(found) if {"config.yaml", "manifest.json"} <= found[each]]
+    finished = [each for each in reversed(runs) if {"config.yaml", "manifest.json"} <= runs[each]]
     return _newest_of_mine(aws, store, run, finished, kind=run.kind.value)
 
 
 def find_newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
     """The id of the run that a verb means: the one named, or the newest of the caller's with this name."""
     store = Store(aws)
-    found = listing(store)
+    runs = listing(store)
     if run_id is not None:
-        _check_named_run(aws, store, run_id, found)
+        _check_named_run(aws, store, run_id, runs)
         return run_id
-    return _newest_of_mine(aws, store, run, [each for each in reversed(found) if "config.yaml" in found[each]], kind=None)
+    return _newest_of_mine(aws, store, run, [each for each in reversed(runs) if "config.yaml" in runs[each]], kind=None)
 
 
 def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[str], kind: str | None) -> str:
@@ -239,24 +239,24 @@ def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[
         if (made := OUR_ID.fullmatch(run_id)) and made["name"] != run.name:  # as its id says: its settings need not be asked
             others.append(run_id)
             continue
-        found = about(store, run_id)
-        if found and (found.owner, found.name) == (aws.owner, run.name) and kind in (None, found.kind):
+        details = about(store, run_id)
+        if details and (details.owner, details.name) == (aws.owner, run.name) and kind in (None, details.kind):
             return run_id
         others.append(run_id)
     what = f"there is no {f'finished {kind} ' if kind else ''}run of yours called `{run.name}`"
-    other = next(((run_id, found) for run_id in others if (found := about(store, run_id))), None)
+    other = next(((run_id, details) for run_id in others if (details := about(store, run_id))), None)
     if other is None:
         raise Problem(what, "make one with `inv train`", reason="refused")
-    run_id, found = other
-    owned = f"yours, called `{found.name}`" if found.owner == aws.owner else f"called `{found.name}`, and {found.whose}"
-    raise Problem(f"{what}; the newest of all is {run_id}, {found.kind}: it is {owned}", f"`--run {run_id}` takes it", reason="refused")
+    run_id, details = other
+    owned = f"yours, called `{details.name}`" if details.owner == aws.owner else f"called `{details.name}`, and {details.whose}"
+    raise Problem(f"{what}; the newest of all is {run_id}, {details.kind}: it is {owned}", f"`--run {run_id}` takes it", reason="refused")
 
 
-def _check_named_run(aws: Aws, store: Store, run_id: str, found: dict[str, set[str]]) -> None:
+def _check_named_run(aws: Aws, store: Store, run_id: str, runs: dict[str, set[str]]) -> None:
     """Nothing where there is such a run; where it is not the caller's, that is said."""
-    if run_id not in found:
+    if run_id not in runs:
         raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
-    whose = about(store, run_id) if "config.yaml" in found[run_id] else None
+    whose = about(store, run_id) if "config.yaml" in runs[run_id] else None
     if whose and whose.owner != aws.owner:
         print_once(f"run {run_id} is not yours: it {whose.whose}")
 
@@ -281,19 +281,19 @@ def _check_manifest(store: Store, run_id: str, stated: dict) -> dict:
         files = stated["files"]
         if len(files) > MOST or not isinstance(stated["kind"], str) or stated.get("run_id", run_id) != run_id:
             raise ValueError(f"{len(files)} files of a {stated['kind']} run {stated.get('run_id')}")
-        for name, entry in files.items():
+        for name, file in files.items():
             if not FILE.fullmatch(name):
                 raise ValueError(f"it names a file {name[:100]!r}")
-            if not (isinstance(entry["size"], int) and entry["size"] >= 0 and isinstance(entry["sha256"], str)):
-                raise ValueError(f"it says of {name} {entry}")
+            if not (isinstance(file["size"], int) and file["size"] >= 0 and isinstance(file["sha256"], str)):
+                raise ValueError(f"it says of {name} {file}")
     return stated
 
 
 def holder(store: Store, run_id: str) -> str | None:
     """The name of the box that the run was given to last; None before it was given to any."""
     with skip_unreadable(f"who has run `{run_id}`"):
-        found = store.json(f"runs/{run_id}/box.json")
-        return str(found["name"]) if found else None
+        box = store.json(f"runs/{run_id}/box.json")
+        return str(box["name"]) if box else None
     return None
 
 
@@ -301,13 +301,13 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
     """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
     store.check()
-    found = listing(store)
+    runs = listing(store)
     if named is not None:
-        _check_named_run(aws, store, named, found)
+        _check_named_run(aws, store, named, runs)
     inputs = upload_inputs(store, run)
-    seen = _Candidates(aws, store, found, run, named)
-    (run_id, taken, sha256), to_do = seen.unfinished(), True
-    if run_id is None and (run_id := seen.unpublished(image)):
+    candidates = _Candidates(aws, store, runs, run, named)
+    (run_id, etag, sha256), to_do = candidates.unfinished(), True
+    if run_id is None and (run_id := candidates.unpublished(image)):
         to_do = False
     elif run_id is None and named is not None:
         what = f"run `{named}` has other settings than these, or is finished"
@@ -318,7 +318,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
         # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
         _set_phase(store, run_id, "created")
     if to_do:
-        _assign(store, run_id, run.box.name, instance_id, taken)
+        _assign(store, run_id, run.box.name, instance_id, etag)
     run.run_id = run_id
     return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
 
@@ -364,16 +364,16 @@ class _Candidates:
     def unfinished(self) -> tuple[str | None, str | None, str]:
         """The unfinished run with these settings, if any, with the etag of what says whose it is and the hash of its settings; a Problem
         while it is another box's, or while this box has another run to do."""
-        found: tuple[str | None, str | None, str] = None, None, ""
+        candidate: tuple[str | None, str | None, str] = None, None, ""
         for run_id, files in self.listing.items():
             if "config.yaml" in files and "manifest.json" not in files:
                 made = readable_settings(self.store, run_id)
-                found = (made and self._one(run_id, made)) or found
-        return found
+                candidate = (made and self._one(run_id, made)) or candidate
+        return candidate
 
     def _one(self, run_id: str, made: Saved) -> tuple[str, str | None, str] | None:
-        given, etag = self.store.get_with_etag(f"runs/{run_id}/box.json")
-        current, name = state(self.store, run_id), (given and holder(self.store, run_id)) or made.run.box.name
+        box_json, etag = self.store.get_with_etag(f"runs/{run_id}/box.json")
+        current, name = state(self.store, run_id), (box_json and holder(self.store, run_id)) or made.run.box.name
         if made.of_settings(self.run) and self.may_take(run_id, made):
             if current.active and name != self.run.box.name:
                 raise Problem(
@@ -443,9 +443,9 @@ def download(aws: Aws, run: schema.Run, run_id: str | None, into: Path, merged: 
     folder = writable(into) / run_id
     name = f"runs/{run_id}/manifest.json"
     body = store.get(name, MANIFEST) or b""
-    for file, entry in _check_manifest(store, run_id, store.parse_json(name, body))["files"].items():
+    for file, stated in _check_manifest(store, run_id, store.parse_json(name, body))["files"].items():
         if merged or not file.startswith("merged/"):
-            fetch(store, run_id, file, entry, folder)
+            fetch(store, run_id, file, stated, folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths.inside(folder, "manifest.json").write_bytes(body)  # the very one that was checked
     return Downloaded(run_id, folder)
@@ -463,12 +463,12 @@ def writable(folder: Path) -> Path:
         return instead
 
 
-def fetch(store: Store, run_id: str, name: str, entry: dict, folder: Path) -> None:
+def fetch(store: Store, run_id: str, name: str, stated: dict, folder: Path) -> None:
     """One file of a finished run, unless it is here; a Problem where it is not what the run's manifest says."""
     target = paths.inside(folder, name)
-    if not target.exists() or _sha256(target) != entry["sha256"]:
-        store.download(f"runs/{run_id}/{name}", folder, name, entry["size"])
-    if _sha256(target) != entry["sha256"]:
+    if not target.exists() or _sha256(target) != stated["sha256"]:
+        store.download(f"runs/{run_id}/{name}", folder, name, stated["size"])
+    if _sha256(target) != stated["sha256"]:
         raise Problem(
             f"{store.url(f'runs/{run_id}/{name}')} does not match the run's manifest",
             f"the run cannot be published; look at it with `aws s3 ls {store.url(f'runs/{run_id}/')}`",

@@ -71,9 +71,9 @@ class Ssh:
                 f"a script took longer than its {timeout} s", "`inv status`, then run the same command again", reason="unreachable"
             )
         if code and "sudo:" in ended.stderr and not ended.stdout:
-            said = next(line for line in ended.stderr.splitlines() if "sudo:" in line)
+            complaint = next(line for line in ended.stderr.splitlines() if "sudo:" in line)
             raise Problem(
-                f"user `{user}` of {self.instance_id} may not use sudo without a password ({said.strip()})",
+                f"user `{user}` of {self.instance_id} may not use sudo without a password ({complaint.strip()})",
                 "name the image's own user: `box.user=...`; or take another image: `box.ami=...`",
                 reason="refused",
             )
@@ -105,16 +105,16 @@ class Ssh:
         """A connection that knows the box's host key, and has a new key which the box takes for a minute."""
         from paramiko import PKey, RejectPolicy
 
-        entry = instance.ssh_endpoint(self.aws, self.instance_id)
-        if not entry.address or not entry.host_key:
-            lacks = "public address" if not entry.address else "known host key"
+        endpoint = instance.ssh_endpoint(self.aws, self.instance_id)
+        if not endpoint.address or not endpoint.host_key:
+            lacks = "public address" if not endpoint.address else "known host key"
             hint = "`inv up -- box.ssh=true`; a box without a public address cannot be reached by SSH: choose another `box.subnet`"
             raise Problem(f"{self.instance_id} has no {lacks}", hint, reason="unreachable")
         own = _new_key()
-        connection = make_connection(entry.address, self.user, own)
+        connection = make_connection(endpoint.address, self.user, own)
         if self.aws.cloud.loopback and connection.host != "127.0.0.1":
             raise Problem(f"cloud={self.aws.cloud.name} would connect to {connection.host}", "set FABRIC_SSH_CONFIG_PATH as the rest of it")
-        kind, _, body = entry.host_key.partition(" ")
+        kind, _, body = endpoint.host_key.partition(" ")
         name = connection.host if connection.port == ssh_ingress.PORT else f"[{connection.host}]:{connection.port}"
         connection.client.set_missing_host_key_policy(RejectPolicy())  # Fabric's own takes any
         connection.client.get_host_keys().add(name, kind, PKey.from_type_string(kind, base64.b64decode(body)))
@@ -155,8 +155,8 @@ def make_connection(address: str, user: str, key):
 
     logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks would stand beside our sentence
     path = os.environ.get("FABRIC_SSH_CONFIG_PATH")
-    said = SSHConfig.from_path(path) if path else SSHConfig()
-    config = Config(lazy=True, ssh_config=said, overrides={"user": user})
+    ssh_config = SSHConfig.from_path(path) if path else SSHConfig()
+    config = Config(lazy=True, ssh_config=ssh_config, overrides={"user": user})
     only = {"pkey": key, "allow_agent": False, "look_for_keys": False, "banner_timeout": 20, "auth_timeout": 20}
     return Connection(address, config=config, connect_timeout=10, connect_kwargs=only)
 
@@ -181,8 +181,8 @@ def execute(connection, text: bytes, timeout: int) -> Execution:
             code = channel.exit_status
     except (SSHException, OSError, EOFError):
         code = None
-    said, wrong = (bytes(part).decode(errors="replace") for part in (out, err))
-    return Execution(code, said, wrong, time.monotonic() - started)
+    stdout, stderr = (bytes(part).decode(errors="replace") for part in (out, err))
+    return Execution(code, stdout, stderr, time.monotonic() - started)
 
 
 def _send(channel, text: bytes) -> None:

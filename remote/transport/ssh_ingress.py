@@ -143,8 +143,8 @@ def _description(name: str) -> str:
 
 def _networks(aws: Aws, group: str) -> dict[str, str]:
     """The networks that port 22 is open to, each with its rule's description."""
-    found = aws.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
-    rules = [rule for rule in found if rule["IpProtocol"] == "tcp" and rule.get("FromPort") == rule.get("ToPort") == PORT]
+    permissions = aws.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    rules = [rule for rule in permissions if rule["IpProtocol"] == "tcp" and rule.get("FromPort") == rule.get("ToPort") == PORT]
     return {network["CidrIp"]: network.get("Description", "") for rule in rules for network in rule.get("IpRanges", [])}
 
 

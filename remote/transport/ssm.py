@@ -40,15 +40,15 @@ class Ssm:
         if len(text) > LIMIT:
             what = f"a script of {len(text)} bytes is too long for Run Command"
             raise Problem(what, "this is a fault of ours: please report it", reason="crashed")
-        found = self._run(text, timeout, title)
-        if _was_interrupted(found):
+        invocation = self._run(text, timeout, title)
+        if _was_interrupted(invocation):
             print(f"  {title or 'a script'} was cut off: {CUT_OFF}; it is sent again", file=sys.stderr, flush=True)
-            found = self._run(text, timeout, title)
-            if _was_interrupted(found):
+            invocation = self._run(text, timeout, title)
+            if _was_interrupted(invocation):
                 what = f"{title or 'a script'} was cut off twice: {CUT_OFF}"
                 raise Problem(what, f"`inv status` shows the box; {OTHERWISE}", reason="unreachable")
         # ResponseCode is -1 when the script never ran to its end.
-        return Result(found["ResponseCode"], found["StandardOutputContent"], found["StandardErrorContent"])
+        return Result(invocation["ResponseCode"], invocation["StandardOutputContent"], invocation["StandardErrorContent"])
 
     def _run(self, text: str, timeout: int, title: str) -> dict:
         """The invocation of one command, when it has ended."""
@@ -108,8 +108,8 @@ class Ssm:
         deadline = time.monotonic() + LAG
         while time.monotonic() < deadline:
             recent = self.aws.client("ssm").list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
-            if found := [command["CommandId"] for command in recent if command.get("Comment") == title]:
-                return found[0]
+            if ids := [command["CommandId"] for command in recent if command.get("Comment") == title]:
+                return ids[0]
             time.sleep(0.5)
         return None
 
@@ -131,18 +131,18 @@ class Ssm:
         from botocore.exceptions import BotoCoreError, ClientError
 
         started, pause, retry = time.monotonic(), 0.1, Retry(self.aws, "the command on the box goes on")
-        begun, look = time.time(), time.monotonic() + STATE_EVERY
+        begun, next_check = time.time(), time.monotonic() + STATE_EVERY
         while True:
             try:
-                found = self.aws.client("ssm").get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
-                if found["Status"] not in WAITING:
+                invocation = self.aws.client("ssm").get_command_invocation(CommandId=command_id, InstanceId=self.instance_id)
+                if invocation["Status"] not in WAITING:
                     # The one clock stands still while the laptop sleeps, and somebody may set the other.
-                    return self._finished(found, timeout, max(time.monotonic() - started, time.time() - begun))
-                if time.monotonic() > look:
+                    return self._finished(invocation, timeout, max(time.monotonic() - started, time.time() - begun))
+                if time.monotonic() > next_check:
                     if (state := self._instance_state()) in ("stopped", "terminated"):
                         what = f"the box is {state}: it went off before command {command_id} had ended"
                         raise Problem(what, "`inv status` says why; `inv up`, then the same command again", reason="unreachable")
-                    look = time.monotonic() + STATE_EVERY
+                    next_check = time.monotonic() + STATE_EVERY
             except (ClientError, BotoCoreError) as error:
                 unknown = "InvocationDoesNotExist" in str(error)
                 if unknown and time.monotonic() - started > GRACE:
@@ -162,31 +162,31 @@ class Ssm:
         which = self.aws.client("ec2").describe_instances(InstanceIds=[self.instance_id])["Reservations"]
         return which[0]["Instances"][0]["State"]["Name"]
 
-    def _finished(self, found: dict, timeout: int, seconds: float) -> dict:
+    def _finished(self, invocation: dict, timeout: int, seconds: float) -> dict:
         # Documents spell it with and without spaces: "Delivery Timed Out", "DeliveryTimedOut".
-        details = found["StatusDetails"].replace(" ", "")
+        details = invocation["StatusDetails"].replace(" ", "")
         if details in ("DeliveryTimedOut", "Undeliverable", "Terminated"):
             raise Problem(
-                f"the box did not take the command ({found['StatusDetails']})",
+                f"the box did not take the command ({invocation['StatusDetails']})",
                 f"`inv up` waits for its agent; {OTHERWISE}",
                 reason="unreachable",
             )
         # An exit code of 137 is a timeout for the agent at once: before the time is over it was the script's own. The service says so, too,
         # when both timeouts are over and no agent has answered.
-        if details == "ExecutionTimedOut" and found["ResponseCode"] == KILLED and seconds >= timeout:
+        if details == "ExecutionTimedOut" and invocation["ResponseCode"] == KILLED and seconds >= timeout:
             raise Problem(
                 f"a script took longer than its {timeout} s", "`inv status`, then run the same command again", reason="unreachable"
             )
         if details == "Cancelled":
             raise Problem("somebody cancelled the command on the box", "run the same command again", reason="refused")
-        return found
+        return invocation
 
 
-def _was_interrupted(found: dict) -> bool:
+def _was_interrupted(invocation: dict) -> bool:
     """Whether the agent gave it up, or is gone: it has nothing of a script that was cut off, and writes of any other how that ended."""
-    if found["Status"] == "TimedOut":
-        return found["ResponseCode"] == UNANSWERED
-    return found["ResponseCode"] == 1 and not found["StandardOutputContent"] and not found["StandardErrorContent"]
+    if invocation["Status"] == "TimedOut":
+        return invocation["ResponseCode"] == UNANSWERED
+    return invocation["ResponseCode"] == 1 and not invocation["StandardOutputContent"] and not invocation["StandardErrorContent"]
 
 
 def _is_retryable(error: Exception) -> bool:

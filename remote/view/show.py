@@ -25,7 +25,7 @@ def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines:
     store, retry = Store(aws), Retry(aws, "the run goes on")
     run_id = runs.find_newest(aws, run, run_id)
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
-    offset, told = 0 if lines is None else follow.tail(store, run_id, lines), ""
+    offset, printed = 0 if lines is None else follow.tail(store, run_id, lines), ""
     while True:
         try:
             store = Store(aws)
@@ -39,7 +39,7 @@ def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines:
                 return
             if current.age > follow.SILENT_AFTER:
                 follow.check_box(aws, run_id, run.box.name)
-                told = _say(follow.silence_warning(current), told)
+                printed = _say(follow.silence_warning(current), printed)
             time.sleep(follow.PAUSE)
         except (ClientError, BotoCoreError) as error:
             if not to_the_end:
@@ -47,9 +47,9 @@ def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines:
             retry.wait(error)
 
 
-def _say(words: str, told: str) -> str:
+def _say(words: str, printed: str) -> str:
     """The words, which are said once while they are the same."""
-    if words and words != told:
+    if words and words != printed:
         print(f"  {words.removeprefix('; ')}", file=sys.stderr, flush=True)
     return words
 
@@ -57,8 +57,8 @@ def _say(words: str, told: str) -> str:
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
     """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
-    found = runs.download(aws, run, run_id, root / run.runs)
-    run_id, folder = found.run_id, found.folder
+    downloaded = runs.download(aws, run, run_id, root / run.runs)
+    run_id, folder = downloaded.run_id, downloaded.folder
     with runs.reading_record(run_id):
         lines, shown = _times(_read(folder / "manifest.json")), evaluations.scores_table(summary(_read(folder / "metrics.json")), run_id)
     visible.screen(width=120).print(shown)
@@ -87,11 +87,13 @@ def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table
     writer.writerows({name: visible.cell(value) for name, value in row.items()} for row in rows)
 
 
-def compare(aws: Aws, run: schema.Run, first: str, second: str, root: Path, found: Callable[[Path, Path], tuple[list, list, str]]) -> None:
+def compare(
+    aws: Aws, run: schema.Run, first: str, second: str, root: Path, difference: Callable[[Path, Path], tuple[list, list, str]]
+) -> None:
     """Print in which settings two finished runs differ, and how their tuned models scored."""
     folders = [runs.download(aws, run, run_id, root / run.runs).folder for run_id in (first, second)]
     with runs.reading_record(f"{first}` or `{second}"):
-        settings, figures, note = found(*folders)
+        settings, figures, note = difference(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
     print("\n".join(names))
     screen = visible.screen(width=140)

@@ -47,14 +47,14 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
     store, name = Store(aws), run.box.name
     with ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         pool.submit(lambda: aws.caller)
-        found, disk = pool.submit(instance.find, aws, name), pool.submit(volume.describe, aws, name)
+        box_lookup, disk = pool.submit(instance.find, aws, name), pool.submit(volume.describe, aws, name)
         holder, listing = pool.submit(lock.holder, aws, name), pool.submit(runs.listing, store)
         reported = pool.submit(lambda: sorted(store.names("boxes/")))
         dues = Prefetch(pool, lambda instance: auto_stop.stop_time(aws, instance), last.get("boxes", []))
         reports = Prefetch(pool, lambda place: _report(store, place), last.get("reports", []))
         states = Prefetch(pool, lambda run_id: runs.state(store, run_id), last.get("runs", []))
         shown = runs.with_settings(listing.result())[-SHOWN:]
-        box = found.result()
+        box = box_lookup.result()
         boxes = [box.id] if box else []
         newest = [place for place in reported.result() if boxes and place.startswith(f"boxes/{boxes[0]}/")][-1:]
         lines = [_box(name, box, dues.about(boxes), reports.about(newest)), disk.result()]
@@ -65,24 +65,24 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
 def _report(store: Store, place: str) -> dict | None:
     """What the box's supervisor has said of itself; None where it cannot be read."""
     with runs.skip_unreadable(store.url(place)):
-        found = store.json(place) or {}
-        s3.parse_time(found["seen"]), found["idle"] / 60, found["idle_limit"] / 60, found["life_left"] / 3600, found["run"]
-        return found
+        report = store.json(place) or {}
+        s3.parse_time(report["seen"]), report["idle"] / 60, report["idle_limit"] / 60, report["life_left"] / 3600, report["run"]
+        return report
     return None
 
 
-def _box(name: str, found: instance.Instance | None, dues: list[datetime | None], reports: list[dict]) -> str:
-    if found is None:
+def _box(name: str, box: instance.Instance | None, dues: list[datetime | None], reports: list[dict]) -> str:
+    if box is None:
         return f"box {name}: none; `inv up` starts one"
-    lines = [f"box {name}: {found.id} {found.instance_type} {found.zone} {found.state}"]
-    if found.state == "running":
+    lines = [f"box {name}: {box.id} {box.instance_type} {box.zone} {box.state}"]
+    if box.state == "running":
         (due,) = dues
-        lines.append(_own_switch(reports[0] if reports else None, found.launched))
+        lines.append(_own_switch(reports[0] if reports else None, box.launched))
         lines.append(
             f"  from outside AWS stops it at {due:%Y-%m-%dT%H:%M:%SZ}" if due else "  nothing stops it from outside; `inv up` arms that"
         )
-    elif found.stopped_because:
-        lines.append(f"  it stopped itself: {found.stopped_because}")
+    elif box.stopped_because:
+        lines.append(f"  it stopped itself: {box.stopped_because}")
     return "\n".join(lines)
 
 

@@ -54,7 +54,7 @@ def write(root: Path, text: str, about: dict) -> None:
 def read(path: Path) -> dict:
     """What the file holds; nothing where it is not there or not ours."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "text" in found else {}
+    return content if isinstance(content, dict) and "text" in content else {}
