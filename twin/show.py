@@ -38,23 +38,23 @@ def fault(armed: dict) -> str:
     return f"{armed['name']}: {armed['about']}"
 
 
-def faults(found: dict) -> str:
+def faults(listing: dict) -> str:
     """Every fault in a line; those that were armed with how often they have struck."""
-    lines = [f"{name:24} {about}" for name, about in found["known"].items()]
-    lines += [f"armed: {one['name']}, struck {one['struck']} of {one['seen']} calls" for one in found["armed"]]
+    lines = [f"{name:24} {about}" for name, about in listing["known"].items()]
+    lines += [f"armed: {one['name']}, struck {one['struck']} of {one['seen']} calls" for one in listing["armed"]]
     return "\n".join(lines)
 
 
 def hours(text: str) -> float:
     """As seconds; what is no number is none, and the world refuses it."""
-    found = number(text)
-    return found * 3600 if not isinstance(found, str) else -1
+    value = number(text)
+    return value * 3600 if not isinstance(value, str) else -1
 
 
 def options(named: dict, words: list[str]) -> dict:
     """What was said of a fault, numbers as numbers; what was not said is left out."""
-    said = {name: value for name, value in named.items() if value is not None} | dict(word.partition("=")[::2] for word in words)
-    return {name: number(value) for name, value in said.items()}
+    values = {name: value for name, value in named.items() if value is not None} | dict(word.partition("=")[::2] for word in words)
+    return {name: number(value) for name, value in values.items()}
 
 
 def number(value: str) -> str | int | float:

@@ -22,9 +22,11 @@ def status(c):
     """Show whether the emulated AWS runs, and where."""
     from twin import world
 
-    found = world.status(c.twin_state(c, connected=False))
+    running = world.status(c.twin_state(c, connected=False))
     print(
-        "\n".join(f"{key}: {value}" for key, value in found.items()) if found else "the twin does not run; start it with `inv twin.start`"
+        "\n".join(f"{key}: {value}" for key, value in running.items())
+        if running
+        else "the twin does not run; start it with `inv twin.start`"
     )
 
 

@@ -100,11 +100,11 @@ def reap() -> None:
 
 def status(state: Path) -> dict | None:
     """Process id, addresses and boxes of the world, or None when it does not run."""
-    found = read(state.resolve())
-    if not found:
+    details = read(state.resolve())
+    if not details:
         return None
     boxes = [{"instance": root.parent.name, "processes": len(processes.of(root))} for root in roots(state.resolve())]
-    return {"pid": found["pid"], "aws": found["aws"], "hub": found["hub"], "boxes": boxes}
+    return {"pid": details["pid"], "aws": details["aws"], "hub": details["hub"], "boxes": boxes}
 
 
 def forward(state: Path, seconds: float) -> float:
@@ -141,13 +141,13 @@ def mutations(state: Path) -> list[str]:
     """The calls so far by which the laptop may have changed something, in their order: where it can be killed."""
     from twin.aws.faults import is_mutating
 
-    found = []
+    calls = []
     for line in (state / "journal.jsonl").read_text(encoding="utf-8").splitlines():
         call = json.loads(line)
         laptop = call["by"] in (LAPTOP, OWNER, "") and call["service"] not in ("twin", "imds", "ec2messages", "registry")
         if laptop and is_mutating(call["service"], call["operation"]):
-            found.append(f"{call['service']}.{call['operation']}")
-    return found
+            calls.append(f"{call['service']}.{call['operation']}")
+    return calls
 
 
 def costs(state: Path) -> dict:
@@ -157,10 +157,10 @@ def costs(state: Path) -> dict:
 
 def ask(state: Path, verb: str, **content) -> dict:
     """What the world itself answers, beside AWS."""
-    found = running(state)
-    scope = f"{found['keys'][OWNER]}/20260101/{found['region']}/twin/aws4_request"
+    details = running(state)
+    scope = f"{details['keys'][OWNER]}/20260101/{details['region']}/twin/aws4_request"
     signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
-    connection = http.client.HTTPConnection(urlsplit(found["aws"]).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(details["aws"]).netloc, timeout=60)
     try:
         connection.request("POST", f"/_twin/{verb}", json.dumps(content), {"Content-Type": "application/json"} | signed)
         reply = connection.getresponse()
@@ -175,14 +175,14 @@ def ask(state: Path, verb: str, **content) -> dict:
 def environment(state: Path) -> dict[str, str | None]:
     """What points any AWS or Hub client at this world and at nothing else; None means: unset this variable."""
     state = state.resolve()
-    found = running(state)
+    details = running(state)
     nowhere = {name: None for name in os.environ if name.startswith(("AWS_", "HF_", "HUGGING_FACE_")) or name.upper() in PROXIES}
     ways = {"FABRIC_SSH_CONFIG_PATH": str(state / "ssh_config")}  # where Fabric reads how a host is reached; `ssh -F` takes it, too
     return (
         nowhere
         | ways
-        | aws_environment(state, found["aws"], found["region"], found["keys"][LAPTOP])
-        | hub_environment(state, found["hub"], found["token"])
+        | aws_environment(state, details["aws"], details["region"], details["keys"][LAPTOP])
+        | hub_environment(state, details["hub"], details["token"])
     )
 
 
@@ -190,8 +190,8 @@ def register_image(state: Path, repository: str, tag: str, command: list[str], d
     """The digest of an image in ECR that consists of a command."""
     manifest = ecr.manifest(command, str(directory), environment)
     registry = client(state, "ecr")
-    found = registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]
-    if found and found[0]["imageManifest"] != manifest:
+    images = registry.batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])["images"]
+    if images and images[0]["imageManifest"] != manifest:
         registry.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": tag}])  # a tag may be immutable
     with suppress(registry.exceptions.ImageAlreadyExistsException):  # the same manifest under the same tag
         registry.put_image(repositoryName=repository, imageManifest=manifest, imageTag=tag)
@@ -229,12 +229,12 @@ def client(state: Path, service: str, who: str = OWNER, **options):
     import botocore.session
     from botocore.config import Config
 
-    found = running(state)
+    details = running(state)
     fixed = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     deaf = {name: (None, None, value, None) for name, value in fixed.items()}  # read neither from files nor from the environment
-    key = found["keys"].get(who, who)
-    session = boto3.Session(key, key, region_name=found["region"], botocore_session=botocore.session.Session(session_vars=deaf))
-    return session.client(service, endpoint_url=found["aws"], config=Config(proxies={}, **options))
+    key = details["keys"].get(who, who)
+    session = boto3.Session(key, key, region_name=details["region"], botocore_session=botocore.session.Session(session_vars=deaf))
+    return session.client(service, endpoint_url=details["aws"], config=Config(proxies={}, **options))
 
 
 def aws_environment(state: Path, address: str, region: str, key: str) -> dict[str, str | None]:
@@ -272,17 +272,17 @@ def hub_environment(state: Path, address: str, token: str) -> dict[str, str | No
 def read(state: Path) -> dict | None:
     """What the running world wrote about itself; None when there is none, or only the file of one that died."""
     try:
-        found = json.loads((state / "state.json").read_text(encoding="utf-8"))
+        details = json.loads((state / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return found if processes.alive(found["pid"], found["started"]) else None
+    return details if processes.alive(details["pid"], details["started"]) else None
 
 
 def running(state: Path) -> dict:
-    found = read(state.resolve())
-    if not found:
+    details = read(state.resolve())
+    if not details:
         raise WorldError(f"no emulated world runs in {state}.")
-    return found
+    return details
 
 
 def launch(state: Path) -> subprocess.Popen:
@@ -319,8 +319,8 @@ def clear(state: Path) -> None:
         processes.end(root)
     if (state / "stand-ins").exists():
         machine.clear(state)
-    if found := read(state):
-        end(found["pid"], found["started"])
+    if details := read(state):
+        end(details["pid"], details["started"])
     for volatile in ("boxes", "volumes", "snapshots", "stand-ins", "registry"):
         shutil.rmtree(state / volatile, ignore_errors=True)
     for volatile in ("state.json", "start.json", "ssh_config"):

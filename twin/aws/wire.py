@@ -146,8 +146,8 @@ def read(environ: dict) -> Request:
 
 def scope(http: HttpRequest) -> tuple[str, str, str]:
     """Access key id, region and service, as the signature's scope names them."""
-    _, _, found = http.headers.get("Authorization", "").partition("Credential=")
-    parts = (found.split(",")[0] or http.args.get("X-Amz-Credential", "")).split("/")
+    _, _, credential = http.headers.get("Authorization", "").partition("Credential=")
+    parts = (credential.split(",")[0] or http.args.get("X-Amz-Credential", "")).split("/")
     key, region, service = (parts[0], parts[2], parts[3]) if len(parts) == 5 else (http.args.get("AWSAccessKeyId", ""), "us-east-1", "")
     for prefix, unsigned in UNSIGNED.items():
         if not service and http.path.startswith(prefix):

@@ -87,9 +87,9 @@ class Disks:
     def detach_later(self, instance: str, volume: str) -> None:
         while self.volume(volume) in self.mounted(instance):
             time.sleep(0.2)
-        found = instances.volume(self.region, volume)
-        if found and found.attachment and found.attachment.status == "busy":
-            instances.backend(self.region).detach_volume(volume, instance, found.attachment.device)
+        record = instances.volume(self.region, volume)
+        if record and record.attachment and record.attachment.status == "busy":
+            instances.backend(self.region).detach_volume(volume, instance, record.attachment.device)
             self.unplug(instance, volume)
 
     def modify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -128,7 +128,7 @@ class Disks:
         self.set_size(self.volume(volume), instances.volume(self.region, volume).size)
         (self.volume(volume) / "full").unlink(missing_ok=True)  # the fault of that name ends where there is room again
 
-    def found(self, instance: str) -> list[tuple[str, Path]]:
+    def attached_disks(self, instance: str) -> list[tuple[str, Path]]:
         """The box's disks in the order in which its kernel finds them, each with its serial: its own first, or last."""
         store = self.root(instance).parent / "instance-store"
         own = (f"nvme-Amazon_EC2_NVMe_Instance_Storage_AWS{instance.removeprefix('i-').upper()}", store)
@@ -145,7 +145,7 @@ class Disks:
         known = {self.disk_of(name) for name in self.names(instance)}
         taken = {name.name for name in (root / "dev").glob("nvme*n1")}
         free = (f"nvme{number}n1" for number in range(1, 100) if f"nvme{number}n1" not in taken)
-        for serial, folder in self.found(instance):
+        for serial, folder in self.attached_disks(instance):
             if folder not in known:
                 node = root / "dev" / next(free)
                 self.connect(node, folder)

@@ -42,10 +42,10 @@ class HostFaults:
         return {"name": name, "about": action.__doc__}
 
     def newest(self) -> str:
-        found = [one for one in instances.every(self.region) if one._state.name != "terminated"]
-        if not found:
+        alive = [one for one in instances.every(self.region) if one._state.name != "terminated"]
+        if not alive:
             raise ValueError("there is no instance that it could befall")
-        return max(found, key=lambda one: one.launch_time).id
+        return max(alive, key=lambda one: one.launch_time).id
 
     def ec2(self, operation: str, instance: str) -> None:
         call_ec2(self.gateway, self.region, operation, {"InstanceId.1": instance}, KEY)
@@ -58,9 +58,9 @@ class HostFaults:
 
     def do_agent_dies(self, instance: str) -> None:
         """the agent's processes are killed and nobody starts them again"""
-        found = self.boxes.agent_processes(instance)
-        processes.send(found, signal.SIGSTOP)  # else its core would begin another worker
-        processes.send(found, signal.SIGKILL)
+        agent = self.boxes.agent_processes(instance)
+        processes.send(agent, signal.SIGSTOP)  # else its core would begin another worker
+        processes.send(agent, signal.SIGKILL)
         while self.boxes.agents[instance].poll() is None:
             # nsenter stops itself as soon as it sees that whom it waits for is stopped, which may be after this signal.
             self.boxes.agents[instance].send_signal(signal.SIGCONT)

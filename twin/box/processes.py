@@ -10,14 +10,14 @@ import psutil
 
 def of(root: Path) -> list[psutil.Process]:
     """Every live process of the box, however it was started; a process that `setsid` moved away still counts."""
-    found = []
+    matching = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get("BOX_ROOT") == str(root):
-                found.append(process)
+                matching.append(process)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, is a zombie, or belongs to somebody else
-    return found
+    return matching
 
 
 def called(root: Path, word: str) -> list[psutil.Process]:

@@ -53,8 +53,8 @@ class Hub:
         try:
             (right, name), arguments = ROUTES.bind_to_environ(request.environ).match()
             if right:
-                found = self.store.find(arguments.pop("kind"), f"{arguments.pop('owner')}/{arguments.pop('name')}")
-                arguments["repository"] = self.access.grant(right, request, found)
+                repository = self.store.find(arguments.pop("kind"), f"{arguments.pop('owner')}/{arguments.pop('name')}")
+                arguments["repository"] = self.access.grant(right, request, repository)
             answer = getattr(self, f"_{name}")(request, **arguments)
         except Refused as refused:
             return _refusal(refused)

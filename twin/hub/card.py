@@ -14,10 +14,10 @@ def metadata(readme: str) -> dict:
     """What the head says; empty when there is none or it cannot be read."""
     head = HEAD.match(readme)
     try:
-        found = yaml.safe_load(head[1]) if head else None
+        values = yaml.safe_load(head[1]) if head else None
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def faults(readme: str) -> list[str]:
@@ -26,16 +26,16 @@ def faults(readme: str) -> list[str]:
     if head is None:
         return []
     try:
-        found = yaml.safe_load(head[1]) or {}
+        values = yaml.safe_load(head[1]) or {}
     except yaml.YAMLError as error:
         return [f"the metadata is no YAML: {error}".replace("\n", " ")]
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         return ["the metadata must be a mapping of names to values"]
-    wrong = [f'"{name}" must be a word or a list of words' for name in LISTS_OF_WORDS if not _words(found.get(name, []))]
+    wrong = [f'"{name}" must be a word or a list of words' for name in LISTS_OF_WORDS if not _words(values.get(name, []))]
     wrong += [
-        f'"{name}" must be a string' for name in ("license", "library_name", "pipeline_tag") if not isinstance(found.get(name, ""), str)
+        f'"{name}" must be a string' for name in ("license", "library_name", "pipeline_tag") if not isinstance(values.get(name, ""), str)
     ]
-    return wrong + _model_index_faults(found.get("model-index", []))
+    return wrong + _model_index_faults(values.get("model-index", []))
 
 
 def _words(value) -> bool:

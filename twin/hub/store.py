@@ -89,8 +89,8 @@ class Store:
         if not NAME.fullmatch(name):
             raise Refused(400, f"{name} cannot be the name of a repository")
         with self.lock:
-            if found := self.find(kind, name):
-                return found, False
+            if existing := self.find(kind, name):
+                return existing, False
             repository = Repository(kind, name, created=now(), private=private)
             self.commit(repository, "main", {".gitattributes": self.blobs.put_regular(GIT_ATTRIBUTES)}, "initial commit")
             self._write(repository)
@@ -146,7 +146,7 @@ class Store:
         if not re.fullmatch("[0-9a-f]{40}", oid) or not file.is_file():
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         body = json.loads(file.read_text(encoding="utf-8"))
-        return Commit(id=oid, **{**body, "files": {path: File(**entry) for path, entry in body["files"].items()}})
+        return Commit(id=oid, **{**body, "files": {path: File(**values) for path, values in body["files"].items()}})
 
     def head(self, repository: Repository, branch: str) -> Commit:
         if branch not in repository.branches:

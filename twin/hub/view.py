@@ -11,16 +11,16 @@ from twin.hub.store import Commit, Repository
 
 def account(name: str, token: Token, organisations: dict[str, str]) -> dict:
     """What whoami-v2 tells: the account, its organisations, and what the token that asks may do."""
-    told = {"displayName": f"{token.role} token", "role": token.role, "createdAt": "2026-01-01T00:00:00.000Z"}
+    access_token = {"displayName": f"{token.role} token", "role": token.role, "createdAt": "2026-01-01T00:00:00.000Z"}
     if token.role == "fineGrained":
         kinds = {name: "user"} | dict.fromkeys(organisations, "org")
         scoped = [
             {"entity": {"_id": entity, "type": kinds.get(entity, "model"), "name": entity}, "permissions": permissions}
             for entity, permissions in token.scopes.items()
         ]
-        told["fineGrained"] = {"canReadGatedRepos": token.gated, "global": [], "scoped": scoped}
+        access_token["fineGrained"] = {"canReadGatedRepos": token.gated, "global": [], "scoped": scoped}
     member = [{"type": "org", "id": each, "name": each, "fullname": each, "roleInOrg": role} for each, role in organisations.items()]
-    auth = {"type": "access_token", "accessToken": told}
+    auth = {"type": "access_token", "accessToken": access_token}
     return {"type": "user", "id": name, "name": name, "fullname": name, "orgs": member, "auth": auth}
 
 
@@ -81,20 +81,20 @@ def tree(files: dict[str, File], folder: str, recursive: bool) -> list[dict]:
                 entries[str(parent)] = directory(str(parent), files)
         entries[path] = entry(path, file)
     depth = inside.count("/")
-    return [found for path, found in entries.items() if recursive or path.count("/") == depth]
+    return [item for path, item in entries.items() if recursive or path.count("/") == depth]
 
 
 def paths(files: dict[str, File], asked: list[str]) -> list[dict]:
     """Those of the asked files and folders that exist."""
-    found = [entry(path, files[path]) if path in files else directory(path, files) for path in asked]
-    return [one for one in found if one["type"] == "file" or any(name.startswith(one["path"] + "/") for name in files)]
+    items = [entry(path, files[path]) if path in files else directory(path, files) for path in asked]
+    return [one for one in items if one["type"] == "file" or any(name.startswith(one["path"] + "/") for name in files)]
 
 
 def entry(path: str, file: File) -> dict:
-    found = {"type": "file", "path": path, "size": file.size, "oid": file.oid}
+    item = {"type": "file", "path": path, "size": file.size, "oid": file.oid}
     if file.lfs:
-        found["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": len(pointer(file.sha256, file.size))}
-    return found
+        item["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": len(pointer(file.sha256, file.size))}
+    return item
 
 
 def directory(path: str, files: dict[str, File]) -> dict:

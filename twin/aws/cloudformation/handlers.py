@@ -72,24 +72,26 @@ ANY_RESOURCE += ("logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")
 ASKED_BY_THE_CALL = ("iam:PassRole",)  # asked for by the call itself, with the role that is passed
 
 
-def required_access(type: str, handler: str, own: dict, physical: str, region: str) -> Iterator[Access]:
+def required_access(type: str, handler: str, properties: dict, physical: str, region: str) -> Iterator[Access]:
     """All that one handler asks for, for a resource with these properties."""
-    unset = {action for path, words in ONLY_WITH.get(type, {}).items() if not is_set(own, path) for action in words.split()}
+    unset = {action for path, words in ONLY_WITH.get(type, {}).items() if not is_set(properties, path) for action in words.split()}
     for action in HANDLERS[type][handler].split():
         if action not in unset and action not in ASKED_BY_THE_CALL:
             yield Access(
-                ACTUAL_ACTIONS.get(action, action), resource_arn(type, action, own, physical, region), {"aws:CalledVia": [wire.STACKS]}
+                ACTUAL_ACTIONS.get(action, action),
+                resource_arn(type, action, properties, physical, region),
+                {"aws:CalledVia": [wire.STACKS]},
             )
 
 
-def is_set(own: dict, path: str) -> bool:
-    found: Any = own
+def is_set(properties: dict, path: str) -> bool:
+    value: Any = properties
     for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found is not None
+        value = value.get(name) if isinstance(value, dict) else None
+    return value is not None
 
 
-def resource_arn(type: str, action: str, own: dict, physical: str, region: str) -> str:
+def resource_arn(type: str, action: str, properties: dict, physical: str, region: str) -> str:
     """The ARN of what an action is about."""
     if action in ANY_RESOURCE or action.startswith("ec2:Describe"):
         return "*"
@@ -97,21 +99,21 @@ def resource_arn(type: str, action: str, own: dict, physical: str, region: str) 
         return f"arn:aws:billing::{wire.ACCOUNT}:billingview/primary"
     service, kind, name, regional = ARNS[type]
     place = f"{region if regional else ''}:{'' if service == 's3' else wire.ACCOUNT}"
-    return physical if physical.startswith("arn:") else f"arn:aws:{service}:{place}:{kind}{physical or name(own)}"
+    return physical if physical.startswith("arn:") else f"arn:aws:{service}:{place}:{kind}{physical or name(properties)}"
 
 
 # Of each type: the service, what stands before the name in its ARN, the name by its properties, and whether a region stands there, too.
 ARNS: dict[str, tuple] = {
-    "AWS::S3::Bucket": ("s3", "", lambda own: own.get("BucketName", "new"), False),
-    "AWS::S3::BucketPolicy": ("s3", "", lambda own: own["Bucket"], False),
-    "AWS::ECR::Repository": ("ecr", "repository/", lambda own: own.get("RepositoryName", "new"), True),
-    "AWS::Logs::LogGroup": ("logs", "log-group:", lambda own: own.get("LogGroupName", "new"), True),
-    "AWS::IAM::Role": ("iam", "role/", lambda own: own.get("RoleName", "new"), False),
-    "AWS::IAM::InstanceProfile": ("iam", "instance-profile/", lambda own: own.get("InstanceProfileName", "new"), False),
-    "AWS::IAM::OIDCProvider": ("iam", "oidc-provider/", lambda own: urlsplit(own["Url"]).netloc, False),
-    "AWS::EC2::SecurityGroup": ("ec2", "security-group/", lambda own: "new", True),
-    "AWS::EC2::LaunchTemplate": ("ec2", "launch-template/", lambda own: "new", True),
-    "AWS::SSM::Parameter": ("ssm", "parameter", lambda own: own.get("Name", "/new"), True),
-    "AWS::SecretsManager::Secret": ("secretsmanager", "secret:", lambda own: f"{own.get('Name', 'new')}-xxxxxx", True),
-    "AWS::Budgets::Budget": ("budgets", "budget/", lambda own: own["Budget"].get("BudgetName", "new"), False),
+    "AWS::S3::Bucket": ("s3", "", lambda properties: properties.get("BucketName", "new"), False),
+    "AWS::S3::BucketPolicy": ("s3", "", lambda properties: properties["Bucket"], False),
+    "AWS::ECR::Repository": ("ecr", "repository/", lambda properties: properties.get("RepositoryName", "new"), True),
+    "AWS::Logs::LogGroup": ("logs", "log-group:", lambda properties: properties.get("LogGroupName", "new"), True),
+    "AWS::IAM::Role": ("iam", "role/", lambda properties: properties.get("RoleName", "new"), False),
+    "AWS::IAM::InstanceProfile": ("iam", "instance-profile/", lambda properties: properties.get("InstanceProfileName", "new"), False),
+    "AWS::IAM::OIDCProvider": ("iam", "oidc-provider/", lambda properties: urlsplit(properties["Url"]).netloc, False),
+    "AWS::EC2::SecurityGroup": ("ec2", "security-group/", lambda properties: "new", True),
+    "AWS::EC2::LaunchTemplate": ("ec2", "launch-template/", lambda properties: "new", True),
+    "AWS::SSM::Parameter": ("ssm", "parameter", lambda properties: properties.get("Name", "/new"), True),
+    "AWS::SecretsManager::Secret": ("secretsmanager", "secret:", lambda properties: f"{properties.get('Name', 'new')}-xxxxxx", True),
+    "AWS::Budgets::Budget": ("budgets", "budget/", lambda properties: properties["Budget"].get("BudgetName", "new"), False),
 }

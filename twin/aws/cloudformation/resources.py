@@ -43,13 +43,13 @@ class ResourceType:
     tagged: bool = True  # it takes the stack's tags
 
 
-def create_bucket(client: Client, own: Properties, spare: str) -> str:
-    name, s3 = own.get("BucketName", spare.lower()), client("s3")
+def create_bucket(client: Client, properties: Properties, default_name: str) -> str:
+    name, s3 = properties.get("BucketName", default_name.lower()), client("s3")
     region = s3.meta.region_name
     if has_bucket(s3, name):
         raise AlreadyExists(f"{name} already exists")  # us-east-1 takes a second CreateBucket of the owner's for an answer
     s3.create_bucket(Bucket=name, **({} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}))
-    update_bucket(client, name, own)
+    update_bucket(client, name, properties)
     return name
 
 
@@ -63,82 +63,84 @@ def has_bucket(s3: Any, name: str) -> bool:
     return True
 
 
-def update_bucket(client: Client, name: str, own: Properties) -> None:
+def update_bucket(client: Client, name: str, properties: Properties) -> None:
     s3 = client("s3")
-    if "BucketEncryption" in own:
+    if "BucketEncryption" in properties:
         rules = [
             {"ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"]}
-            for rule in own["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+            for rule in properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         ]
         s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": rules})
-    if "VersioningConfiguration" in own:
-        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=own["VersioningConfiguration"])
-    if "OwnershipControls" in own:
-        s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=own["OwnershipControls"])
-    if "PublicAccessBlockConfiguration" in own:
-        s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=own["PublicAccessBlockConfiguration"])
-    if "LifecycleConfiguration" in own:
-        rules = [{"Filter": {"Prefix": ""}, "ID": rule["Id"]} | without(rule, "Id") for rule in own["LifecycleConfiguration"]["Rules"]]
+    if "VersioningConfiguration" in properties:
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"])
+    if "OwnershipControls" in properties:
+        s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=properties["OwnershipControls"])
+    if "PublicAccessBlockConfiguration" in properties:
+        s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=properties["PublicAccessBlockConfiguration"])
+    if "LifecycleConfiguration" in properties:
+        rules = [
+            {"Filter": {"Prefix": ""}, "ID": rule["Id"]} | without(rule, "Id") for rule in properties["LifecycleConfiguration"]["Rules"]
+        ]
         s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
-    if "Tags" in own:
-        s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": own["Tags"]})
+    if "Tags" in properties:
+        s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": properties["Tags"]})
 
 
-def put_policy(client: Client, bucket: str, own: Properties) -> None:
-    client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(own["PolicyDocument"]))
+def put_policy(client: Client, bucket: str, properties: Properties) -> None:
+    client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(properties["PolicyDocument"]))
 
 
-def create_policy(client: Client, own: Properties, spare: str) -> str:
-    put_policy(client, own["Bucket"], own)
-    return own["Bucket"]
+def create_policy(client: Client, properties: Properties, default_name: str) -> str:
+    put_policy(client, properties["Bucket"], properties)
+    return properties["Bucket"]
 
 
-def create_repository(client: Client, own: Properties, spare: str) -> str:
-    name = own.get("RepositoryName", spare.lower())
-    encryption = own.get("EncryptionConfiguration", {}).get("EncryptionType", "AES256")
+def create_repository(client: Client, properties: Properties, default_name: str) -> str:
+    name = properties.get("RepositoryName", default_name.lower())
+    encryption = properties.get("EncryptionConfiguration", {}).get("EncryptionType", "AES256")
     client("ecr").create_repository(repositoryName=name, encryptionConfiguration={"encryptionType": encryption})
-    update_repository(client, name, own)
+    update_repository(client, name, properties)
     return name
 
 
-def update_repository(client: Client, name: str, own: Properties) -> None:
+def update_repository(client: Client, name: str, properties: Properties) -> None:
     ecr = client("ecr")
-    scan = own.get("ImageScanningConfiguration", {}).get("ScanOnPush", False)
+    scan = properties.get("ImageScanningConfiguration", {}).get("ScanOnPush", False)
     ecr.put_image_scanning_configuration(repositoryName=name, imageScanningConfiguration={"scanOnPush": scan})
-    ecr.put_image_tag_mutability(repositoryName=name, imageTagMutability=own.get("ImageTagMutability", "MUTABLE"))
-    if "LifecyclePolicy" in own:
-        ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=own["LifecyclePolicy"]["LifecyclePolicyText"])
+    ecr.put_image_tag_mutability(repositoryName=name, imageTagMutability=properties.get("ImageTagMutability", "MUTABLE"))
+    if "LifecyclePolicy" in properties:
+        ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=properties["LifecyclePolicy"]["LifecyclePolicyText"])
 
 
-def create_log_group(client: Client, own: Properties, spare: str) -> str:
-    name = own.get("LogGroupName", spare)
+def create_log_group(client: Client, properties: Properties, default_name: str) -> str:
+    name = properties.get("LogGroupName", default_name)
     client("logs").create_log_group(logGroupName=name)
-    update_log_group(client, name, own)
+    update_log_group(client, name, properties)
     return name
 
 
-def update_log_group(client: Client, name: str, own: Properties) -> None:
-    if "RetentionInDays" in own:
-        client("logs").put_retention_policy(logGroupName=name, retentionInDays=int(own["RetentionInDays"]))
+def update_log_group(client: Client, name: str, properties: Properties) -> None:
+    if "RetentionInDays" in properties:
+        client("logs").put_retention_policy(logGroupName=name, retentionInDays=int(properties["RetentionInDays"]))
     else:
         client("logs").delete_retention_policy(logGroupName=name)
 
 
-def create_role(client: Client, own: Properties, spare: str) -> str:
-    name = own.get("RoleName", spare)
-    client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(own["AssumeRolePolicyDocument"]))
-    update_role(client, name, own)
+def create_role(client: Client, properties: Properties, default_name: str) -> str:
+    name = properties.get("RoleName", default_name)
+    client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(properties["AssumeRolePolicyDocument"]))
+    update_role(client, name, properties)
     return name
 
 
-def update_role(client: Client, name: str, own: Properties) -> None:
+def update_role(client: Client, name: str, properties: Properties) -> None:
     iam = client("iam")
-    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(own["AssumeRolePolicyDocument"]))
-    wanted = {policy["PolicyName"]: policy["PolicyDocument"] for policy in own.get("Policies", [])}
-    clear_role(iam, name, keep=(*wanted, *own.get("ManagedPolicyArns", [])))
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(properties["AssumeRolePolicyDocument"]))
+    wanted = {policy["PolicyName"]: policy["PolicyDocument"] for policy in properties.get("Policies", [])}
+    clear_role(iam, name, keep=(*wanted, *properties.get("ManagedPolicyArns", [])))
     for policy, document in wanted.items():
         iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
-    for arn in own.get("ManagedPolicyArns", []):
+    for arn in properties.get("ManagedPolicyArns", []):
         iam.attach_role_policy(RoleName=name, PolicyArn=arn)
 
 
@@ -151,117 +153,123 @@ def clear_role(iam: Any, name: str, keep: tuple[str, ...] = ()) -> None:
             iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
 
 
-def delete_role(client: Client, name: str, own: Properties) -> None:
+def delete_role(client: Client, name: str, properties: Properties) -> None:
     clear_role(client("iam"), name)
     client("iam").delete_role(RoleName=name)
 
 
-def create_profile(client: Client, own: Properties, spare: str) -> str:
-    name = own.get("InstanceProfileName", spare)
+def create_profile(client: Client, properties: Properties, default_name: str) -> str:
+    name = properties.get("InstanceProfileName", default_name)
     client("iam").create_instance_profile(InstanceProfileName=name)
-    update_profile(client, name, own)
+    update_profile(client, name, properties)
     return name
 
 
-def update_profile(client: Client, name: str, own: Properties) -> None:
+def update_profile(client: Client, name: str, properties: Properties) -> None:
     iam = client("iam")
-    had = [role["RoleName"] for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]]
-    for role in set(had) - set(own["Roles"]):
+    current = [role["RoleName"] for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]]
+    for role in set(current) - set(properties["Roles"]):
         iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role)
-    for role in set(own["Roles"]) - set(had):
+    for role in set(properties["Roles"]) - set(current):
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=role)
 
 
-def delete_profile(client: Client, name: str, own: Properties) -> None:
+def delete_profile(client: Client, name: str, properties: Properties) -> None:
     update_profile(client, name, {"Roles": []})
     client("iam").delete_instance_profile(InstanceProfileName=name)
 
 
-def create_provider(client: Client, own: Properties, spare: str) -> str:
-    made = client("iam").create_open_id_connect_provider(Url=own["Url"], ClientIDList=own.get("ClientIdList", []))
+def create_provider(client: Client, properties: Properties, default_name: str) -> str:
+    made = client("iam").create_open_id_connect_provider(Url=properties["Url"], ClientIDList=properties.get("ClientIdList", []))
     return made["OpenIDConnectProviderArn"]
 
 
-def update_provider(client: Client, arn: str, own: Properties) -> None:
+def update_provider(client: Client, arn: str, properties: Properties) -> None:
     iam = client("iam")
-    had, wanted = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"], own.get("ClientIdList", [])
-    for one in set(wanted) - set(had):
+    current, wanted = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"], properties.get("ClientIdList", [])
+    for one in set(wanted) - set(current):
         iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=one)
-    for one in set(had) - set(wanted):
+    for one in set(current) - set(wanted):
         iam.remove_client_id_from_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=one)
 
 
-def create_group(client: Client, own: Properties, spare: str) -> str:
-    name = own.get("GroupName", spare)
-    made = client("ec2").create_security_group(GroupName=name, Description=own["GroupDescription"], VpcId=own["VpcId"])
-    update_group(client, made["GroupId"], own)
+def create_group(client: Client, properties: Properties, default_name: str) -> str:
+    name = properties.get("GroupName", default_name)
+    made = client("ec2").create_security_group(GroupName=name, Description=properties["GroupDescription"], VpcId=properties["VpcId"])
+    update_group(client, made["GroupId"], properties)
     return made["GroupId"]
 
 
-def update_group(client: Client, group: str, own: Properties) -> None:
+def update_group(client: Client, group: str, properties: Properties) -> None:
     ec2 = client("ec2")
-    had = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
-    if had["IpPermissionsEgress"]:
-        ec2.revoke_security_group_egress(GroupId=group, IpPermissions=had["IpPermissionsEgress"])
-    if had["IpPermissions"]:
-        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=had["IpPermissions"])
+    current = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
+    if current["IpPermissionsEgress"]:
+        ec2.revoke_security_group_egress(GroupId=group, IpPermissions=current["IpPermissionsEgress"])
+    if current["IpPermissions"]:
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=current["IpPermissions"])
     everything = [{"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}]
-    ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[rule(one) for one in own.get("SecurityGroupEgress", everything)])
-    if own.get("SecurityGroupIngress"):
-        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule(one) for one in own["SecurityGroupIngress"]])
-    if own.get("Tags"):
-        ec2.create_tags(Resources=[group], Tags=own["Tags"])
+    ec2.authorize_security_group_egress(
+        GroupId=group, IpPermissions=[rule(one) for one in properties.get("SecurityGroupEgress", everything)]
+    )
+    if properties.get("SecurityGroupIngress"):
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule(one) for one in properties["SecurityGroupIngress"]])
+    if properties.get("Tags"):
+        ec2.create_tags(Resources=[group], Tags=properties["Tags"])
 
 
-def rule(own: Properties) -> dict:
-    address = {"CidrIp": own["CidrIp"]} | ({"Description": own["Description"]} if "Description" in own else {})
-    ports = {name: int(own[name]) for name in ("FromPort", "ToPort") if name in own}
-    return {"IpProtocol": str(own["IpProtocol"]), "IpRanges": [address], **ports}
+def rule(properties: Properties) -> dict:
+    address = {"CidrIp": properties["CidrIp"]} | ({"Description": properties["Description"]} if "Description" in properties else {})
+    ports = {name: int(properties[name]) for name in ("FromPort", "ToPort") if name in properties}
+    return {"IpProtocol": str(properties["IpProtocol"]), "IpRanges": [address], **ports}
 
 
-def create_launch_template(client: Client, own: Properties, spare: str) -> str:
+def create_launch_template(client: Client, properties: Properties, default_name: str) -> str:
     made = client("ec2").create_launch_template(
-        LaunchTemplateName=own.get("LaunchTemplateName", spare), LaunchTemplateData=own["LaunchTemplateData"]
+        LaunchTemplateName=properties.get("LaunchTemplateName", default_name), LaunchTemplateData=properties["LaunchTemplateData"]
     )
     return made["LaunchTemplate"]["LaunchTemplateId"]
 
 
-def update_launch_template(client: Client, template: str, own: Properties) -> None:
+def update_launch_template(client: Client, template: str, properties: Properties) -> None:
     """A new version; as on AWS, the default version stays what it was."""
-    client("ec2").create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=own["LaunchTemplateData"])
+    client("ec2").create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=properties["LaunchTemplateData"])
 
 
-def put_parameter(client: Client, own: Properties, overwrite: bool) -> str:
-    more = {"Description": own["Description"]} if "Description" in own else {}
-    client("ssm").put_parameter(Name=own["Name"], Value=str(own["Value"]), Type=own["Type"], Overwrite=overwrite, **more)
-    return own["Name"]
+def put_parameter(client: Client, properties: Properties, overwrite: bool) -> str:
+    more = {"Description": properties["Description"]} if "Description" in properties else {}
+    client("ssm").put_parameter(
+        Name=properties["Name"], Value=str(properties["Value"]), Type=properties["Type"], Overwrite=overwrite, **more
+    )
+    return properties["Name"]
 
 
-def create_secret(client: Client, own: Properties, spare: str) -> str:
-    value = {"SecretString": own["SecretString"]} if "SecretString" in own else {}
-    made = client("secretsmanager").create_secret(Name=own.get("Name", spare), Description=own.get("Description", ""), **value)
+def create_secret(client: Client, properties: Properties, default_name: str) -> str:
+    value = {"SecretString": properties["SecretString"]} if "SecretString" in properties else {}
+    made = client("secretsmanager").create_secret(
+        Name=properties.get("Name", default_name), Description=properties.get("Description", ""), **value
+    )
     return made["ARN"]
 
 
-def update_secret(client: Client, arn: str, own: Properties) -> None:
-    value = {"SecretString": own["SecretString"]} if "SecretString" in own else {}
-    client("secretsmanager").update_secret(SecretId=arn, Description=own.get("Description", ""), **value)
+def update_secret(client: Client, arn: str, properties: Properties) -> None:
+    value = {"SecretString": properties["SecretString"]} if "SecretString" in properties else {}
+    client("secretsmanager").update_secret(SecretId=arn, Description=properties.get("Description", ""), **value)
 
 
-def create_budget(client: Client, own: Properties, spare: str) -> str:
-    budget = {"BudgetName": spare} | own["Budget"]
+def create_budget(client: Client, properties: Properties, default_name: str) -> str:
+    budget = {"BudgetName": default_name} | properties["Budget"]
     limit = {name: str(value) for name, value in budget["BudgetLimit"].items()}
     client("budgets").create_budget(
         AccountId=wire.ACCOUNT,
         Budget=budget | {"BudgetLimit": limit},
-        NotificationsWithSubscribers=own.get("NotificationsWithSubscribers", []),
+        NotificationsWithSubscribers=properties.get("NotificationsWithSubscribers", []),
     )
     return budget["BudgetName"]
 
 
-def update_budget(client: Client, name: str, own: Properties) -> None:
+def update_budget(client: Client, name: str, properties: Properties) -> None:
     client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name)
-    create_budget(client, own, name)
+    create_budget(client, properties, name)
 
 
 def exists(kind: ResourceType, client: Client, id: str) -> bool:
@@ -288,15 +296,15 @@ def log_group(client: Client, name: str) -> bool:
     return any(group["logGroupName"] == name for group in groups)
 
 
-def needs_replacement(kind: ResourceType, had: Properties, wanted: Properties) -> bool:
+def needs_replacement(kind: ResourceType, current: Properties, new: Properties) -> bool:
     """Whether what has changed is among what a resource has for life."""
-    return any(property_at(had, name) != property_at(wanted, name) for name in kind.create_only)
+    return any(property_at(current, name) != property_at(new, name) for name in kind.create_only)
 
 
-def property_at(own: Properties, path: str) -> Any:
+def property_at(properties: Properties, path: str) -> Any:
     for name in path.split("."):
-        own = own.get(name) if isinstance(own, dict) else None
-    return own
+        properties = properties.get(name) if isinstance(properties, dict) else None
+    return properties
 
 
 def without(values: dict, *names: str) -> dict:
@@ -307,7 +315,7 @@ RESOURCE_TYPES = {
     "AWS::S3::Bucket": ResourceType(
         create_bucket,
         update_bucket,
-        lambda client, name, own: client("s3").delete_bucket(Bucket=name),
+        lambda client, name, properties: client("s3").delete_bucket(Bucket=name),
         (
             *("BucketName", "BucketEncryption", "VersioningConfiguration", "OwnershipControls"),
             *("PublicAccessBlockConfiguration", "LifecycleConfiguration", "Tags"),
@@ -320,7 +328,7 @@ RESOURCE_TYPES = {
     "AWS::S3::BucketPolicy": ResourceType(
         create_policy,
         put_policy,
-        lambda client, bucket, own: client("s3").delete_bucket_policy(Bucket=bucket),
+        lambda client, bucket, properties: client("s3").delete_bucket_policy(Bucket=bucket),
         ("Bucket", "PolicyDocument"),
         create_only=("Bucket",),
         tagged=False,
@@ -330,7 +338,7 @@ RESOURCE_TYPES = {
     "AWS::ECR::Repository": ResourceType(
         create_repository,
         update_repository,
-        lambda client, name, own: client("ecr").delete_repository(repositoryName=name, force=own.get("EmptyOnDelete", False)),
+        lambda client, name, properties: client("ecr").delete_repository(repositoryName=name, force=properties.get("EmptyOnDelete", False)),
         (
             *("RepositoryName", "ImageScanningConfiguration", "ImageTagMutability"),
             *("EmptyOnDelete", "EncryptionConfiguration", "LifecyclePolicy"),
@@ -342,7 +350,7 @@ RESOURCE_TYPES = {
     "AWS::Logs::LogGroup": ResourceType(
         create_log_group,
         update_log_group,
-        lambda client, name, own: client("logs").delete_log_group(logGroupName=name),
+        lambda client, name, properties: client("logs").delete_log_group(logGroupName=name),
         ("LogGroupName", "RetentionInDays"),
         create_only=("LogGroupName",),
         primary_identifier="LogGroupName",
@@ -373,7 +381,7 @@ RESOURCE_TYPES = {
     "AWS::IAM::OIDCProvider": ResourceType(
         create_provider,
         update_provider,
-        lambda client, arn, own: client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=arn),
+        lambda client, arn, properties: client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=arn),
         ("Url", "ClientIdList"),
         create_only=("Url",),
         iam=True,
@@ -381,7 +389,7 @@ RESOURCE_TYPES = {
     "AWS::EC2::SecurityGroup": ResourceType(
         create_group,
         update_group,
-        lambda client, group, own: client("ec2").delete_security_group(GroupId=group),
+        lambda client, group, properties: client("ec2").delete_security_group(GroupId=group),
         ("GroupName", "GroupDescription", "VpcId", "SecurityGroupEgress", "SecurityGroupIngress", "Tags"),
         create_only=("GroupName", "GroupDescription", "VpcId"),
         attributes={"GroupId": lambda client, group: group},
@@ -389,14 +397,14 @@ RESOURCE_TYPES = {
     "AWS::EC2::LaunchTemplate": ResourceType(
         create_launch_template,
         update_launch_template,
-        lambda client, template, own: client("ec2").delete_launch_template(LaunchTemplateId=template),
+        lambda client, template, properties: client("ec2").delete_launch_template(LaunchTemplateId=template),
         ("LaunchTemplateName", "LaunchTemplateData"),
         create_only=("LaunchTemplateName",),
     ),
     "AWS::SSM::Parameter": ResourceType(
-        lambda client, own, spare: put_parameter(client, {"Name": spare} | own, overwrite=False),
-        lambda client, name, own: put_parameter(client, {"Name": name} | own, overwrite=True),
-        lambda client, name, own: client("ssm").delete_parameter(Name=name),
+        lambda client, properties, default_name: put_parameter(client, {"Name": default_name} | properties, overwrite=False),
+        lambda client, name, properties: put_parameter(client, {"Name": name} | properties, overwrite=True),
+        lambda client, name, properties: client("ssm").delete_parameter(Name=name),
         ("Name", "Type", "Value", "Description"),
         create_only=("Name",),
         primary_identifier="Name",
@@ -406,14 +414,14 @@ RESOURCE_TYPES = {
         create_secret,
         update_secret,
         # CloudFormation gives no days to think it over (cloudformation-coverage-roadmap, issue 1999).
-        lambda client, arn, own: client("secretsmanager").delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
+        lambda client, arn, properties: client("secretsmanager").delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
         ("Name", "Description", "SecretString"),
         create_only=("Name",),
     ),
     "AWS::Budgets::Budget": ResourceType(
         create_budget,
         update_budget,
-        lambda client, name, own: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
+        lambda client, name, properties: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
         ("Budget", "NotificationsWithSubscribers"),
         create_only=("Budget.BudgetName", "NotificationsWithSubscribers"),
     ),

@@ -156,57 +156,58 @@ class Stacks:
         return answer
 
     def create_change_set(self, request: wire.Request) -> dict:
-        asked = request.parameters
-        stack = self.live(asked["StackName"])
-        kind = asked.get("ChangeSetType", "UPDATE")
+        parameters = request.parameters
+        stack = self.live(parameters["StackName"])
+        kind = parameters.get("ChangeSetType", "UPDATE")
         if kind == "CREATE" and stack and stack.status != "REVIEW_IN_PROGRESS":
-            words = f"already exists and cannot be created again with the changeSet [{asked['ChangeSetName']}]."
+            words = f"already exists and cannot be created again with the changeSet [{parameters['ChangeSetName']}]."
             raise invalid(f"Stack [{stack.name}] {words}")
         if kind == "UPDATE" and not stack:
-            raise invalid(f"Stack [{asked['StackName']}] does not exist")
+            raise invalid(f"Stack [{parameters['StackName']}] does not exist")
         if kind == "UPDATE" and stack.status not in SETTLED:
             raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
         wanted = self.read_definition(request, stack)
         if not stack:
             stack = Stack(
-                asked["StackName"], f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:stack/{asked['StackName']}/{uuid.uuid4()}"
+                parameters["StackName"],
+                f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:stack/{parameters['StackName']}/{uuid.uuid4()}",
             )
             stack.created = time.time()
-        tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(asked, "Tags")] or stack.tags
+        tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(parameters, "Tags")] or stack.tags
         client = self.client_of(request)
         changes = self.changes(stack, wanted, tags, client)
         if stack not in self.stacks:
             self.stacks.append(stack)
             stack.add_event("REVIEW_IN_PROGRESS", "User Initiated")
-        name = asked["ChangeSetName"]
-        made = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + NOT_READY, tags)
-        if asked.get("DisableValidation") != "true":
-            made.conflicts = conflicts(changes, self.scope(stack, wanted, client, unknown=True), wanted, client, stack.id)
+        name = parameters["ChangeSetName"]
+        change_set = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + NOT_READY, tags)
+        if parameters.get("DisableValidation") != "true":
+            change_set.conflicts = conflicts(changes, self.scope(stack, wanted, client, unknown=True), wanted, client, stack.id)
         same = not changes and stack.definition and stack.definition.template.get("Outputs") == wanted.template.get("Outputs")
-        if same or made.conflicts:
-            made.execution = "UNAVAILABLE"
-        stack.change_sets[made.name] = made
-        return {"Id": made.id, "StackId": stack.id}
+        if same or change_set.conflicts:
+            change_set.execution = "UNAVAILABLE"
+        stack.change_sets[change_set.name] = change_set
+        return {"Id": change_set.id, "StackId": stack.id}
 
     def arn(self, kind: str, name: str) -> str:
         return f"arn:aws:cloudformation:{self.region}:{wire.ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
 
     def read_definition(self, request: wire.Request, stack: Stack | None) -> Definition:
-        asked = request.parameters
+        parameters = request.parameters
         previous = stack.definition if stack else None
-        if asked.get("UsePreviousTemplate") == "true" and previous:
+        if parameters.get("UsePreviousTemplate") == "true" and previous:
             text = previous.text
-        elif "TemplateBody" in asked:
-            text = asked["TemplateBody"]
+        elif "TemplateBody" in parameters:
+            text = parameters["TemplateBody"]
         else:
             raise invalid("Either Template URL or Template Body must be specified.")
         template = templates.read(text)
-        given = {}
-        for entry in members(asked, "Parameters"):
-            name = entry["ParameterKey"]
-            keeps = entry.get("UsePreviousValue") == "true" and previous
-            given[name] = previous.parameters[name] if keeps else entry["ParameterValue"]
-        wanted = Definition(text, template, templates.parameters(template, given))
+        values = {}
+        for parameter in members(parameters, "Parameters"):
+            name = parameter["ParameterKey"]
+            keeps = parameter.get("UsePreviousValue") == "true" and previous
+            values[name] = previous.parameters[name] if keeps else parameter["ParameterValue"]
+        wanted = Definition(text, template, templates.parameters(template, values))
         self.check_template(wanted, request.listed("Capabilities.member"))
         return wanted
 
@@ -224,17 +225,17 @@ class Stacks:
         """What carrying it out would do, one entry a resource. The stack's tags are handed on to every resource that can have some."""
         scope = self.scope(stack, wanted, client, unknown=True)
         entries = wanted.resources(scope)
-        found = [change("Remove", name, made) for name, made in stack.made.items() if name not in entries]
+        changes = [change("Remove", name, made) for name, made in stack.made.items() if name not in entries]
         for name, about in entries.items():
             properties, made = scope.resolve(about.get("Properties", {})), stack.made.get(name)
             if made is None:
-                found.append(change("Add", name, Resource(about["Type"], "", properties)))
+                changes.append(change("Add", name, Resource(about["Type"], "", properties)))
             elif changed := differing(made.properties, properties):
                 fixed = about["Type"] != made.type or needs_replacement(RESOURCE_TYPES[made.type], made.properties, properties)
-                found.append(change("Modify", name, made, changed, "True" if fixed else "False"))
+                changes.append(change("Modify", name, made, changed, "True" if fixed else "False"))
             elif tags != stack.tags and RESOURCE_TYPES[made.type].tagged:
-                found.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
-        return found
+                changes.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
+        return changes
 
     def scope(self, stack: Stack, wanted: Definition, client: Client, unknown: bool = False) -> templates.Scope:
         pseudo = {
@@ -265,57 +266,57 @@ class Stacks:
         return templates.Scope(wanted.parameters | pseudo, wanted.template.get("Conditions", {}), physical, attribute)
 
     def describe_change_set(self, request: wire.Request) -> dict:
-        stack, found = self.find_change_set(request)
-        status = "CREATE_IN_PROGRESS" if time.monotonic() < found.ready else "CREATE_COMPLETE"
-        if status == "CREATE_COMPLETE" and found.execution == "UNAVAILABLE":
+        stack, change_set = self.find_change_set(request)
+        status = "CREATE_IN_PROGRESS" if time.monotonic() < change_set.ready else "CREATE_COMPLETE"
+        if status == "CREATE_COMPLETE" and change_set.execution == "UNAVAILABLE":
             status = "FAILED"
         return {
-            "ChangeSetName": found.name,
-            "ChangeSetId": found.id,
+            "ChangeSetName": change_set.name,
+            "ChangeSetId": change_set.id,
             "StackId": stack.id,
             "StackName": stack.name,
-            "Parameters": shown_parameters(found.definition),
+            "Parameters": shown_parameters(change_set.definition),
             "Status": status,
-            "StatusReason": "" if status != "FAILED" else INVALID if found.conflicts else NO_CHANGES,
-            "ExecutionStatus": "UNAVAILABLE" if status == "CREATE_IN_PROGRESS" else found.execution,
-            "Changes": [{"Type": "Resource", "ResourceChange": entry} for entry in found.changes if not found.conflicts],
+            "StatusReason": "" if status != "FAILED" else INVALID if change_set.conflicts else NO_CHANGES,
+            "ExecutionStatus": "UNAVAILABLE" if status == "CREATE_IN_PROGRESS" else change_set.execution,
+            "Changes": [{"Type": "Resource", "ResourceChange": change} for change in change_set.changes if not change_set.conflicts],
         }
 
     def find_change_set(self, request: wire.Request) -> tuple[Stack, ChangeSet]:
         name, where = request.parameters["ChangeSetName"], request.parameters.get("StackName")
         for stack in self.stacks:
-            for found in stack.change_sets.values():
-                if name == found.id or (name == found.name and where in (stack.name, stack.id)):
-                    return stack, found
+            for change_set in stack.change_sets.values():
+                if name == change_set.id or (name == change_set.name and where in (stack.name, stack.id)):
+                    return stack, change_set
         raise wire.Refusal("ChangeSetNotFound", f"ChangeSet [{name}] does not exist", 404)
 
     def delete_change_set(self, request: wire.Request) -> dict:
         with contextlib.suppress(wire.Refusal):  # gone already: no error on AWS either
-            stack, found = self.find_change_set(request)
-            del stack.change_sets[found.name]
+            stack, change_set = self.find_change_set(request)
+            del stack.change_sets[change_set.name]
         return {}
 
     def execute_change_set(self, request: wire.Request) -> dict:
-        stack, found = self.find_change_set(request)
-        if found.execution != "AVAILABLE" or time.monotonic() < found.ready:
-            raise wire.Refusal("InvalidChangeSetStatus", f"ChangeSet [{found.id}] cannot be executed in its current status")
+        stack, change_set = self.find_change_set(request)
+        if change_set.execution != "AVAILABLE" or time.monotonic() < change_set.ready:
+            raise wire.Refusal("InvalidChangeSetStatus", f"ChangeSet [{change_set.id}] cannot be executed in its current status")
         stack.change_sets.clear()
-        stack.begin(f"{found.kind}_STACK", request.parameters.get("ClientRequestToken"))
-        stack.add_event(f"{found.kind}_IN_PROGRESS", "User Initiated")
-        self.background(self.execute, stack, found, self.client_of(request))
+        stack.begin(f"{change_set.kind}_STACK", request.parameters.get("ClientRequestToken"))
+        stack.add_event(f"{change_set.kind}_IN_PROGRESS", "User Initiated")
+        self.background(self.execute, stack, change_set, self.client_of(request))
         return {}
 
     def background(self, work: Callable, *words: Any) -> None:
         threading.Thread(target=work, args=words, daemon=True).start()
 
-    def execute(self, stack: Stack, found: ChangeSet, client: Client) -> None:
-        before, had = stack.definition, {name: replace(made) for name, made in stack.made.items()}
+    def execute(self, stack: Stack, change_set: ChangeSet, client: Client) -> None:
+        before, previous = stack.definition, {name: replace(made) for name, made in stack.made.items()}
         try:
-            self.apply(stack, found.definition, client)
-            stack.definition, stack.tags = found.definition, found.tags
-            stack.add_event(f"{found.kind}_COMPLETE")
+            self.apply(stack, change_set.definition, client)
+            stack.definition, stack.tags = change_set.definition, change_set.tags
+            stack.add_event(f"{change_set.kind}_COMPLETE")
         except ResourceFailed as failure:
-            self.roll_back(stack, found.kind, before, had, client, str(failure))
+            self.roll_back(stack, change_set.kind, before, previous, client, str(failure))
 
     def apply(self, stack: Stack, wanted: Definition, client: Client) -> None:
         scope = self.scope(stack, wanted, client)
@@ -365,14 +366,14 @@ class Stacks:
         stack.made[name] = Resource(about["Type"], physical, properties, keep, always)
         stack.add_event("CREATE_COMPLETE", "", name, stack.made[name])
 
-    def check_permissions(self, client: Client, type: str, own: dict, physical: str, *names: str) -> None:
+    def check_permissions(self, client: Client, type: str, properties: dict, physical: str, *names: str) -> None:
         """As CloudFormation says it of a handler that is refused."""
         for name in names:
             try:
-                self.handle(client.by, handlers.required_access(type, name, own, physical, self.region))
+                self.handle(client.by, handlers.required_access(type, name, properties, physical, self.region))
             except wire.Refusal as refusal:
-                said = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
-                raise ResourceFailed(said) from refusal
+                message = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
+                raise ResourceFailed(message) from refusal
 
     def remove(self, stack: Stack, name: str, made: Resource, client: Client, retain: tuple[str, ...] = ()) -> str | None:
         """What stands against it, or None when it is gone."""
@@ -389,27 +390,29 @@ class Stacks:
         stack.add_event("DELETE_COMPLETE", "", name, made)
         return None
 
-    def roll_back(self, stack: Stack, kind: str, before: Definition | None, had: dict[str, Resource], client: Client, why: str) -> None:
+    def roll_back(
+        self, stack: Stack, kind: str, before: Definition | None, previous: dict[str, Resource], client: Client, why: str
+    ) -> None:
         prefix = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
         stack.begin("ROLLBACK", stack.operation.get("ClientRequestToken"))
         stack.add_event(f"{prefix}_IN_PROGRESS", why)
         try:
-            self.remove_new_resources(stack, kind, had, client)
+            self.remove_new_resources(stack, kind, previous, client)
             if before:
                 self.apply(stack, before, client)
             stack.add_event(f"{prefix}_COMPLETE", why)
         except ResourceFailed as failure:
             stack.add_event(f"{prefix}_FAILED", str(failure))
 
-    def remove_new_resources(self, stack: Stack, kind: str, had: dict[str, Resource], client: Client) -> None:
+    def remove_new_resources(self, stack: Stack, kind: str, previous: dict[str, Resource], client: Client) -> None:
         """What was made is gone again. Of a new stack all must go; of one that was changed CloudFormation leaves what will not."""
-        against = {}
-        for name in [name for name in reversed(stack.made) if name not in had]:
+        problems = {}
+        for name in [name for name in reversed(stack.made) if name not in previous]:
             made = stack.made[name]
-            against[name] = self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
-            if not against[name] or kind != "CREATE":
+            problems[name] = self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
+            if not problems[name] or kind != "CREATE":
                 del stack.made[name]
-        if kind == "CREATE" and (left := [name for name, problem in against.items() if problem]):
+        if kind == "CREATE" and (left := [name for name, problem in problems.items() if problem]):
             raise ResourceFailed(f"The following resource(s) failed to delete: [{', '.join(left)}].")
 
     def continue_rollback(self, request: wire.Request) -> dict:
@@ -438,29 +441,29 @@ class Stacks:
         return {}
 
     def delete_resources(self, stack: Stack, retain: tuple[str, ...], client: Client) -> None:
-        against = []
+        problems = []
         for name in reversed(list(stack.made)):
             problem = self.remove(stack, name, stack.made[name], client, retain)
             if problem:
-                against.append(problem)
+                problems.append(problem)
             else:
                 del stack.made[name]
-        if against:
-            stack.add_event("DELETE_FAILED", f"The following resource(s) failed to delete: [{'; '.join(against)}]")
+        if problems:
+            stack.add_event("DELETE_FAILED", f"The following resource(s) failed to delete: [{'; '.join(problems)}]")
         else:
             stack.add_event("DELETE_COMPLETE")
 
     def describe_stacks(self, request: wire.Request) -> dict:
         name = request.parameters.get("StackName")
-        found = [self.required(name)] if name else [one for one in self.stacks if one.status != "DELETE_COMPLETE"]
-        return {"Stacks": [description(stack) | {"Parameters": shown_parameters(stack.definition)} for stack in found]}
+        stacks = [self.required(name)] if name else [one for one in self.stacks if one.status != "DELETE_COMPLETE"]
+        return {"Stacks": [description(stack) | {"Parameters": shown_parameters(stack.definition)} for stack in stacks]}
 
     def list_stacks(self, request: wire.Request) -> dict:
         return {"StackSummaries": [description(stack) for stack in self.stacks]}
 
     def list_resources(self, request: wire.Request) -> dict:
-        found = self.resources(self.required(request.parameters["StackName"]), "LastUpdatedTimestamp")
-        return paged(request, "StackResourceSummaries", found)
+        resources = self.resources(self.required(request.parameters["StackName"]), "LastUpdatedTimestamp")
+        return paged(request, "StackResourceSummaries", resources)
 
     def describe_resources(self, request: wire.Request) -> dict:
         return {"StackResources": self.resources(self.required(request.parameters["StackName"]), "Timestamp")}
@@ -484,18 +487,18 @@ class Stacks:
 
     def describe_events(self, request: wire.Request) -> dict:
         """Events of a change set, of one operation, or of a stack: newest first."""
-        asked = request.parameters
-        if "ChangeSetName" in asked:
-            found = self.find_change_set(request)[1].conflicts
-        elif "OperationId" in asked or "StackName" in asked:
-            stacks = [self.required(asked["StackName"])] if "StackName" in asked else self.stacks
+        parameters = request.parameters
+        if "ChangeSetName" in parameters:
+            events = self.find_change_set(request)[1].conflicts
+        elif "OperationId" in parameters or "StackName" in parameters:
+            stacks = [self.required(parameters["StackName"])] if "StackName" in parameters else self.stacks
             every = [operation_event(event) for stack in stacks for event in stack.events]
             every += [event for stack in stacks for one in stack.change_sets.values() for event in one.conflicts]
-            found = [event for event in every if asked.get("OperationId") in (None, event.get("OperationId"))]
+            events = [event for event in every if parameters.get("OperationId") in (None, event.get("OperationId"))]
         else:
             raise invalid("One of ChangeSetName, OperationId or StackName must be specified")
-        failed = asked.get("Filters.FailedEvents") == "true"
-        return paged(request, "OperationEvents", [event for event in found if not failed or event["EventType"].endswith("_ERROR")])
+        failed = parameters.get("Filters.FailedEvents") == "true"
+        return paged(request, "OperationEvents", [event for event in events if not failed or event["EventType"].endswith("_ERROR")])
 
     def get_template(self, request: wire.Request) -> dict:
         stack = self.required(request.parameters["StackName"])
@@ -509,10 +512,10 @@ class Stacks:
         return next((one for one in self.stacks if name in (one.name, one.id) and one.status != "DELETE_COMPLETE"), None)
 
     def required(self, name: str) -> Stack:
-        found = self.live(name) or next((one for one in self.stacks if name == one.id), None)
-        if not found:
+        stack = self.live(name) or next((one for one in self.stacks if name == one.id), None)
+        if not stack:
             raise invalid(f"Stack with id {name} does not exist")
-        return found
+        return stack
 
     def client_of(self, request: wire.Request) -> Client:
         return Caller(f"http://{request.environ['HTTP_HOST']}", request.by, self.key_for(request.by), self.region, self.clients)
@@ -552,10 +555,10 @@ def unsupported(request: wire.Request) -> dict:
     raise invalid(f"This emulation does not know {request.operation}; it knows change sets.")
 
 
-def paged(request: wire.Request, name: str, found: list[dict]) -> dict:
+def paged(request: wire.Request, name: str, items: list[dict]) -> dict:
     start = int(request.parameters.get("NextToken", 0))
-    rest = {"NextToken": str(start + PAGE)} if len(found) > start + PAGE else {}
-    return {name: found[start : start + PAGE]} | rest
+    rest = {"NextToken": str(start + PAGE)} if len(items) > start + PAGE else {}
+    return {name: items[start : start + PAGE]} | rest
 
 
 def operation_event(event: dict) -> dict:
@@ -566,19 +569,19 @@ def operation_event(event: dict) -> dict:
 
 def conflicts(changes: list[dict], scope: templates.Scope, wanted: Definition, client: Client, stack: str) -> list[dict]:
     """What a change set would make although it exists, one event each; what the caller may not look at is not looked at."""
-    found, operation = [], {"OperationId": str(uuid.uuid4()), "OperationType": "CREATE_CHANGESET", "StackId": stack}
-    for entry in changes:
-        name, kind = entry["LogicalResourceId"], RESOURCE_TYPES[entry["ResourceType"]]
-        own = scope.resolve(wanted.template["Resources"].get(name, {}).get("Properties", {}))
-        id = own.get(kind.primary_identifier)
-        if entry["Action"] != "Add" or not id or templates.UNKNOWN in id or not exists(kind, client, id):
+    events, operation = [], {"OperationId": str(uuid.uuid4()), "OperationType": "CREATE_CHANGESET", "StackId": stack}
+    for change in changes:
+        name, kind = change["LogicalResourceId"], RESOURCE_TYPES[change["ResourceType"]]
+        properties = scope.resolve(wanted.template["Resources"].get(name, {}).get("Properties", {}))
+        id = properties.get(kind.primary_identifier)
+        if change["Action"] != "Add" or not id or templates.UNKNOWN in id or not exists(kind, client, id):
             continue
-        reason = f"Resource of type '{entry['ResourceType']}' with identifier '{id}' already exists."
+        reason = f"Resource of type '{change['ResourceType']}' with identifier '{id}' already exists."
         event = {"EventId": str(uuid.uuid4()), "EventType": "VALIDATION_ERROR", "Timestamp": moment(time.time()), "LogicalResourceId": name}
-        event |= {"PhysicalResourceId": id, "ResourceType": entry["ResourceType"], "ValidationFailureMode": "FAIL"}
+        event |= {"PhysicalResourceId": id, "ResourceType": change["ResourceType"], "ValidationFailureMode": "FAIL"}
         event |= {"ValidationName": "NAME_CONFLICT_VALIDATION", "ValidationStatus": "FAILED", "ValidationStatusReason": reason}
-        found.append(operation | event | {"ValidationPath": f"/Resources/{name}"})
-    return found
+        events.append(operation | event | {"ValidationPath": f"/Resources/{name}"})
+    return events
 
 
 def differing(old: dict, new: dict) -> list[str]:
@@ -586,15 +589,15 @@ def differing(old: dict, new: dict) -> list[str]:
 
 
 def change(action: str, name: str, made: Resource, changed: list[str] | None = None, replacement: str | None = None) -> dict:
-    entry = {"Action": action, "LogicalResourceId": name, "ResourceType": made.type}
+    description = {"Action": action, "LogicalResourceId": name, "ResourceType": made.type}
     if made.physical:
-        entry["PhysicalResourceId"] = made.physical
+        description["PhysicalResourceId"] = made.physical
     if replacement:
         details = [{"Target": {"Attribute": "Properties", "Name": one}, "Evaluation": "Static"} for one in changed]
-        entry |= {"Replacement": replacement, "Scope": ["Properties"], "Details": details}
+        description |= {"Replacement": replacement, "Scope": ["Properties"], "Details": details}
     if action == "Remove" and made.keep:
-        entry["PolicyAction"] = "Retain"
-    return entry
+        description["PolicyAction"] = "Retain"
+    return description
 
 
 def shown_parameters(wanted: Definition | None) -> list[dict]:
@@ -622,14 +625,14 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime(FORMAT)
 
 
-def members(asked: dict, name: str) -> list[dict[str, str]]:
+def members(form: dict, name: str) -> list[dict[str, str]]:
     """A list of structures in a form: Parameters.member.1.ParameterKey, ..."""
-    found: dict[int, dict[str, str]] = {}
-    for key, value in asked.items():
+    structures: dict[int, dict[str, str]] = {}
+    for key, value in form.items():
         parts = key.split(".")
         if parts[0] == name and len(parts) == 4:
-            found.setdefault(int(parts[2]), {})[parts[3]] = value
-    return [found[number] for number in sorted(found)]
+            structures.setdefault(int(parts[2]), {})[parts[3]] = value
+    return [structures[number] for number in sorted(structures)]
 
 
 def element(name: str, value: Any) -> str:

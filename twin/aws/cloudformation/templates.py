@@ -51,12 +51,12 @@ def invalid(message: str) -> wire.Refusal:
     return wire.Refusal("ValidationError", message)
 
 
-def parameters(template: dict, given: dict[str, str]) -> dict[str, str]:
+def parameters(template: dict, supplied: dict[str, str]) -> dict[str, str]:
     """The value of every parameter, checked against its rules."""
     known = template.get("Parameters", {})
-    if strange := sorted(set(given) - set(known)):
+    if strange := sorted(set(supplied) - set(known)):
         raise invalid(f"Parameters: [{', '.join(strange)}] do not exist in the template")
-    values = {name: given.get(name, about.get("Default")) for name, about in known.items()}
+    values = {name: supplied.get(name, about.get("Default")) for name, about in known.items()}
     if missing := sorted(name for name, value in values.items() if value is None):
         raise invalid(f"Parameters: [{', '.join(missing)}] must have values")
     for name, about in known.items():
@@ -101,8 +101,8 @@ class Scope:
             return node
         if len(node) == 1 and (next(iter(node)) == "Ref" or next(iter(node)).startswith("Fn::")):
             return self.call(*next(iter(node.items())))
-        found = {key: self.resolve(value) for key, value in node.items()}
-        return {key: value for key, value in found.items() if value is not ABSENT}
+        resolved = {key: self.resolve(value) for key, value in node.items()}
+        return {key: value for key, value in resolved.items() if value is not ABSENT}
 
     def call(self, function: str, content: Any) -> Any:
         if function == "Ref":
@@ -123,8 +123,8 @@ class Scope:
         return self.values[name] if name in self.values else self.physical(name)
 
     def substitute(self, text: str, own: dict) -> str:
-        def place(found: re.Match) -> str:
-            literal, name = found.groups()
+        def place(match: re.Match) -> str:
+            literal, name = match.groups()
             if literal:
                 return f"${{{name}}}"
             if name in own:
@@ -147,27 +147,27 @@ def references(node: Any) -> Iterator[str]:
                 yield value[0]
             elif key == "Fn::Sub":
                 text = value[0] if isinstance(value, list) else value
-                yield from (found[2].split(".")[0] for found in PLACE.finditer(text))
+                yield from (match[2].split(".")[0] for match in PLACE.finditer(text))
             yield from references(value)
 
 
 def ordered(resources: dict[str, dict]) -> list[str]:
     """The resources' names, each behind those that it refers to."""
-    found: list[str] = []
+    order: list[str] = []
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         if name in above:
             raise invalid(f"Circular dependency between resources: [{', '.join(above)}]")
-        if name in found:
+        if name in order:
             return
         for other in dependencies(resources[name]):
             if other in resources:
                 visit(other, (*above, name))
-        found.append(name)
+        order.append(name)
 
     for name in resources:
         visit(name, ())
-    return found
+    return order
 
 
 def throttled(resources: dict[str, dict], kind: str, most: int) -> set[str]:

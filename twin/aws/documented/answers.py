@@ -65,8 +65,8 @@ def cut_json(value, shape: Shape, place: Structure):
     if shape.type_name != "structure" or not isinstance(value, dict):
         return value
     named = {member.serialization.get("name", name): name for name, member in shape.members.items()}
-    kept = {key: below for key, below in value.items() if key in named and documented_there(place, named[key], below in EMPTY)}
-    return {key: cut_json(below, shape.members[named[key]], place.member(named[key])) for key, below in kept.items()}
+    members = {key: below for key, below in value.items() if key in named and documented_there(place, named[key], below in EMPTY)}
+    return {key: cut_json(below, shape.members[named[key]], place.member(named[key])) for key, below in members.items()}
 
 
 def documented_there(place: Structure, name: str, empty: bool) -> bool:

@@ -31,14 +31,14 @@ def service(signed: str) -> ServiceModel | None:
 def input_shapes(service: str) -> set[str]:
     """The shapes of this service that callers send: in an answer they hold what somebody has sent, whatever an example shows."""
     content = loader().load_service_model(service, "service-2")
-    found, left = set(), [each["input"]["shape"] for each in content["operations"].values() if "input" in each]
-    while left:
-        if (name := left.pop()) not in found:
-            found.add(name)
+    shapes, pending = set(), [each["input"]["shape"] for each in content["operations"].values() if "input" in each]
+    while pending:
+        if (name := pending.pop()) not in shapes:
+            shapes.add(name)
             shape = content["shapes"][name]
             parts = [*shape.get("members", {}).values(), *(shape[part] for part in ("member", "value") if part in shape)]
-            left += [part["shape"] for part in parts]
-    return found
+            pending += [part["shape"] for part in parts]
+    return shapes
 
 
 @cache
@@ -79,7 +79,7 @@ def routes(signed: str) -> dict[str, Route]:
 
 def route(model: OperationModel) -> Route:
     path, _, query = model.http["requestUri"].partition("?")
-    pattern = re.sub(r"\\{\w+(\\\+)?\\}", lambda found: ".+" if found[1] else "[^/]+", re.escape(path.rstrip("/")))
+    pattern = re.sub(r"\\{\w+(\\\+)?\\}", lambda match: ".+" if match[1] else "[^/]+", re.escape(path.rstrip("/")))
     wanted = {name: value or None for name, value in parse_qsl(query, keep_blank_values=True)}
     required = [model.input_shape.members[name].serialization for name in model.input_shape.required_members] if model.input_shape else []
     wanted |= {one["name"]: None for one in required if one.get("location") == "querystring"}

@@ -41,16 +41,16 @@ class Access:
 
     def push(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """The key is accepted for a minute: it stands in /run/ec2-instance-connect/<user> so long."""
-        asked = request.parameters
-        found = instances.find(self.region, asked["InstanceId"])
-        if not found or asked.get("AvailabilityZone") not in (None, found.availability_zone):
+        parameters = request.parameters
+        instance = instances.find(self.region, parameters["InstanceId"])
+        if not instance or parameters.get("AvailabilityZone") not in (None, instance.availability_zone):
             raise wire.Refusal("EC2InstanceNotFoundException", "No instances found with the specified parameters")
-        if found._state.name != "running":
-            raise wire.Refusal("EC2InstanceStateInvalidException", f"The instance {found.id} is not running.")
-        key = asked["SSHPublicKey"].strip()
+        if instance._state.name != "running":
+            raise wire.Refusal("EC2InstanceStateInvalidException", f"The instance {instance.id} is not running.")
+        key = parameters["SSHPublicKey"].strip()
         if key.split(" ")[0] not in KINDS:
             raise wire.Refusal("InvalidArgsException", "The public key is not a valid OpenSSH public key.")
-        path = self.boxes.root(found.id) / "run/ec2-instance-connect" / asked["InstanceOSUser"]
+        path = self.boxes.root(instance.id) / "run/ec2-instance-connect" / parameters["InstanceOSUser"]
         self.keys.setdefault(path, []).append(key)
         self.write(path)
         self.clock.at(self.clock.now() + KEY_LIFE, lambda: self.forget(path, key))

@@ -26,8 +26,8 @@ def volume(region: str, volume_id: str):
 
 
 def running(region: str, instance: str) -> bool:
-    found = find(region, instance)
-    return bool(found and found._state.name == "running")
+    record = find(region, instance)
+    return bool(record and record._state.name == "running")
 
 
 def every(region: str) -> list:
@@ -46,8 +46,8 @@ def named(response: wire.Response) -> list[str]:
 
 def user_data(region: str, instance: str) -> bytes:
     """What the launch gave the instance to run; empty when it gave nothing."""
-    given = find(region, instance).user_data
-    return base64.b64decode(str(given)) if given else b""
+    encoded = find(region, instance).user_data
+    return base64.b64decode(str(encoded)) if encoded else b""
 
 
 def zone_id(region: str, zone: str) -> str:
@@ -84,15 +84,15 @@ def profile(region: str, instance: str):
 
 def role(region: str, instance: str):
     """The role that an instance acts by, or None; an instance profile holds one."""
-    found = profile(region, instance)
-    return found.roles[0] if found and found.roles else None
+    instance_profile = profile(region, instance)
+    return instance_profile.roles[0] if instance_profile and instance_profile.roles else None
 
 
 def may_register(region: str, instance: str) -> bool:
     """Whether the instance's role lets its agent talk to SSM."""
-    found = role(region, instance)
+    instance_role = role(region, instance)
     itself = f"arn:aws:ec2:{region}:{wire.ACCOUNT}:instance/{instance}"
-    return bool(found) and policy.decide(documents(found), "ssm:UpdateInstanceInformation", itself, {}) == policy.ALLOWED
+    return bool(instance_role) and policy.decide(documents(instance_role), "ssm:UpdateInstanceInformation", itself, {}) == policy.ALLOWED
 
 
 def documents(role) -> list[dict]:

@@ -87,28 +87,28 @@ class Metadata:
         known = self.about(instance)
         path = path.removeprefix("latest").strip("/")
         if path in known:
-            found = known[path]
-            return text(found() if callable(found) else found)
+            value = known[path]
+            return text(value() if callable(value) else value)
         below = children(path, known)
         return text("\n".join(below)) if below else text("", 404)
 
     def about(self, instance: str) -> dict[str, str | Callable[[], str]]:
         """Everything by path; credentials are made when they are asked for."""
-        found = instances.find(self.region, instance)
-        name = f"{found.id}.ec2.internal"
+        record = instances.find(self.region, instance)
+        name = f"{record.id}.ec2.internal"
         place = {
-            "availability-zone": found.availability_zone,
-            "availability-zone-id": instances.zone_id(self.region, found.availability_zone),
+            "availability-zone": record.availability_zone,
+            "availability-zone-id": instances.zone_id(self.region, record.availability_zone),
             "region": self.region,
         }
         own = {
-            "ami-id": found.image_id,
+            "ami-id": record.image_id,
             "ami-launch-index": "0",
             "hostname": name,
             "instance-action": "none",
-            "instance-id": found.id,
-            "instance-life-cycle": found.lifecycle or "on-demand",
-            "instance-type": found.instance_type,
+            "instance-id": record.id,
+            "instance-life-cycle": record.lifecycle or "on-demand",
+            "instance-type": record.instance_type,
             "local-hostname": name,
             "local-ipv4": "127.0.0.1",
             "services/domain": "amazonaws.com",
@@ -116,7 +116,7 @@ class Metadata:
         }
         own |= {f"placement/{key}": value for key, value in place.items()}
         paths = {f"meta-data/{key}": value for key, value in own.items()}
-        paths["dynamic/instance-identity/document"] = json.dumps(self.identity(found))
+        paths["dynamic/instance-identity/document"] = json.dumps(self.identity(record))
         if script := instances.user_data(self.region, instance):
             paths["user-data"] = script.decode(errors="replace")
         if notice := self.notices.get(instance):
@@ -142,20 +142,20 @@ class Metadata:
             paths[f"{ROLE}/{role.name}"] = lambda: json.dumps(self.credentials_of(instance, role.arn))
         return paths
 
-    def identity(self, found) -> dict:
+    def identity(self, record) -> dict:
         """https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/retrieve-iid.html"""
         none = dict.fromkeys(("billingProducts", "devpayProductCodes", "marketplaceProductCodes", "kernelId", "ramdiskId"))
-        place = {"availabilityZone": found.availability_zone, "region": self.region, "accountId": wire.ACCOUNT, "privateIp": "127.0.0.1"}
-        kind = {"instanceId": found.id, "instanceType": found.instance_type, "imageId": found.image_id, "architecture": "x86_64"}
-        return none | place | kind | {"pendingTime": f"{found.launch_time:%Y-%m-%dT%H:%M:%SZ}", "version": "2017-09-30"}
+        place = {"availabilityZone": record.availability_zone, "region": self.region, "accountId": wire.ACCOUNT, "privateIp": "127.0.0.1"}
+        kind = {"instanceId": record.id, "instanceType": record.instance_type, "imageId": record.image_id, "architecture": "x86_64"}
+        return none | place | kind | {"pendingTime": f"{record.launch_time:%Y-%m-%dT%H:%M:%SZ}", "version": "2017-09-30"}
 
     def credentials_of(self, instance: str, role: str) -> dict:
         """Credentials; new ones while the last still have an hour, as the real service does."""
         with self.lock:
-            held = self.credentials.get((instance, role))
-            if not held or held["until"] < self.now() + 3600:
-                held = self.credentials[instance, role] = self.new_credentials(instance, role)
-        return {name: value for name, value in held.items() if name != "until"}
+            credentials = self.credentials.get((instance, role))
+            if not credentials or credentials["until"] < self.now() + 3600:
+                credentials = self.credentials[instance, role] = self.new_credentials(instance, role)
+        return {name: value for name, value in credentials.items() if name != "until"}
 
     def new_credentials(self, instance: str, role: str) -> dict:
         from moto.sts.models import sts_backends

@@ -50,10 +50,10 @@ class Quotas:
         return forward(request)
 
     def start(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        asked = [instances.find(self.region, one) for one in request.listed("InstanceId")]
-        for found in asked:
-            if found and found._state.name != "running":
-                self.check(found.lifecycle or "on-demand", [found.instance_type])
+        records = [instances.find(self.region, one) for one in request.listed("InstanceId")]
+        for record in records:
+            if record and record._state.name != "running":
+                self.check(record.lifecycle or "on-demand", [record.instance_type])
         return forward(request)
 
     def check(self, market: str, wanted: list[str]) -> None:

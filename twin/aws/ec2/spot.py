@@ -59,24 +59,24 @@ class Spot:
         }
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        asked = request.parameters
-        if asked.get("InstanceMarketOptions.MarketType") != "spot":
+        parameters = request.parameters
+        if parameters.get("InstanceMarketOptions.MarketType") != "spot":
             return forward(request)
-        kind = asked.get(f"{OPTIONS}SpotInstanceType", "one-time")
-        behaviour = asked.get(f"{OPTIONS}InstanceInterruptionBehavior", "terminate")
+        kind = parameters.get(f"{OPTIONS}SpotInstanceType", "one-time")
+        behaviour = parameters.get(f"{OPTIONS}InstanceInterruptionBehavior", "terminate")
         if kind == "one-time" and behaviour != "terminate":
             raise wire.Refusal("InvalidParameterCombination", f"A one-time request cannot {behaviour} its instances; use persistent.")
         response = forward(request)
         for instance in instances.named(response):
-            made = Request(f"sir-{secrets.token_hex(4)}", instance, kind, behaviour, stamp(self.clock.now()))
-            self.requests[instance] = made
-            instances.find(self.region, instance).spot_instance_request_id = made.id
+            spot_request = Request(f"sir-{secrets.token_hex(4)}", instance, kind, behaviour, stamp(self.clock.now()))
+            self.requests[instance] = spot_request
+            instances.find(self.region, instance).spot_instance_request_id = spot_request.id
         return response
 
     def start(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         for instance in request.listed("InstanceId"):
-            found = self.requests.get(instance)
-            if found and request.by != KEY and found.state not in ("disabled", "active"):
+            spot_request = self.requests.get(instance)
+            if spot_request and request.by != KEY and spot_request.state not in ("disabled", "active"):
                 raise wire.Refusal("IncorrectSpotRequestState", UNSTARTABLE.format(instance))
         return self.followed(request, forward, "active", "fulfilled")
 
@@ -92,16 +92,16 @@ class Spot:
         response = forward(request)
         if response.status_code == 200:
             status = "instance-terminated-no-capacity" if request.by == KEY else "instance-terminated-by-user"
-            for found in self.of(request):
-                state = "open" if found.kind == "persistent" else "closed"
-                found.state, found.status = found.state if found.state == "cancelled" else state, status
+            for spot_request in self.of(request):
+                state = "open" if spot_request.kind == "persistent" else "closed"
+                spot_request.state, spot_request.status = spot_request.state if spot_request.state == "cancelled" else state, status
         return response
 
     def followed(self, request: wire.Request, forward: wire.Forward, state: str, status: str) -> wire.Response:
         response = forward(request)
         if response.status_code == 200:
-            for found in self.of(request):
-                found.state, found.status = found.state if found.state == "cancelled" else state, status
+            for spot_request in self.of(request):
+                spot_request.state, spot_request.status = spot_request.state if spot_request.state == "cancelled" else state, status
         return response
 
     def of(self, request: wire.Request) -> list[Request]:
@@ -109,14 +109,14 @@ class Spot:
 
     def describe(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         wanted = request.listed("SpotInstanceRequestId")
-        asked = request.parameters
-        filters = {value: request.listed(f"{name[:-5]}.Value") for name, value in asked.items() if name.endswith(".Name")}
-        found = [one for one in self.requests.values() if not wanted or one.id in wanted]
+        parameters = request.parameters
+        filters = {value: request.listed(f"{name[:-5]}.Value") for name, value in parameters.items() if name.endswith(".Name")}
+        matching = [one for one in self.requests.values() if not wanted or one.id in wanted]
         names = {"instance-id": "instance", "state": "state", "spot-instance-request-id": "id", "type": "kind"}
         if unknown := set(filters) - set(names):
             raise wire.Refusal("InvalidParameterValue", f"this emulation knows the filters {', '.join(names)}, not {', '.join(unknown)}")
-        found = [one for one in found if all(getattr(one, names[name]) in values for name, values in filters.items())]
-        items = "".join(ITEM.format(**vars(one)) for one in found)
+        matching = [one for one in matching if all(getattr(one, names[name]) in values for name, values in filters.items())]
+        items = "".join(ITEM.format(**vars(one)) for one in matching)
         return wire.xml("DescribeSpotInstanceRequests", f"<spotInstanceRequestSet>{items}</spotInstanceRequestSet>")
 
     def cancel(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -146,25 +146,25 @@ class Spot:
 
     def interrupt(self, instance: str, seconds: float = WARNING) -> dict:
         """The notice stands in the instance's metadata; so many seconds later AWS stops or terminates it."""
-        found = self.requests.get(instance)
-        if not found:
+        spot_request = self.requests.get(instance)
+        if not spot_request:
             raise ValueError(f"{instance} is no spot instance")
         end = self.clock.now() + seconds
-        self.metadata.notices[instance] = {"action": found.behaviour, "time": stamp(end)}
-        found.status = f"marked-for-{'stop' if found.behaviour == 'stop' else 'termination'}"
-        self.clock.at(end, lambda: self.take(found))
-        return {"instance": instance, "action": found.behaviour, "time": datetime.fromtimestamp(end, UTC).isoformat()}
+        self.metadata.notices[instance] = {"action": spot_request.behaviour, "time": stamp(end)}
+        spot_request.status = f"marked-for-{'stop' if spot_request.behaviour == 'stop' else 'termination'}"
+        self.clock.at(end, lambda: self.take(spot_request))
+        return {"instance": instance, "action": spot_request.behaviour, "time": datetime.fromtimestamp(end, UTC).isoformat()}
 
-    def take(self, found: Request) -> None:
-        if instances.running(self.region, found.instance):
-            operation = "StopInstances" if found.behaviour == "stop" else "TerminateInstances"
-            call_ec2(self.gateway, self.region, operation, {"InstanceId.1": found.instance}, KEY)
-        self.metadata.notices.pop(found.instance, None)
+    def take(self, spot_request: Request) -> None:
+        if instances.running(self.region, spot_request.instance):
+            operation = "StopInstances" if spot_request.behaviour == "stop" else "TerminateInstances"
+            call_ec2(self.gateway, self.region, operation, {"InstanceId.1": spot_request.instance}, KEY)
+        self.metadata.notices.pop(spot_request.instance, None)
 
     def capacity_is_back(self, instance: str) -> dict:
         """AWS starts what it had stopped for want of capacity."""
-        found = self.requests.get(instance)
-        if not found or found.state != "open" or not instances.find(self.region, instance):
+        spot_request = self.requests.get(instance)
+        if not spot_request or spot_request.state != "open" or not instances.find(self.region, instance):
             raise ValueError(f"{instance} was not interrupted")
         return {"status": call_ec2(self.gateway, self.region, "StartInstances", {"InstanceId.1": instance}, KEY)}
 

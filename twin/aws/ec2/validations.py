@@ -85,8 +85,8 @@ def stoppable(request: wire.Request, forward: wire.Forward) -> wire.Response:
 
 def refuse_in(request: wire.Request, states: tuple[str, ...], verb: str) -> None:
     for instance in request.listed("InstanceId"):
-        found = instances.find(request.region, instance)
-        if found and found._state.name in states:
+        record = instances.find(request.region, instance)
+        if record and record._state.name in states:
             message = f"The instance '{instance}' is not in a state from which it can be {verb}."
             raise wire.Refusal("IncorrectInstanceState", message)
 

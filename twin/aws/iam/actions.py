@@ -48,8 +48,8 @@ TAGS = re.compile(r"TagSpecification\.(\d+)\.Tag\.\d+\.Key")
 def required(request: wire.Request) -> list[Access]:
     """All that must be allowed for the request to go through."""
     find = SPECIAL.get(request.name) or SERVICES.get(request.service)
-    found = list(find(request)) if find else [Access(f"{request.service}:{request.operation}")]
-    return [replace(one, context=one.context | {"aws:CalledVia": request.via}) for one in found] if request.via else found
+    needed = list(find(request)) if find else [Access(f"{request.service}:{request.operation}")]
+    return [replace(one, context=one.context | {"aws:CalledVia": request.via}) for one in needed] if request.via else needed
 
 
 def arn(request: wire.Request, service: str, resource: str, account: str = wire.ACCOUNT) -> str:
@@ -97,8 +97,8 @@ def pass_role(role: str, service: str) -> Access:
 
 
 def parameters(request: wire.Request) -> Iterator[Access]:
-    asked = request.parameters
-    for name in asked.get("Names") or [asked.get("Name") or asked["Path"].rstrip("/")]:
+    content = request.parameters
+    for name in content.get("Names") or [content.get("Name") or content["Path"].rstrip("/")]:
         public = name.startswith("/aws/service/")
         yield Access(f"ssm:{request.operation}", arn(request, "ssm", f"parameter/{name.lstrip('/')}", "" if public else wire.ACCOUNT))
 
@@ -124,15 +124,15 @@ def secret(request: wire.Request) -> Iterator[Access]:
 
     name = request.parameters.get("SecretId") or request.parameters.get("Name", "*")
     known = secretsmanager_backends[wire.ACCOUNT][request.region].secrets
-    found = (
+    resource = (
         name if name.startswith("arn:") else known[name].arn if name in known else arn(request, "secretsmanager", f"secret:{name}-xxxxxx")
     )
-    yield Access(f"secretsmanager:{request.operation}", found)
+    yield Access(f"secretsmanager:{request.operation}", resource)
 
 
 def registry(request: wire.Request) -> Iterator[Access]:
-    asked = request.parameters
-    names = asked.get("repositoryNames") or [asked[one] for one in ("repositoryName",) if one in asked]
+    content = request.parameters
+    names = content.get("repositoryNames") or [content[one] for one in ("repositoryName",) if one in content]
     for name in names:
         yield Access(f"ecr:{request.operation}", arn(request, "ecr", f"repository/{name}"))
     if not names:
@@ -140,21 +140,23 @@ def registry(request: wire.Request) -> Iterator[Access]:
 
 
 def stream(request: wire.Request) -> Iterator[Access]:
-    asked = request.parameters
-    group, name = asked["logGroupName"], asked.get("logStreamName")
+    content = request.parameters
+    group, name = content["logGroupName"], content.get("logStreamName")
     yield Access(f"logs:{request.operation}", arn(request, "logs", f"log-group:{group}:{f'log-stream:{name}' if name else '*'}"))
 
 
 def identity(request: wire.Request) -> Iterator[Access]:
     """The thing that an action of IAM is about; a role that is put into a profile is passed to EC2."""
-    asked = request.parameters
-    found = [iam(f"instance-profile/{asked['InstanceProfileName']}")] if "InstanceProfileName" in asked else []
-    found += [role(asked["RoleName"])] if "RoleName" in asked else []
-    if "Url" in asked:
-        found = [iam(f"oidc-provider/{urlsplit(asked['Url']).netloc}")]
-    yield Access(f"iam:{request.operation}", (found or [asked.get("OpenIDConnectProviderArn") or asked.get("PolicySourceArn", "*")])[0])
+    content = request.parameters
+    resources = [iam(f"instance-profile/{content['InstanceProfileName']}")] if "InstanceProfileName" in content else []
+    resources += [role(content["RoleName"])] if "RoleName" in content else []
+    if "Url" in content:
+        resources = [iam(f"oidc-provider/{urlsplit(content['Url']).netloc}")]
+    yield Access(
+        f"iam:{request.operation}", (resources or [content.get("OpenIDConnectProviderArn") or content.get("PolicySourceArn", "*")])[0]
+    )
     if request.operation == "AddRoleToInstanceProfile":
-        yield pass_role(iam(f"role/{asked['RoleName']}"), "ec2.amazonaws.com")
+        yield pass_role(iam(f"role/{content['RoleName']}"), "ec2.amazonaws.com")
 
 
 def stack(request: wire.Request) -> Iterator[Access]:
@@ -165,8 +167,8 @@ def stack(request: wire.Request) -> Iterator[Access]:
 
 
 def budget(request: wire.Request) -> Iterator[Access]:
-    asked = request.parameters
-    name = asked.get("BudgetName") or asked.get("Budget", {}).get("BudgetName", "*")
+    content = request.parameters
+    name = content.get("BudgetName") or content.get("Budget", {}).get("BudgetName", "*")
     action = "ViewBudget" if request.operation.startswith("Describe") else "ModifyBudget"
     yield Access(f"budgets:{action}", f"arn:aws:budgets::{wire.ACCOUNT}:budget/{name}")
 
@@ -195,19 +197,19 @@ def on_new(request: wire.Request, kinds: dict[str, str], existing: dict[str, str
 
 def run_instances(request: wire.Request) -> Iterator[Access]:
     template, request = launch_templates.filled(request)
-    asked = request.parameters
-    of_instance = {"ec2:InstanceType": asked.get("InstanceType", ""), "ec2:MetadataHttpTokens": asked.get(TOKENS, "optional")}
+    content = request.parameters
+    of_instance = {"ec2:InstanceType": content.get("InstanceType", ""), "ec2:MetadataHttpTokens": content.get(TOKENS, "optional")}
     for one in on_new(request, dict.fromkeys(("instance", "volume", "network-interface", "subnet"), wire.ACCOUNT)):
         made = one.action == "ec2:RunInstances" and one.resource.endswith(":instance/new")
         yield replace(one, context=one.context | of_instance) if made else one
-    for group in [value for name, value in asked.items() if GROUPS.fullmatch(name)] or ["default"]:
+    for group in [value for name, value in content.items() if GROUPS.fullmatch(name)] or ["default"]:
         yield Access("ec2:RunInstances", arn(request, "ec2", f"security-group/{group}"), tags_of(request, group))
-    own = any(image.id == asked.get("ImageId") for image in instances.backend(request.region).describe_images(owners=[wire.ACCOUNT]))
+    own = any(image.id == content.get("ImageId") for image in instances.backend(request.region).describe_images(owners=[wire.ACCOUNT]))
     owner = wire.ACCOUNT if own else "amazon"  # nobody else's image is known here
-    yield Access("ec2:RunInstances", arn(request, "ec2", f"image/{asked.get('ImageId')}", ""), {"ec2:Owner": owner})
+    yield Access("ec2:RunInstances", arn(request, "ec2", f"image/{content.get('ImageId')}", ""), {"ec2:Owner": owner})
     if template:
         yield Access("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
-    profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+    profile = content.get("IamInstanceProfile.Name") or content.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
     if profile:
         yield pass_role(role_of(profile), "ec2.amazonaws.com")
 
@@ -216,36 +218,36 @@ def role(name: str) -> str:
     """A role by its name, which is nobody else's; its path is part of what it is called in policies."""
     from moto.iam.models import iam_backends
 
-    found = [one.arn for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.name == name]
-    return found[0] if found else iam(f"role/{name}")
+    arns = [one.arn for one in iam_backends[wire.ACCOUNT]["aws"].roles.values() if one.name == name]
+    return arns[0] if arns else iam(f"role/{name}")
 
 
 def role_of(profile: str) -> str:
     from moto.iam.models import iam_backends
 
-    found = [one for one in iam_backends[wire.ACCOUNT]["aws"].instance_profiles.values() if one.name == profile]
-    return found[0].roles[0].arn if found and found[0].roles else iam(f"role/{profile}")
+    profiles = [one for one in iam_backends[wire.ACCOUNT]["aws"].instance_profiles.values() if one.name == profile]
+    return profiles[0].roles[0].arn if profiles and profiles[0].roles else iam(f"role/{profile}")
 
 
 def given_tags(request: wire.Request) -> dict[str, Context]:
     """The tags that a request gives, by kind of thing."""
-    asked, found = request.parameters, {}
-    for key, name in asked.items():
+    content, tags = request.parameters, {}
+    for key, name in content.items():
         if match := TAGS.fullmatch(key):
-            kind = asked[f"TagSpecification.{match[1]}.ResourceType"]
-            context = found.setdefault(kind, {"aws:TagKeys": []})
-            context[f"aws:RequestTag/{name}"] = asked[key[: -len("Key")] + "Value"]
+            kind = content[f"TagSpecification.{match[1]}.ResourceType"]
+            context = tags.setdefault(kind, {"aws:TagKeys": []})
+            context[f"aws:RequestTag/{name}"] = content[key[: -len("Key")] + "Value"]
             context["aws:TagKeys"] = [*context["aws:TagKeys"], name]
-    return found
+    return tags
 
 
 def new_tags(request: wire.Request) -> Context:
     """The tags that CreateTags and DeleteTags name; the latter may name no value."""
-    asked = request.parameters
-    keys = {name: key for key, name in asked.items() if re.fullmatch(r"Tag\.\d+\.Key", key)}
-    values = {name: asked.get(key[: -len("Key")] + "Value") for name, key in keys.items()}
-    given = {f"aws:RequestTag/{name}": value for name, value in values.items() if value is not None}
-    return given | ({"aws:TagKeys": list(keys)} if keys else {})
+    content = request.parameters
+    keys = {name: key for key, name in content.items() if re.fullmatch(r"Tag\.\d+\.Key", key)}
+    values = {name: content.get(key[: -len("Key")] + "Value") for name, key in keys.items()}
+    context = {f"aws:RequestTag/{name}": value for name, value in values.items() if value is not None}
+    return context | ({"aws:TagKeys": list(keys)} if keys else {})
 
 
 def tags_of(request: wire.Request, thing: str, *prefixes: str) -> Context:

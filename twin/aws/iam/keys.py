@@ -58,8 +58,8 @@ def principal(key: str) -> str | None:
     from moto.iam.models import iam_backends
     from moto.sts.models import sts_backends
 
-    found = iam_backends[wire.ACCOUNT]["aws"].access_keys.get(key)
-    if found and found.status == "Active":
-        return f"arn:aws:iam::{wire.ACCOUNT}:user/{found.user_name}"
+    access_key = iam_backends[wire.ACCOUNT]["aws"].access_keys.get(key)
+    if access_key and access_key.status == "Active":
+        return f"arn:aws:iam::{wire.ACCOUNT}:user/{access_key.user_name}"
     sessions = sts_backends[wire.ACCOUNT]["aws"].assumed_roles
     return next((one.arn for one in sessions if one.access_key_id == key), None)

@@ -18,9 +18,9 @@ def attach_policy(request: wire.Request, forward: wire.Forward) -> wire.Response
     known = iam_backends[wire.ACCOUNT]["aws"].managed_policies
     arn = request.parameters["PolicyArn"]
     name = arn.rpartition("/")[2]
-    entry = text.find(f'"{name}":{{')
-    if arn.startswith("arn:aws:iam::aws:policy/") and arn not in known and entry >= 0:
-        content, _ = json.JSONDecoder().raw_decode(text, text.index("{", entry))
+    position = text.find(f'"{name}":{{')
+    if arn.startswith("arn:aws:iam::aws:policy/") and arn not in known and position >= 0:
+        content, _ = json.JSONDecoder().raw_decode(text, text.index("{", position))
         known[arn] = AWSManagedPolicy.from_data(name, wire.ACCOUNT, "us-east-1", content)
     return forward(request)
 

@@ -63,9 +63,9 @@ class Permissions:
         if documents is None or request.service in UNCHECKED:
             return
         source = self.source(request.by)
-        for asked in actions.required(request):
-            asked = replace(asked, context=asked.context | source)
-            self.require(request.by, who, documents, asked, DENIED.get(request.service, "AccessDeniedException"))
+        for access in actions.required(request):
+            access = replace(access, context=access.context | source)
+            self.require(request.by, who, documents, access, DENIED.get(request.service, "AccessDeniedException"))
 
     def source(self, by: str) -> policy.Context:
         """What a request says of where it comes from: credentials of an instance's role name the instance."""
@@ -75,17 +75,17 @@ class Permissions:
         """What CloudFormation is about to call for the caller is allowed him."""
         who, documents = self.rights(by)
         if documents is not None:
-            for asked in wanted:
-                self.require(by, who, documents, asked, "AccessDenied")
+            for access in wanted:
+                self.require(by, who, documents, access, "AccessDenied")
 
-    def require(self, by: str, who: str, documents: list[dict], asked: actions.Access, code: str) -> None:
+    def require(self, by: str, who: str, documents: list[dict], access: actions.Access, code: str) -> None:
         """A refusal unless the policies allow it."""
-        self.asked["box" if by.startswith("i-") else "laptop"].setdefault(str(asked), asked)
-        decision = policy.decide(documents, asked.action, asked.resource, asked.context)
-        if asked.action not in ALWAYS and decision != policy.ALLOWED:
-            what = f"User: {who} is not authorized to perform: {asked.action} on resource: {asked.resource}"
+        self.asked["box" if by.startswith("i-") else "laptop"].setdefault(str(access), access)
+        decision = policy.decide(documents, access.action, access.resource, access.context)
+        if access.action not in ALWAYS and decision != policy.ALLOWED:
+            what = f"User: {who} is not authorized to perform: {access.action} on resource: {access.resource}"
             because = "with an explicit deny in" if decision == policy.EXPLICIT else "because no identity-based policy allows it:"
-            raise wire.Refusal(code, f"{what} {because} {asked.action}", 403)
+            raise wire.Refusal(code, f"{what} {because} {access.action}", 403)
 
     def rights(self, by: str, key: str = "") -> tuple[str, list[dict] | None]:
         """Who asks, and by which policies; None: as AWS itself, or as the account's owner."""
@@ -101,8 +101,8 @@ class Permissions:
 
     def simulate(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """What would be decided for each action on all of the resources, in the context that is given."""
-        asked = request.parameters
-        documents = self.documents(asked["PolicySourceArn"])
+        parameters = request.parameters
+        documents = self.documents(parameters["PolicySourceArn"])
         wanted, resources = request.listed("ActionNames.member"), request.listed("ResourceArns.member") or ["*"]
         try:
             results = "".join(result(documents, action, resources, context(request)) for action in wanted)
@@ -132,8 +132,8 @@ def policies_of(arn: str) -> list[dict]:
     return next((instances.documents(one) for one in holders if one.name == name), [])
 
 
-def result(documents: list[dict], action: str, resources: list[str], given: policy.Context) -> str:
-    decisions = {one: policy.decide(documents, action, one, given) for one in resources}
+def result(documents: list[dict], action: str, resources: list[str], context: policy.Context) -> str:
+    decisions = {one: policy.decide(documents, action, one, context) for one in resources}
     worst = next((one for one in (policy.EXPLICIT, policy.IMPLICIT) if one in decisions.values()), policy.ALLOWED)
     each = "".join(
         f"<member><EvalResourceName>{escape(one)}</EvalResourceName><EvalResourceDecision>{decision}</EvalResourceDecision></member>"
@@ -144,8 +144,8 @@ def result(documents: list[dict], action: str, resources: list[str], given: poli
 
 
 def context(request: wire.Request) -> policy.Context:
-    asked, found = request.parameters, {}
-    for key, name in asked.items():
+    parameters, values = request.parameters, {}
+    for key, name in parameters.items():
         if key.endswith(".ContextKeyName"):
-            found[name] = request.listed(f"{key.removesuffix('.ContextKeyName')}.ContextKeyValues.member")
-    return found
+            values[name] = request.listed(f"{key.removesuffix('.ContextKeyName')}.ContextKeyValues.member")
+    return values

@@ -57,17 +57,17 @@ def element_matches(statement: dict, element: str, matches: Callable[[str], bool
 
 def condition_holds(operator: str, key: str, wanted: list, context: Context) -> bool:
     """Whether the values that the request has for `key` pass; a key that it lacks passes negated and `...IfExists` tests only."""
-    found = next((as_list(value) for name, value in context.items() if name.lower() == key.lower()), [])
+    values = next((as_list(value) for name, value in context.items() if name.lower() == key.lower()), [])
     if operator == "Null":
-        return (not found) is (str(wanted[0]).lower() == "true")
+        return (not values) is (str(wanted[0]).lower() == "true")
     many, _, plain = operator.rpartition(":")
     test, negated = OPERATORS.get(plain.removesuffix("IfExists"), (None, False))
     if test is None:
         raise Unknown(f"this emulation knows no condition operator {operator}")
-    if not found:
+    if not values:
         return negated or plain.endswith("IfExists") or many == "ForAllValues"
     patterns = [filled for pattern in wanted if (filled := with_variables(str(pattern), context)) is not None]
-    passing = [any(test(pattern, value) for pattern in patterns) is not negated for value in map(str, found)]
+    passing = [any(test(pattern, value) for pattern in patterns) is not negated for value in map(str, values)]
     return any(passing) if many == "ForAnyValue" else all(passing)
 
 
@@ -76,7 +76,7 @@ def with_variables(pattern: str, context: Context) -> str | None:
     known = {name.lower(): as_list(value)[0] for name, value in context.items() if len(as_list(value)) == 1}
     if any(name.lower() not in known for name in VARIABLE.findall(pattern)):
         return None
-    return VARIABLE.sub(lambda found: known[found[1].lower()], pattern)
+    return VARIABLE.sub(lambda match: known[match[1].lower()], pattern)
 
 
 def matches_pattern(pattern: str, text: str) -> bool:
@@ -92,12 +92,12 @@ def as_list(value) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def equal(wanted: str, found: str) -> bool:
-    return wanted == found
+def equal(wanted: str, value: str) -> bool:
+    return wanted == value
 
 
-def equal_ignoring_case(wanted: str, found: str) -> bool:
-    return wanted.lower() == found.lower()
+def equal_ignoring_case(wanted: str, value: str) -> bool:
+    return wanted.lower() == value.lower()
 
 
 # Operator to its test, and whether it is a negation of it.

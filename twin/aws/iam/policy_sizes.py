@@ -18,10 +18,10 @@ def size(document: str) -> int:
 
 def inline(request: wire.Request, forward: wire.Forward) -> wire.Response:
     """PutUserPolicy and its like: the error's words are those of terraform's and the CLI's users (cloud-platform issue 3121)."""
-    asked, kind = request.parameters, request.operation.removeprefix("Put").removesuffix("Policy")
-    name = asked[f"{kind}Name"]
-    others = sum(size(document) for policy, document in inline_policies(kind, name).items() if policy != asked["PolicyName"])
-    if others + size(asked["PolicyDocument"]) > INLINE[kind]:
+    parameters, kind = request.parameters, request.operation.removeprefix("Put").removesuffix("Policy")
+    name = parameters[f"{kind}Name"]
+    others = sum(size(document) for policy, document in inline_policies(kind, name).items() if policy != parameters["PolicyName"])
+    if others + size(parameters["PolicyDocument"]) > INLINE[kind]:
         raise exceeded(f"Maximum policy size of {INLINE[kind]} bytes exceeded for {kind.lower()} {name}")
     return forward(request)
 
@@ -32,8 +32,8 @@ def inline_policies(kind: str, name: str) -> dict[str, str]:
 
     backend = iam_backends[wire.ACCOUNT]["aws"]
     known = {"User": backend.users, "Group": backend.groups, "Role": backend.roles}[kind].values()
-    found = next((one for one in known if one.name == name), None)
-    return dict(found.policies) if found else {}
+    entity = next((one for one in known if one.name == name), None)
+    return dict(entity.policies) if entity else {}
 
 
 def managed(request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -43,8 +43,8 @@ def managed(request: wire.Request, forward: wire.Forward) -> wire.Response:
 
 
 def trust(request: wire.Request, forward: wire.Forward) -> wire.Response:
-    asked = request.parameters
-    if size(asked.get("AssumeRolePolicyDocument") or asked.get("PolicyDocument", "")) > TRUST:
+    parameters = request.parameters
+    if size(parameters.get("AssumeRolePolicyDocument") or parameters.get("PolicyDocument", "")) > TRUST:
         raise exceeded(f"Cannot exceed quota for ACLSizePerRole: {TRUST}")
     return forward(request)
 

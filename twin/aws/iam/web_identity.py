@@ -17,9 +17,9 @@ ACTION = "sts:AssumeRoleWithWebIdentity"
 def assume(request: wire.Request, forward: wire.Forward) -> wire.Response:
     from moto.iam.models import iam_backends
 
-    backend, asked = iam_backends[wire.ACCOUNT]["aws"], request.parameters
-    role = next((one for one in backend.roles.values() if one.arn == asked["RoleArn"]), None)
-    claims = payload(asked["WebIdentityToken"])
+    backend, parameters = iam_backends[wire.ACCOUNT]["aws"], request.parameters
+    role = next((one for one in backend.roles.values() if one.arn == parameters["RoleArn"]), None)
+    claims = payload(parameters["WebIdentityToken"])
     issuer = urlsplit(claims["iss"]).netloc + urlsplit(claims["iss"]).path
     provider = next((one for one in backend.open_id_providers.values() if one.arn.endswith(f":oidc-provider/{issuer}")), None)
     if provider is None:
@@ -42,9 +42,9 @@ def payload(token: str) -> dict:
 
 def trusts(document: dict | str, provider: str, context: policy.Context) -> bool:
     """Whether a trust policy lets in who comes from this provider with these claims."""
-    given = json.loads(document) if isinstance(document, str) else document
-    about = [one for one in policy.statements(given) if provider in policy.as_list(one.get("Principal", {}).get("Federated", []))]
-    return policy.decide([given | {"Statement": [one | {"Resource": "*"} for one in about]}], ACTION, "*", context) == policy.ALLOWED
+    trust_policy = json.loads(document) if isinstance(document, str) else document
+    about = [one for one in policy.statements(trust_policy) if provider in policy.as_list(one.get("Principal", {}).get("Federated", []))]
+    return policy.decide([trust_policy | {"Statement": [one | {"Resource": "*"} for one in about]}], ACTION, "*", context) == policy.ALLOWED
 
 
 operations: dict[str, wire.Handler] = {"sts.AssumeRoleWithWebIdentity": assume}

@@ -66,11 +66,11 @@ class Registry:
             return unauthorized()
         if request.path == "/v2/":
             return wire.Response("{}", content_type="application/json")
-        asked = REQUEST.fullmatch(request.path)
-        found = asked and self.find(**asked.groupdict())
-        if not found:
-            return problem(404, "MANIFEST_UNKNOWN" if asked and asked["kind"] == "manifests" else "BLOB_UNKNOWN")
-        content, media_type = found
+        match = REQUEST.fullmatch(request.path)
+        blob = match and self.find(**match.groupdict())
+        if not blob:
+            return problem(404, "MANIFEST_UNKNOWN" if match and match["kind"] == "manifests" else "BLOB_UNKNOWN")
+        content, media_type = blob
         return wire.Response(content, content_type=media_type, headers={"Docker-Content-Digest": digest(content)})
 
     def receive(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
@@ -138,22 +138,24 @@ class Registry:
 
     def scan_findings(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """Moto knows whether there was a scan, and makes up what it has found; what stands here is in the format of basic scanning."""
-        asked = request.parameters
+        parameters = request.parameters
         response = forward(request)
         if response.status_code != 200:
             return response
-        image = self.known(asked["repositoryName"])._get_image(asked["imageId"].get("imageTag"), asked["imageId"].get("imageDigest"))
-        found = {name: asked[name] for name in ("repositoryName", "imageId")} | {"registryId": wire.ACCOUNT}
-        found["imageId"] = {"imageDigest": image.get_image_digest()} | asked["imageId"]
+        image = self.known(parameters["repositoryName"])._get_image(
+            parameters["imageId"].get("imageTag"), parameters["imageId"].get("imageDigest")
+        )
+        answer = {name: parameters[name] for name in ("repositoryName", "imageId")} | {"registryId": wire.ACCOUNT}
+        answer["imageId"] = {"imageDigest": image.get_image_digest()} | parameters["imageId"]
         if self.scan_status != "COMPLETE":
-            return wire.answer(found | {"imageScanStatus": {"status": self.scan_status}})
+            return wire.answer(answer | {"imageScanStatus": {"status": self.scan_status}})
         counts = dict(Counter(one["severity"] for one in self.holes))
-        start, most = int(asked.get("nextToken") or 0), asked.get("maxResults") or 100
+        start, most = int(parameters.get("nextToken") or 0), parameters.get("maxResults") or 100
         done = {"imageScanCompletedAt": image.last_scan.timestamp(), "vulnerabilitySourceUpdatedAt": image.last_scan.timestamp()}
         done |= {"findings": self.holes[start : start + most], "findingSeverityCounts": counts}
         more = {"nextToken": str(start + most)} if start + most < len(self.holes) else {}
         status = {"status": "COMPLETE", "description": "The scan was completed successfully."}
-        return wire.answer(found | {"imageScanFindings": done, "imageScanStatus": status} | more)
+        return wire.answer(answer | {"imageScanFindings": done, "imageScanStatus": status} | more)
 
     def put_policy(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)

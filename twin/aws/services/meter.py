@@ -76,17 +76,17 @@ class Meter:
             self.merge_objects()
 
     def current_usage(self, now: float, objects_only: bool) -> list[Usage]:
-        found = [Usage("objects", bucket, "standard", size / GB, now) for bucket, size in bucket_sizes().items() if size]
+        usage = [Usage("objects", bucket, "standard", size / GB, now) for bucket, size in bucket_sizes().items() if size]
         if objects_only:
-            return found
+            return usage
         for one in instances.all_running(self.region):
-            found.append(Usage("instance", one.id, f"{one.instance_type} {one.lifecycle or 'on-demand'}", 0, now))
+            usage.append(Usage("instance", one.id, f"{one.instance_type} {one.lifecycle or 'on-demand'}", 0, now))
         for one in instances.backend(self.region).volumes.values():
-            found.append(Usage("volume", one.id, one.volume_type, float(one.size), now))
+            usage.append(Usage("volume", one.id, one.volume_type, float(one.size), now))
         for folder in (self.state / "snapshots").glob("snap-*"):
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            found.append(Usage("snapshot", folder.name, "standard", size / GB, now))
-        return found
+            usage.append(Usage("snapshot", folder.name, "standard", size / GB, now))
+        return usage
 
     def merge_objects(self) -> None:
         """One stretch for all that a bucket held before: each upload opens a new one, and there are thousands."""
@@ -95,9 +95,9 @@ class Meter:
             return
         self.closed = [one for one in self.closed if one.kind != "objects"]
         for bucket in {one.id for one in gone}:
-            held = [one for one in gone if one.id == bucket]
-            since, until = min(one.since for one in held), max(one.until for one in held)
-            weight = sum(one.gigabytes * one.seconds(until) for one in held) / ((until - since) or 1)
+            usage = [one for one in gone if one.id == bucket]
+            since, until = min(one.since for one in usage), max(one.until for one in usage)
+            weight = sum(one.gigabytes * one.seconds(until) for one in usage) / ((until - since) or 1)
             self.closed.append(Usage("objects", bucket, "standard", weight, since, until))
 
     # What is told
@@ -139,11 +139,11 @@ def price(kind: str, what: str) -> float | None:
     """USD per hour of an instance, or per GB-month of anything else; None when nobody has looked it up."""
     if kind == "instance":
         name, market = what.split(" ")
-        found = spot.spot_price(name) if market == "spot" else PRICES["compute"]["prices"].get(name)
+        usd = spot.spot_price(name) if market == "spot" else PRICES["compute"]["prices"].get(name)
     else:
         table = {"volume": "storage", "snapshot": "snapshot", "objects": "objects"}[kind]
-        found = PRICES[table]["prices"].get(what)
-    return None if found is None else float(found)
+        usd = PRICES[table]["prices"].get(what)
+    return None if usd is None else float(usd)
 
 
 def bucket_sizes() -> dict[str, int]:

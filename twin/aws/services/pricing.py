@@ -23,8 +23,8 @@ def get_products(request: wire.Request, forward: wire.Forward) -> wire.Response:
     if any(one["Type"] != "TERM_MATCH" for one in filters):
         raise wire.Refusal("InvalidParameterException", "this emulation knows filters of type TERM_MATCH only")
     wanted = {one["Field"].lower(): one["Value"].lower() for one in filters} | {"servicecode": request.parameters["ServiceCode"].lower()}
-    found = [product for product in [*instances(), *volumes()] if matches(product["product"], wanted)]
-    return wire.answer({"FormatVersion": "aws_v1", "PriceList": [json.dumps(product) for product in found]})
+    products = [product for product in [*instances(), *volumes()] if matches(product["product"], wanted)]
+    return wire.answer({"FormatVersion": "aws_v1", "PriceList": [json.dumps(product) for product in products]})
 
 
 def matches(product: dict, wanted: dict[str, str]) -> bool:
@@ -34,21 +34,21 @@ def matches(product: dict, wanted: dict[str, str]) -> bool:
 
 
 def instances() -> list[dict]:
-    table, found = PRICES["compute"], []
+    table, products = PRICES["compute"], []
     for kind, price in table["prices"].items():
         attributes = REGION | LINUX | {"instanceType": kind, "usagetype": f"BoxUsage:{kind}", "marketoption": "OnDemand"}
         words = f"${price} per On Demand Linux {kind} Instance Hour"
-        found.append(product("Compute Instance", attributes, price, "Hrs", words, table["date"]))
-    return found
+        products.append(product("Compute Instance", attributes, price, "Hrs", words, table["date"]))
+    return products
 
 
 def volumes() -> list[dict]:
-    table, found = PRICES["storage"], []
+    table, products = PRICES["storage"], []
     for kind, price in table["prices"].items():
         attributes = REGION | {"volumeApiName": kind, "volumeType": "General Purpose", "usagetype": f"EBS:VolumeUsage.{kind}"}
         words = f"${price} per GB-month of General Purpose ({kind}) provisioned storage - US East (Northern Virginia)"
-        found.append(product("Storage", attributes, price, "GB-Mo", words, table["date"]))
-    return found
+        products.append(product("Storage", attributes, price, "GB-Mo", words, table["date"]))
+    return products
 
 
 def product(family: str, attributes: dict, price: str, unit: str, words: str, date: str) -> dict:

@@ -38,9 +38,9 @@ class Propagation:
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         """The words are those of hashicorp/terraform issue 9474 and of aws-sdk-js-v3 issue 5253."""
-        asked = request.parameters
-        kind = "name" if "IamInstanceProfile.Name" in asked else "ARN"
-        value = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn", "")
+        parameters = request.parameters
+        kind = "name" if "IamInstanceProfile.Name" in parameters else "ARN"
+        value = parameters.get("IamInstanceProfile.Name") or parameters.get("IamInstanceProfile.Arn", "")
         if self.is_new("InstanceProfileName", value):
             what = f"Value ({value}) for parameter iamInstanceProfile.{kind.lower()} is invalid."
             raise wire.Refusal("InvalidParameterValue", f"{what} Invalid IAM Instance Profile {kind}")
@@ -56,12 +56,12 @@ class Propagation:
     def delete(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         response = forward(request)
         if response.status_code == 200 and request.by != OWNER and not request.via:
-            asked = request.parameters
-            self.deleted |= dict.fromkeys(asked.get("Names") or [asked["Name"]], self.now())
+            parameters = request.parameters
+            self.deleted |= dict.fromkeys(parameters.get("Names") or [parameters["Name"]], self.now())
         return response
 
     def put(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        asked = request.parameters
-        if not asked.get("Overwrite") and self.now() < self.deleted.get(asked["Name"], 0) + GONE:
+        parameters = request.parameters
+        if not parameters.get("Overwrite") and self.now() < self.deleted.get(parameters["Name"], 0) + GONE:
             raise wire.Refusal("ParameterAlreadyExists", TAKEN)
         return forward(request)

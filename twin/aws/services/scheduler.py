@@ -52,8 +52,8 @@ class Scheduler:
     def find(self, group: str, name: str):
         from moto.scheduler.models import scheduler_backends
 
-        found = scheduler_backends[wire.ACCOUNT][self.region].schedule_groups.get(group)
-        return found.schedules.get(name) if found else None
+        schedule_group = scheduler_backends[wire.ACCOUNT][self.region].schedule_groups.get(group)
+        return schedule_group.schedules.get(name) if schedule_group else None
 
     def fire(self, group: str, name: str, schedule, moment: float) -> None:
         """Calls the target, unless the schedule was deleted, changed or disabled since."""
@@ -123,13 +123,13 @@ def role_of(arn: str):
 
 def flat(content: dict) -> dict[str, str]:
     """The input of a universal target as the parameters of EC2's query protocol: InstanceIds becomes InstanceId.1, ..."""
-    found = {}
+    parameters = {}
     for name, value in content.items():
         if isinstance(value, list):
-            found |= {f"{name.removesuffix('s')}.{number}": str(one) for number, one in enumerate(value, 1)}
+            parameters |= {f"{name.removesuffix('s')}.{number}": str(one) for number, one in enumerate(value, 1)}
         else:
-            found[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return found
+            parameters[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return parameters
 
 
 def call_ec2(gateway: Callable, region: str, operation: str, parameters: dict[str, str], by: str) -> int:

@@ -79,18 +79,18 @@ class RunCommand:
 
     def targeted(self, targets: list[dict]) -> list[str]:
         """The managed instances that run and match every target; possibly none, which is no error."""
-        found = [one for one in self.agents if self.running(one)]
+        matching = [one for one in self.agents if self.running(one)]
         for target in targets:
             key, values = target["Key"], target["Values"]
             if key.lower() == "instanceids":
-                found = [one for one in found if one in values]
+                matching = [one for one in matching if one in values]
             elif key.startswith("tag:"):
-                found = [one for one in found if self.tags(one).get(key.removeprefix("tag:")) in values]
+                matching = [one for one in matching if self.tags(one).get(key.removeprefix("tag:")) in values]
             elif key == "tag-key":
-                found = [one for one in found if set(values) & set(self.tags(one))]
+                matching = [one for one in matching if set(values) & set(self.tags(one))]
             else:
                 raise wire.Refusal("InvalidTarget", f"this emulation knows targets InstanceIds, tag:NAME and tag-key, not {key}")
-        return found
+        return matching
 
     def get_invocation(self, content: dict) -> dict:
         command = self.commands.get(content["CommandId"])
@@ -102,12 +102,12 @@ class RunCommand:
         return page([described(command) for command in self.matching(content)], "Commands", content)
 
     def list_invocations(self, content: dict) -> dict:
-        found = []
+        invocations = []
         for command in self.matching(content):
             for invocation in command.invocations.values():
                 if content.get("InstanceId") in (None, invocation.instance):
-                    found.append(listed(command, invocation, content.get("Details", False)))
-        return page(found, "CommandInvocations", content)
+                    invocations.append(listed(command, invocation, content.get("Details", False)))
+        return page(invocations, "CommandInvocations", content)
 
     def cancel(self, content: dict) -> dict:
         command = self.commands.get(content["CommandId"])
@@ -129,13 +129,13 @@ class RunCommand:
     def describe_agents(self, content: dict) -> dict:
         wanted = {filter["Key"]: filter["Values"] for filter in content.get("Filters", [])}
         wanted |= {filter["key"]: filter["valueSet"] for filter in content.get("InstanceInformationFilterList", [])}
-        found = []
+        agents = []
         for agent in self.agents.values():
             online = self.now() - agent["LastPingDateTime"] < PING_STALE
             shown = agent | {"PingStatus": "Online" if online else "ConnectionLost"}
             if all(shown.get(key.removesuffix("s") if key == "InstanceIds" else key) in values for key, values in wanted.items()):
-                found.append(shown)
-        return page(found, "InstanceInformationList", content)
+                agents.append(shown)
+        return page(agents, "InstanceInformationList", content)
 
     # What agents say
 
@@ -234,8 +234,8 @@ def check(content: dict) -> None:
         raise wire.Refusal("MaxDocumentSizeExceeded", "The size limit of a document is 64 KB.")
 
 
-def page(found: list[dict], name: str, content: dict) -> dict:
+def page(items: list[dict], name: str, content: dict) -> dict:
     """One page of a list; the token is the place where the next page starts."""
     start = int(content.get("NextToken", 0))
     end = start + content.get("MaxResults", 50)
-    return {name: found[start:end]} | ({"NextToken": str(end)} if end < len(found) else {})
+    return {name: items[start:end]} | ({"NextToken": str(end)} if end < len(items) else {})

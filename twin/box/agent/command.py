@@ -128,8 +128,8 @@ class Command:
     def output(self, name: str) -> str:
         """What goes back of a stream: bytes are counted, and the last one that is left may be in the middle of a character."""
         with (self.folder / name).open("rb") as file:
-            found = file.read(LIMIT)
-        return (found if len(found) < LIMIT else found[: LIMIT - len(CUT)] + CUT).decode(errors="replace")
+            content = file.read(LIMIT)
+        return (content if len(content) < LIMIT else content[: LIMIT - len(CUT)] + CUT).decode(errors="replace")
 
 
 def stamp() -> str:

@@ -45,8 +45,8 @@ class Output:
     def put(self, group: str, stream: str, name: str, last: bool) -> None:
         with (self.command.folder / name).open("rb") as file:
             file.seek(self.sent[name])
-            found = file.read(EVENT)
-        whole = found if last else found[: found.rfind(b"\n") + 1]  # a line that is still being written waits
+            content = file.read(EVENT)
+        whole = content if last else content[: content.rfind(b"\n") + 1]  # a line that is still being written waits
         if not whole:
             return
         self.sent[name] += len(whole)

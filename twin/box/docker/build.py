@@ -51,13 +51,15 @@ def build(arguments: list[str]) -> None:
 
 def instructions(text: str) -> list[tuple[str, str]]:
     """Each instruction and what it says, lines that go on joined."""
-    kept = "\n".join(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
-    return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in re.sub(r"\\\n", " ", kept).splitlines())]
+    text_lines = "\n".join(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return [
+        (word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in re.sub(r"\\\n", " ", text_lines).splitlines())
+    ]
 
 
-def warn_of_unknown(given: list[str], lines: list[tuple[str, str]]) -> None:
+def warn_of_unknown(arguments: list[str], lines: list[tuple[str, str]]) -> None:
     declared = {rest.partition("=")[0] for word, rest in lines if word == "ARG"}
-    if unknown := sorted(set(given) - declared):
+    if unknown := sorted(set(arguments) - declared):
         print(f"[Warning] One or more build-args {unknown} were not consumed", file=sys.stderr)
 
 
@@ -107,9 +109,9 @@ def save(stage: Stage, tags: list[str], attested: bool) -> str:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, body in sorted(stage.files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(body), 0o644
-            tar.addfile(entry, io.BytesIO(body))
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(body), 0o644
+            tar.addfile(info, io.BytesIO(body))
     layer = packed.getvalue()
     config = {"architecture": "amd64", "os": "linux", "created": now(), "config": stage.settings}
     config["rootfs"] = {"type": "layers", "diff_ids": [sha256(layer)]}

@@ -111,9 +111,9 @@ def settings(options: dict, image: dict, identifier: str, reference: str, words:
 
 
 def entrypoint(options: dict, own: list[str], files: list[str]) -> list[str]:
-    if given := options.get("--entrypoint"):
+    if override := options.get("--entrypoint"):
         # What NVIDIA's toolkit puts into a container that is given a GPU.
-        return [shutil.which("nvidia-smi")] if given[-1] == "nvidia-smi" and "--gpus" in options else [given[-1]]
+        return [shutil.which("nvidia-smi")] if override[-1] == "nvidia-smi" and "--gpus" in options else [override[-1]]
     return [sys.executable if files and word == "python" else word for word in own[:1]] + own[1:]
 
 

@@ -94,11 +94,11 @@ def download(reference: str) -> None:
     logins = known_logins()
     try:
         manifest = fetch(registry, f"/v2/{name}/manifests/{wanted}", logins)
-        found = json.loads(manifest)
-        if "manifests" in found:
-            (mine,) = [one["digest"] for one in found["manifests"] if one["platform"]["architecture"] == "amd64"]
-            found = json.loads(fetch(registry, f"/v2/{name}/manifests/{mine}", logins))
-        for blob in (found["config"], *found["layers"]):
+        document = json.loads(manifest)
+        if "manifests" in document:
+            (mine,) = [one["digest"] for one in document["manifests"] if one["platform"]["architecture"] == "amd64"]
+            document = json.loads(fetch(registry, f"/v2/{name}/manifests/{mine}", logins))
+        for blob in (document["config"], *document["layers"]):
             if store_blob(fetch(registry, f"/v2/{name}/blobs/{blob['digest']}", logins)) != blob["digest"]:
                 raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {blob['digest']}")
     except RegistryRefused as answer:
@@ -106,7 +106,7 @@ def download(reference: str) -> None:
         raise Failure(f"Error response from daemon: {known.get(answer.status, answer)}") from None
     if "@" in reference and sha256(manifest) != wanted:
         raise Failure(f"Error response from daemon: filesystem layer verification failed for digest {wanted}")
-    save_image(reference, blob_file(found["config"]["digest"]).read_bytes(), [f"{registry}/{name}@{sha256(manifest)}"])
+    save_image(reference, blob_file(document["config"]["digest"]).read_bytes(), [f"{registry}/{name}@{sha256(manifest)}"])
 
 
 def push(arguments: list[str]) -> None:
@@ -184,16 +184,16 @@ def store_blob(body: bytes) -> str:
 
 def save_image(reference: str, config: bytes, digests: list[str], attested: bool = False) -> None:
     """The image is here under this name, and under each of its digests; its files are unpacked."""
-    found = json.loads(config)
+    document = json.loads(config)
     about = {
         "Attested": attested,  # how it was made travels with it
         "Id": sha256(config),
         "RepoTags": [] if "@" in reference else [reference],
         "RepoDigests": digests,
-        "Created": found.get("created", ""),
+        "Created": document.get("created", ""),
     }
-    about |= {"Config": found["config"], "RootFS": {"Layers": found["rootfs"]["diff_ids"]}, "Size": 0}
-    for layer in found["rootfs"]["diff_ids"]:
+    about |= {"Config": document["config"], "RootFS": {"Layers": document["rootfs"]["diff_ids"]}, "Size": 0}
+    for layer in document["rootfs"]["diff_ids"]:
         body = blob_file(layer).read_bytes()
         about["Size"] += len(body)
         if not layer_folder(layer).exists():
@@ -213,12 +213,12 @@ def read_tarball(body: bytes) -> dict[str, bytes]:
     """The files of a tarball. A path that leads out of it is refused."""
     try:
         with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-            found = {entry.name.removeprefix("./"): tar.extractfile(entry).read() for entry in tar if entry.isfile()}
+            files = {member.name.removeprefix("./"): tar.extractfile(member).read() for member in tar if member.isfile()}
     except tarfile.TarError as error:
         raise Failure(f"ERROR: failed to solve: failed to read the context: {error}") from None
-    if outside := [name for name in found if name.startswith("/") or ".." in Path(name).parts]:
+    if outside := [name for name in files if name.startswith("/") or ".." in Path(name).parts]:
         raise Failure(f"ERROR: failed to solve: {outside[0]} is outside of the context")
-    return found
+    return files
 
 
 def blob_file(digest: str) -> Path:

@@ -41,12 +41,12 @@ def fill(template: str, document: dict) -> str:
     """A Go template that holds nothing but paths, such as {{.State.ExitCode}} or {{json .Config}}."""
 
     def value(match: re.Match) -> str:
-        found = document
+        current = document
         for key in match["path"].strip(".").split(".") if match["path"] != "." else []:
-            if not isinstance(found, dict) or key not in found:
+            if not isinstance(current, dict) or key not in current:
                 raise Failure(f'template: :1:2: executing "" at <{match["path"]}>: map has no entry for key "{key}"')
-            found = found[key]
-        return found if isinstance(found, str) and not match["json"] else json.dumps(found)
+            current = current[key]
+        return current if isinstance(current, str) and not match["json"] else json.dumps(current)
 
     text = re.sub(r"\{\{\s*(?P<json>json )?\s*(?P<path>[.\w]+)\s*\}\}", value, template)
     if "{{" in text:

@@ -29,8 +29,10 @@ class Builder:
 
     def docker(self, *words: str, check: bool = True, text: str | None = None, **options) -> subprocess.CompletedProcess:
         command = [prerequisites.program("docker"), *words]
-        given = {"input": text} if text is not None else {"stdin": options.pop("stdin", subprocess.DEVNULL)}
-        done = subprocess.run(command, env=self.environment, encoding="utf-8", errors="replace", capture_output=True, **given, **options)
+        input_options = {"input": text} if text is not None else {"stdin": options.pop("stdin", subprocess.DEVNULL)}
+        done = subprocess.run(
+            command, env=self.environment, encoding="utf-8", errors="replace", capture_output=True, **input_options, **options
+        )
         if check and done.returncode:
             raise RuntimeError(f"docker {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
         return done

@@ -17,18 +17,18 @@ CACHED = {"awscli-*": 1, "box-*": 1, "debian-*": 1, "wheels-*": 1, "images/*": 2
 
 def states() -> set[Path]:
     """The state folders of all worlds, alive or not, that have a box or a disk on this machine."""
-    disks = {Path(found[1]) for back in loops.attached().values() if (found := DISK.fullmatch(back))}
+    disks = {Path(match[1]) for back in loops.attached().values() if (match := DISK.fullmatch(back))}
     return disks | {box.parents[1] for box in namespace_holders().values()}
 
 
 def namespace_holders() -> dict[int, Path]:
     """The processes that hold the namespaces of boxes, each with its box's folder."""
-    found = {}
+    holders = {}
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if words[:1] == ["unshare"] and (place := [number for number, word in enumerate(words) if word.endswith(INIT)]):
-            found[process.pid] = Path(words[place[0] + 2])
-    return found
+            holders[process.pid] = Path(words[place[0] + 2])
+    return holders
 
 
 def kill(state: Path) -> None:
@@ -53,11 +53,11 @@ def prune(cache: Path) -> None:
 
 def mounted() -> set[str]:
     """What stands below any overlay of this machine, in whatever namespace."""
-    found = set()
+    overlays = set()
     for process in psutil.pids():
         try:
             lines = Path(f"/proc/{process}/mountinfo").read_text(encoding="utf-8").splitlines()
         except OSError:
             continue  # it has ended meanwhile
-        found |= {line for line in lines if "lowerdir=" in line}
-    return found
+        overlays |= {line for line in lines if "lowerdir=" in line}
+    return overlays

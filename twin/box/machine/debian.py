@@ -90,8 +90,8 @@ def install(below: Path, part: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     for folder in ("layer", "work", "root"):
         (work / folder).mkdir(parents=True)
-    given = {"BASE": str(below), "PART": str(work), "PACKAGES": " ".join(PACKAGES), "DEBIAN_FRONTEND": "noninteractive"}
-    run(["unshare", "--mount", "bash", "-euc", INSTALL], "apt-get in a new box failed", **given)
+    variables = {"BASE": str(below), "PART": str(work), "PACKAGES": " ".join(PACKAGES), "DEBIAN_FRONTEND": "noninteractive"}
+    run(["unshare", "--mount", "bash", "-euc", INSTALL], "apt-get in a new box failed", **variables)
     (work / "layer").rename(part)
     shutil.rmtree(work)
 
@@ -109,8 +109,8 @@ def command_line(cache: Path) -> Path:
 
 
 def copy_packages(name: str, into: Path) -> None:
-    for found in implied(name).values():
-        for file in found.files or []:
+    for package in implied(name).values():
+        for file in package.files or []:
             if ".." not in file.parts:  # its commands lie elsewhere
                 target = into / file
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,12 +120,12 @@ def copy_packages(name: str, into: Path) -> None:
 
 def implied(name: str) -> dict[str, Distribution]:
     """A package of this Python and all that it requires."""
-    found, wanted = {}, [name]
+    packages, wanted = {}, [name]
     while wanted:
         name = wanted.pop()
         with suppress(PackageNotFoundError):  # it is for another Python or another system
-            if name not in found:
-                found[name] = distribution(name)
-                needs = [one for one in found[name].requires or [] if "extra ==" not in one]
+            if name not in packages:
+                packages[name] = distribution(name)
+                needs = [one for one in packages[name].requires or [] if "extra ==" not in one]
                 wanted += [re.match(r"[\w.-]+", one)[0].lower() for one in needs]
-    return found
+    return packages

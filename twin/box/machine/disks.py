@@ -83,10 +83,10 @@ class MachineDisks(Disks):
 
     def unmount_all(self, instance: str) -> None:
         """The mounts went with the box; its loop devices are given back."""
-        for _, folder in self.found(instance):
+        for _, folder in self.attached_disks(instance):
             detach(folder / "disk")
 
 
 def number(device: Path) -> str:
-    found = os.stat(device).st_rdev
-    return f"{os.major(found)}:{os.minor(found)}"
+    device_id = os.stat(device).st_rdev
+    return f"{os.major(device_id)}:{os.minor(device_id)}"

@@ -21,11 +21,11 @@ def place(cache: Path, name: str) -> Path:
 
 def copy_to_registry(cache: Path, name: str, files: Path) -> bool:
     """Whether the image is kept, and is now among a registry's files."""
-    kept = place(cache, name)
-    if kept.exists():
-        os.utime(kept)  # `tidy.prune` keeps what was used last
-        copy(kept, files)
-    return kept.exists()
+    cached = place(cache, name)
+    if cached.exists():
+        os.utime(cached)  # `tidy.prune` keeps what was used last
+        copy(cached, files)
+    return cached.exists()
 
 
 def put(cache: Path, name: str, files: Path) -> None:

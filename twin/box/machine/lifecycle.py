@@ -39,11 +39,11 @@ def processes_of(box: Path) -> list[psutil.Process]:
     if not alive(box):
         return []
     space = os.readlink(f"/proc/{json.loads((box / 'first.json').read_text(encoding='utf-8'))['pid']}/ns/pid")
-    found = []
+    members = []
     for process in psutil.process_iter():
         with suppress(OSError):  # it has ended meanwhile
-            found += [process] if os.readlink(f"/proc/{process.pid}/ns/pid") == space else []
-    return found
+            members += [process] if os.readlink(f"/proc/{process.pid}/ns/pid") == space else []
+    return members
 
 
 def kill(box: Path) -> None:

@@ -21,10 +21,10 @@ def loops(file: Path) -> list[str]:
 def detach(file: Path) -> None:
     """The file's loop device is free again; the kernel may take a moment after the last mount."""
     for _ in range(100):
-        found = loops(file)
-        for loop in found:
+        devices = loops(file)
+        for loop in devices:
             subprocess.run(["losetup", "--detach", loop], capture_output=True)
-        if not found:
+        if not devices:
             return
         time.sleep(0.05)
     raise RuntimeError(f"{file} is still in use")

@@ -50,7 +50,7 @@ def connect(first: int, services: list[int], here: list[int], metadata: int, hop
     `services` are ports of this machine that the gateway leads to, `here` those that the box finds on its own 127.0.0.1; `metadata` is
     the port of its metadata service, and `hops` says how far that service's tokens travel.
     """
-    made, opened = Network(), []
+    network, opened = Network(), []
 
     def listen(address: str, port: int, target: int, hops: Callable[[], int] | None = None) -> None:
         opened.append((socket.create_server((address, port), backlog=128), target, hops))
@@ -77,10 +77,10 @@ def connect(first: int, services: list[int], here: list[int], metadata: int, hop
     in_a_thread(build)
     # A thread begins in the namespace of the one that starts it: these are in this machine's own.
     for listening, target, hops in opened:
-        made.sockets.append(listening)
+        network.sockets.append(listening)
         threading.Thread(target=accept, args=(listening, target, hops), daemon=True).start()
-    start_slirp(made, first)
-    return made
+    start_slirp(network, first)
+    return network
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
@@ -114,24 +114,34 @@ def ip(*words: str) -> None:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
-def start_slirp(made: Network, first: int) -> None:
+def start_slirp(network: Network, first: int) -> None:
     """The box's default route leads to slirp4netns, which runs as long as somebody holds the other end of its pipe."""
-    until, made.held = os.pipe()
-    told, ready = os.pipe()
-    words = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--exit-fd={until}", f"--ready-fd={ready}", str(first), "way-out"]
+    exit_read, network.held = os.pipe()
+    ready_read, ready_write = os.pipe()
+    words = [
+        "--configure",
+        "--mtu=65520",
+        "--disable-host-loopback",
+        f"--exit-fd={exit_read}",
+        f"--ready-fd={ready_write}",
+        str(first),
+        "way-out",
+    ]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    made.slirp = subprocess.Popen([prerequisites.program("slirp4netns"), *words], pass_fds=(until, ready), start_new_session=True, **quiet)
-    for one in (until, ready):
+    network.slirp = subprocess.Popen(
+        [prerequisites.program("slirp4netns"), *words], pass_fds=(exit_read, ready_write), start_new_session=True, **quiet
+    )
+    for one in (exit_read, ready_write):
         os.close(one)
     try:
-        os.set_blocking(told, False)
+        os.set_blocking(ready_read, False)
         deadline = time.monotonic() + PATIENCE
-        while not is_ready(told):
-            if made.slirp.poll() is not None or time.monotonic() > deadline:
+        while not is_ready(ready_read):
+            if network.slirp.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("slirp4netns did not connect the box")
             time.sleep(0.02)
     finally:
-        os.close(told)
+        os.close(ready_read)
 
 
 def is_ready(pipe: int) -> bool:

@@ -34,16 +34,19 @@ PATIENCE = 60  # seconds for an answer
 def main(requirements: str, only: str = "") -> None:
     """Only what the index itself names is taken: a file that was built on this machine has another hash, and is nobody else's."""
     pins = resolved(requirements)
-    asked = {name: version for name, version in sorted(pins.items()) if name.startswith(UNHASHED) is (only == "torch")}
+    listed = {name: version for name, version in sorted(pins.items()) if name.startswith(UNHASHED) is (only == "torch")}
     if only == "torch":
-        refuse_other_torch(asked)
+        refuse_other_torch(listed)
     configured = subprocess.run([*PIP, "config", "get", "global.index-url"], encoding="utf-8", capture_output=True).stdout.strip()
     index = os.environ.get("PIP_INDEX_URL") or configured or INDEX
     with ThreadPoolExecutor(8) as pool:
-        hashes = pool.map(lambda pin: published(index, pin[0], pin[1].partition("+")[0]), asked.items())
-    lines = [" \\\n    ".join([f"{name}=={asked[name].partition('+')[0]}", *found]) for name, found in zip(asked, hashes, strict=True)]
+        hashes = pool.map(lambda pin: published(index, pin[0], pin[1].partition("+")[0]), listed.items())
+    lines = [
+        " \\\n    ".join([f"{name}=={listed[name].partition('+')[0]}", *file_hashes])
+        for name, file_hashes in zip(listed, hashes, strict=True)
+    ]
     header = TORCH if only == "torch" else HEADER
-    print(header.format(requirements, "" if asked == pins else WITHOUT) + "\n".join(lines))
+    print(header.format(requirements, "" if listed == pins else WITHOUT) + "\n".join(lines))
 
 
 def refuse_other_torch(pins: dict[str, str]) -> None:
@@ -62,9 +65,9 @@ def resolved(requirements: str) -> dict[str, str]:
     named = {
         normalized(re.split(r"[\[=<>~!; ]", line, maxsplit=1)[0]) for line in Path(requirements).read_text(encoding="utf-8").splitlines()
     }
-    kept = [line for line in versions(locked).splitlines() if line.partition("==")[0] not in named] if locked.exists() else []
+    unchanged = [line for line in versions(locked).splitlines() if line.partition("==")[0] not in named] if locked.exists() else []
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as constraints:
-        constraints.write("".join(f"{line}\n" for line in kept))
+        constraints.write("".join(f"{line}\n" for line in unchanged))
         constraints.flush()
         command = [
             *PIP,
@@ -83,8 +86,8 @@ def resolved(requirements: str) -> dict[str, str]:
     if done.returncode:
         sys.exit(f"error: pip finds no versions; where a locked one stands in the way, remove its lines from {locked}, and once more")
     report = json.loads(done.stdout)
-    found = [one["metadata"] for one in report["install"]]
-    return {normalized(one["name"]): one["version"] for one in found}
+    packages = [one["metadata"] for one in report["install"]]
+    return {normalized(one["name"]): one["version"] for one in packages}
 
 
 def normalized(name: str) -> str:
