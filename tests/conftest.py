@@ -108,7 +108,7 @@ class Laptop:
 
     def objects(self) -> list[str]:
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket="fine-tune-slm")
-        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def object(self, key: str) -> bytes:
         return self.client("s3").get_object(Bucket="fine-tune-slm", Key=key)["Body"].read()

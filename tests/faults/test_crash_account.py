@@ -27,8 +27,8 @@ def account(tmp_path_factory):
 def test_an_account_is_made_ready_and_every_name_keeps_its_value(account):
     changes = {"CreateChangeSet", "DeleteParameter", "ExecuteChangeSet", "PutSecretValue"}
     assert changes | {"GetParameters", "DescribeStacks", "DescribeChangeSet", "GetParametersByPath"} <= set(account.calls)
-    found = parameters(account)
-    assert {name: found[name] for name in account.odd} == account.odd
+    names = parameters(account)
+    assert {name: names[name] for name in account.odd} == account.odd
     assert buckets(account) == ["odd-bucket"]
     assert account.client("secretsmanager").get_secret_value(SecretId="odd/token")["SecretString"] == account.token.read_text().strip()
     assert "nothing to do" in account.inv("init", "--yes").stdout

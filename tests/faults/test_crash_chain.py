@@ -41,8 +41,8 @@ def test_it_was_killed_at_every_call_that_matters(calls, verb):
 
 
 def test_there_is_one_box_stopped_with_one_volume_and_nothing_waits_for_it(laptop, calls):
-    (found,) = [entry for group in laptop.client("ec2").describe_instances()["Reservations"] for entry in group["Instances"]]
-    assert found["State"]["Name"] == "stopped"
+    (box,) = [instance for group in laptop.client("ec2").describe_instances()["Reservations"] for instance in group["Instances"]]
+    assert box["State"]["Name"] == "stopped"
     tagged = [{"Name": "tag-key", "Values": ["fine-tune-slm:box"]}]
     assert len(laptop.client("ec2").describe_volumes(Filters=tagged)["Volumes"]) == 1
     assert laptop.client("scheduler").list_schedules()["Schedules"] == []

@@ -52,11 +52,11 @@ def test_a_run_is_cancelled_with_its_log_and_its_newest_checkpoint_in_s3(box):
 
 def test_only_the_run_that_came_to_nothing_is_removed(box):
     going = begin(box, seed=2)
-    kept = {key for key in box.objects() if f"/runs/{box.finished}/" in key}
+    of_finished_run = {key for key in box.objects() if f"/runs/{box.finished}/" in key}
     calls = killed(box, "clean", "--yes")
     assert ALONE | SCRIPT | {"SendCommand held", "DeleteObjects", "SendCommand clean", "PutObject audit"} <= set(calls)
     assert set(run_ids(box)) == {box.finished, going}
-    assert kept <= set(box.objects())
+    assert of_finished_run <= set(box.objects())
     (root,) = (box.state / "boxes").glob("*/root")
     assert {path.name for path in (root / "mnt/training/runs").iterdir()} == {box.finished, going}
     assert trainers(box) and not left(box, "locks")
@@ -80,8 +80,8 @@ def test_a_run_is_scored_once_for_one_split(box):
 
 def test_box_and_volume_go_for_good_and_one_copy_and_the_results_stay(box):
     ec2, mine = box.client("ec2"), [{"Name": "tag-key", "Values": [BOX]}]
-    (found,) = [one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]
-    (group,), (name,) = found["SecurityGroups"], [tag["Value"] for tag in found["Tags"] if tag["Key"] == BOX]
+    (instance,) = [one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]
+    (group,), (name,) = instance["SecurityGroups"], [tag["Value"] for tag in instance["Tags"] if tag["Key"] == BOX]
     door = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}  # as `up` leaves it with box.ssh=true
     ranges = [{"CidrIp": "10.0.0.1/32", "Description": f"{BOX}={name}"}]
     ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[door | {"IpRanges": ranges}])

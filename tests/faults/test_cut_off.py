@@ -45,10 +45,10 @@ def meets(box, verb: str, deed, ok: bool = True):
         deed(root)
         while waiting(root):
             time.sleep(0.05)
-    said, _ = going.communicate(timeout=900)
-    assert (going.returncode == 0) == ok, said
-    assert "Traceback" not in said
-    return said
+    printed, _ = going.communicate(timeout=900)
+    assert (going.returncode == 0) == ok, printed
+    assert "Traceback" not in printed
+    return printed
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_a_reboot_in_the_middle_of_a_verb_is_told_and_it_gets_through(box, reboo
 
 def test_a_reboot_in_the_middle_of_train_is_told_and_the_next_command_goes_on(box, reboot):
     """The volume is not mounted after it, and train does not mount it."""
-    said = meets(box, "train", reboot, ok=False)
-    assert AGAIN in said and "the volume is not mounted on the box" in said and "`inv deploy` mounts it" in said
+    printed = meets(box, "train", reboot, ok=False)
+    assert AGAIN in printed and "the volume is not mounted on the box" in printed and "`inv deploy` mounts it" in printed
     assert "is done" in box.inv("deploy", "train", overrides=SETTINGS).stdout
 
 
@@ -73,7 +73,7 @@ def test_a_child_that_is_killed_for_memory_is_told_as_that(box):
         for process in waiting(root):
             process.kill()
 
-    said = meets(box, "deploy", kill, ok=False)
-    assert "volume.sh was killed (exit code 137), most likely because the box's memory was full" in said
-    assert "took longer" not in said
+    printed = meets(box, "deploy", kill, ok=False)
+    assert "volume.sh was killed (exit code 137), most likely because the box's memory was full" in printed
+    assert "took longer" not in printed
     box.inv("deploy")

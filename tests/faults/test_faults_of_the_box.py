@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from stories import RUNNING, WATCHED, Clock, Story, Tale, tell, were_left_and_stopped
+from stories import RUNNING, WATCHED, Clock, Story, StoryRun, boxes_have_stopped, run_story
 from test_recovery import wait_until
 
 from twin import world
@@ -13,49 +13,49 @@ DELIVERY = 1100  # seconds after which Run Command gives a step up that no agent
 LIFE = 12 * 3600 + 700  # seconds after which the schedule outside has stopped any box
 
 
-def asked(tale) -> bool:
+def asked(story_run) -> bool:
     """Whether a command waits for the box's agent."""
-    commands = tale.laptop.client("ssm").list_commands(InstanceId=tale.instance)["Commands"]
+    commands = story_run.laptop.client("ssm").list_commands(InstanceId=story_run.instance)["Commands"]
     return any(command["Status"] == "Pending" for command in commands)
 
 
-def time_goes_by(tale) -> None:
-    wait_until(lambda: asked(tale))
-    tale.clock.forward(DELIVERY)
+def time_goes_by(story_run) -> None:
+    wait_until(lambda: asked(story_run))
+    story_run.clock.forward(DELIVERY)
 
 
-def a_life_goes_by(tale) -> None:
-    tale.clock.forward(LIFE)
-    wait_until(lambda: tale.instances[-1]["State"]["Name"] == "stopped")
+def a_life_goes_by(story_run) -> None:
+    story_run.clock.forward(LIFE)
+    wait_until(lambda: story_run.instances[-1]["State"]["Name"] == "stopped")
 
 
-def interrupted(tale) -> None:
+def interrupted(story_run) -> None:
     """It would be told after ten minutes; nobody waits so long."""
-    wait_until(lambda: tale.instances and tale.instances[-1]["State"]["Name"] == "running")
-    tale.going.send_signal(signal.SIGINT)
+    wait_until(lambda: story_run.instances and story_run.instances[-1]["State"]["Name"] == "running")
+    story_run.going.send_signal(signal.SIGINT)
 
 
-def turned_off_and_counted_the_other_way(tale) -> None:
-    world.fault(tale.laptop.state, "box-stopped", instance=tale.instance)
-    wait_until(lambda: not tale.trains() and tale.instances[-1]["State"]["Name"] == "stopped")
+def turned_off_and_counted_the_other_way(story_run) -> None:
+    world.fault(story_run.laptop.state, "box-stopped", instance=story_run.instance)
+    wait_until(lambda: not story_run.trains() and story_run.instances[-1]["State"]["Name"] == "stopped")
 
 
-def it_ended(tale) -> None:
-    wait_until(lambda: not tale.trains())
+def it_ended(story_run) -> None:
+    wait_until(lambda: not story_run.trains())
 
 
-def taken_back(tale) -> None:
-    it_ended(tale)
-    tale.clock.forward(1205)
-    wait_until(lambda: tale.instances[-1]["State"]["Name"] == "stopped")
+def taken_back(story_run) -> None:
+    it_ended(story_run)
+    story_run.clock.forward(1205)
+    wait_until(lambda: story_run.instances[-1]["State"]["Name"] == "stopped")
 
 
-def given_again(tale) -> None:
-    world.fault(tale.laptop.state, "spot-back", instance=tale.instance)
+def given_again(story_run) -> None:
+    world.fault(story_run.laptop.state, "spot-back", instance=story_run.instance)
 
 
-def without_systemd(tale) -> None:
-    world.fault(tale.laptop.state, "systemd", on=False)
+def without_systemd(story_run) -> None:
+    world.fault(story_run.laptop.state, "systemd", on=False)
 
 
 WAIT_ENDED = "stopped; what runs on the box goes on"
@@ -67,7 +67,7 @@ STORIES = [
     Story("docker-slow", "deploy", options={"seconds": 0.2}),
     Story("device-late", "up", options={"seconds": 3}),
     Story("disk-cold", "up", options={"seconds": 4}),
-    Story("systemd", "up", mended=without_systemd),
+    Story("systemd", "up", repair=without_systemd),
     Story(
         "gpu-lost", WATCHED, "failed (gpu_lost): the trainer has lost the GPU", ON_THE_VOLUME, ("inv train",), settings=PATIENT, ends=True
     ),
@@ -83,7 +83,7 @@ STORIES = [
         settings=("box.spot=true",),
         ends=True,
         first=taken_back,
-        mended=given_again,
+        repair=given_again,
     ),
     Story("box-reboots", RUNNING, "the volume is not mounted on the box", ON_THE_VOLUME, ("inv deploy train",), ends=True),
     Story("box-terminated", RUNNING, "there is no box", ON_THE_VOLUME, ("inv up deploy train",), ends=True),
@@ -121,18 +121,18 @@ STORIES = [
 
 
 @pytest.fixture(scope="module")
-def told(laptop):
+def story_runs(laptop):
     """The stories told so far; each leaves its box behind."""
     laptop.clock = Clock(laptop.state)
     return []
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_a_story(laptop, told, story):
-    tale = Tale(laptop, laptop.clock, story, 100 + STORIES.index(story))
-    tell(tale)
-    told.append(tale)
+def test_a_story(laptop, story_runs, story):
+    story_run = StoryRun(laptop, laptop.clock, story, 100 + STORIES.index(story))
+    run_story(story_run)
+    story_runs.append(story_run)
 
 
-def test_every_box_that_was_left_has_stopped_by_itself_soon_enough(laptop, told):
-    were_left_and_stopped(laptop, laptop.clock, told)
+def test_every_box_that_was_left_has_stopped_by_itself_soon_enough(laptop, story_runs):
+    boxes_have_stopped(laptop, laptop.clock, story_runs)

@@ -97,7 +97,9 @@ def test_removing_a_box_for_good_asks_first_and_leaves_the_results(box):
     asked = box.inv("down", "--purge", ok=False)
     assert "with all that is on it" in asked.stderr and "`--yes`" in asked.stderr
     box.inv("down", "--purge", "--yes")
-    states = {entry["State"]["Name"] for group in box.client("ec2").describe_instances()["Reservations"] for entry in group["Instances"]}
+    states = {
+        instance["State"]["Name"] for group in box.client("ec2").describe_instances()["Reservations"] for instance in group["Instances"]
+    }
     assert states == {"terminated"}
     assert not box.client("ec2").describe_volumes(Filters=[{"Name": "tag-key", "Values": ["fine-tune-slm:box"]}])["Volumes"]
     assert [key for key in box.objects() if "/runs/" in key] == before

@@ -26,7 +26,7 @@ def empty(folder) -> Laptop:
 
 def parameters(laptop) -> dict[str, str]:
     pages = laptop.client("ssm").get_paginator("get_parameters_by_path").paginate(Path="/fine-tune-slm", Recursive=True)
-    return {entry["Name"]: entry["Value"] for page in pages for entry in page["Parameters"]}
+    return {parameter["Name"]: parameter["Value"] for page in pages for parameter in page["Parameters"]}
 
 
 def buckets(laptop) -> list[str]:
@@ -69,8 +69,8 @@ def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_pat
 
     laptop = empty(tmp_path / "handed over")
     try:
-        said = laptop.inv("--dry", "init").stdout
-        first, second = (shlex.split(words)[1:] for words in said.split("`")[1:4:2])
+        printed = laptop.inv("--dry", "init").stdout
+        first, second = (shlex.split(words)[1:] for words in printed.split("`")[1:4:2])
         laptop.aws(*first)
         laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", schema.TOOL, "--change-set-name", "init")
         laptop.aws(*second)
@@ -82,24 +82,24 @@ def test_what_a_rehearsal_has_written_is_all_that_an_administrator_needs(tmp_pat
         for name, value in records.items():
             laptop.client("ssm").put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String", Overwrite=True)
         other = ("box.instance_type=g5.2xlarge",)
-        said = laptop.inv("--dry", "init", overrides=other).stdout
-        first, second = (shlex.split(words)[1:] for words in said.split("`")[1:4:2])
+        printed = laptop.inv("--dry", "init", overrides=other).stdout
+        first, second = (shlex.split(words)[1:] for words in printed.split("`")[1:4:2])
         laptop.aws(*first)
         laptop.aws("cloudformation", "wait", "change-set-create-complete", "--stack-name", schema.TOOL, "--change-set-name", "init")
         laptop.aws(*second)
         laptop.aws("cloudformation", "wait", "stack-update-complete", "--stack-name", schema.TOOL)
         assert "nothing to do" in laptop.inv("init", "--yes", overrides=other).stdout
-        found = parameters(laptop)
-        assert {name: found[f"/fine-tune-slm/{name}"] for name in records} == records
-        assert found["/fine-tune-slm/ec2/instance-type"] == "g5.2xlarge"
+        names = parameters(laptop)
+        assert {name: names[f"/fine-tune-slm/{name}"] for name in records} == records
+        assert names["/fine-tune-slm/ec2/instance-type"] == "g5.2xlarge"
     finally:
         world.stop(laptop.state)
 
 
 def test_every_name_of_the_seed_resolves(fresh):
-    found = parameters(fresh)
-    assert {f"/fine-tune-slm/{name}" for name in SEED.split()} <= set(found)
-    assert len(SEED.split()) == 17 and all(found.values())
+    names = parameters(fresh)
+    assert {f"/fine-tune-slm/{name}" for name in SEED.split()} <= set(names)
+    assert len(SEED.split()) == 17 and all(names.values())
 
 
 def test_the_bucket_is_closed_encrypted_versioned_and_forgets_old_versions(fresh):
@@ -124,8 +124,8 @@ def test_nothing_comes_in_and_the_metadata_service_wants_a_token(fresh):
 
 
 def test_images_are_scanned_and_tags_do_not_move(fresh):
-    (found,) = fresh.client("ecr").describe_repositories()["repositories"]
-    assert (found["imageScanningConfiguration"]["scanOnPush"], found["imageTagMutability"]) == (True, "IMMUTABLE")
+    (repository,) = fresh.client("ecr").describe_repositories()["repositories"]
+    assert (repository["imageScanningConfiguration"]["scanOnPush"], repository["imageTagMutability"]) == (True, "IMMUTABLE")
     assert fresh.client("ecr").get_lifecycle_policy(repositoryName="fine-tune-slm")
     (group,) = fresh.client("logs").describe_log_groups()["logGroups"]
     assert (group["logGroupName"], group["retentionInDays"]) == ("/fine-tune-slm", 30)
@@ -137,10 +137,10 @@ def push(laptop, subject: str, audience: str = "sts.amazonaws.com") -> str:
     body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     asked = {"RoleArn": "arn:aws:iam::123456789012:role/fine-tune-slm-github", "RoleSessionName": "push"}
     try:
-        found = laptop.client("sts").assume_role_with_web_identity(**asked, WebIdentityToken=f"e30.{body}.c2ln")
+        session = laptop.client("sts").assume_role_with_web_identity(**asked, WebIdentityToken=f"e30.{body}.c2ln")
     except ClientError as error:
         return error.response["Error"]["Code"]
-    return found["AssumedRoleUser"]["Arn"].split(":")[-1]
+    return session["AssumedRoleUser"]["Arn"].split(":")[-1]
 
 
 LET_IN = "assumed-role/fine-tune-slm-github/push"
@@ -237,23 +237,23 @@ def test_the_chain_runs_in_it_and_destroy_leaves_what_was_kept_on_purpose(fresh)
     stand_in_trainer.register(fresh.state)
     fresh.inv("up", "deploy", "train", "publish")
     ec2 = fresh.client("ec2")
-    (box,) = [entry for group in ec2.describe_instances()["Reservations"] for entry in group["Instances"]]
+    (box,) = [instance for group in ec2.describe_instances()["Reservations"] for instance in group["Instances"]]
     (volume,) = [
-        entry["VolumeId"] for entry in ec2.describe_volumes(Filters=[{"Name": "tag-key", "Values": ["fine-tune-slm:box"]}])["Volumes"]
+        disk["VolumeId"] for disk in ec2.describe_volumes(Filters=[{"Name": "tag-key", "Values": ["fine-tune-slm:box"]}])["Volumes"]
     ]
-    found = parameters(fresh)
-    assert (found["/fine-tune-slm/ec2/instance-id"], found["/fine-tune-slm/ebs/volume-id"]) == (box["InstanceId"], volume)
+    names = parameters(fresh)
+    assert (names["/fine-tune-slm/ec2/instance-id"], names["/fine-tune-slm/ebs/volume-id"]) == (box["InstanceId"], volume)
     assert box["SecurityGroups"][0]["GroupName"].startswith("fine-tune-slm-Network")
     refused = fresh.inv("destroy", "--yes", ok=False)
     assert "is running" in refused.stderr and "`inv down`" in refused.stderr
     fresh.inv("down")
-    kept = fresh.objects()
+    objects = fresh.objects()
     listed = fresh.inv("destroy", ok=False)
     assert f"- EC2 Instance               {box['InstanceId']}" in listed.stderr and "1 images" in listed.stderr
-    assert parameters(fresh) == found
+    assert parameters(fresh) == names
     done = fresh.inv("destroy", "--yes")
     assert volume in done.stdout and "s3://fine-tune-slm" in done.stdout
-    assert fresh.objects() == kept
+    assert fresh.objects() == objects
     left(fresh, volumes=[volume])
     assert changes(fresh, before := len(fresh.journal())) == set()
     fresh.inv("destroy", "--yes")
@@ -270,7 +270,7 @@ def left(laptop, volumes: list[str]) -> None:
     assert laptop.client("secretsmanager").list_secrets()["SecretList"] == []
     assert laptop.client("scheduler").list_schedules()["Schedules"] == []
     assert laptop.client("ec2").describe_launch_templates()["LaunchTemplates"] == []
-    assert [entry["VolumeId"] for entry in laptop.client("ec2").describe_volumes()["Volumes"]] == volumes
+    assert [volume["VolumeId"] for volume in laptop.client("ec2").describe_volumes()["Volumes"]] == volumes
     with pytest.raises(ClientError, match="does not exist"):
         laptop.client("cloudformation").describe_stacks(StackName=schema.TOOL)
 
@@ -333,18 +333,18 @@ def test_what_an_account_has_already_is_used_and_survives(made_by_hand):
     made_by_hand.client("ecr").create_repository(repositoryName="fine-tune-llama")
     trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
     iam.create_role(RoleName="EC2-FineTune-Role", AssumeRolePolicyDocument=json.dumps(trust))
-    given = {"s3/bucket": "my-own-bucket", "ecr/repository": "fine-tune-llama", "ec2/role": "EC2-FineTune-Role", "not/ours": "mine"}
-    for name, value in given.items():
+    by_hand = {"s3/bucket": "my-own-bucket", "ecr/repository": "fine-tune-llama", "ec2/role": "EC2-FineTune-Role", "not/ours": "mine"}
+    for name, value in by_hand.items():
         ssm.put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String")
     done = made_by_hand.inv("init", "--yes")
     for words in ("bucket my-own-bucket", "repository fine-tune-llama", "box role EC2-FineTune-Role"):
         assert f"= {words}: is there" in done.stderr
-    found = parameters(made_by_hand)
-    assert {name: found[f"/fine-tune-slm/{name}"] for name in given} == given
+    names = parameters(made_by_hand)
+    assert {name: names[f"/fine-tune-slm/{name}"] for name in by_hand} == by_hand
     assert (
         iam.get_instance_profile(InstanceProfileName="fine-tune-slm-box")["InstanceProfile"]["Roles"][0]["RoleName"] == "EC2-FineTune-Role"
     )
     made_by_hand.inv("destroy", "--data", "--yes")
-    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket="my-own-bucket")["Contents"]] == ["theirs/file"]
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket="my-own-bucket")["Contents"]] == ["theirs/file"]
     assert [role["RoleName"] for role in iam.list_roles()["Roles"]] == ["EC2-FineTune-Role"]
     assert parameters(made_by_hand) == {"/fine-tune-slm/not/ours": "mine"}

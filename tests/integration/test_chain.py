@@ -27,12 +27,12 @@ def chain(laptop):
 
 
 def runs(laptop) -> dict[str, set[str]]:
-    found = {}
+    files = {}
     for key in laptop.objects():
         parts = key.split("/", 3)
         if parts[1] == "runs":
-            found.setdefault(parts[2], set()).add(parts[3])
-    return dict(sorted(found.items()))
+            files.setdefault(parts[2], set()).add(parts[3])
+    return dict(sorted(files.items()))
 
 
 def only_run(laptop) -> str:
@@ -77,7 +77,9 @@ def test_the_log_chunks_are_the_log(chain):
 def test_the_box_is_stopped_and_nothing_of_it_runs(chain):
     from twin import world
 
-    states = [entry["State"]["Name"] for group in chain.client("ec2").describe_instances()["Reservations"] for entry in group["Instances"]]
+    states = [
+        instance["State"]["Name"] for group in chain.client("ec2").describe_instances()["Reservations"] for instance in group["Instances"]
+    ]
     assert states == ["stopped"]
     assert [box["processes"] for box in world.status(chain.state)["boxes"]] == [0]
 
@@ -85,7 +87,7 @@ def test_the_box_is_stopped_and_nothing_of_it_runs(chain):
 def test_the_plain_aws_client_sees_the_run(chain):
     assert only_run(chain) in chain.aws("s3", "ls", "s3://fine-tune-slm/fine-tune-slm/runs/")
     invocations = json.loads(chain.aws("ssm", "list-command-invocations"))["CommandInvocations"]
-    assert {"fine-tune-slm setup", "fine-tune-slm train"} <= {" ".join(entry["Comment"].split()[:2]) for entry in invocations}
+    assert {"fine-tune-slm setup", "fine-tune-slm train"} <= {" ".join(invocation["Comment"].split()[:2]) for invocation in invocations}
     assert only_run(chain) in chain.aws("logs", "describe-log-streams", "--log-group-name", "/fine-tune-slm")
     assert "stopped" in chain.aws("ec2", "describe-instances")
 
@@ -140,15 +142,15 @@ print(json.dumps(answers))
 
 def decoded(text: str) -> str:
     """The text with everything in it that base64 or gzip could hide, unpacked once."""
-    found = [text]
+    texts = [text]
     for word in re.findall(r"[A-Za-z0-9+/]{40,}={0,2}", text.replace("\\n", "")):
         try:
             raw = base64.b64decode(word[: len(word) // 4 * 4])
             raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         except (ValueError, EOFError, OSError, zlib.error):
             continue  # a long word that is neither
-        found.append(raw.decode(errors="replace"))
-    return "\n".join(found)
+        texts.append(raw.decode(errors="replace"))
+    return "\n".join(texts)
 
 
 def test_no_secret_is_anywhere(chain):
@@ -249,21 +251,21 @@ def test_a_finished_run_is_scored_on_other_rows_here_or_on_the_box_and_its_own_f
     run = list(runs(chain))[-1]
     before = {name: chain.object(f"fine-tune-slm/runs/{run}/{name}") for name in ("manifest.json", "metrics.json", "predictions.jsonl")}
 
-    def kept() -> dict:
+    def stored() -> dict:
         return json.loads(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.json"))
 
     chain.inv("down")
     here = chain.inv("evaluate", "--split", "smoke_validation")
     assert "on this machine's CPU: the box is stopped" in here.stderr
     assert "macro-F1 over fields" in here.stdout and "(16 rows)" in here.stdout
-    first = kept()
+    first = stored()
     assert (first["run_id"], first["split"], first["rows"], first["trained_on"]) == (run, "smoke_validation", 16, False)
     assert len(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.predictions.jsonl").splitlines()) == 16
 
     chain.inv("up", "deploy")
     there = chain.inv("evaluate", "--split", "smoke_validation", "--scaffold")
     assert "on the box (i-" in there.stderr and "evaluate.sh" in there.stderr
-    second = kept()
+    second = stored()
     assert second["time"] > first["time"] and second["scaffold"]["tuned"], "the box did not score it anew, with the keys filled in"
     same = ("base", "tuned", "rows_sha256", "completion_loss", "adapter_sha256")
     assert {name: second[name] for name in same} == {name: first[name] for name in same}

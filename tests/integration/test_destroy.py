@@ -19,12 +19,12 @@ def test_no_spot_request_launches_another_box_and_copies_go_with_the_data(laptop
     their = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])[
         "VolumeId"
     ]
-    said = laptop.inv("destroy", "--yes")
+    done = laptop.inv("destroy", "--yes")
     requests = laptop.client("ec2").describe_spot_instance_requests()["SpotInstanceRequests"]
     assert [one["State"] for one in requests] == ["cancelled"]
     (copy,) = copies(laptop)
-    assert f"= EBS Snapshot               {copy}, of 100 GB  stays" in said.stderr and copy in said.stdout
-    assert f"= EBS Volume                 {their} of arn:aws:iam::123456789012:user/other  stays" in said.stderr
+    assert f"= EBS Snapshot               {copy}, of 100 GB  stays" in done.stderr and copy in done.stdout
+    assert f"= EBS Volume                 {their} of arn:aws:iam::123456789012:user/other  stays" in done.stderr
     laptop.inv("destroy", "--data", "--yes")
     assert copies(laptop) == []
     assert [one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]] == [their]

@@ -50,8 +50,8 @@ def here(sound, monkeypatch):
 def examined(*words: str) -> dict[str, object]:
     """Every finding that is not as it should be, by its check."""
     run = load.load(["cloud=twin", "experiment=smoke", *words], local=Path("none"))
-    found = diagnose.run_checks(verb.make_context(run, ROOT, driver.least()), [verb.hub_check(access.check)])
-    return {one.check: one for one in found if one.verdict != OK}
+    findings = diagnose.run_checks(verb.make_context(run, ROOT, driver.least()), [verb.hub_check(access.check)])
+    return {one.check: one for one in findings if one.verdict != OK}
 
 
 def ours(kind: str) -> dict:
@@ -329,14 +329,14 @@ def no_spot(here):
 def large_image(here):
     """The tree's own image, but 60 GB of it."""
     registry, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(ROOT)}]}
-    kept = registry.batch_get_image(**asked)["images"][0]["imageManifest"]
-    large = json.loads(kept)
+    manifest = registry.batch_get_image(**asked)["images"][0]["imageManifest"]
+    large = json.loads(manifest)
     large["config"]["size"] = 60_000_000_000
     registry.batch_delete_image(**asked)
     registry.put_image(repositoryName="fine-tune-slm", imageManifest=json.dumps(large), imageTag=ecr.tag(ROOT))
     yield ()
     registry.batch_delete_image(**asked)
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=manifest, imageTag=ecr.tag(ROOT))
 
 
 @contextmanager
@@ -374,10 +374,10 @@ def foreign_box(here):
 @contextmanager
 def no_image(here):
     registry, asked = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(ROOT)}]}
-    kept = registry.batch_get_image(**asked)["images"][0]["imageManifest"]
+    manifest = registry.batch_get_image(**asked)["images"][0]["imageManifest"]
     registry.batch_delete_image(**asked)
     yield ()
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=manifest, imageTag=ecr.tag(ROOT))
 
 
 @contextmanager
@@ -433,12 +433,12 @@ def read_only(here):
     return other_hub(here, read_token=True)
 
 
-def words(*given: str):
+def words(*answers: str):
     @contextmanager
-    def said(_):
-        yield given
+    def answer(_):
+        yield answers
 
-    return said
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -492,12 +492,12 @@ def words(*given: str):
 )
 def test_what_is_broken_is_named_with_a_command_and_nothing_else_is(here, broken, check, command):
     with broken(here) as overrides:
-        found = examined(*overrides)
-    assert list(found) == [check]
-    assert command in found[check].command.replace(" --region us-east-1", "")
-    for quoted in re.findall("`(aws .*?)`", found[check].command):
+        findings = examined(*overrides)
+    assert list(findings) == [check]
+    assert command in findings[check].command.replace(" --region us-east-1", "")
+    for quoted in re.findall("`(aws .*?)`", findings[check].command):
         assert "--region us-east-1" in quoted or quoted.split()[1] in ("login", "sso", "configure"), quoted
-    assert found[check].why and found[check].what
+    assert findings[check].why and findings[check].what
 
 
 MENDED = [no_bucket, open_bucket, no_repository, no_log_group, large_image, words("box.disk_gb=1")]
@@ -508,8 +508,8 @@ MENDED += [no_versions, no_encryption, plain_connections, moving_tags, no_scan, 
 @pytest.mark.slow
 def test_what_the_command_says_mends_it(here, broken):
     with broken(here) as overrides:
-        ((check, found),) = examined(*overrides).items()
-        command = re.search("`(.*?)`", found.command)[1]
+        ((check, finding),) = examined(*overrides).items()
+        command = re.search("`(.*?)`", finding.command)[1]
         if command.startswith("aws "):
             here.aws(*shlex.split(command)[1:])
         else:
@@ -520,8 +520,8 @@ def test_what_the_command_says_mends_it(here, broken):
 def test_the_lines_that_it_prints_mend_a_policy(here):
     lacking = [without("laptop", "scheduler:CreateSchedule")]
     world.enforce(here.state, lacking)
-    (found,) = examined().values()
-    line = json.loads(found.command.splitlines()[1])
+    (finding,) = examined().values()
+    line = json.loads(finding.command.splitlines()[1])
     world.enforce(here.state, [*lacking, {"Version": "2012-10-17", "Statement": [line]}])
     mended = examined()
     world.enforce(here.state, None)
@@ -531,18 +531,18 @@ def test_the_lines_that_it_prints_mend_a_policy(here):
 @contextmanager
 def image_of_another_tree(here):
     registry, mine = here.client("ecr"), {"repositoryName": "fine-tune-slm", "imageIds": [{"imageTag": ecr.tag(ROOT)}]}
-    kept = registry.batch_get_image(**mine)["images"][0]["imageManifest"]
+    manifest = registry.batch_get_image(**mine)["images"][0]["imageManifest"]
     registry.batch_delete_image(**mine)
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag="other")
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=manifest, imageTag="other")
     yield ()
     registry.batch_delete_image(repositoryName="fine-tune-slm", imageIds=[{"imageTag": "other"}])
-    registry.put_image(repositoryName="fine-tune-slm", imageManifest=kept, imageTag=ecr.tag(ROOT))
+    registry.put_image(repositoryName="fine-tune-slm", imageManifest=manifest, imageTag=ecr.tag(ROOT))
 
 
 def test_an_image_of_another_tree_is_named_with_its_age(here):
     with image_of_another_tree(here):
-        found = examined()
-    assert "the newest is of another tree, 0 days old" in found["image"].what
+        findings = examined()
+    assert "the newest is of another tree, 0 days old" in findings["image"].what
 
 
 NAME = "box.name=examined"
@@ -562,12 +562,12 @@ def test_a_sound_box_has_nothing_to_say(here, running):
 
 def test_a_driver_that_is_too_old_for_the_images_cuda_is_named(here, running):
     program = running / "usr/bin/nvidia-smi"
-    kept = program.read_text()
+    original = program.read_text()
     program.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 570.86.15'\n")
-    found = examined(NAME)
-    program.write_text(kept)
-    assert list(found) == ["driver"]
-    assert "570.86.15 is older than 580" in found["driver"].what and "`inv up`" in found["driver"].command
+    findings = examined(NAME)
+    program.write_text(original)
+    assert list(findings) == ["driver"]
+    assert "570.86.15 is older than 580" in findings["driver"].what and "`inv up`" in findings["driver"].command
 
 
 def test_a_run_whose_container_has_lost_the_gpu_is_named(here, running, monkeypatch):
@@ -576,41 +576,41 @@ def test_a_run_whose_container_has_lost_the_gpu_is_named(here, running, monkeypa
             return Result(0, "@@ driver=580.1\n@@ gpu_lost=20261129-120000-mine-0001\n@@ unreachable=\n")
 
     monkeypatch.setattr(verbs, "transport", lambda run: lambda aws, instance_id: Line())
-    found = examined(NAME)
-    assert list(found) == ["gpu"] and "20261129-120000-mine-0001 has lost the GPU" in found["gpu"].what
-    assert "`inv down --force`" in found["gpu"].command
+    findings = examined(NAME)
+    assert list(findings) == ["gpu"] and "20261129-120000-mine-0001 has lost the GPU" in findings["gpu"].what
+    assert "`inv down --force`" in findings["gpu"].command
 
 
 def test_what_the_box_cannot_reach_is_named(here, running):
     run = load.load(["cloud=twin", "experiment=smoke", NAME], local=Path("none"))
-    found = {
+    findings = {
         one.check: one
         for one in diagnose.run_checks(replace(verb.make_context(run, ROOT, driver.least()), hub="http://127.0.0.1:1"), [])
         if one.verdict != OK
     }
-    assert list(found) == ["egress"]
-    assert "cannot reach hub (127.0.0.1)" in found["egress"].what and "port 443" in found["egress"].command
+    assert list(findings) == ["egress"]
+    assert "cannot reach hub (127.0.0.1)" in findings["egress"].what and "port 443" in findings["egress"].command
 
 
 def test_a_box_whose_role_its_containers_reach_is_named_and_up_mends_it(here, running):
     options = {"InstanceId": running.parent.name, "HttpTokens": "required"}
     here.client("ec2").modify_instance_metadata_options(**options, HttpPutResponseHopLimit=2)
-    found = examined(NAME)
+    findings = examined(NAME)
     here.client("ec2").modify_instance_metadata_options(**options, HttpPutResponseHopLimit=1)
-    assert list(found) == ["metadata"] and "`inv up`" in found["metadata"].command
+    assert list(findings) == ["metadata"] and "`inv up`" in findings["metadata"].command
 
 
 def test_an_old_agent_is_named_with_the_command_that_renews_it(here, running, monkeypatch):
     monkeypatch.setattr(checks_of_box, "LEAST_AGENT", (3, 4, 0, 0))
-    found = examined(NAME)
-    assert list(found) == ["agent"] and "AWS-UpdateSSMAgent" in found["agent"].command
+    findings = examined(NAME)
+    assert list(findings) == ["agent"] and "AWS-UpdateSSMAgent" in findings["agent"].command
 
 
 def test_a_dead_agent_is_named_alone(here, running):
     world.fault(here.state, "agent-hangs")
     world.forward(here.state, 900)
-    found = examined(NAME)
-    assert list(found) == ["agent"] and "`inv up`" in found["agent"].command
+    findings = examined(NAME)
+    assert list(findings) == ["agent"] and "`inv up`" in findings["agent"].command
 
 
 def test_a_box_that_is_reached_by_ssh_is_asked_by_ssh(here, running, monkeypatch):
@@ -655,9 +655,9 @@ def test_credentials_that_end_soon_are_named_with_their_minutes(here, monkeypatc
     keys = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": key, "SessionToken": "t", "Expiration": ends}
     (tmp_path / "keys.json").write_text(json.dumps(keys))
     logged_in(monkeypatch, tmp_path, f"credential_process = cat '{tmp_path / 'keys.json'}'\nsso_start_url = https://example.com\n")
-    found = examined()
-    assert list(found) == ["credentials"]
-    assert "minutes still" in found["credentials"].what and found["credentials"].command == "`aws sso login --profile mine`"
+    findings = examined()
+    assert list(findings) == ["credentials"]
+    assert "minutes still" in findings["credentials"].what and findings["credentials"].command == "`aws sso login --profile mine`"
 
 
 def test_a_sound_account_has_nothing_to_say(here):
@@ -666,11 +666,11 @@ def test_a_sound_account_has_nothing_to_say(here):
 
 def test_where_the_doctor_may_not_look_it_says_so_and_names_the_line(here):
     world.enforce(here.state, [without("laptop", "ec2:DescribeRouteTables")])
-    found = examined()
+    findings = examined()
     world.enforce(here.state, None)
-    assert {name: one.verdict for name, one in found.items()} == {"permissions": BROKEN, "network": "unknown"}
-    assert not diagnose.all_ok([found["network"]])
-    assert "1 checks, 0 broken, 1 unknown, 0 to look at" in diagnose.as_text([found["network"]])
+    assert {name: one.verdict for name, one in findings.items()} == {"permissions": BROKEN, "network": "unknown"}
+    assert not diagnose.all_ok([findings["network"]])
+    assert "1 checks, 0 broken, 1 unknown, 0 to look at" in diagnose.as_text([findings["network"]])
 
 
 SSO = "AWSReservedSSO_Training_0123456789abcdef"
@@ -748,8 +748,8 @@ def settings_denied(here):
 def test_what_stands_against_reading_the_settings_is_a_finding_like_any_other(sound, broken, check, command):
     with broken(sound) as overrides:
         done = sound.inv("doctor", "--json", overrides=overrides, ok=False)
-    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["verdict"] != OK]
-    assert (done.returncode, found["check"], found["verdict"]) == (1, check, BROKEN) and command in found["command"]
+    (finding,) = [one for one in json.loads(done.stdout)["findings"] if one["verdict"] != OK]
+    assert (done.returncode, finding["check"], finding["verdict"]) == (1, check, BROKEN) and command in finding["command"]
 
 
 def test_words_that_cannot_be_read_are_no_finding(sound):

@@ -76,22 +76,22 @@ class Box:
 def boxes(laptop):
     """Boxes that are left alone from now on."""
     stand_in_trainer.register(laptop.state, hang_at=2)
-    found = {"hung": Box(laptop, "hung", "box.idle_minutes=0.4", "box.gpu=false", "train.steps=4")}
-    found["hung"].inv("up", "deploy", "train", "--detach")
+    made = {"hung": Box(laptop, "hung", "box.idle_minutes=0.4", "box.gpu=false", "train.steps=4")}
+    made["hung"].inv("up", "deploy", "train", "--detach")
     stand_in_trainer.register(laptop.state, step_seconds=1)
-    found["late"] = Box(laptop, "late", "box.idle_minutes=0.6", "box.max_hours=0.01", "train.steps=300", "train.save_steps=5")
-    found["late"].inv("up", "deploy", "train", "--detach")
+    made["late"] = Box(laptop, "late", "box.idle_minutes=0.6", "box.max_hours=0.01", "train.steps=300", "train.save_steps=5")
+    made["late"].inv("up", "deploy", "train", "--detach")
     for ruin in RUINS:
-        found[ruin] = Box(laptop, ruin, f"box.idle_minutes={IDLE * 2}")
-        found[ruin].inv("up", "deploy")
-        world.fault(laptop.state, ruin, instance=found[ruin].instance["InstanceId"])
-    found["idle"] = Box(laptop, "idle", f"box.idle_minutes={IDLE}")
-    found["idle"].inv("up")
-    return found
+        made[ruin] = Box(laptop, ruin, f"box.idle_minutes={IDLE * 2}")
+        made[ruin].inv("up", "deploy")
+        world.fault(laptop.state, ruin, instance=made[ruin].instance["InstanceId"])
+    made["idle"] = Box(laptop, "idle", f"box.idle_minutes={IDLE}")
+    made["idle"].inv("up")
+    return made
 
 
 def schedules(laptop) -> list[str]:
-    return [entry["Name"] for entry in laptop.client("scheduler").list_schedules()["Schedules"]]
+    return [schedule["Name"] for schedule in laptop.client("scheduler").list_schedules()["Schedules"]]
 
 
 def test_commands_are_use_of_the_box(laptop, boxes):

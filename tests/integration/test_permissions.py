@@ -95,8 +95,8 @@ def story(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_whole_story_passes_with_our_policies_and_the_doctor_finds_nothing_wrong(story):
-    for said in story.said["doctor"]:
-        assert " 0 broken, 0 unknown, 0 to look at" in said
+    for printed in story.said["doctor"]:
+        assert " 0 broken, 0 unknown, 0 to look at" in printed
 
 
 @pytest.mark.slow
@@ -107,8 +107,8 @@ def test_a_command_that_is_given_twice_changes_nothing_the_second_time(story):
 
 @pytest.mark.slow
 def test_nothing_is_left_but_what_was_kept_on_purpose(story):
-    kept = {name: things for name, things in story.kept.items() if things}
-    assert set(kept) == {"buckets", "objects", "snapshots"}
+    retained = {name: things for name, things in story.kept.items() if things}
+    assert set(retained) == {"buckets", "objects", "snapshots"}
     assert {name: things for name, things in snapshot(story).items() if things} == {}
 
 
@@ -182,8 +182,8 @@ def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_no
     assert refused(done, action) and "--who setup" in done.stderr
     left = {name: things for name, things in snapshot(empty).items() if things}
     assert set(left) - {"stacks"} == set()  # CloudFormation keeps the record of what it has rolled back
-    said = empty.inv("--dry", "init").stdout
-    assert ("ROLLBACK_COMPLETE" in said and "delete-stack" in said) or "stacks" not in left
+    printed = empty.inv("--dry", "init").stdout
+    assert ("ROLLBACK_COMPLETE" in printed and "delete-stack" in printed) or "stacks" not in left
     assert {name: things for name, things in snapshot(empty).items() if things} == left
 
 
@@ -191,12 +191,12 @@ def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_no
 def test_the_linter_finds_nothing(who):
     # Making policies is what setup is for; and each of its lines is about one bucket, three roles, and through CloudFormation only.
     meant = {"RESOURCE_POLICY_PRIVILEGE_ESCALATION", "PRIVILEGE_ESCALATION"} if who == "setup" else set()
-    said = analyze_policy_string(json.dumps(POLICIES[who])).findings
+    findings = analyze_policy_string(json.dumps(POLICIES[who])).findings
     # Of any call with an instance's credentials, though the service lists it for few: AWS's own AWSEC2VssSnapshotPolicy asks for it so.
-    said = [one for one in said if "ec2:SourceInstanceARN" not in str(one.detail)]
-    unknown = {one.detail for one in said if one.issue == "UNKNOWN_ACTION"}
+    findings = [one for one in findings if "ec2:SourceInstanceARN" not in str(one.detail)]
+    unknown = {one.detail for one in findings if one.issue == "UNKNOWN_ACTION"}
     assert all(any(action.split(":")[1] in str(detail) or action in str(detail) for action in NEWER) for detail in unknown), unknown
-    assert [one for one in said if one.issue not in meant | {"RESOURCE_MISMATCH", "UNKNOWN_ACTION"}] == []
+    assert [one for one in findings if one.issue not in meant | {"RESOURCE_MISMATCH", "UNKNOWN_ACTION"}] == []
     # It looks at one statement at a time; here an action may have its resources in several.
     for one in analyze_policy_string(json.dumps(POLICIES[who])).findings:
         for lack in one.detail if one.issue == "RESOURCE_MISMATCH" else []:
@@ -240,9 +240,9 @@ def test_policies_fit_into_what_iam_takes(who, names):
 
 
 def test_who_prints_a_policy_is_told_what_kind_of_policy_takes_it():
-    said = permissions.how_to_attach("laptop", POLICIES["laptop"])
-    assert "a managed policy" in said and "an inline policy of a user (2,048):" in said
-    assert "`aws iam create-policy --policy-name fine-tune-slm-laptop --policy-document file://laptop.json`" in said
+    text = permissions.how_to_attach("laptop", POLICIES["laptop"])
+    assert "a managed policy" in text and "an inline policy of a user (2,048):" in text
+    assert "`aws iam create-policy --policy-name fine-tune-slm-laptop --policy-document file://laptop.json`" in text
     assert "inline" not in permissions.how_to_attach("scheduler", POLICIES["scheduler"])
     with pytest.raises(Problem, match="IAM takes 6,144 in one"):
         permissions.how_to_attach(
@@ -258,7 +258,7 @@ SHORTENED = [(LAPTOP, (AT.ours_by_tag,)), (SETUP, (setup_permissions.VIA_CLOUDFO
 def test_what_is_written_in_fewer_words_allows_no_action_on_any_other_resource(statements, conditions):
     fitting = {f"{service['prefix']}:{each['privilege']}": types(each) for service in iam_definition for each in service["privileges"]}
     for one in merge_statements(statements, *conditions):
-        said = {
+        allowed_before = {
             (action, each)
             for other in statements
             if other.condition in ({}, one.condition)
@@ -267,7 +267,7 @@ def test_what_is_written_in_fewer_words_allows_no_action_on_any_other_resource(s
         }
         for action in one.actions:
             more = {each for each in one.resources if kind(each) in fitting.get(action, set())} - {
-                each for known, each in said if known == action
+                each for known, each in allowed_before if known == action
             }
             # Who may delete our volume may delete its tags.
             assert not more or action == "ec2:DeleteTags", (one.sid, action, more)
@@ -294,14 +294,14 @@ def pseudo(cloud) -> dict[str, str]:
 def test_the_stacks_roles_have_exactly_these_policies(names):
     run = replace(RUN, cloud=replace(RUN.cloud, **names))
     policies = permissions.roles(run.cloud, world.ACCOUNT, world.CALLER)
-    given = stack.parameters(run) | {
+    parameters = stack.parameters(run) | {
         "GithubRepository": "me/mine",
         "AWS::Region": RUN.cloud.region,
         "AWS::AccountId": world.ACCOUNT,
         "AWS::StackName": run.cloud.own,
     }
     template = templates.read(stack.TEMPLATE.read_text())
-    scope = templates.Scope(given | {"AWS::Partition": "aws"}, template["Conditions"], str, str)
+    scope = templates.Scope(parameters | {"AWS::Partition": "aws"}, template["Conditions"], str, str)
     resources = template["Resources"]
     for name, who in (("Role", "box"), ("StopRole", "scheduler"), ("GithubRole", "workflow")):
         (inline,) = scope.resolve(resources[name]["Properties"]["Policies"])
@@ -327,7 +327,7 @@ def test_what_cloudformation_may_call_for_a_type_is_what_the_types_own_schema_li
 
 def resources() -> dict[str, dict]:
     """All that the template may make, with the properties that it gives."""
-    given = stack.parameters(RUN) | {
+    parameters = stack.parameters(RUN) | {
         "GithubRepository": "me/mine",
         "AWS::Region": RUN.cloud.region,
         "AWS::AccountId": world.ACCOUNT,
@@ -336,7 +336,7 @@ def resources() -> dict[str, dict]:
     yes = {"BudgetUsd": "40", "BudgetEmail": "me@example.com", "Vpc": "vpc-1"}
     template = templates.read(stack.TEMPLATE.read_text())
     yes |= {name: "yes" for name in template["Parameters"] if name.startswith("Make")}
-    known = given | yes | {"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
+    known = parameters | yes | {"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
     called = {"DataBucket": RUN.cloud.bucket}
     scope = templates.Scope(known, template["Conditions"], lambda name: called.get(name, name), lambda name, part: name)
     return {name: about | {"Properties": scope.resolve(about["Properties"])} for name, about in template["Resources"].items()}

@@ -26,8 +26,8 @@ def test_the_plan_names_each_part_the_memory_the_time_and_the_price_and_starts_n
 
 def test_rows_that_are_left_out_are_told_once(laptop):
     done = laptop.inv("plan", overrides=("data.max_length=500", "data.too_long=drop"))
-    told = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("left out: ")]
-    assert told and len(told) == len(set(told))
+    notices = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("left out: ")]
+    assert notices and len(notices) == len(set(notices))
 
 
 @pytest.mark.parametrize(

@@ -40,21 +40,21 @@ def steps(laptop, run_id: str) -> list[int]:
 def wait_until(what, seconds: float = 900):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := what():
-            return found
+        if result := what():
+            return result
         time.sleep(0.2)
     raise AssertionError("it did not happen")
 
 
 def trainers(laptop) -> list[psutil.Process]:
     """The processes of the trainer, or of the one that stands in for it, in this world's boxes."""
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         ours = any(word == "trainer" or word.endswith(("/trainer", "stand_in_trainer.py")) for word in words)
         if ours and "run" in words and any(str(laptop.state) in word for word in words):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 @pytest.mark.slow
@@ -65,10 +65,10 @@ def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
     (run_id,) = run_ids(box)
     wait_until(lambda: state(box, run_id)["phase"] == "running")
     os.killpg(watching.pid, signal.SIGINT)
-    said, _ = watching.communicate(timeout=900)
+    printed, _ = watching.communicate(timeout=900)
     assert watching.returncode == 130
-    assert f"{run_id} goes on" in said or "what runs on the box goes on" in said
-    assert "Traceback" not in said
+    assert f"{run_id} goes on" in printed or "what runs on the box goes on" in printed
+    assert "Traceback" not in printed
     assert trainers(box), "Ctrl-C ended the run"
 
     refused = box.inv("down", ok=False)

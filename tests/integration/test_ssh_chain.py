@@ -26,7 +26,9 @@ def test_the_chain_runs_by_ssh_alone_and_leaves_the_port_closed(laptop):
     calls = [f"{entry['service']}.{entry['operation']}" for entry in laptop.journal()]
     assert calls.count("ssm.SendCommand") == 1  # that of the refused command
     assert calls.count("ec2-instance-connect.SendSSHPublicKey") >= 5  # setup, volume, deploy, train, stop; build where there is no image
-    states = [entry["State"]["Name"] for group in laptop.client("ec2").describe_instances()["Reservations"] for entry in group["Instances"]]
+    states = [
+        instance["State"]["Name"] for group in laptop.client("ec2").describe_instances()["Reservations"] for instance in group["Instances"]
+    ]
     assert states == ["stopped"]
 
 

@@ -115,12 +115,12 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         wait_until(lambda: any((box.state / "volumes").rglob("lost.0/checkpoints/step-000002/COMPLETE")))
         for process in trainers(box):
             process.kill()
-        said, _ = going.communicate(timeout=900)
+        printed, _ = going.communicate(timeout=900)
     finally:
         going.kill()
-    assert going.returncode == 1 and "Traceback" not in said
-    assert "lost.0 failed (killed)" in said and "0 of 2 jobs are finished" in said
-    assert "hint: `inv up deploy`, then `inv sweep --name lost -- " in said
+    assert going.returncode == 1 and "Traceback" not in printed
+    assert "lost.0 failed (killed)" in printed and "0 of 2 jobs are finished" in printed
+    assert "hint: `inv up deploy`, then `inv sweep --name lost -- " in printed
     assert [run for run in run_ids(box) if run.startswith("lost")] == ["lost.0"], "the next job was begun"
 
     instance = box.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
@@ -134,10 +134,10 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         wait_until(lambda: not any("/locks/" in key for key in box.objects()))  # it is watched from here on
         time.sleep(1)
         os.killpg(going.pid, signal.SIGINT)
-        said, _ = going.communicate(timeout=900)
+        printed, _ = going.communicate(timeout=900)
     finally:
         going.kill()
-    assert going.returncode == 130 and "lost.1 goes on, and no job begins after it. `inv sweep --name lost -- " in said
+    assert going.returncode == 130 and "lost.1 goes on, and no job begins after it. `inv sweep --name lost -- " in printed
     assert sealed(box, "lost.0") and trainers(box)
     (folder,) = (box.state / "volumes").rglob("runs/lost.1")
     (folder / "go").touch()
@@ -178,8 +178,10 @@ def test_a_job_that_cannot_be_trained_is_named_before_anything_is_paid_for(box):
 
 
 def test_combinations_are_read_as_hydra_reads_them():
-    found = grid.combinations(["model=tiny", "lora.r=range(1,3)", "lora.targets=[q_proj,v_proj]", "train.lr=1e-4,2e-4", "seed=1", "seed=2"])
-    assert [own for _, own in found] == [[f"lora.r={r}", f"train.lr={lr}"] for r in (1, 2) for lr in ("0.0001", "0.0002")]
-    assert found[0][0] == ["model=tiny", "lora.r=1", "lora.targets=[q_proj,v_proj]", "train.lr=0.0001", "seed=2"]
+    combinations = grid.combinations(
+        ["model=tiny", "lora.r=range(1,3)", "lora.targets=[q_proj,v_proj]", "train.lr=1e-4,2e-4", "seed=1", "seed=2"]
+    )
+    assert [own for _, own in combinations] == [[f"lora.r={r}", f"train.lr={lr}"] for r in (1, 2) for lr in ("0.0001", "0.0002")]
+    assert combinations[0][0] == ["model=tiny", "lora.r=1", "lora.targets=[q_proj,v_proj]", "train.lr=0.0001", "seed=2"]
     with pytest.raises(Problem, match="several values"):
         grid.combinations(["lora.targets=[q_proj,v_proj]"])

@@ -65,8 +65,8 @@ def test_what_ann_has_made_is_hers_and_eve_is_told_whose_it_is(ann, eve):
     """H1: whoever published took the newest run of the bucket."""
     (run_id,) = run_ids(ann.laptop)
     for verb in (["publish"], ["report"], ["logs"], ["predict", "a note"]):
-        said = sentence(eve.inv(*verb, ok=False))
-        assert "of yours called `tiny`" in said and f"`--run {run_id}` takes it" in said and ":assumed-role/ann/" in said, verb
+        message = sentence(eve.inv(*verb, ok=False))
+        assert "of yours called `tiny`" in message and f"`--run {run_id}` takes it" in message and ":assumed-role/ann/" in message, verb
     hers = f"run {run_id} is not yours: it belongs to arn:aws:sts::{world.ACCOUNT}:assumed-role/ann/"
     assert hers in eve.inv("logs", "--run", run_id).stderr
     assert "not yours" not in ann.inv("report").stderr
@@ -84,8 +84,8 @@ def test_a_run_that_eve_plants_is_neither_anns_newest_nor_does_it_write_beside_i
     eve.put(f"{planted}/config.yaml", config.replace(run_id, planted).replace("/ann/", "/eve/").encode())
     eve.put(f"{planted}/manifest.json", json.dumps(manifest | {"run_id": planted, "files": named}).encode())
     assert run_id in ann.inv("report").stdout
-    said = sentence(ann.inv("report", "--run", planted, ok=False))
-    assert "belongs to" in said and "it names a file" in said and not loot.exists()
+    message = sentence(ann.inv("report", "--run", planted, ok=False))
+    assert "belongs to" in message and "it names a file" in message and not loot.exists()
     forged = config.replace(run_id, planted).encode()  # her own word for whose it is: nothing is signed, and a path is still none
     eve.put(f"{planted}/config.yaml", forged)
     assert "it names a file" in sentence(ann.inv("publish", ok=False)) and not loot.exists()

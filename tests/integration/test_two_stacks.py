@@ -48,16 +48,16 @@ def boxes(laptop, clouds, held):
     setup = document(setup_permissions.setup(Account("aws", world.ACCOUNT, clouds["demo"], world.CALLER)))
     world.enforce(laptop.state, [*held["demo"], setup])
     laptop.inv("init", "--yes", "--name", "demo", "--token", str(token))
-    found = {}
+    instances = {}
     for name, words in STACKS.items():
         world.enforce(laptop.state, held[name])
         laptop.inv("up", overrides=words)
         parameter = f"{clouds[name].root}ec2/instance-id"
-        found[name] = laptop.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
+        instances[name] = laptop.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
         laptop.client("s3").put_object(Bucket=clouds[name].bucket, Key=f"{clouds[name].prefix}/runs/r/config.yaml", Body=b"{}")
     world.enforce(laptop.state, None)
-    assert len(set(found.values())) == 2
-    return found
+    assert len(set(instances.values())) == 2
+    return instances
 
 
 def command(instance: str) -> dict:
@@ -183,8 +183,8 @@ def test_a_box_of_the_same_stack_is_neither_stopped_nor_tagged_by_another(laptop
 def test_who_trains_with_a_named_stack_needs_to_name_it_once(laptop, boxes):
     """`init` has written it down beside his other defaults."""
     assert "cloud.stack: demo" in (laptop.state / "local.yaml").read_text()
-    said = laptop.inv("status", overrides=OTHER).stdout
-    assert boxes["demo"] in said and boxes[""] not in said
+    printed = laptop.inv("status", overrides=OTHER).stdout
+    assert boxes["demo"] in printed and boxes[""] not in printed
 
 
 def test_destroy_of_one_stack_leaves_the_other_alone(laptop, clouds, boxes):
@@ -219,16 +219,16 @@ def older(tmp_path_factory):
     run = load.load(["cloud=twin"], lambda _, early: {"/fine-tune-slm/s3/bucket": "fine-tune-slm"}, Path("none"))
     made.cloud, account = run.cloud, stack.account(run)
     before = (Path(__file__).parents[1] / "support/stack_before.yaml").read_text(encoding="utf-8")
-    given = {name: value for name, value in account["stack"]["parameters"].items() if f"\n  {name}:" in before}
+    parameters = {name: value for name, value in account["stack"]["parameters"].items() if f"\n  {name}:" in before}
     loaded.worlds()
-    world.start(made.state, {}, account | {"stack": account["stack"] | {"template": before, "parameters": given}})
+    world.start(made.state, {}, account | {"stack": account["stack"] | {"template": before, "parameters": parameters}})
     yield made
     world.stop(made.state)
 
 
 def parameters(laptop) -> dict[str, str]:
     pages = laptop.client("ssm").get_paginator("get_parameters_by_path").paginate(Path="/fine-tune-slm", Recursive=True)
-    return {entry["Name"]: entry["Value"] for page in pages for entry in page["Parameters"]}
+    return {parameter["Name"]: parameter["Value"] for page in pages for parameter in page["Parameters"]}
 
 
 def test_the_stack_of_an_earlier_release_is_updated_in_its_place(older):
@@ -236,8 +236,8 @@ def test_the_stack_of_an_earlier_release_is_updated_in_its_place(older):
     older.inv("up")
     names, ec2 = parameters(older), older.client("ec2")
     groups = [one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]]
-    said = older.inv("init", "--yes").stderr
-    assert "REPLACED" not in said and not [line for line in said.splitlines() if line.startswith("  - ")] and "~ IAM Role" in said
+    printed = older.inv("init", "--yes").stderr
+    assert "REPLACED" not in printed and not [line for line in printed.splitlines() if line.startswith("  - ")] and "~ IAM Role" in printed
     assert (
         parameters(older).items() >= names.items()
         and [one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]] == groups

@@ -18,8 +18,8 @@ def named(name: str) -> tuple[str, str]:
 
 
 def instance_id(laptop, name: str) -> dict | None:
-    found = laptop.client("ec2").describe_instances(Filters=[{"Name": "tag:fine-tune-slm:box", "Values": [name]}])["Reservations"]
-    return found[0]["Instances"][0] if found else None
+    reservations = laptop.client("ec2").describe_instances(Filters=[{"Name": "tag:fine-tune-slm:box", "Values": [name]}])["Reservations"]
+    return reservations[0]["Instances"][0] if reservations else None
 
 
 def state(laptop, name: str) -> str:
@@ -49,8 +49,10 @@ def test_a_box_whose_agent_never_comes_is_armed_before_it_is_waited_for_and_an_u
     going = laptop.popen("up", overrides=named("mute"))
     wait_until(lambda: planned(laptop, "mute") and laptop.client("scheduler").list_schedules()["Schedules"])
     os.killpg(going.pid, signal.SIGINT)
-    said, _ = going.communicate(timeout=900)
-    assert "is on all the same: it stops itself 30 min after its start, unless an `inv up` sets it up, and is stopped by AWS at 2" in said
+    printed, _ = going.communicate(timeout=900)
+    assert (
+        "is on all the same: it stops itself 30 min after its start, unless an `inv up` sets it up, and is stopped by AWS at 2" in printed
+    )
     world.forward(laptop.state, LEFT + 30)
     wait_until(lambda: state(laptop, "mute") == "stopped")
 
@@ -76,6 +78,6 @@ def test_a_box_that_was_set_up_is_its_supervisors(laptop):
     assert state(laptop, "kept") == "running"
     laptop.inv("down", overrides=named("kept"))
     log = laptop.state / "boxes" / instance_id(laptop, "kept")["InstanceId"] / "root/var/log/cloud-init-output.log"
-    said = log.read_text().count("Shutdown scheduled")
+    count = log.read_text().count("Shutdown scheduled")
     laptop.inv("up", "down", overrides=named("kept"))
-    assert log.read_text().count("Shutdown scheduled") == said, "a box that was set up plans nothing at its later starts"
+    assert log.read_text().count("Shutdown scheduled") == count, "a box that was set up plans nothing at its later starts"

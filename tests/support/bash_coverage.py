@@ -19,7 +19,7 @@ SILENT = re.compile(r"(\}|fi|done( < <\(.*\))?|else|esac|;;|then|do|\)|[\w|*\"{ 
 
 def logical(script: str) -> list[tuple[int, int]]:
     """First and last number of each command's lines; a line that ends in \\, |, && or || goes on."""
-    lines, found, number = (SCRIPTS / f"{script}.sh").read_text().splitlines(), [], 0
+    lines, ranges, number = (SCRIPTS / f"{script}.sh").read_text().splitlines(), [], 0
     end = None
     while number < len(lines):
         first, text = number, lines[number].strip()
@@ -33,8 +33,8 @@ def logical(script: str) -> list[tuple[int, int]]:
             number += 1
         if here := re.search(r"<<-?'?(\w+)'?", text):
             end = here[1]
-        found.append((first + 1, number))
-    return found
+        ranges.append((first + 1, number))
+    return ranges
 
 
 def ran(folder: Path) -> set[tuple[str, int]]:
@@ -44,12 +44,12 @@ def ran(folder: Path) -> set[tuple[str, int]]:
         text = gzip.decompress(base64.b64decode(packed[1])).decode()
     text += "\n"
     starts = {path.stem: text[: text.index(part)].count("\n") for path in SCRIPTS.glob("*.sh") if (part := body(path.stem)) in text}
-    found = set()
+    lines_run = set()
     for line in (folder / "trace").read_text(errors="replace").splitlines():
         if (match := re.match(r"\++@(\d+)@ ", line)) and (above := [name for name in starts if starts[name] < int(match[1])]):
             script = max(above, key=starts.get)
-            found.add((script, int(match[1]) - starts[script] + 1))  # body() leaves the first line out
-    return found
+            lines_run.add((script, int(match[1]) - starts[script] + 1))  # body() leaves the first line out
+    return lines_run
 
 
 def main(folder: Path) -> None:

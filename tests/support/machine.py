@@ -35,8 +35,8 @@ def needed(*programs: str) -> None:
 def may_resize() -> bool:
     """Whether a mounted file system can grow: that needs CAP_SYS_RESOURCE, which root in a container may not have."""
     status = Path("/proc/self/status")
-    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")] if status.exists() else []
-    return bool(found) and bool(int(found[0], 16) >> 24 & 1)
+    capabilities = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")] if status.exists() else []
+    return bool(capabilities) and bool(int(capabilities[0], 16) >> 24 & 1)
 
 
 def written(path: Path) -> str:
@@ -61,8 +61,8 @@ class Machine(Laptop):
     @property
     def instance(self) -> str:
         """The box that is, or was last."""
-        found = [one for group in self.client("ec2").describe_instances()["Reservations"] for one in group["Instances"]]
-        return max(found, key=lambda one: (one["State"]["Name"] != "terminated", one["LaunchTime"]))["InstanceId"]
+        instances = [one for group in self.client("ec2").describe_instances()["Reservations"] for one in group["Instances"]]
+        return max(instances, key=lambda one: (one["State"]["Name"] != "terminated", one["LaunchTime"]))["InstanceId"]
 
     @property
     def box(self) -> Path:
@@ -81,10 +81,10 @@ class Machine(Laptop):
     def until(self, promise: Callable, seconds: float = 900):
         """The first true value of `promise`."""
         deadline = time.monotonic() + seconds
-        while not (found := promise()):
+        while not (result := promise()):
             assert time.monotonic() < deadline, "it did not come to pass"
             time.sleep(0.2)
-        return found
+        return result
 
     # Runs
 
@@ -126,9 +126,9 @@ class Machine(Laptop):
         """Sealed, each file as its manifest says, each step there, the log whole, and the published adapter the run's own."""
         assert self.phase(run_id)["phase"] == "done"
         files = json.loads(self.of(run_id, "manifest.json"))["files"]
-        for name, entry in files.items():
+        for name, stated in files.items():
             body = self.of(run_id, name)
-            assert hashlib.sha256(body[: entry["size"]]).hexdigest() == entry["sha256"], name
+            assert hashlib.sha256(body[: stated["size"]]).hexdigest() == stated["sha256"], name
         log = self.of(run_id, "log.txt").decode()
         assert self.chunks(run_id).decode() == log
         assert log.count("going on after step") == resumed
@@ -160,15 +160,15 @@ class Machine(Laptop):
 
         record = json.loads(self.of(run_id, "published.json"))
         where = {"endpoint": self.environment["HF_ENDPOINT"], "token": self.environment["HF_TOKEN"], "local_dir": self.folder / run_id}
-        found = hf_hub_download(record["repository"], "adapter_model.safetensors", revision=record["tag"], **where)
-        assert hashlib.sha256(Path(found).read_bytes()).hexdigest() == digest
+        downloaded = hf_hub_download(record["repository"], "adapter_model.safetensors", revision=record["tag"], **where)
+        assert hashlib.sha256(Path(downloaded).read_bytes()).hexdigest() == digest
 
 
 def trainers() -> list[psutil.Process]:
     """Every trainer in any box on this machine; what it starts itself is none."""
-    found = {}
+    by_pid = {}
     for process in psutil.process_iter(["cmdline", "ppid"]):
         words = process.info["cmdline"] or []
         if "trainer" in words and "run" in words and any(word.startswith(f"{MOUNT}/runs/") for word in words):
-            found[process.pid] = process
-    return [process for process in found.values() if process.info["ppid"] not in found]
+            by_pid[process.pid] = process
+    return [process for process in by_pid.values() if process.info["ppid"] not in by_pid]

@@ -101,13 +101,13 @@ Reads = dict[str, dict[str, dict[str, list[str]]]]  # by operation and member: h
 
 def gathered(folder: Path) -> Reads:
     """What the notes say; what they do not say of botocore's own part of each answer."""
-    found: Reads = {}
+    reads: Reads = {}
     notes = {tuple(json.loads(line)) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()}
     for operation, member, how, place in sorted(notes):
-        members = found.setdefault(operation, {})
+        members = reads.setdefault(operation, {})
         if how in (MUST, MAY) and not member.startswith("ResponseMetadata"):
             members.setdefault(member, {}).setdefault(how, []).append(place)
-    return found
+    return reads
 
 
 def of_scripts() -> Reads:
@@ -116,26 +116,26 @@ def of_scripts() -> Reads:
 
     from twin.aws.documented import service_models
 
-    found: Reads = {}
+    reads: Reads = {}
     for script in sorted(SCRIPTS.glob("*.sh")):
         for service, command, member in QUERY.findall(script.read_text().replace("\\\n", " ")):
             known = service_models.service(service)
             operation = next(name for name in known.operation_names if xform_name(name, "-") == command)
             place = str(script.relative_to(ROOT))
-            found.setdefault(f"{known.signing_name}.{operation}", {}).setdefault(member, {}).setdefault(MUST, []).append(place)
-    return found
+            reads.setdefault(f"{known.signing_name}.{operation}", {}).setdefault(member, {}).setdefault(MUST, []).append(place)
+    return reads
 
 
 def merged(*every: Reads) -> Reads:
-    found: Reads = {}
+    combined: Reads = {}
     for reads in every:
         for operation, members in reads.items():
             for member, ways in members.items():
                 for how, places in ways.items():
-                    known = found.setdefault(operation, {}).setdefault(member, {}).setdefault(how, [])
+                    known = combined.setdefault(operation, {}).setdefault(member, {}).setdefault(how, [])
                     known += [place for place in places if place not in known]
-            found.setdefault(operation, {})
-    return dict(sorted(found.items()))
+            combined.setdefault(operation, {})
+    return dict(sorted(combined.items()))
 
 
 def documented_as(operation: str, member: str) -> str:
@@ -152,13 +152,13 @@ def documented_as(operation: str, member: str) -> str:
     return "at times" if place.optional(last) else "always"
 
 
-def faults(reads: Reads, said: str, *ways: str) -> list[str]:
+def faults(reads: Reads, documented: str, *ways: str) -> list[str]:
     """Reads, of these ways, of members that AWS documents like that."""
     return [
         f"`{operation}` {member}: {', '.join(places)}"
         for operation, members in reads.items()
         for member, how in members.items()
-        if documented_as(operation, member) == said
+        if documented_as(operation, member) == documented
         for way, places in how.items()
         if way in ways
     ]

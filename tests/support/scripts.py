@@ -20,6 +20,6 @@ def run(text: str, root: Path, timeout: int = 900, **environment: str) -> Result
 
 def run_file(path: Path, root: Path, timeout: int = 900, **environment: str) -> Result:
     """The root's own `bin` comes first."""
-    given = os.environ | {"BOX_ROOT": str(root), "PATH": f"{root}/bin:{os.environ['PATH']}", "HOME": str(root)} | TRACE | environment
-    done = subprocess.run(["bash", str(path)], stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=timeout, env=given)
+    variables = os.environ | {"BOX_ROOT": str(root), "PATH": f"{root}/bin:{os.environ['PATH']}", "HOME": str(root)} | TRACE | environment
+    done = subprocess.run(["bash", str(path)], stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=timeout, env=variables)
     return Result(done.returncode, done.stdout, done.stderr)

@@ -49,7 +49,7 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
         print(f"going on after step {first}", flush=True)
     with Stop() as stop:
         for step in range(first + 1, steps + 1):
-            misfortune(step, first, folder)
+            inject_failure(step, first, folder)
             with stop.later():
                 time.sleep(option("step_seconds"))
                 print(f"step {step} of {steps}", flush=True)
@@ -66,7 +66,7 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
     record.seal(settings, usual.FACTS | {"model": {"id": settings.model.id, "revision": "0" * 40}, "data": data, "seconds": seconds})
 
 
-def misfortune(step: int, first: int, folder: Path) -> None:
+def inject_failure(step: int, first: int, folder: Path) -> None:
     """What the box's full disk, or the image's environment on a first attempt, has in store for this step."""
     no_room(folder)
     no_gpu(folder)
@@ -111,8 +111,8 @@ def save(folder: Path, step: int) -> None:
 
 
 def newest(folder: Path) -> int:
-    found = [int(path.parent.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*/COMPLETE")]
-    return max(found, default=0)
+    steps = [int(path.parent.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*/COMPLETE")]
+    return max(steps, default=0)
 
 
 def adapter(folder: Path, settings) -> None:

@@ -34,15 +34,15 @@ class Story:
     fault: str  # as twin/FAULTS.md names it
     at: str  # the verb of the chain that meets it, or RUNNING or WATCHED
     reads: str = ""  # what stands in the last words of the command that meets it; empty: it gets through
-    kept: str = "all"
+    retained: str = "all"
     then: tuple[str, ...] = ()  # what is typed next; the rest of the chain follows
     options: dict = field(default_factory=dict)
     hint: str = ""  # what the hint holds; empty: the first word of what is typed next
     settings: tuple[str, ...] = ()
     ends: bool = False  # it ends the trainer
-    first: Callable[["Tale"], None] = lambda tale: None  # what happens before the command that meets it is typed
-    meanwhile: Callable[["Tale"], None] = lambda tale: None  # while that command waits
-    mended: Callable[["Tale"], None] = lambda tale: None  # what somebody else mends before the next one
+    first: Callable[["StoryRun"], None] = lambda story_run: None  # what happens before the command that meets it is typed
+    meanwhile: Callable[["StoryRun"], None] = lambda story_run: None  # while that command waits
+    repair: Callable[["StoryRun"], None] = lambda story_run: None  # what somebody else mends before the next one
 
     @property
     def name(self) -> str:
@@ -57,10 +57,10 @@ class Story:
         when = {RUNNING: "while it trains", WATCHED: "while it trains, watched"}.get(self.at, f"`inv {self.at}`")
         sees = f"`{self.reads}`" if self.reads else "nothing any more" if self.then else "it gets through"
         typed = ", then ".join(f"`{command}`" for command in self.then) or "–"
-        return f"| `{self.fault}` | {when} | {sees} | {self.kept} | {typed} | `{test}[{self.name}]` |"
+        return f"| `{self.fault}` | {when} | {sees} | {self.retained} | {typed} | `{test}[{self.name}]` |"
 
 
-class Tale:
+class StoryRun:
     """One user with one box, from the first command to the last."""
 
     def __init__(self, laptop, clock: "Clock", story: Story, number: int):
@@ -83,15 +83,15 @@ class Tale:
 
     def strike(self) -> None:
         fault, options = self.story.fault, self.story.options
-        deed = getattr(HostFaults, f"do_{fault.replace('-', '_')}", None)
-        befalls_a_box = deed is not None and "instance" in deed.__annotations__
+        action = getattr(HostFaults, f"do_{fault.replace('-', '_')}", None)
+        befalls_a_box = action is not None and "instance" in action.__annotations__
         world.fault(self.laptop.state, fault, **options | ({"instance": self.instance} if befalls_a_box else {}))
 
     @property
     def instances(self) -> list[dict]:
         filters = [{"Name": "tag:fine-tune-slm:box", "Values": [self.box]}]
         groups = self.laptop.client("ec2").describe_instances(Filters=filters)["Reservations"]
-        return sorted((entry for group in groups for entry in group["Instances"]), key=lambda entry: entry["LaunchTime"])
+        return sorted((instance for group in groups for instance in group["Instances"]), key=lambda instance: instance["LaunchTime"])
 
     @property
     def instance(self) -> str:
@@ -113,31 +113,31 @@ class Tale:
     def trains(self) -> bool:
         return any(any(str(self.root) in word for word in processes.words(process)) for process in trainers(self.laptop))
 
-    def meets(self) -> subprocess.CompletedProcess:
+    def meet_fault(self) -> subprocess.CompletedProcess:
         """The command that meets the fault, when it has ended."""
         training = self.story.at in (RUNNING, WATCHED)
         # Whoever is to be struck in the middle waits there: a busy machine must not decide what is shown.
         stand_in_trainer.register(self.laptop.state, step_seconds=0.1, **({"hold_at": 5} if training else {}))
         if self.story.at == WATCHED:
             self.inv("up deploy")
-            return self.typed("train", self.in_the_middle)
+            return self.run_command("train", self.strike_in_the_middle)
         if self.story.at == RUNNING:
             self.inv("up deploy train --detach")
-            self.in_the_middle()
+            self.strike_in_the_middle()
             self.story.first(self)
-            return self.typed("train", lambda: self.story.meanwhile(self))
+            return self.run_command("train", lambda: self.story.meanwhile(self))
         at = CHAIN.index(self.story.at)
         if at:
             self.inv(" ".join(CHAIN[:at]))
         self.strike()
-        return self.typed(" ".join(CHAIN[at:]), lambda: self.story.meanwhile(self))
+        return self.run_command(" ".join(CHAIN[at:]), lambda: self.story.meanwhile(self))
 
     def folders(self) -> list:
         """The story's runs on the volumes, wherever these are attached."""
         new = set(run_ids(self.laptop)) - self.before
         return [path for path in self.laptop.state.glob("volumes/*/data/runs/*") if path.name in new]
 
-    def in_the_middle(self) -> None:
+    def strike_in_the_middle(self) -> None:
         (folder,) = wait_until(lambda: [path for path in self.folders() if (path / "checkpoints/step-000004/COMPLETE").exists()])
         self.strike()
         if self.story.ends:
@@ -145,100 +145,100 @@ class Tale:
         else:
             (folder / "go").touch()
 
-    def typed(self, words: str, meanwhile: Callable[[], None]) -> subprocess.CompletedProcess:
+    def run_command(self, words: str, meanwhile: Callable[[], None]) -> subprocess.CompletedProcess:
         going = self.going = self.laptop.popen(*words.split(), overrides=self.overrides)
         try:
             meanwhile()
-            said, _ = going.communicate(timeout=900)
+            printed, _ = going.communicate(timeout=900)
         finally:
             going.kill()
         self.useful = self.clock.lived(world.forward(self.laptop.state, 0))
-        return subprocess.CompletedProcess(words, going.returncode, said, "")
+        return subprocess.CompletedProcess(words, going.returncode, printed, "")
 
 
-def tell(tale: Tale) -> None:
+def run_story(story_run: StoryRun) -> None:
     """The story from its beginning to its end, which is checked."""
-    story = tale.story
-    told = tale.meets()
-    world.clear_faults(tale.laptop.state)
-    words_are_true(told, story)
-    published_is_sealed(tale)
-    story.mended(tale)
+    story = story_run.story
+    done = story_run.meet_fault()
+    world.clear_faults(story_run.laptop.state)
+    check_last_words(done, story)
+    check_published(story_run)
+    story.repair(story_run)
     for command in story.then:
-        tale.inv(command)
+        story_run.inv(command)
     for verb in ("train", "publish"):
-        if not tale.has({"train": "manifest.json", "publish": "published.json"}[verb]):
-            tale.inv(verb)
-    ended_well(tale)
+        if not story_run.has({"train": "manifest.json", "publish": "published.json"}[verb]):
+            story_run.inv(verb)
+    check_end(story_run)
 
 
-def words_are_true(told: subprocess.CompletedProcess, story: Story) -> None:
+def check_last_words(done: subprocess.CompletedProcess, story: Story) -> None:
     """One sentence and the next command; or that it is done."""
-    assert "Traceback" not in told.stdout, told.stdout
+    assert "Traceback" not in done.stdout, done.stdout
     if not story.then:
-        assert told.returncode == 0, told.stdout
-        assert story.reads in told.stdout, told.stdout
+        assert done.returncode == 0, done.stdout
+        assert story.reads in done.stdout, done.stdout
         return
-    if told.returncode == -signal.SIGKILL:
+    if done.returncode == -signal.SIGKILL:
         return  # nobody was left to say anything
-    assert told.returncode != 0, f"nobody was told: {told.stdout}"
-    interrupted = told.returncode == 130
-    last = told.stdout if interrupted else "".join(told.stdout.rpartition("\nerror: ")[1:]).strip()
+    assert done.returncode != 0, f"nobody was told: {done.stdout}"
+    interrupted = done.returncode == 130
+    last = done.stdout if interrupted else "".join(done.stdout.rpartition("\nerror: ")[1:]).strip()
     sentence, _, hint = (last, "", last) if interrupted else last.partition("\n\nhint: ")
-    assert story.reads in sentence, told.stdout
-    again = "run the same command again" in hint and story.then[0] == f"inv {told.args}"
+    assert story.reads in sentence, done.stdout
+    again = "run the same command again" in hint and story.then[0] == f"inv {done.args}"
     wanted = story.hint or "`" + " ".join(story.then[0].split()[:2])
-    assert wanted in hint or again, told.stdout
+    assert wanted in hint or again, done.stdout
 
 
-def files(tale: Tale, run_id: str) -> set[str]:
+def files(story_run: StoryRun, run_id: str) -> set[str]:
     start = f"fine-tune-slm/runs/{run_id}/"
-    return {key.removeprefix(start) for key in tale.laptop.objects() if key.startswith(start)}
+    return {key.removeprefix(start) for key in story_run.laptop.objects() if key.startswith(start)}
 
 
-def ended_well(tale: Tale) -> None:
+def check_end(story_run: StoryRun) -> None:
     """One run, sealed, as it says itself; its log whole; on the Hub what it made; nothing trains."""
-    run_id = tale.run_id
-    assert state(tale.laptop, run_id)["phase"] == "done"
-    assert not tale.trains()
-    log_is_whole(tale, run_id)
-    published_is_sealed(tale)
-    assert "published.json" in files(tale, run_id)
+    run_id = story_run.run_id
+    assert state(story_run.laptop, run_id)["phase"] == "done"
+    assert not story_run.trains()
+    check_log(story_run, run_id)
+    check_published(story_run)
+    assert "published.json" in files(story_run, run_id)
 
 
-def log_is_whole(tale: Tale, run_id: str) -> None:
+def check_log(story_run: StoryRun, run_id: str) -> None:
     """No line lost, none doubled: the chunks meet, and every attempt counts on from where it says that it begins."""
-    chunks = sorted(name for name in files(tale, run_id) if name.startswith("log/"))
+    chunks = sorted(name for name in files(story_run, run_id) if name.startswith("log/"))
     joined = b""
     for name in chunks:
         assert int(name.removeprefix("log/")) == len(joined), chunks
-        joined += tale.laptop.object(f"fine-tune-slm/runs/{run_id}/{name}")
-    assert joined == tale.laptop.object(f"fine-tune-slm/runs/{run_id}/log.txt")
-    here = tale.root / "mnt/training/runs" / run_id / "log.txt"
+        joined += story_run.laptop.object(f"fine-tune-slm/runs/{run_id}/{name}")
+    assert joined == story_run.laptop.object(f"fine-tune-slm/runs/{run_id}/log.txt")
+    here = story_run.root / "mnt/training/runs" / run_id / "log.txt"
     assert not here.exists() or here.read_bytes() == joined
     expected = 1
     for line in joined.decode().splitlines():
-        if found := re.fullmatch(r"going on after step (\d+)", line):
-            assert int(found[1]) < expected
-            expected = int(found[1]) + 1
-        elif found := re.fullmatch(r"step (\d+) of \d+", line):
-            assert int(found[1]) == expected, "a line is lost or doubled, or two trainers wrote it"
+        if match := re.fullmatch(r"going on after step (\d+)", line):
+            assert int(match[1]) < expected
+            expected = int(match[1]) + 1
+        elif match := re.fullmatch(r"step (\d+) of \d+", line):
+            assert int(match[1]) == expected, "a line is lost or doubled, or two trainers wrote it"
             expected += 1
     assert expected == STEPS + 1
 
 
-def published_is_sealed(tale: Tale) -> None:
+def check_published(story_run: StoryRun) -> None:
     """Whatever the Hub has of this run is what its manifest says; it has nothing of runs that are not sealed."""
-    place = world.environment(tale.laptop.state)
+    place = world.environment(story_run.laptop.state)
     ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     ask.addheaders = [("Authorization", f"Bearer {place['HF_TOKEN']}")]
-    for run_id in set(run_ids(tale.laptop)) - tale.before:
-        if "published.json" not in files(tale, run_id):
+    for run_id in set(run_ids(story_run.laptop)) - story_run.before:
+        if "published.json" not in files(story_run, run_id):
             continue
-        manifest = json.loads(tale.laptop.object(f"fine-tune-slm/runs/{run_id}/manifest.json"))
+        manifest = json.loads(story_run.laptop.object(f"fine-tune-slm/runs/{run_id}/manifest.json"))
         for name, stated in manifest["files"].items():
-            assert hashlib.sha256(tale.laptop.object(f"fine-tune-slm/runs/{run_id}/{name}")).hexdigest() == stated["sha256"], name
-        record = json.loads(tale.laptop.object(f"fine-tune-slm/runs/{run_id}/published.json"))
+            assert hashlib.sha256(story_run.laptop.object(f"fine-tune-slm/runs/{run_id}/{name}")).hexdigest() == stated["sha256"], name
+        record = json.loads(story_run.laptop.object(f"fine-tune-slm/runs/{run_id}/published.json"))
         for name, wanted in record["files"].items():
             with ask.open(f"{place['HF_ENDPOINT']}/{record['repository']}/resolve/{record['revision']}/{name}") as answer:
                 assert hashlib.sha256(answer.read()).hexdigest() == wanted, name
@@ -246,19 +246,21 @@ def published_is_sealed(tale: Tale) -> None:
             assert stated is None or stated["sha256"] == wanted, name
 
 
-def were_left_and_stopped(laptop, clock: "Clock", told: list[Tale]) -> None:
+def boxes_have_stopped(laptop, clock: "Clock", story_runs: list[StoryRun]) -> None:
     """Every box has stopped by itself, and soon enough after the last moment at which somebody wanted it."""
-    names = {entry["InstanceId"]: tale for tale in told for entry in tale.instances}  # the last of those that shared one
+    names = {
+        instance["InstanceId"]: story_run for story_run in story_runs for instance in story_run.instances
+    }  # the last of those that shared one
 
     def rows() -> list[dict]:
         return [row for row in world.costs(laptop.state)["rows"] if row["kind"] == "instance" and row["id"] in names]
 
     wait_until(lambda: all(row["until"] for row in rows()), ALLOWED)
     for row in rows():
-        tale = names[row["id"]]
-        paid = clock.lived(row["until"]) - tale.useful
-        assert paid <= ALLOWED, f"{tale.story.name}: {paid:.0f} s were paid for and of no use"
-    assert len(rows()) >= len({tale.box for tale in told})
+        story_run = names[row["id"]]
+        paid = clock.lived(row["until"]) - story_run.useful
+        assert paid <= ALLOWED, f"{story_run.story.name}: {paid:.0f} s were paid for and of no use"
+    assert len(rows()) >= len({story_run.box for story_run in story_runs})
 
 
 class Clock:

@@ -27,8 +27,8 @@ def snapshot(laptop: Laptop) -> dict[str, object]:
 
 def objects(s3, bucket: str) -> dict[str, str]:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    found = {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
-    return {key: tag for key, tag in found.items() if not any(part in f"/{key}" for part in ASIDE)}
+    etags = {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", [])}
+    return {key: tag for key, tag in etags.items() if not any(part in f"/{key}" for part in ASIDE)}
 
 
 def inline(iam, role: str) -> dict:
@@ -39,7 +39,7 @@ def inline(iam, role: str) -> dict:
 
 
 def machines(ec2) -> dict[str, list]:
-    boxes = [entry for group in ec2.describe_instances()["Reservations"] for entry in group["Instances"]]
+    boxes = [instance for group in ec2.describe_instances()["Reservations"] for instance in group["Instances"]]
     ours = [{"Name": "tag-key", "Values": ["fine-tune-slm:box"]}]
     return {
         "boxes": [{"id": one["InstanceId"], "state": one["State"]["Name"]} for one in boxes if one["State"]["Name"] != "terminated"],
@@ -58,7 +58,7 @@ def rest(laptop: Laptop) -> dict[str, object]:
     return {
         "images": {name: ecr.list_images(repositoryName=name)["imageIds"] for name in names},
         "secrets": {one["Name"]: one.get("SecretVersionsToStages") for one in secrets.list_secrets()["SecretList"]},
-        "parameters": {entry["Name"]: entry["Value"] for page in pages for entry in page["Parameters"]},
+        "parameters": {parameter["Name"]: parameter["Value"] for page in pages for parameter in page["Parameters"]},
         "logs": [one["logGroupName"] for one in laptop.client("logs").describe_log_groups()["logGroups"]],
         "schedules": [one["Name"] for one in laptop.client("scheduler").list_schedules()["Schedules"]],
         "budgets": [one["BudgetName"] for one in laptop.client("budgets").describe_budgets(AccountId="123456789012").get("Budgets", [])],

@@ -97,15 +97,15 @@ def test_a_seed_strikes_the_same_calls_each_time(cloud):
     def pattern(seed: int) -> list[bool]:
         world.clear_faults(cloud.state)
         strike(cloud, "throttle", only="sts.*", seed=seed, share=0.5, count=0)
-        found = []
+        strikes = []
         for _ in range(12):
             before = struck(cloud)
             try:
                 cloud.sts.get_caller_identity()
             except ClientError:
                 assert struck(cloud) == before + 1
-            found.append(struck(cloud) > before)
-        return found
+            strikes.append(struck(cloud) > before)
+        return strikes
 
     assert pattern(7) == pattern(7) != pattern(8)
     assert 1 < sum(pattern(7)) < 11
@@ -379,9 +379,9 @@ def test_a_spot_box_is_warned_taken_and_given_back(cloud, until):
 
 def test_a_wrong_clock_makes_aws_refuse_what_the_box_signs(cloud, machine):
     strike(cloud, "clock-wrong", box=machine, seconds=7200)
-    found = machine.run("date +%s; aws s3 ls")
-    assert int(found["StandardOutputContent"].split()[0]) - time.time() > 7000
-    assert "RequestTimeTooSkewed" in found["StandardErrorContent"]
+    invocation = machine.run("date +%s; aws s3 ls")
+    assert int(invocation["StandardOutputContent"].split()[0]) - time.time() > 7000
+    assert "RequestTimeTooSkewed" in invocation["StandardErrorContent"]
     strike(cloud, "clock-skew", by="laptop")
     assert refused(cloud.s3.list_buckets) == ("RequestTimeTooSkewed", 403)
 
@@ -586,14 +586,14 @@ for name in "abc":
 """
 
 
-@pytest.mark.parametrize(("moment", "kept"), [("before", ["a"]), ("after", ["a", "b"])])
-def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, moment, kept):
+@pytest.mark.parametrize(("moment", "changed"), [("before", ["a"]), ("after", ["a", "b"])])
+def test_the_laptop_is_killed_at_its_nth_call_that_changes_something(cloud, moment, changed):
     strike(cloud, "laptop-killed", after=1, moment=moment)
     run = [sys.executable, "-c", CALLS, moment]
     done = subprocess.run(run, env=cloud.environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == -9 and done.stdout == "a\n"
     keys = [one["Key"] for one in cloud.s3.list_objects_v2(Bucket="things", Prefix=f"calls/{moment}")["Contents"]]
-    assert keys == [f"calls/{moment}{name}" for name in kept]
+    assert keys == [f"calls/{moment}{name}" for name in changed]
     assert psutil.pid_exists(world.status(cloud.state)["pid"])
 
 
@@ -650,10 +650,10 @@ def test_a_scan_finds_holes_in_an_image_that_was_pushed_while_its_repository_sca
     world.register_image(cloud.state, "trainer", "scanned", ["/bin/sh", "-c"], box.root, {})
     asked = {"repositoryName": "trainer", "imageId": {"imageTag": "scanned"}}
     strike(cloud, "scan-finds", severity="HIGH", count=2)
-    found = cloud.ecr.describe_image_scan_findings(**asked)
-    assert found["imageScanStatus"]["status"] == "COMPLETE"
-    assert found["imageScanFindings"]["findingSeverityCounts"] == {"HIGH": 2}
-    assert [each["severity"] for each in found["imageScanFindings"]["findings"]] == ["HIGH", "HIGH"]
+    findings = cloud.ecr.describe_image_scan_findings(**asked)
+    assert findings["imageScanStatus"]["status"] == "COMPLETE"
+    assert findings["imageScanFindings"]["findingSeverityCounts"] == {"HIGH": 2}
+    assert [each["severity"] for each in findings["imageScanFindings"]["findings"]] == ["HIGH", "HIGH"]
     strike(cloud, "scan-finds", status="IN_PROGRESS")
     assert cloud.ecr.describe_image_scan_findings(**asked)["imageScanStatus"]["status"] == "IN_PROGRESS"
 

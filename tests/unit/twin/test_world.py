@@ -20,9 +20,9 @@ def state(tmp_path):
 
 
 def test_start_of_a_running_world_changes_nothing(cloud, account):
-    found = world.read(cloud.state)
+    details = world.read(cloud.state)
     world.start(cloud.state, {}, account | {"bucket": "others"})
-    assert world.read(cloud.state) == found
+    assert world.read(cloud.state) == details
     names = [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]
     assert "things" in names and "others" not in names
 

@@ -32,7 +32,7 @@ class Account:
     exceptions = type("Exceptions", (), {"ParameterAlreadyExists": There, "ParameterNotFound": Missing})
 
     def __init__(self, outcome):
-        self.names = {entry["Name"]: entry["Value"] for entry in LEFT}
+        self.names = {parameter["Name"]: parameter["Value"] for parameter in LEFT}
         self.outcome = outcome
         self.done = []
 
@@ -77,7 +77,7 @@ def test_names_are_put_back_once_cloudformation_has_settled_and_not_before(monke
     monkeypatch.setattr(stack, "wait_until_settled", account.settled)
     with pytest.raises(KeyboardInterrupt):
         init.apply(account, "change", {}, LEFT)
-    assert account.done[0] == "settled" and account.names == {entry["Name"]: entry["Value"] for entry in LEFT}
+    assert account.done[0] == "settled" and account.names == {parameter["Name"]: parameter["Value"] for parameter in LEFT}
 
 
 def test_who_does_not_wait_is_given_the_commands(monkeypatch, capsys):
@@ -87,7 +87,9 @@ def test_who_does_not_wait_is_given_the_commands(monkeypatch, capsys):
     monkeypatch.setattr(stack, "wait_until_settled", account.settled)
     with pytest.raises(KeyboardInterrupt):
         init.apply(account, "change", {}, LEFT)
-    assert account.done == ["settled"] and account.names == {init.BACKUP: json.dumps({entry["Name"]: entry["Value"] for entry in LEFT})}
+    assert account.done == ["settled"] and account.names == {
+        init.BACKUP: json.dumps({parameter["Name"]: parameter["Value"] for parameter in LEFT})
+    }
     assert (
         "aws ssm put-parameter --region us-east-1 --type String --name /fine-tune-slm/s3/bucket --value s3/bucket"
         in capsys.readouterr().err
@@ -104,9 +106,9 @@ def test_who_does_not_wait_is_given_the_commands(monkeypatch, capsys):
 )
 def test_a_stack_that_cannot_be_changed_is_named_with_the_way_on(aws, monkeypatch, status, way):
     monkeypatch.setattr(stack, "find", lambda aws: stack.Stack(status))
-    with pytest.raises(Problem, match=status) as told:
+    with pytest.raises(Problem, match=status) as refusal:
         stack.propose(aws, {})
-    assert way in told.value.hint
+    assert way in refusal.value.hint
 
 
 @pytest.fixture
@@ -125,14 +127,14 @@ def without_a_stack(tmp_path, monkeypatch):
 
 
 def names(aws) -> dict[str, str]:
-    return {entry["Name"]: entry["Value"] for entry in init._parameters(aws)}
+    return {parameter["Name"]: parameter["Value"] for parameter in init._parameters(aws)}
 
 
 def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_parameter_store_may(without_a_stack, monkeypatch, capsys):
     aws, run, state = without_a_stack
     before = names(aws)
     seen = init.survey(aws, run)
-    assert sorted(entry["Name"] for entry in seen.by_hand) == sorted(before)
+    assert sorted(parameter["Name"] for parameter in seen.by_hand) == sorted(before)
     shown = init.propose(aws, seen.wanted, seen.adopted, seen.by_hand)
     assert "2 names in Parameter Store keep their values" in capsys.readouterr().err and names(aws) == before
 
@@ -170,15 +172,15 @@ def test_the_reason_is_that_of_this_failure_and_not_of_an_older_one(aws, setting
     """A stack keeps the events of its whole life: the oldest failure among them is mostly somebody else's."""
     aws.client("logs").create_log_group(logGroupName="/taken/one")
     aws.client("ecr").create_repository(repositoryName="taken-two")
-    for given, reason in (
+    for parameters, reason in (
         ({"LogGroup": "/taken/one"}, "Logs: .*already exists"),
         ({"Repository": "taken-two"}, "Images: .*already exists"),
     ):
-        change_set, changes = stack.propose(aws, wanted(aws, settings, **given))
+        change_set, changes = stack.propose(aws, wanted(aws, settings, **parameters))
         assert changes
-        with pytest.raises(Problem, match=reason) as told:
+        with pytest.raises(Problem, match=reason) as refusal:
             stack.execute(aws, change_set)
-        assert "mend that, then run `inv init` again" in told.value.hint
+        assert "mend that, then run `inv init` again" in refusal.value.hint
         assert stack.find(aws).status == "UPDATE_ROLLBACK_COMPLETE"
     assert stack.propose(aws, wanted(aws, settings))[1] == []
 
@@ -194,9 +196,9 @@ def a_role_in_the_way(aws):
 def test_a_change_set_that_cloudformation_does_not_take_is_told_with_the_resource_that_stands_in_its_way(aws, settings, a_role_in_the_way):
     before = stack.find(aws)
     asked = wanted(aws, settings, "cloud.github=me/mine")
-    with pytest.raises(Problem, match="GithubRole: Resource of type 'AWS::IAM::Role' with identifier 'fine-tune-slm-github'") as told:
+    with pytest.raises(Problem, match="GithubRole: Resource of type 'AWS::IAM::Role' with identifier 'fine-tune-slm-github'") as refusal:
         stack.propose(aws, asked)
-    assert "remove it, or give it another name" in told.value.hint
+    assert "remove it, or give it another name" in refusal.value.hint
     assert stack.find(aws) == before
 
 
@@ -206,11 +208,11 @@ def test_who_may_not_read_why_is_told_which_right_he_lacks(aws, settings, a_role
     but = {"Effect": "Deny", "Action": "cloudformation:DescribeEvents", "Resource": "*"}
     world.enforce(Path(aws.cloud.state), [{"Version": "2012-10-17", "Statement": [everything, but]}])
     try:
-        with pytest.raises(Problem, match="AWS::EarlyValidation::ResourceExistenceCheck") as told:
+        with pytest.raises(Problem, match="AWS::EarlyValidation::ResourceExistenceCheck") as refusal:
             stack.propose(aws, asked)
     finally:
         world.enforce(Path(aws.cloud.state), None)
-    assert "`inv policy --who setup`" in told.value.hint and "cloudformation:DescribeEvents" in told.value.hint
+    assert "`inv policy --who setup`" in refusal.value.hint and "cloudformation:DescribeEvents" in refusal.value.hint
 
 
 def test_a_name_that_a_later_version_makes_too_is_kept_where_somebody_has_it_already(aws):
@@ -240,6 +242,6 @@ def test_a_profile_that_hands_out_another_role_is_not_adopted(aws, settings, mon
     iam.create_instance_profile(InstanceProfileName="adopted")
     iam.add_role_to_instance_profile(InstanceProfileName="adopted", RoleName="theirs")
     run = settings("cloud.instance_profile=adopted", "cloud.launch_template=free")
-    with pytest.raises(Problem, match="hands out theirs, not `fine-tune-slm-box`") as told:
+    with pytest.raises(Problem, match="hands out theirs, not `fine-tune-slm-box`") as refusal:
         init.survey(init.Aws(run.cloud), run)
-    assert "`cloud.box_role=theirs`" in told.value.hint
+    assert "`cloud.box_role=theirs`" in refusal.value.hint

@@ -33,9 +33,9 @@ def test_nothing_of_it_opens_the_account(word):
 
 
 def test_every_parameter_of_the_template_is_given(settings):
-    given = set(stack.parameters(settings())) | {"Vpc"}
+    parameters = set(stack.parameters(settings())) | {"Vpc"}
     declared = set(templates.read(TEXT)["Parameters"])
-    assert {name for name in declared if not name.startswith("Make")} == given
+    assert {name for name in declared if not name.startswith("Make")} == parameters
     decided = {parameter for parameter, _, _ in init.ADOPTED.values()} | {"MakeGithubProvider"}
     assert {name for name in declared if name.startswith("Make")} == decided
 
@@ -76,13 +76,13 @@ def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
     assert asked <= set(init.NAMES)
 
 
-def kept() -> str:
+def lifecycle_policy() -> str:
     """The lifecycle policy of the repository."""
     return templates.read(TEXT)["Resources"]["Images"]["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]
 
 
 def test_the_doctor_compares_a_repository_with_what_init_makes():
-    assert json.loads(kept()) == drift.LIFECYCLE_POLICY
+    assert json.loads(lifecycle_policy()) == drift.LIFECYCLE_POLICY
 
 
 @pytest.mark.parametrize("parts", [0, 2], ids=["one manifest each", "an index of an image and its provenance each"])
@@ -92,10 +92,12 @@ def test_of_twelve_builds_the_ten_newest_remain(parts):
     for build in range(12):
         children = tuple(f"{build}.{part}" for part in range(parts))
         images += [Image(child, (), build * 60) for child in children] + [Image(str(build), (f"{build:016x}",), build * 60, children)]
-    gone = ecr_lifecycle.expired(kept(), images, 3 * ecr_lifecycle.DAY)
+    gone = ecr_lifecycle.expired(lifecycle_policy(), images, 3 * ecr_lifecycle.DAY)
     assert gone == {"0", "1"}
     left = [image for image in images if image.digest not in gone]
-    assert ecr_lifecycle.expired(kept(), left, 3 * ecr_lifecycle.DAY) == {f"{build}.{part}" for build in range(2) for part in range(parts)}
+    assert ecr_lifecycle.expired(lifecycle_policy(), left, 3 * ecr_lifecycle.DAY) == {
+        f"{build}.{part}" for build in range(2) for part in range(parts)
+    }
 
 
 def test_settings_are_written_without_touching_the_rest_of_a_users_file(tmp_path):
@@ -109,5 +111,5 @@ def test_a_new_account_is_looked_for_in_the_region_of_the_environment(aws, monke
     """As every other call: AWS_REGION is what the AWS CLI reads, boto3 itself reads AWS_DEFAULT_REGION only."""
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-2")
-    found = stack.default_names({"loopback": False})
-    assert found["/fine-tune-slm/aws/region"] == "eu-west-1" and found["/fine-tune-slm/s3/bucket"].endswith("-eu-west-1")
+    names = stack.default_names({"loopback": False})
+    assert names["/fine-tune-slm/aws/region"] == "eu-west-1" and names["/fine-tune-slm/s3/bucket"].endswith("-eu-west-1")

@@ -26,8 +26,8 @@ def instance_id(aws):
 
 def tags(aws, instance_id: str) -> dict[str, str]:
     ec2 = world.client(Path(aws.cloud.state), "ec2")
-    found = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    return {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+    instance = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    return {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
 
 
 def test_a_value_in_parameter_store_alone_adopts_nothing(aws, settings, instance_id):

@@ -47,7 +47,7 @@ def test_the_schedule_waits_for_a_role_that_was_made_just_now(aws, monkeypatch, 
     auto_stop.disarm(aws, "i-0new")
     monkeypatch.setattr(calls, "PROPAGATION", 0)
     world.fault(state, "role-late", seconds=36000)
-    with pytest.raises(Problem, match="nothing would stop i-0new from outside") as told:
+    with pytest.raises(Problem, match="nothing would stop i-0new from outside") as refusal:
         auto_stop.arm(aws, "i-0new", 12)
-    assert "`inv down` stops it" in told.value.hint
+    assert "`inv down` stops it" in refusal.value.hint
     world.fault(state, "role-late", seconds=0)

@@ -50,11 +50,11 @@ def described(account, instance_id: str) -> dict:
 def test_an_account_on_the_free_plan_is_told_so_with_the_command_that_changes_it(account, settings):
     world.fault(state(account), "free-plan")
     try:
-        with pytest.raises(Problem, match="on AWS's Free plan, which launches no g6.2xlarge") as told:
+        with pytest.raises(Problem, match="on AWS's Free plan, which launches no g6.2xlarge") as refusal:
             had(account, settings().box)
     finally:
         world.fault(state(account), "free-plan", kind="PAID")
-    assert "`aws freetier upgrade-account-plan --region us-east-1 --account-plan-type PAID`" in told.value.hint
+    assert "`aws freetier upgrade-account-plan --region us-east-1 --account-plan-type PAID`" in refusal.value.hint
 
 
 def test_a_role_that_was_made_just_now_is_waited_for(account, settings, capsys, monkeypatch):
@@ -116,9 +116,9 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     volume.note_format(account, disk)
     instance.stop(account, made.instance_id)
     world.fault(state(account), "capacity", count=0, zones="us-east-1a")
-    with pytest.raises(Problem, match=r"us-east-1a has no g6.2xlarge for i-") as told:
+    with pytest.raises(Problem, match=r"us-east-1a has no g6.2xlarge for i-") as refusal:
         instance.ensure(account, run.box)
-    *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
+    *commands, last = re.findall("^`(.*)`$", refusal.value.hint, re.M)
     assert last == "inv up"
     elsewhere = {
         "AWS_REGION": "eu-west-1",
@@ -134,8 +134,8 @@ def test_a_stopped_box_that_cannot_start_again_leaves_its_zone_by_the_commands_t
     world.enforce(state(account), None)
     moved = had(account, run.box, volume.locate(account, run.box.name).zone)
     assert moved.zone == "us-east-1b" and moved.instance_id != made.instance_id
-    found = volume.ensure(account, run.box, moved.instance_id, moved.zone)
-    assert (found.changed, found.created_blank) == ("attached", False) and found.volume_id != disk
+    attached = volume.ensure(account, run.box, moved.instance_id, moved.zone)
+    assert (attached.changed, attached.created_blank) == ("attached", False) and attached.volume_id != disk
 
 
 def test_an_instance_that_may_not_be_tagged_is_not_taken(account, settings, monkeypatch):
@@ -235,9 +235,9 @@ def test_a_spot_box_that_aws_took_back_is_waited_for_or_left_for_one_on_demand_b
     world.fault(state(account), "spot-notice", instance=made.instance_id)
     world.forward(state(account), 125)
     account.client("ec2").get_waiter("instance_stopped").wait(InstanceIds=[made.instance_id], WaiterConfig={"Delay": 1})
-    with pytest.raises(Problem, match="only AWS starts it again") as told:
+    with pytest.raises(Problem, match="only AWS starts it again") as refusal:
         instance.ensure(account, run.box)
-    *commands, last = re.findall("^`(.*)`$", told.value.hint, re.M)
+    *commands, last = re.findall("^`(.*)`$", refusal.value.hint, re.M)
     assert last == "inv up -- box.spot=false"
     for command in commands:
         subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PATH": loaded.programs()}, capture_output=True)

@@ -25,8 +25,8 @@ def opened(aws, settings):
 
 
 def options(aws, instance: str) -> tuple:
-    found = aws.client("ec2").describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]["MetadataOptions"]
-    return found["HttpTokens"], found["HttpPutResponseHopLimit"]
+    metadata = aws.client("ec2").describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]["MetadataOptions"]
+    return metadata["HttpTokens"], metadata["HttpPutResponseHopLimit"]
 
 
 def test_up_closes_it_by_our_own_policy_and_once(aws, opened):

@@ -65,8 +65,8 @@ def state(aws) -> str:
 
 
 def test_a_purge_with_a_snapshot_keeps_a_copy(aws, run):
-    found = perform(verbs.purge(run, False, True, True), aws, Scripts(DELIVERED))
-    assert there(aws) == {"instances": [], "volumes": [], "snapshots": [found.of(volume.Snapshot).snapshot_id]}
+    outcome = perform(verbs.purge(run, False, True, True), aws, Scripts(DELIVERED))
+    assert there(aws) == {"instances": [], "volumes": [], "snapshots": [outcome.of(volume.Snapshot).snapshot_id]}
 
 
 def test_the_volume_stays_while_its_copy_is_not_whole(aws, run, monkeypatch):
@@ -133,9 +133,9 @@ def test_a_copy_of_no_volume_is_said_and_the_box_is_stopped_and_disarmed(aws, ru
     (disk,) = there(aws)["volumes"]
     ec2.detach_volume(VolumeId=disk)
     volume.delete(aws, "ending")
-    found = perform(verbs.down(run, False, True), aws, Scripts())
+    outcome = perform(verbs.down(run, False, True), aws, Scripts())
     assert "has no volume: there is nothing to copy" in capsys.readouterr().err
-    assert (found.of(volume.Snapshot).snapshot_id, found.of(auto_stop.Disarmed).disarmed, state(aws)) == (None, True, "stopped")
+    assert (outcome.of(volume.Snapshot).snapshot_id, outcome.of(auto_stop.Disarmed).disarmed, state(aws)) == (None, True, "stopped")
 
 
 def test_whoever_may_not_close_the_door_has_stopped_the_box_by_then(aws, run):

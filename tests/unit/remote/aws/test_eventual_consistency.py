@@ -26,8 +26,8 @@ def account(aws, monkeypatch):
 def test_a_new_box_and_a_new_volume_are_waited_for(account, settings):
     run = settings()
     made = instance.ensure(account, run.box)
-    found = instance.wait(account, made.instance_id)
-    attached = volume.ensure(account, run.box, made.instance_id, found.zone)
+    running = instance.wait(account, made.instance_id)
+    attached = volume.ensure(account, run.box, made.instance_id, running.zone)
     assert attached.changed == "created"
     assert volume.require(account, run.box.name).volume_id == attached.volume_id
     assert instance.stop(account, made.instance_id).state == "stopped"
@@ -87,5 +87,5 @@ def test_an_instance_that_was_just_taken_as_the_box_is_the_box_though_a_search_b
     ec2.describe_instances(InstanceIds=[made])
     monkeypatch.setattr(instance, "find", lambda aws, name: None)
     monkeypatch.setattr("remote.confirm.ask", lambda *words: None)
-    found = instance._adopt(account, settings(f"box.adopt={made}", "box.name=mine").box, None)
-    assert (found.id, found.owner) == (made, account.caller)
+    adopted = instance._adopt(account, settings(f"box.adopt={made}", "box.name=mine").box, None)
+    assert (adopted.id, adopted.owner) == (made, account.caller)

@@ -61,8 +61,8 @@ class SignIn:
             refused = json.dumps({"error": self.refusal, "message": "no"})
             return Response(refused, 403, headers={"x-amzn-ErrorType": "AccessDeniedException"})(environ, start_response)
         keys = {"accessKeyId": self.issued, "secretAccessKey": self.issued, "sessionToken": "new"}
-        given = {"accessToken": keys, "tokenType": "aws_sigv4", "expiresIn": 900, "refreshToken": "next"}
-        return Response(json.dumps(given), content_type="application/json")(environ, start_response)
+        content = {"accessToken": keys, "tokenType": "aws_sigv4", "expiresIn": 900, "refreshToken": "next"}
+        return Response(json.dumps(content), content_type="application/json")(environ, start_response)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def logged_in(aws, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "config").write_text(f"[profile mine]\nregion = us-east-1\nlogin_session = {SESSION}\n")
-    given = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "mine", "AWS_LOGIN_CACHE_DIRECTORY": str(tmp_path)}
-    for name, value in (given | {"AWS_ENDPOINT_URL_SIGNIN": signin.address}).items():
+    environment = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "mine", "AWS_LOGIN_CACHE_DIRECTORY": str(tmp_path)}
+    for name, value in (environment | {"AWS_ENDPOINT_URL_SIGNIN": signin.address}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     signin.token = tmp_path / f"{hashlib.sha256(SESSION.encode()).hexdigest()}.json"
@@ -93,8 +93,8 @@ def logged_in(aws, monkeypatch, tmp_path):
 
 
 def findings(aws) -> dict:
-    found = login.check("us-east-1", account.Aws(aws.cloud).client)
-    return {one.check: one for one in found if one.verdict != OK}
+    checked = login.check("us-east-1", account.Aws(aws.cloud).client)
+    return {one.check: one for one in checked if one.verdict != OK}
 
 
 def test_a_login_works_and_its_fifteen_minutes_are_nothing_to_look_at(aws, logged_in):
@@ -121,8 +121,8 @@ def test_verbs_work_with_it(aws, logged_in, monkeypatch, verb, capsys):
     else:
         with suppress(Exit):  # this account has no image and no model
             tasks.namespace[verb](context, json=True)
-        said = capsys.readouterr().out
-        assert [one for one in json.loads(said)["findings"] if one["check"] == "credentials" and one["verdict"] != OK] == []
+        printed = capsys.readouterr().out
+        assert [one for one in json.loads(printed)["findings"] if one["check"] == "credentials" and one["verdict"] != OK] == []
 
 
 @pytest.mark.parametrize("refusal", ["TOKEN_EXPIRED", "USER_CREDENTIALS_CHANGED", ""])
@@ -130,8 +130,8 @@ def test_a_login_that_has_ended_is_renewed_by_its_own_command(aws, logged_in, re
     if refusal:  # else: never logged in on this machine
         logged_in.log_in(minutes=-5)
         logged_in.refusal = refusal
-    found = findings(aws)
-    assert (found["credentials"].verdict, found["credentials"].command) == (BROKEN, "`aws login --profile mine`")
+    by_check = findings(aws)
+    assert (by_check["credentials"].verdict, by_check["credentials"].command) == (BROKEN, "`aws login --profile mine`")
     with pytest.raises(Exception) as caught:
         account.fetch(["/fine-tune-slm/s3/bucket"], {"region": "us-east-1"})
     assert account.explain(caught.value).what == "the AWS credentials have expired"
@@ -140,8 +140,8 @@ def test_a_login_that_has_ended_is_renewed_by_its_own_command(aws, logged_in, re
 def test_who_may_not_renew_is_told_which_right_he_lacks_and_not_to_log_in_again(aws, logged_in):
     logged_in.log_in(minutes=-5)
     logged_in.refusal = "INSUFFICIENT_PERMISSIONS"
-    found = findings(aws)["credentials"]
-    assert "signin:CreateOAuth2Token" in found.command and "`aws login" not in found.command
+    finding = findings(aws)["credentials"]
+    assert "signin:CreateOAuth2Token" in finding.command and "`aws login" not in finding.command
     assert isinstance(account.explain(LoginInsufficientPermissions()), Problem)
 
 
@@ -149,8 +149,8 @@ def test_without_the_package_that_reads_it_the_package_is_named_and_not_the_logi
     """aws-cli issue 9949: `aws login` again and again cannot mend it."""
     logged_in.log_in(minutes=12)
     monkeypatch.setattr(botocore.credentials, "EC", None)  # as botocore.compat has it where awscrt is missing
-    found = findings(aws)["credentials"]
-    assert found.command == "`pip install -r requirements.txt`" and "botocore[crt]" in found.what
+    finding = findings(aws)["credentials"]
+    assert finding.command == "`pip install -r requirements.txt`" and "botocore[crt]" in finding.what
     with pytest.raises(MissingDependencyException) as caught:
         account.Aws(aws.cloud).client("s3").list_buckets()
     assert account.explain(caught.value).hint == "`pip install -r requirements.txt`"
@@ -160,8 +160,8 @@ def test_every_client_is_made_by_the_session_that_knows_of_profiles():
     made = {}
     for path in [*(ROOT / "remote").rglob("*.py"), ROOT / "tasks.py"]:
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        found = [one.attr for one in calls if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "boto3"]
-        made |= {path.name: set(found)} if found else {}
+        names = [one.attr for one in calls if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "boto3"]
+        made |= {path.name: set(names)} if names else {}
     assert made == {"session.py": {"client", "Session"}, "stack.py": {"client"}, "login.py": {"Session"}}
 
 

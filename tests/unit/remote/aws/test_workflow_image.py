@@ -18,8 +18,8 @@ case "$*" in *batch-get-image*) printf '{"a": "b  c"}\\n' ;; esac
 
 
 def place(words: str) -> int:
-    (found,) = [number for number, step in enumerate(STEPS) if words in step.get("name", "")]
-    return found
+    (number,) = [number for number, step in enumerate(STEPS) if words in step.get("name", "")]
+    return number
 
 
 def test_nothing_that_boxes_take_is_in_ecr_before_it_is_attested():
@@ -32,17 +32,17 @@ def test_nothing_that_boxes_take_is_in_ecr_before_it_is_attested():
     assert "continue-on-error" not in json.dumps(STEPS)
 
 
-@pytest.mark.parametrize("found", ["", "sha256:1"])
-def test_the_name_is_given_to_the_very_image_that_was_attested(tmp_path, found):
+@pytest.mark.parametrize("existing", ["", "sha256:1"])
+def test_the_name_is_given_to_the_very_image_that_was_attested(tmp_path, existing):
     calls = tmp_path / "calls"
     (tmp_path / "aws").write_text(AWS)
     (tmp_path / "aws").chmod(0o755)
-    given = {"CALLS": str(calls), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    given |= {"REPOSITORY": "r", "STACK": "s", "TAG": "t", "IMAGE": "h/r:t", "DIGEST": "sha256:1", "FOUND": found}
-    done = subprocess.run(["bash", "-e", "-c", STEPS[-1]["run"]], env=given, capture_output=True, text=True)
+    environment = {"CALLS": str(calls), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment |= {"REPOSITORY": "r", "STACK": "s", "TAG": "t", "IMAGE": "h/r:t", "DIGEST": "sha256:1", "FOUND": existing}
+    done = subprocess.run(["bash", "-e", "-c", STEPS[-1]["run"]], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     put = 'ecr put-image --repository-name r --image-tag t --image-digest sha256:1 --image-manifest {"a": "b  c"}'
-    assert (put in calls.read_text().splitlines()) is (not found)
+    assert (put in calls.read_text().splitlines()) is (not existing)
     assert "--name /s/ecr/image-digest --type String --overwrite --value sha256:1" in calls.read_text()
 
 

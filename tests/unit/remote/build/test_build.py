@@ -61,9 +61,9 @@ def tree(tmp_path):
 
 
 def deploy(aws, run, tree, transport=Ssm) -> SimpleNamespace:
-    found = perform(verbs.deploy(run, tree), aws, transport)
-    offered, built = found.of(ecr.ImageOrContext), found.of(ecr.Image)
-    return SimpleNamespace(missing=offered.missing, changed=found.of(Deploy).changed, image=built.image if built else offered.image)
+    outcome = perform(verbs.deploy(run, tree), aws, transport)
+    offered, built = outcome.of(ecr.ImageOrContext), outcome.of(ecr.Image)
+    return SimpleNamespace(missing=offered.missing, changed=outcome.of(Deploy).changed, image=built.image if built else offered.image)
 
 
 def state() -> Path:
@@ -110,10 +110,10 @@ def test_it_is_built_pushed_and_found_and_then_never_again(aws, run, box, tree):
 def test_the_container_runs_what_was_copied_and_nothing_else_and_labels_say_what_that_is(aws, run, box, tree):
     (tree / "app/hello.py").write_text("import os, sys; sys.argv[1:] or print(sorted(os.listdir()), os.environ['KEPT'])")
     made = deploy(aws, run, tree)
-    said = Ssm(aws, box.instance_id).run(f"docker run --rm {made.image}", 60).stdout
-    assert said == f"['hello.py', 'needs.txt'] {root(box)}/kept\n"
-    said = Ssm(aws, box.instance_id).run(f"docker image inspect --format '{{{{json .Config.Labels}}}}' {made.image}", 60).stdout
-    assert json.loads(said) == {"org.opencontainers.image.revision": "unknown", "fine-tune-slm.content": ecr.tag(tree)}
+    stdout = Ssm(aws, box.instance_id).run(f"docker run --rm {made.image}", 60).stdout
+    assert stdout == f"['hello.py', 'needs.txt'] {root(box)}/kept\n"
+    stdout = Ssm(aws, box.instance_id).run(f"docker image inspect --format '{{{{json .Config.Labels}}}}' {made.image}", 60).stdout
+    assert json.loads(stdout) == {"org.opencontainers.image.revision": "unknown", "fine-tune-slm.content": ecr.tag(tree)}
 
 
 def test_a_build_that_fails_shows_its_last_words_and_pushes_nothing(aws, run, box, tree, capsys):
@@ -177,14 +177,14 @@ def test_a_build_goes_on_without_whoever_asked_and_the_next_deploy_follows_it(aw
 
 def test_where_somebody_has_pushed_the_same_content_meanwhile_theirs_is_taken(aws, run, box, tree):
     (tree / "app/hello.py").write_text("import time; time.sleep(1.5)")
-    found = {}
-    thread = threading.Thread(target=lambda: found.append(deploy(aws, run, tree)))
+    deployed = {}
+    thread = threading.Thread(target=lambda: deployed.append(deploy(aws, run, tree)))
     thread.start()
     while stage(box) != "start the image":
         time.sleep(0.05)
     theirs = world.register_image(state(), aws.cloud.repository, ecr.tag(tree), ["/bin/true"], tree, {})
     thread.join()
-    assert found[0].image.endswith(theirs)
+    assert deployed[0].image.endswith(theirs)
 
 
 def test_a_killed_build_is_told_once_and_then_begun_anew(aws, run, box, tree):

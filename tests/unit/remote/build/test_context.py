@@ -33,17 +33,17 @@ def names(packed: bytes) -> list[str]:
 
 
 def test_the_tarball_holds_what_is_let_in_and_the_dockerfile_and_nothing_else(tree):
-    found = names(context.tarball(tree))
+    packed = names(context.tarball(tree))
     assert {
         "docker/Dockerfile",
         "trainer/train/recipe.py",
         "trainer/locked.txt",
         "trainer/record/templates/report.css",
         "data/schema.json",
-    } <= set(found)
-    assert {"conf/schema.py", "conf/trainer.yaml", "conf/experiment/smoke.yaml", "data/score.py"} <= set(found)
+    } <= set(packed)
+    assert {"conf/schema.py", "conf/trainer.yaml", "conf/experiment/smoke.yaml", "data/score.py"} <= set(packed)
     strangers = ("local.yaml", "mine.yaml", ".jsonl", ".pyc", "notes.txt", "tasks.py")
-    assert [name for name in found if name.endswith(strangers) or name.startswith(("data/generator", "remote", "twin", "tests"))] == []
+    assert [name for name in packed if name.endswith(strangers) or name.startswith(("data/generator", "remote", "twin", "tests"))] == []
 
 
 def test_the_bytes_are_the_same_whenever_and_whoever_packs_them(tree):
@@ -53,7 +53,7 @@ def test_the_bytes_are_the_same_whenever_and_whoever_packs_them(tree):
         os.utime(path, (1, 1))
     assert context.tarball(tree) == first == context.tarball(tree)
     with tarfile.open(fileobj=io.BytesIO(first)) as tar:
-        assert {(entry.mode, entry.uid, entry.mtime) for entry in tar} == {(0o644, 0, 0)}  # the image's own user can read them
+        assert {(member.mode, member.uid, member.mtime) for member in tar} == {(0o644, 0, 0)}  # the image's own user can read them
 
 
 @pytest.mark.parametrize(

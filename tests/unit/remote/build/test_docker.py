@@ -82,8 +82,8 @@ def test_a_tag_that_ecr_lacks_is_pushed_with_the_login_that_ecr_hands_out(aws, t
 
     asked = []
 
-    def fake_docker(*words, given=None):
-        asked.append((words, given))
+    def fake_docker(*words, stdin=None):
+        asked.append((words, stdin))
         if words[0] == "push":
             world.register_image(Path(aws.cloud.state), aws.cloud.repository, "new", ["/bin/true"], tree, {})
 

@@ -84,8 +84,8 @@ def test_the_ledger_counts_what_the_run_has_cost_on_boxes_before(aws, store):
 def running(monkeypatch, instance_id: str, hours: float) -> None:
     """AWS says that this box runs, and since when."""
     begun = (datetime.now(UTC) - timedelta(hours=hours)).replace(microsecond=0)
-    found = instance.Instance(instance_id, "running", "", "g6.2xlarge", begun, "", "")
-    monkeypatch.setattr(limit.instance, "find", lambda aws, name: found)
+    box = instance.Instance(instance_id, "running", "", "g6.2xlarge", begun, "", "")
+    monkeypatch.setattr(limit.instance, "find", lambda aws, name: box)
 
 
 def left_of_two_dollars(aws, instance_id: str) -> float:

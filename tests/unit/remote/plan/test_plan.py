@@ -83,8 +83,8 @@ def test_a_scripts_own_sentence_is_what_the_user_reads():
 
 def test_what_one_part_finds_out_reaches_the_next():
     box = Recorder(Result(0, "@@ changed=no\n@@ image=i\n"), STOPPED)
-    found = perform(two_steps(), NO_ACCOUNT, box)
-    assert found.of(answers.Deploy).changed is False
+    outcome = perform(two_steps(), NO_ACCOUNT, box)
+    assert outcome.of(answers.Deploy).changed is False
     assert "IMAGE=reg/name@sha256:1" in box.scripts[0]
     assert box.instances == ["i-1", "i-1"]
 
@@ -100,8 +100,8 @@ def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(capsy
     box = Recorder(Result(0, "@@ building=yes\n", "at it\n"), Result(0, "@@ building=no\n@@ changed=yes\n", "of no interest\n"))
     assert perform(plan(), NO_ACCOUNT, box).of(answers.Build) == answers.Build(building=False, changed=True)
     assert len(box.scripts) == 2
-    said = capsys.readouterr().err
-    assert "    at it\n" in said and "of no interest" not in said
+    printed = capsys.readouterr().err
+    assert "    at it\n" in printed and "of no interest" not in printed
     with pytest.raises(Problem):
         perform(plan(), NO_ACCOUNT, Recorder(Result(1, "@@ problem=p\n@@ hint=h\n@@ reason=crashed\n", "its last words\n")))
     assert "    its last words\n" in capsys.readouterr().err
@@ -166,9 +166,9 @@ def test_the_box_adds_to_what_is_known_and_replaces_none_of_it():
     plan = two_steps()
     plan.call(use)(instance_id=plan.parts[1].on, image=plan.parts[1].inputs["IMAGE"])
     box = Recorder(Result(0, "@@ image=evil@sha256:1\n@@ changed=no\n"), STOPPED)
-    found = perform(plan, NO_ACCOUNT, box)
-    assert found.value(plan.parts[1].inputs["IMAGE"]) == "reg/name@sha256:1"
-    assert (found.of(answers.Deploy).changed, found.of(answers.Stop).changed) == (False, True)
+    outcome = perform(plan, NO_ACCOUNT, box)
+    assert outcome.value(plan.parts[1].inputs["IMAGE"]) == "reg/name@sha256:1"
+    assert (outcome.of(answers.Deploy).changed, outcome.of(answers.Stop).changed) == (False, True)
 
 
 def test_a_plan_with_a_wrong_field_cannot_be_built():
@@ -260,11 +260,11 @@ def test_when_a_part_fails_what_is_known_by_then_is_said(capsys):
         plan = Plan()
         box = plan.call(first)()
         plan.on_failure(words)(instance_id=box.instance_id, changed=plan.call(broken)().image)
-        found = Outcome()
+        outcome = Outcome()
         with pytest.raises(Problem, match="no"):
-            perform(plan, NO_ACCOUNT, None, found)
+            perform(plan, NO_ACCOUNT, None, outcome)
         assert ("i-1 is on, None" in capsys.readouterr().err) == (first is find)
-        assert (found.of(Box) is not None) == (first is find)
+        assert (outcome.of(Box) is not None) == (first is find)
 
 
 def test_a_type_fits_where_each_of_its_values_does():

@@ -74,8 +74,8 @@ def test_main_comes_last_and_never_eats_the_script(name):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_missing_setting_is_named(name):
     for setting in SETTINGS[name]:
-        given = {key: value for key, value in SETTINGS[name].items() if key != setting}
-        done = bash(script.compose(name, PLACE | given))
+        settings = {key: value for key, value in SETTINGS[name].items() if key != setting}
+        done = bash(script.compose(name, PLACE | settings))
         assert done.returncode != 0
         assert any(f"{one}.sh needs {setting}" in done.stderr for one in (name, *script.ABOVE.get(name, ())))
         assert setting in script.needs(name)
@@ -117,16 +117,16 @@ def test_what_a_script_answers_is_what_its_header_says(name):
     """And nothing else: `read` refuses it."""
     text = name.read_text()
     headers = re.findall(r"^#   out:  facts (.*(?:\n#         .*)*)", text, re.MULTILINE)
-    said = {word for header in headers for word in re.sub(r"\([^)]*\)|\n#", "", header).replace(",", " ").split()}
+    named = {word for header in headers for word in re.sub(r"\([^)]*\)|\n#", "", header).replace(",", " ").split()}
     kind = getattr(answers, name.stem.capitalize(), None)
-    assert said == ({one.name for one in fields(kind)} if kind else set())
+    assert named == ({one.name for one in fields(kind)} if kind else set())
     if kind:
-        assert said == set(re.findall(r"^ *fact (\w+)", text, re.MULTILINE))
+        assert named == set(re.findall(r"^ *fact (\w+)", text, re.MULTILINE))
 
 
 def test_an_answer_has_the_types_that_were_declared():
-    said = {"mounted": "yes", "going": "a b", "whole": ""}
-    assert answers.read("held", answers.Held, said) == answers.Held(True, ("a", "b"), ())
+    facts = {"mounted": "yes", "going": "a b", "whole": ""}
+    assert answers.read("held", answers.Held, facts) == answers.Held(True, ("a", "b"), ())
     assert answers.read("clean", answers.Clean, {"changed": "no", "freed_gb": "-3"}) == answers.Clean(False, -3)
     for wrong, words in (
         ({"changed": "maybe"}, "clean.sh answers changed=maybe, which is no yes or no"),
@@ -147,5 +147,5 @@ def test_every_script_of_a_plan_fits_into_one_command():
 
 
 def test_only_marked_lines_are_facts():
-    found = Result(0, "chatter\n@@ a=1\n@@ b=x=y\n@@ empty=\n", "").facts
-    assert found == {"a": "1", "b": "x=y", "empty": ""}
+    facts = Result(0, "chatter\n@@ a=1\n@@ b=x=y\n@@ empty=\n", "").facts
+    assert facts == {"a": "1", "b": "x=y", "empty": ""}

@@ -35,10 +35,10 @@ def test_a_run_that_the_box_has_is_kept_however_long_s3_has_not_heard_of_it(aws,
     for run_id in ("going", "whole", "dead"):
         put(store, run_id, "running")
     assert chosen(aws, going="going", whole="whole") == ["dead"]
-    said = capsys.readouterr().err
-    assert "going  goes on; it stays" in said
-    assert "whole  ended well, and S3 has not all of it; the volume of `ours` may: `inv up deploy train`" in said
-    assert "dead  running, never finished" in said
+    printed = capsys.readouterr().err
+    assert "going  goes on; it stays" in printed
+    assert "whole  ended well, and S3 has not all of it; the volume of `ours` may: `inv up deploy train`" in printed
+    assert "dead  running, never finished" in printed
 
 
 def test_where_the_box_cannot_say_it_what_ended_well_is_kept(aws, store, a_volume, monkeypatch):

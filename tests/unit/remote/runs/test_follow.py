@@ -18,8 +18,8 @@ def test_the_tail_is_the_last_lines_wherever_the_chunks_were_cut(aws, store, cut
     for start, end in zip(cuts, cuts[1:], strict=False):
         store.put(f"runs/t/log/{start:012d}", text[start:end])
     for lines in (1, 2, 49, 50, 500):
-        found = b"".join(follow.log(store, "t", follow.tail(store, "t", lines)))
-        assert found.splitlines() == text.splitlines()[-lines:]
+        tail = b"".join(follow.log(store, "t", follow.tail(store, "t", lines)))
+        assert tail.splitlines() == text.splitlines()[-lines:]
 
 
 def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store, monkeypatch, capsys):
@@ -40,9 +40,9 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert follow.attach(aws, "w", "box").run_id == "w"
-    said = capsys.readouterr().err
-    assert said.count("AWS does not answer. w goes on") == 1
-    assert said.count("credentials have expired; log in from another shell") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("AWS does not answer. w goes on") == 1
+    assert printed.count("credentials have expired; log in from another shell") == 1
 
 
 def test_what_waiting_does_not_mend_ends_the_wait(aws):
@@ -73,9 +73,9 @@ def test_a_followed_log_goes_on_at_its_byte_after_the_login_is_back(aws, store, 
     monkeypatch.setattr(follow, "log", log)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
-    found = capsysbinary.readouterr()
-    assert found.out == text
-    assert found.err.count(b"credentials have expired; log in from another shell. the run goes on") == 1
+    printed = capsysbinary.readouterr()
+    assert printed.out == text
+    assert printed.err.count(b"credentials have expired; log in from another shell. the run goes on") == 1
     assert calls[:4] == [0, 50, 50, 50]
 
 
@@ -166,8 +166,8 @@ def test_events_are_fetched_as_often_as_the_box_ships_them(aws, store, monkeypat
 @pytest.mark.parametrize("body", [b'{"phase": "runn', b"[]", b"\xff\xfe", b'{"phase": ""}'])
 def test_a_torn_state_is_said_and_is_no_traceback(store, body):
     store.put("runs/the-run/state.json", body)
-    found = runs.state(store, "the-run")
-    assert (found.phase, found.evidence, found.active) == ("unknown", "its state.json in S3 cannot be read", False)
+    state = runs.state(store, "the-run")
+    assert (state.phase, state.evidence, state.active) == ("unknown", "its state.json in S3 cannot be read", False)
 
 
 def test_a_letter_that_was_cut_spoils_no_state(store):

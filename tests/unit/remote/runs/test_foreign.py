@@ -99,10 +99,12 @@ def test_every_way_to_the_disk_is_the_one_that_looks_at_the_name():
         assert ("download_file" in path.read_text() or "download_fileobj" in path.read_text()) == (path.name == "s3.py"), path
 
 
-@pytest.mark.parametrize("entry", [{"size": -1}, {"size": "7"}, {"size": None}, {"size": 10**15}, {"sha256": 7}, 3, None])
-def test_sizes_are_those_of_the_objects(aws, store, settings, tmp_path, entry):
+@pytest.mark.parametrize("changed", [{"size": -1}, {"size": "7"}, {"size": None}, {"size": 10**15}, {"sha256": 7}, 3, None])
+def test_sizes_are_those_of_the_objects(aws, store, settings, tmp_path, changed):
     stated = {"size": 3, "sha256": "0" * 64}
-    plant(store, files={"metrics.json": b"abc"}, more={"files": {"metrics.json": stated | entry if isinstance(entry, dict) else entry}})
+    plant(
+        store, files={"metrics.json": b"abc"}, more={"files": {"metrics.json": stated | changed if isinstance(changed, dict) else changed}}
+    )
     with pytest.raises(Problem, match="is not as a trainer writes it|its record says"):
         runs.download(aws, settings(), RUN, tmp_path / "into")
 
@@ -120,8 +122,8 @@ def test_names_in_the_bucket_that_no_run_has_are_left_out_with_a_word(store, cap
     store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}runs/\x1b]0;mine\x07/config.yaml", Body=b"x")
     plant(store)
     assert list(runs.listing(store)) == [RUN]
-    said = capsys.readouterr().err
-    assert "is no file of a run" in said and "\x1b" not in said
+    printed = capsys.readouterr().err
+    assert "is no file of a run" in printed and "\x1b" not in printed
 
 
 @pytest.mark.parametrize("body", ODD)
@@ -134,8 +136,8 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     store.put("runs/sweep.0/config.yaml", body)
     store.put("lives/i-1/20260101T000000Z.json", body)
     store.put("boxes/i-1/2026.json", body)
-    found = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
-    assert found.to_do and found.run_id not in ("odd-1", "odd-4")
+    prepared = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
+    assert prepared.to_do and prepared.run_id not in ("odd-1", "odd-4")
     jobs = sweep.jobs(["lora.r=4,8"], lambda words: settings(*words))
     sweep.place(aws, store, jobs, None, settings.root)
     assert ledger.box_usage(store, None) == []
@@ -143,7 +145,7 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     assert "odd-2" in status.text(aws, settings(), {})[0]
     with pytest.raises(Problem, match="there is no finished full run of yours"):
         runs.find_sealed(aws, settings(), None)
-    assert runs.find_newest(aws, settings(), None) == found.run_id
+    assert runs.find_newest(aws, settings(), None) == prepared.run_id
     clean.choose(aws, "ours", 1, True, False, (), ())
     assert "Traceback" not in capsys.readouterr().err
 
@@ -153,11 +155,11 @@ def test_what_has_no_settings_is_listed_as_no_run(aws, store, settings, capsys):
     mine = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     for number in range(12):
         store.put(f"runs/29991231-000000-quickstart-{number:04d}/log/000000000000", b"x")
-    told = status.text(aws, settings(), {})[0]
-    assert mine in told and "29991231" not in told
+    shown = status.text(aws, settings(), {})[0]
+    assert mine in shown and "29991231" not in shown
     assert "`29991231-000000-quickstart-0003` has no settings" in capsys.readouterr().err
     clean.choose(aws, "ours", None, True, False, (), ())
-    assert "29991231-000000-quickstart-0003" in (said := capsys.readouterr().err) and "no run: it has no settings" in said
+    assert "29991231-000000-quickstart-0003" in (printed := capsys.readouterr().err) and "no run: it has no settings" in printed
 
 
 @pytest.mark.parametrize("body", ODD)
@@ -357,8 +359,8 @@ def test_nothing_that_others_have_written_is_obeyed_by_a_terminal(aws, store, se
     now = runs.now()
     store.put(f"runs/{RUN}/state.json", json.dumps(evil | {"since": now}).encode())
     store.put("locks/me.json", json.dumps(evil | {"since": now, "pid": 1}).encode())
-    told = status.text(aws, settings("box.name=me"), {})[0] + str(runs.state(store, RUN)) + lock.holder(aws, "me")
-    assert "mine" in told and "\x1b" not in told and "\x07" not in told
+    shown = status.text(aws, settings("box.name=me"), {})[0] + str(runs.state(store, RUN)) + lock.holder(aws, "me")
+    assert "mine" in shown and "\x1b" not in shown and "\x07" not in shown
     perform.talk(f"the box says {ESCAPE}")
     assert b"\x1b" not in capsysbinary.readouterr().err
 

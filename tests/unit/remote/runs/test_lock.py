@@ -17,8 +17,8 @@ def held(store, **changed) -> dict:
     return json.loads(store.get("locks/mine.json")) | changed
 
 
-def put(store, found: dict) -> None:
-    store.put("locks/mine.json", json.dumps(found).encode())
+def put(store, content: dict) -> None:
+    store.put("locks/mine.json", json.dumps(content).encode())
 
 
 def two_hours_ago() -> str:

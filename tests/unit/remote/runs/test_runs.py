@@ -39,11 +39,11 @@ def test_the_data_travels_once_under_its_hash(aws, store, settings):
 
 
 def test_the_config_in_the_run_folder_reproduces_the_run(aws, store, settings):
-    found = prepare(aws, settings, "lora.r=8")
-    saved = runs.configuration(store, found.run_id)
+    prepared = prepare(aws, settings, "lora.r=8")
+    saved = runs.configuration(store, prepared.run_id)
     assert saved.lora.r == 8
-    assert saved.run_id == found.run_id
-    assert saved.data.train_sha256 in found.inputs
+    assert saved.run_id == prepared.run_id
+    assert saved.data.train_sha256 in prepared.inputs
     assert saved.provenance.image == "reg/name@sha256:1"
     assert saved.provenance.price_per_hour is None or saved.provenance.price_per_hour > 0
 

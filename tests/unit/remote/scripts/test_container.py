@@ -171,9 +171,9 @@ def test_what_is_swapped_meanwhile_does_not_lead_root_out_either(box):
         (folder / "checkpoints" / place / "secret").write_text("mine")
     swap = f'while :; do ln -sfn "{box.secret.parent}" c; mv -T c step; mv -T step d; mv a step; mv step a; rm d; done'
     mischief = subprocess.Popen(["bash", "-c", swap], cwd=folder / "checkpoints", stderr=subprocess.DEVNULL)
-    given = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "RUN": RUN}
-    given |= dict.fromkeys(("BUCKET", "PREFIX", "LOG_GROUP", "STREAM_PREFIX", "HUB_SECRET", "TOKEN_AGE"), "x")
-    text = settings_block(given) + body("lib") + body("container") + body("ship")
+    settings = {"REGION": "r", "MOUNT_PATH": "/mnt/training", "RUN": RUN}
+    settings |= dict.fromkeys(("BUCKET", "PREFIX", "LOG_GROUP", "STREAM_PREFIX", "HUB_SECRET", "TOKEN_AGE"), "x")
+    text = settings_block(settings) + body("lib") + body("container") + body("ship")
     text += (
         'trap - ERR\nrun="$MOUNT/runs/$RUN"\nfor try in {1..60}; do link_out "$MOUNT/outbox/$try" -path "./checkpoints/*" || true; done\n'
     )
@@ -252,8 +252,8 @@ def test_a_volume_of_before_is_handed_over_once_and_only_what_is_its_own(box):
     folder = box.going_on()
     (folder / "link").symlink_to(box.secret)
     (folder / "hard").hardlink_to(box.secret)
-    given = settings_block({"REGION": "r", "MOUNT_PATH": "/mnt/training", "RUN": RUN})
-    assert scripts.run(given + body("lib") + body("container") + 'hand_over "$MOUNT/runs/$RUN"\n', box.root).code == 0
+    settings = settings_block({"REGION": "r", "MOUNT_PATH": "/mnt/training", "RUN": RUN})
+    assert scripts.run(settings + body("lib") + body("container") + 'hand_over "$MOUNT/runs/$RUN"\n', box.root).code == 0
     owned = (box.root / "chown.log").read_text()
     assert owned.startswith("-h 10001:10001 ") and owned.rstrip().endswith(f"/runs/{RUN}")
     assert f"{RUN}/log.txt" in owned and "/hard" not in owned and "secret" not in owned

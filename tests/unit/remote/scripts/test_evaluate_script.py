@@ -49,19 +49,19 @@ def box(tmp_path):
     return made
 
 
-def said(box, name: str) -> str:
+def log_of(box, name: str) -> str:
     return (box.root / f"{name}.log").read_text()
 
 
 def started_in(box) -> list[str]:
-    return [line for line in said(box, "docker").splitlines() if line.startswith("run ")]
+    return [line for line in log_of(box, "docker").splitlines() if line.startswith("run ")]
 
 
 def test_the_scores_go_to_s3_behind_the_answers_and_nothing_is_left_on_the_box(box):
     result = box.run("evaluate", **SETTINGS)
     assert (result.code, result.facts) == (0, {"scoring": "no", "changed": "yes"}), result.stderr
-    kept = [line.split("/")[-1] for line in said(box, "aws").splitlines() if f"runs/{RUN}/evaluations/" in line]
-    assert kept == ["my rows.predictions.jsonl", "my rows.json"]
+    uploaded = [line.split("/")[-1] for line in log_of(box, "aws").splitlines() if f"runs/{RUN}/evaluations/" in line]
+    assert uploaded == ["my rows.predictions.jsonl", "my rows.json"]
     (started,) = started_in(box)
     assert started.endswith("/evaluate/in/my rows.jsonl " + f"{box.mount}/evaluate/out/my rows scaffold")
     assert not (box.mount / "evaluate").exists() and not (box.root / "docker/state").exists()
@@ -102,7 +102,7 @@ def test_other_rows_than_were_meant_are_not_scored(box):
     box.put("rows", "something else\n")
     result = box.run("evaluate", **SETTINGS)
     assert result.code != 0
-    assert "evaluations" not in said(box, "aws") and "examine" not in said(box, "docker")
+    assert "evaluations" not in log_of(box, "aws") and "examine" not in log_of(box, "docker")
 
 
 def test_a_trainer_that_fails_is_quoted_without_the_token(box):
@@ -111,7 +111,7 @@ def test_a_trainer_that_fails_is_quoted_without_the_token(box):
     refused(result, "out of memory beside *********", "crashed")
     assert result.facts["hint"] == "use less"
     assert "hf_secret" not in result.stdout + result.stderr
-    assert "evaluations" not in said(box, "aws")
+    assert "evaluations" not in log_of(box, "aws")
 
 
 def test_a_trainer_that_ends_without_a_sentence_is_quoted_by_its_last_line(box):
@@ -124,7 +124,7 @@ def test_a_run_that_this_volume_lacks_is_fetched(box):
     box.tool("aws", AWS.replace("case", 'case "$*" in *finished.part*) mkdir -p "$6"; printf "{}" >"$6/manifest.json" ;; esac\ncase', 1))
     result = box.run("evaluate", **SETTINGS)
     assert result.code == 0, result.stderr
-    assert (box.mount / f"runs/{RUN}/manifest.json").exists() and "--include adapter/*" in said(box, "aws")
+    assert (box.mount / f"runs/{RUN}/manifest.json").exists() and "--include adapter/*" in log_of(box, "aws")
 
 
 BOTH = pytest.mark.parametrize(("script", "more"), [("evaluate", {}), ("predict", {"ASKED": "questions/1"})])

@@ -234,9 +234,9 @@ esac"""
 def reloads(box) -> list[str]:
     """What systemd was told to do that makes it read its units anew."""
     path = box.root / "systemctl.log"
-    told = path.read_text().splitlines() if path.exists() else []
+    commands = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
-    return [line for line in told if line.split()[0] in ("daemon-reload", "enable")]
+    return [line for line in commands if line.split()[0] in ("daemon-reload", "enable")]
 
 
 @pytest.fixture
@@ -250,8 +250,8 @@ def test_setup_makes_a_unit_where_there_is_systemd_and_starts_docker(systemd):
     result = setup(systemd)
     assert (result.code, result.facts["gpu"]) == (0, "none"), result.stderr
     assert "Restart=always" in (systemd.root / "etc/systemd/system/fine-tune-slm.service").read_text()
-    told = (systemd.root / "systemctl.log").read_text().splitlines()
-    assert [line for line in told if not line.startswith(("is-enabled", "show"))] == [
+    commands = (systemd.root / "systemctl.log").read_text().splitlines()
+    assert [line for line in commands if not line.startswith(("is-enabled", "show"))] == [
         "enable fine-tune-slm.service",
         "start fine-tune-slm.service",
         "start --no-block docker.service",
@@ -296,8 +296,8 @@ def test_an_evaluation_that_nobody_follows_does_not_hold_the_volume(box, ended):
     box.put("docker/evaluating", "")
     box.tool("docker", 'case "$*" in "rm --force fine-tune-slm-examine") rm docker/evaluating ;; *) ' + DOCKER + " ;; esac")
     box.tool("umount", "[ ! -e docker/evaluating ] && rm mounted")
-    said = box.run("stop", FORCE="no").stderr if ended == "by the user" else box.supervise()
-    assert not (box.root / "mounted").exists(), said
+    printed = box.run("stop", FORCE="no").stderr if ended == "by the user" else box.supervise()
+    assert not (box.root / "mounted").exists(), printed
 
 
 def test_stop_says_that_something_still_uses_the_volume(box):
@@ -323,8 +323,8 @@ def test_cancel_asked_again_names_the_run_that_it_has_cancelled_and_no_other(box
 
 
 def train(box, **settings) -> Result:
-    given = {"RUN_ID": RUN, "IMAGE": "r/i@sha256:0", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "hub", "GPU": "no"}
-    return box.run("train", **given | {"NEED_GB": 1, "CONFIG": sha256(MINE)} | settings)
+    usual = {"RUN_ID": RUN, "IMAGE": "r/i@sha256:0", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "hub", "GPU": "no"}
+    return box.run("train", **usual | {"NEED_GB": 1, "CONFIG": sha256(MINE)} | settings)
 
 
 def sha256(text: str) -> str:
@@ -631,17 +631,17 @@ def test_a_run_that_nobody_can_ship_is_ended_when_the_box_is_over_its_time(box):
     box.going_on(state="running", exit="143")
     box.tool("aws", "exit 255")
     box.tool("shutdown", "exit 1")
-    said = box.supervise(life=0)
+    printed = box.supervise(life=0)
     for words in ("box.max_hours is over", "the tag was not taken", "S3 did not take the report", "nothing stops this box"):
-        assert words in said
+        assert words in printed
     assert box.told()["reason"] == "stopped" and not (box.root / "mounted").exists()
 
 
 def test_a_volume_in_use_does_not_keep_the_box_on(box):
     box.put("mounted", "")
     box.tool("umount", "exit 32")
-    said = box.supervise()
-    assert "idle: no run and no command" in said and "the volume is in use" in said
+    printed = box.supervise()
+    assert "idle: no run and no command" in printed and "the volume is in use" in printed
     assert "stop-instances" in (box.root / "aws.log").read_text()
 
 
@@ -697,8 +697,8 @@ def test_an_end_that_s3_does_not_take_is_kept_and_delivered_when_the_box_is_up_a
     """It is no use of the box either: idle, it stops."""
     box.going_on(phase=phase, exit="1")
     box.tool("aws", '[ "$1" != s3 ]')
-    said = box.supervise()
-    assert f"the end of {RUN} is not in S3 yet" in said and "stopping this box: idle" in said
+    printed = box.supervise()
+    assert f"the end of {RUN} is not in S3 yet" in printed and "stopping this box: idle" in printed
     assert (box.mount / "current").exists()
     box.put("mounted", "")
     box.tool("aws", LOGGED)
@@ -762,8 +762,8 @@ def test_a_docker_that_hangs_does_not_keep_the_box_on(box):
     box.going_on(state="running")
     box.tool("docker", "exec /bin/sleep 60")
     box.tool("timeout", 'shift; exec /usr/bin/timeout 0.3 "$@"')
-    said = box.supervise(life=0)
-    assert "docker did not stop" in said and "stop-instances" in (box.root / "aws.log").read_text()
+    printed = box.supervise(life=0)
+    assert "docker did not stop" in printed and "stop-instances" in (box.root / "aws.log").read_text()
     assert box.told()["reason"] == "stopped"
 
 
@@ -818,8 +818,8 @@ def test_cloudwatch_and_a_token_that_cannot_be_read_do_not_hold_up_the_log(box):
     box.going_on(exit="1")
     box.put("run/fine-tune-slm/trainer/hub-token", "old\n")
     box.tool("aws", '[ "$1" = s3 ]')
-    said = box.supervise()
-    assert "the one at hand stays" in said and "CloudWatch did not take a chunk" in said
+    printed = box.supervise()
+    assert "the one at hand stays" in printed and "CloudWatch did not take a chunk" in printed
     assert int((box.mount / f"shipped/{RUN}").read_text()) >= len("one\ntwo\n")
 
 

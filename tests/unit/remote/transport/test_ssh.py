@@ -68,8 +68,8 @@ def root(state, mine):
 )
 def test_the_result_is_that_of_run_command(aws, mine, line, script):
     here, there = line.run(BASH + script + "\n", 60), Ssm(aws, mine).run(BASH + script + "\n", 60)
-    said = there.stderr.partition("failed to run commands")[0]  # the agent's own words come after the script's
-    assert (here.code, here.stdout, here.stderr, here.facts) == (there.code, there.stdout, said, there.facts)
+    stderr = there.stderr.partition("failed to run commands")[0]  # the agent's own words come after the script's
+    assert (here.code, here.stdout, here.stderr, here.facts) == (there.code, there.stdout, stderr, there.facts)
 
 
 def test_a_long_script_and_a_long_output_come_whole(line):

@@ -38,8 +38,8 @@ def rules(aws, instance_id: str) -> dict[str, str]:
 
 
 def tags(aws, instance_id: str) -> dict[str, str]:
-    found = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    return {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+    instance = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    return {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
 
 
 def test_the_port_is_open_to_one_address_follows_it_and_is_closed_again(aws, mine):

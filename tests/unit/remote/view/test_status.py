@@ -29,10 +29,10 @@ def run():
 
 @pytest.fixture(scope="module")
 def instance_id(aws, run):
-    found = instance.ensure(aws, run.box)
-    auto_stop.arm(aws, found.instance_id, 12)
-    volume.ensure(aws, run.box, found.instance_id, instance.wait(aws, found.instance_id).zone)
-    return found.instance_id
+    box = instance.ensure(aws, run.box)
+    auto_stop.arm(aws, box.instance_id, 12)
+    volume.ensure(aws, run.box, box.instance_id, instance.wait(aws, box.instance_id).zone)
+    return box.instance_id
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def runs(store, instance_id):
 
 def test_the_second_time_it_takes_one_round_though_there_are_twelve_runs(aws, run, runs, state, instance_id):
     fresh = Aws(run.cloud)
-    said, about = status.text(fresh, run, {})
+    shown, about = status.text(fresh, run, {})
     assert {"boxes": [instance_id], "reports": [f"boxes/{instance_id}/2026.json"]}.items() <= about.items()
-    assert "from outside AWS stops it at" in said and "idle for 1 of 20 min" in said and "run-11" in said and "run-01" not in said
+    assert "from outside AWS stops it at" in shown and "idle for 1 of 20 min" in shown and "run-11" in shown and "run-01" not in shown
     fresh._caller = ""  # as in another process, but that its clients are made
     world.fault(state, "slow", seconds=ROUND, count=0)
     try:
@@ -58,16 +58,16 @@ def test_the_second_time_it_takes_one_round_though_there_are_twelve_runs(aws, ru
         took = time.monotonic() - begun
     finally:
         world.clear_faults(state)
-    assert (again[1], again[0].splitlines()[0]) == (about, said.splitlines()[0])
+    assert (again[1], again[0].splitlines()[0]) == (about, shown.splitlines()[0])
     assert ROUND < took < 2 * ROUND, "a second round"
 
 
 def test_what_it_was_about_last_decides_nothing(aws, run, runs, instance_id):
     wrong = {"boxes": ["i-00000000000000000"], "reports": ["boxes/i-0/none.json"], "runs": ["run-that-is-gone"]}
-    said, about = status.text(aws, run, wrong)
+    shown, about = status.text(aws, run, wrong)
     ages = re.compile(r"as it said .* s ago")
-    assert ages.sub("", said) == ages.sub("", status.text(aws, run, {})[0]) and instance_id in said
-    assert "run-that-is-gone" not in said and about["boxes"] == [instance_id]
+    assert ages.sub("", shown) == ages.sub("", status.text(aws, run, {})[0]) and instance_id in shown
+    assert "run-that-is-gone" not in shown and about["boxes"] == [instance_id]
     runs.put("runs/run-11/state.json", json.dumps({"phase": "failed", "since": "2026-11-22T06:00:00Z", "reason": "killed"}).encode())
     assert "failed (killed)" in status.text(aws, run, about)[0]
 

@@ -30,9 +30,9 @@ def line(kind: str, step: int, **values) -> str:
 def curves(folder) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(folder))
-    found.Reload()
-    return {tag: [(entry.step, round(entry.value, 4)) for entry in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(event.step, round(event.value, 4)) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_every_number_becomes_a_curve_and_a_torn_line_waits_for_its_end(store, tmp_path):
@@ -106,10 +106,10 @@ def test_it_listens_on_this_machine_only_and_ends_with_the_command(store, aws):
 
 def listeners(port: int) -> set[str]:
     """The addresses, as the kernel writes them, on which something listens at this port."""
-    found = set()
+    addresses = set()
     for table in ("tcp", "tcp6"):
-        for entry in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            address, state = re.split(r"\s+", entry.strip())[1:4:2]
+        for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            address, state = re.split(r"\s+", row.strip())[1:4:2]
             if state == "0A" and int(address.split(":")[1], 16) == port:
-                found.add(address.split(":")[0])
-    return found
+                addresses.add(address.split(":")[0])
+    return addresses

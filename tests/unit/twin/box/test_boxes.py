@@ -164,13 +164,13 @@ def log(box, name: str) -> str:
 
 def test_user_data_runs_once_in_a_boxs_life(cloud, until):
     box = cloud.box(UserData='#!/bin/sh\necho $0 boots >>"$BOX_ROOT/root/told"\n')
-    told = box.root / "root/told"
-    until(told.exists)
-    assert told.read_text() == f"{box.root}/var/lib/cloud/instance/scripts/part-001 boots\n"
+    log_file = box.root / "root/told"
+    until(log_file.exists)
+    assert log_file.read_text() == f"{box.root}/var/lib/cloud/instance/scripts/part-001 boots\n"
     stop(box, until)
     cloud.ec2.start_instances(InstanceIds=[box.instance])
     assert box.run("echo up")["StandardOutputContent"] == "up\n"
-    assert len(told.read_text().splitlines()) == 1
+    assert len(log_file.read_text().splitlines()) == 1
     cloud.ec2.terminate_instances(InstanceIds=[box.instance])
 
 

@@ -35,10 +35,10 @@ def test_pull_needs_a_login_and_a_digest_that_exists(cloud, image):
 def test_registering_the_same_image_again_changes_nothing(box, image):
     again = world.register_image(box.cloud.state, "trainer", "v1", ["/bin/sh", "-c"], box.root, {"FROM_IMAGE": "yes"})
     assert image.endswith(again)
-    tags = [found.get("imageTags") for found in box.cloud.ecr.describe_images(repositoryName="trainer")["imageDetails"]]
+    tags = [described.get("imageTags") for described in box.cloud.ecr.describe_images(repositoryName="trainer")["imageDetails"]]
     assert tags.count(["v1"]) == 1
-    found = box.cloud.ecr.batch_get_image(repositoryName="trainer", imageIds=[{"imageTag": "v1"}])["images"][0]
-    assert found["imageId"]["imageDigest"] == again
+    tagged = box.cloud.ecr.batch_get_image(repositoryName="trainer", imageIds=[{"imageTag": "v1"}])["images"][0]
+    assert tagged["imageId"]["imageDigest"] == again
 
 
 def test_run_gives_the_declared_environment_and_nothing_else(box, image):
@@ -114,8 +114,8 @@ def test_follow_shows_what_comes_until_the_end(box, image):
 
 
 def test_foreground_run_passes_streams_and_exit_code_and_leaves_nothing(box, image):
-    found = box.shell(f"echo typed | docker run --rm --interactive --name brief {image} 'cat; echo err >&2; exit 4'")
-    assert (found.returncode, found.stdout, found.stderr) == (4, "typed\n", "err\n")
+    done = box.shell(f"echo typed | docker run --rm --interactive --name brief {image} 'cat; echo err >&2; exit 4'")
+    assert (done.returncode, done.stdout, done.stderr) == (4, "typed\n", "err\n")
     assert box.shell("docker inspect brief").returncode == 1
 
 
@@ -131,8 +131,8 @@ def test_container_survives_the_command_that_started_it_and_its_cancel(box, imag
 def test_a_command_that_does_not_exist_is_127(box):
     digest = world.register_image(box.cloud.state, "trainer", "broken", ["/no/such/program"], box.root, {})
     repository = box.cloud.ecr.describe_repositories(repositoryNames=["trainer"])["repositories"][0]["repositoryUri"]
-    found = box.shell(f"docker run --detach --name broken {repository}@{digest}")
-    assert found.returncode == 127 and "/no/such/program" in found.stderr
+    done = box.shell(f"docker run --detach --name broken {repository}@{digest}")
+    assert done.returncode == 127 and "/no/such/program" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_a_command_that_does_not_exist_is_127(box):
     ],
 )
 def test_what_is_not_emulated_is_refused_with_dockers_code(box, image, words):
-    found = box.shell("docker " + words.replace("IMAGE", image))
-    assert found.returncode == 125 and found.stderr
+    done = box.shell("docker " + words.replace("IMAGE", image))
+    assert done.returncode == 125 and done.stderr
 
 
 @pytest.mark.parametrize(

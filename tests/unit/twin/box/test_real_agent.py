@@ -71,8 +71,8 @@ def test_another_agents_program_is_started_where_it_looks_for_what_is_its_own(at
 @pytest.mark.system
 def test_what_the_agent_turns_off_is_the_box(attached, until):
     box = attached.box()
-    found = box.run('[ -e "$BOX_ROOT/root/once" ] || { touch "$BOX_ROOT/root/once"; /sbin/shutdown -r now; sleep 60.9; }; echo again')
-    assert (found["Status"], found["ResponseCode"]) == ("Failed", 1)  # it was cut off, and this machine still runs
+    invocation = box.run('[ -e "$BOX_ROOT/root/once" ] || { touch "$BOX_ROOT/root/once"; /sbin/shutdown -r now; sleep 60.9; }; echo again')
+    assert (invocation["Status"], invocation["ResponseCode"]) == ("Failed", 1)  # it was cut off, and this machine still runs
     assert box.run("echo and on")["StandardOutputContent"] == "and on\n"
 
 

@@ -125,8 +125,8 @@ def test_old_commits_stay_as_they_were(api, folder):
     api.create_commit(NAME, operations, commit_message="tidy", parent_commit=first.oid)
     assert set(api.list_repo_files(NAME)) == {".gitattributes", "README.md", "adapter_model.safetensors", "new.txt"}
     assert set(api.list_repo_files(NAME, revision=first.oid)) == {".gitattributes", *contents(folder)}
-    [kept] = api.get_paths_info(NAME, ["README.md"], expand=True)
-    assert kept.last_commit.oid == first.oid
+    [readme] = api.get_paths_info(NAME, ["README.md"], expand=True)
+    assert readme.last_commit.oid == first.oid
     with pytest.raises(HfHubHTTPError, match="A commit has happened since"):
         api.create_commit(NAME, [CommitOperationAdd("late.txt", b"late")], commit_message="late", parent_commit=first.oid)
 
@@ -226,9 +226,9 @@ def test_a_fine_grained_token_may_what_it_lists_and_says_so(tmp_path):
     }
     with served(tmp_path / "hub", tokens=tokens, organisations={"team": "write"}) as url:
         fine = HfApi(endpoint=url, token="hf_fine")
-        told = fine.whoami()
-        assert told["orgs"][0]["name"] == "team" and told["orgs"][0]["roleInOrg"] == "write"
-        token = told["auth"]["accessToken"]
+        account = fine.whoami()
+        assert account["orgs"][0]["name"] == "team" and account["orgs"][0]["roleInOrg"] == "write"
+        token = account["auth"]["accessToken"]
         (scope,) = token["fineGrained"]["scoped"]
         assert (token["role"], token["fineGrained"]["canReadGatedRepos"]) == ("fineGrained", False)
         assert (scope["entity"]["type"], scope["entity"]["name"], scope["permissions"]) == (

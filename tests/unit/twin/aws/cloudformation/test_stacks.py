@@ -69,10 +69,10 @@ class Stack:
         self.cloud, self.name, self.cfn = cloud, name, cloud.cloudformation
 
     def ask(self, kind: str, template: str = TEMPLATE, capabilities=("CAPABILITY_NAMED_IAM",), tags=(), **parameters: str) -> dict:
-        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in ({"Size": "big"} | parameters).items()]
+        stack_parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in ({"Size": "big"} | parameters).items()]
         where = {"StackName": self.name, "ChangeSetName": "change"}
-        asked = {"ChangeSetType": kind, "TemplateBody": template, "Parameters": given, "Tags": list(tags)}
-        self.cfn.create_change_set(**where, **asked, Capabilities=list(capabilities))
+        request = {"ChangeSetType": kind, "TemplateBody": template, "Parameters": stack_parameters, "Tags": list(tags)}
+        self.cfn.create_change_set(**where, **request, Capabilities=list(capabilities))
         return self.settled(lambda: self.cfn.describe_change_set(**where), "Status")
 
     def execute(self) -> str:
@@ -87,12 +87,12 @@ class Stack:
         self.cfn.delete_stack(StackName=self.name)
         return self.settled(lambda: self.cfn.describe_stacks(StackName=id)["Stacks"][0], "StackStatus")["StackStatus"]
 
-    def settled(self, look, key: str) -> dict:
+    def settled(self, describe, key: str) -> dict:
         deadline = time.monotonic() + 900
-        while (found := look())[key].endswith("IN_PROGRESS"):
-            assert time.monotonic() < deadline, found
+        while (description := describe())[key].endswith("IN_PROGRESS"):
+            assert time.monotonic() < deadline, description
             time.sleep(0.03)
-        return found
+        return description
 
     def events(self) -> dict[str, str]:
         return {
@@ -102,8 +102,8 @@ class Stack:
 
 
 def actions(change_set: dict) -> dict[str, tuple]:
-    entries = [entry["ResourceChange"] for entry in change_set["Changes"]]
-    return {entry["LogicalResourceId"]: (entry["Action"], entry.get("Replacement")) for entry in entries}
+    changes = [change["ResourceChange"] for change in change_set["Changes"]]
+    return {change["LogicalResourceId"]: (change["Action"], change.get("Replacement")) for change in changes}
 
 
 @pytest.fixture(scope="module")
@@ -159,19 +159,19 @@ def test_who_hears_of_a_budget_cannot_be_changed_under_its_name(cloud):
     fourth.ask("CREATE")
     assert fourth.execute() == "CREATE_COMPLETE"
     notice = "NotificationsWithSubscribers: [{Notification: {NotificationType: ACTUAL, ComparisonOperator: GREATER_THAN, Threshold: 80}"
-    told = TEMPLATE.replace("{Budget: {", notice + ", Subscribers: [{SubscriptionType: EMAIL, Address: me@example.com}]}], Budget: {")
-    told = told.replace("Properties: NotificationsWith", "Properties: {NotificationsWith")
-    assert actions(fourth.ask("UPDATE", told)) == {"Money": ("Modify", "True")}
+    template = TEMPLATE.replace("{Budget: {", notice + ", Subscribers: [{SubscriptionType: EMAIL, Address: me@example.com}]}], Budget: {")
+    template = template.replace("Properties: NotificationsWith", "Properties: {NotificationsWith")
+    assert actions(fourth.ask("UPDATE", template)) == {"Money": ("Modify", "True")}
     assert fourth.execute() == "UPDATE_ROLLBACK_COMPLETE"
     assert any("Money" in reason for reason in fourth.events())
-    fourth.ask("UPDATE", told.replace("BudgetName: !Ref AWS::StackName", "BudgetName: another"))
+    fourth.ask("UPDATE", template.replace("BudgetName: !Ref AWS::StackName", "BudgetName: another"))
     assert fourth.execute() == "UPDATE_COMPLETE"
     assert cloud.budgets.describe_budgets(AccountId="123456789012")["Budgets"][-1]["BudgetName"] == "another"
 
 
 def test_a_tag_that_changes_is_a_change_of_all_that_can_have_one(stack):
     tagged = stack.ask("UPDATE", tags=[{"Key": "made-by", "Value": "me"}], Days="14", WithSecret="no")
-    assert {entry["ResourceChange"]["Scope"][0] for entry in tagged["Changes"]} == {"Tags"}
+    assert {change["ResourceChange"]["Scope"][0] for change in tagged["Changes"]} == {"Tags"}
     assert "Group" in actions(tagged) and "StorePolicy" not in actions(tagged)
     assert stack.execute() == "UPDATE_COMPLETE"
     assert stack.look()["Tags"] == [{"Key": "made-by", "Value": "me"}]
@@ -186,15 +186,15 @@ def test_a_name_that_changes_means_another_resource(cloud, stack):
     assert "/other/first" in groups and "/stack/first" not in groups
 
 
-@pytest.mark.parametrize(("deletion", "kept"), [("RetainExceptOnCreate", False), ("Retain", True)])
-def test_a_stack_that_cannot_be_made_takes_back_what_it_made(cloud, deletion, kept):
-    if not kept:  # the last that the template makes is there already
+@pytest.mark.parametrize(("deletion", "stays"), [("RetainExceptOnCreate", False), ("Retain", True)])
+def test_a_stack_that_cannot_be_made_takes_back_what_it_made(cloud, deletion, stays):
+    if not stays:  # the last that the template makes is there already
         cloud.iam.create_open_id_connect_provider(Url="https://second.example.com", ClientIDList=["theirs"])
     second = Stack(cloud, "second")
     second.ask("CREATE", TEMPLATE.replace("DeletionPolicy: Retain", f"DeletionPolicy: {deletion}"))
     assert second.execute() == "ROLLBACK_COMPLETE"
     assert any("failed: [Provider]" in reason for reason in second.events())
-    assert ("second-store" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]) is kept
+    assert ("second-store" in [bucket["Name"] for bucket in cloud.s3.list_buckets()["Buckets"]]) is stays
     with pytest.raises(ClientError, match="ROLLBACK_COMPLETE state and can not be updated"):
         second.ask("UPDATE")
     assert second.delete() == "DELETE_COMPLETE"
@@ -218,8 +218,8 @@ def test_a_roll_back_that_fails_too_may_be_continued(cloud):
     seventh.ask("CREATE")
     assert seventh.execute() == "CREATE_COMPLETE"
     notice = "NotificationsWithSubscribers: [{Notification: {NotificationType: ACTUAL, ComparisonOperator: GREATER_THAN, Threshold: 80}"
-    told = TEMPLATE.replace("{Budget: {", notice + ", Subscribers: [{SubscriptionType: EMAIL, Address: me@example.com}]}], Budget: {")
-    seventh.ask("UPDATE", told.replace("Properties: NotificationsWith", "Properties: {NotificationsWith"), Days="14")
+    template = TEMPLATE.replace("{Budget: {", notice + ", Subscribers: [{SubscriptionType: EMAIL, Address: me@example.com}]}], Budget: {")
+    seventh.ask("UPDATE", template.replace("Properties: NotificationsWith", "Properties: {NotificationsWith"), Days="14")
     world.fault(cloud.state, "access-denied", only="logs.PutRetentionPolicy", after=1)  # the change passes, what takes it back does not
     assert seventh.execute() == "UPDATE_ROLLBACK_FAILED"
     with pytest.raises(ClientError, match="UPDATE_ROLLBACK_FAILED state and can not be updated"):
@@ -267,8 +267,8 @@ def test_a_change_set_that_would_make_what_exists_fails_and_only_its_events_name
     assert "AWS::EarlyValidation::ResourceExistenceCheck" in asked["StatusReason"] and "fifth" not in asked["StatusReason"]
     where = {"StackName": "fifth", "ChangeSetName": "change"}
     events = cloud.cloudformation.describe_events(**where, Filters={"FailedEvents": True})["OperationEvents"]
-    told = {event["LogicalResourceId"]: event["ValidationStatusReason"] for event in events}
-    assert told == {
+    reasons = {event["LogicalResourceId"]: event["ValidationStatusReason"] for event in events}
+    assert reasons == {
         "Role": "Resource of type 'AWS::IAM::Role' with identifier 'fifth-role' already exists.",
         "Shown": "Resource of type 'AWS::SSM::Parameter' with identifier '/fifth/shown' already exists.",
     }
@@ -286,8 +286,8 @@ def test_a_change_set_that_would_make_what_exists_fails_and_only_its_events_name
         Capabilities=["CAPABILITY_NAMED_IAM"],
         DisableValidation=True,
     )
-    look = {"StackName": "fifth", "ChangeSetName": "unvalidated"}
-    shown = fifth.settled(lambda: cloud.cloudformation.describe_change_set(**look), "Status")
+    which = {"StackName": "fifth", "ChangeSetName": "unvalidated"}
+    shown = fifth.settled(lambda: cloud.cloudformation.describe_change_set(**which), "Status")
     assert shown["Status"] == "CREATE_COMPLETE" and len(shown["Changes"]) == 9
 
 
@@ -298,8 +298,8 @@ def test_names_are_looked_for_where_the_registrys_schema_has_a_primary_identifie
 
     for type, kind in RESOURCE_TYPES.items():
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", type).schema
-        given = [path for path in schema["primaryIdentifier"] if path not in schema.get("readOnlyProperties", [])]
-        assert given == ([f"/properties/{kind.primary_identifier}"] if kind.primary_identifier else []), type
+        settable = [path for path in schema["primaryIdentifier"] if path not in schema.get("readOnlyProperties", [])]
+        assert settable == ([f"/properties/{kind.primary_identifier}"] if kind.primary_identifier else []), type
 
 
 def many(count: int, ahead: int = 0) -> str:
@@ -317,9 +317,9 @@ def test_parameters_that_are_made_all_at_once_are_throttled_and_chained_ones_are
     def made(name: str, template: str) -> tuple[str, list[str]]:
         where = {"StackName": name, "ChangeSetName": "change"}
         cloud.cloudformation.create_change_set(**where, ChangeSetType="CREATE", TemplateBody=template)
-        found = Stack(cloud, name)
-        found.settled(lambda: cloud.cloudformation.describe_change_set(**where), "Status")
-        return found.execute(), list(found.events())
+        made_stack = Stack(cloud, name)
+        made_stack.settled(lambda: cloud.cloudformation.describe_change_set(**where), "Status")
+        return made_stack.execute(), list(made_stack.events())
 
     status, reasons = made("at-once", many(12))
     assert status == "ROLLBACK_COMPLETE" and any("Rate exceeded" in reason for reason in reasons)
@@ -339,12 +339,12 @@ def test_events_say_which_operation_they_are_of(cloud):
     tokens = [event.get("ClientRequestToken") for event in events]
     assert set(tokens) == {None, "first-try", "away"} and tokens == sorted(tokens, key=["away", "first-try", None].index)
     (operation,) = {event["OperationId"] for event in events if event.get("ClientRequestToken") == "away"}
-    found = cloud.cloudformation.describe_events(OperationId=operation)["OperationEvents"]
-    assert {(event["OperationType"], event["EventType"]) for event in found} == {("DELETE_STACK", "STACK_EVENT")}
+    of_operation = cloud.cloudformation.describe_events(OperationId=operation)["OperationEvents"]
+    assert {(event["OperationType"], event["EventType"]) for event in of_operation} == {("DELETE_STACK", "STACK_EVENT")}
 
 
 @pytest.mark.parametrize(
-    ("change", "given", "message"),
+    ("change", "parameters", "message"),
     [
         (("AWS::Logs::LogGroup", "AWS::Lambda::Function"), {}, "Unrecognized resource types: \\[AWS::Lambda::Function\\]"),
         (("RetentionInDays:", "KmsKeyId: x, RetentionInDays:"), {}, "does not know the properties KmsKeyId"),
@@ -355,9 +355,9 @@ def test_events_say_which_operation_they_are_of(cloud):
         ((" ", " "), {"capabilities": ()}, "CAPABILITY_NAMED_IAM"),
     ],
 )
-def test_a_template_that_aws_would_refuse_is_refused(cloud, change, given, message):
+def test_a_template_that_aws_would_refuse_is_refused(cloud, change, parameters, message):
     with pytest.raises(ClientError, match=message):
-        Stack(cloud, "refused").ask("CREATE", TEMPLATE.replace(*change), **given)
+        Stack(cloud, "refused").ask("CREATE", TEMPLATE.replace(*change), **parameters)
 
 
 def test_a_launch_takes_from_its_template_what_it_does_not_say_itself(cloud):
@@ -375,10 +375,10 @@ def test_a_launch_takes_from_its_template_what_it_does_not_say_itself(cloud):
         ImageId=cloud.image(), MinCount=1, MaxCount=1, LaunchTemplate=named, InstanceInitiatedShutdownBehavior="stop"
     )
     instance = made["Instances"][0]["InstanceId"]
-    found = cloud.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
-    assert found["InstanceType"] == "g6.2xlarge" and found["IamInstanceProfile"]["Arn"].endswith("/box")
-    assert [one["GroupId"] for one in found["SecurityGroups"]] == [group]
-    assert found["MetadataOptions"]["HttpTokens"] == "required" and found["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
+    launched = cloud.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    assert launched["InstanceType"] == "g6.2xlarge" and launched["IamInstanceProfile"]["Arn"].endswith("/box")
+    assert [one["GroupId"] for one in launched["SecurityGroups"]] == [group]
+    assert launched["MetadataOptions"]["HttpTokens"] == "required" and launched["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
     behaviour = cloud.ec2.describe_instance_attribute(InstanceId=instance, Attribute="instanceInitiatedShutdownBehavior")
     assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "stop"
     with pytest.raises(ClientError, match="does not exist"):

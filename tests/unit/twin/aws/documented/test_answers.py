@@ -68,8 +68,8 @@ def test_a_listing_of_s3_keeps_its_names_as_they_are():
 
 def test_what_botocore_itself_reads_stays():
     body = "<IsTruncated>false</IsTruncated><CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes><EncodingType>url</EncodingType>"
-    kept = ["IsTruncated", "CommonPrefixes", "Prefix", "EncodingType"]  # by the last of them it decodes names
-    assert xml(asked("s3", "GET", "/bucket?list-type=2", "GET"), f"<ListBucketResult>{body}</ListBucketResult>") == kept
+    documented = ["IsTruncated", "CommonPrefixes", "Prefix", "EncodingType"]  # by the last of them it decodes names
+    assert xml(asked("s3", "GET", "/bucket?list-type=2", "GET"), f"<ListBucketResult>{body}</ListBucketResult>") == documented
 
 
 def test_a_refusal_is_not_touched():

@@ -31,8 +31,8 @@ def refused(call, **arguments) -> str:
 
 
 def spot_request(cloud, instance: str) -> dict:
-    (found,) = cloud.ec2.describe_spot_instance_requests(Filters=[{"Name": "instance-id", "Values": [instance]}])["SpotInstanceRequests"]
-    return found
+    (request,) = cloud.ec2.describe_spot_instance_requests(Filters=[{"Name": "instance-id", "Values": [instance]}])["SpotInstanceRequests"]
+    return request
 
 
 def test_a_persistent_spot_instance_is_warned_stopped_and_started_again_by_aws(cloud, until):
@@ -87,8 +87,8 @@ def test_quotas_are_told_and_kept(cloud):
     quotas = cloud.__getattr__("service-quotas")
     names = {"L-DB2E81BA": "Running On-Demand G and VT instances", "L-3819A6DF": "All G and VT Spot Instance Requests"}
     for code, name in names.items():
-        found = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
-        assert found["QuotaName"] == name and found["Value"] > 0
+        quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+        assert quota["QuotaName"] == name and quota["Value"] > 0
     for code, extra, error in (
         ("L-DB2E81BA", {}, "VcpuLimitExceeded"),
         ("L-3819A6DF", {"InstanceMarketOptions": {"MarketType": "spot"}}, "MaxSpotInstanceCountExceeded"),

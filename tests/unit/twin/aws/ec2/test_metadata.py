@@ -38,8 +38,8 @@ def test_tells_a_box_who_and_where_it_is(strict):
         "instance-life-cycle",
         "spot/instance-action",
     )
-    found = strict.run(READ + "\n".join(f"get {path}" for path in paths))["StandardOutputContent"].splitlines()
-    assert found == [f"200 {strict.instance}", "200 g6.2xlarge", "200 us-east-1a", "200 us-east-1", "200 on-demand", "404 "]
+    answers = strict.run(READ + "\n".join(f"get {path}" for path in paths))["StandardOutputContent"].splitlines()
+    assert answers == [f"200 {strict.instance}", "200 g6.2xlarge", "200 us-east-1a", "200 us-east-1", "200 on-demand", "404 "]
 
 
 def test_answers_only_to_a_token_of_its_own(strict, box):
@@ -54,8 +54,8 @@ def test_answers_only_to_a_token_of_its_own(strict, box):
 
 
 def test_the_box_has_no_keys_but_its_roles(strict):
-    found = strict.run("env | grep -c AWS_ACCESS_KEY_ID; aws sts get-caller-identity --query Arn --output text")["StandardOutputContent"]
-    assert found.splitlines() == ["0", f"arn:aws:sts::123456789012:assumed-role/box/{strict.instance}"]
+    printed = strict.run("env | grep -c AWS_ACCESS_KEY_ID; aws sts get-caller-identity --query Arn --output text")["StandardOutputContent"]
+    assert printed.splitlines() == ["0", f"arn:aws:sts::123456789012:assumed-role/box/{strict.instance}"]
     calls = [json.loads(line) for line in strict.cloud.journal().splitlines()]
     assert [one["by"] for one in calls if one["operation"] == "GetCallerIdentity"][-1] == strict.instance
     assert "imds" in {one["service"] for one in calls}

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 def aws(cloud, *words) -> dict | str:
     command = [sys.executable, "-m", "awscli", *words]
-    found = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=900)
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout) if found.stdout.startswith("{") else found.stdout
+    done = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
 
 
 @pytest.mark.slow
@@ -28,8 +28,10 @@ def test_aws_cli_sees_the_box_its_commands_and_the_bucket(box):
 
 
 def test_the_box_uses_s3_by_itself(box):
-    found = box.run('printf %s data > "$BOX_ROOT/tmp/f"; aws s3 cp --quiet "$BOX_ROOT/tmp/f" s3://things/k && aws s3 cp s3://things/k -')
-    assert found["StandardOutputContent"] == "data"
+    invocation = box.run(
+        'printf %s data > "$BOX_ROOT/tmp/f"; aws s3 cp --quiet "$BOX_ROOT/tmp/f" s3://things/k && aws s3 cp s3://things/k -'
+    )
+    assert invocation["StandardOutputContent"] == "data"
     assert box.cloud.s3.head_object(Bucket="things", Key="k")["ContentLength"] == 4
 
 
@@ -65,7 +67,7 @@ def price(cloud, **fields) -> list[dict]:
 
 
 def test_price_list_has_the_real_shape(cloud):
-    (found,) = price(
+    (product,) = price(
         cloud,
         instanceType="g6.2xlarge",
         operatingSystem="Linux",
@@ -74,11 +76,11 @@ def test_price_list_has_the_real_shape(cloud):
         capacitystatus="Used",
         regionCode="us-east-1",
     )
-    (term,) = found["terms"]["OnDemand"].values()
+    (term,) = product["terms"]["OnDemand"].values()
     (dimension,) = term["priceDimensions"].values()
     assert float(dimension["pricePerUnit"]["USD"]) == 0.9776 and dimension["unit"] == "Hrs"
-    (found,) = price(cloud, productFamily="Storage", volumeApiName="gp3", regionCode="us-east-1")
-    assert '"unit": "GB-Mo"' in json.dumps(found)
+    (product,) = price(cloud, productFamily="Storage", volumeApiName="gp3", regionCode="us-east-1")
+    assert '"unit": "GB-Mo"' in json.dumps(product)
 
 
 def test_an_unknown_product_has_no_price(cloud):

@@ -68,11 +68,11 @@ def test_the_world_itself_obeys_its_owner_alone(cloud, who):
 @pytest.mark.parametrize("headers", [PAGE, {"Host": "evil.example:80"}, {"Host": "127.0.0.1.evil.example"}])
 def test_no_web_page_may_ask_and_no_name_leads_here(cloud, box, headers):
     """A page on another port of this machine, and one whose name its owner lets lead to 127.0.0.1."""
-    found = world.running(cloud.state)
+    details = world.running(cloud.state)
     metadata = box.run('printf %s "$AWS_EC2_METADATA_SERVICE_ENDPOINT"')["StandardOutputContent"]
-    for address, path in ((found["aws"], "/"), (found["hub"], "/"), (metadata, "/latest/meta-data/instance-id")):
+    for address, path in ((details["aws"], "/"), (details["hub"], "/"), (metadata, "/latest/meta-data/instance-id")):
         for method in ("GET", "POST", "OPTIONS"):
-            own = signed(found["keys"]["owner"], "s3") if address == found["aws"] else {}
+            own = signed(details["keys"]["owner"], "s3") if address == details["aws"] else {}
             status, answer, _ = answered(address, path, method, **own, **headers)
             assert status == 403 and not [name for name in answer if name.lower().startswith("access-control")]
 

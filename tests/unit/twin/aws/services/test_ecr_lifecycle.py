@@ -87,12 +87,12 @@ def repository(box):
 
 def kinds(box) -> dict[str, list[str]]:
     """The tags of each image of the repository, by the last part of its manifest's media type."""
-    found: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {}
     for one in box.cloud.ecr.describe_images(repositoryName="built")["imageDetails"]:
         asked = box.cloud.ecr.batch_get_image(repositoryName="built", imageIds=[{"imageDigest": one["imageDigest"]}])
         media_type = json.loads(asked["images"][0]["imageManifest"])["mediaType"]
-        found.setdefault(media_type.split(".")[-2], []).extend(one.get("imageTags", ["none"]))
-    return found
+        by_kind.setdefault(media_type.split(".")[-2], []).extend(one.get("imageTags", ["none"]))
+    return by_kind
 
 
 def test_what_docker_builds_comes_as_an_index_unless_it_is_told_to_leave_the_provenance_out(box, repository):

@@ -18,8 +18,8 @@ def cloud(tmp_path_factory, account, another):
 
 
 def usd(cloud) -> dict[str, float]:
-    found = world.costs(cloud.state)
-    return found["sums"] | {"total": found["total"]}
+    costs = world.costs(cloud.state)
+    return costs["sums"] | {"total": costs["total"]}
 
 
 def test_a_box_is_paid_for_while_it_runs_and_its_disk_also_when_it_is_off(cloud):
@@ -64,9 +64,9 @@ def test_snapshots_and_objects_are_paid_for_by_what_they_hold(cloud):
     cloud.ec2.create_snapshot(VolumeId=volume)
     cloud.s3.put_object(Bucket="things", Key="k", Body=bytes(20_000_000))
     world.forward(cloud.state, meter.MONTH)
-    found = usd(cloud)
-    assert found["snapshot"] == pytest.approx(0.05 * 50_000_000 / 2**30, rel=0.01)
-    assert found["objects"] == pytest.approx(0.023 * 20_000_000 / 2**30, rel=0.01)
+    paid = usd(cloud)
+    assert paid["snapshot"] == pytest.approx(0.05 * 50_000_000 / 2**30, rel=0.01)
+    assert paid["objects"] == pytest.approx(0.023 * 20_000_000 / 2**30, rel=0.01)
     cloud.s3.delete_object(Bucket="things", Key="k")
     before = usd(cloud)["objects"]
     world.forward(cloud.state, meter.MONTH)
@@ -76,9 +76,9 @@ def test_snapshots_and_objects_are_paid_for_by_what_they_hold(cloud):
 def test_an_unknown_price_is_said_and_not_guessed(cloud):
     cloud.launch(InstanceType="p4d.24xlarge")
     world.forward(cloud.state, HOUR)
-    found = world.costs(cloud.state)
-    assert "instance p4d.24xlarge on-demand" in found["unknown"]
-    text = show.bill(found)
+    costs = world.costs(cloud.state)
+    assert "instance p4d.24xlarge on-demand" in costs["unknown"]
+    text = show.bill(costs)
     assert "unknown" in text and "the price of instance p4d.24xlarge on-demand is unknown" in text
 
 

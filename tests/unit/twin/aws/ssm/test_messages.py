@@ -121,8 +121,8 @@ def test_a_document_that_failed_before_its_plugin_is_not_delivered_again(service
     (message,) = service.poll()
     payload = {"documentStatus": "Failed", "documentTraceOutput": "Input contains invalid parameters", "runtimeStatus": None}
     service.call("ec2messages.SendReply", MessageId=message["MessageId"], ReplyId="2", Payload=json.dumps(payload))
-    found = service.invocation(command)
-    assert (found["Status"], found["ResponseCode"], found["StandardErrorContent"]) == ("Failed", -1, "")
+    invocation = service.invocation(command)
+    assert (invocation["Status"], invocation["ResponseCode"], invocation["StandardErrorContent"]) == ("Failed", -1, "")
     assert service.poll() == []
 
 
@@ -185,9 +185,9 @@ def test_a_command_goes_to_the_instances_that_a_tag_names(service):
         service.time += 1
         return answer
 
-    found = sent(Key="tag:role", Values=["gpu"])
-    assert (found["TargetCount"], found["InstanceIds"]) == (1, [])
-    assert len(service.call("ssm.ListCommandInvocations", CommandId=found["CommandId"])["CommandInvocations"]) == 1
+    command = sent(Key="tag:role", Values=["gpu"])
+    assert (command["TargetCount"], command["InstanceIds"]) == (1, [])
+    assert len(service.call("ssm.ListCommandInvocations", CommandId=command["CommandId"])["CommandInvocations"]) == 1
     nobody = sent(Key="tag:role", Values=["cpu"])
     assert (nobody["TargetCount"], nobody["StatusDetails"]) == (0, "NoInstancesInTag")
     assert service.call("ssm.ListCommandInvocations", CommandId=nobody["CommandId"])["CommandInvocations"] == []

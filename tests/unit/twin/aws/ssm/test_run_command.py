@@ -22,15 +22,15 @@ def running(box) -> list[str]:
 
 
 def test_gives_exit_code_and_both_streams(box):
-    found = box.run("echo out", "echo err >&2", "exit 3")
-    assert (found["Status"], found["ResponseCode"]) == ("Failed", 3)
-    assert found["StandardOutputContent"] == "out\n"
-    assert found["StandardErrorContent"] == "err\nfailed to run commands: exit status 3"
+    invocation = box.run("echo out", "echo err >&2", "exit 3")
+    assert (invocation["Status"], invocation["ResponseCode"]) == ("Failed", 3)
+    assert invocation["StandardOutputContent"] == "out\n"
+    assert invocation["StandardErrorContent"] == "err\nfailed to run commands: exit status 3"
 
 
 def test_success_adds_nothing_to_stderr(box):
-    found = box.run("echo fine")
-    assert (found["StatusDetails"], found["ResponseCode"], found["StandardErrorContent"]) == ("Success", 0, "")
+    invocation = box.run("echo fine")
+    assert (invocation["StatusDetails"], invocation["ResponseCode"], invocation["StandardErrorContent"]) == ("Success", 0, "")
 
 
 def test_honours_the_first_line_and_is_plain_sh_without_one(box):
@@ -39,15 +39,15 @@ def test_honours_the_first_line_and_is_plain_sh_without_one(box):
 
 
 def test_environment_is_that_of_the_agent_service(box):
-    found = box.run('env; echo; ls -l "$0"; echo ${#0}')["StandardOutputContent"]
-    variables = dict(line.split("=", 1) for line in found.split("\n\n")[0].splitlines())
+    stdout = box.run('env; echo; ls -l "$0"; echo ${#0}')["StandardOutputContent"]
+    variables = dict(line.split("=", 1) for line in stdout.split("\n\n")[0].splitlines())
     assert not {"HOME", "USER", "SHELL", "TERM", "HF_TOKEN", "VIRTUAL_ENV"} & set(variables)
     assert variables["AWS_SSM_PLATFORM_NAME"] and variables["AWS_SSM_PLATFORM_VERSION"]
     assert variables["AWS_SSM_INSTANCE_ID"] == box.instance
     assert variables["AWS_SSM_REGION_NAME"] == "us-east-1"
     assert variables["BOX_ROOT"] == str(box.root)
-    assert f"/{variables['SSM_COMMAND_ID']}/awsrunShellScript/0.awsrunShellScript/_script.sh" in found
-    assert "-rwx------" in found
+    assert f"/{variables['SSM_COMMAND_ID']}/awsrunShellScript/0.awsrunShellScript/_script.sh" in stdout
+    assert "-rwx------" in stdout
 
 
 def test_output_is_empty_until_the_end_then_cut_with_a_marker(box, until):
@@ -56,22 +56,22 @@ def test_output_is_empty_until_the_end_then_cut_with_a_marker(box, until):
     assert box.invocation(command)["StandardOutputContent"] == ""
     assert box.invocation(command)["ResponseCode"] == -1
     box.release("looked")
-    found = box.ended(command)
-    assert len(found["StandardOutputContent"]) == 24_000 and found["StandardOutputContent"].endswith("0--output truncated--")
-    assert found["StandardErrorContent"] == "0" * 8_000
+    invocation = box.ended(command)
+    assert len(invocation["StandardOutputContent"]) == 24_000 and invocation["StandardOutputContent"].endswith("0--output truncated--")
+    assert invocation["StandardErrorContent"] == "0" * 8_000
 
 
 def test_stderr_is_cut_with_a_marker_where_the_agent_cuts_it(box):
     """At 24,000 as stdout; what the service shows of it ends before that."""
-    found = box.run("printf %023999d 0; printf %023999d 0 >&2")
-    assert found["StandardOutputContent"] == "0" * 23_999 and found["StandardErrorContent"] == "0" * 8_000
+    invocation = box.run("printf %023999d 0; printf %023999d 0 >&2")
+    assert invocation["StandardOutputContent"] == "0" * 23_999 and invocation["StandardErrorContent"] == "0" * 8_000
     assert "truncated" not in box.run("printf %030000d 1 >&2")["StandardErrorContent"]
 
 
 def test_what_comes_back_is_counted_in_bytes(box):
     """An odd number of them before the cut: the last one of two-byte letters is half."""
-    found = box.run("#!/bin/bash", "printf x; for n in {1..15000}; do printf ü; done")["StandardOutputContent"]
-    assert found == "x" + "ü" * 11_989 + "\N{REPLACEMENT CHARACTER}--output truncated--"
+    stdout = box.run("#!/bin/bash", "printf x; for n in {1..15000}; do printf ü; done")["StandardOutputContent"]
+    assert stdout == "x" + "ü" * 11_989 + "\N{REPLACEMENT CHARACTER}--output truncated--"
 
 
 def test_a_background_child_that_inherits_stdout_holds_the_command(box):
@@ -90,8 +90,8 @@ def test_a_child_that_moved_away_with_stdout_holds_nothing_after_timeout_or_canc
     if end == "cancel":
         until(lambda: any("sleep 66.5" in one for one in running(box)))
         box.cloud.ssm.cancel_command(CommandId=command)
-    found = box.ended(command)
-    assert (found["Status"], found["ResponseCode"]) == ({"timeout": "TimedOut", "cancel": "Cancelled"}[end], 137)
+    invocation = box.ended(command)
+    assert (invocation["Status"], invocation["ResponseCode"]) == ({"timeout": "TimedOut", "cancel": "Cancelled"}[end], 137)
     assert any("sleep 66.5" in one for one in running(box)) and time.monotonic() - begun < 60
     for process in processes.called(box.root, "sleep 66.5"):
         process.kill()
@@ -100,8 +100,8 @@ def test_a_child_that_moved_away_with_stdout_holds_nothing_after_timeout_or_canc
 @pytest.mark.slow
 def test_timeout_kills_the_group_without_traps_and_spares_what_setsid_moved(box, until):
     script = """trap 'touch "$BOX_ROOT/trapped"' TERM EXIT; setsid sleep 61.5 >/dev/null 2>&1 </dev/null & sleep 62.5"""
-    found = box.run(script, executionTimeout="5")
-    assert (found["Status"], found["StatusDetails"], found["ResponseCode"]) == ("TimedOut", "Execution Timed Out", 137)
+    invocation = box.run(script, executionTimeout="5")
+    assert (invocation["Status"], invocation["StatusDetails"], invocation["ResponseCode"]) == ("TimedOut", "Execution Timed Out", 137)
     assert not (box.root / "trapped").exists()
     assert "sleep 61.5" in running(box) and "sleep 62.5" not in running(box)
 
@@ -110,8 +110,8 @@ def test_cancel_kills_a_running_command(box, until):
     command = box.send("echo begun; sleep 63.5")
     until(lambda: box.status(command) == "InProgress")
     box.cloud.ssm.cancel_command(CommandId=command)
-    found = box.ended(command)
-    assert (found["Status"], found["ResponseCode"]) == ("Cancelled", 137)
+    invocation = box.ended(command)
+    assert (invocation["Status"], invocation["ResponseCode"]) == ("Cancelled", 137)
     until(lambda: "sleep 63.5" not in running(box))
 
 
@@ -138,10 +138,10 @@ def test_lists_commands_with_their_comment_and_parameters(box):
     arguments = {"DocumentName": "AWS-RunShellScript", "Parameters": {"commands": ["true"]}, "Comment": "run-17"}
     sent = box.cloud.ssm.send_command(InstanceIds=[box.instance], **arguments)["Command"]
     box.ended(sent["CommandId"])
-    (found,) = [one for one in box.cloud.ssm.list_commands()["Commands"] if one["Comment"] == "run-17"]
-    assert found["Parameters"] == {"commands": ["true"]} and found["Status"] == "Success"
-    (found,) = box.cloud.ssm.list_command_invocations(CommandId=sent["CommandId"], Details=True)["CommandInvocations"]
-    assert found["CommandPlugins"][0]["ResponseCode"] == 0
+    (listed,) = [one for one in box.cloud.ssm.list_commands()["Commands"] if one["Comment"] == "run-17"]
+    assert listed["Parameters"] == {"commands": ["true"]} and listed["Status"] == "Success"
+    (listed,) = box.cloud.ssm.list_command_invocations(CommandId=sent["CommandId"], Details=True)["CommandInvocations"]
+    assert listed["CommandPlugins"][0]["ResponseCode"] == 0
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_refuses_as_the_service_does(box, change, code):
 
 def test_a_working_directory_is_used_and_a_missing_one_fails(box):
     assert box.run("pwd", workingDirectory=str(box.root / "mnt"))["StandardOutputContent"] == f"{box.root}/mnt\n"
-    found = box.run("pwd", workingDirectory="/no/such/place")
-    assert (found["Status"], found["ResponseCode"]) == ("Failed", 1)
-    assert found["StandardErrorContent"] == "failed to run commands: chdir /no/such/place: no such file or directory"
+    invocation = box.run("pwd", workingDirectory="/no/such/place")
+    assert (invocation["Status"], invocation["ResponseCode"]) == ("Failed", 1)
+    assert invocation["StandardErrorContent"] == "failed to run commands: chdir /no/such/place: no such file or directory"
 
 
 def test_a_relative_working_directory_is_ignored(box):
@@ -178,23 +178,23 @@ def test_a_relative_working_directory_is_ignored(box):
 def test_a_script_that_exits_137_has_timed_out_at_once(box):
     """As one does whose last child the kernel killed for want of memory."""
     begun = time.monotonic()
-    found = box.run("echo out; echo err >&2", "sh -c 'kill -KILL $$'", executionTimeout="600")
-    assert (found["Status"], found["StatusDetails"], found["ResponseCode"]) == ("TimedOut", "Execution Timed Out", 137)
-    assert found["StandardOutputContent"] == "out\n" and "failed to run commands" not in found["StandardErrorContent"]
+    invocation = box.run("echo out; echo err >&2", "sh -c 'kill -KILL $$'", executionTimeout="600")
+    assert (invocation["Status"], invocation["StatusDetails"], invocation["ResponseCode"]) == ("TimedOut", "Execution Timed Out", 137)
+    assert invocation["StandardOutputContent"] == "out\n" and "failed to run commands" not in invocation["StandardErrorContent"]
     assert time.monotonic() - begun < 60
 
 
 def test_a_script_that_dies_by_a_signal_itself_has_no_code(box):
-    found = box.run("echo out; kill -KILL 0")  # its whole group
-    assert (found["Status"], found["ResponseCode"]) == ("Failed", -1)
-    assert found["StandardErrorContent"] == "failed to run commands: signal: killed"
+    invocation = box.run("echo out; kill -KILL 0")  # its whole group
+    assert (invocation["Status"], invocation["ResponseCode"]) == ("Failed", -1)
+    assert invocation["StandardErrorContent"] == "failed to run commands: signal: killed"
 
 
 @pytest.mark.parametrize(("code", "status"), [(168, "Success"), (169, "Failed")])
 def test_exit_168_is_a_success_and_169_a_failure_and_both_say_their_code(box, code, status):
-    found = box.run(f"exit {code}")
-    assert (found["Status"], found["ResponseCode"]) == (status, code)
-    assert found["StandardErrorContent"] == f"failed to run commands: exit status {code}"
+    invocation = box.run(f"exit {code}")
+    assert (invocation["Status"], invocation["ResponseCode"]) == (status, code)
+    assert invocation["StandardErrorContent"] == f"failed to run commands: exit status {code}"
 
 
 def test_a_parameters_name_in_a_script_is_replaced_by_its_value(box):
@@ -204,8 +204,8 @@ def test_a_parameters_name_in_a_script_is_replaced_by_its_value(box):
 
 
 def test_a_script_that_names_no_parameter_that_there_is_fails_and_never_runs(box):
-    found = box.run('touch "$BOX_ROOT/tmp/ran"; echo {{ssm:/no/such/parameter}}')
-    assert (found["Status"], found["StandardOutputContent"], found["StandardErrorContent"]) == ("Failed", "", "")
+    invocation = box.run('touch "$BOX_ROOT/tmp/ran"; echo {{ssm:/no/such/parameter}}')
+    assert (invocation["Status"], invocation["StandardOutputContent"], invocation["StandardErrorContent"]) == ("Failed", "", "")
     assert not (box.root / "tmp/ran").exists()
     assert box.run("echo and on")["StandardOutputContent"] == "and on\n"  # nothing holds the commands after it up
 
@@ -280,8 +280,8 @@ def test_a_script_outlives_its_agent_and_the_next_agent_delivers_its_end(machine
     old = {one.pid for one in agent_of(machine)}
     world.fault(machine.cloud.state, "agent-restarts", instance=machine.instance)
     machine.release("restarted")
-    found = machine.ended(command)
-    assert found["StandardOutputContent"] == f"begun\n{command}\n" and found["ResponseCode"] == 0
+    invocation = machine.ended(command)
+    assert invocation["StandardOutputContent"] == f"begun\n{command}\n" and invocation["ResponseCode"] == 0
     assert not old & {one.pid for one in agent_of(machine)}
 
 
@@ -305,9 +305,9 @@ def test_a_script_that_was_cut_off_never_runs_again_and_leaves_no_output(machine
     command = machine.send('echo run | tee -a "$BOX_ROOT/root/runs"; [ "$(wc -l <"$BOX_ROOT/root/runs")" -gt 1 ] || sleep 60.6')
     until(lambda: (machine.root / "root/runs").exists())
     cut_off(machine, until)
-    found = machine.ended(command)
-    assert (found["Status"], found["StatusDetails"], found["ResponseCode"]) == ("Failed", "Failed", 1)
-    assert found["StandardOutputContent"] == found["StandardErrorContent"] == ""
+    invocation = machine.ended(command)
+    assert (invocation["Status"], invocation["StatusDetails"], invocation["ResponseCode"]) == ("Failed", "Failed", 1)
+    assert invocation["StandardOutputContent"] == invocation["StandardErrorContent"] == ""
     assert (machine.root / "root/runs").read_text() == "run\n"
     assert machine.run("echo and on")["StandardOutputContent"] == "and on\n"
 
@@ -352,8 +352,8 @@ def test_exit_194_reboots_the_box_and_runs_the_script_again(machine):
     [ "$(wc -l <"$BOX_ROOT/root/boots")" -gt 1 ] || echo before
     [ "$(wc -l <"$BOX_ROOT/root/boots")" -gt 1 ] || exit 194
     echo after the reboot"""
-    found = machine.run(script)
-    assert (found["Status"], found["StandardOutputContent"]) == ("Success", "before\nafter the reboot\n")  # of all attempts
+    invocation = machine.run(script)
+    assert (invocation["Status"], invocation["StandardOutputContent"]) == ("Success", "before\nafter the reboot\n")  # of all attempts
     assert (machine.root / "root/boots").read_text() == "\n\n"  # /run was empty each time
 
 
@@ -366,10 +366,10 @@ def test_output_goes_to_s3_when_the_command_has_ended(box):
     arguments = {"DocumentName": "AWS-RunShellScript", "OutputS3BucketName": "things", "OutputS3KeyPrefix": "out/put"}
     parameters = {"commands": ["printf %030000d 0; echo problem >&2"]}
     sent = box.cloud.ssm.send_command(InstanceIds=[box.instance], Parameters=parameters, **arguments)["Command"]["CommandId"]
-    found = box.ended(sent)
+    invocation = box.ended(sent)
     key = f"out/put/{sent}/{box.instance}/awsrunShellScript/0.awsrunShellScript/stdout"
     assert len(box.cloud.s3.get_object(Bucket="things", Key=key)["Body"].read()) == 30_000  # whole, not cut
-    assert found["StandardOutputUrl"].endswith(f"/things/{key}")
+    assert invocation["StandardOutputUrl"].endswith(f"/things/{key}")
     assert box.cloud.s3.get_object(Bucket="things", Key=key[:-6] + "stderr")["Body"].read() == b"problem\n"
 
 
@@ -409,9 +409,9 @@ def test_the_agent_pauses_after_a_quick_poll_and_reads_output_slowly(slow):
     sent = time.monotonic()
     first, second = slow.send("true"), slow.send("head -c 2000000 /dev/zero | tr '\\0' x")
     slow.ended(first)
-    found = slow.ended(second)
+    invocation = slow.ended(second)
     assert time.monotonic() - sent > 2 + 2_000_000 / 500_000
-    assert found["StandardOutputContent"].startswith("xxx")
+    assert invocation["StandardOutputContent"].startswith("xxx")
 
 
 def test_every_rule_of_the_table_has_its_source_and_a_test_that_exists():

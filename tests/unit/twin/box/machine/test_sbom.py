@@ -40,15 +40,15 @@ def bill(tmp_path_factory):
 
 def test_it_names_each_package_of_python_once(bill):
     """By the names and addresses of the package-url specification: lower case, dashes for underscores."""
-    found = [one for one in bill["components"] if one["purl"].startswith("pkg:pypi/")]
-    assert {"type", "bom-ref", "name", "version", "purl"} == set().union(*found)
-    assert f"pkg:pypi/huggingface-hub@{version('huggingface_hub')}" in {one["purl"] for one in found}
+    packages = [one for one in bill["components"] if one["purl"].startswith("pkg:pypi/")]
+    assert {"type", "bom-ref", "name", "version", "purl"} == set().union(*packages)
+    assert f"pkg:pypi/huggingface-hub@{version('huggingface_hub')}" in {one["purl"] for one in packages}
     assert len({one["bom-ref"] for one in bill["components"]}) == len(bill["components"])
 
 
 def test_it_names_what_debian_has_installed_and_nothing_that_is_gone(bill):
-    found = [one["purl"] for one in bill["components"] if one["purl"].startswith("pkg:deb/")]
-    assert found == ["pkg:deb/debian/g%2B%2B@4%3A12.2.0-3?arch=amd64", "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64"]
+    packages = [one["purl"] for one in bill["components"] if one["purl"].startswith("pkg:deb/")]
+    assert packages == ["pkg:deb/debian/g%2B%2B@4%3A12.2.0-3?arch=amd64", "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64"]
 
 
 def test_it_says_which_format_it_has(bill):
