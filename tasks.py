@@ -64,7 +64,7 @@ def deploy(c):
     perform(c, run, "deploy", planned().deploy(run, ROOT))
 
 
-@task(help={"detach": "return as soon as the run has started", "run": "id of an unfinished run with these settings, whosever it is"})
+@task(help={"detach": "return as soon as the run has started", "run": "id of an unfinished run with these settings, also somebody else's"})
 def train(c, detach=False, run=None):
     """Start a run, or attach to yours with these settings, and follow it to its end."""
     named, run = run, settings(c)
@@ -167,7 +167,7 @@ def evaluate(c, split, run=None, scaffold=False):
 
 @task(help={"json": "for programs"})
 def doctor(c, json=False):
-    """Look for every reason why the chain would fail, each with the command that mends it."""
+    """Look for every reason why the chain would fail, each with the command that fixes it."""
     if rehearsed(c, "call   Check credentials, rights, quota, network, image, model and price; nothing is changed"):
         settings(c)
         return
@@ -251,7 +251,7 @@ def chain(run) -> dict:
 
 
 def image_from_elsewhere(c, run) -> None:
-    """On the twin's machine grade CI has built and pushed the image, as it were; with arguments of one's own the box must build it."""
+    """On the twin's machine grade the image is built and pushed here, as CI would; with build arguments of your own the box builds it."""
     if not run.cloud.loopback or run.cloud.backend.value != "machine" or run.cloud.build_args:
         return
     from remote.build import ecr

@@ -10,6 +10,6 @@ def ask(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Problem(f"nobody is there to agree to: {what}", hint, reason="refused")
+        raise Problem(f"there is no terminal to ask at: {what}", hint, reason="refused")
     if input(f"{what} [y/N] ").strip().lower() not in ("y", "yes"):
         raise Problem(otherwise, "run it again and answer y", reason="refused")

@@ -86,7 +86,7 @@ def serve_worlds(place: Path) -> None:
             get_backend(service)[wire.ACCOUNT]["us-east-1"]
     for service in ("s3", "scheduler"):  # whose requests do not name their operation
         service_models.routes(service)
-    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # the process that started it is gone
     os.register_at_fork(after_in_child=mock_random.seed)  # else all worlds would give their things the same ids
     forkserver.serve(place, main)
 

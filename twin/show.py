@@ -52,7 +52,7 @@ def hours(text: str) -> float:
 
 
 def options(named: dict, words: list[str]) -> dict:
-    """What was said of a fault, numbers as numbers; what was not said is left out."""
+    """The options of a fault that were given, numbers as numbers."""
     values = {name: value for name, value in named.items() if value is not None} | dict(word.partition("=")[::2] for word in words)
     return {name: number(value) for name, value in values.items()}
 

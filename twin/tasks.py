@@ -35,7 +35,7 @@ def status(c):
     help={
         "name": "which fault: `inv twin.faults` lists them",
         "count": "how many calls it strikes; 0 for all",
-        "after": "calls that pass before, or seconds of the twin's clock for what befalls the box",
+        "after": "calls that pass before, or seconds of the twin's clock for faults of the box",
         "seed": "strike by chance, the same calls for the same seed",
         "only": "which operations, such as ssm.SendCommand or s3.*",
         "set": "an option of its own, NAME=VALUE",

@@ -55,7 +55,7 @@ def start(state: Path, models: dict[str, Path], account: dict, grade: str = "pro
     if grade == "machine":
         reap()
     state.mkdir(parents=True, exist_ok=True)
-    state.chmod(0o700)  # what is said in a world is for its owner to read
+    state.chmod(0o700)  # a world's data is for its owner to read
     with locked(state):
         if read(state):
             return

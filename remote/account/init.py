@@ -118,13 +118,13 @@ def survey(aws: Aws, run: schema.Run) -> Survey:
 
 
 def read_backup(aws: Aws) -> dict[str, str]:
-    """Names that were put into Parameter Store by hand, with their values, as an `init` has kept them that was killed on its way."""
+    """Names that were put into Parameter Store by hand, with their values, as an interrupted `init` saved them."""
     parameters = aws.client("ssm").get_parameters(Names=[parameter_name(BACKUP, aws.cloud.stack)])["Parameters"]
     return json.loads(parameters[0]["Value"]) if parameters else {}
 
 
 def _set_by_hand(aws: Aws, made: stack.Stack) -> list[dict]:
-    """What Parameter Store has already of the names that the stack makes yet, or had before an `init` that was killed."""
+    """The stack's names that somebody put into Parameter Store by hand, also those that an interrupted `init` saved."""
     wanted = {parameter_name(name, aws.cloud.stack) for name in NAMES} - set(made.resources.values())
     existing = [parameter for parameter in _parameters(aws) if parameter["Name"] in wanted]
     gone = wanted - {parameter["Name"] for parameter in existing}
@@ -151,7 +151,7 @@ def propose(aws: Aws, wanted: dict[str, str], adopted: list[str], by_hand: list[
     # CloudFormation takes no change set that makes names which are there: they are out of its way before the one that is carried out.
     change_set, changes = stack.propose(aws, wanted, validate=not by_hand)
     for what in adopted:
-        _print(f"  = {what}: is there, is used as it is, and is neither changed nor removed")
+        _print(f"  = {what}: exists already, is used as it is, and is neither changed nor removed")
     made = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
     for change in changes:
         if change not in made:
@@ -199,7 +199,7 @@ def _wait_until_names_are_free() -> None:
 
 
 def _restore(aws: Aws, by_hand: list) -> None:
-    """Those names are there again, the stack's own or as they were: not before CloudFormation has settled, or it could not make them."""
+    """Put those names back once CloudFormation has settled: before that it could not create its own."""
     _print("  names in Parameter Store are put back as soon as CloudFormation has settled")
     ssm, missing = aws.client("ssm"), list(by_hand)
     try:
@@ -222,7 +222,7 @@ def _restore(aws: Aws, by_hand: list) -> None:
 
 
 def delete_backup(aws: Aws) -> None:
-    """What was kept is said by Parameter Store itself again."""
+    """Delete the backup: Parameter Store has the names again."""
     ssm = aws.client("ssm")
     with contextlib.suppress(ssm.exceptions.ParameterNotFound):
         ssm.delete_parameter(Name=parameter_name(BACKUP, aws.cloud.stack))
@@ -296,14 +296,14 @@ def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     commands = commands_for_admin(written, aws.cloud, current, [parameter["Name"] for parameter in surveyed.by_hand])
     if current.status == "ROLLBACK_COMPLETE":
         print(f"nothing was changed. A stack whose making failed stands in the way ({current.status}): it holds nothing, and `inv init`")
-        print(f"removes it, then makes all anew. Whoever may do it: {commands}; then `inv init`")
+        print(f"removes it, then makes all anew. Somebody with the rights runs {commands}; then `inv init`")
         return
     proposed = propose(aws, surveyed.wanted, surveyed.adopted, surveyed.by_hand)
     stack.withdraw(aws, proposed.change_set)
     if not proposed.changed:
         print("nothing to do")
         return
-    print(f"nothing was changed. Whoever may do it: {commands}; then `inv init`")
+    print(f"nothing was changed. Somebody with the rights runs {commands}; then `inv init`")
 
 
 def _write_stack_files(folder: Path, current: stack.Stack, wanted: dict) -> Path:
@@ -316,7 +316,7 @@ def _write_stack_files(folder: Path, current: stack.Stack, wanted: dict) -> Path
 
 
 def commands_for_admin(folder: Path, cloud: schema.Cloud, current: stack.Stack, by_hand: list[str]) -> str:
-    """The commands that do what `inv init` would, for who may; the values of names that are in the way are in parameters.json."""
+    """The commands that do what `inv init` would, for somebody with the rights; parameters.json has the values of names in the way."""
     region = cloud.region
     which = f"--region {region} --stack-name {cloud.own} --change-set-name init"
     template, parameters = (shlex.quote(f"file://{folder / name}") for name in ("template.yaml", "parameters.json"))
@@ -364,7 +364,7 @@ def summary(aws: Aws, run: schema.Run, token: TokenState) -> str:
 
 
 def _variables(aws: Aws) -> str:
-    """What .github/workflows/image.yml must be told, under Settings, Secrets and variables, Actions, Variables."""
+    """The variables of .github/workflows/image.yml, under Settings, Secrets and variables, Actions, Variables."""
     _, partition, _, _, account, _ = aws.caller.split(":", 5)
     role = f"arn:{partition}:iam::{account}:role/{aws.cloud.own}-github"
     which = f" STACK={aws.cloud.own}" if aws.cloud.stack else ""

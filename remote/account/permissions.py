@@ -35,7 +35,7 @@ def principal(aws: Aws) -> str:
 
 
 def _account_by_caller(aws: Aws) -> Account:
-    """The same for who may not even look himself up: he is the one who needs his policy."""
+    """The same for a caller who may not read his own role, since he needs to see the policy."""
     from botocore.exceptions import ClientError
 
     try:
@@ -63,7 +63,7 @@ def policy(aws: Aws, who: str) -> dict:
 
 
 def how_to_attach(who: str, policy: dict, own: str = schema.TOOL) -> str:
-    """In which kind of policy IAM takes it, and the command that makes one."""
+    """The kind of policy that IAM accepts it in, and the command that creates one."""
     length = size(policy)
     if length > MANAGED:
         what = f"this policy has {length:,} characters, and IAM takes {MANAGED:,} in one"

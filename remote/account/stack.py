@@ -16,12 +16,12 @@ TIMEOUT = 900  # seconds; a bucket, roles and parameters take one or two minutes
 # States in which there is nothing yet that could be changed.
 NOT_CREATED = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 BROKEN = ("FAILED", "ROLLBACK_COMPLETE")
-ENDED = "`inv destroy` takes away what there is of it and keeps the bucket; then `inv init`"
+ENDED = "`inv destroy` removes what is left of it and keeps the bucket; then `inv init`"
 STUCK = {
     "DELETE_FAILED": ENDED,
     "CREATE_FAILED": ENDED,
     "ROLLBACK_FAILED": ENDED,
-    "UPDATE_ROLLBACK_FAILED": "mend what `aws cloudformation describe-stack-events --stack-name {name}` names, then "
+    "UPDATE_ROLLBACK_FAILED": "fix what `aws cloudformation describe-stack-events --stack-name {name}` shows, then "
     "`aws cloudformation continue-update-rollback --stack-name {name}`, then run the same command again",
 }
 # What no setting decides once the stack is made: `inv up` and `inv deploy` write these down, or somebody has once, by hand.
@@ -207,13 +207,13 @@ def _refusal(aws: Aws, change_set: str, reason: str) -> Problem:
     except ClientError as error:
         if not is_access_denied(error):
             raise
-        hint = "add what `inv policy --who setup` prints to your policy (cloudformation:DescribeEvents), then the same command says which"
-        return Problem(f"CloudFormation does not take the stack: {reason}", hint, "refused")
+        hint = "add what `inv policy --who setup` prints to your policy (cloudformation:DescribeEvents); the same command then says which"
+        return Problem(f"CloudFormation refuses the stack: {reason}", hint, "refused")
     because = [f"{event.get('LogicalResourceId', aws.cloud.own)}: {why}" for event in events if (why := _event_reason(event))]
-    hint = "mend that, then run the same command again"
+    hint = "fix that, then run the same command again"
     if any(event.get("ValidationName") == "NAME_CONFLICT_VALIDATION" for event in events):
-        hint = "a stack makes only what is not there: remove it, or give it another name, then run the same command again"
-    return Problem("CloudFormation does not take the stack: " + ("; ".join(because) or reason), hint, "refused")
+        hint = "a stack only creates what does not exist yet: remove it, or give it another name, then run the same command again"
+    return Problem("CloudFormation refuses the stack: " + ("; ".join(because) or reason), hint, "refused")
 
 
 def _event_reason(event: dict) -> str:
@@ -221,7 +221,7 @@ def _event_reason(event: dict) -> str:
 
 
 def withdraw(aws: Aws, change_set: str) -> None:
-    """The account is as if nothing had been proposed."""
+    """Delete the change set, and a stack that exists for it alone."""
     client = aws.client("cloudformation")
     if change_set:
         client.delete_change_set(StackName=aws.cloud.own, ChangeSetName=change_set)
@@ -231,13 +231,13 @@ def withdraw(aws: Aws, change_set: str) -> None:
 
 
 def execute(aws: Aws, change_set: str) -> None:
-    """The stack is what the change set says."""
+    """Execute the change set and wait for its end."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
     client.execute_change_set(StackName=aws.cloud.own, ChangeSetName=change_set, ClientRequestToken=token)
     status = _wait(aws, aws.cloud.own)
     if status.endswith(BROKEN):
         why = _reason(aws, aws.cloud.own, token)
-        raise Problem(f"the stack `{aws.cloud.own}` was not made: {why}", f"{_fix(why)}, then run `inv init` again", "refused")
+        raise Problem(f"the stack `{aws.cloud.own}` was not created: {why}", f"{_fix(why)}, then run `inv init` again", "refused")
 
 
 def find_settled(aws: Aws) -> Stack:
@@ -257,7 +257,7 @@ def wait_until_settled(aws: Aws) -> str:
 
 
 def remove(aws: Aws, current: Stack) -> None:
-    """There is no stack any more; what it retains stays."""
+    """Delete the stack and wait for its end; what it retains stays."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
     id = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"]
     client.delete_stack(StackName=aws.cloud.own, ClientRequestToken=token)
@@ -280,7 +280,7 @@ def _wait(aws: Aws, name: str) -> str:
 
 
 def _fix(why: str) -> str:
-    return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "mend that"
+    return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "fix that"
 
 
 def _reason(aws: Aws, stack: str, token: str) -> str:

@@ -106,7 +106,7 @@ def combine_conditions(*conditions: dict) -> dict:
 
 
 def merge_statements(statements: list[Statement], *conditions: dict) -> list[Statement]:
-    """The same rights in fewer words, for IAM takes so many: what has one of these conditions is a line, and what names the same.
+    """The same rights in fewer characters, which IAM limits: one statement for each of these conditions, and one for the same resources.
 
     No action of these fits the other's resources, so that nothing more is allowed.
     """

@@ -1,4 +1,4 @@
-"""Where a box can be had: each zone in turn, as spot first where that is wanted, and what to do where there is none."""
+"""Where a box can be launched: each zone in turn, spot first if wanted, and what to do when no zone has capacity."""
 
 import functools
 import sys
@@ -43,7 +43,7 @@ def launch_in_any_zone(aws: Aws, box: schema.Box, zone: str | None, launch: Call
             if code == "PendingVerification":
                 hint = "wait for AWS's mail, four hours at most, then `inv up`; after that, write to aws-verification@amazon.com"
                 raise Problem(
-                    f"AWS still checks this account, and launches nothing for it in {aws.cloud.region}", hint, "refused"
+                    f"AWS is still verifying this account and launches nothing for it in {aws.cloud.region}", hint, "refused"
                 ) from error
             if NOT_FREE_TIER in message:
                 raise _free_plan(aws, box) from error
@@ -56,7 +56,7 @@ def launch_in_any_zone(aws: Aws, box: schema.Box, zone: str | None, launch: Call
 
 def _free_plan(aws: Aws, box: schema.Box) -> Problem:
     """Accounts made since July 2025 may be on AWS's Free plan."""
-    hint = f"{UPGRADE}, which keeps what is left of your credits and makes AWS charge you beyond them; then `inv up`"
+    hint = f"{UPGRADE}: your remaining credits stay, and AWS charges what goes beyond them; then `inv up`"
     what = f"this account is on AWS's Free plan, which launches no {box.instance_type}"
     return Problem(what, with_region(hint, aws.cloud.region), reason="refused")
 
@@ -79,7 +79,7 @@ def start(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
             raise
         raise Problem(
             f"{zone} has no {box.instance_type} for {instance_id} now, and its volume is there",
-            f"try again later, or leave the zone with the volume:\n{_relocation_commands(aws, box, zone, instance_id)}",
+            f"try again later, or move the volume to another zone:\n{_relocation_commands(aws, box, zone, instance_id)}",
             reason="refused",
         ) from error
 
@@ -87,8 +87,8 @@ def start(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
 def _spot_reclaimed(aws: Aws, instance_id: str) -> Problem:
     commands = "\n".join(f"`{line}`" for line in [*_termination_commands(aws, instance_id), "inv up -- box.spot=false"])
     return Problem(
-        f"AWS has taken the spot box {instance_id} back, and only AWS starts it again, as soon as there is room for it",
-        f"wait until `inv status` says that it runs, then `inv up`; or go on at once with a box on demand, the volume stays:\n{commands}",
+        f"AWS has reclaimed the spot box {instance_id}; only AWS starts it again, when it has capacity",
+        f"wait until `inv status` shows it running, then `inv up`; or continue now with an on-demand box on the same volume:\n{commands}",
         reason="refused",
     )
 
@@ -119,10 +119,10 @@ def _zones(aws: Aws, box: schema.Box) -> list[str]:
 
 
 def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
-    what = f"no {box.instance_type} is to be had now ({'; '.join(refused)})"
+    what = f"no {box.instance_type} is available now ({'; '.join(refused)})"
     if zone:
         way_out = _relocation_commands(aws, box, zone)
-        return Problem(what, f"try again later, or leave {zone}, where the volume is, with it:\n{way_out}", reason="refused")
+        return Problem(what, f"try again later, or move the volume out of {zone}:\n{way_out}", reason="refused")
     return Problem(what, "try again later, or take another type: `box.instance_type=g5.2xlarge`", reason="refused")
 
 

@@ -126,7 +126,7 @@ def find(aws: Aws, name: str) -> Instance | None:
         )
     if instances and instances[0].owner != aws.caller:
         owner = instances[0].owner or "nobody we know"
-        raise Problem(f"box `{name}` ({instances[0].id}) belongs to {owner}", "take a name of your own: `box.name=...`", reason="refused")
+        raise Problem(f"box `{name}` ({instances[0].id}) belongs to {owner}", "use a name of your own: `box.name=...`", reason="refused")
     return instances[0] if instances else None
 
 
@@ -189,18 +189,18 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured
 
 
 def still_on_notice(instance_id: str | None, changed: StartKind | None, stops_at: str | None) -> str:
-    """What an `up` that failed must say: somebody pays for the box from now on, and what ends that."""
+    """What a failed `up` must say: the box is on and costs money, and what stops it."""
     if instance_id is None:
         return ""
     alone = f"{UNATTENDED} min after its start, unless an `inv up` sets it up"
     by_itself = {"launched": f"stops itself {alone}", "started": f"stops itself when it is idle; where it was never set up, {alone}"}
     outside = f"is stopped by AWS at {stops_at}" if stops_at else ""
-    ends = ", and ".join(part for part in (by_itself[changed] if changed else "", outside) if part) or "is stopped by nothing from outside"
-    return f"{instance_id} is on all the same: it {ends}; `inv down` stops it now"
+    ends = ", and ".join(part for part in (by_itself[changed] if changed else "", outside) if part) or "is not stopped from outside"
+    return f"{instance_id} is still on: it {ends}; `inv down` stops it now"
 
 
 def _cancel_commands(aws: Aws, instance_id: str) -> None:
-    """Nothing that was sent to a box that is off waits for its next start: whoever has sent it is gone, or they would have withdrawn it."""
+    """Cancel commands that wait for the box's next start: their senders are gone, or they would have cancelled them."""
     ssm = aws.client("ssm")
     for command in ssm.list_commands(InstanceId=instance_id, MaxResults=20)["Commands"]:
         if command["Status"] in ("Pending", "InProgress"):
@@ -227,7 +227,9 @@ def close_metadata(aws: Aws, instance_id: str, seconds: float = 60) -> None:
         if error.response["Error"]["Code"] not in DENIED:
             raise
         words = "--http-tokens required --http-put-response-hop-limit 1"
-        hint = f"somebody who may can: `aws ec2 modify-instance-metadata-options --instance-id {instance_id} {words}`; then `inv up`"
+        hint = (
+            f"somebody with that right runs `aws ec2 modify-instance-metadata-options --instance-id {instance_id} {words}`; then `inv up`"
+        )
         what = f"a container on {instance_id} could act by the box's role, and your policy has no ec2:ModifyInstanceMetadataOptions"
         raise Problem(what, hint, reason="refused") from error
     until = time.monotonic() + seconds
@@ -273,7 +275,7 @@ def _adopt(aws: Aws, box: schema.Box, current: Instance | None) -> Instance:
             raise
         # Who may tag any instance as a box may stop any instance: no policy of ours allows it.
         tag_arguments = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
-        hint = f"somebody who may tag it can: `aws ec2 create-tags --resources {id} --tags {tag_arguments}`; then `inv up`"
+        hint = f"somebody with that right runs `aws ec2 create-tags --resources {id} --tags {tag_arguments}`; then `inv up`"
         raise Problem(f"your policy does not let you take {id}", hint, reason="refused") from error
     return replace(_parse(description), owner=aws.caller)  # a search by the new tag may not find it yet
 
@@ -375,7 +377,7 @@ def wait_for_agent(
         pause = min(pause * 1.5, 5)
     raise Problem(
         f"the agent on {instance_id} did not register within {seconds:.0f} s",
-        "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or mend the agent: `inv doctor` "
+        "`inv up -- box.ssh=true` takes SSH in its place, and so do the verbs after it; or repair the agent: `inv doctor` "
         "looks at its role and at its subnet's way to the ssm endpoints; "
         f"`aws ec2 get-console-output --latest --instance-id {instance_id}` shows its boot, "
         f"`aws ec2 reboot-instances --instance-ids {instance_id}` makes the agent try again",

@@ -41,7 +41,7 @@ def read(known: dict) -> Uptime:
 
 
 def last_start(aws: Aws, name: str) -> datetime | None:
-    """When a box of this name was started last, be it gone by now: AWS shows it for another hour. None where there was none."""
+    """When a box of this name was last started; AWS shows a terminated one for another hour. None where there was none."""
     filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
     pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
     starts = [instance["LaunchTime"] for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]

@@ -15,5 +15,5 @@ def write(aws: Aws, instance_id: str, volume_id: str) -> None:
             continue
         try:
             ssm.put_parameter(Name=name, Value=now, Type="String", Overwrite=True)
-        except ssm.exceptions.ClientError as error:  # only a record: the box is up all the same
+        except ssm.exceptions.ClientError as error:  # only a record: the box is up anyway
             print(f"  {name} was not written down ({error.response['Error']['Code']})", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Objects under one prefix of one bucket. The only file with boto3's s3.
 
-Whoever may write there writes what he likes: what is read has a limit, JSON is an object whose texts can be shown, and a file gets
-no place but in the folder that it was fetched for.
+Anybody with write access can store anything there. So reads have a limit, JSON must be an object whose texts are safe to print, and a file
+goes only into the folder that it was fetched for.
 """
 
 import base64
@@ -22,7 +22,7 @@ RECORD = 1 << 24  # of a JSON object: a manifest, a state, a lock
 
 
 def parse_time(text: str) -> datetime:
-    """A moment that somebody has written down; a ValueError where it cannot be set beside ours."""
+    """A time from a stored record; a ValueError if it has no zone or is far from today."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None or not 2000 <= moment.year < 2200:
         raise ValueError(f"{text} is no moment in a zone, or far from today")
@@ -30,7 +30,7 @@ def parse_time(text: str) -> datetime:
 
 
 def check_text(value: str) -> str:
-    """The same of a text."""
+    """A text from a stored record; a ValueError for anything else."""
     if not isinstance(value, str):
         raise ValueError(f"{str(value)[:100]} is no text")
     return value
@@ -58,7 +58,7 @@ class Store:
         return None if body is None else self.parse_json(name, body)
 
     def parse_json(self, name: str, body: bytes) -> dict:
-        """The same of bytes that were read from there."""
+        """The JSON object in bytes that were read from there, its texts fit to be shown."""
         try:
             value = json.loads(body.decode(errors="replace"))  # evidence is cut by bytes, maybe within a letter
             if isinstance(value, dict):

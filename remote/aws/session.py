@@ -25,7 +25,7 @@ CREDENTIAL_ERRORS = {
     "UnrecognizedClientException": ("AWS does not know these credentials", LOGIN),
     "AuthFailure": ("AWS does not accept these credentials", LOGIN),
 }
-# The sessions of programs that nobody told a name: `botocore-session-1764400000`, other SDKs' alike. Identity Center's are people's names.
+# Session names that programs make up: `botocore-session-1764400000`, other SDKs' alike. Identity Center's are people's names.
 PROGRAM_SESSION = re.compile(r"(.*[^0-9])?[0-9]{9,}")
 QUOTED = re.compile(r"`[^`]*`")
 REGIONAL = re.compile(r"\baws (?!login|sso|configure|sts)[a-z0-9-]+ [a-z][a-z0-9-]+")  # service and operation
@@ -38,7 +38,7 @@ Answer = TypeVar("Answer")
 
 
 def with_region(text: str, name: str) -> str:
-    """Its commands for the AWS CLI with the region in them: where the CLI's own default is another, they would change that one."""
+    """The text with `--region` in its AWS CLI commands: the CLI's own default may be another region."""
 
     def placed(quoted: re.Match) -> str:
         return quoted[0] if "--region" in quoted[0] else REGIONAL.sub(rf"\g<0> --region {name}", quoted[0])
@@ -52,7 +52,7 @@ def is_access_denied(error: Exception) -> bool:
 
 
 def retry_until_visible(ask: Callable[[], Answer], unseen: str, what: str) -> Answer:
-    """What `ask` answers, as soon as the service sees `what`: what is new in IAM it does not, and says so in a message with `unseen`.
+    """The answer of `ask`, once the service sees `what`: it does not see new IAM objects at once, and its message then contains `unseen`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
     """
@@ -117,13 +117,13 @@ class Aws:
 
     @property
     def caller(self) -> str:
-        """The ARN of whoever is asking; a session's changing name is left out, so that tomorrow's login is the same owner."""
+        """The caller's ARN, without a session's changing name, so that tomorrow's login is the same owner."""
         arn = self._arn()
         return arn.rsplit("/", 1)[0] if ":assumed-role/" in arn else arn
 
     @property
     def owner(self) -> str:
-        """The same of who makes a run: people who share a role are told apart by their sessions, unless programs number those."""
+        """The ARN that runs are made under: people who share a role differ by the session's name, unless a program numbers its sessions."""
         arn = self._arn()
         return self.caller if ":assumed-role/" in arn and PROGRAM_SESSION.fullmatch(arn.rsplit("/", 1)[1]) else arn
 
@@ -139,14 +139,14 @@ class Aws:
 
 
 def region(cloud: dict) -> str:
-    """Where the account is asked while Parameter Store has not said it: as the settings say, or the environment as the AWS CLI reads it."""
+    """The region before Parameter Store is read: from the settings, else from the environment as the AWS CLI reads it."""
     import boto3
 
     return cloud.get("region") or os.environ.get("AWS_REGION") or boto3.Session().region_name or "us-east-1"
 
 
 def early_client(service: str, cloud: dict):
-    """A client for the time before there are settings. It is as patient as all others: every verb begins with its calls."""
+    """A client for use before there are settings. It retries as all others do: every verb begins with its calls."""
     import boto3
     from botocore.config import Config
 
@@ -170,7 +170,7 @@ def parameter_name(name: str, stack: str | None) -> str:
 
 
 def transient_reason(error: Exception) -> str | None:
-    """What to say of an error that waiting or a login mends, or None: a long wait need not end for it."""
+    """What to say of an error that waiting or a login fixes; None for any other."""
     from botocore import exceptions
 
     cut = exceptions.HTTPClientError | exceptions.EndpointConnectionError | exceptions.ConnectionError | exceptions.IncompleteReadError
@@ -179,7 +179,7 @@ def transient_reason(error: Exception) -> str | None:
     if isinstance(error, exceptions.ClientError):
         code, status = error.response["Error"].get("Code", "?"), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status >= 500 or code in THROTTLED:
-            return f"AWS has trouble of its own or is asked too often ({code})"
+            return f"AWS has an internal error or throttles the account ({code})"
     meaning = explain(error)
     if meaning is None or meaning.what != CREDENTIAL_ERRORS["ExpiredToken"][0]:
         return None
@@ -187,7 +187,7 @@ def transient_reason(error: Exception) -> str | None:
 
 
 class Retry:
-    """Goes on where waiting or a login mends an error: says so once, and reads the credentials anew."""
+    """Waits out errors that time or a login fixes: says so once, and reads the credentials again."""
 
     def __init__(self, aws: "Aws", goes_on: str):
         self.aws = aws
@@ -195,7 +195,7 @@ class Retry:
         self.announced = ""
 
     def wait(self, error: Exception, pause: float = 5) -> None:
-        """Nothing, after a pause; the error itself where it will not pass."""
+        """Pause before the next attempt; raise the error if waiting does not help."""
         words = transient_reason(error)
         if words is None:
             raise error
@@ -223,7 +223,9 @@ def explain(error: Exception) -> Problem | None:
     if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
         return Problem(f"AWS does not answer: {error}", "check the network, then run the same command again", reason="unreachable")
     if isinstance(error, parsers.ResponseParserError):
-        return Problem("what answers is not AWS", "is a proxy in between? See AWS_ENDPOINT_URL and HTTPS_PROXY", reason="unreachable")
+        return Problem(
+            "the endpoint does not answer as AWS does", "is a proxy in between? See AWS_ENDPOINT_URL and HTTPS_PROXY", reason="unreachable"
+        )
     if isinstance(error, exceptions.ClientError):
         return _refusal(error)
     if isinstance(error, exceptions.BotoCoreError):
@@ -237,9 +239,9 @@ def _refusal(error) -> Problem:
         return Problem(*CREDENTIAL_ERRORS[code], reason="refused")
     hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
     if code in DENIED:
-        hint = "`inv doctor` names the line that the policy lacks; `inv policy` prints the whole, `--who setup` what init and destroy add"
+        hint = "`inv doctor` names the missing policy line; `inv policy` prints the whole, `--who setup` what init and destroy need"
     if code in THROTTLED:
-        hint = "the same command again in a minute: the account asks AWS for more than it answers at once"
+        hint = "run the same command again in a minute: AWS throttles the account, which sends too many requests at once"
     if code == "NoSuchBucket":
         hint = "set `cloud.bucket` to a bucket of yours: `aws s3 mb s3://NAME`"
     return Problem(f"AWS refused {error.operation_name}: {message} ({code})", hint, reason="refused")

@@ -106,19 +106,19 @@ def snapshot(aws: Aws, name: str) -> Snapshot:
         Description=f"fine-tune-slm {name}",
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
     )
-    aws.client("ec2").describe_snapshots(SnapshotIds=[answer["SnapshotId"]])  # AWS shows it: whoever deletes the volume waits for it
+    aws.client("ec2").describe_snapshots(SnapshotIds=[answer["SnapshotId"]])  # AWS shows it: deleting the volume waits for it
     return Snapshot(answer["SnapshotId"], f"{answer['SnapshotId']} is a copy of the volume")
 
 
 def _current_snapshot(aws: Aws, volume: dict, name: str) -> str | None:
-    """A copy of ours that began when the volume's box, which writes to it, had stopped for the last time: CreateSnapshot has no token."""
+    """A snapshot that was begun after the box last stopped, if there is one: CreateSnapshot takes no client token."""
     since = [last_start(aws, name), *(attachment["AttachTime"] for attachment in _attachments(volume))]
     if since[0] is None:
         return None
     mine = [{"Name": "volume-id", "Values": [volume["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
     mine += [{"Name": f"tag:{OWNER}", "Values": [aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
     snapshots = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
-    # A box's start is told to the second.
+    # AWS gives a box's start in whole seconds.
     return next((one["SnapshotId"] for one in snapshots if one["StartTime"].replace(microsecond=0) > max(since)), None)
 
 

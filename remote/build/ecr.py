@@ -64,7 +64,7 @@ def find_or_upload_context(aws: Aws, tag: str, root: Path) -> ImageOrContext:
         context=store.url(f"inputs/{sha256}"),
         sha256=sha256,
         revision=revision(root),
-        # Whoever follows a build that somebody else has begun must not take its end for the end of one of their own.
+        # Somebody who follows another's build must not take its end for the end of his own.
         attempt=secrets.token_hex(4),
     )
 
@@ -80,7 +80,7 @@ def describe(aws: Aws, tag: str) -> dict:
 
 
 def revision(root: Path) -> str:
-    """The commit that the tree is at, as far as it is at one."""
+    """The tree's commit, and whether the tree has changes."""
     commit, changed = git.commit(root)
     return f"{commit}{' with changes' if changed else ''}" if commit else "unknown"
 

@@ -69,7 +69,7 @@ class BoxUsage:
 
 @dataclass(frozen=True)
 class SupervisorReport:
-    """What a box's supervisor said of itself: from its start on, until it was last heard of."""
+    """A supervisor's report: when the box started, and when it last reported."""
 
     instance: str
     begun: datetime

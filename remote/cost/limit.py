@@ -1,4 +1,4 @@
-"""What a run may cost: `cost.limit` is held before anything is paid for, and by the box itself while it runs."""
+"""What a run may cost: `cost.limit` is enforced before anything is paid for, and by the box itself while it runs."""
 
 import math
 from dataclasses import dataclass
@@ -62,6 +62,6 @@ def remaining_life(aws: Aws, run: schema.Run, instance_id: str, run_id: str | No
 def _rate(aws: Aws, run: schema.Run) -> tuple[float, str | None]:
     rate, source = pricing.planned(aws, run.box.instance_type, run.cost.per_hour)
     if rate is None:
-        what = f"cost.limit=${run.cost.limit:.2f} cannot be held: nobody told the price of {run.box.instance_type} in {aws.cloud.region}"
-        raise Problem(what, "say it: `cost.per_hour=USD`; or let it be without: `cost.limit=null`", reason="refused")
+        what = f"cost.limit=${run.cost.limit:.2f} cannot be enforced: no price is known for {run.box.instance_type} in {aws.cloud.region}"
+        raise Problem(what, "set the price, `cost.per_hour=USD`, or drop the limit, `cost.limit=null`", reason="refused")
     return rate, source

@@ -1,4 +1,4 @@
-"""What the chain would create or start, and which other boxes would do: told before anything is paid for."""
+"""What the chain would create or start, and which other boxes would do: shown before anything is paid for."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from remote.aws import gpu, instance, pricing, volume
 from remote.aws.session import Aws
 from remote.build import ecr
 
-# One GPU each: the trainer uses one unless it is told otherwise. In the order of their prices in us-east-1.
+# One GPU each: the trainer uses one unless it is set otherwise. In the order of their prices in us-east-1.
 TYPES = ("g4dn.xlarge", "g6.xlarge", "g6.2xlarge", "g5.xlarge", "g5.2xlarge", "g6e.xlarge", "g6e.2xlarge", "p5.4xlarge")
 
 Need = Callable[[dict[str, int]], dict[str, tuple[float, bool]]]  # cards and their bytes to planned seconds, and whether the run fits

@@ -80,7 +80,7 @@ def repository(context: Context) -> list[Finding]:
 
 def _scanned(ecr, name: str, tag: str) -> Finding:
     """What ECR's scan knows of the image: holes by their severity, the critical ones by name. Nothing fails for it."""
-    image, why = f"--repository-name {name} --image-id imageTag={tag}", "known holes in the image's packages"
+    image, why = f"--repository-name {name} --image-id imageTag={tag}", "known vulnerabilities in the image's packages"
     try:
         # One call: 1,000 findings are the most that it gives; those counted are all of them.
         answer = ecr.describe_image_scan_findings(repositoryName=name, imageId={"imageTag": tag}, maxResults=1000)

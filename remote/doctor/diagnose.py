@@ -87,7 +87,7 @@ def all_ok(findings: list[Finding]) -> bool:
 
 
 def as_text(findings: list[Finding]) -> str:
-    """A line for each finding, and below what is not as it should be why it matters and what mends it."""
+    """A line for each finding; below a problem, why it matters and what fixes it."""
     lines = []
     for one in findings:
         lines.append(f"{MARKS[one.verdict]}  {one.check:<12}  {one.what}")

@@ -17,7 +17,7 @@ from remote.doctor.check import Context
 NAME = re.compile(r'Name: !Sub "/[^/]+/([^"]+)", Value: !Ref (\w+)')
 # What it keeps from boxes that stack.yaml has them launched so.
 METADATA_REASONS = {
-    "HttpTokens": "without a token whoever makes the box fetch an address gets the keys of its role",
+    "HttpTokens": "without a token, anybody who makes the box fetch an address gets the keys of its role",
     "HttpPutResponseHopLimit": "a container is one hop further from the box's keys than the box, and must not come to them",
 }
 ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
@@ -60,13 +60,13 @@ def launch(context: Context) -> list[Finding]:
 
 
 def _metadata(name: str, data: dict) -> list[Finding]:
-    had = data.get("MetadataOptions", {})
-    wrong = {key: why for key, why in METADATA_REASONS.items() if had.get(key) != METADATA[key]}
+    options = data.get("MetadataOptions", {})
+    wrong = {key: why for key, why in METADATA_REASONS.items() if options.get(key) != METADATA[key]}
     if not wrong:
         return []
-    what = f"launch template `{name}` has {', '.join(f'{key} {had.get(key)}, not {METADATA[key]}' for key in wrong)}"
-    mended = json.dumps(data | {"MetadataOptions": had | METADATA}, separators=(",", ":"), default=str)
-    command = f"aws ec2 create-launch-template-version --launch-template-name {name} --launch-template-data {shlex.quote(mended)}"
+    what = f"launch template `{name}` has {', '.join(f'{key} {options.get(key)}, not {METADATA[key]}' for key in wrong)}"
+    fixed = json.dumps(data | {"MetadataOptions": options | METADATA}, separators=(",", ":"), default=str)
+    command = f"aws ec2 create-launch-template-version --launch-template-name {name} --launch-template-data {shlex.quote(fixed)}"
     return [Finding("launch", BROKEN, what, "; ".join(wrong.values()), f"`{command}`; a box that is there keeps what it has")]
 
 
@@ -107,20 +107,20 @@ def bucket(store: Store) -> list[Finding]:
     s3, name, command = store.client, store.bucket, "aws s3api {} --bucket {} {}"
     findings = []
     if s3.get_bucket_versioning(Bucket=name).get("Status") != "Enabled":
-        mended = command.format("put-bucket-versioning", name, "--versioning-configuration Status=Enabled")
+        fix = command.format("put-bucket-versioning", name, "--versioning-configuration Status=Enabled")
         what, why = f"bucket `{name}` keeps no older versions", "what is overwritten or removed by mistake is lost"
-        findings.append(Finding("versions", NOTE, what, why, f"`{mended}`"))
+        findings.append(Finding("versions", NOTE, what, why, f"`{fix}`"))
     if not _get_or_empty(lambda: s3.get_bucket_encryption(Bucket=name), "ServerSideEncryptionConfigurationNotFoundError"):
-        mended = f"--server-side-encryption-configuration {shlex.quote(json.dumps(ENCRYPTED))}"
+        fix = f"--server-side-encryption-configuration {shlex.quote(json.dumps(ENCRYPTED))}"
         what, why = f"bucket `{name}` does not say how it is encrypted", "then AWS decides"
-        findings.append(Finding("encryption", NOTE, what, why, f"`{command.format('put-bucket-encryption', name, mended)}`"))
+        findings.append(Finding("encryption", NOTE, what, why, f"`{command.format('put-bucket-encryption', name, fix)}`"))
     policy = json.loads(_get_or_empty(lambda: s3.get_bucket_policy(Bucket=name), "NoSuchBucketPolicy").get("Policy", "{}"))
     lines = policy.get("Statement", [])
     if not any(one["Effect"] == "Deny" and "aws:SecureTransport" in json.dumps(one.get("Condition")) for one in lines):
         wanted = {"Version": "2012-10-17", "Statement": [*lines, _encrypted_only(store)]}
-        mended = command.format("put-bucket-policy", name, f"--policy {shlex.quote(json.dumps(wanted))}")
+        fix = command.format("put-bucket-policy", name, f"--policy {shlex.quote(json.dumps(wanted))}")
         what, why = f"bucket `{name}` takes connections that are not encrypted", "rows and models can be read on the way"
-        findings.append(Finding("connections", NOTE, what, why, f"`{mended}`"))
+        findings.append(Finding("connections", NOTE, what, why, f"`{fix}`"))
     return findings
 
 
@@ -151,13 +151,13 @@ def repository(context: Context) -> list[Finding]:
         return []
     findings, command = [], f"aws ecr {{}} --repository-name {name} {{}}"
     if description["imageTagMutability"] != "IMMUTABLE":
-        mended = command.format("put-image-tag-mutability", "--image-tag-mutability IMMUTABLE")
+        fix = command.format("put-image-tag-mutability", "--image-tag-mutability IMMUTABLE")
         what, why = f"tags of ECR repository `{name}` can be moved", "a tag stands for what the image is made of"
-        findings.append(Finding("tags", NOTE, what, why, f"`{mended}`"))
+        findings.append(Finding("tags", NOTE, what, why, f"`{fix}`"))
     if not description["imageScanningConfiguration"]["scanOnPush"]:
-        mended = command.format("put-image-scanning-configuration", "--image-scanning-configuration scanOnPush=true")
-        what, why = f"ECR repository `{name}` does not scan images", "nobody would hear of a known hole in one"
-        findings.append(Finding("scan", NOTE, what, why, f"`{mended}`"))
+        fix = command.format("put-image-scanning-configuration", "--image-scanning-configuration scanOnPush=true")
+        what, why = f"ECR repository `{name}` does not scan images", "known vulnerabilities would go unnoticed"
+        findings.append(Finding("scan", NOTE, what, why, f"`{fix}`"))
     return [*findings, *_lifecycle(ecr, name, command)]
 
 
@@ -171,10 +171,10 @@ def _lifecycle(ecr, name: str, command: str) -> list[Finding]:
         return []
     what = f"ECR repository `{name}` counts more than tagged images as builds" if policy else f"ECR repository `{name}` keeps every image"
     why = "fewer builds remain than it says" if policy else "they are paid by the GB"
-    mended = command.format(
+    fix = command.format(
         "put-lifecycle-policy", f"--lifecycle-policy-text {shlex.quote(json.dumps(LIFECYCLE_POLICY, separators=(',', ':')))}"
     )
-    return [Finding("builds", NOTE, what, why, f"`{mended}`")]
+    return [Finding("builds", NOTE, what, why, f"`{fix}`")]
 
 
 def logs(context: Context) -> list[Finding]:

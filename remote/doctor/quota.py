@@ -35,7 +35,7 @@ def quota(context: Context) -> list[Finding]:
 
 def _quota(context: Context, needed: int, code: str | None, market: str, verdict: str, why: str) -> Finding:
     if code is None:
-        what = f"unknown: which quota counts a {context.run.box.instance_type} {market} is not known here"
+        what = f"it is unknown which quota counts a {context.run.box.instance_type} {market}"
         return Finding("quota", NOTE, what, why, "`aws service-quotas list-service-quotas --service-code ec2`")
     value = context.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
     what = f"{value:.0f} vCPUs {market} ({code}), of which a {context.run.box.instance_type} takes {needed}"

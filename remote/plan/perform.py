@@ -98,7 +98,7 @@ def _perform(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: 
 
 
 def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] | None:
-    """What the script says; None where it fails and is spared."""
+    """The script's facts; None where it fails and the plan continues."""
     title = f"fine-tune-slm {step.script} {outcome.value(step.inputs.get('RUN_ID', ''))}".strip()
     try:
         result = transport.run(step.text(outcome.value), step.timeout, title=title)

@@ -72,7 +72,7 @@ class Call:
     action: Callable[..., Any]
     inputs: dict[str, Any]
     when: "bool | Reference" = True  # left out unless this is true
-    announce: bool = True  # whether a line tells that it was done
+    announce: bool = True  # whether a line says that it is done
 
     @property
     def intent(self) -> str:
@@ -90,8 +90,8 @@ class Step:
     timeout: int = 120  # seconds
     when: "bool | Reference" = True
     announce: bool = True
-    repeat_while: str | None = None  # run once more while it answers yes to this; what it says meanwhile is for people
-    continue_message: str = ""  # what is said, and gone on after, where the box does not take the script or fails at it
+    repeat_while: str | None = None  # run again while it answers yes to this; its stderr is shown meanwhile
+    continue_message: str = ""  # printed where the box does not run the script or fails at it; the plan then continues
 
     def text(self, resolve: Callable[[Any], Any] = lambda value: value) -> str:
         """The self-contained bash text: settings, lib.sh, what else stands above the script, and the script."""

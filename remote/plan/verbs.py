@@ -299,7 +299,7 @@ def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Pl
     plan.call(cleaning.confirm_purge)(name=name, yes=yes, snapshot=snapshot)
     _lock_box(plan, run, "down")
     box = plan.call(instance.find_optional)(name=name)
-    instance_id, continue_message = plan.latest(box.instance_id), "box and volume go all the same, and with them what was not shipped"
+    instance_id, continue_message = plan.latest(box.instance_id), "box and volume are removed anyway, and with them what was not shipped"
     _, copied = _stop_box(plan, run, instance_id, box.running, box.exists, continue_message if force else "", snapshot)
     plan.call(instance.terminate, when=box.exists)(instance_id=instance_id)
     plan.call(volume.delete)(name=name)
@@ -309,7 +309,7 @@ def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Pl
 
 def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
     """Everything is delivered, and the box is stopped; with `force`, also where nothing on it answers, or it cannot deliver."""
-    plan, continue_message = Plan(), "the box is stopped all the same; what it has not shipped is on its volume"
+    plan, continue_message = Plan(), "the box is stopped anyway; what it has not shipped stays on its volume"
     _lock_box(plan, run, "down")
     box = plan.call(instance.get)(name=run.box.name)
     stopped, copied = _stop_box(plan, run, box.instance_id, box.running, True, continue_message if force else "", snapshot)
@@ -321,7 +321,7 @@ def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
 def _stop_box(
     plan: Plan, run: schema.Run, instance_id: str, running: bool, there: bool, continue_message: str, snapshot: bool
 ) -> tuple[instance.Stopped, dict[str, str]]:
-    """First what is paid for by the second; whoever may not close the door, or make a copy, has stopped the box by then."""
+    """Stop the box first, since it costs by the second: a right that is missing for the port or the copy comes up later."""
     plan.step("stop", answers.Stop, on=instance_id, timeout=900, when=running, continue_message=continue_message)(
         **_region_and_mount(run), FORCE=bool(continue_message)
     )

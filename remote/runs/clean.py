@@ -70,7 +70,7 @@ def remove(aws: Aws, removed: tuple[str, ...], going: tuple[str, ...]) -> Remain
 def confirm_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> None:
     """List what goes with the box, and ask."""
     store, box, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
-    if box is None and disk is None:  # whoever asks again has not seen the answer
+    if box is None and disk is None:  # an earlier purge has removed both
         print(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is", file=sys.stderr, flush=True)
         return
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]

@@ -149,7 +149,7 @@ def complete_events(events: bytes) -> list[dict]:
 
 
 def silence_warning(current: runs.State) -> str:
-    """What to add where nobody has heard of a run for so long that it may be dead, though its box runs."""
+    """A warning for a run that has shown no sign of life for minutes, though its box runs."""
     if current.phase in ENDED or current.age <= SILENT_AFTER:
         return ""
     minutes = current.age.total_seconds() // 60

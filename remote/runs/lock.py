@@ -98,7 +98,7 @@ def _read(store: Store, key: str) -> tuple[dict | None, str | None]:
 
 
 def _take_over(store: Store, key: str, body: bytes, mine: dict) -> str:
-    """The lock's etag once it is ours after all: it was ours already, or whoever had it is gone."""
+    """The lock's etag, taken over: it was ours already, or its holder is gone."""
     current, etag = _read(store, key)
     if current is None or etag is None:
         etag = store.create(key, body)
@@ -112,14 +112,14 @@ def _take_over(store: Store, key: str, body: bytes, mine: dict) -> str:
     if etag is None:
         raise Problem(
             f"somebody works on this box: {_describe(current or mine)}",
-            f"wait for it; where that command is gone for good: `aws s3 rm {store.url(key)}`",
+            f"wait for it, or, if that command is dead: `aws s3 rm {store.url(key)}`",
             reason="refused",
         )
     return etag
 
 
 def _is_abandoned(lock: dict, me: str) -> bool:
-    if not lock["token"]:  # nobody's: whoever removes it knows why
+    if not lock["token"]:  # unreadable: only a person may remove it
         return False
     if datetime.now(UTC) - datetime.fromisoformat(lock.get("seen", lock["since"])) > LONGEST:
         return True

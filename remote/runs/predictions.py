@@ -71,8 +71,10 @@ def collect(aws: Aws, asked: str) -> None:
             raise FileNotFoundError(name)
         _print(body.decode())
     except (FileNotFoundError, *runs.BROKEN) as error:
-        what = f"{store.url(name)} was not what a box answers ({type(error).__name__})"
-        raise Problem(what, "the same command again; if it says so again, somebody writes into this bucket", "damaged_run") from error
+        what = f"{store.url(name)} is not a box's answer ({type(error).__name__})"
+        raise Problem(
+            what, "run the same command again; if this comes back, somebody else writes into this bucket", "damaged_run"
+        ) from error
 
 
 def predict_locally(aws: Aws, run: schema.Run, run_id: str, lines: list[str], root: Path) -> None:

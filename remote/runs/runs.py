@@ -1,7 +1,7 @@
 """Runs, as S3 tells of them: which run a verb means, whose it is, its state, its files.
 
-Whoever may write into the bucket may write anything there. So a run is known by a name that ours have, its settings are data, its files
-have names that a run's files have; what is broken is left out with a word. A verb means the caller's own runs, unless one is named.
+Anybody with write access to the bucket can store anything there. So ids of runs and names of files must look like ours, settings are data,
+and what is broken is left out with a notice. A verb means the caller's own runs, unless one is named.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from remote.build import git
 
 HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows is a file
 ACTIVE = {"created", "starting", "running", "evaluating", "uploading"}
-# A run that has not been heard of for so long is no longer in the way of another.
+# A run without a sign of life for so long no longer blocks another.
 SILENT = timedelta(minutes=10)
 OUR_ID = re.compile(r"\d{8}-\d{6}-(?P<name>.+)-[0-9a-f]{4}(\.\d+)?")  # by `new_id`, or a sweep that is called so
 # What a finished run consists of: the trainer writes nothing else.
@@ -96,7 +96,7 @@ def new_id(name: str) -> str:
 class About:
     """What a run's config.yaml says of it."""
 
-    owner: str | None  # as IAM knows whoever made it; None: it was made before runs had one
+    owner: str | None  # the maker's ARN; None: it was made before runs had owners
     name: str
     kind: str
 
@@ -151,7 +151,7 @@ def listing(store: Store) -> dict[str, set[str]]:
         if schema.RUN_ID.fullmatch(run_id) and rest:
             runs.setdefault(run_id, set()).add(rest)
         else:
-            print_once(f"left out: {store.url(name)[:200]!r} is no file of a run")
+            print_once(f"left out: {store.url(name)[:200]!r} is not a file of a run")
     return dict(sorted(runs.items()))
 
 
@@ -159,7 +159,7 @@ def with_settings(runs: dict[str, set[str]]) -> list[str]:
     """The runs among them, oldest first: a run begins with its settings, and what has none is said to be none."""
     for run_id, files in runs.items():
         if "config.yaml" not in files:
-            print_once(f"left out: `{run_id}` has no settings: it is no run that anybody has started")
+            print_once(f"left out: `{run_id}` has no settings, so nobody has started it as a run")
     return [run_id for run_id, files in runs.items() if "config.yaml" in files]
 
 
@@ -315,7 +315,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
     elif run_id is None:
         run_id, sha256 = _create(store, aws, run, image, root)
     elif state(store, run_id).phase not in ACTIVE:
-        # Until the box ships the new attempt's state, S3 would tell whoever follows how the last one ended.
+        # Until the box ships the new attempt's state, S3 still says how the last one ended.
         _set_phase(store, run_id, "created")
     if to_do:
         _assign(store, run_id, run.box.name, instance_id, etag)
@@ -354,7 +354,7 @@ class _Candidates:
     store: Store
     listing: dict[str, set[str]]
     run: schema.Run
-    named: str | None  # the run that he has named: whosever it is
+    named: str | None  # the run that was named on the command line, whoever made it
 
     def may_take(self, run_id: str, made: Saved) -> bool:
         if self.named is not None:
@@ -402,8 +402,8 @@ class _Candidates:
             if {"config.yaml", "manifest.json"} <= files and "published.json" not in files:
                 made = readable_settings(self.store, run_id)
                 if made and made.of_settings(self.run) and made.run.provenance.image == image and self.may_take(run_id, made):
-                    print(f"{run_id} has been made of these settings, and is not published yet: it is not paid for twice", file=sys.stderr)
-                    print("  another of the same: `inv train -- seed=...`", file=sys.stderr, flush=True)
+                    print(f"{run_id} was made with these settings and is not published yet: it is not trained again", file=sys.stderr)
+                    print("  for another run with these settings: `inv train -- seed=...`", file=sys.stderr, flush=True)
                     return run_id
         return None
 

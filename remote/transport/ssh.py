@@ -131,7 +131,7 @@ class Ssh:
             if code not in (*ssh_ingress.DENIED, "AuthException"):
                 raise
             what = f"you may not send a key to {self.instance_id} ({code})"
-            raise Problem(what, "whoever gives you rights adds ec2-instance-connect:SendSSHPublicKey", reason="refused") from error
+            raise Problem(what, "your administrator must allow ec2-instance-connect:SendSSHPublicKey", reason="refused") from error
 
     def _refused(self, user: str) -> Problem:
         return Problem(

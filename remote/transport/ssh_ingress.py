@@ -82,7 +82,7 @@ def note_host_key(aws: Aws, instance_id: str) -> HostKey | None:
     """Note the box's host key while its console still shows it, should SSH be wanted later."""
     try:
         return None if instance.ssh_endpoint(aws, instance_id).host_key else pin_host_key(aws, instance_id, 0)
-    except aws.client("ec2").exceptions.ClientError as error:  # only a precaution: the box is up all the same
+    except aws.client("ec2").exceptions.ClientError as error:  # only a precaution: the box is up anyway
         print(f"  the host key was not noted ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
         return None
 
@@ -161,7 +161,7 @@ def _authorize(aws: Aws, group: str, network: str, name: str) -> None:
             raise
         command = f"aws ec2 authorize-security-group-ingress --group-id {group} --protocol tcp --port {PORT} --cidr {network}"
         what = f"you may not open port {PORT} of the box's security group {group} ({code})"
-        hint = f"whoever gives you rights adds ec2:AuthorizeSecurityGroupIngress and ec2:RevokeSecurityGroupIngress, or runs `{command}`"
+        hint = f"your administrator must allow ec2:AuthorizeSecurityGroupIngress and ec2:RevokeSecurityGroupIngress, or run `{command}`"
         raise Problem(what, hint, reason="refused") from error
 
 

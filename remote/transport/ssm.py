@@ -39,7 +39,7 @@ class Ssm:
         text = pack(script)
         if len(text) > LIMIT:
             what = f"a script of {len(text)} bytes is too long for Run Command"
-            raise Problem(what, "this is a fault of ours: please report it", reason="crashed")
+            raise Problem(what, "this is a bug: please report it", reason="crashed")
         invocation = self._run(text, timeout, title)
         if _was_interrupted(invocation):
             print(f"  {title or 'a script'} was cut off: {CUT_OFF}; it is sent again", file=sys.stderr, flush=True)

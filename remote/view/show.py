@@ -126,7 +126,7 @@ def _times(manifest: dict) -> list[str]:
     lines = [f"time       {price['seconds']:.0f} s of work: {parts}{again}"]
     kind = manifest["provenance"].get("instance_type")
     if price["total"] is None:
-        return [*lines, f"price      unknown: nobody told the price of {kind}"]
+        return [*lines, f"price      unknown: no price is known for {kind}"]
     return [
         *lines,
         f"price      ${price['total']:.2f} for this time on a real {kind} at ${price['per_hour']:.4f} an hour ({price['source']})",

@@ -9,5 +9,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "twin/box"))
 import aws
 
 if __name__ == "__main__":
-    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # the process that started it is gone
     aws.serve(sys.argv[1])

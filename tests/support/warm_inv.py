@@ -76,5 +76,5 @@ if __name__ == "__main__":
     from twin import forkserver
 
     assert "huggingface_hub" not in sys.modules
-    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # whoever started it is gone
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # the process that started it is gone
     forkserver.serve(Path(sys.argv[1]), main)

@@ -1,9 +1,9 @@
-"""Faults that a test or `inv twin.fault` arms: calls that are refused, slow, cut or lost, at the emulated front doors.
+"""Faults that a test or `inv twin.fault` arms: calls that are refused, slow, cut or lost, in front of the emulated services.
 
 `Faults` sits in front of AWS and of the Hub and sees each request first. A fault strikes the requests that it is about: the
 first `after` of them pass, then `count` are struck (0: all). With a `seed` each is struck by chance, `share` of them, and the same
 seed strikes the same ones. `only` narrows it to operations (`ssm.SendCommand`, `s3.*`), `key` to a path, `by` to the laptop or the box.
-What befalls the box itself is in `mischief`.
+What happens to the box itself is in `twin/box/faults.py`.
 """
 
 import os
@@ -43,7 +43,7 @@ class Kind:
     only: str = "*"
     key: str = "*"
     by: str = "*"
-    options: dict = field(default_factory=dict)  # what else can be said, with its usual value
+    options: dict = field(default_factory=dict)  # further options, with their defaults
     intake: bool = False  # strikes while the body is still coming in
 
 

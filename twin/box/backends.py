@@ -14,7 +14,7 @@ from twin.box.faults import HostFaults
 class Hardware(NamedTuple):
     boxes: Boxes
     registry: Registry
-    host_faults: type[HostFaults]  # what may befall them
+    host_faults: type[HostFaults]  # what may go wrong with them
 
 
 def hardware(plan: dict, state: Path, region: str, today: Callable[[], datetime]) -> Hardware:

@@ -54,7 +54,7 @@ class Boxes:
         self.pending = 0.0  # seconds until a box that starts is shown as running
         self.skews: dict[str, float] = {}  # seconds that a box's own clock is wrong
         self.offset = 0.0  # seconds that it is ahead of the machine's own
-        self.environment: dict[str, str] = {}  # what every box is told of its world; known once the servers have ports
+        self.environment: dict[str, str] = {}  # of every box; known once the servers have ports
         self.agents: dict[str, subprocess.Popen] = {}
         self.real_agent = RealAgent.named(state)  # in the place of the one of this folder
         self.metadata_address: Callable[[str], str] = lambda instance: ""  # where a box finds out who it is, and acts by its role

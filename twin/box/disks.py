@@ -124,7 +124,7 @@ class Disks:
         return self.volume(volume).is_dir()
 
     def resize(self, volume: str) -> None:
-        """The disk has the size that EC2 says; a file system on it grows only when it is told to."""
+        """The disk has the size that EC2 says; a file system on it grows only by a command."""
         self.set_size(self.volume(volume), instances.volume(self.region, volume).size)
         (self.volume(volume) / "full").unlink(missing_ok=True)  # the fault of that name ends where there is room again
 

@@ -1,4 +1,4 @@
-"""What may befall a box, its agent, its disks and its images: each function is a fault of its own name."""
+"""What may go wrong with a box, its agent, its disks and its images: each function is a fault of its own name."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class HostFaults:
     def newest(self) -> str:
         alive = [one for one in instances.every(self.region) if one._state.name != "terminated"]
         if not alive:
-            raise ValueError("there is no instance that it could befall")
+            raise ValueError("there is no instance to which it could happen")
         return max(alive, key=lambda one: one.launch_time).id
 
     def ec2(self, operation: str, instance: str) -> None:
@@ -221,7 +221,7 @@ class HostFaults:
         self.boxes.disks.swapped ^= {instance}
 
     def do_mount_lost(self, instance: str) -> None:
-        """the volume is unmounted under whoever uses it"""
+        """the volume is unmounted while it is in use"""
         self.boxes.disks.unmount_all(instance)
         (self.boxes.root(instance) / "etc/mtab").unlink(missing_ok=True)
 
@@ -241,7 +241,7 @@ class HostFaults:
                 bucket.keys.pop(key)
 
     def do_registry_token_expired(self) -> None:
-        """whoever has logged in to the registry must do so again"""
+        """docker must log in to the registry again"""
         self.registry.renew()
 
     def do_scan_finds(self, severity: str = "CRITICAL", count: int = 1, status: str = "COMPLETE") -> None:

@@ -40,7 +40,7 @@ class SshServer:
         self.write()
 
     def open(self, instance: str, user: str, serve: Serve) -> None:
-        """Whoever comes to the instance's public address is served; a box without one cannot be come to."""
+        """Connections to the instance's public address are served; a box without one cannot be reached."""
         address = instances.find(self.region, instance).public_ip
         if not address:
             return

@@ -52,7 +52,7 @@ class Access:
         return token
 
     def grant(self, right: str, request: Request, repository: Repository | None) -> Repository:
-        """The repository, if whoever asks has this right on it."""
+        """The repository, if the caller has this right on it."""
         # A browser on this machine counts as logged in, so that the printed address of a private repository opens.
         token = BROWSER_TOKEN if right == BROWSER else self.token(request)
         hidden = repository is not None and repository.private and not (token and token.may("repo.content.read", repository.id))

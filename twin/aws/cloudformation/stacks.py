@@ -22,7 +22,7 @@ from twin.aws.cloudformation.resources import NOT_FOUND, RESOURCE_TYPES, Client,
 from twin.aws.cloudformation.templates import invalid
 
 SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
-NOT_READY = 0.05  # seconds that a change set is not ready: whoever does not wait for it is caught here
+NOT_READY = 0.05  # seconds that a change set is not ready, so that a client that does not wait fails here
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 EXISTENCE = "AWS::EarlyValidation::ResourceExistenceCheck"
 INVALID = (

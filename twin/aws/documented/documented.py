@@ -106,7 +106,7 @@ def operation(signed: str, name: str) -> Operation | None:
 
 @cache
 def vetted() -> dict[str, dict[str, dict[str, str]]]:
-    """`returned`: what no example shows, and AWS returns all the same, with `.*` all that is below; `always`: what it never leaves out.
+    """`returned`: what no example shows, and AWS returns nevertheless, with `.*` all that is below; `always`: what it never leaves out.
 
     Each by its operation, with the source.
     """

@@ -1,6 +1,6 @@
 """How one comes to a box without its agent: EC2 Instance Connect keys, and host keys that the console shows.
 
-The box's sshd reads them where that of a real box has them from; who comes to it at all is in `doors`.
+The box's sshd reads them where that of a real box does; who may connect at all is in `twin/box/ssh.py`.
 """
 
 import base64

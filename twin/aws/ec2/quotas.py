@@ -1,4 +1,4 @@
-"""Service Quotas for the instances that this project rents, and the refusal of whoever wants more vCPUs than that."""
+"""Service Quotas for the instances that this project rents, and the refusal of requests for more vCPUs than that."""
 
 from twin.aws import wire
 from twin.aws.ec2 import instances

@@ -1,7 +1,7 @@
 """Spot instances: their requests, what may not be done with them, and how AWS takes them back.
 
 Persistent requests here launch no replacement for an instance that was terminated; they show as `open`, as on AWS, where they
-would: whoever forgets to cancel one can be caught by that.
+would: a client that forgets to cancel one can be caught by that.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The front door of the emulated AWS: journal and the box's rights, then vetoes, own services and boxes, then moto for all the rest.
+"""The entry point of the emulated AWS: journal and permissions, then validations, own services and boxes, then moto for all the rest.
 
 What goes out is cut to what AWS documents.
 """
@@ -59,7 +59,7 @@ class Gateway:
         return response(environ, start_response)
 
     def checked_answer(self, request: wire.Request) -> Response:
-        """The answer, if the caller may ask: whose credentials or clock are wrong is told so first, as AWS does."""
+        """The answer, if the caller may ask; wrong credentials or a wrong clock are refused first, as on AWS."""
         self.permissions.check(request)
         return answers.cut(request, self.answer(request))
 

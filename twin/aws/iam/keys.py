@@ -1,6 +1,6 @@
 """Whose an access key is: only those that this world has issued are taken. What is secret is the key's id: no signature is checked.
 
-The laptop and the account's owner have one each, which `state.json` says to whoever may read it; a box's agent has one; IAM and STS
+The laptop and the account's owner have one each, which stand in `state.json`; a box's agent has one; IAM and STS
 give out the rest, for users and roles.
 """
 
@@ -20,7 +20,7 @@ class Keys:
         self.roles = roles  # the access key ids of boxes' roles, to their instances
         self.own = {issued(): name for name in (LAPTOP, OWNER)}
         self.agents: dict[str, str] = {}  # by instance
-        self.behalf: dict[str, str] = {}  # by whoever asks CloudFormation to act
+        self.behalf: dict[str, str] = {}  # by the caller of CloudFormation
         self.lock = threading.Lock()
 
     def of(self, name: str) -> str:

@@ -13,7 +13,7 @@ from twin.aws.ec2 import instances
 from twin.aws.iam import actions, policy
 from twin.aws.iam.keys import LAPTOP
 
-UNCHECKED = ("registry", "ec2messages", "ssmmessages", "twin")  # have doors of their own
+UNCHECKED = ("registry", "ec2messages", "ssmmessages", "twin")  # check their callers themselves
 ALWAYS = ("sts:GetCallerIdentity",)
 DENIED = {
     "ec2": "UnauthorizedOperation",

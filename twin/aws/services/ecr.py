@@ -61,7 +61,7 @@ class Registry:
         return wire.answer({"authorizationData": [data]})
 
     def serve(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        """GET or HEAD of /v2/, of a manifest or of a config blob, for whoever has logged in."""
+        """GET or HEAD of /v2/, of a manifest or of a config blob, for clients that have logged in."""
         if not self.logged_in(request):
             return unauthorized()
         if request.path == "/v2/":

@@ -100,7 +100,7 @@ class Meter:
             weight = sum(one.gigabytes * one.seconds(until) for one in usage) / ((until - since) or 1)
             self.closed.append(Usage("objects", bucket, "standard", weight, since, until))
 
-    # What is told
+    # What is reported
 
     def costs(self) -> dict:
         """The ledger: one row a stretch, sums by kind, and what has no known price."""

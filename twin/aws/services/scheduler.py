@@ -89,7 +89,7 @@ class Scheduler:
         if once := AT.fullmatch(expression):
             try:
                 meant = datetime.fromisoformat(once[1]).replace(tzinfo=UTC if zone == "UTC" else ZoneInfo(zone)).timestamp()
-                return meant + self.clock.offset  # whoever wrote it down has read the real clock: it is as far away as he meant
+                return meant + self.clock.offset  # the caller has read the real clock: so it is as far away as was meant
             except (ValueError, ZoneInfoNotFoundError) as error:
                 raise wire.Refusal("ValidationException", f"Invalid Schedule Expression {expression}: {error}") from error
         if RATE.fullmatch(expression):

@@ -109,7 +109,7 @@ class Command:
         self.over.set()
 
     def keep(self, name: str, pipe) -> None:
-        with (self.folder / name).open("ab", buffering=0) as file:  # behind what an attempt before a reboot has said
+        with (self.folder / name).open("ab", buffering=0) as file:  # behind the output of an attempt before a reboot
             while (piece := pipe.read1(65_536)) and not self.ended_early:
                 file.write(piece)
                 pace.pause(len(piece) / pace.OUTPUT)

@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check_network(options: dict) -> None:
-    """It must be there; all of them are the network of whoever runs the emulation."""
+    """It must exist; all of them are this machine's own network."""
     for name in options.get("--network", []):
         if name not in ("bridge", "host", "none") and not (NETWORKS / name).exists():
             raise Failure(f"docker: Error response from daemon: network {name} not found", 125)
@@ -248,7 +248,7 @@ VERBS |= {"network": network, "exec": execute, "rm": rm, "wait": wait, "info": i
 
 
 def apply_faults(verb: str, arguments: list[str]) -> None:
-    """What somebody has let befall this box: files beside its root tell of it."""
+    """The faults of this box, which are files beside its root."""
     faults = ROOT.parent / "faults"
     if (faults / "disk-cold").exists():
         time.sleep(max(0, float((faults / "disk-cold").read_text(encoding="utf-8")) - time.time()))

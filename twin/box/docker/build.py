@@ -1,4 +1,4 @@
-"""`docker build` of the stand-in docker: of a tarball on stdin, as far as one comes without a file system of one's own.
+"""`docker build` of the stand-in docker: of a tarball on stdin, as far as that works without a file system of its own.
 
 COPY and the settings of the last stage are followed: what the tarball lacks is not in the image. RUN is not, nor is any other image:
 the programs of an image are those of this machine, and its `python` is the one that runs the emulation. The output says so.

@@ -103,7 +103,7 @@ def settings(options: dict, image: dict, identifier: str, reference: str, words:
         "Image": reference,
         "Labels": dict(label.partition("=")[::2] for label in options.get("--label", [])),
         "Env": [f"{key}={value}" for key, value in environment.items()],
-        "User": options.get("--user", [""])[-1],  # shown, not followed: all of a box runs as whoever started the emulation
+        "User": options.get("--user", [""])[-1],  # shown, not followed: all of a box runs as the user who started the emulation
         "Entrypoint": entrypoint(options, own["Entrypoint"], files),
         "Cmd": words,
         "WorkingDir": options.get("--workdir", [f"{files[0]}{own['WorkingDir']}" if files else own["WorkingDir"]])[-1],

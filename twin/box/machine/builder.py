@@ -100,7 +100,7 @@ def clear(run: Path) -> None:
 def start(cache: Path, run: Path) -> subprocess.Popen:
     places = ["--data-root", cache / "docker", "--exec-root", run / "exec", "--pidfile", run / "pid", "--host", f"unix://{run}/docker.sock"]
     # No bridge and no iptables: the network of this machine stays as it is.
-    # Its mounts are in a namespace of its own and end with it, and it ends with whoever builds.
+    # Its mounts are in a namespace of its own and end with it, and it ends with the builder.
     words = [
         "unshare",
         "--mount",

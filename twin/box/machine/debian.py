@@ -57,7 +57,7 @@ def name_of(packages: list[str]) -> str:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder, made by whoever comes first; it stands whole at its place or not at all."""
+    """The folder, made by the first caller; it is there whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if not folder.exists():

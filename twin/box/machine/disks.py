@@ -39,7 +39,7 @@ class MachineDisks(Disks):
             subprocess.run(["losetup", "--set-capacity", loop], check=True)
 
     def write_foreign(self, folder: Path, kind: str) -> None:
-        """A real file system, volume group's member or partition table, as whoever had the disk before would make it."""
+        """A real file system, volume group's member or partition table, as an earlier user of the disk would make it."""
         command, _ = FOREIGN[kind]
         self.plug(folder)
         table = ",,\n" if command[0] == "sfdisk" else ""

@@ -1,4 +1,4 @@
-"""The faults that befall a box, by real means: a daemon that is killed, a disk that is filled, a mount that is taken away."""
+"""The faults of a box, by real means: a daemon that is killed, a disk that is filled, a mount that is taken away."""
 
 import shutil
 import subprocess
@@ -85,7 +85,7 @@ class MachineHostFaults(faults.HostFaults):
             self.boxes.disks.damage(volume)
 
     def do_mount_lost(self, instance: str) -> None:
-        """the volume is unmounted under whoever uses it"""
+        """the volume is unmounted while it is in use"""
         for place in self.mounts(instance):
             self.inside(instance, 'umount --lazy "$1"', place)
 
@@ -103,7 +103,7 @@ class MachineHostFaults(faults.HostFaults):
         return self.inside(instance, "findmnt --noheadings --raw --output SOURCE,TARGET | sed -n 's/^.dev.nvme[^ ]* //p'").splitlines()
 
     def inside(self, instance: str, script: str, *words: str) -> str:
-        command = [*lifecycle.enter_command(self.box(instance)), "bash", "-c", script, "mischief", *words]
+        command = [*lifecycle.enter_command(self.box(instance)), "bash", "-c", script, "fault", *words]
         done = subprocess.run(
             command, env={"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}, encoding="utf-8", errors="replace", capture_output=True
         )

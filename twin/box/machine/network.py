@@ -37,7 +37,7 @@ class Network:
     def close(self) -> None:
         for one in self.sockets:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for a connection
+                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a connection
             one.close()
         if self.slirp:
             os.close(self.held)

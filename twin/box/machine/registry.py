@@ -1,4 +1,4 @@
-"""ECR's data plane of the machine grade: Debian's docker-registry on 127.0.0.1 takes pushes and gives layers; moto is told of them."""
+"""ECR's data plane of the machine grade: Debian's docker-registry on 127.0.0.1 takes pushes and gives layers; moto gets their records."""
 
 import http.client
 import json
@@ -24,7 +24,7 @@ AMAZON_HOST = ecr.AMAZON_HOST
 
 
 class MachineRegistry(ecr.Registry):
-    """Whoever asks ECR for images is told of all that was pushed until then."""
+    """ECR's answers about images have all that was pushed until then."""
 
     def __init__(self, region: str, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)

@@ -180,7 +180,7 @@ def test_the_reason_is_that_of_this_failure_and_not_of_an_older_one(aws, setting
         assert changes
         with pytest.raises(Problem, match=reason) as refusal:
             stack.execute(aws, change_set)
-        assert "mend that, then run `inv init` again" in refusal.value.hint
+        assert "fix that, then run `inv init` again" in refusal.value.hint
         assert stack.find(aws).status == "UPDATE_ROLLBACK_COMPLETE"
     assert stack.propose(aws, wanted(aws, settings))[1] == []
 

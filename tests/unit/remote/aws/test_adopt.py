@@ -39,7 +39,7 @@ def test_a_value_in_parameter_store_alone_adopts_nothing(aws, settings, instance
 
 
 def test_who_is_not_there_agrees_to_nothing(aws, settings, instance_id):
-    with pytest.raises(Problem, match=f"nobody is there to agree to: {instance_id} is g6.2xlarge"):
+    with pytest.raises(Problem, match=f"there is no terminal to ask at: {instance_id} is g6.2xlarge"):
         instance.ensure(aws, settings("box.name=alone", f"box.adopt={instance_id}").box)
     assert tags(aws, instance_id) == {"Name": "payroll"}
 

@@ -94,7 +94,7 @@ def test_a_zone_without_room_is_passed_over(account, settings):
 def test_where_no_zone_has_room_every_try_is_told(account, settings):
     world.fault(state(account), "capacity", count=0)
     with pytest.raises(
-        Problem, match=r"no g6.2xlarge is to be had now \(us-east-1a: InsufficientInstanceCapacity; us-east-1b: (.|\n)*box.instance_type="
+        Problem, match=r"no g6.2xlarge is available now \(us-east-1a: InsufficientInstanceCapacity; us-east-1b: (.|\n)*box.instance_type="
     ):
         instance.ensure(account, settings().box)
 

@@ -154,4 +154,4 @@ def test_only_with_force_a_box_that_fails_to_deliver_is_stopped_all_the_same(aws
     assert state(aws) == "running"
     perform(verbs.down(run, True), aws, Scripts(end))
     assert state(aws) == "stopped"
-    assert "; the box is stopped all the same; what it has not shipped is on its volume" in capsys.readouterr().err
+    assert "; the box is stopped anyway; what it has not shipped stays on its volume" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_the_limit_shortens_the_longest_life_and_never_lengthens_it(aws):
 
 def test_a_limit_without_a_price_says_how_to_set_it(aws):
     unpriced = ("cost.limit=5", "box.instance_type=p3.16xlarge")
-    with pytest.raises(Problem, match="nobody told the price of p3.16xlarge") as caught:
+    with pytest.raises(Problem, match="no price is known for p3.16xlarge") as caught:
         limit.enforce(aws, run(*unpriced))
     assert "`cost.per_hour=USD`" in caught.value.hint
     assert limit.enforce(aws, run(*unpriced, "cost.per_hour=24.48")).life_hours == pytest.approx(5 / 24.48)

@@ -144,7 +144,7 @@ def test_only_with_force_a_box_that_takes_no_commands_is_stopped_all_the_same(fo
     plan.call(stopped, announce=False)()
     if force:
         assert perform(plan, NO_ACCOUNT, Dead()).of(instance.Stopped).state == "stopped"
-        assert "did not take the command; the box is stopped all the same" in capsys.readouterr().err
+        assert "did not take the command; the box is stopped anyway" in capsys.readouterr().err
     else:
         with pytest.raises(Problem, match="did not take the command"):
             perform(plan, NO_ACCOUNT, Dead())
@@ -230,7 +230,7 @@ def test_a_plan_with_an_input_that_may_not_be_known_cannot_be_built():
     again = plan.call(find, when=box.up)()
     plan.call(use, when=box.up)(instance_id=again.instance_id)
     plan.call(use)(instance_id=plan.latest(box.instance_id, again.instance_id))
-    spared = plan.step("stop", answers.Stop, on="i-1", continue_message="it is stopped all the same")(**PLACE, FORCE=True)
+    spared = plan.step("stop", answers.Stop, on="i-1", continue_message="it is stopped anyway")(**PLACE, FORCE=True)
     for value in (again.instance_id, plan.latest(again.instance_id), spared.stopped_run):
         with pytest.raises(TypeError, match="is not known: the part that finds it out may be left out"):
             plan.call(use)(instance_id=value)

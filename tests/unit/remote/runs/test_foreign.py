@@ -123,7 +123,7 @@ def test_names_in_the_bucket_that_no_run_has_are_left_out_with_a_word(store, cap
     plant(store)
     assert list(runs.listing(store)) == [RUN]
     printed = capsys.readouterr().err
-    assert "is no file of a run" in printed and "\x1b" not in printed
+    assert "is not a file of a run" in printed and "\x1b" not in printed
 
 
 @pytest.mark.parametrize("body", ODD)
@@ -449,7 +449,7 @@ def test_answers_that_no_box_has_given_are_a_sentence(aws, store, body):
     name = "questions/me/" + "0" * 32
     if body is not None:
         store.put(f"{name}.answers", body)
-    with pytest.raises(Problem, match="was not what a box answers"):
+    with pytest.raises(Problem, match="is not a box.s answer"):
         predictions.collect(aws, name)
     assert list(store.names("questions/")) == []
 

@@ -72,7 +72,7 @@ def test_a_finished_run_that_nobody_has_published_is_not_paid_for_twice(aws, sto
     seal(store, first.run_id)
     again = prepare(aws, settings)
     assert (again.run_id, again.to_do) == (first.run_id, False)
-    assert "is not paid for twice" in capsys.readouterr().err
+    assert "is not trained again" in capsys.readouterr().err
     other = prepare(aws, settings, "seed=2").run_id
     assert other != first.run_id
     set_state(store, other, "failed")

@@ -55,4 +55,4 @@ def test_an_interrupted_run_says_so_and_costs_what_all_its_attempts_took(store):
 
 
 def test_an_unknown_price_is_called_that(store):
-    assert show._times(seal(store, "one", total=None))[1] == "price      unknown: nobody told the price of g6.2xlarge"
+    assert show._times(seal(store, "one", total=None))[1] == "price      unknown: no price is known for g6.2xlarge"
