@@ -152,7 +152,7 @@ class Store:
             hint = f"`aws s3 ls {shlex.quote(self.url(name.rsplit('/', 1)[0]))}/` shows what is there"
             raise Problem(f"{self.url(name)} is missing", hint, reason="damaged_run") from error
 
-    def check(self) -> None:
+    def check_bucket(self) -> None:
         """Nothing, or a Problem when the bucket cannot be used."""
         try:
             self.client.head_bucket(Bucket=self.bucket)

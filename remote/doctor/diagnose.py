@@ -31,14 +31,14 @@ CHECKS = [
     Check("quota", "how much AWS lets you run", quota.quota),
     Check("type", "what can be had where", quota.offered),
     Check("price", "what you will pay", quota.prices),
-    Check("network", "the box must reach AWS and the Hub", network.check),
-    Check("box", "the box that is there", instance.check),
+    Check("network", "the box must reach AWS and the Hub", network.routes),
+    Check("box", "the box that is there", instance.box_state),
 ]
 
 
 def fetch(login_findings: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store, once login, region and clock are sound; what was found about these is added to `login_findings`."""
-    login_findings += login.check(session.region(cloud), functools.partial(session.early_client, cloud=cloud))
+    login_findings += login.check_login(session.region(cloud), functools.partial(session.early_client, cloud=cloud))
     if wrong := [one for one in login_findings if one.verdict == BROKEN]:
         raise Problem(wrong[0].what, wrong[0].command, reason="refused")
     try:
@@ -59,7 +59,7 @@ def settings_unreadable(login_findings: list[Finding], problem: Problem) -> list
 
 def run_checks(context: Context, more: list[Check]) -> list[Finding]:
     """What every check found; where the credentials are no good, only that."""
-    findings = login.check(context.run.cloud.region, context.aws.client)
+    findings = login.check_login(context.run.cloud.region, context.aws.client)
     if any(one.verdict == BROKEN for one in findings):
         return findings
     with ThreadPoolExecutor(8) as pool:

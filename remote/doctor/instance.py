@@ -14,7 +14,7 @@ RESTART = "`inv down` and `inv up` restart it"
 GATEWAY = "let its subnet out to it on port 443: a route to an internet or NAT gateway, no network rule against it"
 
 
-def check(context: Context) -> list[Finding]:
+def box_state(context: Context) -> list[Finding]:
     """The box, where there is one: whose it is, whether its agent answers, and what it can reach."""
     box = instance.find(context.aws, context.run.box.name)
     if box is None:
@@ -54,11 +54,11 @@ def _self_check(context: Context, id: str) -> list[Finding]:
     hosts = endpoints(context)
     settings = {"MOUNT_PATH": context.run.box.mount, "REGION": context.run.cloud.region, "GPU": context.run.box.gpu, "LEASE": 60}
     settings["HOSTS"] = " ".join(f"{name}={host}:{port}" for name, (host, port) in hosts.items())
-    result = verbs.transport(context.run)(context.aws, id).run(compose("look", settings), 60, "doctor")
+    result = verbs.transport(context.run)(context.aws, id).run(compose("probe", settings), 60, "doctor")
     if result.code != 0:
         what = f"{id} could not look at itself (exit code {result.code}): {result.stderr.strip().splitlines()[-1:] or ''}"
         return [Finding("box", BROKEN, what, "every script would fail so", RESTART)]
-    seen = answers.read("look", answers.Look, result.facts)
+    seen = answers.read("probe", answers.Probe, result.facts)
     return [_driver(context, seen.driver), *_lost_gpus(seen.gpu_lost), _egress(id, hosts, seen.unreachable)]
 
 

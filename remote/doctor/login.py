@@ -16,7 +16,7 @@ CLOCK_WHY = "AWS refuses requests whose time is off by more than five minutes"
 CLOCK_COMMAND = "`sudo timedatectl set-ntp true` (on a Mac: `sudo sntp -sS time.apple.com`)"
 
 
-def check(name: str, client: Callable[[str], Any]) -> list[Finding]:
+def check_login(name: str, client: Callable[[str], Any]) -> list[Finding]:
     """Region, credentials and clock, by the region's name and what makes a client of a service in it."""
     region = _region(name)
     if region.verdict == BROKEN:

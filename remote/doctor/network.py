@@ -4,7 +4,7 @@ from conf.finding import BROKEN, OK, Finding
 from remote.doctor.check import Context
 
 
-def check(context: Context) -> list[Finding]:
+def routes(context: Context) -> list[Finding]:
     """A way from the subnet that is named, or from the default ones, out to AWS and the Hub."""
     ec2, why = context.aws.client("ec2"), "the box must reach ssm, ecr, s3 and the Hub; nothing reaches it"
     asked = {"SubnetIds": [named]} if (named := context.run.box.subnet) else {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}

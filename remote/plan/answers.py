@@ -81,7 +81,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Look:
+class Probe:
     driver: str  # empty: no GPU answers
     gpu_lost: tuple[str, ...]  # runs
     unreachable: tuple[str, ...]  # names

@@ -300,7 +300,7 @@ def holder(store: Store, run_id: str) -> str | None:
 def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str, named: str | None = None) -> Prepared:
     """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
     store = Store(aws)
-    store.check()
+    store.check_bucket()
     runs = listing(store)
     if named is not None:
         _check_named_run(aws, store, named, runs)

@@ -45,7 +45,7 @@ class Search:
     def go(self, aws: Aws, name: str | None) -> None:
         """Train until there are enough trials, and print the leaderboard. A trial that fails is told as that; a Problem if all did."""
         self.aws, self.store = aws, Store(aws)
-        self.store.check()
+        self.store.check_bucket()
         self.name = self._begin(sweep.checked(name))
         self.again = f"`{sweep.command(self.name, '--trials', str(self.trials))}`"
         self.untold = True

@@ -90,7 +90,7 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: verbs.Che
     `rank` of run folders and what sets each apart answers a text and the best run.
     """
     store = Store(aws)
-    store.check()
+    store.check_bucket()
     again = f"`{command(name := place(aws, store, jobs, name, root))}`"
     _foresee(aws, jobs, name, check)
     for number, job in enumerate(jobs, start=1):

@@ -46,17 +46,17 @@ class Quotas:
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         market = "spot" if request.parameters.get("InstanceMarketOptions.MarketType") == "spot" else "on-demand"
-        self.check(market, [request.parameters.get("InstanceType", "m1.small")] * int(request.parameters.get("MaxCount", 1)))
+        self.check_limit(market, [request.parameters.get("InstanceType", "m1.small")] * int(request.parameters.get("MaxCount", 1)))
         return forward(request)
 
     def start(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         records = [instances.find(self.region, one) for one in request.listed("InstanceId")]
         for record in records:
             if record and record._state.name != "running":
-                self.check(record.lifecycle or "on-demand", [record.instance_type])
+                self.check_limit(record.lifecycle or "on-demand", [record.instance_type])
         return forward(request)
 
-    def check(self, market: str, wanted: list[str]) -> None:
+    def check_limit(self, market: str, wanted: list[str]) -> None:
         needed = sum(vcpus(kind) for kind in wanted)
         used = sum(vcpus(one.instance_type) for one in instances.all_running(self.region) if (one.lifecycle or "on-demand") == market)
         limit = self.values[MARKETS[market]]

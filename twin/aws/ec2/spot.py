@@ -152,10 +152,10 @@ class Spot:
         end = self.clock.now() + seconds
         self.metadata.notices[instance] = {"action": spot_request.behaviour, "time": stamp(end)}
         spot_request.status = f"marked-for-{'stop' if spot_request.behaviour == 'stop' else 'termination'}"
-        self.clock.at(end, lambda: self.take(spot_request))
+        self.clock.at(end, lambda: self.reclaim(spot_request))
         return {"instance": instance, "action": spot_request.behaviour, "time": datetime.fromtimestamp(end, UTC).isoformat()}
 
-    def take(self, spot_request: Request) -> None:
+    def reclaim(self, spot_request: Request) -> None:
         if instances.running(self.region, spot_request.instance):
             operation = "StopInstances" if spot_request.behaviour == "stop" else "TerminateInstances"
             call_ec2(self.gateway, self.region, operation, {"InstanceId.1": spot_request.instance}, KEY)

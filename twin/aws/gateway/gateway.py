@@ -60,7 +60,7 @@ class Gateway:
 
     def checked_answer(self, request: wire.Request) -> Response:
         """The answer, if the caller may ask; wrong credentials or a wrong clock are refused first, as on AWS."""
-        self.permissions.check(request)
+        self.permissions.check_request(request)
         return answers.cut(request, self.answer(request))
 
     def answer(self, request: wire.Request, depth: int = 0) -> Response:

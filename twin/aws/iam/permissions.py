@@ -58,7 +58,7 @@ class Permissions:
         """All that was asked for so far: by the laptop while it was held to policies, by boxes."""
         return {who: [asdict(one) for one in asked.values()] for who, asked in self.asked.items()}
 
-    def check(self, request: wire.Request) -> None:
+    def check_request(self, request: wire.Request) -> None:
         who, documents = self.rights(request.by, request.key)
         if documents is None or request.service in UNCHECKED:
             return

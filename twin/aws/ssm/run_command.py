@@ -66,7 +66,7 @@ class RunCommand:
     # What clients ask
 
     def send(self, content: dict) -> dict:
-        check(content)
+        validate(content)
         instances = content.get("InstanceIds") or self.targeted(content["Targets"])
         invalid = [instance for instance in instances if instance not in self.agents or not self.running(instance)]
         if invalid:
@@ -213,7 +213,7 @@ def passes(command: Command, key: str, value: str) -> bool:
     raise wire.Refusal("InvalidFilterKey", f"this emulation filters by Status, DocumentName, InvokedAfter and InvokedBefore, not {key}")
 
 
-def check(content: dict) -> None:
+def validate(content: dict) -> None:
     """Refuses what the real service refuses before it looks for instances."""
     if content["DocumentName"] != DOCUMENT:
         raise wire.Refusal("InvalidDocument", f"Document with name {content['DocumentName']} does not exist.")

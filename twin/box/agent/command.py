@@ -100,7 +100,7 @@ class Command:
 
     def follow(self) -> None:
         pipes = {"stdout": self.process.stdout, "stderr": self.process.stderr}
-        readers = [threading.Thread(target=self.keep, args=item, daemon=True) for item in pipes.items()]
+        readers = [threading.Thread(target=self.save_stream, args=item, daemon=True) for item in pipes.items()]
         for reader in readers:
             reader.start()
         for reader in readers:
@@ -108,7 +108,7 @@ class Command:
         self.process.wait()
         self.over.set()
 
-    def keep(self, name: str, pipe) -> None:
+    def save_stream(self, name: str, pipe) -> None:
         with (self.folder / name).open("ab", buffering=0) as file:  # behind the output of an attempt before a reboot
             while (piece := pipe.read1(65_536)) and not self.ended_early:
                 file.write(piece)

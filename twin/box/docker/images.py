@@ -120,7 +120,7 @@ def push(arguments: list[str]) -> None:
     layers = [blob_file(digest).read_bytes() for digest in json.loads(config)["rootfs"]["diff_ids"]]
     there = Repository(registry, name)
     try:
-        made = there.take_attested(config, layers, tag) if about["Attested"] else there.take(config, layers, LAYER, tag)
+        made = there.upload_attested(config, layers, tag) if about["Attested"] else there.upload_image(config, layers, LAYER, tag)
     except RegistryRefused as answer:
         raise Failure("no basic auth credentials" if answer.status == 401 else answer.reason) from None
     save_image(reference, config, [f"{registry}/{name}@{made['digest']}"], about["Attested"])
@@ -133,16 +133,16 @@ class Repository:
     def __init__(self, registry: str, name: str):
         self.registry, self.path, self.logins = registry, f"/v2/{name}", known_logins()
 
-    def take_attested(self, config: bytes, layers: list[bytes], tag: str) -> dict:
+    def upload_attested(self, config: bytes, layers: list[bytes], tag: str) -> dict:
         """An index of the image and of a manifest that says how it was made; only the index has the tag."""
-        image = self.take(config, layers, LAYER)
+        image = self.upload_image(config, layers, LAYER)
         statement = json.dumps({"predicateType": "https://slsa.dev/provenance/v1", "subject": image["digest"]}).encode()
-        provenance = self.take(b"{}", [statement], STATEMENT)
+        provenance = self.upload_image(b"{}", [statement], STATEMENT)
         provenance["annotations"] = {"vnd.docker.reference.digest": image["digest"], "vnd.docker.reference.type": "attestation-manifest"}
         image["platform"], provenance["platform"] = ({"architecture": name, "os": system} for name, system in PLATFORMS)
         return self.put({"schemaVersion": 2, "mediaType": INDEX, "manifests": [image, provenance]}, tag)
 
-    def take(self, config: bytes, layers: list[bytes], kind: str, tag: str = "") -> dict:
+    def upload_image(self, config: bytes, layers: list[bytes], kind: str, tag: str = "") -> dict:
         for body in (*layers, config):
             self.upload(body)
         named = {"config": descriptor(CONFIG, config), "layers": [descriptor(kind, one) for one in layers]}

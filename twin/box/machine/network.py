@@ -56,7 +56,7 @@ def connect(first: int, services: list[int], here: list[int], metadata: int, hop
         opened.append((socket.create_server((address, port), backlog=128), target, hops))
 
     def build() -> None:
-        check(libc.unshare(NEW_NETWORK))
+        raise_errno(libc.unshare(NEW_NETWORK))
         ip("link", "set", "lo", "up")
         ip("link", "add", "gateway", "type", "veth", "peer", "name", "eth0", "netns", str(first))
         ip("address", "add", f"{GATEWAY}/30", "dev", "gateway")
@@ -66,7 +66,7 @@ def connect(first: int, services: list[int], here: list[int], metadata: int, hop
             listen(GATEWAY, port, port)
         listen(METADATA, 80, metadata, hops)
         with open(f"/proc/{first}/ns/net", "rb") as box:
-            check(libc.setns(box.fileno(), NEW_NETWORK))
+            raise_errno(libc.setns(box.fileno(), NEW_NETWORK))
         ip("link", "set", "lo", "up")
         ip("address", "add", f"{BOX}/30", "dev", "eth0")
         ip("link", "set", "eth0", "up")
@@ -100,7 +100,7 @@ def in_a_thread(work: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def check(result: int) -> None:
+def raise_errno(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -93,7 +93,7 @@ def logged_in(aws, monkeypatch, tmp_path):
 
 
 def findings(aws) -> dict:
-    checked = login.check("us-east-1", account.Aws(aws.cloud).client)
+    checked = login.check_login("us-east-1", account.Aws(aws.cloud).client)
     return {one.check: one for one in checked if one.verdict != OK}
 
 

@@ -585,7 +585,7 @@ def test_a_box_says_which_places_it_cannot_reach(box):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        result = box.run("look", HOSTS=f"here=127.0.0.1:{server.getsockname()[1]} nowhere=127.0.0.1:1", GPU="yes")
+        result = box.run("probe", HOSTS=f"here=127.0.0.1:{server.getsockname()[1]} nowhere=127.0.0.1:1", GPU="yes")
     assert (result.facts["driver"], result.facts["unreachable"]) == ("580.95.05", "nowhere"), result.stderr
     assert result.facts["gpu_lost"] == ""
 
@@ -593,8 +593,8 @@ def test_a_box_says_which_places_it_cannot_reach(box):
 def test_a_box_says_which_run_has_lost_the_gpu(box):
     box.going_on(names=f"fine-tune-slm-{RUN}")
     box.tool("docker", DOCKER + 'case "$*" in "exec fine-tune-slm-"*) echo "Failed to initialize NVML: Unknown Error"; exit 255 ;; esac')
-    assert box.run("look", HOSTS="here=127.0.0.1:1", GPU="no").facts["gpu_lost"] == ""
-    assert box.run("look", HOSTS="here=127.0.0.1:1", GPU="yes").facts["gpu_lost"] == RUN
+    assert box.run("probe", HOSTS="here=127.0.0.1:1", GPU="no").facts["gpu_lost"] == ""
+    assert box.run("probe", HOSTS="here=127.0.0.1:1", GPU="yes").facts["gpu_lost"] == RUN
 
 
 def test_a_stop_ends_the_run_that_goes_on_only_when_told_to(box):

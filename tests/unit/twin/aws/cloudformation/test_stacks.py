@@ -77,13 +77,13 @@ class Stack:
 
     def execute(self) -> str:
         self.cfn.execute_change_set(StackName=self.name, ChangeSetName="change")
-        return self.settled(self.look, "StackStatus")["StackStatus"]
+        return self.settled(self.describe, "StackStatus")["StackStatus"]
 
-    def look(self) -> dict:
+    def describe(self) -> dict:
         return self.cfn.describe_stacks(StackName=self.name)["Stacks"][0]
 
     def delete(self) -> str:
-        id = self.look()["StackId"]
+        id = self.describe()["StackId"]
         self.cfn.delete_stack(StackName=self.name)
         return self.settled(lambda: self.cfn.describe_stacks(StackName=id)["Stacks"][0], "StackStatus")["StackStatus"]
 
@@ -110,7 +110,7 @@ def actions(change_set: dict) -> dict[str, tuple]:
 def stack(cloud):
     made = Stack(cloud, "first")
     made.change_set = made.ask("CREATE")
-    assert made.look()["StackStatus"] == "REVIEW_IN_PROGRESS"
+    assert made.describe()["StackStatus"] == "REVIEW_IN_PROGRESS"
     assert made.execute() == "CREATE_COMPLETE"
     return made
 
@@ -135,7 +135,7 @@ def test_every_resource_is_made_with_what_the_template_says(cloud, stack):
     with pytest.raises(cloud.secretsmanager.exceptions.ResourceNotFoundException):
         cloud.secretsmanager.get_secret_value(SecretId="first/token")  # there, and without a value
     assert cloud.secretsmanager.describe_secret(SecretId="first/token")["Name"] == "first/token"
-    assert stack.look()["Outputs"] == [{"OutputKey": "Store", "OutputValue": "first-store"}]
+    assert stack.describe()["Outputs"] == [{"OutputKey": "Store", "OutputValue": "first-store"}]
 
 
 def test_the_same_again_is_no_change(stack):
@@ -174,7 +174,7 @@ def test_a_tag_that_changes_is_a_change_of_all_that_can_have_one(stack):
     assert {change["ResourceChange"]["Scope"][0] for change in tagged["Changes"]} == {"Tags"}
     assert "Group" in actions(tagged) and "StorePolicy" not in actions(tagged)
     assert stack.execute() == "UPDATE_COMPLETE"
-    assert stack.look()["Tags"] == [{"Key": "made-by", "Value": "me"}]
+    assert stack.describe()["Tags"] == [{"Key": "made-by", "Value": "me"}]
     assert stack.ask("UPDATE", Days="14", WithSecret="no")["Status"] == "FAILED"  # no tags are said: they stay
 
 
@@ -225,7 +225,7 @@ def test_a_roll_back_that_fails_too_may_be_continued(cloud):
     with pytest.raises(ClientError, match="UPDATE_ROLLBACK_FAILED state and can not be updated"):
         seventh.ask("UPDATE")
     cloud.cloudformation.continue_update_rollback(StackName="seventh")
-    assert seventh.settled(seventh.look, "StackStatus")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert seventh.settled(seventh.describe, "StackStatus")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert cloud.logs.describe_log_groups(logGroupNamePrefix="/stack/seventh")["logGroups"][0]["retentionInDays"] == 7
     assert seventh.ask("UPDATE")["Status"] == "FAILED"  # nothing to change
 
@@ -252,7 +252,7 @@ def test_a_deleted_stack_leaves_only_what_it_retains(cloud, stack):
     with pytest.raises(cloud.ssm.exceptions.ParameterNotFound):
         cloud.ssm.get_parameter(Name="/first/shown")
     with pytest.raises(ClientError, match="Stack with id first does not exist"):
-        stack.look()
+        stack.describe()
     again = Stack(cloud, "first")
     assert again.ask("CREATE")["Status"] == "FAILED"  # the bucket is there, and no stack made it
 
@@ -331,8 +331,8 @@ def test_events_say_which_operation_they_are_of(cloud):
     sixth = Stack(cloud, "sixth")
     sixth.ask("CREATE")
     cloud.cloudformation.execute_change_set(StackName="sixth", ChangeSetName="change", ClientRequestToken="first-try")
-    sixth.settled(sixth.look, "StackStatus")
-    id = sixth.look()["StackId"]
+    sixth.settled(sixth.describe, "StackStatus")
+    id = sixth.describe()["StackId"]
     cloud.cloudformation.delete_stack(StackName="sixth", ClientRequestToken="away")
     sixth.settled(lambda: cloud.cloudformation.describe_stacks(StackName=id)["Stacks"][0], "StackStatus")
     events = cloud.cloudformation.describe_stack_events(StackName=id)["StackEvents"]

@@ -2,7 +2,7 @@
 # Say what the box itself sees: its driver, and what it can reach. Nothing is changed.
 #   in:   HOSTS (words name=host:port), GPU (yes, no)
 #   out:  facts driver (empty without a GPU that answers), gpu_lost (runs whose container cannot use it any more), unreachable (names)
-: "${HOSTS:?look.sh needs HOSTS}" "${GPU:?look.sh needs GPU}"
+: "${HOSTS:?probe.sh needs HOSTS}" "${GPU:?probe.sh needs GPU}"
 
 driver() {
   [ "$GPU" = yes ] || return 0
