@@ -92,26 +92,26 @@ class Written:
 
 def survey(aws: Aws, run: schema.Run) -> Survey:
     """Look at what the account has already: it is used as it is, and left alone."""
-    made, cloud = stack.find_settled(aws), run.cloud
+    current, cloud = stack.find_settled(aws), run.cloud
     wanted, adopted = stack.parameters(run), []
     for name, (parameter, setting, describe) in ADOPTED.items():
         value = getattr(cloud, setting)
-        there = name not in made.resources and _exists(aws, describe, value)
-        wanted[parameter] = "no" if there else "yes"
-        if there:
+        exists = name not in current.resources and _exists(aws, describe, value)
+        wanted[parameter] = "no" if exists else "yes"
+        if exists:
             adopted.append(f"{setting.replace('_', ' ')} {value}")
     if cloud.github:
         providers = aws.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
-        there = any(provider["Arn"].endswith(GITHUB) for provider in providers) and "GithubProvider" not in made.resources
-        wanted["MakeGithubProvider"] = "no" if there else "yes"
-    if not made.created and _launch_template(aws, cloud.launch_template):
+        exists = any(provider["Arn"].endswith(GITHUB) for provider in providers) and "GithubProvider" not in current.resources
+        wanted["MakeGithubProvider"] = "no" if exists else "yes"
+    if not current.created and _launch_template(aws, cloud.launch_template):
         remove = f"`aws ec2 delete-launch-template --launch-template-name {cloud.launch_template}`"
         hint = f"name another, `cloud.launch_template=...`, or remove it: {remove}"
         raise Problem(f"there is a launch template `{cloud.launch_template}` that no stack of ours made", hint, reason="refused")
     if wanted["MakeInstanceProfile"] == "no":
         _check_profile_role(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
-    by_hand = _set_by_hand(aws, made)
+    by_hand = _set_by_hand(aws, current)
     by_name = {record["Name"].removeprefix(cloud.root): record["Value"] for record in by_hand}
     wanted |= {parameter: by_name[name] for name, parameter in stack.BY_HAND.items() if name in by_name}
     return Survey(wanted, adopted, by_hand)
@@ -152,12 +152,12 @@ def propose(aws: Aws, wanted: dict[str, str], adopted: list[str], by_hand: list[
     change_set, changes = stack.propose(aws, wanted, validate=not by_hand)
     for what in adopted:
         _print(f"  = {what}: exists already, is used as it is, and is neither changed nor removed")
-    made = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
+    new_names = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
     for change in changes:
-        if change not in made:
+        if change not in new_names:
             _print("  " + _line(change, wanted))
-    if made:
-        _print(f"  + {'SSM Parameter':26} {len(made)} names in Parameter Store, below {aws.cloud.root}")
+    if new_names:
+        _print(f"  + {'SSM Parameter':26} {len(new_names)} names in Parameter Store, below {aws.cloud.root}")
     if by_hand and changes:
         _print(f"  = {len(by_hand)} names in Parameter Store keep their values; the stack takes them over")
     return Proposal(change_set, changes, bool(changes))
@@ -282,10 +282,10 @@ def _stack_name(cloud: schema.Cloud, local: Path) -> dict[str, str | None]:
 
 def _own_names(cloud: schema.Cloud, local: Path) -> dict[str, str]:
     """Names that the user has given: when `inv destroy` has removed those in Parameter Store, nothing else knows of his bucket."""
-    words = [f"cloud={cloud.name}", f"cloud.region={cloud.region}", f"cloud.stack={cloud.stack or 'null'}"]
-    usual = load.load(words, lambda _, early: stack.default_names(early), Path("none")).cloud
-    there = _lines(local)
-    written = [name for name in SETTINGS if any(_key(line) == f"cloud.{name}" for line in there)]
+    overrides = [f"cloud={cloud.name}", f"cloud.region={cloud.region}", f"cloud.stack={cloud.stack or 'null'}"]
+    usual = load.load(overrides, lambda _, early: stack.default_names(early), Path("none")).cloud
+    lines = _lines(local)
+    written = [name for name in SETTINGS if any(_key(line) == f"cloud.{name}" for line in lines)]
     return {f"cloud.{name}": value for name in SETTINGS if (value := getattr(cloud, name)) != getattr(usual, name) or name in written}
 
 
@@ -402,8 +402,8 @@ def _checked(text: str) -> str:
 
 def _line(change: dict, wanted: dict) -> str:
     kind, name = change["ResourceType"].removeprefix("AWS::").replace("::", " "), change["LogicalResourceId"]
-    called = change.get("PhysicalResourceId") or wanted.get(NAME_PARAMETERS.get(name, ""), name)
-    what = f"{COLUMNS.get(change['Action'], change['Action'])} {kind:26} {called}"
+    name_or_id = change.get("PhysicalResourceId") or wanted.get(NAME_PARAMETERS.get(name, ""), name)
+    what = f"{COLUMNS.get(change['Action'], change['Action'])} {kind:26} {name_or_id}"
     details = sorted({detail["Target"].get("Name", "") for detail in change.get("Details", [])})
     if details:
         what += f"  ({', '.join(details)})"
@@ -459,11 +459,11 @@ def _set(path: Path, values: Mapping[str, str | None]) -> None:
     lines = _lines(path)
     for name, value in values.items():
         line = yaml_file.write({name: value}).strip()
-        place = next((number for number, old in enumerate(lines) if _key(old) == name), None)
-        if place is None:
+        index = next((number for number, old in enumerate(lines) if _key(old) == name), None)
+        if index is None:
             lines.append(line)
         else:
-            lines[place] = line
+            lines[index] = line
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

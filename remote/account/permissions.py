@@ -56,10 +56,10 @@ def roles(cloud: schema.Cloud, account_id: str, principal: str, partition: str =
 
 def policy(aws: Aws, who: str) -> dict:
     """The policy of one of them, in the account that is asked."""
-    known = _documents(_account_by_caller(aws))
-    if who not in known:
-        raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(known)}")
-    return known[who]
+    policies = _documents(_account_by_caller(aws))
+    if who not in policies:
+        raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(policies)}")
+    return policies[who]
 
 
 def how_to_attach(who: str, policy: dict, own: str = schema.TOOL) -> str:
@@ -104,7 +104,7 @@ def files(account: Account) -> list[Statement]:
 
 
 def _boxes(account: Account) -> list[Statement]:
-    made = tuple(account.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "launch-template"))
+    launch_resources = tuple(account.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "launch-template"))
     ours = {"StringEquals": {"aws:ResourceTag/Name": account.cloud.own}}  # the security group of stack.yaml
     instances, groups = account.arn("ec2", "instance/*"), account.arn("ec2", "security-group/*")
     tagging = (instances, account.arn("ec2", "volume/*"), account.public("ec2", "snapshot/*"))
@@ -124,7 +124,7 @@ def _boxes(account: Account) -> list[Statement]:
                 account.created_with_our_tag,
             ),
         ),
-        Statement("LaunchWith", "and with it disk and network", ("ec2:RunInstances",), made),
+        Statement("LaunchWith", "and with it disk and network", ("ec2:RunInstances",), launch_resources),
         Statement("LaunchIn", "in our security group alone, which is in one network", ("ec2:RunInstances",), (groups,), ours),
         Statement(
             "LaunchFrom",

@@ -127,8 +127,8 @@ def subjects(github: str | None) -> tuple[str | None, str | None]:
 
 def account(run: schema.Run) -> dict:
     """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
-    made = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
-    return {"region": run.cloud.region, "stack": made, "secret": {run.cloud.hub_secret: None}}
+    stack = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
+    return {"region": run.cloud.region, "stack": stack, "secret": {run.cloud.hub_secret: None}}
 
 
 def default_names(cloud: dict) -> dict[str, str]:
@@ -291,5 +291,5 @@ def _reason(aws: Aws, stack: str, token: str) -> str:
     failed = [event for event in ours if event["ResourceStatus"].endswith("_FAILED") and event["LogicalResourceId"] != aws.cloud.own]
     if failed:
         return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', failed[-1]['ResourceStatus'])}"
-    about = client.describe_stacks(StackName=stack)["Stacks"][0]
-    return about.get("StackStatusReason", about["StackStatus"])
+    description = client.describe_stacks(StackName=stack)["Stacks"][0]
+    return description.get("StackStatusReason", description["StackStatus"])

@@ -22,8 +22,8 @@ class Statement:
 
     def as_dict(self) -> dict:
         """The statement as it stands in a policy."""
-        one = {"Sid": self.sid, "Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
-        return one | ({"Condition": self.condition} if self.condition else {})
+        statement = {"Sid": self.sid, "Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
+        return statement | ({"Condition": self.condition} if self.condition else {})
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,21 @@ def merge_statements(statements: list[Statement], *conditions: dict) -> list[Sta
     No action of these fits the other's resources, so that nothing more is allowed.
     """
     merged: dict[str, Statement] = {}
-    for one in statements:
-        alike = one.condition in conditions and one.resources != ("*",)
-        key = f"{one.condition} {alike or one.resources}"
-        before = merged.get(key, replace(one, actions=(), resources=()))
-        joined = (*dict.fromkeys((*before.actions, *one.actions)),), (*dict.fromkeys((*before.resources, *one.resources)),)
-        merged[key] = replace(before, actions=joined[0], resources=joined[1])
+    for statement in statements:
+        alike = statement.condition in conditions and statement.resources != ("*",)
+        key = f"{statement.condition} {alike or statement.resources}"
+        previous = merged.get(key, replace(statement, actions=(), resources=()))
+        joined = (*dict.fromkeys((*previous.actions, *statement.actions)),), (*dict.fromkeys((*previous.resources, *statement.resources)),)
+        merged[key] = replace(previous, actions=joined[0], resources=joined[1])
     return list(merged.values())
 
 
 def document(statements: list[Statement]) -> dict:
     """The policy, ready for IAM; where names in the account are so long that it takes no more, without the names of its lines."""
-    lines = [one.as_dict() for one in statements]
+    lines = [statement.as_dict() for statement in statements]
     policy = {"Version": "2012-10-17", "Statement": lines}
     if size(policy) > MANAGED:
-        policy["Statement"] = [{key: value for key, value in one.items() if key != "Sid"} for one in lines]
+        policy["Statement"] = [{key: value for key, value in statement.items() if key != "Sid"} for statement in lines]
     return policy
 
 

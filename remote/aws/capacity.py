@@ -115,7 +115,7 @@ def _zones_and_markets(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[
 def _zones(aws: Aws, box: schema.Box) -> list[str]:
     request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [box.instance_type]}]}
     pages = aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
-    return sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+    return sorted(offering["Location"] for page in pages for offering in page["InstanceTypeOfferings"])
 
 
 def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
@@ -136,16 +136,16 @@ def _relocation_commands(aws: Aws, box: schema.Box, zone: str, instance_id: str 
     from remote.aws import volume  # which knows boxes, which know capacity
 
     old, tags = volume.id_and_tags(aws, box.name)
-    other = next((one for one in _zones(aws, box) if one != zone), zone)
+    other = next((candidate for candidate in _zones(aws, box) if candidate != zone), zone)
     mine = f"--owner-ids self --filters Name=tag:{volume.BOX},Values={box.name}"
     newest = f"aws ec2 describe-snapshots {mine} --query 'max_by(Snapshots, &StartTime).SnapshotId' --output text"
     words = ",".join(f"{{Key={key},Value='{value}'}}" for key, value in tags.items())
     tagged = f'--tag-specifications "ResourceType=%s,Tags=[{words}]"'
-    made = f"--availability-zone {other} --volume-type {box.disk_type} --encrypted --snapshot-id $({newest})"
+    options = f"--availability-zone {other} --volume-type {box.disk_type} --encrypted --snapshot-id $({newest})"
     lines = [
         f"aws ec2 create-snapshot --volume-id {old} {tagged % 'snapshot'}",
         f"aws ec2 wait snapshot-completed {mine}",
-        f"aws ec2 create-volume {made} {tagged % 'volume'}",
+        f"aws ec2 create-volume {options} {tagged % 'volume'}",
         *_termination_commands(aws, instance_id),
         f"aws ec2 wait volume-available --volume-ids {old}",
         f"aws ec2 delete-volume --volume-id {old}",

@@ -24,9 +24,9 @@ def planned(aws: Aws, instance_type: str, configured: float | None) -> tuple[flo
     try:
         return _query(aws, "Hrs", _instance_filters(aws, instance_type), once=True)
     except (ClientError, BotoCoreError):
-        known = TABLE["prices"].get(instance_type) if aws.cloud.region == TABLE["region"] else None
+        price = TABLE["prices"].get(instance_type) if aws.cloud.region == TABLE["region"] else None
         why = f"AWS's Price List cannot be asked now: a table of {TABLE['date']}, {TABLE['source']}"
-        return (known, why) if known is not None else (None, None)
+        return (price, why) if price is not None else (None, None)
 
 
 def spot(aws: Aws, types: list[str]) -> dict[str, float]:
@@ -63,23 +63,28 @@ def disk_month(aws: Aws, kind: str) -> tuple[float | None, str | None]:
 
 def bucket_month(aws: Aws) -> tuple[float | None, str | None]:
     """USD for a GB in S3 for a month, in its first tier, and where that figure is from."""
-    wanted = {"ServiceCode": "AmazonS3", "storageClass": "General Purpose", "volumeType": "Standard", "regionCode": aws.cloud.region}
-    return _look_up(aws, "GB-Mo", wanted)
+    product_filter = {
+        "ServiceCode": "AmazonS3",
+        "storageClass": "General Purpose",
+        "volumeType": "Standard",
+        "regionCode": aws.cloud.region,
+    }
+    return _look_up(aws, "GB-Mo", product_filter)
 
 
-def _look_up(aws: Aws, unit: str, wanted: dict[str, str]) -> tuple[float | None, str | None]:
+def _look_up(aws: Aws, unit: str, product_filter: dict[str, str]) -> tuple[float | None, str | None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return _query(aws, unit, wanted)
+        return _query(aws, unit, product_filter)
     except (ClientError, BotoCoreError):
         return None, None
 
 
-def _query(aws: Aws, unit: str, wanted: dict[str, str], once: bool = False) -> tuple[float | None, str | None]:
+def _query(aws: Aws, unit: str, product_filter: dict[str, str], once: bool = False) -> tuple[float | None, str | None]:
     """The first price of the first product that fits; (None, None) where the list has none."""
-    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items() if field != "ServiceCode"]
-    products = aws.client("pricing", once=once).get_products(ServiceCode=wanted["ServiceCode"], Filters=filters)["PriceList"]
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in product_filter.items() if field != "ServiceCode"]
+    products = aws.client("pricing", once=once).get_products(ServiceCode=product_filter["ServiceCode"], Filters=filters)["PriceList"]
     for product in map(json.loads, products):
         for term in product["terms"].get("OnDemand", {}).values():
             for dimension in term["priceDimensions"].values():

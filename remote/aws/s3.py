@@ -134,8 +134,8 @@ class Store:
     def download(self, name: str, folder: Path, below: str, size: int) -> None:
         """Put the object of so many bytes into `folder`, where somebody else's word `below` names a place in it."""
         target = paths.inside(folder, below)
-        if (there := self._size(name)) != size:
-            raise self._damaged(name, f"has {there:,} bytes, and its record says {size:,}")
+        if (actual_size := self._size(name)) != size:
+            raise self._damaged(name, f"has {actual_size:,} bytes, and its record says {size:,}")
         target.parent.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(target.parent).free):
             raise Problem(f"{self.url(name)} has {size:,} bytes, and {folder} has room for {free:,}", "make room there", "disk_full")

@@ -119,7 +119,7 @@ def _current_snapshot(aws: Aws, volume: dict, name: str) -> str | None:
     mine += [{"Name": f"tag:{OWNER}", "Values": [aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
     snapshots = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
     # AWS gives a box's start in whole seconds.
-    return next((one["SnapshotId"] for one in snapshots if one["StartTime"].replace(microsecond=0) > max(since)), None)
+    return next((snapshot["SnapshotId"] for snapshot in snapshots if snapshot["StartTime"].replace(microsecond=0) > max(since)), None)
 
 
 def delete(aws: Aws, name: str) -> None:
@@ -141,8 +141,8 @@ def _wait_for_snapshots(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
     deadline, mine = time.monotonic() + seconds, [{"Name": "volume-id", "Values": [volume_id]}, {"Name": "status", "Values": ["pending"]}]
     while pending := aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]:
         if time.monotonic() > deadline:
-            made = ", ".join(f"{one['SnapshotId']} ({one.get('Progress', '?')})" for one in pending)
-            raise Problem(f"{volume_id} stays until its copy is whole: {made}", "`inv down --purge` again, later", reason="unreachable")
+            progress = ", ".join(f"{snapshot['SnapshotId']} ({snapshot.get('Progress', '?')})" for snapshot in pending)
+            raise Problem(f"{volume_id} stays until its copy is whole: {progress}", "`inv down --purge` again, later", reason="unreachable")
         time.sleep(2)
 
 

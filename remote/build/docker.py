@@ -50,11 +50,11 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> None:
     """Check that ECR has the image of this tree, that it is the recorded one, starts, and says what it is made of."""
     tag = ecr.tag(root, run.cloud.build_args)
     image = ecr.find(aws, tag).image
-    about = ecr.describe(aws, tag)
+    description = ecr.describe(aws, tag)
     started = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", image, "--help", check=False)
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", image).stdout) or {}
     recorded, digest = run.cloud.image_digest, image.partition("@")[2]
-    pushed = about["imagePushedAt"].astimezone(UTC)
+    pushed = description["imagePushedAt"].astimezone(UTC)
     findings = [
         (
             recorded == digest,
@@ -65,7 +65,7 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> None:
         (REVISION in labels, f"revision  {labels.get(REVISION, 'no label')}; this tree is at {ecr.revision(root)}"),
     ]
     print("\n".join(f"{'ok   ' if right else 'WRONG'} {words}" for right, words in findings))
-    print(f"      size      {about['imageSizeInBytes'] / 1e9:.2f} GB, compressed")
+    print(f"      size      {description['imageSizeInBytes'] / 1e9:.2f} GB, compressed")
     print(f"      age       pushed {pushed:%Y-%m-%d %H:%M} UTC, {(datetime.now(UTC) - pushed).days} days ago; its content is this tree's")
     if wrong := [words.split()[0] for right, words in findings if not right]:
         hint = "`inv image.push` writes the digest down; another image is made by a change of the tree, since a tag cannot be moved"

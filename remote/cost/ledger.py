@@ -81,32 +81,36 @@ def box_usage(store: Store, box: instance.Instance | None) -> list[BoxUsage]:
     """Every start of every box of this prefix, oldest first; what runs now runs until now."""
     starts, reports = _starts(store, box), _reports(store)
     usage = []
-    for one in starts:
-        later = [each.launched for each in starts if each.instance == one.instance and each.launched > one.launched]
-        own = [each for each in reports if each.instance == one.instance and one.launched <= each.begun < min(later, default=FOREVER)]
-        reports = [each for each in reports if each not in own]
-        usage.append(_usage(one, own, box))
-    types = {one.instance: one.instance_type for one in starts}
+    for uptime in starts:
+        later = [each.launched for each in starts if each.instance == uptime.instance and each.launched > uptime.launched]
+        own_reports = [
+            each for each in reports if each.instance == uptime.instance and uptime.launched <= each.begun < min(later, default=FOREVER)
+        ]
+        reports = [each for each in reports if each not in own_reports]
+        usage.append(_usage(uptime, own_reports, box))
+    types = {uptime.instance: uptime.instance_type for uptime in starts}
     usage += [_usage_of_report(each, types.get(each.instance, "")) for each in reports]  # of a box that an older `up` has started
     return sorted(usage, key=lambda one: one.started)
 
 
-def _usage(one: instance_history.Uptime, reports: list[SupervisorReport], box: instance.Instance | None) -> BoxUsage:
-    running = box is not None and box.state == "running" and (box.id, box.launched) == (one.instance, one.launched)
+def _usage(uptime: instance_history.Uptime, reports: list[SupervisorReport], box: instance.Instance | None) -> BoxUsage:
+    running = box is not None and box.state == "running" and (box.id, box.launched) == (uptime.instance, uptime.launched)
     now = datetime.now(UTC)
     # AWS names no moment where a box turned itself off: a new one does that before it has a supervisor that reports.
-    ended = one.stopped or max((each.seen for each in reports), default=min(one.launched + UNATTENDED, now))
-    seconds = ((now if running else ended) - one.launched).total_seconds()
+    ended = uptime.stopped or max((each.seen for each in reports), default=min(uptime.launched + UNATTENDED, now))
+    seconds = ((now if running else ended) - uptime.launched).total_seconds()
     ran = reports[-1].ran if reports else ""
-    return BoxUsage(one.instance, one.launched.strftime(TIME_FORMAT), max(seconds, MINIMUM_BILLED), ran, running, one.instance_type)
-
-
-def _usage_of_report(each: SupervisorReport, kind: str) -> BoxUsage:
     return BoxUsage(
-        each.instance,
-        each.begun.strftime(TIME_FORMAT),
-        max((each.seen - each.begun).total_seconds(), MINIMUM_BILLED),
-        each.ran,
+        uptime.instance, uptime.launched.strftime(TIME_FORMAT), max(seconds, MINIMUM_BILLED), ran, running, uptime.instance_type
+    )
+
+
+def _usage_of_report(report: SupervisorReport, kind: str) -> BoxUsage:
+    return BoxUsage(
+        report.instance,
+        report.begun.strftime(TIME_FORMAT),
+        max((report.seen - report.begun).total_seconds(), MINIMUM_BILLED),
+        report.ran,
         False,
         kind,
     )
@@ -114,16 +118,16 @@ def _usage_of_report(each: SupervisorReport, kind: str) -> BoxUsage:
 
 def _starts(store: Store, box: instance.Instance | None) -> list[instance_history.Uptime]:
     """Every start that was written down; of the box that is there now, AWS says it itself."""
-    known = {(one.instance, one.launched): one for one in _records(store, "lives/", instance_history.read)}
+    uptimes = {(uptime.instance, uptime.launched): uptime for uptime in _records(store, "lives/", instance_history.read)}
     if box:
-        known[box.id, box.launched] = box.uptime
-    return sorted(known.values(), key=lambda one: one.launched)
+        uptimes[box.id, box.launched] = box.uptime
+    return sorted(uptimes.values(), key=lambda one: one.launched)
 
 
 def _reports(store: Store) -> list[SupervisorReport]:
-    def read(one: dict) -> SupervisorReport:
+    def read(record: dict) -> SupervisorReport:
         return SupervisorReport(
-            s3.check_text(one["instance"]), s3.parse_time(one["started"]), s3.parse_time(one["seen"]), s3.check_text(one["ran"])
+            s3.check_text(record["instance"]), s3.parse_time(record["started"]), s3.parse_time(record["seen"]), s3.check_text(record["ran"])
         )
 
     return sorted(_records(store, "boxes/", read), key=lambda one: one.begun)
@@ -145,11 +149,11 @@ def _boxes(aws: Aws, store: Store, box: instance.Instance | None, otherwise: str
     """A line for each start, at the price of the type that the box had; and where the prices are from."""
     rates: dict[str, tuple[float | None, str | None]] = {}
     lines = []
-    for one in box_usage(store, box):
-        kind = one.instance_type or otherwise
+    for usage in box_usage(store, box):
+        kind = usage.instance_type or otherwise
         rates[kind] = hourly, _ = rates.get(kind) or pricing.per_hour(aws, kind)
-        what = f"{one.instance} {kind} from {one.started}" + (", running" if one.running else "")
-        lines.append(Line(what, f"{one.seconds:.0f} s", _rate(hourly, "hour"), None if hourly is None else one.seconds / 3600 * hourly))
+        what = f"{usage.instance} {kind} from {usage.started}" + (", running" if usage.running else "")
+        lines.append(Line(what, f"{usage.seconds:.0f} s", _rate(hourly, "hour"), None if hourly is None else usage.seconds / 3600 * hourly))
     return lines, next((source for _, source in rates.values() if source), None) or pricing.per_hour(aws, otherwise)[1]
 
 

@@ -47,9 +47,9 @@ def remaining_life(aws: Aws, run: schema.Run, instance_id: str, run_id: str | No
         return RemainingLife(None)
     rate, _ = _rate(aws, run)
     stretches = ledger.box_usage(Store(aws), instance.find(aws, run.box.name))
-    mine = [one for one in stretches if (one.running and one.instance == instance_id) or (run_id and one.run == run_id)]
-    rates = {kind: pricing.planned(aws, kind, run.cost.per_hour)[0] for kind in {one.instance_type for one in mine} if kind}
-    spent = sum(one.seconds / 3600 * (rates.get(one.instance_type) or rate) for one in mine)
+    mine = [usage for usage in stretches if (usage.running and usage.instance == instance_id) or (run_id and usage.run == run_id)]
+    rates = {kind: pricing.planned(aws, kind, run.cost.per_hour)[0] for kind in {usage.instance_type for usage in mine} if kind}
+    spent = sum(usage.seconds / 3600 * (rates.get(usage.instance_type) or rate) for usage in mine)
     if spent >= limit:
         raise Problem(
             f"{run_id or instance_id} has cost ${spent:.2f} already, and cost.limit is ${limit:.2f}",

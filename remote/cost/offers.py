@@ -43,8 +43,8 @@ def describe_existing(aws: Aws, run: schema.Run, tag: str) -> str:
     monthly, _ = pricing.disk_month(aws, run.box.disk_type)
     paid = f"${monthly * run.box.disk_gb:.2f} a month while it exists" if monthly else "price unknown"
     disk = volume.describe(aws, run.box.name).removeprefix("volume ").removeprefix("volume: ")
-    made = f"none; {run.box.disk_gb} GB of {run.box.disk_type} would be created, {paid}"
-    lines.append(f"volume   {made if disk.startswith('none') else disk}")
+    new_volume = f"none; {run.box.disk_gb} GB of {run.box.disk_type} would be created, {paid}"
+    lines.append(f"volume   {new_volume if disk.startswith('none') else disk}")
     lines.append(f"image    {f'{digest} is in ECR' if digest else f'none of this tree in ECR; the box would build it (tag {tag})'}")
     return "\n".join(lines)
 
@@ -64,22 +64,22 @@ def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str
 def table(run: schema.Run, offered: list[Offer]) -> Table:
     """The chosen box, and those that are cheaper or faster for this run."""
     shown = Table("type", "card", "hours", "USD an hour", "USD for the run", "on spot", "", box=None, pad_edge=False)
-    mine = next((one for one in offered if one.kind == run.box.instance_type), None)
-    for one in offered:
-        verdict = "yours" if one is mine else comparison(one, mine)
+    mine = next((offer for offer in offered if offer.kind == run.box.instance_type), None)
+    for offer in offered:
+        verdict = "yours" if offer is mine else comparison(offer, mine)
         if verdict:
-            spot = None if one.spot is None else one.seconds / 3600 * one.spot
-            hours = "unknown" if math.isnan(one.seconds) else f"{one.seconds / 3600:.2f}"
-            shown.add_row(one.kind, one.card.name, hours, money(one.hourly, 4), money(one.dollars), money(spot), verdict)
+            spot = None if offer.spot is None else offer.seconds / 3600 * offer.spot
+            hours = "unknown" if math.isnan(offer.seconds) else f"{offer.seconds / 3600:.2f}"
+            shown.add_row(offer.kind, offer.card.name, hours, money(offer.hourly, 4), money(offer.dollars), money(spot), verdict)
     return shown
 
 
-def comparison(one: Offer, mine: Offer | None) -> str:
+def comparison(offer: Offer, mine: Offer | None) -> str:
     """In which way another box is better for this run, if in any."""
     if mine is None:
         return "fits"
     return " and ".join(
-        word for word, better in (("cheaper", one.dollars < mine.dollars), ("faster", one.seconds < mine.seconds)) if better
+        word for word, better in (("cheaper", offer.dollars < mine.dollars), ("faster", offer.seconds < mine.seconds)) if better
     )
 
 

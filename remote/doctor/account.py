@@ -104,7 +104,7 @@ def _scanned(ecr, name: str, tag: str) -> Finding:
 def _newest(ecr, name: str) -> str:
     """How old the newest image of another tree is."""
     pages = ecr.get_paginator("describe_images").paginate(repositoryName=name)
-    pushed = [one["imagePushedAt"] for page in pages for one in page["imageDetails"]]
+    pushed = [image["imagePushedAt"] for page in pages for image in page["imageDetails"]]
     if not pushed:
         return "it has none at all"
     return f"the newest is of another tree, {(datetime.now(UTC) - max(pushed)).days} days old"
@@ -126,7 +126,7 @@ def ami(context: Context) -> list[Finding]:
 def logs(context: Context) -> list[Finding]:
     name = context.run.cloud.log_group
     groups = context.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-    if any(one["logGroupName"] == name for one in groups):
+    if any(group["logGroupName"] == name for group in groups):
         return [Finding("log group", OK, name)]
     return [
         Finding(

@@ -39,7 +39,7 @@ CHECKS = [
 def fetch(login_findings: list[Finding], names: list[str], cloud: dict) -> dict[str, str]:
     """Values of Parameter Store, once login, region and clock are sound; what was found about these is added to `login_findings`."""
     login_findings += login.check_login(session.region(cloud), functools.partial(session.early_client, cloud=cloud))
-    if wrong := [one for one in login_findings if one.verdict == BROKEN]:
+    if wrong := [finding for finding in login_findings if finding.verdict == BROKEN]:
         raise Problem(wrong[0].what, wrong[0].command, reason="refused")
     try:
         return session.fetch(names, cloud)
@@ -52,18 +52,18 @@ def fetch(login_findings: list[Finding], names: list[str], cloud: dict) -> dict[
 
 def settings_unreadable(login_findings: list[Finding], problem: Problem) -> list[Finding]:
     """What is wrong where the settings could not be read: then there is nothing else to examine."""
-    if any(one.verdict == BROKEN for one in login_findings):
+    if any(finding.verdict == BROKEN for finding in login_findings):
         return login_findings
     return [*login_findings, Finding("settings", BROKEN, problem.what, "every verb reads its names from Parameter Store", problem.hint)]
 
 
-def run_checks(context: Context, more: list[Check]) -> list[Finding]:
+def run_checks(context: Context, more_checks: list[Check]) -> list[Finding]:
     """What every check found; where the credentials are no good, only that."""
     findings = login.check_login(context.run.cloud.region, context.aws.client)
     if any(one.verdict == BROKEN for one in findings):
         return findings
     with ThreadPoolExecutor(8) as pool:
-        findings += [one for each in pool.map(lambda check: _run_check(check, context), [*CHECKS, *more]) for one in each]
+        findings += [one for each in pool.map(lambda check: _run_check(check, context), [*CHECKS, *more_checks]) for one in each]
     return [replace(one, command=session.with_region(one.command, context.run.cloud.region)) for one in findings]
 
 
@@ -83,19 +83,21 @@ def _run_check(check: Check, context: Context) -> list[Finding]:
 
 def all_ok(findings: list[Finding]) -> bool:
     """Whether the chain can work: what nobody could look at may stand against it."""
-    return not any(one.verdict in (BROKEN, UNKNOWN) for one in findings)
+    return not any(finding.verdict in (BROKEN, UNKNOWN) for finding in findings)
 
 
 def as_text(findings: list[Finding]) -> str:
     """A line for each finding; below a problem, why it matters and what fixes it."""
     lines = []
-    for one in findings:
-        lines.append(f"{MARKS[one.verdict]}  {one.check:<12}  {one.what}")
-        if one.verdict != OK:
-            lines += [f"{'':23}{word}" for word in (one.why and f"why: {one.why}", one.command and f"do:  {one.command}") if word]
-    broken, unknown, notes = (sum(one.verdict == verdict for one in findings) for verdict in (BROKEN, UNKNOWN, NOTE))
+    for finding in findings:
+        lines.append(f"{MARKS[finding.verdict]}  {finding.check:<12}  {finding.what}")
+        if finding.verdict != OK:
+            lines += [
+                f"{'':23}{word}" for word in (finding.why and f"why: {finding.why}", finding.command and f"do:  {finding.command}") if word
+            ]
+    broken, unknown, notes = (sum(finding.verdict == verdict for finding in findings) for verdict in (BROKEN, UNKNOWN, NOTE))
     return "\n".join([*lines, f"{len(findings)} checks, {broken} broken, {unknown} unknown, {notes} to look at"])
 
 
 def as_json(findings: list[Finding]) -> str:
-    return json.dumps({"ok": all_ok(findings), "findings": [asdict(one) for one in findings]}, indent=2)
+    return json.dumps({"ok": all_ok(findings), "findings": [asdict(finding) for finding in findings]}, indent=2)

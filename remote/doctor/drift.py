@@ -116,7 +116,7 @@ def bucket(store: Store) -> list[Finding]:
         findings.append(Finding("encryption", NOTE, what, why, f"`{command.format('put-bucket-encryption', name, fix)}`"))
     policy = json.loads(_get_or_empty(lambda: s3.get_bucket_policy(Bucket=name), "NoSuchBucketPolicy").get("Policy", "{}"))
     lines = policy.get("Statement", [])
-    if not any(one["Effect"] == "Deny" and "aws:SecureTransport" in json.dumps(one.get("Condition")) for one in lines):
+    if not any(statement["Effect"] == "Deny" and "aws:SecureTransport" in json.dumps(statement.get("Condition")) for statement in lines):
         wanted = {"Version": "2012-10-17", "Statement": [*lines, _encrypted_only(store)]}
         fix = command.format("put-bucket-policy", name, f"--policy {shlex.quote(json.dumps(wanted))}")
         what, why = f"bucket `{name}` takes connections that are not encrypted", "rows and models can be read on the way"
@@ -181,7 +181,7 @@ def logs(context: Context) -> list[Finding]:
     """Logs that end some day: S3 has them all."""
     name = context.run.cloud.log_group
     groups = context.aws.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-    if any(one["logGroupName"] == name and "retentionInDays" not in one for one in groups):
+    if any(group["logGroupName"] == name and "retentionInDays" not in group for group in groups):
         command = f"`aws logs put-retention-policy --log-group-name {name} --retention-in-days {RETENTION}`"
         return [Finding("retention", NOTE, f"log group `{name}` keeps everything for ever", "it is paid by the GB; S3 has it all", command)]
     return []

@@ -58,8 +58,8 @@ def _self_check(context: Context, id: str) -> list[Finding]:
     if result.code != 0:
         what = f"{id} could not look at itself (exit code {result.code}): {result.stderr.strip().splitlines()[-1:] or ''}"
         return [Finding("box", BROKEN, what, "every script would fail so", RESTART)]
-    seen = answers.read("probe", answers.Probe, result.facts)
-    return [_driver(context, seen.driver), *_lost_gpus(seen.gpu_lost), _egress(id, hosts, seen.unreachable)]
+    probe = answers.read("probe", answers.Probe, result.facts)
+    return [_driver(context, probe.driver), *_lost_gpus(probe.gpu_lost), _egress(id, hosts, probe.unreachable)]
 
 
 def _driver(context: Context, version: str) -> Finding:

@@ -58,24 +58,28 @@ def scheduler_role(context: Context) -> list[Finding]:
 
 def _simulated(check: str, context: Context, source: str, wanted: list[Statement], where: str) -> list[Finding]:
     """One finding with every policy line that is missing."""
-    lacking = [(one, gone) for one in wanted if (gone := _denied(context.aws, source, one))]
+    lacking = [(statement, missing) for statement in wanted if (missing := _denied(context.aws, source, statement))]
     if not lacking:
-        return [Finding(check, OK, f"{where} allows all {len({action for one in wanted for action in one.actions})} actions")]
-    what = f"{where} lacks " + ", ".join(sorted({action for _, gone in lacking for action in gone}))
-    lines = "\n".join(line(one, gone) for one, gone in lacking)
-    return [Finding(check, BROKEN, what, "; ".join(dict.fromkeys(one.why for one, _ in lacking)), f"add to {where}:\n{lines}")]
+        return [Finding(check, OK, f"{where} allows all {len({action for statement in wanted for action in statement.actions})} actions")]
+    what = f"{where} lacks " + ", ".join(sorted({action for _, missing in lacking for action in missing}))
+    lines = "\n".join(line(statement, missing) for statement, missing in lacking)
+    return [Finding(check, BROKEN, what, "; ".join(dict.fromkeys(statement.why for statement, _ in lacking)), f"add to {where}:\n{lines}")]
 
 
-def _denied(aws: Aws, source: str, one: Statement) -> list[str]:
+def _denied(aws: Aws, source: str, statement: Statement) -> list[str]:
     context_values = {"ec2:InstanceID": (INSTANCE, "")}  # what a variable in a condition stands for
-    for operator, tests in one.condition.items():
+    for operator, tests in statement.condition.items():
         if "Not" not in operator:  # what must not be, is not there
             context_values |= {key: (_example(_first(value)), operator) for key, value in tests.items()}
     entries = [
         {"ContextKeyName": key, "ContextKeyType": "stringList" if operator.startswith("ForA") else "string", "ContextKeyValues": [value]}
         for key, (value, operator) in context_values.items()
     ]
-    request = {"PolicySourceArn": source, "ActionNames": list(one.actions), "ResourceArns": [_example(each) for each in one.resources]}
+    request = {
+        "PolicySourceArn": source,
+        "ActionNames": list(statement.actions),
+        "ResourceArns": [_example(each) for each in statement.resources],
+    }
     pages = aws.client("iam").get_paginator("simulate_principal_policy").paginate(**request, ContextEntries=entries)
     return [result["EvalActionName"] for page in pages for result in page["EvaluationResults"] if result["EvalDecision"] != "allowed"]
 

@@ -57,8 +57,10 @@ def plan(context: Context) -> list[Finding]:
     kind = context.run.box.instance_type
     if context.kind is None or context.kind.get("FreeTierEligible"):
         return [Finding("plan", OK, f"free, and so is a {kind}")]
-    left = state.get("accountPlanRemainingCredits", {}).get("amount")
-    what = f"the account is on AWS's Free plan, which launches no {kind}" + ("" if left is None else f"; ${left:.0f} of credits are left")
+    credits = state.get("accountPlanRemainingCredits", {}).get("amount")
+    what = f"the account is on AWS's Free plan, which launches no {kind}" + (
+        "" if credits is None else f"; ${credits:.0f} of credits are left"
+    )
     why = "`up` would be refused; the paid plan keeps your credits, and AWS charges what goes beyond them"
     return [Finding("plan", BROKEN, what, why, capacity.UPGRADE)]
 
@@ -68,7 +70,7 @@ def offered(context: Context) -> list[Finding]:
     kind, region = context.run.box.instance_type, context.run.cloud.region
     request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [kind]}]}
     pages = context.aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
-    zones = sorted(one["Location"] for page in pages for one in page["InstanceTypeOfferings"])
+    zones = sorted(offering["Location"] for page in pages for offering in page["InstanceTypeOfferings"])
     if not zones:
         return [Finding("type", BROKEN, f"{region} has no {kind}", "the box is of this type", "another `box=...` or `cloud.region=...`")]
     where = volume.zone(context.aws, context.run.box.name)

@@ -45,8 +45,8 @@ class Latest:
 
     @property
     def declared(self) -> Any:
-        known = [kind for one in self.of for kind in _members(one.declared) if kind is not type(None)]
-        return functools.reduce(operator.or_, known)
+        kinds = [kind for reference in self.of for kind in _members(reference.declared) if kind is not type(None)]
+        return functools.reduce(operator.or_, kinds)
 
     def __str__(self) -> str:
         return str(self.of[-1])
@@ -206,9 +206,9 @@ class Plan:
 
     def _check(self, where: str, name: str, value: Any, wanted: Any, when: "bool | Reference") -> None:
         references = value.of if isinstance(value, Latest) else (value,) if isinstance(value, Reference) else ()
-        for one in references:
-            self._owned(where, name, one)
-        if references and not any(self._certain(one, when) for one in references):
+        for reference in references:
+            self._owned(where, name, reference)
+        if references and not any(self._certain(reference, when) for reference in references):
             raise TypeError(f"{where} may be done where {name}={value} is not known: the part that finds it out may be left out")
         declared = value.declared if references else type(value)
         if not fits(declared, wanted):
@@ -216,12 +216,12 @@ class Plan:
                 f"{where} takes {name}: {_type_name(wanted)}, and not {value if references else repr(value)}: {_type_name(declared)}"
             )
 
-    def _owned(self, where: str, name: str, one: Reference) -> None:
-        if not isinstance(one, Reference) or one.plan is not self:
-            raise TypeError(f"{where}: {name}={one} is not what a part of this plan finds out")
+    def _owned(self, where: str, name: str, reference: Reference) -> None:
+        if not isinstance(reference, Reference) or reference.plan is not self:
+            raise TypeError(f"{where}: {name}={reference} is not what a part of this plan finds out")
 
-    def _certain(self, one: Reference, when: "bool | Reference") -> bool:
-        part = self.parts[one.number]
+    def _certain(self, reference: Reference, when: "bool | Reference") -> bool:
+        part = self.parts[reference.number]
         return part.when in (True, when) and not (isinstance(part, Step) and part.continue_message)
 
 

@@ -34,14 +34,14 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
     """The account has all that a run needs but the box, and the settings know its names. `decode` reads the token's file."""
     asks = sys.stdin.isatty() and not yes
     plan = Plan()
-    seen = plan.call(account.survey)(run=run)
-    proposed = plan.call(account.propose, announce=False)(wanted=seen.wanted, adopted=seen.adopted, by_hand=seen.by_hand)
+    surveyed = plan.call(account.survey)(run=run)
+    proposed = plan.call(account.propose, announce=False)(wanted=surveyed.wanted, adopted=surveyed.adopted, by_hand=surveyed.by_hand)
     plan.call(account.confirm_changes, when=proposed.changed, announce=False)(
         change_set=proposed.change_set, changes=proposed.changes, yes=yes
     )
-    plan.call(account.apply, when=proposed.changed)(change_set=proposed.change_set, wanted=seen.wanted, by_hand=seen.by_hand)
+    plan.call(account.apply, when=proposed.changed)(change_set=proposed.change_set, wanted=surveyed.wanted, by_hand=surveyed.by_hand)
     stored = plan.call(account.store_token)(token=token, ask_for_it=asks, decode=decode)
-    plan.call(account.read_back)(wanted=seen.wanted)
+    plan.call(account.read_back)(wanted=surveyed.wanted)
     written = plan.call(account.write_settings)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
     plan.done("{done}; {summary} has every name. Next: `inv up`", done=written.done, summary=written.summary)
     return plan
@@ -50,14 +50,14 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
 def remove_account(run: schema.Run, data: bool, yes: bool) -> Plan:
     """The account is as it was before `init`, but for the data unless that was named."""
     plan = Plan()
-    seen = plan.call(destroy.survey)(run=run, data=data)
-    plan.call(destroy.confirm_removal, when=seen.removes, announce=False)(data=data, yes=yes)
-    plan.call(destroy.remove_boxes, when=seen.removes)(boxes=seen.boxes, volumes=seen.volumes)
+    surveyed = plan.call(destroy.survey)(run=run, data=data)
+    plan.call(destroy.confirm_removal, when=surveyed.removes, announce=False)(data=data, yes=yes)
+    plan.call(destroy.remove_boxes, when=surveyed.removes)(boxes=surveyed.boxes, volumes=surveyed.volumes)
     if data:
         # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
-        plan.call(destroy.remove_data, when=seen.removes)(snapshots=seen.snapshots)
-    plan.call(destroy.remove_stack, when=seen.removes)(existing=seen.stack)
-    plan.done("nothing is left{kept}", kept=seen.retained)
+        plan.call(destroy.remove_data, when=surveyed.removes)(snapshots=surveyed.snapshots)
+    plan.call(destroy.remove_stack, when=surveyed.removes)(existing=surveyed.stack)
+    plan.done("nothing is left{kept}", kept=surveyed.retained)
     return plan
 
 
@@ -76,7 +76,7 @@ def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | N
     disk = plan.call(volume.ensure)(box=run.box, instance_id=box.instance_id, zone=running.zone)
     plan.call(parameters.write, announce=False)(instance_id=box.instance_id, volume_id=disk.volume_id)
     _open_transport(plan, run, box)
-    left = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id)
+    remaining = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id)
     watch = {
         "LOG_GROUP": run.cloud.log_group,
         "HUB_SECRET": run.cloud.box_secret,
@@ -91,7 +91,7 @@ def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | N
         **_region_and_mount(run),
         INSTANCE=box.instance_id,
         GPU=run.box.gpu,
-        LIFE_LEFT=left.life_left,
+        LIFE_LEFT=remaining.life_left,
         PATIENCE=45,
         SUPERVISOR=compose("supervise", _region_and_mount(run) | _store(run) | watch),
     )
@@ -137,10 +137,10 @@ def deploy(run: schema.Run, root: Path) -> Plan:
     built = plan.call(ecr.find, when=offered.missing, announce=False)(tag=tag)
     plan.call(ecr.record_digest, when=offered.missing, announce=False)(image=built.image)
     image = plan.latest(offered.image, built.image)
-    there = plan.step("deploy", answers.Deploy, on=box.instance_id, timeout=1800)(
+    deployed = plan.step("deploy", answers.Deploy, on=box.instance_id, timeout=1800)(
         **_region_and_mount(run), IMAGE=image, BUILT=offered.missing
     )
-    plan.done("{image} is ready (changed: {changed}). Next: `inv train`", image=image, changed=there.changed)
+    plan.done("{image} is ready (changed: {changed}). Next: `inv train`", image=image, changed=deployed.changed)
     return plan
 
 
@@ -170,26 +170,26 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     taken = _lock_box(plan, run, "train")
     box = plan.call(instance.require)(name=run.box.name)
     image = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
-    made = plan.call(runs.prepare)(run=run, image=image.image, root=root, instance_id=box.instance_id, named=named)
-    left = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id, run_id=made.run_id)
-    plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=made.to_do)(
+    prepared = plan.call(runs.prepare)(run=run, image=image.image, root=root, instance_id=box.instance_id, named=named)
+    remaining = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id, run_id=prepared.run_id)
+    plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=prepared.to_do)(
         **_region_and_mount(run),
         **_store(run),
-        RUN_ID=made.run_id,
+        RUN_ID=prepared.run_id,
         IMAGE=image.image,
-        INPUTS=made.inputs,
+        INPUTS=prepared.inputs,
         NEED_GB=needs.need_gb,
-        LIFE_LEFT=left.life_left,
-        CONFIG=made.config_sha256,
+        LIFE_LEFT=remaining.life_left,
+        CONFIG=prepared.config_sha256,
         HUB_SECRET=run.cloud.box_secret,
         GPU=run.box.gpu,
     )
     plan.call(lock.release, announce=False)(lock=taken.lock)
     if detach:
-        plan.done("{run_id} has started. Next: `inv logs`", run_id=made.run_id)
+        plan.done("{run_id} has started. Next: `inv logs`", run_id=prepared.run_id)
     else:
-        plan.call(follow.attach)(run_id=made.run_id, box_name=run.box.name)
-        plan.done("{run_id} is done. Next: `inv publish`, `inv report`", run_id=made.run_id)
+        plan.call(follow.attach)(run_id=prepared.run_id, box_name=run.box.name)
+        plan.done("{run_id} is done. Next: `inv publish`, `inv report`", run_id=prepared.run_id)
     return plan
 
 
@@ -277,9 +277,9 @@ def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
     chosen = plan.call(cleaning.choose)(name=name, days=days, yes=yes, mounted=held.mounted, going=held.going, whole=held.whole)
     _lock_box(plan, run, "clean")  # nobody has to wait for a human
     box, held = _runs_on_volume(plan, run)
-    left = plan.call(cleaning.remove)(removed=chosen.removed, going=held.going)
+    remaining = plan.call(cleaning.remove)(removed=chosen.removed, going=held.going)
     plan.step("clean", answers.Clean, on=plan.latest(box.instance_id), timeout=300, when=box.running)(
-        **_region_and_mount(run), KEPT=left.retained
+        **_region_and_mount(run), KEPT=remaining.retained
     )
     plan.done("{count} runs are removed. Next: `inv status`", count=chosen.count)
     return plan

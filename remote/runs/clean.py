@@ -96,13 +96,13 @@ class VolumeReport:
 
 def _verdict(aws: Aws, store: Store, run_id: str, files: set[str], days: int | None, report: VolumeReport) -> tuple[str, bool]:
     """What there is to say of a run, if anything, and whether it goes."""
-    whose = runs.about(store, run_id) if "config.yaml" in files else None
-    if whose and whose.owner and whose.owner != aws.owner:
-        return "" if "manifest.json" in files else whose.whose, False
+    details = runs.about(store, run_id) if "config.yaml" in files else None
+    if details and details.owner and details.owner != aws.owner:
+        return "" if "manifest.json" in files else details.whose, False
     state = runs.state(store, run_id)
     if "manifest.json" in files:
-        made = _created_at(run_id)
-        old = days is not None and made is not None and made < datetime.now(UTC) - timedelta(days=days)
+        created_at = _created_at(run_id)
+        old = days is not None and created_at is not None and created_at < datetime.now(UTC) - timedelta(days=days)
         published = "published" if "published.json" in files else "never published"
         return (f"finished, older than {days} days, {published}", True) if old and run_id not in report.going else ("", False)
     if run_id in report.going or state.active:

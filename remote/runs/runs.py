@@ -167,10 +167,10 @@ def state(store: Store, run_id: str) -> State:
     try:
         values = store.json(f"runs/{run_id}/state.json") or {"phase": "created"}
         known = {key: values.get(key) or "" for key in State.__dataclass_fields__ if key != "run_id"}
-        made = State(run_id, **known)
-        if not made.phase or not all(isinstance(value, str) for value in known.values()) or made.age is None:
+        parsed = State(run_id, **known)
+        if not parsed.phase or not all(isinstance(value, str) for value in known.values()) or parsed.age is None:
             raise ValueError
-        return made
+        return parsed
     except (Problem, *BROKEN):
         words = ("unknown", "", "damaged_run", "its state.json in S3 cannot be read", "`inv logs` shows its log")
         return State(run_id, *words)
@@ -205,8 +205,8 @@ def about(store: Store, run_id: str) -> About | None:
     name = f"runs/{run_id}/config.yaml"
     with skip_unreadable(f"run `{run_id}`"):
         values = load.values(store.get(name, SETTINGS) or b"", store.url(name))
-        made = About((values.get("provenance") or {}).get("owner"), values["name"], str(values["kind"]))
-        return About(made.owner and visible.visible(made.owner), visible.visible(made.name), visible.visible(made.kind))
+        details = About((values.get("provenance") or {}).get("owner"), values["name"], str(values["kind"]))
+        return About(details.owner and visible.visible(details.owner), visible.visible(details.name), visible.visible(details.kind))
     return None
 
 
@@ -236,7 +236,7 @@ def find_newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
 def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[str], kind: str | None) -> str:
     others = []
     for run_id in newest_first:
-        if (made := OUR_ID.fullmatch(run_id)) and made["name"] != run.name:  # as its id says: its settings need not be asked
+        if (match := OUR_ID.fullmatch(run_id)) and match["name"] != run.name:  # as its id says: its settings need not be asked
             others.append(run_id)
             continue
         details = about(store, run_id)
@@ -256,9 +256,9 @@ def _check_named_run(aws: Aws, store: Store, run_id: str, runs: dict[str, set[st
     """Nothing where there is such a run; where it is not the caller's, that is said."""
     if run_id not in runs:
         raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
-    whose = about(store, run_id) if "config.yaml" in runs[run_id] else None
-    if whose and whose.owner != aws.owner:
-        print_once(f"run {run_id} is not yours: it {whose.whose}")
+    details = about(store, run_id) if "config.yaml" in runs[run_id] else None
+    if details and details.owner != aws.owner:
+        print_once(f"run {run_id} is not yours: it {details.whose}")
 
 
 def manifest(store: Store, run_id: str) -> dict | None:
@@ -356,10 +356,10 @@ class _Candidates:
     run: schema.Run
     named: str | None  # the run that was named on the command line, whoever made it
 
-    def may_take(self, run_id: str, made: Saved) -> bool:
+    def may_take(self, run_id: str, saved: Saved) -> bool:
         if self.named is not None:
             return run_id == self.named
-        return made.run.provenance.owner == self.aws.owner or run_id == self.run.run_id
+        return saved.run.provenance.owner == self.aws.owner or run_id == self.run.run_id
 
     def unfinished(self) -> tuple[str | None, str | None, str]:
         """The unfinished run with these settings, if any, with the etag of what says whose it is and the hash of its settings; a Problem
@@ -367,21 +367,21 @@ class _Candidates:
         candidate: tuple[str | None, str | None, str] = None, None, ""
         for run_id, files in self.listing.items():
             if "config.yaml" in files and "manifest.json" not in files:
-                made = readable_settings(self.store, run_id)
-                candidate = (made and self._one(run_id, made)) or candidate
+                saved = readable_settings(self.store, run_id)
+                candidate = (saved and self._one(run_id, saved)) or candidate
         return candidate
 
-    def _one(self, run_id: str, made: Saved) -> tuple[str, str | None, str] | None:
+    def _one(self, run_id: str, saved: Saved) -> tuple[str, str | None, str] | None:
         box_json, etag = self.store.get_with_etag(f"runs/{run_id}/box.json")
-        current, name = state(self.store, run_id), (box_json and holder(self.store, run_id)) or made.run.box.name
-        if made.of_settings(self.run) and self.may_take(run_id, made):
+        current, name = state(self.store, run_id), (box_json and holder(self.store, run_id)) or saved.run.box.name
+        if saved.of_settings(self.run) and self.may_take(run_id, saved):
             if current.active and name != self.run.box.name:
                 raise Problem(
                     f"run `{run_id}` of these very settings is {current.phase} on the box `{name}`",
                     f"`inv logs --run {run_id}` follows it; another of the same: `inv train -- seed=...`",
                     reason="refused",
                 )
-            return (run_id, etag, made.sha256) if current.phase != "cancelled" else None
+            return (run_id, etag, saved.sha256) if current.phase != "cancelled" else None
         if current.active and name == self.run.box.name and current.phase != "created":
             # A run of this box that is only created is being started by nobody: its lock is ours. The box itself has the last word.
             raise Problem(
@@ -389,7 +389,7 @@ class _Candidates:
                 "`inv logs` follows it; `inv down --force` ends it",
                 reason="refused",
             )
-        if made.of_settings(self.run) and current.phase != "cancelled":
+        if saved.of_settings(self.run) and current.phase != "cancelled":
             print_once(
                 f"{run_id} has these very settings and is {current.phase}; it is not yours: `inv train --run {run_id}` goes on with it"
             )
@@ -400,8 +400,8 @@ class _Candidates:
         end."""
         for run_id, files in reversed(self.listing.items()):
             if {"config.yaml", "manifest.json"} <= files and "published.json" not in files:
-                made = readable_settings(self.store, run_id)
-                if made and made.of_settings(self.run) and made.run.provenance.image == image and self.may_take(run_id, made):
+                saved = readable_settings(self.store, run_id)
+                if saved and saved.of_settings(self.run) and saved.run.provenance.image == image and self.may_take(run_id, saved):
                     print(f"{run_id} was made with these settings and is not published yet: it is not trained again", file=sys.stderr)
                     print("  for another run with these settings: `inv train -- seed=...`", file=sys.stderr, flush=True)
                     return run_id

@@ -41,9 +41,9 @@ def open_port(aws: Aws, instance_id: str, name: str, source: str) -> Opened:
     """Open port 22 of the box's security group to this machine's address and to nobody else."""
     group = instance.ssh_endpoint(aws, instance_id).group
     wanted = _own_network(aws) if source == "auto" else source
-    there = _networks(aws, group)
-    _revoke(aws, group, [network for network, whose in there.items() if whose == _description(name) and network != wanted])
-    if wanted not in there:
+    open_networks = _networks(aws, group)
+    _revoke(aws, group, [network for network, whose in open_networks.items() if whose == _description(name) and network != wanted])
+    if wanted not in open_networks:
         _authorize(aws, group, wanted, name)
     return Opened(wanted)
 
@@ -55,8 +55,8 @@ def close_port(aws: Aws, instance_id: str, name: str) -> Closed:
     if not ours:
         return Closed(False)
     _revoke(aws, group, ours)
-    if left := [network for network in ours if network in _networks(aws, group)]:
-        raise _still_open(group, left, "AWS still shows it")
+    if still_open := [network for network in ours if network in _networks(aws, group)]:
+        raise _still_open(group, still_open, "AWS still shows it")
     return Closed(True)
 
 
