@@ -103,9 +103,9 @@ class Faults:
             raise ValueError(f"{name} takes {', '.join(kind.options) or 'nothing else'}, not {', '.join(unknown)}")
         chance = None if seed is None else random.Random(seed)
         places = (only or kind.only, key or kind.key, by or kind.by)
-        made = Armed(name, kind, count, after, *places, share, chance, kind.options | options)
+        armed = Armed(name, kind, count, after, *places, share, chance, kind.options | options)
         with self.lock:
-            self.armed.append(made)
+            self.armed.append(armed)
         return {"name": name, "about": kind.about}
 
     def clear(self) -> dict:
@@ -224,16 +224,16 @@ def no_capacity(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     from twin.aws.ec2 import instances
 
     zones = armed.options["zones"].split(",") if armed.options["zones"] else []
-    asked = request.parameters.get("Placement.AvailabilityZone")
+    zone = request.parameters.get("Placement.AvailabilityZone")
     if request.operation == "StartInstances":
-        asked = instances.find(request.region, request.listed("InstanceId")[0]).availability_zone
-    asked = asked or f"{request.region}a"
-    if zones and asked not in zones:
+        zone = instances.find(request.region, request.listed("InstanceId")[0]).availability_zone
+    zone = zone or f"{request.region}a"
+    if zones and zone not in zones:
         armed.struck -= 1
         return proceed()
     others = [f"{request.region}{letter}" for letter in ZONES if zones and f"{request.region}{letter}" not in zones]
     choice = f" You can currently get such capacity by choosing {', '.join(others)}." if others else ""
-    what = f"We currently do not have sufficient capacity in the Availability Zone you requested ({asked}).{choice}"
+    what = f"We currently do not have sufficient capacity in the Availability Zone you requested ({zone}).{choice}"
     raise wire.Refusal("InsufficientInstanceCapacity", what, 500)
 
 

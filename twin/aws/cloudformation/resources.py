@@ -136,9 +136,9 @@ def create_role(client: Client, properties: Properties, default_name: str) -> st
 def update_role(client: Client, name: str, properties: Properties) -> None:
     iam = client("iam")
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(properties["AssumeRolePolicyDocument"]))
-    wanted = {policy["PolicyName"]: policy["PolicyDocument"] for policy in properties.get("Policies", [])}
-    clear_role(iam, name, keep=(*wanted, *properties.get("ManagedPolicyArns", [])))
-    for policy, document in wanted.items():
+    inline_policies = {policy["PolicyName"]: policy["PolicyDocument"] for policy in properties.get("Policies", [])}
+    clear_role(iam, name, keep=(*inline_policies, *properties.get("ManagedPolicyArns", [])))
+    for policy, document in inline_policies.items():
         iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
     for arn in properties.get("ManagedPolicyArns", []):
         iam.attach_role_policy(RoleName=name, PolicyArn=arn)
@@ -180,24 +180,24 @@ def delete_profile(client: Client, name: str, properties: Properties) -> None:
 
 
 def create_provider(client: Client, properties: Properties, default_name: str) -> str:
-    made = client("iam").create_open_id_connect_provider(Url=properties["Url"], ClientIDList=properties.get("ClientIdList", []))
-    return made["OpenIDConnectProviderArn"]
+    answer = client("iam").create_open_id_connect_provider(Url=properties["Url"], ClientIDList=properties.get("ClientIdList", []))
+    return answer["OpenIDConnectProviderArn"]
 
 
 def update_provider(client: Client, arn: str, properties: Properties) -> None:
     iam = client("iam")
-    current, wanted = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"], properties.get("ClientIdList", [])
-    for one in set(wanted) - set(current):
+    current, client_ids = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"], properties.get("ClientIdList", [])
+    for one in set(client_ids) - set(current):
         iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=one)
-    for one in set(current) - set(wanted):
+    for one in set(current) - set(client_ids):
         iam.remove_client_id_from_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=one)
 
 
 def create_group(client: Client, properties: Properties, default_name: str) -> str:
     name = properties.get("GroupName", default_name)
-    made = client("ec2").create_security_group(GroupName=name, Description=properties["GroupDescription"], VpcId=properties["VpcId"])
-    update_group(client, made["GroupId"], properties)
-    return made["GroupId"]
+    answer = client("ec2").create_security_group(GroupName=name, Description=properties["GroupDescription"], VpcId=properties["VpcId"])
+    update_group(client, answer["GroupId"], properties)
+    return answer["GroupId"]
 
 
 def update_group(client: Client, group: str, properties: Properties) -> None:
@@ -224,10 +224,10 @@ def rule(properties: Properties) -> dict:
 
 
 def create_launch_template(client: Client, properties: Properties, default_name: str) -> str:
-    made = client("ec2").create_launch_template(
+    answer = client("ec2").create_launch_template(
         LaunchTemplateName=properties.get("LaunchTemplateName", default_name), LaunchTemplateData=properties["LaunchTemplateData"]
     )
-    return made["LaunchTemplate"]["LaunchTemplateId"]
+    return answer["LaunchTemplate"]["LaunchTemplateId"]
 
 
 def update_launch_template(client: Client, template: str, properties: Properties) -> None:
@@ -245,10 +245,10 @@ def put_parameter(client: Client, properties: Properties, overwrite: bool) -> st
 
 def create_secret(client: Client, properties: Properties, default_name: str) -> str:
     value = {"SecretString": properties["SecretString"]} if "SecretString" in properties else {}
-    made = client("secretsmanager").create_secret(
+    answer = client("secretsmanager").create_secret(
         Name=properties.get("Name", default_name), Description=properties.get("Description", ""), **value
     )
-    return made["ARN"]
+    return answer["ARN"]
 
 
 def update_secret(client: Client, arn: str, properties: Properties) -> None:

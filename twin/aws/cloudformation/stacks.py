@@ -40,7 +40,7 @@ class Resource:
     """A resource that a stack has made."""
 
     type: str
-    physical: str
+    physical_id: str
     properties: dict
     keep: bool = False  # when the stack goes
     keep_on_rollback: bool = False  # also where making it is taken back: `Retain` does, `RetainExceptOnCreate` does not
@@ -71,7 +71,7 @@ class Stack:
     reason: str = ""
     created: float = 0
     definition: Definition | None = None
-    made: dict[str, Resource] = field(default_factory=dict)
+    resources: dict[str, Resource] = field(default_factory=dict)
     outputs: list[dict] = field(default_factory=list)
     tags: list[dict] = field(default_factory=list)
     events: list[dict] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Stack:
         """All events from now on belong to this operation; a roll-back is one of its own, with the token of what it takes back."""
         self.operation = {"OperationId": str(uuid.uuid4()), "OperationType": kind} | ({"ClientRequestToken": token} if token else {})
 
-    def add_event(self, status: str, reason: str = "", logical: str = "", made: Resource | None = None) -> None:
+    def add_event(self, status: str, reason: str = "", logical: str = "", resource: Resource | None = None) -> None:
         if not logical:
             self.status, self.reason = status, reason
         event = {
@@ -90,8 +90,8 @@ class Stack:
             "EventId": str(uuid.uuid4()),
             "StackName": self.name,
             "LogicalResourceId": logical or self.name,
-            "PhysicalResourceId": (made.physical if made else "") if logical else self.id,
-            "ResourceType": made.type if made else "AWS::CloudFormation::Stack",
+            "PhysicalResourceId": (resource.physical_id if resource else "") if logical else self.id,
+            "ResourceType": resource.type if resource else "AWS::CloudFormation::Stack",
             "Timestamp": datetime.now(UTC).strftime(FORMAT),
             "ResourceStatus": status,
             "ResourceStatusReason": reason,
@@ -166,7 +166,7 @@ class Stacks:
             raise invalid(f"Stack [{parameters['StackName']}] does not exist")
         if kind == "UPDATE" and stack.status not in SETTLED:
             raise invalid(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
-        wanted = self.read_definition(request, stack)
+        definition = self.read_definition(request, stack)
         if not stack:
             stack = Stack(
                 parameters["StackName"],
@@ -175,15 +175,15 @@ class Stacks:
             stack.created = time.time()
         tags = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in members(parameters, "Tags")] or stack.tags
         client = self.client_of(request)
-        changes = self.changes(stack, wanted, tags, client)
+        changes = self.changes(stack, definition, tags, client)
         if stack not in self.stacks:
             self.stacks.append(stack)
             stack.add_event("REVIEW_IN_PROGRESS", "User Initiated")
         name = parameters["ChangeSetName"]
-        change_set = ChangeSet(name, self.arn("changeSet", name), kind, wanted, changes, time.monotonic() + NOT_READY, tags)
+        change_set = ChangeSet(name, self.arn("changeSet", name), kind, definition, changes, time.monotonic() + NOT_READY, tags)
         if parameters.get("DisableValidation") != "true":
-            change_set.conflicts = conflicts(changes, self.scope(stack, wanted, client, unknown=True), wanted, client, stack.id)
-        same = not changes and stack.definition and stack.definition.template.get("Outputs") == wanted.template.get("Outputs")
+            change_set.conflicts = conflicts(changes, self.scope(stack, definition, client, unknown=True), definition, client, stack.id)
+        same = not changes and stack.definition and stack.definition.template.get("Outputs") == definition.template.get("Outputs")
         if same or change_set.conflicts:
             change_set.execution = "UNAVAILABLE"
         stack.change_sets[change_set.name] = change_set
@@ -207,37 +207,39 @@ class Stacks:
             name = parameter["ParameterKey"]
             keeps = parameter.get("UsePreviousValue") == "true" and previous
             values[name] = previous.parameters[name] if keeps else parameter["ParameterValue"]
-        wanted = Definition(text, template, templates.parameters(template, values))
-        self.check_template(wanted, request.listed("Capabilities.member"))
-        return wanted
+        definition = Definition(text, template, templates.parameters(template, values))
+        self.check_template(definition, request.listed("Capabilities.member"))
+        return definition
 
-    def check_template(self, wanted: Definition, capabilities: list[str]) -> None:
-        types = {name: about.get("Type", "") for name, about in wanted.template["Resources"].items()}
+    def check_template(self, definition: Definition, capabilities: list[str]) -> None:
+        types = {name: declared.get("Type", "") for name, declared in definition.template["Resources"].items()}
         if strange := sorted({kind for kind in types.values() if kind not in RESOURCE_TYPES}):
             raise invalid(f"Template format error: Unrecognized resource types: [{', '.join(strange)}]")
-        for name, about in wanted.template["Resources"].items():
-            if unknown := sorted(set(about.get("Properties", {})) - set(RESOURCE_TYPES[types[name]].known_properties)):
+        for name, declared in definition.template["Resources"].items():
+            if unknown := sorted(set(declared.get("Properties", {})) - set(RESOURCE_TYPES[types[name]].known_properties)):
                 raise invalid(f"Resource {name}: this emulation does not know the properties {', '.join(unknown)} of {types[name]}")
         if any(RESOURCE_TYPES[kind].iam for kind in types.values()) and "CAPABILITY_NAMED_IAM" not in capabilities:
             raise wire.Refusal("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_NAMED_IAM]")
 
-    def changes(self, stack: Stack, wanted: Definition, tags: list[dict], client: Client) -> list[dict]:
+    def changes(self, stack: Stack, definition: Definition, tags: list[dict], client: Client) -> list[dict]:
         """What carrying it out would do, one entry a resource. The stack's tags are handed on to every resource that can have some."""
-        scope = self.scope(stack, wanted, client, unknown=True)
-        entries = wanted.resources(scope)
-        changes = [change("Remove", name, made) for name, made in stack.made.items() if name not in entries]
-        for name, about in entries.items():
-            properties, made = scope.resolve(about.get("Properties", {})), stack.made.get(name)
-            if made is None:
-                changes.append(change("Add", name, Resource(about["Type"], "", properties)))
-            elif changed := differing(made.properties, properties):
-                fixed = about["Type"] != made.type or needs_replacement(RESOURCE_TYPES[made.type], made.properties, properties)
-                changes.append(change("Modify", name, made, changed, "True" if fixed else "False"))
-            elif tags != stack.tags and RESOURCE_TYPES[made.type].tagged:
-                changes.append(change("Modify", name, made, [], "False") | {"Scope": ["Tags"]})
+        scope = self.scope(stack, definition, client, unknown=True)
+        entries = definition.resources(scope)
+        changes = [change("Remove", name, resource) for name, resource in stack.resources.items() if name not in entries]
+        for name, declared in entries.items():
+            properties, resource = scope.resolve(declared.get("Properties", {})), stack.resources.get(name)
+            if resource is None:
+                changes.append(change("Add", name, Resource(declared["Type"], "", properties)))
+            elif changed := differing(resource.properties, properties):
+                fixed = declared["Type"] != resource.type or needs_replacement(
+                    RESOURCE_TYPES[resource.type], resource.properties, properties
+                )
+                changes.append(change("Modify", name, resource, changed, "True" if fixed else "False"))
+            elif tags != stack.tags and RESOURCE_TYPES[resource.type].tagged:
+                changes.append(change("Modify", name, resource, [], "False") | {"Scope": ["Tags"]})
         return changes
 
-    def scope(self, stack: Stack, wanted: Definition, client: Client, unknown: bool = False) -> templates.Scope:
+    def scope(self, stack: Stack, definition: Definition, client: Client, unknown: bool = False) -> templates.Scope:
         pseudo = {
             "AWS::AccountId": wire.ACCOUNT,
             "AWS::Region": self.region,
@@ -248,9 +250,9 @@ class Stacks:
         }
 
         def physical(name: str) -> str:
-            if name in stack.made:
-                return stack.made[name].physical
-            if unknown and name in wanted.template["Resources"]:
+            if name in stack.resources:
+                return stack.resources[name].physical_id
+            if unknown and name in definition.template["Resources"]:
                 return templates.UNKNOWN
             raise invalid(f"Template format error: Unresolved resource dependencies [{name}] in the Resources block of the template")
 
@@ -258,12 +260,12 @@ class Stacks:
             id = physical(name)
             if id == templates.UNKNOWN:
                 return id
-            attributes = RESOURCE_TYPES[stack.made[name].type].attributes
+            attributes = RESOURCE_TYPES[stack.resources[name].type].attributes
             if wish not in attributes:
                 raise invalid(f"Template error: resource {name} does not support attribute type {wish} in Fn::GetAtt")
             return attributes[wish](client, id)
 
-        return templates.Scope(wanted.parameters | pseudo, wanted.template.get("Conditions", {}), physical, attribute)
+        return templates.Scope(definition.parameters | pseudo, definition.template.get("Conditions", {}), physical, attribute)
 
     def describe_change_set(self, request: wire.Request) -> dict:
         stack, change_set = self.find_change_set(request)
@@ -310,7 +312,7 @@ class Stacks:
         threading.Thread(target=work, args=words, daemon=True).start()
 
     def execute(self, stack: Stack, change_set: ChangeSet, client: Client) -> None:
-        before, previous = stack.definition, {name: replace(made) for name, made in stack.made.items()}
+        before, previous = stack.definition, {name: replace(resource) for name, resource in stack.resources.items()}
         try:
             self.apply(stack, change_set.definition, client)
             stack.definition, stack.tags = change_set.definition, change_set.tags
@@ -318,53 +320,56 @@ class Stacks:
         except ResourceFailed as failure:
             self.roll_back(stack, change_set.kind, before, previous, client, str(failure))
 
-    def apply(self, stack: Stack, wanted: Definition, client: Client) -> None:
-        scope = self.scope(stack, wanted, client)
-        entries, old = wanted.resources(scope), []
+    def apply(self, stack: Stack, definition: Definition, client: Client) -> None:
+        scope = self.scope(stack, definition, client)
+        entries, old = definition.resources(scope), []
         throttled = templates.throttled(entries, "AWS::SSM::Parameter", PUTS)
-        for name, about in entries.items():
+        for name, declared in entries.items():
             try:
-                properties = scope.resolve(about.get("Properties", {}))
-                if name in throttled and (name not in stack.made or differing(stack.made[name].properties, properties)):
+                properties = scope.resolve(declared.get("Properties", {}))
+                if name in throttled and (name not in stack.resources or differing(stack.resources[name].properties, properties)):
                     raise ResourceFailed(THROTTLED)
-                self.apply_resource(stack, name, about, properties, old, client)
+                self.apply_resource(stack, name, declared, properties, old, client)
             except Exception as error:
                 stack.add_event(
-                    "CREATE_FAILED" if name not in stack.made else "UPDATE_FAILED", str(error), name, Resource(about["Type"], "", {})
+                    "CREATE_FAILED" if name not in stack.resources else "UPDATE_FAILED",
+                    str(error),
+                    name,
+                    Resource(declared["Type"], "", {}),
                 )
                 raise ResourceFailed(f"The following resource(s) failed: [{name}]. {error}") from error
-        gone = [name for name in reversed(stack.made) if name not in entries]
+        gone = [name for name in reversed(stack.resources) if name not in entries]
         for name in gone:
-            self.remove(stack, name, stack.made.pop(name), client)
-        for name, made in old:
-            self.remove(stack, name, made, client)
+            self.remove(stack, name, stack.resources.pop(name), client)
+        for name, resource in old:
+            self.remove(stack, name, resource, client)
         stack.outputs = [
-            {"OutputKey": key, "OutputValue": str(scope.resolve(about["Value"]))}
-            for key, about in wanted.template.get("Outputs", {}).items()
-            if "Condition" not in about or scope.evaluate(about["Condition"])
+            {"OutputKey": key, "OutputValue": str(scope.resolve(declared["Value"]))}
+            for key, declared in definition.template.get("Outputs", {}).items()
+            if "Condition" not in declared or scope.evaluate(declared["Condition"])
         ]
 
-    def apply_resource(self, stack: Stack, name: str, about: dict, properties: dict, old: list, client: Client) -> None:
+    def apply_resource(self, stack: Stack, name: str, declared: dict, properties: dict, old: list, client: Client) -> None:
         """One resource is as its properties say: made, changed, or another in its place."""
-        made, kind = stack.made.get(name), RESOURCE_TYPES[about["Type"]]
-        changed = differing(made.properties, properties) if made else []
-        deletion = about.get("DeletionPolicy")
+        resource, kind = stack.resources.get(name), RESOURCE_TYPES[declared["Type"]]
+        changed = differing(resource.properties, properties) if resource else []
+        deletion = declared.get("DeletionPolicy")
         keep, always = deletion in ("Retain", "RetainExceptOnCreate"), deletion == "Retain"
-        if made and not changed:
-            made.keep, made.keep_on_rollback = keep, always
+        if resource and not changed:
+            resource.keep, resource.keep_on_rollback = keep, always
             return
-        if made and not needs_replacement(kind, made.properties, properties):
-            self.check_permissions(client, about["Type"], properties, made.physical, "update", "read")
-            kind.update(client, made.physical, properties)
-            made.properties, made.keep, made.keep_on_rollback = properties, keep, always
-            stack.add_event("UPDATE_COMPLETE", "", name, made)
+        if resource and not needs_replacement(kind, resource.properties, properties):
+            self.check_permissions(client, declared["Type"], properties, resource.physical_id, "update", "read")
+            kind.update(client, resource.physical_id, properties)
+            resource.properties, resource.keep, resource.keep_on_rollback = properties, keep, always
+            stack.add_event("UPDATE_COMPLETE", "", name, resource)
             return
-        if made:
-            old.append((name, replace(made, keep=about.get("UpdateReplacePolicy") == "Retain")))
-        self.check_permissions(client, about["Type"], properties, "", "create", "read")
+        if resource:
+            old.append((name, replace(resource, keep=declared.get("UpdateReplacePolicy") == "Retain")))
+        self.check_permissions(client, declared["Type"], properties, "", "create", "read")
         physical = kind.create(client, properties, spare_name(stack.name, name))
-        stack.made[name] = Resource(about["Type"], physical, properties, keep, always)
-        stack.add_event("CREATE_COMPLETE", "", name, stack.made[name])
+        stack.resources[name] = Resource(declared["Type"], physical, properties, keep, always)
+        stack.add_event("CREATE_COMPLETE", "", name, stack.resources[name])
 
     def check_permissions(self, client: Client, type: str, properties: dict, physical: str, *names: str) -> None:
         """As CloudFormation says it of a handler that is refused."""
@@ -375,19 +380,19 @@ class Stacks:
                 message = f'Resource handler returned message: "{refusal}" (RequestToken: twin, HandlerErrorCode: AccessDenied)'
                 raise ResourceFailed(message) from refusal
 
-    def remove(self, stack: Stack, name: str, made: Resource, client: Client, retain: tuple[str, ...] = ()) -> str | None:
+    def remove(self, stack: Stack, name: str, resource: Resource, client: Client, retain: tuple[str, ...] = ()) -> str | None:
         """What stands against it, or None when it is gone."""
-        if made.keep or name in retain:
-            stack.add_event("DELETE_SKIPPED", "", name, made)
+        if resource.keep or name in retain:
+            stack.add_event("DELETE_SKIPPED", "", name, resource)
             return None
         try:
-            self.check_permissions(client, made.type, made.properties, made.physical, "delete")
-            RESOURCE_TYPES[made.type].delete(client, made.physical, made.properties)
+            self.check_permissions(client, resource.type, resource.properties, resource.physical_id, "delete")
+            RESOURCE_TYPES[resource.type].delete(client, resource.physical_id, resource.properties)
         except Exception as error:
             if getattr(error, "response", {}).get("Error", {}).get("Code") not in NOT_FOUND:
-                stack.add_event("DELETE_FAILED", str(error), name, made)
+                stack.add_event("DELETE_FAILED", str(error), name, resource)
                 return f"{name}: {error}"
-        stack.add_event("DELETE_COMPLETE", "", name, made)
+        stack.add_event("DELETE_COMPLETE", "", name, resource)
         return None
 
     def roll_back(
@@ -407,11 +412,11 @@ class Stacks:
     def remove_new_resources(self, stack: Stack, kind: str, previous: dict[str, Resource], client: Client) -> None:
         """What was made is gone again. Of a new stack all must go; of one that was changed CloudFormation leaves what will not."""
         problems = {}
-        for name in [name for name in reversed(stack.made) if name not in previous]:
-            made = stack.made[name]
-            problems[name] = self.remove(stack, name, replace(made, keep=made.keep_on_rollback), client)
+        for name in [name for name in reversed(stack.resources) if name not in previous]:
+            resource = stack.resources[name]
+            problems[name] = self.remove(stack, name, replace(resource, keep=resource.keep_on_rollback), client)
             if not problems[name] or kind != "CREATE":
-                del stack.made[name]
+                del stack.resources[name]
         if kind == "CREATE" and (left := [name for name, problem in problems.items() if problem]):
             raise ResourceFailed(f"The following resource(s) failed to delete: [{', '.join(left)}].")
 
@@ -442,12 +447,12 @@ class Stacks:
 
     def delete_resources(self, stack: Stack, retain: tuple[str, ...], client: Client) -> None:
         problems = []
-        for name in reversed(list(stack.made)):
-            problem = self.remove(stack, name, stack.made[name], client, retain)
+        for name in reversed(list(stack.resources)):
+            problem = self.remove(stack, name, stack.resources[name], client, retain)
             if problem:
                 problems.append(problem)
             else:
-                del stack.made[name]
+                del stack.resources[name]
         if problems:
             stack.add_event("DELETE_FAILED", f"The following resource(s) failed to delete: [{'; '.join(problems)}]")
         else:
@@ -472,12 +477,12 @@ class Stacks:
         return [
             {
                 "LogicalResourceId": name,
-                "PhysicalResourceId": made.physical,
-                "ResourceType": made.type,
+                "PhysicalResourceId": resource.physical_id,
+                "ResourceType": resource.type,
                 stamp: moment(stack.created),
                 "ResourceStatus": "CREATE_COMPLETE",
             }
-            for name, made in stack.made.items()
+            for name, resource in stack.resources.items()
         ]
 
     def describe_stack_events(self, request: wire.Request) -> dict:
@@ -535,8 +540,8 @@ class Caller:
         from botocore.config import Config
 
         if (self.key, service) not in self.clients:
-            made = session(self.key, self.region).client(service, endpoint_url=self.address, config=Config(proxies={}))
-            self.clients[self.key, service] = made
+            client = session(self.key, self.region).client(service, endpoint_url=self.address, config=Config(proxies={}))
+            self.clients[self.key, service] = client
         return self.clients[self.key, service]
 
 
@@ -567,12 +572,12 @@ def operation_event(event: dict) -> dict:
     return {"EventType": "PROVISIONING_ERROR" if failed else "STACK_EVENT"} | {key: event[key] for key in event if key != "StackName"}
 
 
-def conflicts(changes: list[dict], scope: templates.Scope, wanted: Definition, client: Client, stack: str) -> list[dict]:
+def conflicts(changes: list[dict], scope: templates.Scope, definition: Definition, client: Client, stack: str) -> list[dict]:
     """What a change set would make although it exists, one event each; what the caller may not look at is not looked at."""
     events, operation = [], {"OperationId": str(uuid.uuid4()), "OperationType": "CREATE_CHANGESET", "StackId": stack}
     for change in changes:
         name, kind = change["LogicalResourceId"], RESOURCE_TYPES[change["ResourceType"]]
-        properties = scope.resolve(wanted.template["Resources"].get(name, {}).get("Properties", {}))
+        properties = scope.resolve(definition.template["Resources"].get(name, {}).get("Properties", {}))
         id = properties.get(kind.primary_identifier)
         if change["Action"] != "Add" or not id or templates.UNKNOWN in id or not exists(kind, client, id):
             continue
@@ -588,24 +593,25 @@ def differing(old: dict, new: dict) -> list[str]:
     return sorted(name for name in {*old, *new} if not templates.same(old.get(name), new.get(name)))
 
 
-def change(action: str, name: str, made: Resource, changed: list[str] | None = None, replacement: str | None = None) -> dict:
-    description = {"Action": action, "LogicalResourceId": name, "ResourceType": made.type}
-    if made.physical:
-        description["PhysicalResourceId"] = made.physical
+def change(action: str, name: str, resource: Resource, changed: list[str] | None = None, replacement: str | None = None) -> dict:
+    description = {"Action": action, "LogicalResourceId": name, "ResourceType": resource.type}
+    if resource.physical_id:
+        description["PhysicalResourceId"] = resource.physical_id
     if replacement:
         details = [{"Target": {"Attribute": "Properties", "Name": one}, "Evaluation": "Static"} for one in changed]
         description |= {"Replacement": replacement, "Scope": ["Properties"], "Details": details}
-    if action == "Remove" and made.keep:
+    if action == "Remove" and resource.keep:
         description["PolicyAction"] = "Retain"
     return description
 
 
-def shown_parameters(wanted: Definition | None) -> list[dict]:
-    if not wanted:
+def shown_parameters(definition: Definition | None) -> list[dict]:
+    if not definition:
         return []
-    secret = {name for name, rules in wanted.template.get("Parameters", {}).items() if rules.get("NoEcho")}
+    secret = {name for name, rules in definition.template.get("Parameters", {}).items() if rules.get("NoEcho")}
     return [
-        {"ParameterKey": name, "ParameterValue": "****" if name in secret else value} for name, value in sorted(wanted.parameters.items())
+        {"ParameterKey": name, "ParameterValue": "****" if name in secret else value}
+        for name, value in sorted(definition.parameters.items())
     ]
 
 

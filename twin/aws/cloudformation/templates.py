@@ -53,18 +53,18 @@ def invalid(message: str) -> wire.Refusal:
 
 def parameters(template: dict, supplied: dict[str, str]) -> dict[str, str]:
     """The value of every parameter, checked against its rules."""
-    known = template.get("Parameters", {})
-    if strange := sorted(set(supplied) - set(known)):
+    declared = template.get("Parameters", {})
+    if strange := sorted(set(supplied) - set(declared)):
         raise invalid(f"Parameters: [{', '.join(strange)}] do not exist in the template")
-    values = {name: supplied.get(name, about.get("Default")) for name, about in known.items()}
+    values = {name: supplied.get(name, rules.get("Default")) for name, rules in declared.items()}
     if missing := sorted(name for name, value in values.items() if value is None):
         raise invalid(f"Parameters: [{', '.join(missing)}] must have values")
-    for name, about in known.items():
+    for name, rules in declared.items():
         value = values[name] = str(values[name])
-        if "AllowedValues" in about and value not in [str(one) for one in about["AllowedValues"]]:
+        if "AllowedValues" in rules and value not in [str(one) for one in rules["AllowedValues"]]:
             raise invalid(f"Parameter '{name}' must be one of AllowedValues")
-        if "AllowedPattern" in about and not re.fullmatch(about["AllowedPattern"], value):
-            raise invalid(f"Parameter '{name}' failed to satisfy constraint: must match pattern {about['AllowedPattern']}")
+        if "AllowedPattern" in rules and not re.fullmatch(rules["AllowedPattern"], value):
+            raise invalid(f"Parameter '{name}' failed to satisfy constraint: must match pattern {rules['AllowedPattern']}")
     return values
 
 
@@ -182,10 +182,10 @@ def throttled(resources: dict[str, dict], kind: str, most: int) -> set[str]:
     return {name for names in at_once.values() for name in names[most:]}
 
 
-def dependencies(about: dict) -> list[str]:
+def dependencies(resource: dict) -> list[str]:
     """The names that a resource depends on."""
-    after = about.get("DependsOn", [])
-    return [*([after] if isinstance(after, str) else after), *references(about.get("Properties", {}))]
+    after = resource.get("DependsOn", [])
+    return [*([after] if isinstance(after, str) else after), *references(resource.get("Properties", {}))]
 
 
 def same(one: Any, other: Any) -> bool:

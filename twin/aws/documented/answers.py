@@ -22,10 +22,10 @@ def cut(request: wire.Request, response: wire.Response) -> wire.Response:
     """The same answer, with no more in it than AWS documents for its operation."""
     if response.status_code >= 300:
         return response
-    known = documented.operation(request.service, operation(request))
-    if known is None:
+    documented_operation = documented.operation(request.service, operation(request))
+    if documented_operation is None:
         return response
-    place, shape = known.answer, known.model.output_shape
+    place, shape = documented_operation.answer, documented_operation.model.output_shape
     cut_headers(response, place)
     if payload := shape.serialization.get("payload"):
         place, shape = place.member(payload), shape.members[payload]

@@ -97,10 +97,10 @@ class Operation:
 @cache
 def operation(signed: str, name: str) -> Operation | None:
     """What is documented of the operation of a service that signs by this name; None where nothing is, or it answers nothing."""
-    known = service_models.service(signed)
-    if known is None or name not in known.operation_names or known.operation_model(name).output_shape is None:
+    service = service_models.service(signed)
+    if service is None or name not in service.operation_names or service.operation_model(name).output_shape is None:
         return None
-    model = known.operation_model(name)
+    model = service.operation_model(name)
     return Operation(model, dict(examples.of(signed, model)))
 
 

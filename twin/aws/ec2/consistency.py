@@ -53,8 +53,8 @@ class Consistency:
     def refuse_unseen(self, request: wire.Request) -> None:
         for id in [value for name, value in request.parameters.items() if NAMING.fullmatch(name)]:
             with self.lock:
-                left = self.unseen.get(id, 0)
-                self.unseen[id] = max(0, left - 1)
-            if left > 0:
+                misses = self.unseen.get(id, 0)
+                self.unseen[id] = max(0, misses - 1)
+            if misses > 0:
                 code, words = REFUSALS[id.partition("-")[0]]
                 raise wire.Refusal(code, words.format(id))

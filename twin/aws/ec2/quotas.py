@@ -56,8 +56,8 @@ class Quotas:
                 self.check_limit(record.lifecycle or "on-demand", [record.instance_type])
         return forward(request)
 
-    def check_limit(self, market: str, wanted: list[str]) -> None:
-        needed = sum(vcpus(kind) for kind in wanted)
+    def check_limit(self, market: str, kinds: list[str]) -> None:
+        needed = sum(vcpus(kind) for kind in kinds)
         used = sum(vcpus(one.instance_type) for one in instances.all_running(self.region) if (one.lifecycle or "on-demand") == market)
         limit = self.values[MARKETS[market]]
         if not needed or used + needed <= limit:

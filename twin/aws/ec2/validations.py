@@ -36,13 +36,13 @@ class Validations:
             return forward(request)
         check_token(token)
         with self.lock:
-            asked, response = self.launched.get(token, (request.parameters, None))
-            if asked != request.parameters:
+            parameters, response = self.launched.get(token, (request.parameters, None))
+            if parameters != request.parameters:
                 raise wire.Refusal("IdempotentParameterMismatch", f"The client token {token} was used with other parameters.")
             if response is None:
                 response = forward(request)
             if response.status_code == 200:
-                self.launched[token] = (asked, response)
+                self.launched[token] = (parameters, response)
         return response
 
     def modifiable(self, request: wire.Request, forward: wire.Forward) -> wire.Response:

@@ -49,10 +49,10 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = False  # whatever version the caller named for this one
 
     def pass_on(self) -> None:
-        asked = urlsplit(self.path)
+        url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        match = BUCKET.fullmatch(asked.hostname or self.headers["Host"].partition(":")[0])
-        place = (f"/{match['bucket']}" if match else "") + (asked.path or "/") + (f"?{asked.query}" if asked.query else "")
+        match = BUCKET.fullmatch(url.hostname or self.headers["Host"].partition(":")[0])
+        place = (f"/{match['bucket']}" if match else "") + (url.path or "/") + (f"?{url.query}" if url.query else "")
         connection = http.client.HTTPConnection(self.aws, timeout=120)
         try:
             connection.request(self.command, place, body, without_hop(self.headers.items()))
@@ -81,11 +81,11 @@ def write_certificate(path: Path, names: list[str]) -> None:
     """A certificate for these names with its key, which is its own authority."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     itself = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "AWS, emulated")])
-    made = x509.CertificateBuilder().subject_name(itself).issuer_name(itself).public_key(key.public_key())
-    made = made.serial_number(x509.random_serial_number())
-    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=30))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(key, hashes.SHA256())
+    certificate = x509.CertificateBuilder().subject_name(itself).issuer_name(itself).public_key(key.public_key())
+    certificate = certificate.serial_number(x509.random_serial_number())
+    certificate = certificate.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=30))
+    certificate = certificate.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+    certificate = certificate.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(key, hashes.SHA256())
     form, nothing = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     path.touch(mode=0o600)
-    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, nothing) + made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, nothing) + certificate.public_bytes(serialization.Encoding.PEM))

@@ -56,7 +56,7 @@ class Permissions:
 
     def used(self) -> dict:
         """All that was asked for so far: by the laptop while it was held to policies, by boxes."""
-        return {who: [asdict(one) for one in asked.values()] for who, asked in self.asked.items()}
+        return {who: [asdict(one) for one in accesses.values()] for who, accesses in self.asked.items()}
 
     def check_request(self, request: wire.Request) -> None:
         who, documents = self.rights(request.by, request.key)
@@ -103,9 +103,9 @@ class Permissions:
         """What would be decided for each action on all of the resources, in the context that is given."""
         parameters = request.parameters
         documents = self.documents(parameters["PolicySourceArn"])
-        wanted, resources = request.listed("ActionNames.member"), request.listed("ResourceArns.member") or ["*"]
+        actions_asked, resources = request.listed("ActionNames.member"), request.listed("ResourceArns.member") or ["*"]
         try:
-            results = "".join(result(documents, action, resources, context(request)) for action in wanted)
+            results = "".join(result(documents, action, resources, context(request)) for action in actions_asked)
         except policy.Unknown as error:
             raise wire.Refusal("PolicyEvaluation", str(error), 500) from error
         body = f"<SimulatePrincipalPolicyResult><IsTruncated>false</IsTruncated><EvaluationResults>{results}</EvaluationResults>"

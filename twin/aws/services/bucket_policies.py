@@ -50,8 +50,8 @@ def block_public_access(name: str) -> None:
     """A new bucket lets nobody make it public: so it is on AWS since April 2023, and moto does not know."""
     from moto.s3.models import PublicAccessBlock, s3_backends
 
-    made = s3_backends[wire.ACCOUNT]["aws"].buckets[name]
-    made.public_access_block = made.public_access_block or PublicAccessBlock(*["true"] * 4)
+    bucket = s3_backends[wire.ACCOUNT]["aws"].buckets[name]
+    bucket.public_access_block = bucket.public_access_block or PublicAccessBlock(*["true"] * 4)
 
 
 def asks_for_policy(request: wire.Request) -> bool:

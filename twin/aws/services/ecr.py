@@ -87,11 +87,11 @@ class Registry:
         return self.receive_manifest(request, named["name"], named["reference"])
 
     def receive_blob(self, request: wire.Request) -> wire.Response:
-        (wanted,) = parse_qs(request.environ["QUERY_STRING"])["digest"]
-        if digest(request.body) != wanted:
+        (expected,) = parse_qs(request.environ["QUERY_STRING"])["digest"]
+        if digest(request.body) != expected:
             return problem(400, "DIGEST_INVALID")
-        self.blobs[wanted] = request.body
-        return wire.Response(status=201, headers={"Docker-Content-Digest": wanted})
+        self.blobs[expected] = request.body
+        return wire.Response(status=201, headers={"Docker-Content-Digest": expected})
 
     def receive_manifest(self, request: wire.Request, name: str, reference: str) -> wire.Response:
         content = json.loads(request.body)
@@ -111,8 +111,8 @@ class Registry:
     def has_missing_parts(self, name: str, content: dict) -> bool:
         """Whether something that the manifest names is not there: an image's blobs, or an index's manifests."""
         if "manifests" in content:
-            there = {image.get_image_digest() for image in self.known(name).images}
-            return any(one["digest"] not in there for one in content["manifests"])
+            digests = {image.get_image_digest() for image in self.known(name).images}
+            return any(one["digest"] not in digests for one in content["manifests"])
         return any(blob["digest"] not in self.blobs for blob in (content["config"], *content["layers"]))
 
     def put_image(self, request: wire.Request, forward: wire.Forward) -> wire.Response:

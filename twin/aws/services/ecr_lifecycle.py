@@ -22,13 +22,13 @@ class Image:
 def expired(policy: str, images: list[Image], now: float) -> set[str]:
     """The digests that one evaluation of the policy expires."""
     referenced = {child for image in images for child in image.children}
-    left = [image for image in images if image.digest not in referenced]
+    candidates = [image for image in images if image.digest not in referenced]
     gone: set[str] = set()
     decided: set[str] = set()  # by the tags of a rule of higher priority
     for rule in sorted(json.loads(policy)["rules"], key=lambda rule: rule["rulePriority"]):
         selection = rule["selection"]
         # A later rule counts what an earlier one has expired, and expires nothing that an earlier one has selected.
-        selected = [image for image in left if selects(selection, image.tags)]
+        selected = [image for image in candidates if selects(selection, image.tags)]
         gone |= {image.digest for image in beyond_limit(selection, selected, now)} - decided
         decided |= {image.digest for image in selected}
     return gone

@@ -99,8 +99,12 @@ class Messages:
             # The connection of an agent that died still polls; it must not swallow what its successor waits for.
             self.newest_poll[instance] = poll
             self.arrived.notify_all()
-            while not (due := self.due(instance)) and (left := deadline - time.monotonic()) > 0 and self.newest_poll.get(instance) == poll:
-                self.arrived.wait(min(left, 1.0))  # a hidden message becomes visible without a notice
+            while (
+                not (due := self.due(instance))
+                and (seconds_left := deadline - time.monotonic()) > 0
+                and self.newest_poll.get(instance) == poll
+            ):
+                self.arrived.wait(min(seconds_left, 1.0))  # a hidden message becomes visible without a notice
             if self.newest_poll.get(instance) != poll:
                 due = []
             for message in due:

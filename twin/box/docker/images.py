@@ -115,16 +115,18 @@ def push(arguments: list[str]) -> None:
     registry, name, tag = parse_reference(reference)
     if "@" in reference or not image_file(reference).exists():
         raise Failure(f"An image does not exist locally with the tag: {registry}/{name}")
-    about = json.loads(image_file(reference).read_text(encoding="utf-8"))
-    config = blob_file(about["Id"]).read_bytes()
+    saved = json.loads(image_file(reference).read_text(encoding="utf-8"))
+    config = blob_file(saved["Id"]).read_bytes()
     layers = [blob_file(digest).read_bytes() for digest in json.loads(config)["rootfs"]["diff_ids"]]
-    there = Repository(registry, name)
+    repository = Repository(registry, name)
     try:
-        made = there.upload_attested(config, layers, tag) if about["Attested"] else there.upload_image(config, layers, LAYER, tag)
+        pushed = (
+            repository.upload_attested(config, layers, tag) if saved["Attested"] else repository.upload_image(config, layers, LAYER, tag)
+        )
     except RegistryRefused as answer:
         raise Failure("no basic auth credentials" if answer.status == 401 else answer.reason) from None
-    save_image(reference, config, [f"{registry}/{name}@{made['digest']}"], about["Attested"])
-    print(reference if "--quiet" in options else f"{tag}: digest: {made['digest']} size: {made['size']}")
+    save_image(reference, config, [f"{registry}/{name}@{pushed['digest']}"], saved["Attested"])
+    print(reference if "--quiet" in options else f"{tag}: digest: {pushed['digest']} size: {pushed['size']}")
 
 
 class Repository:
@@ -185,21 +187,21 @@ def store_blob(body: bytes) -> str:
 def save_image(reference: str, config: bytes, digests: list[str], attested: bool = False) -> None:
     """The image is here under this name, and under each of its digests; its files are unpacked."""
     document = json.loads(config)
-    about = {
+    saved = {
         "Attested": attested,  # how it was made travels with it
         "Id": sha256(config),
         "RepoTags": [] if "@" in reference else [reference],
         "RepoDigests": digests,
         "Created": document.get("created", ""),
     }
-    about |= {"Config": document["config"], "RootFS": {"Layers": document["rootfs"]["diff_ids"]}, "Size": 0}
+    saved |= {"Config": document["config"], "RootFS": {"Layers": document["rootfs"]["diff_ids"]}, "Size": 0}
     for layer in document["rootfs"]["diff_ids"]:
         body = blob_file(layer).read_bytes()
-        about["Size"] += len(body)
+        saved["Size"] += len(body)
         if not layer_folder(layer).exists():
             extract(body, layer_folder(layer))
     for name in {reference, *digests}:
-        write(image_file(name), about)
+        write(image_file(name), saved)
 
 
 def extract(body: bytes, folder: Path) -> None:
