@@ -171,7 +171,7 @@ def fault(faults: Faults, host_faults: HostFaults, name: str, **options) -> dict
 
 def known(faults: Faults, host_faults: HostFaults) -> dict:
     """Every fault that there is, in a sentence, and what became of those that were armed."""
-    about = {name: kind.about for name, kind in KINDS.items()} | {name: deed.__doc__ for name, deed in host_faults.actions.items()}
+    about = {name: kind.about for name, kind in KINDS.items()} | {name: action.__doc__ for name, action in host_faults.actions.items()}
     return {"known": dict(sorted(about.items())), "armed": faults.listing()}
 
 

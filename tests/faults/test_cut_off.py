@@ -31,7 +31,7 @@ def waiting(root: Path) -> list[psutil.Process]:
     return [one for one in processes.called(root, "--timeout") if "flock" in " ".join(processes.words(one))]
 
 
-def meets(box, verb: str, deed, ok: bool = True):
+def meets(box, verb: str, action, ok: bool = True):
     """What is said by a verb one of whose scripts is caught in the middle, where it waits for the script before it."""
     root = box.state / "boxes" / instance(box) / "root"
     lock = root / "run/fine-tune-slm/step.lock"
@@ -42,7 +42,7 @@ def meets(box, verb: str, deed, ok: bool = True):
         while not waiting(root):
             assert going.poll() is None, going.communicate()
             time.sleep(0.05)
-        deed(root)
+        action(root)
         while waiting(root):
             time.sleep(0.05)
     printed, _ = going.communicate(timeout=900)

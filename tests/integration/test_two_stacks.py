@@ -65,7 +65,7 @@ def command(instance: str) -> dict:
 
 
 # What whoever trains does with a box, a run, a token, an image, a name.
-DEEDS: dict[str, Callable] = {
+ACTIONS: dict[str, Callable] = {
     "commands the box": lambda ask, cloud, box: ask("ssm").send_command(**command(box)),
     "tags the box": lambda ask, cloud, box: ask("ec2").create_tags(Resources=[box], Tags=[{"Key": "fine-tune-slm:stopped", "Value": "x"}]),
     "reads its console": lambda ask, cloud, box: ask("ec2").get_console_output(InstanceId=box),
@@ -83,32 +83,32 @@ DEEDS: dict[str, Callable] = {
     ),
     "looks at the schedule": lambda ask, cloud, box: ask("scheduler").get_schedule(Name=f"{cloud.own}-{box}"),
 }
-ENDS: dict[str, Callable] = {
+REMOVALS: dict[str, Callable] = {
     "disarms the schedule": lambda ask, cloud, box: ask("scheduler").delete_schedule(Name=f"{cloud.own}-{box}"),
     "stops the box": lambda ask, cloud, box: ask("ec2").stop_instances(InstanceIds=[box]),
 }
 
 
-def code(deed: Callable, *about) -> str:
+def code(action: Callable, *about) -> str:
     try:
-        deed(*about)
+        action(*about)
     except ClientError as error:
         return error.response["Error"]["Code"]
     return "done"
 
 
-@pytest.mark.parametrize("deed", [*DEEDS, *ENDS])
+@pytest.mark.parametrize("action", [*ACTIONS, *REMOVALS])
 @pytest.mark.parametrize("mine", STACKS)
-def test_who_trains_with_one_stack_can_do_it_with_his_own_and_not_with_the_other(laptop, clouds, held, boxes, mine, deed):
-    if mine == "demo" and deed in ENDS:
+def test_who_trains_with_one_stack_can_do_it_with_his_own_and_not_with_the_other(laptop, clouds, held, boxes, mine, action):
+    if mine == "demo" and action in REMOVALS:
         pytest.skip("its box is stopped by no other test, but the unnamed one's is by this")
     (other,) = set(STACKS) - {mine}
     world.enforce(laptop.state, held[mine])
     ask = lambda service: world.client(laptop.state, service, "twin")  # noqa: E731
     try:
-        assert code((DEEDS | ENDS)[deed], ask, clouds[other], boxes[other]) in REFUSED
-        if deed not in ENDS:
-            assert code(DEEDS[deed], ask, clouds[mine], boxes[mine]) == "done", "so that the refusal is about whose it is"
+        assert code((ACTIONS | REMOVALS)[action], ask, clouds[other], boxes[other]) in REFUSED
+        if action not in REMOVALS:
+            assert code(ACTIONS[action], ask, clouds[mine], boxes[mine]) == "done", "so that the refusal is about whose it is"
     finally:
         world.enforce(laptop.state, None)
 

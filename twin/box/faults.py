@@ -17,7 +17,7 @@ KEY = "SOMEBODY"  # stands in the journal where a caller would
 
 
 class HostFaults:
-    """Deeds by name; each is done at once, or `after` so many seconds of the world's clock."""
+    """Faults by name; each is done at once, or `after` so many seconds of the world's clock."""
 
     def __init__(self, gateway: Callable, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation):
         self.gateway, self.clock, self.boxes, self.commands = gateway, clock, boxes, commands

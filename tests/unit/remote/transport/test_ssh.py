@@ -139,11 +139,11 @@ def test_a_sudo_that_asks_for_a_password_is_a_sentence(mine, line, root):
     assert not (root / "sent").exists()
 
 
-def cut_once_it_runs(state, mark: Path, deed) -> threading.Thread:
+def cut_once_it_runs(state, mark: Path, action) -> threading.Thread:
     def watch():
         while not mark.exists():
             time.sleep(0.02)
-        deed()
+        action()
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -170,11 +170,11 @@ def test_a_script_that_fails_is_no_lost_connection(line, capfd):
 
 
 def test_a_line_that_stays_cut_is_told_with_the_script_that_may_go_on(aws, mine, line, name, state, root):
-    def deed():
+    def action():
         ssh_ingress.close_port(aws, mine, name)
         world.fault(state, "ssh-cut", instance=mine)
 
-    thread = cut_once_it_runs(state, root / "tmp/long", deed)
+    thread = cut_once_it_runs(state, root / "tmp/long", action)
     with pytest.raises(Problem, match=f"{mine} takes no connection at 127.0.0.1:") as caught:
         line.run(f"{BASH}touch '{root}/tmp/long'; sleep 5\n", 30, "train")
     thread.join()

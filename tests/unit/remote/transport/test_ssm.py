@@ -100,7 +100,7 @@ def given_up(self, command_id: str, timeout: int):
 COUNTED = 'echo run | tee -a "$BOX_ROOT/root/%s"; [ "$(wc -l <"$BOX_ROOT/root/%s")" -gt %d ] || sleep 60.8'
 
 
-def struck(state, mine, name: str, runs: int, deed) -> threading.Thread:
+def struck(state, mine, name: str, runs: int, action) -> threading.Thread:
     """A deed that is done in the middle of a script, each of its first `runs` times."""
 
     def strike() -> None:
@@ -108,7 +108,7 @@ def struck(state, mine, name: str, runs: int, deed) -> threading.Thread:
         for number in range(1, runs + 1):
             while not path.exists() or len(path.read_text().splitlines()) < number:
                 time.sleep(0.05)
-            deed()
+            action()
 
     thread = threading.Thread(target=strike, daemon=True)
     thread.start()
