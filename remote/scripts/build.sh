@@ -1,5 +1,5 @@
 #!/bin/bash
-# Have this box build the trainer's image and push it: start that, or follow what was started before. It goes on without whoever asked.
+# Have this box build the trainer's image and push it: start that, or follow what was started before. It goes on when the client leaves.
 #   in:   NAME (registry/repository), TAG, CONTEXT (s3://..., a tarball), SHA256 (of it), ARGUMENTS (NAME=VALUE ..., of its Dockerfile),
 #         REVISION (commit), ATTEMPT (who asks), BUILDER (the text of image.sh), PATIENCE (seconds to wait in one go)
 #   out:  facts building (yes, no), changed

@@ -2,7 +2,7 @@
 # End the run that goes on, for good: its trainer may write a checkpoint, everything is shipped, its phase is then `cancelled`.
 #   out:  facts run_id, phase, changed
 
-# The id of the run that ended last, where it was cancelled: whoever asks again has not seen the answer.
+# The id of the run that ended last, if it was cancelled: a repeated request gets the same answer.
 cancelled_last() {
   local place last=""
   for place in "$MOUNT/runs"/*/state.json; do

@@ -39,7 +39,7 @@ keep() {
 }
 
 # hand_over FOLDER: it is the container's, and no container has it. Once: the folder's own owner changes last. A file with a second name
-# stays root's, for that name may be anywhere on the volume; whoever is root in a container could have made it.
+# stays root's, for that name may be anywhere on the volume; root in a container could have made it.
 hand_over() {
   [ "$(stat -c %u "$1")" = "$TRAINER" ] || find -P "$1" -depth \( -type d -o -links 1 \) -exec chown -h "$TRAINER:$TRAINER" {} +
 }

@@ -14,7 +14,7 @@ fetch_finished() {
     rm -rf "$part"
     aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
       --include manifest.json --include config.yaml --include decided.json --include metrics.json --include "adapter/*"
-    is_meant "$part" || fail damaged_run "the manifest of $RUN_ID in S3 has changed since it was read" "the same command again; if it says so again, somebody writes into this run"
+    is_meant "$part" || fail damaged_run "the manifest of $RUN_ID in S3 has changed since it was read" "run the same command again; if this comes back, somebody else writes into this run"
     rm -rf "$run"
     mv "$part" "$run"
   fi

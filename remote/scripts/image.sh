@@ -12,7 +12,7 @@ stage() {
   echo "$1" >"$place/stage"
 }
 
-# Whoever asked may be gone, and the box is at work all the same. It ends with this script, however that ends.
+# The client may be gone while the box works on. It ends with this script, however that ends.
 stay_awake() {
   while kill -0 $$ 2>/dev/null; do
     renew 60

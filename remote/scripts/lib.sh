@@ -31,7 +31,7 @@ fail() {
 
 need() { command -v "$1" >/dev/null || fail bad_config "the box has no \`$1\`" "choose an image that has it: \`box.ami=...\`"; }
 
-# A daemon that hangs must not hold up whoever asks.
+# A daemon that hangs must not block its callers.
 ask_docker() { timeout 20 docker "$@"; }
 
 docker_answers() { ask_docker info >/dev/null 2>&1; }

@@ -27,7 +27,7 @@ cold() { [ ! -e "$warm" ]; }
 
 slowly() { if cold; then echo "$1: a new box's disk is read from a snapshot at first, which may take minutes"; else echo "$1"; fi; }
 
-# It may be started by its first use only, and that would be waited for by whoever comes first.
+# It may be started by its first use only, and the first user would wait for that.
 start_docker() { [ ! -d "$BOX_ROOT/run/systemd/system" ] || systemctl start --no-block docker.service >&2 || log "systemd does not start docker"; }
 
 wait_for_docker() {

@@ -40,7 +40,7 @@ quietly() { nice -n 19 timeout "${PATIENCE:-3600}" aws --cli-connect-timeout 5 "
 
 # A chunk is named by the offset of its first byte: shipped twice, it is the same chunk. All in one call: each start of `aws` costs
 # a second of one core. Only at the `end` the log's last line may be one without an end, and only then goes a phase that ends the
-# run, behind all else: whoever reads it has read the rest.
+# run, after all else: a reader of it has read the rest.
 ship() { # [end]
   [ "$(whose)" = ours ] || return 1
   rotate_token
@@ -95,10 +95,10 @@ whole_lines() {
   [ -z "$(tail -c 1 "$1")" ] || truncate -s "-$(tail -n 1 "$1" | wc -c)" "$1"
 }
 
-# A token that was replaced in its secret is replaced here while the run goes on: whoever asks the Hub reads the file each time.
+# A token that was replaced in its secret is replaced here while the run goes on: clients of the Hub read the file each time.
 rotate_token() {
   [ -f "$STATE/trainer/hub-token" ] && [ -z "$(find "$STATE/trainer/hub-token" -newermt "-$TOKEN_AGE seconds")" ] || return 0
-  fetch_token || log "the Hub token could not be read again; the one at hand stays"
+  fetch_token || log "the Hub token could not be read again; the old one stays in use"
 }
 
 # link_out FOLDER TEST...: FOLDER, which is root's, has a second name of each file of the run that find's tests choose. It is no copy, and
@@ -160,7 +160,7 @@ stream() { quietly logs "$1" --log-group-name "$LOG_GROUP" --log-stream-name "$S
 
 put_mirror() { stream put-log-events --log-events "file://$STATE/mirror.json" >/dev/null; }
 
-# Everything first, the manifest last: whoever sees the manifest sees a whole run.
+# Everything first, the manifest last: a run with a manifest is whole.
 deliver() {
   local box="$MOUNT/outbox" code=0
   [ "$(whose)" = ours ] || return 1

@@ -31,7 +31,7 @@ main() {
   look
   fact stopped_run "$going"
   if [ -n "$going" ] && [ "$FORCE" = no ]; then
-    [ "$answers" = yes ] || fail unreachable "docker on the box does not answer, and $going may still be running" "\`inv down --force\` stops the box all the same; a later \`inv up deploy train\` goes on from its checkpoint"
+    [ "$answers" = yes ] || fail unreachable "docker on the box does not answer, and $going may still be running" "\`inv down --force\` stops the box anyway; a later \`inv up deploy train\` goes on from its checkpoint"
     fail refused "$going is still running" "\`inv train\` follows it; \`inv down --force\` ends it, and a later \`inv train\` goes on from its checkpoint"
   fi
   if [ -n "$going" ] && [ "$answers" = no ]; then
@@ -42,7 +42,7 @@ main() {
   [ -z "$going" ] || docker stop "$(container "$going")" >/dev/null
   if mounted; then
     wait_for_delivery "\`inv status\`, then \`inv down\` again"
-    rm -f "$MOUNT/requeue" # whoever takes the box down starts the run again, too
+    rm -f "$MOUNT/requeue" # the user who takes the box down starts the run again, too
     end_evaluation
     unmount
     fact changed yes

@@ -69,7 +69,7 @@ check_config() {
   local part="$MOUNT/config.part"
   is_sent "$run/config.yaml" && return
   aws s3 cp --only-show-errors "s3://$BUCKET/$PREFIX/runs/$RUN_ID/config.yaml" "$part"
-  is_sent "$part" || fail damaged_run "the settings of $RUN_ID in S3 have changed since they were read" "\`inv train\` again; if it says so again, somebody writes into this run"
+  is_sent "$part" || fail damaged_run "the settings of $RUN_ID in S3 have changed since they were read" "\`inv train\` again; if this comes back, somebody else writes into this run"
   replace "$part" "$run/config.yaml"
 }
 

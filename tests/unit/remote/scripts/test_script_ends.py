@@ -819,7 +819,7 @@ def test_cloudwatch_and_a_token_that_cannot_be_read_do_not_hold_up_the_log(box):
     box.put("run/fine-tune-slm/trainer/hub-token", "old\n")
     box.tool("aws", '[ "$1" = s3 ]')
     printed = box.supervise()
-    assert "the one at hand stays" in printed and "CloudWatch did not take a chunk" in printed
+    assert "the old one stays in use" in printed and "CloudWatch did not take a chunk" in printed
     assert int((box.mount / f"shipped/{RUN}").read_text()) >= len("one\ntwo\n")
 
 
