@@ -68,9 +68,9 @@ def test_an_answer_keeps_how_it_is_shaped_and_what_the_service_model_lists(tmp_p
     }
     record.note(tmp_path, Http, {"Volumes": [disk, disk | {"VolumeId": "vol-2"}]}, model)
     tag = {"Key": "text", "Value": "text"}
-    kept = {"VolumeId": "text", "State": "in-use", "Size": 100, "Encrypted": True, "CreateTime": record.MOMENT, "Tags": [tag]}
+    volume = {"VolumeId": "text", "State": "in-use", "Size": 100, "Encrypted": True, "CreateTime": record.MOMENT, "Tags": [tag]}
     (written,) = json.loads((tmp_path / "ec2.DescribeVolumes.json").read_text())
-    assert written == {"Volumes": [{name: kept[name] for name in written["Volumes"][0]}]} and len(written["Volumes"][0]) == len(kept)
+    assert written == {"Volumes": [{name: volume[name] for name in written["Volumes"][0]}]} and len(written["Volumes"][0]) == len(volume)
 
 
 def test_of_a_refusal_the_code_is_kept_and_not_the_message(tmp_path):
@@ -81,8 +81,8 @@ def test_of_a_refusal_the_code_is_kept_and_not_the_message(tmp_path):
 
     record.note(tmp_path, Refused, {"Error": {"Code": "UnauthorizedOperation", "Message": f"{ACCOUNT} may not"}}, model)
     record.note(tmp_path, Refused, {"Error": {"Code": SECRET, "Message": ""}}, model)
-    kept = {"operation": "ec2.DescribeVolumes", "code": "UnauthorizedOperation", "status": 403}
-    assert json.loads((tmp_path / "refusals.json").read_text()) == [kept]
+    refusal = {"operation": "ec2.DescribeVolumes", "code": "UnauthorizedOperation", "status": 403}
+    assert json.loads((tmp_path / "refusals.json").read_text()) == [refusal]
 
 
 @pytest.mark.parametrize("leak", [ACCOUNT, "arn:aws:s3:::b", KEY_ID, ADDRESS, TOKEN, "i-0123456789abcdef0", "a@b.c"])

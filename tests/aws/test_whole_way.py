@@ -67,8 +67,8 @@ def test_a_limit_that_pays_no_box_is_refused_before_anything_is_made(account):
 def test_the_whole_way_is_gone_recorded_and_leaves_nothing(account):
     done = account.go("box.instance_type=g4dn.xlarge")
     assert done.returncode == 0, done.stdout + done.stderr
-    told = re.findall(r"^== ([a-z]+): well", done.stdout, re.M)
-    assert told == ["init", "doctor", "up", "deploy", "train", "publish", "status", "costs", "report", "down", "down", "destroy"]
+    steps = re.findall(r"^== ([a-z]+): well", done.stdout, re.M)
+    assert steps == ["init", "doctor", "up", "deploy", "train", "publish", "status", "costs", "report", "down", "down", "destroy"]
     assert nothing_is_left(account)
     recorded = {path.stem: path.read_text() for path in (account.folder / "recorded").glob("*.json")}
     assert {"ec2.CreateVolume", "ec2.RunInstances", "ssm.SendCommand", "ssm.GetCommandInvocation", "cloudformation.DescribeStacks"} <= set(

@@ -40,15 +40,15 @@ LAPTOP = [
 
 def imported(path: Path) -> set[str]:
     """The first words of every module that a file imports, at the top or inside a function."""
-    found = set()
+    packages = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
+            packages |= {name.name.split(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module.split(".")[0])
+            packages.add(node.module.split(".")[0])
         elif isinstance(node, ast.ImportFrom):
             raise AssertionError(f"{path}: relative import")
-    return found
+    return packages
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
@@ -66,13 +66,13 @@ def files(room: str) -> dict[str, Path]:
 def arrows(room: str) -> dict[str, set[str]]:
     """Which modules of the same room each one imports, at the top or inside a function."""
     modules = files(room)
-    found = {}
+    imports = {}
     for module, path in modules.items():
         nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
         named = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {node.module for node in nodes}
         plain = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import))
-        found[module] = (named | {alias.name for node in plain for alias in node.names}) & set(modules) - {module}
-    return found
+        imports[module] = (named | {alias.name for node in plain for alias in node.names}) & set(modules) - {module}
+    return imports
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))

@@ -22,8 +22,8 @@ def run(laptop, command: str) -> str:
     words = [str(laptop.token) if word == "~/.hub-token" else word for word in shlex.split(command)]
     verbs, overrides = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     if verbs[0] == "inv":
-        kept = [word for word in overrides if word.split("=")[0] not in ("cloud", "experiment")]
-        return laptop.inv(*verbs[1:], overrides=tuple(kept)).stdout
+        settings = [word for word in overrides if word.split("=")[0] not in ("cloud", "experiment")]
+        return laptop.inv(*verbs[1:], overrides=tuple(settings)).stdout
     if verbs[0] == "aws":
         return laptop.aws(*verbs[1:])
     assert verbs[0] == "python"
@@ -45,14 +45,14 @@ def test_the_page_runs_from_an_empty_account_to_an_empty_account(tmp_path):
         world.enforce(
             laptop.state, [policies["laptop"], policies["files"], policies["setup"]]
         )  # an administrator's rights would hide a missing line
-        said = {}
+        outputs = {}
         for command in COMMANDS:
             if "train" in command:
                 stand_in_trainer.register(laptop.state)
-            said[command] = run(laptop, command)
-        assert len(COMMANDS) == len(said) and len(COMMANDS) >= 8
-        assert any(text == "fine-tune-slm\n" for text in said.values())  # the bucket's name, from Python
-        assert any("is published and verified" in text for text in said.values())
+            outputs[command] = run(laptop, command)
+        assert len(COMMANDS) == len(outputs) and len(COMMANDS) >= 8
+        assert any(text == "fine-tune-slm\n" for text in outputs.values())  # the bucket's name, from Python
+        assert any("is published and verified" in text for text in outputs.values())
         assert laptop.client("s3").list_buckets()["Buckets"] == []
         assert laptop.client("iam").list_roles()["Roles"] == []
         assert laptop.client("ec2").describe_volumes()["Volumes"] == []

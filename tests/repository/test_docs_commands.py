@@ -81,10 +81,10 @@ class Reader:
             self.running = True
         if "down" in verbs:
             self.running = False
-        said = self.laptop.inv(*verbs, overrides=tuple(overrides)).stdout
+        output = self.laptop.inv(*verbs, overrides=tuple(overrides)).stdout
         if "twin.start" in verbs or "init" in verbs:
             stand_in_trainer.register(self.laptop.state)
-        return said
+        return output
 
     def placed(self, word: str) -> str:
         key, _, value = word.partition("=")

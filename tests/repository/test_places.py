@@ -110,9 +110,9 @@ def test_a_proxy_is_refused_by_its_variable_exactly_where_the_hubs_own_client_ca
 
 def test_what_is_said_of_a_proxy_holds_no_password(no_proxies):
     no_proxies.setenv("HTTPS_PROXY", "socks5://me:secret@proxy:1080")
-    with pytest.raises(Problem) as told:
+    with pytest.raises(Problem) as refusal:
         proxy.check()
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(refusal.value)
 
 
 def test_rows_are_counted_in_words_where_a_proxy_is_in_the_way_of_the_tokenizer(no_proxies):
@@ -138,9 +138,9 @@ def test_who_has_no_home_gets_one_of_his_own(tmp_path, taken):
     if taken:
         (tmp_path / "home-4711").symlink_to(tmp_path)
     environment = {name: value for name, value in os.environ.items() if name != "HOME"} | {"TMPDIR": str(tmp_path), "TAKEN": taken}
-    said = subprocess.run([sys.executable, "-c", HOMELESS], env=environment, cwd=ROOT, text=True, capture_output=True, check=True).stdout
-    place, mode, told = said.rsplit(maxsplit=2)
-    assert Path(place).parent == tmp_path and not Path(place).is_symlink() and (mode, told) == ("0o700", "True")
+    output = subprocess.run([sys.executable, "-c", HOMELESS], env=environment, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    place, mode, in_environment = output.rsplit(maxsplit=2)
+    assert Path(place).parent == tmp_path and not Path(place).is_symlink() and (mode, in_environment) == ("0o700", "True")
     assert place.endswith(f"home-{os.getuid()}") or taken
 
 
@@ -189,9 +189,9 @@ def test_what_cannot_be_written_is_a_sentence_with_its_place(number):
     def write():
         raise OSError(number, os.strerror(number), "/read-only/runs")
 
-    with pytest.raises(Exit, match="error: /read-only/runs: ") as told:
+    with pytest.raises(Exit, match="error: /read-only/runs: ") as refusal:
         cli.in_sentences(write, tasks.explain)()
-    assert f"{os.strerror(number)}\n\nhint: " in told.value.message and told.value.code == 1
+    assert f"{os.strerror(number)}\n\nhint: " in refusal.value.message and refusal.value.code == 1
 
 
 def test_a_mistake_of_ours_is_no_sentence_about_a_place():

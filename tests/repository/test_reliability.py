@@ -10,13 +10,13 @@ PAGE = (ROOT / "RELIABILITY.md").read_text()
 FILES = (test_faults_of_aws, test_faults_of_the_box)
 
 
-def told() -> list[str]:
+def table_rows() -> list[str]:
     return [story.row(f"{file.__name__}.py") for file in FILES for story in file.STORIES]
 
 
 def test_the_table_is_what_the_stories_say():
     rows = [line for line in PAGE.splitlines() if re.search(r"`test_faults_of_\w+\.py\[", line)]
-    assert rows == told(), "\n" + "\n".join(told())
+    assert rows == table_rows(), "\n" + "\n".join(table_rows())
 
 
 def test_there_are_enough_of_them_and_no_two_have_one_name():

@@ -86,10 +86,10 @@ def empty(folder: Path, name: str, version: str) -> None:
 def test_the_box_builds_tries_and_pushes_it_once(machine):
     first = machine.deploy()
     assert "(changed: yes)" in first
-    (found,) = machine.client("ecr").describe_images(repositoryName="fine-tune-slm")["imageDetails"]
-    assert found["imageTags"] == [context.tag(ROOT, ARGUMENTS)]
-    assert found["imageDigest"] in first
-    assert machine.client("ssm").get_parameter(Name="/fine-tune-slm/ecr/image-digest")["Parameter"]["Value"] == found["imageDigest"]
+    (image,) = machine.client("ecr").describe_images(repositoryName="fine-tune-slm")["imageDetails"]
+    assert image["imageTags"] == [context.tag(ROOT, ARGUMENTS)]
+    assert image["imageDigest"] in first
+    assert machine.client("ssm").get_parameter(Name="/fine-tune-slm/ecr/image-digest")["Parameter"]["Value"] == image["imageDigest"]
     assert "(changed: no)" in machine.deploy()
 
 
@@ -117,10 +117,10 @@ def test_the_docker_of_a_laptop_makes_pushes_and_verifies_the_same(machine, monk
         machine.inv("image.push", overrides=words)
         again = machine.inv("image.push", "image.verify", overrides=words).stdout
         arguments = {"BASE": base, "WHEELS": f"{machine.wheels.name}:local"}
-        (found,) = machine.client("ecr").describe_images(
+        (image,) = machine.client("ecr").describe_images(
             repositoryName="fine-tune-slm", imageIds=[{"imageTag": context.tag(ROOT, arguments)}]
         )["imageDetails"]
-        assert f"ok    digest    {found['imageDigest']}" in again
+        assert f"ok    digest    {image['imageDigest']}" in again
         assert "ok    start     `python -m trainer --help` works" in again and "WRONG" not in again and "size" in again
         monkeypatch.setenv("PATH", str(machine.folder))
         refused = Laptop.inv(machine, "image.verify", overrides=("cloud.backend=machine", *words), ok=False)

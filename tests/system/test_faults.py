@@ -168,8 +168,8 @@ def test_a_disk_that_cannot_be_read_is_not_formatted(box, volume):
 def test_a_full_disk_takes_no_byte(box, volume):
     prepare(box, volume)
     world.fault(box.state, "disk-full")
-    said = box.run(f"head -c 100000 /dev/zero 2>&1 >/mnt/{volume}/more || df --output=avail /mnt/{volume} | tail -n 1", ok=False)
-    assert said.split()[-1] == "0"
+    output = box.run(f"head -c 100000 /dev/zero 2>&1 >/mnt/{volume}/more || df --output=avail /mnt/{volume} | tail -n 1", ok=False)
+    assert output.split()[-1] == "0"
     assert "No space left" in box.run(f"head -c 100000 /dev/zero >/mnt/{volume}/more 2>&1; cp /bin/bash /mnt/{volume}/ 2>&1", ok=False)
 
 

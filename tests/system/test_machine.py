@@ -88,8 +88,8 @@ def test_the_volume_is_formatted_and_the_blank_disk_beside_it_is_not(machine):
     kinds = machine.run(
         "for disk in /dev/disk/by-id/nvme-*; do echo $(basename $disk) $(blkid -p -o value -s TYPE $disk || echo blank); done"
     )
-    found = {name.split("_")[1]: kind for name, kind in (line.split() for line in kinds.splitlines())}
-    assert found == {"EC2": "blank", "Elastic": "ext4"}
+    file_systems = {name.split("_")[1]: kind for name, kind in (line.split() for line in kinds.splitlines())}
+    assert file_systems == {"EC2": "blank", "Elastic": "ext4"}
     assert machine.run("findmnt --noheadings --output FSTYPE /mnt/training") == "ext4"
     assert machine.run("ls /mnt/training/runs/*/manifest.json")
 

@@ -74,8 +74,10 @@ class System:
         if not (first := self.first()):
             return subprocess.CompletedProcess([], 1, "", "it has not begun")
         enter = ["nsenter", f"--target={first}", "--all", f"--root=/proc/{first}/root", "--wd=/"]
-        given = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"} | {key: os.environ[key] for key in ["TWIN_TRACE"] if key in os.environ}
-        return subprocess.run([*enter, "bash", "-c", script], env=given, text=True, capture_output=True)
+        environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"} | {
+            key: os.environ[key] for key in ["TWIN_TRACE"] if key in os.environ
+        }
+        return subprocess.run([*enter, "bash", "-c", script], env=environment, text=True, capture_output=True)
 
     def supervisors(self) -> list[str]:
         path = self.folder / "supervisors"

@@ -56,7 +56,7 @@ def test_a_run_that_crashed_leaves_no_way_out_of_its_folder(box, kind, name):
     in_place_of(folder / name, kind, box.secret)
     box.supervise()
     unharmed(box)
-    assert box.told()["phase"] == "failed"
+    assert box.run_state()["phase"] == "failed"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +76,7 @@ def test_a_finished_run_is_not_delivered_with_what_leads_elsewhere(box, kind):
     in_place_of(folder / "adapter/weights", kind, box.secret)
     box.supervise()
     unharmed(box)
-    assert (box.told()["phase"], box.told()["reason"]) == ("failed", "damaged_run")
+    assert (box.run_state()["phase"], box.run_state()["reason"]) == ("failed", "damaged_run")
 
 
 def test_nor_with_a_folder_that_is_a_link(box):
@@ -84,7 +84,7 @@ def test_nor_with_a_folder_that_is_a_link(box):
     (folder / "adapter").symlink_to(box.secret.parent)
     box.supervise()
     unharmed(box)
-    assert box.told()["reason"] == "damaged_run"
+    assert box.run_state()["reason"] == "damaged_run"
 
 
 def test_nor_when_it_claims_more_than_its_disk_has(box):
@@ -92,7 +92,7 @@ def test_nor_when_it_claims_more_than_its_disk_has(box):
     with (folder / "weights").open("wb") as file:
         file.truncate(1 << 43)
     box.supervise()
-    assert box.told()["reason"] == "damaged_run" and b"".join(box.root.glob("s3/*/weights")) == b""
+    assert box.run_state()["reason"] == "damaged_run" and b"".join(box.root.glob("s3/*/weights")) == b""
 
 
 def test_nor_with_a_great_many_files_or_names_that_are_none(box):
@@ -101,14 +101,14 @@ def test_nor_with_a_great_many_files_or_names_that_are_none(box):
     for number in range(10_001):
         (folder / f"many/{number}").touch()
     box.supervise()
-    assert box.told()["reason"] == "damaged_run"
+    assert box.run_state()["reason"] == "damaged_run"
 
 
 def test_nor_with_names_that_no_terminal_should_show(box):
     folder = box.going_on(phase="uploading")
     (folder / "a\x1b[2J\nb").touch()
     box.supervise()
-    assert box.told()["reason"] == "damaged_run"
+    assert box.run_state()["reason"] == "damaged_run"
 
 
 def test_a_run_of_files_and_folders_is_delivered_whole_and_its_manifest_last(box):
@@ -117,7 +117,7 @@ def test_a_run_of_files_and_folders_is_delivered_whole_and_its_manifest_last(box
     (folder / "adapter/more/weights file").write_text("w")
     box.tool("aws", 'echo "$*" >>aws.log\n' + S3)
     box.supervise()
-    assert box.told()["phase"] == "done"
+    assert box.run_state()["phase"] == "done"
     assert [path.read_text() for path in (box.root / "s3").rglob("weights file")] == ["w"]
     uploads = [line for line in (box.root / "aws.log").read_text().splitlines() if " cp " in line]
     whole = next(number for number, line in enumerate(uploads) if "--exclude manifest.json" in line)
@@ -203,7 +203,7 @@ def test_nor_in_what_the_state_says_of_the_end(box):
         "docker", (box.root / "bin/docker").read_text().partition("\n\n")[2].replace("the last words of the container", "hf_secret_token")
     )
     box.supervise()
-    assert box.told()["evidence"] == "***************" and b"hf_secret" not in sent(box)
+    assert box.run_state()["evidence"] == "***************" and b"hf_secret" not in sent(box)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,7 +214,7 @@ def test_a_run_that_is_taken_up_again_does_not_lead_root_out(box, kind):
     box.tool("docker", 'case "$1 $*" in inspect*) exit 1 ;; esac')
     train(box)
     unharmed(box)
-    assert box.told()["phase"] == "starting"
+    assert box.run_state()["phase"] == "starting"
 
 
 def test_an_input_that_is_a_link_is_not_given_to_a_run(box):

@@ -112,7 +112,7 @@ class Box:
     def uptime(self) -> int:
         return int((self.root / "ticks").read_text())
 
-    def told(self) -> dict:
+    def run_state(self) -> dict:
         return json.loads((self.mount / f"runs/{RUN}/state.json").read_text())
 
 
@@ -464,7 +464,7 @@ def test_a_run_that_was_finished_and_not_delivered_is_delivered_and_not_trained_
     folder = box.going_on(phase="failed")
     (folder / "manifest.json").write_text("{}")
     result = train(box)
-    assert (result.code, result.facts["changed"], box.told()["phase"]) == (0, "no", "uploading"), result.stderr
+    assert (result.code, result.facts["changed"], box.run_state()["phase"]) == (0, "no", "uploading"), result.stderr
 
 
 def test_a_run_that_starts_again_waits_until_the_supervisor_is_done_with_its_last_attempt(box):
@@ -529,7 +529,7 @@ def test_a_token_in_what_a_trainer_said_last_is_hidden_before_the_state_is_writt
     box.tool("aws", f"echo {token}")
     text = compose("cancel", {"REGION": "r", "MOUNT_PATH": "/mnt/training", "HUB_SECRET": "hub"})
     assert scripts.run(text.rpartition('main "$@"')[0] + lines + "\n", box.root).code == 0
-    evidence = box.told()["evidence"]
+    evidence = box.run_state()["evidence"]
     assert evidence.startswith("sent ") and "*" * 10 in evidence and "hf_" not in evidence
     assert token[4:] not in base64.b64decode(evidence.split()[1].replace("*", "A")).decode(errors="replace")
 
@@ -634,7 +634,7 @@ def test_a_run_that_nobody_can_ship_is_ended_when_the_box_is_over_its_time(box):
     printed = box.supervise(life=0)
     for words in ("box.max_hours is over", "the tag was not taken", "S3 did not take the report", "nothing stops this box"):
         assert words in printed
-    assert box.told()["reason"] == "stopped" and not (box.root / "mounted").exists()
+    assert box.run_state()["reason"] == "stopped" and not (box.root / "mounted").exists()
 
 
 def test_a_volume_in_use_does_not_keep_the_box_on(box):
@@ -673,8 +673,8 @@ def test_a_command_that_hangs_keeps_no_box_on(box):
 def test_why_a_trainer_ended_that_could_not_say_so(box, docker, reason, evidence):
     box.going_on(**docker)
     box.supervise()
-    assert (box.told()["phase"], box.told()["reason"]) == ("failed", reason)
-    assert evidence in box.told()["evidence"]
+    assert (box.run_state()["phase"], box.run_state()["reason"]) == ("failed", reason)
+    assert evidence in box.run_state()["evidence"]
     assert not (box.mount / "current").exists()
 
 
@@ -683,13 +683,13 @@ def test_a_trainer_that_filled_the_disk_could_not_say_so(box):
     box.put("mnt/training/reserve", "room")
     box.tool("df", "echo; echo disk 100 100 0 100% /mnt")
     box.supervise()
-    assert box.told()["reason"] == "disk_full" and not (box.mount / "reserve").exists()
+    assert box.run_state()["reason"] == "disk_full" and not (box.mount / "reserve").exists()
 
 
 def test_what_the_trainer_says_itself_stays(box):
     box.going_on(phase="failed", exit="1")
     box.supervise()
-    assert box.told() == {"phase": "failed"}
+    assert box.run_state() == {"phase": "failed"}
 
 
 @pytest.mark.parametrize(("phase", "ended"), [("uploading", "done"), ("running", "failed")])
@@ -703,7 +703,7 @@ def test_an_end_that_s3_does_not_take_is_kept_and_delivered_when_the_box_is_up_a
     box.put("mounted", "")
     box.tool("aws", LOGGED)
     box.supervise()
-    assert box.told()["phase"] == ended and not (box.mount / "current").exists()
+    assert box.run_state()["phase"] == ended and not (box.mount / "current").exists()
     assert int((box.mount / f"shipped/{RUN}").read_text()) >= len("one\ntwo\n")
 
 
@@ -764,7 +764,7 @@ def test_a_docker_that_hangs_does_not_keep_the_box_on(box):
     box.tool("timeout", 'shift; exec /usr/bin/timeout 0.3 "$@"')
     printed = box.supervise(life=0)
     assert "docker did not stop" in printed and "stop-instances" in (box.root / "aws.log").read_text()
-    assert box.told()["reason"] == "stopped"
+    assert box.run_state()["reason"] == "stopped"
 
 
 def test_a_gpu_that_is_gone_computes_nothing(box):
@@ -790,7 +790,7 @@ def test_what_is_said_of_an_end_is_cut_between_characters(box):
     box.going_on(exit="1")
     box.tool("docker", DOCKER.replace('echo "the last words of the container"', f'echo "x{"é" * 400}"'))
     box.supervise()
-    assert box.told()["evidence"] == "x" + "é" * 249
+    assert box.run_state()["evidence"] == "x" + "é" * 249
 
 
 def test_a_log_stream_that_is_not_there_is_made(box):
@@ -804,7 +804,7 @@ def test_a_finished_run_is_done_though_its_checkpoints_cannot_be_removed(box):
     box.going_on(phase="uploading")
     box.tool("aws", '[ "$1 $2" != "s3 rm" ]')
     assert "checkpoints are left in S3" in box.supervise()
-    assert box.told()["phase"] == "done"
+    assert box.run_state()["phase"] == "done"
 
 
 def test_a_log_that_nobody_takes_is_shipped_later(box):
@@ -830,7 +830,7 @@ def test_a_trainer_that_hangs_is_no_use_of_the_box(box):
     for path in folder.iterdir():
         os.utime(path, (1, 1))
     assert "has written nothing" in box.supervise(idle=2)
-    assert box.told()["reason"] == "stopped"
+    assert box.run_state()["reason"] == "stopped"
 
 
 def test_a_spot_box_that_is_taken_back_ends_its_run_first(box):
@@ -838,7 +838,7 @@ def test_a_spot_box_that_is_taken_back_ends_its_run_first(box):
     box.tool("curl", NOTICE)
     box.tool("aws", 'case "$*" in *report.json*) cat run/fine-tune-slm/report.json >>reports ;; esac')
     box.supervise()
-    assert "2026-11-22T12:00:00Z" in box.told()["evidence"]
+    assert "2026-11-22T12:00:00Z" in box.run_state()["evidence"]
     assert '"stopped": "spot interruption"' in (box.root / "reports").read_text()
 
 
@@ -854,7 +854,7 @@ def test_the_run_of_a_spot_box_that_was_taken_back_goes_on_when_aws_starts_it_ag
     box.supervise(life=60)
     run, left = (box.mount / "requeue").read_text().split()
     assert run == RUN and 400 < int(left) <= 500 and not (box.mount / "current").exists()
-    assert "goes on when AWS starts the box again" in box.told()["hint"]
+    assert "goes on when AWS starts the box again" in box.run_state()["hint"]
 
     for path in (*box.state.glob("*"), box.root / "docker/state"):  # a boot: tmpfs is empty, no container runs
         path.unlink() if path.is_file() else None
@@ -897,7 +897,7 @@ def test_a_spot_box_with_a_full_volume_notes_its_run_in_the_room_kept_for_that_o
     if reserve:
         assert (box.mount / "requeue").read_text().splitlines()[0] == RUN
     words = "goes on when AWS starts the box again" if reserve else "the volume is full, so that it does not go on by itself"
-    assert words in box.told()["hint"]
+    assert words in box.run_state()["hint"]
 
 
 def test_nothing_goes_on_by_itself_on_a_box_that_was_taken_down(box):
