@@ -202,7 +202,7 @@ def test_a_zone_without_a_default_subnet_is_passed_over(account, settings):
 
 
 def test_an_account_that_aws_still_checks_is_told_to_wait(account, settings):
-    with pytest.raises(Problem, match=r"AWS still checks this account(.|\n)*four hours at most"):
+    with pytest.raises(Problem, match=r"AWS is still verifying this account(.|\n)*four hours at most"):
         capacity.launch_in_any_zone(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from remote.aws import instance, volume
 
-ONLY_WHEN_FOUND = """    attached = [entry["InstanceId"] for entry in _attachments(found) if entry["State"] in ("attaching", "attached")]
-    if found is None:
-        found, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
+ONLY_WHEN_FOUND = """\
+    attached = [attachment["InstanceId"] for attachment in _attachments(volume) if attachment["State"] in ("attaching", "attached")]
+    if volume is None:
+        volume, changed = _create(aws, box, zone), "created"  # an answer that says nothing of attachments
 """
-BEFORE = """    if found is None:
-        found, changed = _create(aws, box, zone), "created"
-    attached = [entry["InstanceId"] for entry in found["Attachments"] if entry["State"] in ("attaching", "attached")]
+BEFORE = """    if volume is None:
+        volume, changed = _create(aws, box, zone), "created"
+    attached = [attachment["InstanceId"] for attachment in volume["Attachments"] if attachment["State"] in ("attaching", "attached")]
 """
 
 

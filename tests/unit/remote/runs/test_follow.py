@@ -116,7 +116,7 @@ def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert follow.attach(aws, "the-run", "box").run_id == "the-run"
-    assert capsys.readouterr().err.count(f"asked too often ({code}). the-run goes on") == 1
+    assert capsys.readouterr().err.count(f"AWS has an internal error or throttles the account ({code}). the-run goes on") == 1
 
 
 def test_a_line_that_is_cut_is_no_event_yet():
