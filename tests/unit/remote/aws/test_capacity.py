@@ -103,7 +103,7 @@ def test_where_the_volume_is_no_other_zone_is_tried(account, settings):
     world.fault(state(account), "capacity", count=0, zones="us-east-1b")
     with pytest.raises(
         Problem,
-        match=r"now \(us-east-1b: InsufficientInstanceCapacity\)(.|\n)*leave us-east-1b(.|\n)*aws ec2 create-snapshot",
+        match=r"now \(us-east-1b: InsufficientInstanceCapacity\)(.|\n)*out of us-east-1b(.|\n)*aws ec2 create-snapshot",
     ):
         instance.ensure(account, settings().box, volume_zone="us-east-1b")
 
