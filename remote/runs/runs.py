@@ -354,7 +354,7 @@ class _Candidates:
     store: Store
     listing: dict[str, set[str]]
     run: schema.Run
-    named: str | None  # the run that was named on the command line, whoever made it
+    named: str | None  # the run named on the command line; it may be another person's
 
     def may_take(self, run_id: str, saved: Saved) -> bool:
         if self.named is not None:

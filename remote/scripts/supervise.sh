@@ -48,8 +48,8 @@ last_line() {
   take "$run/log.txt" "$MOST_STATE" $((end > MOST_STATE ? end - MOST_STATE : 0)) | grep -av '^ *$' | tail -n 1
 }
 
-# finish [ended]: say how the run ended, deliver what it made, and let it go once S3 has all of it. Whoever starts the run again
-# waits for that, and what has been started meanwhile is not finished.
+# finish [ended]: say how the run ended, deliver what it made, and release it once S3 has all of it. The next start of this run
+# waits for that; a run that was started meanwhile is left alone.
 finish() {
   local code=0
   exec 9>"$STATE/run.lock"

@@ -18,7 +18,7 @@ FOLDER = ".cache/status"
 def place(root: Path) -> Path:
     """One file for each set of overrides: another box, another cloud, another memory."""
     local = root / "conf/local.yaml"
-    own = local.read_bytes() if local.exists() else b""  # which may be no text: whoever reads the settings says so
+    own = local.read_bytes() if local.exists() else b""  # may be no text; the reader of the settings says so
     named = "\0".join(sorted(argv.overrides())).encode("utf-8", "surrogateescape")
     return root / FOLDER / hashlib.sha256(named + b"\0" + own).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""AWS, the Hub or the network fails in the middle of the chain; the end is the same, and the user is told the truth."""
+"""AWS, the Hub or the network fails in the middle of the chain; the end is the same, and the messages are true."""
 
 import pytest
 import stand_in_trainer

@@ -62,7 +62,7 @@ def sentence(done) -> str:
 
 
 def test_what_ann_has_made_is_hers_and_eve_is_told_whose_it_is(ann, eve):
-    """H1: whoever published took the newest run of the bucket."""
+    """H1: `inv publish` once took the newest run of the bucket, another person's or not."""
     (run_id,) = run_ids(ann.laptop)
     for verb in (["publish"], ["report"], ["logs"], ["predict", "a note"]):
         message = sentence(eve.inv(*verb, ok=False))

@@ -64,7 +64,7 @@ def command(instance: str) -> dict:
     return {"InstanceIds": [instance], "DocumentName": "AWS-RunShellScript", "Parameters": {"commands": ["true"]}}
 
 
-# What whoever trains does with a box, a run, a token, an image, a name.
+# What a person who trains does with a box, a run, a token, an image, a name.
 ACTIONS: dict[str, Callable] = {
     "commands the box": lambda ask, cloud, box: ask("ssm").send_command(**command(box)),
     "tags the box": lambda ask, cloud, box: ask("ec2").create_tags(Resources=[box], Tags=[{"Key": "fine-tune-slm:stopped", "Value": "x"}]),

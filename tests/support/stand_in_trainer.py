@@ -9,7 +9,7 @@ it into a world's ECR; `inv deploy` then keeps it, because an image with this tr
 It logs one numbered line a step, saves a checkpoint every `train.save_steps` steps and goes on from the newest whole one; it
 obeys SIGTERM like the real one, and the fault `disk-full`. `crash_at` raises at that step, `hang_at` stops making steps (and
 heartbeats) there, `full_at` meets a full disk, `hold_at` waits for a file `go` in the run's folder; each on the first attempt only.
-Whoever asks its finished run gets the text back as its answer (`predict`), and the run's own scores (`examine`).
+A question to its finished run is answered with the question's text (`predict`), and with the run's own scores (`examine`).
 """
 
 import errno

@@ -116,7 +116,7 @@ class StoryRun:
     def meet_fault(self) -> subprocess.CompletedProcess:
         """The command that meets the fault, when it has ended."""
         training = self.story.at in (RUNNING, WATCHED)
-        # Whoever is to be struck in the middle waits there: a busy machine must not decide what is shown.
+        # A command that is struck in the middle waits there: a busy machine must not decide what is shown.
         stand_in_trainer.register(self.laptop.state, step_seconds=0.1, **({"hold_at": 5} if training else {}))
         if self.story.at == WATCHED:
             self.inv("up deploy")

@@ -1,4 +1,4 @@
-"""A program that is loaded once and forked for each call is, for whoever calls it, the program itself."""
+"""A program that is loaded once and forked for each call behaves for its caller like the program itself."""
 
 import os
 import signal

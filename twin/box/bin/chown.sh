@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands for `chown -h OWNER FILE...` and `chown OWNER FILE...`: all of a box of this grade belongs to whoever runs it, which needs no root.
+# Stands for `chown -h OWNER FILE...` and `chown OWNER FILE...`: a box of this grade belongs to the user who runs it, so no root is needed.
 [ "$1" != -h ] || shift
 owner=$1
 shift

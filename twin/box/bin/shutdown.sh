@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands for `shutdown [-r|-h|-P] [now|+MINUTES]` and `shutdown -c`, and by --as for reboot, poweroff and halt: the word goes to whoever
-# runs the emulation, with the minutes to wait; only a reboot is not waited for. What it means for the instance is EC2's business.
+# Stands for `shutdown [-r|-h|-P] [now|+MINUTES]` and `shutdown -c`, and by --as for reboot, poweroff and halt: the word goes to the
+# emulation, with the minutes to wait; only a reboot is not waited for. EC2 decides what it means for the instance.
 word=off minutes=
 [ "$1" != --as ] || { case $2 in reboot) word=reboot ;; esac; shift 2; }
 for argument; do

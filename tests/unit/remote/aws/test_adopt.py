@@ -45,7 +45,7 @@ def test_who_is_not_there_agrees_to_nothing(aws, settings, instance_id):
 
 
 @pytest.mark.parametrize("answer", ["n", "y"])
-def test_whoever_is_asked_sees_what_it_is(aws, settings, instance_id, monkeypatch, answer):
+def test_the_question_shows_what_the_instance_is(aws, settings, instance_id, monkeypatch, answer):
     asked = []
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or answer)

@@ -15,7 +15,7 @@ from twin import world
 
 
 class Scripts:
-    """A box's end of the transport: each script ends as it is told."""
+    """A box's end of the transport: each script ends with the result the test gives."""
 
     def __init__(self, *results: Result):
         self.results = list(results)
@@ -109,7 +109,7 @@ def test_a_purge_that_was_cut_short_ends_with_the_same_command(aws, run, monkeyp
 
 
 def test_a_disk_is_copied_once_while_nothing_has_written_to_it(aws, run):
-    time.sleep(1.1)  # the start of a box is told to the second
+    time.sleep(1.1)  # EC2 gives the start of a box to the second
     first = perform(verbs.down(run, False, True), aws, Scripts(DELIVERED)).of(volume.Snapshot).snapshot_id
     assert perform(verbs.down(run, False, True), aws, Scripts()).of(volume.Snapshot).snapshot_id == first
     instance.ensure(aws, run.box)
@@ -138,7 +138,7 @@ def test_a_copy_of_no_volume_is_said_and_the_box_is_stopped_and_disarmed(aws, ru
     assert (outcome.of(volume.Snapshot).snapshot_id, outcome.of(auto_stop.Disarmed).disarmed, state(aws)) == (None, True, "stopped")
 
 
-def test_whoever_may_not_close_the_door_has_stopped_the_box_by_then(aws, run):
+def test_the_box_is_stopped_before_a_denied_close_of_the_ssh_port_fails(aws, run):
     ssh_ingress.open_port(aws, instance.find(aws, "ending").id, "ending", "10.0.0.1/32")
     world.fault(Path(aws.cloud.state), "access-denied", only="ec2.RevokeSecurityGroupIngress,ec2.DescribeSecurityGroups", count=0)
     with pytest.raises(Exception, match="not authorized|still open"):

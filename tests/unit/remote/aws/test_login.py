@@ -1,4 +1,4 @@
-"""Credentials of `aws login`: botocore reads and renews them by awscrt; each verb works with them, or says what would mend it.
+"""Credentials of `aws login`: botocore reads and renews them by awscrt; each verb works with them, or says what would help.
 
 The sign-in service is a server of this test's own, held to botocore's model of it (CreateOAuth2Token): nothing emulates it.
 """
@@ -146,7 +146,7 @@ def test_who_may_not_renew_is_told_which_right_he_lacks_and_not_to_log_in_again(
 
 
 def test_without_the_package_that_reads_it_the_package_is_named_and_not_the_login(aws, logged_in, monkeypatch):
-    """aws-cli issue 9949: `aws login` again and again cannot mend it."""
+    """aws-cli issue 9949: `aws login` does not help here, however often."""
     logged_in.log_in(minutes=12)
     monkeypatch.setattr(botocore.credentials, "EC", None)  # as botocore.compat has it where awscrt is missing
     finding = findings(aws)["credentials"]

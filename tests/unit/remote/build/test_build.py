@@ -1,4 +1,4 @@
-"""The box builds the image where ECR has none of the tree: once, whoever asks and whatever breaks off; only what starts is pushed."""
+"""The box builds the image when ECR has none of the tree: once, despite interruptions; only an image that starts is pushed."""
 
 import json
 import os
@@ -162,7 +162,7 @@ class Lost(Ssm):
         return super().run(script, timeout, title)
 
 
-def test_a_build_goes_on_without_whoever_asked_and_the_next_deploy_follows_it(aws, run, box, tree, capsys):
+def test_a_build_goes_on_without_the_deploy_that_started_it_and_the_next_one_follows_it(aws, run, box, tree, capsys):
     """Exactly one build and one push."""
     (tree / "app/hello.py").write_text("import time; time.sleep(2.5)")
     since = len(journal())

@@ -46,7 +46,7 @@ def test_the_tarball_holds_what_is_let_in_and_the_dockerfile_and_nothing_else(tr
     assert [name for name in packed if name.endswith(strangers) or name.startswith(("data/generator", "remote", "twin", "tests"))] == []
 
 
-def test_the_bytes_are_the_same_whenever_and_whoever_packs_them(tree):
+def test_the_bytes_depend_on_neither_the_time_nor_the_user(tree):
     first = context.tarball(tree)
     for path in tree.rglob("*.py"):
         path.chmod(0o600)

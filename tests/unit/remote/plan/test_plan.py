@@ -19,7 +19,7 @@ PLACE = {"REGION": "r", "MOUNT_PATH": "/m"}
 
 
 class Recorder:
-    """A transport that answers what it is told and keeps what it was given."""
+    """A transport that returns the test's answers and records the scripts it was given."""
 
     def __init__(self, *results: Result):
         self.results = list(results)

@@ -68,7 +68,7 @@ def hers(aws):
     ],
 )
 def test_a_manifest_names_no_file_but_those_of_a_run(aws, store, settings, tmp_path, name):
-    """C1: an absolute path in a manifest was written on the laptop of whoever asked for a report."""
+    """C1: an absolute path in a manifest was once written to on the laptop that asked for a report."""
     name = name.replace("{elsewhere}", str(tmp_path / "loot"))
     plant(store, more={"files": {name: {"size": 3, "sha256": hashlib.sha256(b"bad").hexdigest()}}})
     if name.isprintable():  # a key with a line end is one that this bucket does not take

@@ -53,7 +53,7 @@ def test_the_same_settings_go_on_with_the_unfinished_run(aws, store, settings):
     for phase in ("running", "failed", "lost"):
         set_state(store, first, phase)
         assert prepare(aws, settings).run_id == first
-        assert runs.state(store, first).phase in runs.ACTIVE, "whoever follows would read how the last attempt ended"
+        assert runs.state(store, first).phase in runs.ACTIVE, "a follower would read how the last attempt ended"
 
 
 def test_a_published_or_cancelled_run_is_never_gone_on_with(aws, store, settings):

@@ -67,7 +67,7 @@ def test_the_scores_go_to_s3_behind_the_answers_and_nothing_is_left_on_the_box(b
     assert not (box.mount / "evaluate").exists() and not (box.root / "docker/state").exists()
 
 
-def test_what_takes_long_is_followed_by_whoever_asks_for_the_same_and_is_begun_once(box):
+def test_a_second_request_for_the_same_evaluation_follows_the_first(box):
     box.put("docker/slow", "")
     for _ in range(2):
         result = box.run("evaluate", **SETTINGS)

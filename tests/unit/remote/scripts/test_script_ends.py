@@ -1,6 +1,6 @@
 """Where the box's scripts end when a tool of theirs fails: docker, the AWS command line, umount, systemd, S3 and the clock.
 
-The scripts are the real ones, in bash, in a root folder of their own; in the place of the tools stand a few lines that answer as told.
+The scripts are the real ones, in bash, in a root folder of their own; each tool is replaced by a few lines with fixed answers.
 """
 
 import base64
@@ -37,7 +37,7 @@ LOGGED = 'echo "$*" >>aws.log'
 WHOSE = '[ "$1" != --cli-connect-timeout ] || shift 2; case "$*" in *box.json*) cat claim 2>/dev/null || exit 1; exit ;; esac'
 # Sleeping costs no time here; the supervisor, which never ends by itself, ends with its last sleep.
 SLEEP = 'if [ "$1" = 60 ]; then kill -KILL $PPID; fi'
-# Whoever reads the seconds since the start of the machine moves them on by one.
+# Each read of the seconds since the start of the machine moves them on by one.
 TICKING = """
 [ "$*" = "-d . -f 1 /proc/uptime" ] || exec /usr/bin/cut "$@"
 ticks=$(($(cat ticks) + 1)); echo $ticks | tee ticks
@@ -395,7 +395,7 @@ esac""",
     started = (box.root / "docker/started").read_text()
     assert "--gpus all" in started and "--cap-drop ALL" in started and "hf_token" not in started
     assert "--device" not in started, "there is no device to name"
-    assert f"run {box.mount}/runs/{RUN} {sha256('x' + chr(10))}" in started, "the trainer is told the hash of its settings"
+    assert f"run {box.mount}/runs/{RUN} {sha256('x' + chr(10))}" in started, "the trainer gets the hash of its settings"
     assert train(box, INPUTS=sha, NEED_GB=0, GPU="yes").facts["changed"] == "no"
 
 
@@ -405,7 +405,7 @@ def carried_out(box, text: str) -> str:
 
 @pytest.mark.parametrize("name", ["9+a[$(touch${IFS}RAN)]", "a[$(touch${IFS}RAN)]", "9999999999999999999999"])
 def test_the_name_of_a_piece_of_the_log_in_s3_is_carried_out_by_nobody(box, name):
-    """Whoever could write into the bucket was root on the box: bash's arithmetic carries out what stands in an index."""
+    """Write access to the bucket once gave root on the box: bash's arithmetic runs the commands inside an index."""
     box.going_on(phase="failed")
     (box.mount / "hub-cache").mkdir()
     (box.root / "listing").write_text(f"2026-11-22 00:00:00 1 000000000000\n2026-11-22 00:00:00 1 {carried_out(box, name)}\n")
@@ -574,7 +574,7 @@ def test_cleaning_removes_what_is_not_kept_from_the_volume(box):
 
 
 def test_a_step_holds_the_box_while_it_works_and_lets_it_go_at_its_end(box):
-    """Whoever looks meanwhile sees that the box is in use until the step's own timeout."""
+    """Meanwhile the box is shown as in use until the step's own timeout."""
     box.tool("docker", DOCKER + "cp run/fine-tune-slm/lease seen")
     assert box.run("stop", FORCE="no", LEASE=500).facts["changed"] == "no"
     assert int((box.root / "seen").read_text()) - int((box.state / "lease").read_text()) > 400
@@ -713,7 +713,7 @@ def calls(box, *words: str) -> list[int]:
 
 
 def test_the_phase_that_ends_a_run_travels_behind_the_last_of_its_log(box):
-    """Whoever watches stops at that phase."""
+    """A watcher stops at that phase."""
     folder = box.going_on(phase="failed", state="running", exit="1")
     (folder / "log.txt").write_text("one\nno end")
     box.tool(

@@ -1,4 +1,4 @@
-"""Run Command's other half: nothing is sent twice, and nothing outlives whoever has sent it."""
+"""Run Command's other half: nothing is sent twice, and no command outlives its sender."""
 
 import signal
 import threading
@@ -84,7 +84,7 @@ def test_ctrl_c_leaves_a_command_that_has_begun_to_its_end(aws, mine, state):
     assert sent(aws, mine, "working")[0]["Status"] == "Success"
 
 
-def test_whoever_gives_up_withdraws_it(aws, mine, state, monkeypatch):
+def test_a_sender_that_gives_up_cancels_its_command(aws, mine, state, monkeypatch):
     """The agent has taken the command and answers nothing more."""
     monkeypatch.setattr(Ssm, "_collect", given_up)
     with pytest.raises(Problem, match="has not answered"):

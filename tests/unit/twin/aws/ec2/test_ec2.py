@@ -139,7 +139,7 @@ def test_a_snapshot_holds_the_data_of_its_moment(cloud):
 
 
 def test_disks_of_a_box_are_told_apart_by_their_links_only(cloud, until):
-    """Beside the volume lies the instance's own blank disk: whoever takes any blank disk takes the wrong one."""
+    """Beside the volume lies the instance's own blank disk: code that takes any blank disk takes the wrong one."""
     box = cloud.box()
     _, device = box.attach_volume()
     links = {link.name: link.resolve() for link in (box.root / "dev/disk/by-id").iterdir()}
