@@ -35,7 +35,9 @@ READ = {
 ALWAYS = {"id", "meta"}
 # Keys of other people's rows that say what is asked, or which answer is wanted: no row is trained on without them.
 MEANT = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "chat_template_kwargs", "documents"}
-MEANT |= {"system_prompt", "system_message", "instruction", "context"}
+ASKED = {"instruction", "context", "question", "query", "passage"}  # texts of which a prompt is often made; what stands in it is said
+MEANT |= {"system_prompt", "system_message", "system_instruction", "developer", *ASKED}
+MEANT |= {"prefix", "suffix", "enable_thinking", "reasoning_effort"}
 MEANT |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
 NAMED = 10  # keys that are named
 KINDS_IN_WORDS = "use instruction/input/output, or prompt/completion, or messages, or conversations"
@@ -193,11 +195,21 @@ def _kind(raw: dict, where: str) -> tuple[str, ...]:
 def _unread(raw: dict, kind: tuple[str, ...], where: str) -> list[str]:
     """Keys that say something and are not read; a RowError where the model would be asked otherwise without them."""
     unread = [str(key) for key, value in raw.items() if key not in READ[kind] | ALWAYS and value not in EMPTY]
-    meant = [key for key in unread if key in MEANT or (key == "label" and isinstance(raw[key], bool))]
+    said = json.dumps([raw.get(key) for key in READ[kind]], ensure_ascii=False, default=str)
+    meant = [
+        key
+        for key in unread
+        if (key in MEANT and not (key in ASKED and _is_said(raw[key], said))) or (key == "label" and isinstance(raw[key], bool))
+    ]
     if meant:
         what = f"`{meant[0]}` is not read in a row of {'/'.join(kind)}, and leaving it out changes what is asked"
         raise RowError(where, what, f"write the row as messages, or take `{meant[0]}` out")
     return unread
+
+
+def _is_said(value: object, said: str) -> bool:
+    """Whether a text stands in what is read."""
+    return isinstance(value, str) and json.dumps(value.strip(), ensure_ascii=False)[1:-1] in said
 
 
 def _talk(raw: dict, kind: tuple[str, ...], where: str) -> Talk:

@@ -35,7 +35,7 @@ def prove(tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example])
 
 def _rendered(prompt: Prompt, example: Example) -> None:
     tokenizer, row = prompt.tokenizer, example.row
-    if prompt.notes([row]):
+    if prompt.controls.notes([row], prompt.split):
         return  # its control tokens are text here, and transformers reads them as control tokens
     asked = tokenizer.apply_chat_template(row.messages, tools=row.tools or None, add_generation_prompt=True)["input_ids"]
     if (example.prompt if not example.earlier else prompt.tokens(row.messages, row.tools)) != asked:

@@ -5,6 +5,7 @@ concatenated, so no token straddles the border where the loss begins, and the pr
 """
 
 import json
+import os
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -17,6 +18,7 @@ from trainer.rows import chat_template
 from trainer.rows.control_tokens import MARK, Controls
 
 TOGETHER = 64  # rows that are tokenised in one call: all cores take part, and little is held besides the tokens
+LOOKED = 1000  # rows whose answers are read back
 EACH_A_ROW = "make each answer a row of its own, with the turns before it; or learn the last ones only: `data.loss_on=last_answer`"
 
 
@@ -95,8 +97,28 @@ class Prompt:
         return [replace(example, values=self._values(example)) for example in fitting]
 
     def notes(self, rows: list[Row]) -> list[str]:
-        """What to say about control tokens of the model in these rows."""
-        return self.controls.notes(rows, self.split)
+        """What to say about control tokens of the model in these rows, and about answers that its tokenizer gives back otherwise."""
+        return [*self.controls.notes(rows, self.split), *self._altered(rows)]
+
+    def _altered(self, rows: list[Row]) -> list[str]:
+        plain = [row for row in rows[:LOOKED] if not row.calls and not self.controls.pattern.search(row.completion)]
+        back = ((row, self.tokenizer.decode(self.encode(row.completion), skip_special_tokens=True)) for row in plain)
+        found = [(row, text) for row, text in back if text.strip() != row.completion.strip()]
+        if not found:
+            return []
+        (row, text), rest = found[0], f" and {len(found) - 1:,} more" * (len(found) > 1)
+        place = len(os.path.commonprefix([text.strip(), row.completion.strip()]))  # noqa: RUF071 (of texts, not of paths)
+        here = slice(max(place - 10, 0), place + 20)
+        made = f"{row.completion.strip()[here]!r} of row {row.id}{rest} comes back as {text.strip()[here]!r}"
+        return [f"the model's tokenizer does not give answers back as they are written: {made}; that is what is learned and scored"]
+
+    def _unwritten(self, row: Row, completion: list[int]) -> None:
+        """Nothing, or a Problem where the answer holds what the model has no token for."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown not in self.stops and unknown in completion and self.tokenizer.unk_token not in row.completion:
+            said = self.tokenizer.decode(completion[:-1])
+            what = f"row {row.id}: the model's tokenizer has no token for a part of the answer, which it would learn as {said[:60]!r}"
+            raise Problem(what, "take such characters out, or choose another model: `model.id=owner/name`", "bad_data")
 
     def _made(self, rows: list[Row], loss_on: LossOn) -> list[Example]:
         return [example for start in range(0, len(rows), TOGETHER) for example in self._batch(rows[start : start + TOGETHER], loss_on)]
@@ -113,6 +135,7 @@ class Prompt:
                     earlier.append((len(prompt), len(prompt) + len(tokens)))
                 prompt += tokens
             completion = [*next(found), each.stop]
+            self._unwritten(row, completion)
             if each.said != row.completion:  # what the model's text is compared with
                 row = replace(row, completion=self.answer(completion)[0])
             made.append(Example(row, prompt, completion, earlier=tuple(earlier)))

@@ -34,6 +34,8 @@ class Tokens:
                 f"the model's tokenizer.json has {size:,} bytes", f"none that is known has more than {LARGEST:,}", "model_unavailable"
             )
         self.tokenizer = Tokenizer.from_file(str(file))
+        self.tokenizer.no_truncation()  # as transformers does, whatever the file says of how its maker has used it
+        self.tokenizer.no_padding()
         config = _json(folder / "tokenizer_config.json")
         for name in NAMED:
             token = config.get(name)
@@ -49,6 +51,10 @@ class Tokens:
     @property
     def eos_token_id(self) -> int | None:
         return self._id(self.eos_token)
+
+    @property
+    def unk_token_id(self) -> int | None:
+        return self._id(self.unk_token)
 
     def __call__(self, text: str | list[str], add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> dict:
         if isinstance(text, list):

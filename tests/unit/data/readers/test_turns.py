@@ -111,6 +111,7 @@ REFUSED = {
         "`messages` has the roles system, tool, assistant",
     ),
     "another system": ({"prompt": "p", "completion": "c", "system_prompt": "Be brief."}, "`system_prompt` is not read"),
+    "a question": ({"instruction": "Answer.", "output": "c", "question": "Who?"}, "`question` is not read"),
     "a context": ({"instruction": "i", "output": "c", "context": "Once."}, "`context` is not read"),
     "an instruction of messages": ({"messages": [user(), bot()], "instruction": "Be brief."}, "`instruction` is not read"),
     "an input beside a prompt": ({"prompt": "Shorten.", "input": "a text", "completion": "c"}, "`input` stands in none of the turns"),
@@ -161,6 +162,12 @@ def test_keys_that_are_not_read_are_told_once_with_their_count(tmp_path):
     rows = [{"prompt": f"{n}", "completion": "c", "source": "web", **({"split": "x"} if n == 1 else {}), "lang": None} for n in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert scan(path).notes.lines() == ["keys that are not read: `source` (3 rows), `split` (1 row)"]
+
+
+def test_what_a_prompt_was_made_of_may_stand_beside_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": 'Once.\n\n"Who?"', "completion": "c", "question": '"Who?"', "context": "Once."}))
+    assert scan(path).notes.lines() == ["keys that are not read: `question` (1 row), `context` (1 row)"]
 
 
 def test_nulls_that_a_tables_columns_may_have_made_are_told(tmp_path):

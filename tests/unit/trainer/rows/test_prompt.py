@@ -93,3 +93,31 @@ def test_a_template_that_refuses_a_role_is_a_problem_of_the_data(tokenizer):
     row = replace(QUESTION, messages=[{"role": "system", "content": "Be brief."}, *QUESTION.messages])
     with pytest.raises(Problem, match="refuses a prompt with the roles system, user: no system turn"):
         strict.example(row)
+
+
+def few_words(normalizer=None):
+    """A tokenizer that has a token for few words and none for others, as older ones without bytes have for strange letters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "<s>", "</s>", "What", "is", "it", "?", "A", "cat", ".", "a", "Answer", ":"]
+    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    if normalizer:
+        made.normalizer = normalizer
+    return prompt.Prompt(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>"), [2])
+
+
+def test_an_answer_that_the_tokenizer_has_no_token_for_is_refused_and_named():
+    template = few_words()
+    template.example(QUESTION)
+    with pytest.raises(Problem, match=r"row here:1: the model's tokenizer has no token for a part of the answer.*'A <unk>"):
+        template.example(replace(QUESTION, completion="A dog."))
+
+
+def test_answers_that_the_tokenizer_gives_back_otherwise_are_told(tokenizer):
+    from tokenizers.normalizers import Lowercase
+
+    (note,) = few_words(Lowercase()).notes([replace(QUESTION, completion="A a"), replace(QUESTION, completion="a A", id="two")])
+    assert "does not give answers back as they are written: 'A a' of row here:1 and 1 more comes back as 'a a'" in note
+    assert prompt.Prompt(tokenizer, [2]).notes(read(TRAIN)) == []

@@ -37,6 +37,18 @@ def test_rows_are_the_same_tokens_without_transformers(name):
     assert prompt.show(ours, [ours.example(SPOKEN)]) == prompt.show(theirs, [theirs.example(SPOKEN)])
 
 
+def test_what_a_tokenizers_file_says_of_cutting_and_filling_up_is_heeded_by_nobody(tiny, tmp_path):
+    """As a tokenizer is saved that was used to make batches of a fixed size."""
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    saved["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    saved["padding"] = {"strategy": {"Fixed": 600}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(saved | {"padding": saved["padding"] | {"pad_token": "<pad>"}}))
+    plain = prompt.Prompt(tokens.Tokens(tiny), tokens.stops(tiny)).example(SPOKEN)
+    for tokenizer in (tokens.Tokens(folder), AutoTokenizer.from_pretrained(folder)):
+        assert prompt.Prompt(tokenizer, tokens.stops(folder)).example(SPOKEN) == plain
+
+
 TURN = "{{ '<|im_start|>' + turn.role + '\\n' }}"
 MARKED = (
     "{% for turn in messages %}" + TURN + "{% if turn.role == 'assistant' %}\n{% generation %}\n{% set said = turn.content %}"
