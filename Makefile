@@ -18,7 +18,7 @@ PROGRAMS := .ci/run .ci/odd-clone .ci/release-notes $(wildcard twin/box/*.sh twi
 export PYTHONUTF8 := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help setup run test test-all test-system test-change test-agent test-aws ground script-coverage lock pin smoke check clean clean-machine
+.PHONY: help setup run test test-all test-system test-change test-agent test-aws ground pictures script-coverage lock pin smoke check clean clean-machine
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -82,6 +82,9 @@ ground: setup # what system tests need; as root on Debian it is installed
 	      apt-get install --quiet=2 --yes --no-install-recommends $$package >/dev/null || \
 	      echo "$$package could not be installed: tests that need it are skipped, each with its reason"; done; fi
 	@$(VENV) -m pip install --quiet -r tests/system/requirements.txt
+
+pictures: ground ## the pictures of README, of a real `make run`
+	@$(VENV) tests/support/pictures.py
 
 script-coverage: setup ## which lines of the box's scripts run in the tests of the chain, on both grades
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

@@ -16,6 +16,7 @@ import trainer.rows.tasks
 import twin.tasks
 from conf.cli import overrides, positive_integer, rehearsed, settings, user_errors
 from conf.paths import LOCAL_MODELS, ROOT
+from conf.process.screen import screen
 from remote.plan.command import perform, planned
 from remote.plan.preflight import Preflight
 from remote.tasks import account
@@ -184,7 +185,8 @@ def smoke(c):
     """Run the whole chain on a tiny model in under a minute."""
     words = [word for word in overrides() if not word.startswith("experiment=")] + ["experiment=smoke"]
     verbs = ["twin.start", *CHAIN] if settings(c, words, connected=False).cloud.loopback else CHAIN
-    command = [sys.executable, "-m", "invoke", *(["--dry"] if c.config.run.dry else []), *verbs, "--", *words]
+    options = [f"--{option}" for option in ("dry", "echo") if c.config.run[option]]
+    command = [sys.executable, "-m", "invoke", *options, *verbs, "--", *words]
     os.execv(sys.executable, command)
 
 
@@ -196,10 +198,9 @@ def plan(c):
     run = settings(c)
     if rehearsed(c, "call   Ask for the box's card and price; count tokens, memory and time"):
         return
-    aws = account(run)
     for verb, parts in chain(run).items():
         print(f"{verb}\n{outline(parts)}")
-    preflight.show(aws, run, ROOT)
+    preflight.show(account(run), run, ROOT)
 
 
 @task(help={"empty": "an account with nothing in it, for `inv init`"})
@@ -214,9 +215,10 @@ def twin_start(c, empty=False):
         return
     account = {"region": run.cloud.region} if empty else stack.account(run)
     served = {name: folder for name, folder in models.items() if folder.exists()}
-    world.start(state_folder(run), served, account, run.cloud.backend.value, MACHINE_CACHE)
-    running = world.status(state_folder(run))
-    print(f"the twin runs: AWS at {running['aws']}, the Hub at {running['hub']}. Next: `inv {'init' if empty else 'up'}`")
+    with screen.verb("twin.start", "Start an AWS account and a Hub on this machine"):
+        world.start(state_folder(run), served, account, run.cloud.backend.value, MACHINE_CACHE)
+        running = world.status(state_folder(run))
+        screen.result(f"the twin runs: AWS at {running['aws']}, the Hub at {running['hub']}", f"`inv {'init' if empty else 'up'}`")
 
 
 def state_folder(run) -> Path:

@@ -29,10 +29,12 @@ def in_sentences(body, explain):
     def wrapped(*args, **kwargs):
         from conf import problem
         from conf.process import streams
+        from conf.process.screen import screen
         from conf.text import secret
         from conf.text.visible import visible
 
         streams.settle()
+        screen.begin()
         try:
             return body(*args, **kwargs)
         except problem.Problem as error:

@@ -3,6 +3,7 @@
 import sys
 
 from conf.problem import Problem
+from conf.process.screen import screen
 
 
 def ask(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str = "agree beforehand with `--yes`") -> None:
@@ -11,5 +12,7 @@ def ask(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str 
         return
     if not sys.stdin.isatty():
         raise Problem(f"there is no terminal to ask at: {what}", hint, reason="refused")
-    if input(f"{what} [y/N] ").strip().lower() not in ("y", "yes"):
+    with screen.paused():
+        answer = input(f"{what} [y/N] ").strip().lower()
+    if answer not in ("y", "yes"):
         raise Problem(otherwise, "run it again and answer y", reason="refused")

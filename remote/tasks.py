@@ -1,11 +1,10 @@
 """The verbs that need nothing but the account and its box: what is there, what it costs, and what ends it."""
 
-import sys
-
 from invoke import task
 
 from conf.cli import positive_integer, rehearsed, settings
 from conf.paths import ROOT
+from conf.process.screen import screen
 from remote.plan.command import perform, planned
 
 
@@ -101,4 +100,4 @@ def policy(c, who="laptop"):
         return
     document = permissions.policy(account(run), who)
     print(json.dumps(document, indent=2))
-    print(permissions.how_to_attach(who, document, run.cloud.own), file=sys.stderr)
+    screen.note(permissions.how_to_attach(who, document, run.cloud.own))

@@ -116,13 +116,13 @@ def _preflight(words: list[str]) -> None:
 
     try:
         run = load.load(words)
-        here = run, os.environ.get("HF_ENDPOINT"), get_token(), None, None, sys.stdout.isatty()
+        hub, colour = (os.environ.get("HF_ENDPOINT"), get_token()), sys.stdout.isatty()
         if Path(run.model.id).is_dir():  # no Hub knows it: only the rows can be checked
-            preflight.tables(run.data, *here[1:3])
-            lines = preflight.outlook(*here)
+            preflight.tables(run.data, *hub)
+            made = preflight.outlook(preflight.look(run, *hub), run, None, None, colour)
         else:
-            lines = preflight.prove(*here)[1]
-        print("\n".join(lines))
+            _, made = preflight.prove(run, *hub, None, None, colour)
+        print("\n".join(made.lines))
     except Problem as problem:
         sys.exit(f"error: {problem}")
 

@@ -36,7 +36,7 @@ def cell(value: object) -> object:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def screen(**options) -> "Console":
+def console(**options) -> "Console":
     """A rich console that takes texts as they are: to rich `[x]` is markup, and `[/x]` without an `[x]` an error."""
     from rich.console import Console
 

@@ -1,10 +1,10 @@
 """Leaving an account as it was found: what would go is listed with its size; data stays unless it is named, too."""
 
-import sys
 from dataclasses import dataclass
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote import confirm
 from remote.account import stack
 from remote.aws import auto_stop, capacity
@@ -32,23 +32,23 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     sizes = _sizes(aws, current)
     for name, id in current.resources.items():
         if name != BUCKET and current.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
-            _print(f"  - {current.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
+            screen.note(f"  - {current.kinds[name].removeprefix('AWS::').replace('::', ' '):26} {id}{sizes.get(name, '')}")
     count = sum(kind == "AWS::SSM::Parameter" for kind in current.kinds.values())
-    _print(
+    screen.note(
         f"  - {'SSM Parameter':26} {count} names in Parameter Store" if current.status else "  there is no stack of ours in this account"
     )
     for id in boxes:
-        _print(f"  - {'EC2 Instance':26} {id}, with its root disk")
+        screen.note(f"  - {'EC2 Instance':26} {id}, with its root disk")
     bucket = _bucket(aws)
     sign, words = ("-", "") if data else ("=", "  stays; `inv destroy --data` removes it, too")
     for id, size in volumes.items():
-        _print(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
+        screen.note(f"  {sign} {'EBS Volume':26} {id}, {size} GB{words}")
     for id, size in snapshots.items():
-        _print(f"  {sign} {'EBS Snapshot':26} {id}, of {size} GB{words}")
+        screen.note(f"  {sign} {'EBS Snapshot':26} {id}, of {size} GB{words}")
     for id, owner in theirs.items():
-        _print(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
+        screen.note(f"  = {'EBS Volume':26} {id} of {owner}  stays: its owner's `inv down --purge` removes it")
     if bucket:
-        _print(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
+        screen.note(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
     retained = [] if data else [*volumes, *snapshots, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
     removes = bool(current.status or boxes or (data and (volumes or snapshots or bucket)))
     words = f" but {' and '.join(retained)}; `inv destroy --data` removes that, too" if retained else ""
@@ -101,7 +101,7 @@ def remove_data(aws: Aws, snapshots: list[str]) -> None:
     if ours:
         s3.delete_bucket(Bucket=bucket)
     else:
-        _print(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
+        screen.note(f"  the bucket {bucket} stays, without s3://{bucket}/{prefix}: `inv init` has not made it")
 
 
 def _boxes(aws: Aws) -> list[str]:
@@ -179,7 +179,3 @@ def _sizes(aws: Aws, existing: stack.Stack) -> dict[str, str]:
     if "HubToken" in existing.resources:
         sizes["HubToken"] = ", with the Hub token"
     return sizes
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from conf import load, schema, yaml_file
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text import secret
 from remote import confirm
 from remote.account import stack
@@ -151,15 +152,15 @@ def propose(aws: Aws, wanted: dict[str, str], adopted: list[str], by_hand: list[
     # CloudFormation takes no change set that makes names which are there: they are out of its way before the one that is carried out.
     change_set, changes = stack.propose(aws, wanted, validate=not by_hand)
     for what in adopted:
-        _print(f"  = {what}: exists already, is used as it is, and is neither changed nor removed")
+        screen.note(f"  = {what}: exists already, is used as it is, and is neither changed nor removed")
     new_names = [change for change in changes if change["Action"] == "Add" and change["ResourceType"] == PARAMETER]
     for change in changes:
         if change not in new_names:
-            _print("  " + _line(change, wanted))
+            screen.note("  " + _line(change, wanted))
     if new_names:
-        _print(f"  + {'SSM Parameter':26} {len(new_names)} names in Parameter Store, below {aws.cloud.root}")
+        screen.note(f"  + {'SSM Parameter':26} {len(new_names)} names in Parameter Store, below {aws.cloud.root}")
     if by_hand and changes:
-        _print(f"  = {len(by_hand)} names in Parameter Store keep their values; the stack takes them over")
+        screen.note(f"  = {len(by_hand)} names in Parameter Store keep their values; the stack takes them over")
     return Proposal(change_set, changes, bool(changes))
 
 
@@ -194,13 +195,13 @@ def apply(aws: Aws, change_set: str, wanted: dict[str, str], by_hand: list[dict[
 
 
 def _wait_until_names_are_free() -> None:
-    _print(f"  {NAME_DELAY} seconds, until Parameter Store may make these names again")
+    screen.note(f"  {NAME_DELAY} seconds, until Parameter Store may make these names again")
     time.sleep(NAME_DELAY)
 
 
 def _restore(aws: Aws, by_hand: list) -> None:
     """Put those names back once CloudFormation has settled: before that it could not create its own."""
-    _print("  names in Parameter Store are put back as soon as CloudFormation has settled")
+    screen.note("  names in Parameter Store are put back as soon as CloudFormation has settled")
     ssm, missing = aws.client("ssm"), list(by_hand)
     try:
         stack.wait_until_settled(aws)
@@ -213,7 +214,7 @@ def _restore(aws: Aws, by_hand: list) -> None:
     finally:
         for parameter in missing:
             value = shlex.quote(parameter["Value"])
-            _print(
+            screen.note(
                 with_region(
                     f"  if it is missing: `aws ssm put-parameter --type String --name {parameter['Name']} --value {value}`",
                     aws.cloud.region,
@@ -235,7 +236,7 @@ def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable
     value = _read_token(token, ask_for_it, decode)
     if not value:
         name = aws.cloud.hub_secret
-        _print(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
+        screen.note(f"  the secret `{name}` has no value yet: `inv init --token FILE` puts a Hub token into it; `-` reads standard input")
         return Token("none yet")
     client = aws.client("secretsmanager")
     if token is None or not has_token(aws) or aws.secret(aws.cloud.hub_secret) != value:
@@ -381,7 +382,8 @@ def has_token(aws: Aws) -> bool:
 
 def _read_token(token: Path | None, ask_for_it: bool, decode: Callable[[bytes], str]) -> str:
     if token is None:
-        typed = getpass.getpass("Hub token (https://huggingface.co/settings/tokens; empty: later): ") if ask_for_it else ""
+        with screen.paused():
+            typed = getpass.getpass("Hub token (https://huggingface.co/settings/tokens; empty: later): ") if ask_for_it else ""
         return _checked(typed) if typed.strip() else ""
     try:
         data = sys.stdin.buffer.read() if str(token) == "-" else token.expanduser().read_bytes()
@@ -476,7 +478,3 @@ def _lines(path: Path) -> list[str]:
 
 def _key(line: str) -> str:
     return line.split(":")[0].strip()
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """The names in Parameter Store of an account that may have none yet."""
 
 import json
-import sys
 
+from conf.process.screen import screen
 from remote.account import stack
 from remote.account.init import BACKUP
 from remote.aws import session
@@ -22,5 +22,5 @@ def fetch_or_defaults(names: list[str], cloud: dict) -> dict[str, str]:
     except Exception as error:
         if not session.is_access_denied(error):
             raise
-    print("your login may not read Parameter Store (ssm:GetParameters): these are the default names", file=sys.stderr)
+    screen.note("your login may not read Parameter Store (ssm:GetParameters): these are the default names")
     return stack.default_names(cloud)

@@ -5,10 +5,9 @@ request names are marked `implied`, with the page that says so. Keys of KMS are 
 manages, whose own policies let the account's services use them.
 """
 
-import sys
-
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.account import setup_permissions
 from remote.account.statement import INLINE, MANAGED, Account, Statement, combine_conditions, document, merge_statements, size
 from remote.aws.session import Aws, is_access_denied
@@ -45,7 +44,7 @@ def _account_by_caller(aws: Aws) -> Account:
             raise
     _, partition, _, _, account_id, who = aws.caller.split(":", 5)
     itself = f"arn:{partition}:iam::{account_id}:role/*{who.rsplit('/', 1)[1]}"
-    print(f"your login may not look up its own role (iam:GetRole): `{itself}` stands for it, whatever its path", file=sys.stderr)
+    screen.note(f"your login may not look up its own role (iam:GetRole): `{itself}` stands for it, whatever its path")
     return Account(partition, account_id, aws.cloud, itself)
 
 

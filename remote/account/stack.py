@@ -1,6 +1,5 @@
 """The stack: all that a run needs in an account but the box. The only file with boto3's cloudformation."""
 
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.session import Aws, is_access_denied, region, with_region
 
 TEMPLATE = Path(__file__).with_name("stack.yaml")
@@ -245,7 +245,7 @@ def find_settled(aws: Aws) -> Stack:
     current = find(aws)
     if not current.status.endswith("IN_PROGRESS") or current.status in NOT_CREATED:
         return current
-    print(f"  the stack `{aws.cloud.own}` is {current.status}: waiting until CloudFormation is done", file=sys.stderr, flush=True)
+    screen.note(f"  the stack `{aws.cloud.own}` is {current.status}: waiting until CloudFormation is done")
     _wait(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
     return find(aws)
 

@@ -6,11 +6,11 @@ The only file with boto3's scheduler.
 
 import functools
 import json
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.session import Aws, retry_until_visible
 
 # "Universal target": the scheduler calls the EC2 API itself, with the role that it is given.
@@ -39,9 +39,7 @@ def arm(aws: Aws, instance_id: str, hours: float) -> Armed:
         disarm(aws, instance_id)  # it has fired, and somebody has started the box again
         due = None
     if due:
-        print(
-            f"  AWS stops it at {due:{SHOWN}}: its longest life counts from its start, and another holds from the next one", file=sys.stderr
-        )
+        screen.note(f"  AWS stops it at {due:{SHOWN}}: its longest life counts from its start, and another holds from the next one")
     else:
         due = datetime.now(UTC) + timedelta(hours=hours) + GRACE
         try:

@@ -1,11 +1,11 @@
 """Where a box can be launched: each zone in turn, spot first if wanted, and what to do when no zone has capacity."""
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.session import Aws, retry_until_visible, with_region
 
 # Another zone or market may have it.
@@ -50,7 +50,7 @@ def launch_in_any_zone(aws: Aws, box: schema.Box, zone: str | None, launch: Call
             if code not in NO_CAPACITY and NO_SUBNET not in message:
                 raise
             refused.append(f"{where}{', spot' if market else ''}: {NO_SUBNET.lower() if NO_SUBNET in message else code}")
-            print(f"  no {box.instance_type} in {refused[-1]}", file=sys.stderr, flush=True)
+            screen.note(f"  no {box.instance_type} in {refused[-1]}")
     raise _no_capacity(aws, box, zone, refused)
 
 

@@ -1,10 +1,8 @@
 """The box: one EC2 instance, found by its tag. The only file with boto3's ec2 instances."""
 
-import functools
 import hashlib
 import math
 import re
-import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +10,7 @@ from typing import Literal
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote import confirm
 from remote.aws import auto_stop, capacity, instance_history
 from remote.aws.session import DENIED, Aws
@@ -393,16 +392,17 @@ def _reboot_once(aws: Aws, instance_id: str, reboot_after: float) -> None:
     a new one asks at once. The shutdown that the box has planned for itself is planned again at each boot (USER_DATA).
     """
     ec2 = aws.client("ec2")
-    talk = functools.partial(print, file=sys.stderr, flush=True)
     silent = f"  the agent on {instance_id} has been silent for {reboot_after:.0f} s"
     try:
         ec2.reboot_instances(InstanceIds=[instance_id])
     except ec2.exceptions.ClientError as error:
         if error.response["Error"]["Code"] not in DENIED:
             raise
-        talk(f"{silent}; a reboot would let it try again, and your policy has no ec2:RebootInstances (`inv policy`): waiting on")
+        screen.note(f"{silent}; a reboot would let it try again, and your policy has no ec2:RebootInstances (`inv policy`): waiting on")
         return
-    talk(f"{silent}: one that was refused once, as while its role was new, sleeps for half an hour. The box is rebooted, once; waiting on")
+    screen.note(
+        f"{silent}: one that was refused once, as while its role was new, sleeps for half an hour. The box is rebooted, once; waiting on"
+    )
 
 
 def stop(aws: Aws, instance_id: str) -> Stopped:

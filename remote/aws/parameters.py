@@ -1,7 +1,6 @@
 """Which instance and volume were used last, in Parameter Store: for people and other tools; ours finds both by their tags."""
 
-import sys
-
+from conf.process.screen import screen
 from remote.aws.session import Aws
 
 
@@ -16,4 +15,4 @@ def write(aws: Aws, instance_id: str, volume_id: str) -> None:
         try:
             ssm.put_parameter(Name=name, Value=now, Type="String", Overwrite=True)
         except ssm.exceptions.ClientError as error:  # only a record: the box is up anyway
-            print(f"  {name} was not written down ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
+            screen.note(f"  {name} was not written down ({error.response['Error']['Code']})")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from urllib.parse import urlparse
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text import secret
 from remote.aws.eventual_consistency import RecentIds
 
@@ -66,7 +66,7 @@ def retry_until_visible(ask: Callable[[], Answer], unseen: str, what: str) -> An
             if unseen not in error.response["Error"].get("Message", "") or time.monotonic() > deadline:
                 raise
         if not announced:
-            print(f"  AWS does not see {what} yet: trying again for two minutes", file=sys.stderr, flush=True)
+            screen.note(f"  AWS does not see {what} yet: trying again for two minutes")
         announced = True
         time.sleep(1)
 
@@ -200,7 +200,7 @@ class Retry:
         if words is None:
             raise error
         if words != self.announced:
-            print(f"{words}. {self.goes_on}; trying again every {pause:.0f} s", file=sys.stderr, flush=True)
+            screen.note(f"{words}. {self.goes_on}; trying again every {pause:.0f} s")
         self.announced = words
         time.sleep(pause)
         self.aws.renew()

@@ -1,13 +1,13 @@
 """The box's data volume: runs and the model cache. It outlives the box. The only file with boto3's ec2 volumes."""
 
 import hashlib
-import sys
 import time
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.instance_history import last_start
 from remote.aws.session import Aws
 from remote.aws.tags import BOX, OWNER
@@ -96,7 +96,7 @@ def snapshot(aws: Aws, name: str) -> Snapshot:
     """Keep a copy of the volume, which nothing writes to now: AWS copies it in the background."""
     volume = _find(aws, name)
     if volume is None:
-        print(f"  box `{name}` has no volume: there is nothing to copy", file=sys.stderr, flush=True)
+        screen.note(f"  box `{name}` has no volume: there is nothing to copy")
         return Snapshot(None, "no copy of the volume was made")
     if existing := _current_snapshot(aws, volume, name):
         return Snapshot(existing, f"{existing} is a copy of the volume already")

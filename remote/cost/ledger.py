@@ -12,7 +12,7 @@ from typing import TypeVar
 from rich.table import Table
 
 from conf import schema
-from conf.text import visible
+from conf.process.screen import screen
 from remote.aws import instance, instance_history, pricing, s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
@@ -49,10 +49,9 @@ def show(aws: Aws, run: schema.Run) -> None:
     table.add_row("until now", "", "", _money(sum(known) if len(known) == len(lines) else None))
     bucket = _bucket(aws, store)
     table.add_row(bucket.what, bucket.amount, bucket.rate, _money(bucket.dollars))
-    console = visible.screen(width=140)
-    console.print(table)
-    console.print(_runs(store))
-    console.print(f"prices: {source or 'unknown'}; on demand, before tax and discounts. Traffic, requests and snapshots are not in it.")
+    screen.print(table)
+    screen.print(_runs(store))
+    screen.print(f"prices: {source or 'unknown'}; on demand, before tax and discounts. Traffic, requests and snapshots are not in it.")
 
 
 @dataclass(frozen=True)

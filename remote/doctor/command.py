@@ -8,6 +8,7 @@ from pathlib import Path
 from conf import schema
 from conf.cli import settings
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text.visible import visible
 from remote.aws.session import Aws
 from remote.build import ecr
@@ -19,13 +20,14 @@ from remote.runs import hub
 def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable) -> bool:
     """Print every finding; whether all is well. `driver` is the oldest that the image works with, `check_access` looks at the Hub."""
     login_findings = []
-    try:
-        run = settings(c, fetch=functools.partial(diagnose.fetch, login_findings))
-        findings = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access)])
-    except Problem as problem:
-        if not login_findings:  # AWS was not asked yet: it is the words behind `--`
-            raise
-        findings = diagnose.settings_unreadable(login_findings, problem)
+    with screen.verb("doctor", "Look for every reason why the chain would fail"):
+        try:
+            run = settings(c, fetch=functools.partial(diagnose.fetch, login_findings))
+            findings = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access)])
+        except Problem as problem:
+            if not login_findings:  # AWS was not asked yet: it is the words behind `--`
+                raise
+            findings = diagnose.settings_unreadable(login_findings, problem)
     print(diagnose.as_json(findings) if as_json else visible(diagnose.as_text(findings)))
     return diagnose.all_ok(findings)
 

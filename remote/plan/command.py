@@ -1,4 +1,4 @@
-"""A plan as a verb carries it out: rehearsed or performed, its result said, and a line about it in the audit."""
+"""A plan as a verb carries it out: rehearsed or performed, its result shown, and a line about it in the audit."""
 
 import contextlib
 import time
@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from conf.cli import rehearsed
+from conf.process.screen import screen
 
 if TYPE_CHECKING:
     from conf import schema
@@ -23,22 +24,23 @@ def perform(c: Any, run: "schema.Run", verb: str, plan: "Plan", audited: bool = 
     """Carry out or rehearse a plan, say its final words, and leave a line in the audit where the bucket is to stay."""
     from remote.aws.s3 import Store
     from remote.aws.session import Aws
-    from remote.plan.perform import perform, rehearse
+    from remote.plan.perform import Outcome, perform, rehearse
     from remote.runs import audit
 
     if rehearsed(c, f"# {verb}"):
         print(rehearse(plan))
         return
-    started, aws = time.monotonic(), Aws(run.cloud)
-    try:
-        done = perform(plan, aws, planned().transport(run)).done
-    except BaseException:
-        # What went wrong is what the user must read, whether or not the audit can be written.
-        with contextlib.suppress(Exception):
-            if audited:
-                audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "failed")
-        raise
-    if audited:
-        audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "ok")
-    if done:
-        print(done, flush=True)
+    started, aws, outcome = time.monotonic(), Aws(run.cloud), Outcome()
+    with screen.verb(verb):
+        try:
+            perform(plan, aws, planned().transport(run), outcome)
+        except BaseException:
+            # What went wrong is what the user must read, whether or not the audit can be written.
+            with contextlib.suppress(Exception):
+                if audited:
+                    audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "failed", outcome.parts)
+            raise
+        if audited:
+            audit.write(Store(aws), verb, run.box.name, time.monotonic() - started, "ok", outcome.parts)
+        if outcome.done:
+            screen.result(outcome.done, plan.next)

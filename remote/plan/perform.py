@@ -1,7 +1,7 @@
 """A plan carried out, part by part, or only shown."""
 
 import contextlib
-import sys
+import re
 import textwrap
 import time
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from conf.problem import Problem
-from conf.text import visible
+from conf.process.screen import screen
 from remote.aws.session import Aws
 from remote.plan import answers, script
 from remote.plan.plan import Call, Latest, Plan, Reference, Step
 from remote.transport.transport import Transport
 
 R = TypeVar("R")
+DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")  # of which a person reads the beginning
 KILLED = 137  # 128 and SIGKILL, which the kernel sends when memory runs out
 CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
 
@@ -26,6 +27,7 @@ class Outcome:
     def __init__(self) -> None:
         self.answers: dict[int, Any] = {}  # of each part that was carried out
         self.done = ""  # the plan's final words
+        self.parts: list[tuple[str, float]] = []  # what was carried out, and in how many seconds
 
     def of(self, kind: type[R]) -> R | None:
         """The latest answer of this kind, if there is one."""
@@ -52,24 +54,20 @@ def perform(plan: Plan, aws: Aws, transport: Callable[[Aws, str], Transport], ou
     except BaseException:
         if plan.failure:
             words, inputs = plan.failure
-            _say_if_any(words(**outcome.values(inputs)))
+            if message := words(**outcome.values(inputs)):
+                screen.note(message)
         with contextlib.suppress(Exception):  # what went wrong is what the user must read
             _release(plan, aws, outcome)
         raise
     _release(plan, aws, outcome)
     if plan.end:
         text, inputs = plan.end
-        outcome.done = text.format(**{name: _shown(value) for name, value in outcome.values(inputs).items()})
+        outcome.done = DIGEST.sub(r"\1", text.format(**{name: _shown(value) for name, value in outcome.values(inputs).items()}))
     return outcome
 
 
 def _shown(value: object) -> object:
     return script.word(value) if isinstance(value, bool) else value
-
-
-def _say_if_any(words: str) -> None:
-    if words:
-        talk(words)
 
 
 def _release(plan: Plan, aws: Aws, outcome: Outcome) -> None:
@@ -84,6 +82,17 @@ def _renew(plan: Plan, aws: Aws, outcome: Outcome) -> None:
 
 def _perform(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
     started = time.monotonic()
+    screen.status(part.intent)
+    try:
+        _run_part(plan, number, part, outcome, aws, transport)
+    finally:
+        outcome.parts.append((part.intent, time.monotonic() - started))
+    if part.announce:
+        name = f"{part.script}.sh: " if isinstance(part, Step) else ""
+        screen.detail(f"  {name}{part.intent} ({time.monotonic() - started:.1f} s)")
+
+
+def _run_part(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
     if isinstance(part, Call):
         outcome.answers[number] = part.action(aws, **outcome.values(part.inputs))
     else:
@@ -93,8 +102,6 @@ def _perform(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: 
             facts = _run(part, outcome, transport(aws, outcome.value(part.on)))
         if facts is not None:
             outcome.answers[number] = answers.read(part.script, part.answer, facts)
-    if part.announce:
-        talk(f"  {part.intent.rstrip('.') if isinstance(part, Call) else part.script + '.sh'} ({time.monotonic() - started:.1f} s)")
 
 
 def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] | None:
@@ -105,15 +112,15 @@ def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] |
     except Problem as problem:
         if not step.continue_message:
             raise
-        talk(f"{problem.what}; {step.continue_message}")
+        screen.note(f"{problem.what}; {step.continue_message}")
         return None
     facts = result.facts
-    if step.repeat_while and result.stderr.strip() and (result.code or facts.get(step.repeat_while) == "yes"):
-        talk(textwrap.indent(result.stderr.rstrip(), "    "))
+    if step.repeat_while and (words := result.stderr.strip()):
+        _relay(words, result.code, facts.get(step.repeat_while) == "yes")
     if result.code == 0:
         return facts
     if step.continue_message:
-        talk(f"{facts.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.continue_message}")
+        screen.note(f"{facts.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.continue_message}")
         return None
     if "problem" in facts:
         raise Problem(facts["problem"], facts["hint"], reason=facts["reason"])
@@ -125,6 +132,15 @@ def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] |
         "run the same command again: every step may run twice; `inv status` shows the box",
         reason="crashed",
     )
+
+
+def _relay(words: str, code: int, goes_on: bool) -> None:
+    """What a script that is run again says: its latest line while it goes on, all of it when it fails."""
+    if code:
+        screen.note(textwrap.indent(words, "    "))
+    elif goes_on:
+        screen.status(words.splitlines()[-1])
+        screen.detail(textwrap.indent(words, "    "))
 
 
 def _end(code: int) -> str:
@@ -143,7 +159,7 @@ def rehearse(plan: Plan) -> str:
 
 def outline(plan: Plan) -> str:
     """The same in a line for each part."""
-    return "\n".join(f"  {part.intent}" if isinstance(part, Call) else f"  {part.script}.sh on the box" for part in plan)
+    return "\n".join(f"  {part.intent}" if isinstance(part, Call) else f"  {part.script}.sh on the box: {part.intent}" for part in plan)
 
 
 def _intent(call: Call) -> str:
@@ -160,8 +176,3 @@ def _script(step: Step) -> str:
     above = "".join(f". {name}.sh\n" for name in ("lib", *script.ABOVE.get(step.script, ())))
     text = script.settings_block(short) + above + script.body(step.script)
     return f"script {step.script}.sh, at most {step.timeout} s\n" + "\n".join(f"  | {line}" for line in text.splitlines())
-
-
-def talk(text: str) -> None:
-    """A line for people: stdout is for results."""
-    print(visible.visible(text), file=sys.stderr, flush=True)

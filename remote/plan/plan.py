@@ -76,7 +76,7 @@ class Call:
 
     @property
     def intent(self) -> str:
-        return (self.action.__doc__ or self.action.__name__).strip().splitlines()[0]
+        return (self.action.__doc__ or self.action.__name__).strip().splitlines()[0].rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ class Step:
     announce: bool = True
     repeat_while: str | None = None  # run again while it answers yes to this; its stderr is shown meanwhile
     continue_message: str = ""  # printed where the box does not run the script or fails at it; the plan then continues
+
+    @property
+    def intent(self) -> str:
+        return scripts.body(self.script).removeprefix("# ").splitlines()[0].rstrip(".")
 
     def text(self, resolve: Callable[[Any], Any] = lambda value: value) -> str:
         """The self-contained bash text: settings, lib.sh, what else stands above the script, and the script."""
@@ -113,6 +117,7 @@ class Plan:
     held: Hold | None = None
     failure: tuple[Callable[..., str], dict[str, Any]] | None = None
     end: tuple[str, dict[str, Any]] | None = None
+    next: str = ""
 
     def __iter__(self) -> Iterator[Call | Step]:
         return iter(self.parts)
@@ -189,14 +194,14 @@ class Plan:
 
         return add
 
-    def done(self, text: str, **values: object) -> None:
-        """The final words: each `{name}` in them is one of the values."""
+    def done(self, text: str, *, then: str = "", **values: object) -> None:
+        """The final words: each `{name}` in them is one of the values. `then` is what to type next."""
         named = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
         if named != values.keys():
             raise TypeError(f"the final words {text!r} name {sorted(named)}, and are given {sorted(values)}")
         for name, value in values.items():
             self._check("the final words", name, value, Any, True)
-        self.end = text, values
+        self.end, self.next = (text, values), then
 
     def _condition(self, where: str, when: Any) -> "bool | Reference":
         if when is not True and not (isinstance(when, Reference) and when.declared is bool):

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from conf.problem import Problem
-from conf.text import visible
+from conf.process.screen import coloured, screen
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Needs(Forecast):
     """What it needs besides."""
 
     need_gb: int  # room for the model and its run
+    per_hour: float | None  # USD of the box; None where nobody says
 
 
 class Preflight:
@@ -35,22 +36,23 @@ class Preflight:
 
     def check_inputs(self, aws: Any, settings: Any) -> Needs:
         """Check rows, token and base model before anything is paid for, and tell what the run will need."""
-        facts, lines = self.report(aws, settings, coloured(sys.stderr))
-        print("\n".join(lines), file=sys.stderr)
-        return Needs(facts["planned"], facts["need_gb"])
-
-    def report(self, aws: Any, run: Any, colour: bool, seen: Any = None) -> tuple[dict, list[str]]:
-        return self.load().prove(run, *access(aws), *card_and_price(aws, run), colour, seen)
+        asked = card_and_price(aws, settings)
+        facts, outlook = self.load().prove(settings, *access(aws), *asked, False)
+        for line in outlook.details:
+            screen.detail(line)
+        _shown(outlook)
+        return Needs(outlook.seconds, facts["need_gb"], asked[1][0])
 
     def estimate_cost(self, aws: Any, settings: Any) -> Forecast:
         """Tell what the run will cost."""
         try:
             seen = self.load().look(settings, *access(aws))
-            lines, seconds = self.load().told(seen, settings, *card_and_price(aws, settings), False)
+            outlook = self.load().outlook(seen, settings, *card_and_price(aws, settings), False)
         except Problem as problem:  # `train` needs these rows and this model, a box does not
-            lines, seconds = [f"price    of the run unknown: {problem.what}"], None
-        print(f"  {lines[-1]}", file=sys.stderr, flush=True)
-        return Forecast(seconds)
+            screen.note(f"  price    of the run unknown: {problem.what}")
+            return Forecast(None)
+        _shown(outlook)
+        return Forecast(outlook.seconds)
 
     def cached(self) -> Callable[[Any, Any], Needs]:
         """`check_inputs` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
@@ -60,8 +62,8 @@ class Preflight:
             facts, rows = self.load().check(run, *access(aws)), repr((run.model, run.data))
             if rows not in cache:
                 cache[rows] = self.load().look(run, *access(aws))
-            planned = self.load().told(cache[rows], run, *card_and_price(aws, run), False)[1]
-            return Needs(planned, facts["need_gb"])
+            asked = card_and_price(aws, run)
+            return Needs(self.load().outlook(cache[rows], run, *asked, False).seconds, facts["need_gb"], asked[1][0])
 
         return check
 
@@ -74,17 +76,19 @@ class Preflight:
         seen = self.load().look(run, *access(aws))
         need = functools.partial(self.load().needs, seen, run)
         fitting, small = offers.offers(aws, run, need) if seen.shape else ([], [])
-        lines = self.report(aws, run, coloured(sys.stdout), seen)[1]
-        print("\n".join(lines[:-1]))
+        outlook = self.load().prove(run, *access(aws), *card_and_price(aws, run), coloured(sys.stdout), seen)[1]
+        print("\n".join([*outlook.details, *outlook.notes]))
         if fitting:
-            visible.screen(width=120).print(offers.table(run, fitting))
+            screen.print(offers.table(run, fitting))
             print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
-        print(lines[-1])
+        if outlook.price:
+            print(outlook.price)
 
 
-def coloured(stream: Any) -> bool:
-    """Whether colours are wanted there: on a terminal, unless NO_COLOR (https://no-color.org) says otherwise."""
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+def _shown(outlook: Any) -> None:
+    """What has to be known of a run before it is paid for."""
+    for line in [*outlook.notes, *([outlook.price] if outlook.price else [])]:
+        screen.note(f"  {line}")
 
 
 def access(aws: Any) -> tuple[str | None, str]:

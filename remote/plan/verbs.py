@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conf import schema
+from conf.process.screen import screen
 from remote.account import destroy
 from remote.account import init as account
 from remote.aws import auto_stop, instance, parameters, volume
@@ -13,7 +14,6 @@ from remote.aws.session import Aws
 from remote.build import docker, ecr
 from remote.cost import limit
 from remote.plan import answers
-from remote.plan.perform import talk
 from remote.plan.plan import Plan
 from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
@@ -43,7 +43,7 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
     stored = plan.call(account.store_token)(token=token, ask_for_it=asks, decode=decode)
     plan.call(account.read_back)(wanted=surveyed.wanted)
     written = plan.call(account.write_settings)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
-    plan.done("{done}; {summary} has every name. Next: `inv up`", done=written.done, summary=written.summary)
+    plan.done("{done}; {summary} has every name", then="`inv up`", done=written.done, summary=written.summary)
     return plan
 
 
@@ -95,8 +95,8 @@ def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | N
         PATIENCE=45,
         SUPERVISOR=compose("supervise", _region_and_mount(run) | _store(run) | watch),
     )
-    words = "{instance_id} is up ({instance_type}, {gpu}). Next: `inv deploy`"
-    plan.done(words, instance_id=box.instance_id, instance_type=running.instance_type, gpu=ready.gpu)
+    words = "{instance_id} is up ({instance_type}, {gpu})"
+    plan.done(words, then="`inv deploy`", instance_id=box.instance_id, instance_type=running.instance_type, gpu=ready.gpu)
     return plan
 
 
@@ -140,7 +140,7 @@ def deploy(run: schema.Run, root: Path) -> Plan:
     deployed = plan.step("deploy", answers.Deploy, on=box.instance_id, timeout=1800)(
         **_region_and_mount(run), IMAGE=image, BUILT=offered.missing
     )
-    plan.done("{image} is ready (changed: {changed}). Next: `inv train`", image=image, changed=deployed.changed)
+    plan.done("{image} is ready (changed: {changed})", then="`inv train`", image=image, changed=deployed.changed)
     return plan
 
 
@@ -148,7 +148,7 @@ def build(run: schema.Run, root: Path) -> Plan:
     """The docker of this machine has built this tree's image."""
     plan = Plan()
     built = plan.call(docker.build)(run=run, root=root)
-    plan.done("{local} is built. Next: `inv image.push`", local=built.local)
+    plan.done("{local} is built", then="`inv image.push`", local=built.local)
     return plan
 
 
@@ -158,7 +158,7 @@ def push(run: schema.Run, root: Path) -> Plan:
     built = plan.call(docker.build)(run=run, root=root)
     pushed = plan.call(docker.push)(local=built.local, tag=built.tag)
     plan.call(ecr.record_digest)(image=pushed.image)
-    plan.done("{image} is in ECR. Next: `inv image.verify`, `inv deploy`", image=pushed.image)
+    plan.done("{image} is in ECR", then="`inv image.verify`, `inv deploy`", image=pushed.image)
     return plan
 
 
@@ -186,10 +186,10 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     )
     plan.call(lock.release, announce=False)(lock=taken.lock)
     if detach:
-        plan.done("{run_id} has started. Next: `inv logs`", run_id=prepared.run_id)
+        plan.done("{run_id} has started", then="`inv logs`", run_id=prepared.run_id)
     else:
-        plan.call(follow.attach)(run_id=prepared.run_id, box_name=run.box.name)
-        plan.done("{run_id} is done. Next: `inv publish`, `inv report`", run_id=prepared.run_id)
+        plan.call(follow.attach)(run_id=prepared.run_id, box_name=run.box.name, per_hour=needs.per_hour)
+        plan.done("{run_id} is done", then="`inv publish`, `inv report`", run_id=prepared.run_id)
     return plan
 
 
@@ -197,8 +197,10 @@ def publish(run: schema.Run, run_id: str | None, upload: hub.Upload, root: Path,
     """The finished run's adapter is on the Hub, read back and compared. It needs no box."""
     plan = Plan()
     fetched = plan.call(runs.download)(run=run, run_id=run_id, into=root / run.runs, merged=run.publish.merged)
-    published = plan.call(hub.publish)(upload=upload, run_id=fetched.run_id, folder=fetched.folder, run=run, endpoint=endpoint, say=talk)
-    plan.done("{url} is published and verified. Next: `inv down`", url=published.url)
+    published = plan.call(hub.publish)(
+        upload=upload, run_id=fetched.run_id, folder=fetched.folder, run=run, endpoint=endpoint, say=screen.step
+    )
+    plan.done("{url} is published and verified", then="`inv down`", url=published.url)
     return plan
 
 
@@ -265,8 +267,8 @@ def stop_run(run: schema.Run) -> Plan:
     _lock_box(plan, run, "stop-run")
     box = plan.call(instance.require)(name=run.box.name, metadata_closed=False)
     ended = plan.step("cancel", answers.Cancel, on=box.instance_id, timeout=600)(**_region_and_mount(run))
-    words = "{run_id} is {phase}. Next: `inv train` starts a new run, `inv down` stops the box"
-    plan.done(words, run_id=ended.run_id, phase=ended.phase)
+    then = "`inv train` starts a new run, `inv down` stops the box"
+    plan.done("{run_id} is {phase}", then=then, run_id=ended.run_id, phase=ended.phase)
     return plan
 
 
@@ -281,7 +283,7 @@ def clean(run: schema.Run, days: int | None, yes: bool) -> Plan:
     plan.step("clean", answers.Clean, on=plan.latest(box.instance_id), timeout=300, when=box.running)(
         **_region_and_mount(run), KEPT=remaining.retained
     )
-    plan.done("{count} runs are removed. Next: `inv status`", count=chosen.count)
+    plan.done("{count} runs are removed", then="`inv status`", count=chosen.count)
     return plan
 
 
@@ -303,7 +305,7 @@ def purge(run: schema.Run, force: bool, yes: bool, snapshot: bool = False) -> Pl
     _, copied = _stop_box(plan, run, instance_id, box.running, box.exists, continue_message if force else "", snapshot)
     plan.call(instance.terminate, when=box.exists)(instance_id=instance_id)
     plan.call(volume.delete)(name=name)
-    plan.done(f"box and volume `{{name}}` are gone{_and_snapshot(copied)}. Next: `inv report`", name=name, **copied)
+    plan.done(f"box and volume `{{name}}` are gone{_and_snapshot(copied)}", then="`inv report`", name=name, **copied)
     return plan
 
 
@@ -313,8 +315,8 @@ def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
     _lock_box(plan, run, "down")
     box = plan.call(instance.get)(name=run.box.name)
     stopped, copied = _stop_box(plan, run, box.instance_id, box.running, True, continue_message if force else "", snapshot)
-    words = f"{{instance_id}} is {{state}}{_and_snapshot(copied)}. Next: `inv report`"
-    plan.done(words, instance_id=box.instance_id, state=stopped.state, **copied)
+    words = f"{{instance_id}} is {{state}}{_and_snapshot(copied)}"
+    plan.done(words, then="`inv report`", instance_id=box.instance_id, state=stopped.state, **copied)
     return plan
 
 

@@ -1,10 +1,10 @@
 """Removing runs that came to nothing, or are old: listed first, never a running one."""
 
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text import quoting
 from remote import confirm
 from remote.aws import instance, volume
@@ -48,7 +48,7 @@ def choose(aws: Aws, name: str, days: int | None, yes: bool, mounted: bool, goin
         why, goes = _verdict(aws, store, run_id, files, days, report)
         size = sum(store.names(f"runs/{run_id}/").values()) if goes else 0
         if why:
-            print(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"), file=sys.stderr, flush=True)
+            screen.note(f"  {run_id}  {why}" + (f"  {size / 1e6:.1f} MB" if goes else "; it stays"))
         removable += [run_id] if goes else []
     if removable:
         confirm.ask(yes, f"remove {len(removable)} runs for good?")
@@ -71,16 +71,16 @@ def confirm_purge(aws: Aws, name: str, yes: bool, snapshot: bool = False) -> Non
     """List what goes with the box, and ask."""
     store, box, disk = Store(aws), instance.find(aws, name), volume.zone(aws, name)
     if box is None and disk is None:  # an earlier purge has removed both
-        print(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is", file=sys.stderr, flush=True)
+        screen.note(f"  there is neither a box nor a volume named `{name}`; `inv status` shows what there is")
         return
     open_runs = [run_id for run_id, files in runs.listing(store).items() if "manifest.json" not in files]
     parts = [f"the box `{name}` ({box.id}) with its root disk"] if box else []
     parts += [f"its {volume.describe(aws, name)}, with all that is on it"] if disk else []
-    print(f"  {', and '.join(parts)}", file=sys.stderr)
+    screen.note(f"  {', and '.join(parts)}")
     if open_runs:
-        print(f"  not finished, and only their synced checkpoints would be left: {', '.join(open_runs)}", file=sys.stderr)
+        screen.note(f"  not finished, and only their synced checkpoints would be left: {', '.join(open_runs)}")
     copy = "a copy of the volume, " if snapshot and disk else ""
-    print(f"  what stays: {copy}{store.url('')} and what is on the Hub", file=sys.stderr, flush=True)
+    screen.note(f"  what stays: {copy}{store.url('')} and what is on the Hub")
     confirm.ask(yes, "remove them for good?")
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from conf import schema
 from conf.problem import Problem
-from conf.text import visible
+from conf.process.screen import screen
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import predictions, runs
@@ -46,7 +46,7 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Call
     rows = find(runs.configuration(store, run_id).data, split).resolve()
     _check_same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
     box, place = predictions.choose_machine(aws, store, run.box.name)
-    print(f"scoring {run_id} on {rows}, {place}", file=sys.stderr, flush=True)
+    screen.note(f"scoring {run_id} on {rows}, {place}")
     return Chosen(
         run_id, runs.manifest_sha256(store, run_id), rows, rows.name, rows.stem, box.id if box else None, box is not None, box is None
     )
@@ -67,7 +67,8 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
         words = [sys.executable, "-m", "trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
-        done = subprocess.run(words, stdout=sys.stderr, cwd=root)
+        with screen.paused():
+            done = subprocess.run(words, stdout=sys.stderr, cwd=root)
         if done.returncode:
             raise Problem(
                 f"the trainer could not score {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
@@ -82,16 +83,16 @@ def show_scores(aws: Aws, run_id: str, split: str, summary: Summary) -> None:
     store, name = Store(aws), f"runs/{run_id}/evaluations/{split}.json"
     with runs.reading_record(run_id):
         _print(store.json(name) or {}, f"{run_id} on {split}", summary)
-    print(f"kept       {store.url(name)}")
+    screen.print(f"kept       {store.url(name)}")
 
 
 def _print(scores: dict, what: str, summary: Summary) -> None:
-    screen, title = visible.screen(width=120), f"{what} ({scores['rows']} rows)"
+    title = f"{what} ({scores['rows']} rows)"
     screen.print(scores_table(summary(scores), title))
     if filled := scores.get("scaffold"):
         screen.print(scores_table(summary({"task": scores["task"]} | filled), f"{title}, keys filled in: no score of the run's"))
     if scores["trained_on"]:
-        print("note       the run was trained on these very rows: this is no test")
+        screen.print("note       the run was trained on these very rows: this is no test")
 
 
 def _check_same_rows(store: Store, name: str, rows: Path) -> None:
@@ -103,7 +104,7 @@ def _check_same_rows(store: Store, name: str, rows: Path) -> None:
         raise Problem(f"{store.url(name)} holds the scores on other rows than {rows} has now", hint, "refused")
 
 
-def scores_table(rows: Sequence[tuple[str, ...]], title: str) -> Table:
+def scores_table(rows: Sequence[tuple[str, ...]], title: str | None = None) -> Table:
     table = Table("score", "base", "tuned", "", title=title, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)

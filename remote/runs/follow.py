@@ -2,17 +2,15 @@
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.live import Live
-from rich.text import Text
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
@@ -20,7 +18,6 @@ from remote.aws.session import Aws, Retry
 from remote.runs import runs
 
 PAUSE = 1.0  # seconds between two looks
-PLAIN_EVERY = 15  # seconds between two plain lines when nobody watches a terminal
 EVENTS_EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
 SILENT_AFTER = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
 CHUNK = re.compile("[0-9]{12}")  # named by the offset of its first byte
@@ -59,16 +56,15 @@ class Done:
     run_id: str
 
 
-def attach(aws: Aws, run_id: str, box_name: str) -> Done:
+def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None) -> Done:
     """Follow the run until it ends; Ctrl-C leaves it going."""
-    seen, retry = _Progress(), Retry(aws, f"{run_id} goes on")
-    with seen:
-        try:
-            while (current := _poll(aws, run_id, box_name, seen, retry)) is None or current.phase not in ENDED:
-                time.sleep(PAUSE)
-        except KeyboardInterrupt:
-            words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
-            raise KeyboardInterrupt(words) from None
+    seen, retry = _Progress(per_hour), Retry(aws, f"{run_id} goes on")
+    try:
+        while (current := _poll(aws, run_id, box_name, seen, retry)) is None or current.phase not in ENDED:
+            time.sleep(PAUSE)
+    except KeyboardInterrupt:
+        words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
+        raise KeyboardInterrupt(words) from None
     return _outcome(Store(aws), current)
 
 
@@ -107,34 +103,20 @@ def check_box(aws: Aws, run_id: str, box_name: str) -> None:
 
 
 class _Progress:
-    """One live line on a terminal, a plain line now and then elsewhere."""
+    """Where a run stands, as its state and its events tell; the latter are fetched as often as there may be new ones."""
 
-    def __init__(self):
-        self.console = visible.screen(stderr=True)
-        self.live = Live("", console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
-        self.events, self.phase, self.fetched = [], "", 0.0
-        self.last = ""
-        self.printed = float(-PLAIN_EVERY)
-
-    def __enter__(self):
-        if self.live:
-            self.live.start()
-
-    def __exit__(self, *error):
-        if self.live:
-            self.live.stop()
+    def __init__(self, per_hour: float | None):
+        self.per_hour = per_hour
+        self.events: list[dict] = []
+        self.phase, self.fetched = "", 0.0
 
     def update(self, current: runs.State, events: Callable[[], bytes]) -> None:
         now = time.monotonic()
         if current.phase != self.phase or now - self.fetched >= EVENTS_EVERY:
             self.events, self.phase, self.fetched = complete_events(events()), current.phase, now
-        line = progress_line(current.phase, self.events) + silence_warning(current)
-        if self.live:
-            self.live.update(Text(line))
-        elif line != self.last and time.monotonic() - self.printed >= PLAIN_EVERY:
-            print(line, file=sys.stderr, flush=True)
-            self.printed = time.monotonic()
-        self.last = line
+        cost = "" if self.per_hour is None else f"  ${self.per_hour * seconds_worked(self.events) / 3600:.2f} so far"
+        line = f"{progress_line(current.phase, self.events)}{cost}{silence_warning(current)}"
+        screen.status(line, *share_done(current.phase, self.events))
 
 
 def complete_events(events: bytes) -> list[dict]:
@@ -157,10 +139,38 @@ def silence_warning(current: runs.State) -> str:
     return f"; no sign of life {since}: `inv status` shows the box, `inv down --force` ends it"
 
 
+def seconds_worked(events: list[dict]) -> float:
+    """How long a run's attempts have worked, by its events: what lies between two attempts is not counted."""
+    worked, before = 0.0, None
+    for event in events:
+        try:
+            at = datetime.fromisoformat(event["time"])
+            begins = event["event"] == "phase" and event["phase"] == "running"
+            worked += 0.0 if before is None or begins else max(0.0, (at - before).total_seconds())
+        except runs.BROKEN:  # it may be anybody's
+            continue
+        before = at
+    return worked
+
+
+def share_done(phase: str, events: list[dict]) -> tuple[int, int]:
+    """How much of its steps, or of its rows to score, a run has done, and how many there are; of 0 where that is not known."""
+    latest = _latest(phase, events)
+    names = ("step", "steps") if latest and latest["event"] == "step" else ("done", "of")
+    done, of = ((latest or {}).get(name) for name in names)
+    return (done, of) if isinstance(done, int) and isinstance(of, int) and 0 <= done <= of else (0, 0)
+
+
+def _latest(phase: str, events: list[dict]) -> dict | None:
+    if phase in ("created", "starting", "uploading", "done"):
+        return None
+    return next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
+
+
 def progress_line(phase: str, events: list[dict]) -> str:
     """Where a run stands, in one line."""
-    latest = next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
-    if latest is None or phase in ("created", "starting", "uploading", "done"):
+    latest = _latest(phase, events)
+    if latest is None:
         return phase
     try:
         if latest["event"] == "progress":

@@ -4,13 +4,13 @@ import json
 import os
 import secrets
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from conf.problem import Problem
 from conf.process import caller
+from conf.process.screen import screen
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 
@@ -105,7 +105,7 @@ def _take_over(store: Store, key: str, body: bytes, mine: dict) -> str:
     elif current["token"] == mine["token"]:
         return etag  # the first answer was lost, and botocore has sent the request twice
     elif _is_abandoned(current, mine["who"]):
-        print(f"  taking over the lock that was left by {_describe(current)}", file=sys.stderr, flush=True)
+        screen.note(f"  taking over the lock that was left by {_describe(current)}")
         etag = store.replace(key, body, etag)
     else:
         etag = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
@@ -37,7 +38,7 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Calla
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = read(what), Store(aws)
     run_id, (box, where) = runs.find_sealed(aws, run, run_id), choose_machine(aws, store, run.box.name)
-    print(f"answering with {run_id} {where}", file=sys.stderr, flush=True)
+    screen.note(f"answering with {run_id} {where}")
     return Chosen(run_id, runs.manifest_sha256(store, run_id), lines, box.id if box else None, box is not None, box is None)
 
 
@@ -84,7 +85,8 @@ def predict_locally(aws: Aws, run: schema.Run, run_id: str, lines: list[str], ro
         raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
     folder = runs.download(aws, run, run_id, root / run.runs).folder
     command = [sys.executable, "-m", "trainer.evaluate.predict", str(folder)]
-    done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
+    with screen.paused():
+        done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
     if done.returncode:
         raise Problem(
             f"the trainer could not answer with {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
@@ -94,6 +96,7 @@ def predict_locally(aws: Aws, run: schema.Run, run_id: str, lines: list[str], ro
 
 def _print(text: str) -> None:
     shown = visible.visible if sys.stdout.isatty() else str  # what is not for a terminal stays as the model wrote it
-    for line in text.split("\n"):  # not splitlines(): an answer may hold any character that it takes for a line's end
-        if line:
-            print(shown(json.loads(line)["output"]))
+    with screen.paused():
+        for line in text.split("\n"):  # not splitlines(): an answer may hold any character that it takes for a line's end
+            if line:
+                print(shown(json.loads(line)["output"]))

@@ -8,17 +8,16 @@ import hashlib
 import json
 import re
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 
 from conf import load, paths, schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.text import visible
 from remote.aws import pricing
 from remote.aws.s3 import Store
@@ -116,21 +115,15 @@ class Saved:
         return load.fingerprint(self.run) == load.fingerprint(run)
 
 
-@cache
-def print_once(words: str) -> None:
-    """Say something once."""
-    print(f"  {visible.visible(words)}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def skip_unreadable(what: str) -> Iterator[None]:
     """Go on without what cannot be read, and say so: it may be anybody's."""
     try:
         yield
     except Problem as problem:
-        print_once(f"left out: {what}: {problem.what}")
+        screen.note(f"  left out: {what}: {problem.what}")
     except BROKEN as error:
-        print_once(f"left out: {what} cannot be read ({type(error).__name__}: {error})")
+        screen.note(f"  left out: {what} cannot be read ({type(error).__name__}: {error})")
 
 
 @contextmanager
@@ -151,7 +144,7 @@ def listing(store: Store) -> dict[str, set[str]]:
         if schema.RUN_ID.fullmatch(run_id) and rest:
             runs.setdefault(run_id, set()).add(rest)
         else:
-            print_once(f"left out: {store.url(name)[:200]!r} is not a file of a run")
+            screen.note(f"  left out: {store.url(name)[:200]!r} is not a file of a run")
     return dict(sorted(runs.items()))
 
 
@@ -159,7 +152,7 @@ def with_settings(runs: dict[str, set[str]]) -> list[str]:
     """The runs among them, oldest first: a run begins with its settings, and what has none is said to be none."""
     for run_id, files in runs.items():
         if "config.yaml" not in files:
-            print_once(f"left out: `{run_id}` has no settings, so nobody has started it as a run")
+            screen.note(f"  left out: `{run_id}` has no settings, so nobody has started it as a run")
     return [run_id for run_id, files in runs.items() if "config.yaml" in files]
 
 
@@ -258,7 +251,7 @@ def _check_named_run(aws: Aws, store: Store, run_id: str, runs: dict[str, set[st
         raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
     details = about(store, run_id) if "config.yaml" in runs[run_id] else None
     if details and details.owner != aws.owner:
-        print_once(f"run {run_id} is not yours: it {details.whose}")
+        screen.note(f"  run {run_id} is not yours: it {details.whose}")
 
 
 def manifest(store: Store, run_id: str) -> dict | None:
@@ -390,8 +383,8 @@ class _Candidates:
                 reason="refused",
             )
         if saved.of_settings(self.run) and current.phase != "cancelled":
-            print_once(
-                f"{run_id} has these very settings and is {current.phase}; it is not yours: `inv train --run {run_id}` goes on with it"
+            screen.note(
+                f"  {run_id} has these very settings and is {current.phase}; it is not yours: `inv train --run {run_id}` goes on with it"
             )
         return None
 
@@ -402,8 +395,8 @@ class _Candidates:
             if {"config.yaml", "manifest.json"} <= files and "published.json" not in files:
                 saved = readable_settings(self.store, run_id)
                 if saved and saved.of_settings(self.run) and saved.run.provenance.image == image and self.may_take(run_id, saved):
-                    print(f"{run_id} was made with these settings and is not published yet: it is not trained again", file=sys.stderr)
-                    print("  for another run with these settings: `inv train -- seed=...`", file=sys.stderr, flush=True)
+                    screen.note(f"{run_id} was made with these settings and is not published yet: it is not trained again")
+                    screen.note("  for another run with these settings: `inv train -- seed=...`")
                     return run_id
         return None
 
@@ -459,7 +452,7 @@ def writable(folder: Path) -> Path:
             return folder
     except OSError as error:
         instead = Path(tempfile.mkdtemp(prefix="fine-tune-slm-"))
-        print(f"  nothing can be written in {folder} ({error.strerror}): the run's files go to {instead}", file=sys.stderr, flush=True)
+        screen.note(f"  nothing can be written in {folder} ({error.strerror}): the run's files go to {instead}")
         return instead
 
 

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from conf import search_space
 from conf.cli import overrides, rehearsed, settings
+from conf.process.screen import screen
 from remote.aws.session import Aws
 from remote.plan import verbs
 from remote.plan.perform import rehearse
@@ -26,7 +27,9 @@ def sweep(c, name: str | None, trials: int | None, root: Path, preflight: Prefli
         first, words = search.first, search.rehearsal()
     if rehearsed(c, words):
         print(rehearse(verbs.train(first, root, preflight.check_inputs, False)))
-    elif trials is None:
-        combinations.go(Aws(first.cloud), jobs, name, root, preflight.cached(), leaderboard.best)
-    else:
-        search.go(Aws(first.cloud), name)
+        return
+    with screen.verb("sweep"):
+        if trials is None:
+            combinations.go(Aws(first.cloud), jobs, name, root, preflight.cached(), leaderboard.best)
+        else:
+            search.go(Aws(first.cloud), name)

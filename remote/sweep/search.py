@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conf import load, schema
 from conf.problem import OWN, Problem
+from conf.process.screen import screen
 from conf.search_space import Space, Told
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
@@ -50,7 +51,7 @@ class Search:
         self.again = f"`{sweep.command(self.name, '--trials', str(self.trials))}`"
         self.untold = True
         done = sum(job.finished for job in self.jobs)
-        print(f"sweep {self.name}: {max(self.trials, len(self.jobs))} trials, {done} of them finished", flush=True)
+        screen.print(f"sweep {self.name}: {max(self.trials, len(self.jobs))} trials, {done} of them finished")
         for number, job in enumerate(self.jobs, start=1):
             self._one(number, job)
         while len(self.jobs) < self.trials and (job := self._next()):
@@ -105,26 +106,26 @@ class Search:
             except Problem as error:
                 if error.reason not in OWN:
                     raise
-                print(f"{' '.join(own)} cannot be trained: {error.what}", flush=True)
+                screen.print(f"{' '.join(own)} cannot be trained: {error.what}")
                 problem = problem or error
                 continue
             sweep.place(self.aws, self.store, [job], self.name, self.root)
             return job
         if problem and not self.jobs:
             raise problem
-        print(f"nothing else is left to try after {len(self.jobs)} trials", flush=True)
+        screen.print(f"nothing else is left to try after {len(self.jobs)} trials")
         return None
 
     def _one(self, number: int, job: Job) -> None:
         title = f"trial {number} of {max(self.trials, len(self.jobs))}: {job.run_id} ({job.words})"
         if job.finished:
-            print(f"{title} is finished: not paid for again", flush=True)
+            screen.print(f"{title} is finished: not paid for again")
         elif job.problem:
-            print(f"{title} has failed: {job.problem.what}", flush=True)
+            screen.print(f"{title} has failed: {job.problem.what}")
         else:
             job.needs = job.needs or self.check(self.aws, job.run)
             self._foretell(job, job.needs)
-            print(title, flush=True)
+            screen.print(title)
             done = sum(job.finished for job in self.jobs)
             sweep.train(self.aws, self.store, job, job.needs, self.root, f"{done} of {self.trials} trials are finished", self.again)
 
@@ -133,7 +134,7 @@ class Search:
         if self.untold:
             left = max(self.trials, len(self.jobs)) - sum(job.finished or job.problem is not None for job in self.jobs)
             planned = [needs.planned] * left
-            print(f"{left} to train, as long as each takes what the first does: {sweep.cost(self.aws, job.run, planned)}", flush=True)
+            screen.print(f"{left} to train, as long as each takes what the first does: {sweep.cost(self.aws, job.run, planned)}")
             self.untold = False
 
     def _end(self) -> None:
@@ -146,4 +147,4 @@ class Search:
             hint = f"{failed[0].problem.hint}; a search under another name begins anew: `inv sweep --name NAME --trials ...`"
             raise Problem(told, hint, failed[0].problem.reason)
         if failed:
-            print(told, flush=True)
+            screen.print(told)

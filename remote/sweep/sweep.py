@@ -14,6 +14,7 @@ from pathlib import Path
 from conf import grid, load, schema
 from conf.problem import OWN, Problem
 from conf.process import argv
+from conf.process.screen import screen
 from remote.aws import pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
@@ -96,9 +97,9 @@ def go(aws: Aws, jobs: list[Job], name: str | None, root: Path, check: verbs.Che
     for number, job in enumerate(jobs, start=1):
         title = f"job {number} of {len(jobs)}: {job.run_id} ({job.words})"
         if job.finished:
-            print(f"{title} is finished: not paid for again", flush=True)
+            screen.print(f"{title} is finished: not paid for again")
         elif job.needs:
-            print(title, flush=True)
+            screen.print(title)
             train(aws, store, job, job.needs, root, f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs are finished", again)
     show(store, jobs, root, rank)
     if failed := [job for job in jobs if job.problem]:
@@ -164,11 +165,11 @@ def _foresee(aws: Aws, jobs: list[Job], name: str, check: verbs.Check) -> None:
             if problem.reason not in OWN:
                 raise
             job.problem = problem
-            print(f"{job.run_id} ({job.words}) cannot be trained: {problem.what}", flush=True)
+            screen.print(f"{job.run_id} ({job.words}) cannot be trained: {problem.what}")
     if open_jobs and all(job.problem for job in jobs):
         raise open_jobs[0].problem
     planned = [job.needs.planned if job.needs else None for job in open_jobs if not job.problem]
-    print(f"sweep {name}: {len(jobs)} jobs, {len(jobs) - len(open_jobs)} of them finished; {cost(aws, jobs[0].run, planned)}", flush=True)
+    screen.print(f"sweep {name}: {len(jobs)} jobs, {len(jobs) - len(open_jobs)} of them finished; {cost(aws, jobs[0].run, planned)}")
 
 
 def cost(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
@@ -199,14 +200,14 @@ def train(aws: Aws, store: Store, job: Job, needs: verbs.Needs, root: Path, stan
         perform(verbs.train(job.run, root, known, False), aws, verbs.transport(job.run), found)
         job.run_id = _run_id(job, found)
         job.finished, outcome = True, "ok"
-        print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s", flush=True)
+        screen.print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s")
     except Problem as problem:
         job.run_id = _run_id(job, found)
         if not _of_its_own(store, job, problem):
             hint = "`inv up deploy`, then" if problem.reason in ("unreachable", "stopped", "killed") else f"{problem.hint}; then"
             raise Problem(f"{problem.what}; {standing}", f"{hint} {again} goes on with the sweep", problem.reason) from problem
         job.problem = problem
-        print(f"  failed: {problem.what}", flush=True)
+        screen.print(f"  failed: {problem.what}")
     except KeyboardInterrupt as stop:
         run_id = _run_id(job, found)
         watched = f"stopped watching; {run_id} goes on, and no job begins after it"
@@ -235,7 +236,7 @@ def show(store: Store, jobs: list[Job], root: Path, rank: Rank) -> None:
         return
     with runs.reading_record("` or `".join(folder.name for folder in folders)):
         text, best = rank(folders)
-    print(f"{text}\nNext: `inv publish --run {best}`, `inv report --run {best}`", flush=True)
+    screen.print(f"{text}\nnext       `inv publish --run {best}`, `inv report --run {best}`")
 
 
 def fetched(store: Store, job: Job, root: Path) -> Path:

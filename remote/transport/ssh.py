@@ -9,11 +9,11 @@ import hashlib
 import io
 import logging
 import os
-import sys
 import time
 from dataclasses import dataclass
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws import instance
 from remote.aws.session import Aws
 from remote.transport import ssh_ingress
@@ -48,7 +48,7 @@ class Ssh:
         for attempt in range(ATTEMPTS):
             if attempt:
                 words = "the connection to the box was lost; trying again. Where the script runs on, the new one waits for it"
-                print(words, file=sys.stderr, flush=True)
+                screen.note(words)
             connection = self._connect()
             try:
                 ended = execute(connection, text, timeout)

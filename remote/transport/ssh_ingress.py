@@ -5,12 +5,12 @@ The only file with boto3's security groups and console output.
 
 import ipaddress
 import re
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws import instance
 from remote.aws.session import Aws
 
@@ -83,7 +83,7 @@ def note_host_key(aws: Aws, instance_id: str) -> HostKey | None:
     try:
         return None if instance.ssh_endpoint(aws, instance_id).host_key else pin_host_key(aws, instance_id, 0)
     except aws.client("ec2").exceptions.ClientError as error:  # only a precaution: the box is up anyway
-        print(f"  the host key was not noted ({error.response['Error']['Code']})", file=sys.stderr, flush=True)
+        screen.note(f"  the host key was not noted ({error.response['Error']['Code']})")
         return None
 
 

@@ -1,10 +1,10 @@
 """The transport over SSM Run Command: send, poll, collect."""
 
 import secrets
-import sys
 import time
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.session import Aws, Retry
 from remote.transport.transport import Result, pack
 
@@ -42,7 +42,7 @@ class Ssm:
             raise Problem(what, "this is a bug: please report it", reason="crashed")
         invocation = self._run(text, timeout, title)
         if _was_interrupted(invocation):
-            print(f"  {title or 'a script'} was cut off: {CUT_OFF}; it is sent again", file=sys.stderr, flush=True)
+            screen.note(f"  {title or 'a script'} was cut off: {CUT_OFF}; it is sent again")
             invocation = self._run(text, timeout, title)
             if _was_interrupted(invocation):
                 what = f"{title or 'a script'} was cut off twice: {CUT_OFF}"
@@ -123,7 +123,7 @@ class Ssm:
                 return False
             ssm.cancel_command(CommandId=command_id, InstanceIds=[self.instance_id])
         except (ClientError, BotoCoreError) as error:
-            print(f"  command {command_id} may still begin on the box: it could not be cancelled ({error})", file=sys.stderr, flush=True)
+            screen.note(f"  command {command_id} may still begin on the box: it could not be cancelled ({error})")
             return False
         return True
 

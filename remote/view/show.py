@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.table import Table
 
 from conf import schema
+from conf.process.screen import screen
 from conf.text import visible
 from remote.aws.s3 import Store
 from remote.aws.session import Aws, Retry
@@ -50,7 +51,7 @@ def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines:
 def _say(words: str, printed: str) -> str:
     """The words, which are said once while they are the same."""
     if words and words != printed:
-        print(f"  {words.removeprefix('; ')}", file=sys.stderr, flush=True)
+        screen.note(f"  {words.removeprefix('; ')}")
     return words
 
 
@@ -60,8 +61,11 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     downloaded = runs.download(aws, run, run_id, root / run.runs)
     run_id, folder = downloaded.run_id, downloaded.folder
     with runs.reading_record(run_id):
-        lines, shown = _times(_read(folder / "manifest.json")), evaluations.scores_table(summary(_read(folder / "metrics.json")), run_id)
-    visible.screen(width=120).print(shown)
+        manifest = _read(folder / "manifest.json")
+        head, lines = _model_and_rows(manifest), _times(manifest)
+        table = evaluations.scores_table(summary(_read(folder / "metrics.json")))
+    screen.print("\n".join([f"run        {run_id}", *head]))
+    screen.print(table)
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
         with runs.skip_unreadable(f"runs/{run_id}/{name}"):
@@ -69,7 +73,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     with runs.skip_unreadable(f"runs/{run_id}/published.json"):
         published = store.json(f"runs/{run_id}/published.json")
         print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
-    print(f"report     {page}")
+    print(f"report     {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}")
     for line in lines:
         print(line)
     print(f"next       {_next(run)}")
@@ -96,7 +100,6 @@ def compare(
         settings, figures, note = difference(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
     print("\n".join(names))
-    screen = visible.screen(width=140)
     screen.print(_table(("setting", "A", "B"), settings) if settings else "the settings are the same")
     screen.print(_table(("score of the tuned model", "A", "B", "B - A", ""), figures))
     print(note)
@@ -116,6 +119,16 @@ def _read(path: Path) -> dict:
 def _evaluation(scores: dict, summary: Callable) -> str:
     what, base, tuned, verdict = summary(scores)[0]
     return f"{scores['split']}, {scores['rows']} rows: {what} {base} -> {tuned} {verdict}".rstrip()
+
+
+def _model_and_rows(manifest: dict) -> list[str]:
+    """What was trained on what."""
+    rows = manifest["data"]
+    held_out = f"{rows['validation_rows_scored']} of {rows['validation_rows']} held-out rows scored"
+    return [
+        f"model      {manifest['model']['id']}",
+        f"rows       {rows['train_rows']} to train on, {rows['train_rows_seen']} seen; {held_out}",
+    ]
 
 
 def _times(manifest: dict) -> list[str]:

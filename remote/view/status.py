@@ -105,5 +105,5 @@ def _runs(states: list[runs.State], listing: dict[str, set[str]]) -> str:
         published = "yes" if "published.json" in listing[state.run_id] else ""
         table.add_row(state.run_id, state.phase + reason, state.since, state.heartbeat, published)
     page = io.StringIO()
-    visible.screen(file=page, width=140).print(table)
+    visible.console(file=page, width=140).print(table)
     return page.getvalue().rstrip()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import runs
@@ -33,7 +34,7 @@ def show(aws: Aws, run: schema.Run, run_id: str | None, port: int) -> None:
         _refresh(curves)
         words = ["--logdir", place, "--host", "127.0.0.1", "--port", str(port), "--reload_interval", str(EVERY)]
         if not Path("/proc/net/tcp").exists():
-            print("other users of this machine can read it, too: this system does not say whose a connection is", file=sys.stderr)
+            screen.note("other users of this machine can read it, too: this system does not say whose a connection is")
         board = subprocess.Popen([sys.executable, "-m", "remote.view.tensorboard_server", *words], cwd=ROOT)
         try:
             while not _ended(board):

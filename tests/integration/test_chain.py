@@ -39,9 +39,16 @@ def only_run(laptop) -> str:
     return next(iter(runs(laptop)))
 
 
-def test_every_verb_names_the_next_command(chain):
-    for words in ("Next: `inv deploy`", "Next: `inv train`", "`inv publish`", "Next: `inv down`", "Next: `inv report`"):
-        assert words in chain.first.stdout
+def test_each_verb_has_a_line_and_the_last_one_names_the_next_command(chain):
+    named = [line.split()[0] for line in chain.first.stdout.splitlines()]
+    assert named == ["up", "deploy", "next", "deploy", "train", "publish", "down", "next"]
+    assert "next       `inv train`\n" in chain.first.stdout and chain.first.stdout.endswith("next       `inv report`\n")
+
+
+def test_a_notice_comes_once(chain):
+    notices = [line for line in chain.first.stderr.splitlines() if line.startswith("  ")]
+    assert sum("price    about $" in line for line in notices) == 2, "up and train, in a command each"
+    assert not any(line.startswith(("  Find", "memory", "---")) for line in chain.first.stderr.splitlines())
 
 
 def test_the_run_folder_in_s3_is_complete_and_sealed(chain):
@@ -206,7 +213,8 @@ def test_publishing_again_makes_no_second_commit(chain):
 
 
 def test_a_pipe_gets_no_progress_bars(chain):
-    assert "\r" not in chain.first.stderr and "%|" not in chain.first.stderr
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", chain.first.stdout + chain.first.stderr)
+    assert "%|" not in chain.first.stderr
 
 
 def test_the_report_tells_scores_page_price_and_what_is_next(chain):
@@ -225,7 +233,7 @@ def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_whe
     here = chain.inv("predict", str(notes))
     assert "on this machine's CPU: the box is stopped" in here.stderr and len(here.stdout.splitlines()) >= 2
     chain.inv("up", "deploy")
-    there = chain.inv("predict", str(notes))
+    there = chain.inv("--echo", "predict", str(notes))
     assert "on the box (i-" in there.stderr and "predict.sh" in there.stderr
     assert there.stdout == here.stdout
     assert not [key for key in chain.objects() if "/questions/" in key], "texts or answers are left in S3"
@@ -263,7 +271,7 @@ def test_a_finished_run_is_scored_on_other_rows_here_or_on_the_box_and_its_own_f
     assert len(chain.object(f"fine-tune-slm/runs/{run}/evaluations/smoke_validation.predictions.jsonl").splitlines()) == 16
 
     chain.inv("up", "deploy")
-    there = chain.inv("evaluate", "--split", "smoke_validation", "--scaffold")
+    there = chain.inv("--echo", "evaluate", "--split", "smoke_validation", "--scaffold")
     assert "on the box (i-" in there.stderr and "evaluate.sh" in there.stderr
     second = stored()
     assert second["time"] > first["time"] and second["scaffold"]["tuned"], "the box did not score it anew, with the keys filled in"

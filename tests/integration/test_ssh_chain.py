@@ -15,12 +15,12 @@ def ingress(laptop) -> list[str]:
 
 def test_the_chain_runs_by_ssh_alone_and_leaves_the_port_closed(laptop):
     world.fault(laptop.state, "agent-never-registers")
-    up = laptop.inv("up", overrides=("box.ssh=true",))
+    up = laptop.inv("--echo", "up", overrides=("box.ssh=true",))
     assert "Open port 22 of the box's security group to this machine's address" in up.stderr
     assert ingress(laptop) == ["127.0.0.1/32"]
     refused = laptop.inv("deploy", ok=False)
     assert refused.returncode == 1 and "`inv up -- box.ssh=true`" in refused.stderr and "Traceback" not in refused.stderr
-    done = laptop.inv("deploy", "train", "publish", "down", overrides=("box.ssh=true",), timeout=900)
+    done = laptop.inv("--echo", "deploy", "train", "publish", "down", overrides=("box.ssh=true",), timeout=900)
     assert "is published and verified" in done.stdout and "Close port 22" in done.stderr
     assert ingress(laptop) == []
     calls = [f"{entry['service']}.{entry['operation']}" for entry in laptop.journal()]

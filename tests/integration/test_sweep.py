@@ -56,7 +56,7 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert [sealed(box, f"{name}.{number}") for number in range(3)] == [True, False, True]
     assert f"1 of 3 jobs failed:\n  {name}.1 (train.steps=8): {name}.1 failed (crashed): " in first.stderr
     assert f"`inv sweep --name {name} -- " in first.stderr and "tries again what is not finished" in first.stderr
-    assert "difference to the first" in first.stdout and "Next: `inv publish --run " in first.stdout
+    assert "difference to the first" in first.stdout and "next       `inv publish --run " in first.stdout
 
     again = box.inv("sweep", overrides=GRID)
     assert run_ids(box) == [f"{name}.{number}" for number in range(3)]
@@ -95,7 +95,7 @@ def test_a_search_draws_its_values_goes_on_without_what_fails_and_more_trials_ad
     assert 0 < len(failing) < 3, f"the seed no longer draws some of both kinds: {drawn}"
     assert f"{len(failing)} of 3 trials failed:\n  {failing[0]} (train.lr=" in done.stdout
     assert [sealed(box, run) for run, _ in drawn] == [run not in failing for run, _ in drawn]
-    assert "difference to the first" in done.stdout and "Next: `inv publish --run drawn." in done.stdout
+    assert "difference to the first" in done.stdout and "next       `inv publish --run drawn." in done.stdout
 
     before = trained(box)
     same = box.inv("sweep", "--trials", "3", overrides=words)

@@ -140,3 +140,30 @@ def test_the_table_of_contents_imports_nothing_heavy():
 def test_argv_is_read_in_one_place():
     places = [ROOT / "tasks.py", *(path for room in ("conf", "remote") for path in (ROOT / room).rglob("*.py"))]
     assert [str(path.relative_to(ROOT)) for path in places if "sys.argv" in path.read_text(encoding="utf-8")] == ["conf/process/argv.py"]
+
+
+# What was asked for (a table, a rehearsal, answers) is printed; what a step has to say goes through conf/process/screen.py.
+PRINTS = {
+    "account/init.py",  # its rehearsal
+    "build/docker.py",
+    "doctor/command.py",
+    "plan/command.py",
+    "plan/preflight.py",  # `inv plan`
+    "runs/predictions.py",
+    "sweep/command.py",
+    "tasks.py",
+    "view/show.py",
+    "view/status_cache.py",
+}
+
+
+def test_no_step_writes_to_the_terminal_beside_the_screen():
+    prints, complains = set(), set()
+    for path in (ROOT / "remote").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                prints.add(path.relative_to(ROOT / "remote").as_posix())
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stderr":
+                complains.add(path.relative_to(ROOT / "remote").as_posix())
+    assert prints == PRINTS
+    assert complains == {"runs/evaluations.py"}, "which hands it to a program, while the screen is paused"

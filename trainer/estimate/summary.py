@@ -22,7 +22,12 @@ def lines(
     ]
     told.append(_scoring(made, settings, room))
     told += [_precision(settings, gpu), *_time(made)]
-    return told + [f"note     {note}" for note in made.notes]
+    return told
+
+
+def notes(made: Plan) -> list[str]:
+    """What the plan says that has to be known."""
+    return [f"note     {note}" for note in made.notes]
 
 
 def _steps(made: Plan, settings: schema.Recipe, model: Shape, disk: float | None) -> str:
@@ -60,10 +65,10 @@ def _precision(settings: schema.Recipe, gpu: str | None) -> str:
 def _time(made: Plan) -> list[str]:
     if any(math.isnan(seconds) for seconds in made.seconds.values()):
         return [f"time     unknown: {made.assumed}"]
-    parts = "  ".join(f"{name} {_clock(seconds)}" for name, seconds in made.seconds.items())
-    return [f"time     about {_clock(sum(made.seconds.values()))}: {parts}", f"         at {made.assumed}; loading comes on top"]
+    parts = "  ".join(f"{name} {clock(seconds)}" for name, seconds in made.seconds.items())
+    return [f"time     about {clock(sum(made.seconds.values()))}: {parts}", f"         at {made.assumed}; loading comes on top"]
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -1,6 +1,7 @@
 """What can be known to fail before anything is paid for: checked on the laptop, without torch."""
 
 import copy
+import dataclasses
 import json
 import math
 import shlex
@@ -36,15 +37,15 @@ SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_c
 
 def prove(
     run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool, seen: "Look | None" = None
-) -> tuple[dict, list[str]]:
+) -> "tuple[dict, Outlook]":
     """`check` and `outlook`: facts for the run, and lines for people; or a Problem with the first thing that would stop it."""
     facts = check(run, endpoint, token)
-    lines, seconds = told(seen or look(run, endpoint, token), run, card, hourly, colour)
+    made = outlook(seen or look(run, endpoint, token), run, card, hourly, colour)
     place = facts["repository"]
     allowed = (
         f"the token may write to {place}, where the run can be published" if place else "no token here: nobody knows if it may publish"
     )
-    return facts | {"planned": seconds}, [*lines[:-1], f"hub      {allowed}", lines[-1]]
+    return facts, dataclasses.replace(made, details=[*made.details, f"hub      {allowed}"])
 
 
 def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
@@ -116,6 +117,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
         return Look(None, None, [], made, verdict, notes)
     *training, held_out = [found.rows for found in scans]
     template = Prompt(tokens.Tokens(folder), tokens.stops(folder), data)
+    notes += [f"note     {template.warning}"] if template.warning else []
     notes += [
         f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) for line in template.notes(found.rows)
     ]
@@ -128,22 +130,32 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     return Look(template, order, scored, made, verdict, notes)
 
 
-def outlook(run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool) -> list[str]:
-    """What the run will see and need, in lines; a Problem where it does not fit. `train.gradient_checkpointing=auto` is decided."""
-    return told(look(run, endpoint, token), run, card, hourly, colour)[0]
+@dataclass(frozen=True)
+class Outlook:
+    """What a run will see and need, in lines for people."""
+
+    details: list[str]
+    notes: list[str]  # what has to be known
+    price: str | None = None  # None: it is trained on this machine
+    seconds: float | None = None  # planned; None where only the trainer can tell
+
+    @property
+    def lines(self) -> list[str]:
+        return [*self.details, *self.notes, *([self.price] if self.price else [])]
 
 
-def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tuple[list[str], float | None]:
-    """The outlook's lines, the price last, and the planned seconds; None where only the trainer can tell.
+def outlook(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> Outlook:
+    """What the run will see and need; a Problem where it does not fit. `train.gradient_checkpointing=auto` is decided.
 
     `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
     """
     if seen.prompt is None:
-        return [*seen.notes, "tokens, memory and time are told when training starts: only there can these rows or this model be read"], None
-    shown = [prompt.show(seen.prompt, seen.order.examples, colour), *seen.notes]
+        later = "tokens, memory and time are told when training starts: only there can these rows or this model be read"
+        return Outlook([], [*seen.notes, later])
+    shown = [prompt.show(seen.prompt, seen.order.examples, colour)]
     if seen.shape is None:
         unknown = f"memory   unknown: no safetensors file of {run.model.id} lists tensors of layers; what fits is told when training starts"
-        return [*shown, unknown, *_done(seen, run)], None
+        return Outlook([*shown, *_done(seen, run)], [*seen.notes, unknown])
     gpu = card.name if card else None
     room = fit.Room(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
@@ -153,8 +165,9 @@ def told(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> tupl
         planned = _scored(seen, run, room)
     made = memory.make(seen.shape, planned, seen.order, seen.held_out, gpu)
     seconds = sum(made.seconds.values())
-    lines = [*shown, *words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), *_done(seen, run)]
-    return lines + (_price(seconds, hourly, run.box) if hourly else []), None if math.isnan(seconds) else seconds
+    details = [*shown, *words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), *_done(seen, run)]
+    price = _price(seconds, hourly, run.box) if hourly else None
+    return Outlook(details, [*seen.notes, *words.notes(made)], price, None if math.isnan(seconds) else seconds)
 
 
 def _done(seen: Look, run: Run) -> list[str]:
@@ -190,14 +203,14 @@ def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
     return sum(memory.make(seen.shape, planned, seen.order, seen.held_out, room.what).seconds.values()), True
 
 
-def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> list[str]:
+def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> str:
     per_hour, source = hourly
     if per_hour is None:
-        return [f"price    unknown: nobody told the price of {box.instance_type}"]
+        return f"price    unknown: nobody told the price of {box.instance_type}"
     if math.isnan(seconds):
-        return [f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"]
+        return f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"
     total = figures.money(seconds / 3600 * per_hour)
-    return [f"price    about {total} for that time, at ${per_hour:.4f} an hour of {box.instance_type} ({source})"]
+    return f"price    about {total}: {words.clock(seconds)} of {box.instance_type}, ${per_hour:.4f} an hour ({source})"
 
 
 def _description(settings: Recipe, endpoint: str | None, token: str | None) -> Path:

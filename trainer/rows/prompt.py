@@ -291,7 +291,6 @@ def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
         f"{text}\n"
         f"--- {len(lengths)} rows, {sum(lengths)} tokens ({supervised} with loss); a row has {lengths[0]} to {lengths[-1]}, "
         f"half have {lengths[len(lengths) // 2]} or fewer; every answer ends with {prompt.tokenizer.decode([prompt.stop])!r} ---"
-        + (f"\nnote     {prompt.warning}" if prompt.warning else "")
     )
 
 

@@ -48,6 +48,8 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     rows.scorable([example.row for example in scored], settings.data.fields)
     limits.check(files, order.examples, scored, settings.data)
     print(prompt.show(template, order.examples), flush=True)
+    if template.warning:
+        print(f"note     {template.warning}", flush=True)
     planned, lines, scoring = _outlook(files, settings, order, scored, team, verdict.gradient_checkpointing)
     print("\n".join(lines), flush=True)
     if team.first:
@@ -160,7 +162,7 @@ def _outlook(files: Path, settings: Recipe, order: Order, scored: list, team: Te
     if shape is None:
         return {"recompute": train.gradient_checkpointing, "why": why}, [f"memory and time are not planned: {why}"], settings
     made = memory.make(shape, scoring, order, scored, model.gpu(), each)
-    told = summary.lines(made, settings, shape, model.gpu(), room, why)
+    told = [*summary.lines(made, settings, shape, model.gpu(), room, why), *summary.notes(made)]
     planned = {"planned_memory": made.memory, "planned_scoring": made.scoring}
     return {"recompute": train.gradient_checkpointing, "why": why} | planned, told, scoring
 

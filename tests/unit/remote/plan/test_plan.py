@@ -7,6 +7,7 @@ import pytest
 
 from conf import load
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws import instance
 from remote.plan import answers, verbs
 from remote.plan.perform import Outcome, outline, perform, rehearse
@@ -89,7 +90,7 @@ def test_what_one_part_finds_out_reaches_the_next():
     assert box.instances == ["i-1", "i-1"]
 
 
-def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(capsys):
+def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(monkeypatch, capsys):
     def plan():
         made = Plan()
         box = made.call(find)()
@@ -97,11 +98,12 @@ def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(capsy
         made.step("build", answers.Build, on=box.instance_id, repeat_while="building")(**PLACE, **build)
         return made
 
-    box = Recorder(Result(0, "@@ building=yes\n", "at it\n"), Result(0, "@@ building=no\n@@ changed=yes\n", "of no interest\n"))
+    seen = []
+    monkeypatch.setattr(screen, "status", seen.append)
+    box = Recorder(Result(0, "@@ building=yes\n", "before\nat it\n"), Result(0, "@@ building=no\n@@ changed=yes\n", "of no interest\n"))
     assert perform(plan(), NO_ACCOUNT, box).of(answers.Build) == answers.Build(building=False, changed=True)
     assert len(box.scripts) == 2
-    printed = capsys.readouterr().err
-    assert "    at it\n" in printed and "of no interest" not in printed
+    assert seen[-1] == "at it" and seen[-2].startswith("Have this box build")
     with pytest.raises(Problem):
         perform(plan(), NO_ACCOUNT, Recorder(Result(1, "@@ problem=p\n@@ hint=h\n@@ reason=crashed\n", "its last words\n")))
     assert "    its last words\n" in capsys.readouterr().err
@@ -116,7 +118,7 @@ def test_a_plan_is_the_same_twice_and_can_be_rehearsed_without_an_account():
     assert "MOUNT_PATH=/mnt/training" in text
     assert "FORCE=no" in text
     assert "[instance_id=<instance_id>]" in text
-    assert outline(verbs.down(run, False)).splitlines()[2] == "  stop.sh on the box"
+    assert outline(verbs.down(run, False)).splitlines()[2].startswith("  stop.sh on the box: Leave the box fit to be stopped")
 
 
 class Dead:

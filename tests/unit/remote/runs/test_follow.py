@@ -6,6 +6,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.session import Retry
 from remote.runs import follow, runs
 from remote.view import show
@@ -39,10 +40,10 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
 
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert follow.attach(aws, "w", "box").run_id == "w"
-    printed = capsys.readouterr().err
-    assert printed.count("AWS does not answer. w goes on") == 1
-    assert printed.count("credentials have expired; log in from another shell") == 1
+    assert follow.attach(aws, "w", "box", None).run_id == "w"
+    said = capsys.readouterr().err
+    assert said.count("AWS does not answer. w goes on") == 1
+    assert said.count("credentials have expired; log in from another shell") == 1
 
 
 def test_what_waiting_does_not_mend_ends_the_wait(aws):
@@ -115,7 +116,7 @@ def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch
 
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert follow.attach(aws, "the-run", "box").run_id == "the-run"
+    assert follow.attach(aws, "the-run", "box", 0.9776).run_id == "the-run"
     assert capsys.readouterr().err.count(f"AWS has an internal error or throttles the account ({code}). the-run goes on") == 1
 
 
@@ -144,9 +145,11 @@ class Quiet:
 
 def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(aws, store, settings, monkeypatch, capsys):
     Quiet(store, monkeypatch)
+    seen = []
+    monkeypatch.setattr(screen, "status", lambda text, *share: seen.append(text))
     with pytest.raises(KeyboardInterrupt):
-        follow.attach(aws, "the-run", "box")
-    assert "running; no sign of life for " in capsys.readouterr().err
+        follow.attach(aws, "the-run", "box", 0.9776)
+    assert "no sign of life for " in seen[-1] and seen[-1].startswith("running  $0.00 so far; ")
     Quiet(store, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
@@ -158,7 +161,7 @@ def test_events_are_fetched_as_often_as_the_box_ships_them(aws, store, monkeypat
     usual, asked = type(store).get, []
     monkeypatch.setattr(type(store), "get", lambda self, name, *most: asked.append(name) or usual(self, name, *most))
     with pytest.raises(KeyboardInterrupt):
-        follow.attach(aws, "the-run", "box")
+        follow.attach(aws, "the-run", "box", 0.9776)
     assert asked.count("runs/the-run/state.json") == 3
     assert asked.count("runs/the-run/events.jsonl") == 1
 
@@ -173,3 +176,23 @@ def test_a_torn_state_is_said_and_is_no_traceback(store, body):
 def test_a_letter_that_was_cut_spoils_no_state(store):
     store.put("runs/the-run/state.json", '{"phase": "failed", "evidence": "naïv'.encode()[:-2] + b'\xc3"}')
     assert runs.state(store, "the-run").phase == "failed"
+
+
+def event(minute: int, **more) -> dict:
+    return {"time": f"2026-01-01T00:{minute:02d}:00Z", "event": "step"} | more
+
+
+def test_time_between_two_attempts_of_a_run_costs_it_nothing():
+    begins = {"event": "phase", "phase": "running"}
+    events = [event(0, **begins), event(4), event(30, **begins), event(31), event(0), {"event": "step", "time": "never"}, event(2)]
+    assert follow.seconds_worked(events) == 60 * (4 + 1 + 2)
+    assert follow.seconds_worked([]) == 0
+
+
+def test_the_share_that_is_done_is_of_steps_or_of_rows_and_never_of_what_no_trainer_writes():
+    assert follow.share_done("running", [event(0, step=3, steps=16)]) == (3, 16)
+    scoring = {"event": "progress", "what": "scoring", "done": 1, "of": 4}
+    assert follow.share_done("evaluating", [event(0, step=16, steps=16), scoring]) == (1, 4)
+    assert follow.share_done("starting", [event(0, step=3, steps=16)]) == (0, 0)
+    for strange in ({}, {"step": "3", "steps": 16}, {"step": 17, "steps": 16}, {"step": -1, "steps": 16}):
+        assert follow.share_done("running", [event(0, **strange)]) == (0, 0)

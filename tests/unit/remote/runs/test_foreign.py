@@ -12,10 +12,10 @@ import pytest
 
 from conf import load, paths
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
 from remote.cost import ledger, limit
-from remote.plan import perform
 from remote.runs import clean, evaluations, follow, hub, lock, predictions, runs
 from remote.sweep import sweep
 from remote.view import show, status
@@ -361,8 +361,10 @@ def test_nothing_that_others_have_written_is_obeyed_by_a_terminal(aws, store, se
     store.put("locks/me.json", json.dumps(evil | {"since": now, "pid": 1}).encode())
     shown = status.text(aws, settings("box.name=me"), {})[0] + str(runs.state(store, RUN)) + lock.holder(aws, "me")
     assert "mine" in shown and "\x1b" not in shown and "\x07" not in shown
-    perform.talk(f"the box says {ESCAPE}")
-    assert b"\x1b" not in capsysbinary.readouterr().err
+    screen.note(f"the box says {ESCAPE}")
+    screen.result(f"the box says {ESCAPE}")
+    written = capsysbinary.readouterr()
+    assert b"\x1b" not in written.err + written.out and written.out.count(b"mine") == 1
 
 
 def test_a_spreadsheet_computes_nothing_that_others_have_written(aws, store, settings, tmp_path, capsys):
@@ -419,7 +421,7 @@ def test_brackets_that_others_have_written_are_no_markup(aws, store, settings, t
     store.put(f"runs/{RUN}/state.json", json.dumps({"phase": "[/x]", "reason": "[stage] :smile:", "since": runs.now()}).encode())
     assert "[/x] ([stage] :smile:)" in status.text(aws, settings(), {})[0]
     rows = [("[/x]", "[bold]1", "2", "")]
-    show.visible.screen(width=120).print(evaluations.scores_table(rows, "[/title]"))
+    screen.print(evaluations.scores_table(rows, "[/title]"))
     shown = capsys.readouterr().out
     assert "[/x] " in shown and "[bold]1" in shown and "[/title]" in shown
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow  # each waits for what Optuna draws
 WORDS = ["train.lr=tag(log,interval(1e-5,1e-3))", "lora.r=8,16,32"]
 
 
-def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: Needs(None, 1)) -> Search:
+def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: Needs(None, 1, None)) -> Search:
     def score(folder):
         return json.loads((folder / "metrics.json").read_text())["score"]
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_trained_is_said_and_another_is_drawn(aws, store, setting
     def check(aws, run):
         if run.lora.r == 8:
             raise Problem("8 is too few", "more", "bad_data")
-        return Needs(60.0, 1)
+        return Needs(60.0, 1, None)
 
     found = searching(aws, settings, words=["lora.r=8,16"], check=check)
     begun(found, "few")

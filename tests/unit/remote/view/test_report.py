@@ -9,6 +9,8 @@ from remote.view import show
 MANIFEST = {
     "kind": "smoke",
     "files": {},
+    "model": {"id": "somebody/a-model"},
+    "data": {"train_rows": 8, "train_rows_seen": 8, "validation_rows": 4, "validation_rows_scored": 2},
     "seconds": {"load": 18.0, "train": 258.0, "evaluate": 126.0},
     "price": {"per_hour": 0.9776, "source": "AWS Price List", "seconds": 402.0, "total": 0.109, "attempts": 1},
     "provenance": {"instance_type": "g6.2xlarge"},

@@ -194,8 +194,9 @@ def test_a_token_that_may_only_read_is_refused_before_training(tmp_path, hub):
 def test_a_token_that_may_write_there_is_told_with_the_place(token, words, place, tmp_path, hub):
     from huggingface_hub import HfApi
 
-    facts, lines = prove(run(tmp_path, *words), hub, token, None, None, False)
-    assert facts["repository"] == place and any(line.startswith(f"hub      the token may write to {place},") for line in lines)
+    facts, outlook = prove(run(tmp_path, *words), hub, token, None, None, False)
+    assert facts["repository"] == place
+    assert any(line.startswith(f"hub      the token may write to {place},") for line in outlook.lines)
     HfApi(endpoint=hub, token=token).create_repo(place, exist_ok=True)  # and so it is
 
 
@@ -216,8 +217,8 @@ def test_a_namespace_that_is_not_the_account_s_is_refused(tmp_path, hub):
 
 
 def test_an_open_model_needs_no_token(tmp_path, hub):
-    facts, lines = prove(run(tmp_path), hub, None, None, None, False)
-    assert facts["train_rows"] == 2 and facts["repository"] is None and any("no token here" in line for line in lines)
+    facts, outlook = prove(run(tmp_path), hub, None, None, None, False)
+    assert facts["train_rows"] == 2 and facts["repository"] is None and any("no token here" in line for line in outlook.lines)
 
 
 def test_a_hub_that_is_down_is_one_sentence(tmp_path):

@@ -97,10 +97,10 @@ def test_prompt_and_answer_are_what_the_template_writes_for_the_finished_convers
 
 def test_what_stands_before_each_answer_is_told_with_the_setting_that_puts_it_into_the_prompt(made):
     found = made(HYBRID)
-    told = prompt.show(found, [found.example(ROW)])
-    assert "note     the chat template writes '<think>\\n\\n</think>\\n\\n' before each answer" in told
+    told = found.warning
+    assert told.startswith("the chat template writes '<think>\\n\\n</think>\\n\\n' before each answer")
     assert "`'data.chat_template_kwargs={enable_thinking: false}'` puts it into the prompt" in told
-    assert "note  " not in prompt.show(made(PLAIN), [found.example(ROW)])
+    assert made(PLAIN).warning == ""
 
 
 def test_what_the_model_thought_is_no_part_of_its_answer(made):

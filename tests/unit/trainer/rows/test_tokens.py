@@ -97,10 +97,9 @@ def test_a_template_whose_end_the_model_does_not_know_is_told_in_one_line(tiny):
     end, other = (known.tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|pad|>"))
     of_base, plain = prompt.Prompt(tokens.Tokens(tiny), [other]), tokens.Tokens(tiny)
     plain.chat_template = None
-    told = prompt.show(of_base, [of_base.example(SPOKEN)]).splitlines()[-1]
-    assert told.startswith("note     the chat template ends an answer with '<|im_end|>', and the model does not stop there")
+    assert of_base.warning.startswith("the chat template ends an answer with '<|im_end|>', and the model does not stop there")
     for quiet in (prompt.Prompt(known, [end]), prompt.Prompt(plain, [other])):
-        assert "note  " not in prompt.show(quiet, [quiet.example(read(TRAIN)[0])])
+        assert quiet.warning == ""
 
 
 class Counting(tokens.Tokens):
@@ -152,7 +151,8 @@ run = load.load({words!r})
 class Card:
     name, bytes = "NVIDIA L4", {memory}
 try:
-    print("\\n".join(preflight.outlook(run, None, None, Card, (0.9776, "a list"), True)), run.train.gradient_checkpointing, sep="\\n")
+    made = preflight.outlook(preflight.look(run, None, None), run, Card, (0.9776, "a list"), True)
+    print(*made.lines, run.train.gradient_checkpointing, sep="\\n")
 except Problem as problem:
     print(problem)
 print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))
@@ -171,7 +171,7 @@ def test_the_outlook_shows_the_mask_the_stop_token_and_what_was_decided_without_
     assert "GB of 22.1 GB usable on NVIDIA L4 in the fullest step: base weights 0.00" in done
     assert "train.gradient_checkpointing=no: with all activations kept the fullest step takes" in done
     assert "train.eval_steps=50 is more than all 4 steps" in done
-    assert "an assumption, not measured" in done and "at $0.9776 an hour of g6.2xlarge (a list)" in done
+    assert "an assumption, not measured" in done and "of g6.2xlarge, $0.9776 an hour (a list)" in done
     assert done.splitlines()[-2:] == ["no", "[]"], "what is decided is what the run is made with"
 
 

@@ -1,0 +1,14 @@
+"""Invoke's executor, with a screen for all verbs of one command. `invoke.yaml` names it."""
+
+from typing import Any
+
+from invoke import executor
+
+from conf.process.screen import screen
+
+
+class Executor(executor.Executor):
+    def execute(self, *tasks: Any) -> Any:
+        self.config.load_shell_env()  # INVOKE_RUN_ECHO
+        with screen.opened(self.config.run.echo):
+            return super().execute(*tasks)

@@ -1,0 +1,55 @@
+"""The pictures of README, made of a real run: python tests/support/pictures.py
+
+`make run` is recorded on a terminal of 100 columns, and the page of the run that it has made is opened in a browser.
+"""
+
+import io
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import terminal
+from playwright.sync_api import sync_playwright
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "docs/pictures"
+COLUMNS = 100
+WIDE, HIGH = 1000, 1150  # pixels of the report's page that are shown
+
+
+def main() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
+    code, written = terminal.run(["make", "--no-print-directory", "run"], COLUMNS, ROOT, environment)
+    if code:
+        sys.exit(written)
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / "make-run.svg").write_text(svg(written), encoding="utf-8")
+    page = ROOT / re.findall(r"^report +(\S+)", "\n".join(terminal.seen(written, COLUMNS)), re.MULTILINE)[-1]
+    photograph(page, PICTURES / "report.png")
+
+
+def svg(written: str) -> str:
+    """What stands on the terminal in the end."""
+    lines = ["".join(f"\033[0m{style}{letter}" for letter, style in line) for line in terminal.cells(written, COLUMNS)]
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    shown = Text.from_ansi("\n".join(["$ make run", *lines]))
+    shown.rstrip()
+    console.print(shown, soft_wrap=True)
+    drawn = console.export_svg(title="make run", unique_id="make-run")
+    return re.sub(r" *@font-face \{.*?\}\n", "", drawn, flags=re.DOTALL)  # nothing is fetched from elsewhere
+
+
+def photograph(page: Path, picture: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(viewport={"width": WIDE, "height": HIGH})
+        opened.goto(page.as_uri())
+        opened.screenshot(path=picture)
+
+
+if __name__ == "__main__":
+    main()
