@@ -76,12 +76,14 @@ def serve_worlds(place: Path) -> None:
     """Every world is a fork of this process, which has imported and read already what each would."""
     import boto3
     from moto.backends import get_backend
+    from moto.core.utils import get_service_model
     from moto.moto_api._internal import mock_random
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     for service in SERVICES:
         boto3.Session("none", "none", region_name="us-east-1").client(service)
+        get_service_model(service)
         with suppress(KeyError):  # some services know the whole partition only
             get_backend(service)[wire.ACCOUNT]["us-east-1"]
     for service in ("s3", "scheduler"):  # whose requests do not name their operation

@@ -4,7 +4,7 @@ What goes out is cut to what AWS documents.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.wrappers import Response
@@ -16,7 +16,14 @@ from twin.aws.iam.keys import Keys
 from twin.aws.iam.permissions import Permissions
 from twin.aws.request_log import Journal
 
-moto = DomainDispatcherApplication(create_backend_app)
+
+class Dispatcher(DomainDispatcherApplication):
+    """moto's own, which would look through its folders and hundreds of patterns again for every request."""
+
+    get_backend_for_host = cache(DomainDispatcherApplication.get_backend_for_host)
+
+
+moto = Dispatcher(create_backend_app)
 
 
 class Gateway:
