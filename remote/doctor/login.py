@@ -18,14 +18,17 @@ CLOCK_COMMAND = "`sudo timedatectl set-ntp true` (on a Mac: `sudo sntp -sS time.
 
 def check_login(name: str, client: Callable[[str], Any]) -> list[Finding]:
     """Region, credentials and clock, by the region's name and what makes a client of a service in it."""
-    region = _region(name)
+    import boto3
+
+    session = boto3.Session()
+    region = _region(name, session)
     if region.verdict == BROKEN:
         return [region]
     try:
         answer = client("sts").get_caller_identity()
     except Exception as error:
         return [region, _refused(error)]
-    return [region, _credentials(answer["Arn"]), _clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))]
+    return [region, _credentials(answer["Arn"], session), _clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))]
 
 
 def command() -> str:
@@ -61,10 +64,8 @@ def _refused(error: Exception) -> Finding:
     return Finding("credentials", BROKEN, problem.what, "every verb calls AWS", hint)
 
 
-def _region(name: str) -> Finding:
-    import boto3
-
-    known = [one for part in ("aws", "aws-cn", "aws-us-gov") for one in boto3.Session().get_available_regions("ec2", part)]
+def _region(name: str, session: Any) -> Finding:
+    known = [one for part in ("aws", "aws-cn", "aws-us-gov") for one in session.get_available_regions("ec2", part)]
     if name in known:
         return Finding("region", OK, name)
     return Finding(
@@ -72,10 +73,8 @@ def _region(name: str) -> Finding:
     )
 
 
-def _credentials(arn: str) -> Finding:
-    import boto3
-
-    credentials = boto3.Session().get_credentials()
+def _credentials(arn: str, session: Any) -> Finding:
+    credentials = session.get_credentials()
     # Only credentials that end have it, and botocore has no public name for it. Those of `aws login` end after 15 minutes, and botocore
     # renews them for as long as the login lasts: https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-sign-in.html
     ends = None if credentials is None or credentials.method == "login" else getattr(credentials, "_expiry_time", None)
