@@ -24,12 +24,8 @@ ACCOUNT = {
 }
 
 
-# The real agent waits for minutes where the twin's own waits for seconds.
-PATIENCE = 600.0 if "TWIN_AGENT" in os.environ else 60.0
-
-
-def until(condition, seconds=PATIENCE):
-    """The first true value of `condition`."""
+def until(condition, seconds=900):
+    """The first true value of `condition`: the real agent waits for minutes where the twin's own waits for seconds, and so may machines."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not come true in time"

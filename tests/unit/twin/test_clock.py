@@ -37,7 +37,7 @@ def test_a_schedule_fires_on_the_real_clock_too_and_a_deleted_one_never(cloud, u
     cloud.schedule("kept", cloud.at(2), scheduled.instance)
     cloud.schedule("deleted", cloud.at(1), spared.instance)
     cloud.scheduler.delete_schedule(Name="deleted")
-    until(lambda: cloud.instance_state(scheduled.instance) in ("stopping", "stopped"), 6)
+    until(lambda: cloud.instance_state(scheduled.instance) in ("stopping", "stopped"))
     assert cloud.instance_state(spared.instance) == "running"
     assert cloud.scheduler.get_schedule(Name="kept")["State"] == "ENABLED"
 

@@ -636,7 +636,7 @@ def test_connections_by_ssh_are_cut(cloud):
     box = cloud.box(SecurityGroupIds=[group])
     address = cloud.ec2.describe_instances(InstanceIds=[box.instance])["Reservations"][0]["Instances"][0]["PublicIpAddress"]
     config = (cloud.state / "ssh_config").read_text().partition(f"Host {address}\n")[2]
-    with socket.create_connection(("127.0.0.1", int(re.search(r"Port (\d+)", config)[1])), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", int(re.search(r"Port (\d+)", config)[1])), timeout=60) as line:
         assert line.recv(8) == b"SSH-2.0-"
         strike(cloud, "ssh-cut", box=box)
         with suppress(ConnectionResetError):

@@ -104,7 +104,7 @@ class Box:
         watch |= {"PERIOD": 0.2, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
         path = self.root / "opt/fine-tune-slm/supervise.sh"
         path.write_text(compose("supervise", watch))
-        result = scripts.run_file(path, self.root, 30)
+        result = scripts.run_file(path, self.root)
         assert result.code == -9, result.stderr
         return result.stderr
 

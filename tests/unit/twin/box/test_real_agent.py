@@ -103,7 +103,7 @@ def asked(way, url: str, body: bytes | None = None, method: str = "GET", **heade
     context = ssl.create_default_context(cafile=way.certificate)
     opener = urllib.request.build_opener(proxies, urllib.request.HTTPSHandler(context=context))
     request = urllib.request.Request(url, body, headers, method=method)
-    return opener.open(request, timeout=30)
+    return opener.open(request, timeout=60)
 
 
 def signed(cloud, service: str) -> str:

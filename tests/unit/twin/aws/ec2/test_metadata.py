@@ -79,14 +79,14 @@ def sdk_v1(address: str, path: str, ttl: str = "21600", **headers: str) -> tuple
     """The answer as aws-sdk-go v1 asks for it: host and port of the address and no path, a token first, whose answer must say how long it
     lives (ec2metadata/token_provider.go); what is not shown by this is that client itself."""
     place = urlsplit(address).netloc
-    connection = http.client.HTTPConnection(place, timeout=5)
+    connection = http.client.HTTPConnection(place, timeout=60)
     connection.request("PUT", "/latest/api/token", headers={"x-aws-ec2-metadata-token-ttl-seconds": ttl} | headers)
     reply = connection.getresponse()
     token, status = reply.read().decode(), reply.status
     if status != 200:
         return status, token
     assert reply.getheader("X-Aws-Ec2-Metadata-Token-Ttl-Seconds") == ttl
-    connection = http.client.HTTPConnection(place, timeout=5)
+    connection = http.client.HTTPConnection(place, timeout=60)
     connection.request("GET", path, headers={"x-aws-ec2-metadata-token": token} | headers)
     reply = connection.getresponse()
     return reply.status, reply.read().decode()

@@ -13,7 +13,7 @@ def asked(cloud, service: str, operation: str, path: str = "/") -> tuple[int, di
     scope = f"{world.running(cloud.state)['keys']['owner']}/20260101/us-east-1/{service}/aws4_request"
     headers = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
     headers |= {"X-Amz-Target": f"AmazonSSM.{operation}"} if service == "ssm" else {"Content-Type": "application/json"}
-    connection = http.client.HTTPConnection(urlsplit(cloud.ssm.meta.endpoint_url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(cloud.ssm.meta.endpoint_url).netloc, timeout=60)
     connection.request("POST", path, "{}", headers)
     reply = connection.getresponse()
     return reply.status, json.loads(reply.read())
