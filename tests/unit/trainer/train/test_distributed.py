@@ -44,6 +44,7 @@ def runs(settings_for, tmp_path_factory):
     return one, two
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_adapter_that_one_trains(runs):
     one, two = (load_file(folder / forked.ADAPTER) for folder in runs)
     assert one.keys() == two.keys()
@@ -54,6 +55,7 @@ def test_two_processes_train_the_adapter_that_one_trains(runs):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_tell_the_losses_that_one_tells_once(runs):
     one, two = ([event for event in lines(folder / "events.jsonl") if event["event"] == "step"] for folder in runs)
     assert [event["step"] for event in two] == [1, 2, 3]

@@ -87,6 +87,7 @@ def test_the_run_holds_one_merged_model_and_the_scores_of_both(run):
     assert all(side["rows"] == 4 for side in merged["forms"].values())
 
 
+@pytest.mark.slow
 def test_read_back_with_plain_transformers_it_gives_the_answers_that_were_scored(run):
     """None of our code between the saved files and the answers, one row at a time; no PEFT at all."""
     tokenizer = AutoTokenizer.from_pretrained(run / "merged")
@@ -99,6 +100,7 @@ def test_read_back_with_plain_transformers_it_gives_the_answers_that_were_scored
         assert tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True) == row["merged"]
 
 
+@pytest.mark.slow
 def test_the_card_names_the_form_that_was_chosen_and_scores_both(run):
     text, chosen = card.render(run, "me/quick"), json.loads((run / "metrics.json").read_text())["merged"]["chosen"]
     assert "`me/quick-merged`" in text
@@ -107,6 +109,7 @@ def test_the_card_names_the_form_that_was_chosen_and_scores_both(run):
     assert all(name.replace("'", "&#39;") in (run / "report.html").read_text() for name in figures.FORMS.values())
 
 
+@pytest.mark.slow
 def test_the_adapter_of_the_run_is_still_that_of_training(run):
     assert finished_run.load(run).base.precision == record.manifest(run)["precision"]
 

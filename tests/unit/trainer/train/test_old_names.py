@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from conf import load, renamed
@@ -19,6 +20,7 @@ def steps(folder: Path) -> list[int]:
     return [event["step"] for event in events if event["event"] == "step"]
 
 
+@pytest.mark.slow  # a process of its own, with torch
 def test_a_run_begun_under_old_names_goes_on_and_is_reported(settings_for, tmp_path, capsys):
     settings = settings_for(tmp_path / "runs", *WORDS, "train.report_to=[]")
     folder = forked.make(settings, "begun")

@@ -11,11 +11,14 @@ import torch
 
 from conf import schema
 from conf.problem import Problem
+from data.rows import read
 from tests.unit.trainer import forked
+from tests.unit.trainer.conftest import TRAIN
 from trainer.evaluate import eval_step
 from trainer.files import digest, lines
 from trainer.model import model
 from trainer.record.record import Record
+from trainer.rows import prompt
 from trainer.rows.sampler import Order, Portion
 from trainer.train import checkpoint, loop
 from trainer.train.distributed import Team
@@ -37,7 +40,10 @@ def ears():
 
 @pytest.fixture
 def settings(settings_for, tmp_path):
-    settings = settings_for(tmp_path)
+    return five_steps(settings_for(tmp_path))
+
+
+def five_steps(settings):
     settings.train.steps, settings.train.batch_size, settings.train.save_steps, settings.train.eval_steps = STEPS, 3, 100, 2
     return settings
 
@@ -72,9 +78,13 @@ def job(base_for, examples, settings, tmp_path):
     return Job(base_for, examples, settings, tmp_path / "stopped")
 
 
-@pytest.fixture
-def expected(base_for, examples, settings, tmp_path):
-    return Job(base_for, examples, settings, tmp_path / "unbroken").whole()
+@pytest.fixture(scope="module")
+def expected(base_for, settings_for, tmp_path_factory):
+    """The outcome of the run that nobody stops."""
+    folder, base = tmp_path_factory.mktemp("unbroken"), base_for()
+    template = prompt.Prompt(base.tokenizer, base.stops)
+    examples = [template.example(row) for row in read(TRAIN)[:6]]
+    return Job(base_for, examples, five_steps(settings_for(folder)), folder / "run").whole()
 
 
 def stop(times: int = 1) -> None:
