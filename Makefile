@@ -16,7 +16,7 @@ PROGRAMS := .ci/run .ci/odd-clone .ci/release-notes $(wildcard twin/box/*.sh twi
 
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
 export PYTHONUTF8 := 1
-unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_USER PIP_TARGET PIP_PREFIX
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PIP_USER PIP_TARGET PIP_PREFIX
 
 .PHONY: help setup run test test-all test-system test-change test-agent test-aws ground pictures script-coverage lock pin smoke check clean clean-machine
 .DEFAULT_GOAL := help

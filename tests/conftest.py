@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import loaded
@@ -29,13 +30,17 @@ HOSTILE = {
 }
 
 
-def pytest_configure():
+def pytest_configure(config):
     """A shell without job control starts what it puts behind itself deaf to Ctrl-C, and what that starts is deaf too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = "1"  # tests run beside each other: more threads would wait for cores that others have
     loaded.descriptions()
     loaded.settings()
     loaded.folder()  # before xdist starts its workers
+    if config.args_source is config.ArgsSource.TESTPATHS and config.getoption("tx", None) and not hasattr(config, "workerinput"):
+        with ThreadPoolExecutor() as pool:  # all that so many tests start: on every core while there are no workers yet
+            worker, *_ = [pool.submit(one) for one in (loaded.worker, loaded.trainer, loaded.worlds, loaded.inv, loaded.aws)]
+        config.option.tx = [worker.result()] * len(config.option.tx)
     if "READS" in os.environ:
         reads.install()
 

@@ -55,7 +55,9 @@ def prepare() -> None:
 
     from conf import load
 
+    loaded.settings()
     load.load(["cloud=twin"])  # Hydra's grammar learns from the first words that it reads
+    load.load(["cloud=twin", "experiment=smoke"])  # as nearly all tests have it
     for service in SERVICES:
         boto3.Session("none", "none", region_name="us-east-1").client(service)
 

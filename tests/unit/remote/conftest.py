@@ -25,7 +25,7 @@ def aws(tmp_path_factory):
     state = tmp_path_factory.mktemp("world")
     run = load.load(["cloud=twin", f"cloud.state={quoted(state)}"], local=Path("none"))
     cloud = run.cloud
-    world.start(state, {}, stack.account(run) | {"parameters": {f"/many/{n:02d}": str(n) for n in range(13)}})
+    world.start(state, {}, stack.account(run))
     with pytest.MonkeyPatch.context() as patch:
         loaded.enter(patch, state)
         yield Aws(cloud)

@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order: equal means equal
 
 from pathlib import Path
 
+import loaded
 import pytest
 import torch
 from peft import PeftModel
@@ -25,6 +26,7 @@ from trainer.rows import prompt
 ROOT = Path(__file__).parents[3]
 TRAIN, VALIDATION = ROOT / "data/smoke_train.jsonl", ROOT / "data/smoke_validation.jsonl"
 torch.set_num_threads(1)
+loaded.curves()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,13 +44,11 @@ def number_format(request):
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def tiny() -> Path:
     """The folder of the tiny model."""
     from twin import models
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    models.tiny(folder)
-    return folder
+    return loaded.once("models", lambda place: models.tiny(place / "tiny")) / "tiny"
 
 
 @pytest.fixture(scope="session")
@@ -129,15 +129,17 @@ def stretched(request, tiny, tmp_path, examples):
 
 
 @pytest.fixture(scope="session")
-def trained(settings_for, tmp_path_factory) -> Path:
+def trained(settings_for) -> Path:
     """The folder of a finished run on the tiny model, as the shipped settings and this CPU have it. It is sealed: read it only."""
     from trainer import __main__ as command
 
-    settings = settings_for(tmp_path_factory.mktemp("a volume") / "runs")
-    settings.run_id = "trained"
-    folder = Path(settings.runs) / settings.run_id
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(load.dump(settings))
-    with computed_in("native"):
-        command.train(settings, folder)
-    return folder
+    def train(volume: Path) -> None:
+        settings = settings_for(volume / "runs")
+        settings.run_id = "trained"
+        folder = Path(settings.runs) / settings.run_id
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(load.dump(settings))
+        with computed_in("native"):
+            command.train(settings, folder)
+
+    return loaded.once("a volume", train) / "runs/trained"

@@ -1,9 +1,8 @@
 """`python -m trainer preflight`: what a run would see and need on this machine, or the first sentence of why it cannot be."""
 
-import os
 import subprocess
-import sys
 
+import loaded
 import pytest
 from conftest import ROOT
 
@@ -19,8 +18,7 @@ def preflight(tiny, *words: str) -> subprocess.CompletedProcess:
         f"data.train={quoted(TRAIN)}",
         f"data.validation={quoted(VALIDATION)}",
     ]
-    command = [sys.executable, "-m", "trainer", "preflight", *own, *words]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, text=True, capture_output=True)
+    return subprocess.run([*loaded.trainer(), "preflight", *own, *words], cwd=ROOT, text=True, capture_output=True)
 
 
 def test_it_shows_the_mask_the_tokens_the_plan_and_starts_nothing(tiny, tmp_path):

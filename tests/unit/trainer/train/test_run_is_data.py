@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 
+import loaded
 import pytest
 
 from conf import load
@@ -27,8 +26,7 @@ def run(tmp_path):
 
 
 def train(*words, cwd=ROOT):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "trainer", *map(str, words)], cwd=cwd, env=environment, text=True, capture_output=True)
+    return subprocess.run([*loaded.trainer(), *map(str, words)], cwd=cwd, text=True, capture_output=True)
 
 
 EVIL = [
