@@ -14,6 +14,8 @@ NIGHT := tests/faults/test_faults_of_the_box.py tests/faults/test_faults_of_aws.
 PYTEST := $(VENV) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 PROGRAMS := .ci/run .ci/odd-clone .ci/release-notes $(wildcard twin/box/*.sh twin/box/bin/*.sh twin/box/machine/*.sh twin/box/machine/bin/* tests/system/*.sh)
 
+# A busy machine answers late.
+export PIP_DEFAULT_TIMEOUT := 120
 # What a shell says to other Python programs, and where pip is to put theirs, is not meant for these.
 export PYTHONUTF8 := 1
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PIP_USER PIP_TARGET PIP_PREFIX
@@ -35,7 +37,7 @@ setup: .venv/installed $(MODELS) ## the virtual environment and the two small mo
 	@$(VENV) -c 'import torch' 2>/dev/null || { \
 	  torch=$$(grep '^torch==' trainer/requirements.txt); \
 	  if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
-	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=3)' 2>/dev/null; \
+	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=30)' 2>/dev/null; \
 	  then echo "installing $$torch for CPUs, about 200 MB"; $(VENV) -m pip install --quiet "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
 	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(VENV) -m pip install --quiet "$$torch"; fi; }
 	@echo "installing the rest, about 900 MB"

@@ -28,9 +28,10 @@ def inv() -> tuple[str, ...]:
 
 @functools.cache
 def worlds() -> None:
-    """Every world that is started from now on is a fork of one process that has loaded it."""
+    """Every world that is started from now on is a fork of one process that has loaded it; so is each call of `aws` on a box."""
     from twin import world
 
+    os.environ["TWIN_AWS"] = aws()[-1]
     os.environ["TWIN_WARM"] = served("-m", "twin", "--serve", environment=world.MOTO)
 
 

@@ -5,6 +5,7 @@ Moto answers first, then the hardware follows.
 """
 
 import base64
+import os
 import shlex
 import shutil
 import subprocess
@@ -138,9 +139,18 @@ class Boxes:
             self.set_clock(root)
             self.ssh_server.open(instance, ssh.current_user(), ssh.sshd(root, self.box_environment(instance)))
             self.start_agent_at_boot(instance)
-            self.spawn(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(root / AWS))
+            self.load_aws(instance)
             self.start_services(instance)
             self.cloud_init(instance)
+
+    def load_aws(self, instance: str) -> None:
+        """From now on, or in a second, the AWS CLI of the box only has to be forked."""
+        place = self.root(instance) / AWS
+        if kept := os.environ.get("TWIN_AWS"):  # where somebody who needs many boxes keeps it loaded
+            place.unlink(missing_ok=True)
+            place.symlink_to(kept)
+        else:
+            self.spawn(instance, "aws.log", sys.executable, "-I", str(HERE / "aws.py"), "--serve", str(place))
 
     def warm_up(self, instance: str) -> None:
         """On a new instance's disk nothing has been read yet."""
