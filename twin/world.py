@@ -26,7 +26,7 @@ from twin.box import processes, real_agent
 from twin.box.machine import cleanup, debian, prerequisites
 from twin.box.machine import lifecycle as machine
 
-PATIENCE = 60.0  # seconds a start may take; it needs two, more on a busy machine
+PATIENCE = 300.0  # seconds a start may take; it needs two, many more on a busy machine
 MOTO = {
     "MOTO_AMIS_PATH": str(Path(__file__).with_name("aws") / "ec2/amis.json"),  # its own 44 take a second to load, and none has a GPU driver
     "MOTO_ENABLE_AMI_VALIDATION": "true",
