@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from twin import world
+
 WARM = Path(__file__).parents[3] / "twin/forkserver.py"
 PROGRAM = """
 import os, sys, time
@@ -102,3 +104,16 @@ def test_a_box_calls_the_aws_cli_this_way_and_without_it_where_nobody_serves(box
     assert box.run(asked)["StandardOutputContent"] == "123456789012\n"
     moved = box.run(f'mv "$BOX_ROOT/run/aws" "$BOX_ROOT/run/away"; {asked}; mv "$BOX_ROOT/run/away" "$BOX_ROOT/run/aws"')
     assert moved["StandardOutputContent"] == "123456789012\n", moved
+
+
+def test_a_box_loads_an_aws_cli_of_its_own_where_none_is_kept_for_it(tmp_path, account, another, until, monkeypatch):
+    monkeypatch.delenv("TWIN_AWS")
+    state = tmp_path / "a world"
+    world.start(state, {}, account)
+    try:
+        box = another(state).box()
+        until((box.root / "run/aws").is_socket)
+        assert not (box.root / "run/aws").is_symlink()
+        assert box.run("aws sts get-caller-identity --query Account --output text")["StandardOutputContent"] == "123456789012\n"
+    finally:
+        world.stop(state)
