@@ -57,7 +57,7 @@ def compare(
 def reload(tuned: PeftModel, adapter: Path) -> None:
     """Give the model the very weights that the exported files hold: what is scored is what others will load."""
     exported = load_peft_weights(str(adapter), device=str(tuned.device))
-    learned = sum(weight.requires_grad for weight in tuned.parameters())
+    learned = sum(weight.requires_grad for _, weight in tuned.named_parameters(remove_duplicate=False))  # files hold tied ones twice
     unknown = set_peft_model_state_dict(tuned, exported).unexpected_keys
     if unknown or len(exported) != learned:
         what = f"the exported adapter holds {len(exported)} weights, {len(unknown)} of them unknown; {learned} were learned"

@@ -27,7 +27,7 @@ from conf.problem import Problem
 from trainer.estimate import architecture, memory, shape
 from trainer.estimate.fit import Room
 from trainer.hub_errors import explained
-from trainer.model import attention, layers, nf4
+from trainer.model import attention, layers, lora_options, nf4
 from trainer.model.packing import Pack
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -148,6 +148,7 @@ def adapter_config(lora: schema.Lora, apart: list[str] | None = None) -> LoraCon
     if moves_base(lora) and lora.options.get("use_rslora") and uneven:
         what = f"lora.options asks for rsLoRA and {uneven[0]} on top of {start}; such an adapter cannot be given back to the base"
         raise Problem(what, f"leave out one of them: `lora.options.use_rslora=false`, or no {uneven[0]}")
+    lora_options.check(lora.options)
     try:
         return LoraConfig(
             r=lora.r,
@@ -169,6 +170,7 @@ def adapt(base: Base, lora: schema.Lora, gradient_checkpointing: bool) -> PeftMo
     """The base model with a new adapter: the only weights that learn."""
     apart = layers.apart(base.model)
     config = adapter_config(lora, apart)
+    lora_options.check_names(lora, base.model)
     if lora.targets == "all-linear":
         layers.leave_routers(config, base.model)
     try:
@@ -178,8 +180,7 @@ def adapt(base: Base, lora: schema.Lora, gradient_checkpointing: bool) -> PeftMo
         what = f"lora.options cannot be had with these base weights: {str(error).splitlines()[0]}"
         raise Problem(what, "keep the base weights plain: `quant=none`, or start another way") from error
     except ValueError as error:
-        linear = {name.rsplit(".", 1)[-1] for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)}
-        names, told = ",".join(sorted(linear - {"lm_head"})), str(error).splitlines()[0]
+        names, told = lora_options.linear_names(base.model), str(error).splitlines()[0]
         what = "matches no layer of the model" if "not found in the base model" in told else f"is refused by PEFT: {told}"
         raise Problem(f"lora.targets={lora.targets} {what}", f"use some of: 'lora.targets=[{names}]'") from error
     if lora.targets == "all-linear" and (left := layers.left_out(tuned, apart)):

@@ -62,6 +62,7 @@ class Prompt:
         chat_template.settle(tokenizer, data)
         self.tokenizer = tokenizer
         self.spaced = tokenizer("\nb", add_special_tokens=False)["input_ids"][-1:] != tokenizer("b", add_special_tokens=False)["input_ids"]
+        stops = [stop for stop in stops if tokenizer.convert_ids_to_tokens(stop) is not None]  # some name tokens that they do not have
         self.stop = _stop(tokenizer, stops)
         self.stops = sorted({self.stop, *stops})
         self._ends = {tokenizer.convert_ids_to_tokens(stop): stop for stop in self.stops}

@@ -15,7 +15,7 @@ from conf.schema import Data, Recipe
 from data.score import score
 from trainer.estimate import architecture, fit, limits, memory, summary
 from trainer.evaluate import evaluate
-from trainer.model import attention, model, proof, serving
+from trainer.model import attention, lora_options, model, proof, serving
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import prompt, rows, tokens
@@ -31,6 +31,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     clock = Clock(begun)
     optimizer.choose(settings.train)
     model.adapter_config(settings.lora)
+    lora_options.check_merged(settings)
     trackers.check(settings.train.report_to)
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)

@@ -56,6 +56,11 @@ def test_the_stop_is_the_token_that_the_template_puts_behind_an_answer(tokenizer
     assert tokenizer.eos_token_id == end, "whoever loads the saved tokenizer stops there too"
 
 
+def test_a_stop_that_the_tokenizer_does_not_have_is_left_out(tokenizer):
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert prompt.Prompt(tokenizer, [end, 5000]).stops == [end]
+
+
 def test_a_template_that_writes_the_date_renders_the_same_bytes_on_every_day(tokenizer):
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% if date_string is defined %}{{ date_string }}{% endif %}" + templates.PLAIN
     rendered = prompt.Prompt(tokenizer, [tokenizer.eos_token_id]).text(QUESTION.messages)

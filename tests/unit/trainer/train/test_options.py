@@ -1,11 +1,12 @@
 """Every option changes what it says it changes, and what a library would refuse is refused in one sentence."""
 
+import re
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, LoraConfig
 
 from conf import schema
 from conf.problem import Problem
@@ -13,7 +14,7 @@ from data.rows import read
 from tests.unit.trainer.conftest import TRAIN
 from tests.unit.trainer.formats import tolerance
 from trainer.files import lines
-from trainer.model import attention, model
+from trainer.model import attention, lora_options, model
 from trainer.model.packing import packs
 from trainer.record import trackers
 from trainer.record.record import Record
@@ -337,3 +338,42 @@ def test_every_answer_of_a_conversation_has_loss_when_asked(template):
     assert pack.labels.tolist() == [*tokens[every.turns[0][0] : every.turns[0][1]], *every.completion, *last.completion]
     sources = [pack.tokens[0, place + 1].item() for place in pack.supervised.tolist() if place + 1 < pack.tokens.shape[1]]
     assert sources == pack.labels.tolist()
+
+
+OURS = {"r", "lora_alpha", "lora_dropout", "target_modules"}  # settings of their own
+
+
+@pytest.mark.parametrize("option", sorted({each.name for each in fields(LoraConfig)} - lora_options.OPTIONS - OURS))
+def test_an_option_whose_effect_is_not_proved_is_refused(option, settings_for, tmp_path):
+    """PEFT takes peft_type and heeds it in no way, exports what VeLoRA learns in part, and cannot save replicated layers."""
+    with pytest.raises(Problem, match=f"lora.options.{option} is PEFT's") as caught:
+        model.adapter_config(settings_for(tmp_path, f"lora.options.{option}=true").lora)
+    assert "use_rslora" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["lora.targets=[q_proj,qproj]"], "lora.targets has 'qproj', which matches no layer"),
+        (["lora.options.modules_to_save=[lm_haed]"], "modules_to_save has 'lm_haed', which matches no layer"),
+        (["lora.options.exclude_modules=[vproj]"], "exclude_modules has 'vproj'"),
+        (["lora.options.rank_pattern={qproj: 4}"], "rank_pattern has 'qproj'"),
+        (["lora.options.alpha_pattern={qproj: 4}"], "alpha_pattern has 'qproj'"),
+        (["lora.targets=[q_proj]", "lora.options.target_parameters=[mlp.up.weight]"], "target_parameters has 'mlp.up.weight'"),
+        (["lora.options.trainable_token_indices=[5,640]"], "trainable_token_indices has 640, and the model has 640 tokens"),
+        (["lora.options.trainable_token_indices={embed_tokens: [-1]}"], "has -1, and the model has 640 tokens"),
+        (["lora.targets=[q_proj]", "lora.options.layers_to_transform=[0,9]"], "layers_to_transform has 9, and the model has 2 layers"),
+    ],
+)
+def test_a_name_that_matches_nothing_of_the_model_is_refused(words, what, base, settings_for, tmp_path):
+    """PEFT leaves it out without a word where any other name matches."""
+    with pytest.raises(Problem, match=re.escape(what)) as caught:
+        model.adapt(base, settings_for(tmp_path, *words).lora, gradient_checkpointing=False)
+    assert "lora.targets=[down_proj,gate_proj," in caught.value.hint or "from 0 to " in caught.value.hint
+
+
+def test_what_cannot_be_merged_is_refused_before_it_is_trained(settings_for, tmp_path):
+    settings = settings_for(tmp_path, "lora.options.lora_bias=true", "publish.merged=true")
+    with pytest.raises(Problem, match="lora_bias cannot be merged"):
+        lora_options.check_merged(settings)
+    lora_options.check_merged(replace(settings, publish=replace(settings.publish, merged=False)))
