@@ -41,9 +41,9 @@ def test_a_long_wait_goes_on_after_the_network_and_the_login_are_back(aws, store
     monkeypatch.setattr(runs, "state", state)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert follow.attach(aws, "w", "box", None).run_id == "w"
-    said = capsys.readouterr().err
-    assert said.count("AWS does not answer. w goes on") == 1
-    assert said.count("credentials have expired; log in from another shell") == 1
+    output = capsys.readouterr().err
+    assert output.count("AWS does not answer. w goes on") == 1
+    assert output.count("credentials have expired; log in from another shell") == 1
 
 
 def test_what_waiting_does_not_mend_ends_the_wait(aws):
