@@ -35,8 +35,10 @@ READ = {
 ALWAYS = {"id", "meta"}
 # Keys of other people's rows that say what is asked, or which answer is wanted: no row is trained on without them.
 MEANT = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "chat_template_kwargs", "documents"}
-ASKED = {"instruction", "context", "question", "query", "passage"}  # texts of which a prompt is often made; what stands in it is said
+# Texts of which a prompt is often made, and parts of other kinds of rows: what stands in the turns is said all the same.
+ASKED = {"instruction", "context", "question", "query", "passage", "prompt", "completion", "output"}
 MEANT |= {"system_prompt", "system_message", "system_instruction", "developer", *ASKED}
+MEANT |= {"mask", "loss_mask", "labels", "assistant_masks", "completion_mask", "train_on_turns"}
 MEANT |= {"prefix", "suffix", "enable_thinking", "reasoning_effort"}
 MEANT |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
 NAMED = 10  # keys that are named
@@ -260,7 +262,9 @@ def _compact(value: object, key: str, where: str) -> str:
 def _prompt(raw: dict, where: str) -> Talk:
     prompt, completion = raw["prompt"], raw["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):  # TRL's conversations
-        return turns.messages([*prompt, *completion], "prompt and completion", where)
+        talk = turns.messages([*prompt, *completion], "prompt and completion", where)
+        later = {place: 1 for place, turn in enumerate(talk.before) if place >= len(prompt) and turn["role"] == "assistant"}
+        return Talk(talk.before, talk.answer, later | talk.weights)  # all answers of the completion are to be learned
     return Talk(_user(_text(raw, "prompt", where)), {"role": "assistant", "content": _text(raw, "completion", where)})
 
 

@@ -60,9 +60,12 @@ def decode(data: bytes, name: str = "FILE") -> str:
 
 def undecoded(error: UnicodeDecodeError, line: int | None, name: str) -> TextError:
     """What to say of bytes that are no text."""
-    if error.reason == "unexpected end of data":
-        return TextError(line, "the file ends in the middle of a character", "it was cut off: fetch it, or write it, again")
-    return no_text(error.object[error.start : error.start + 1], line, name)
+    told = no_text(error.object[error.start : error.start + 1], line, name)
+    if error.reason != "unexpected end of data":
+        return told
+    return TextError(
+        line, f"{told.what}, or the file was cut off within a character", f"fetch it again where it was cut off; else {told.mend}"
+    )
 
 
 def no_text(byte: bytes, line: int | None, name: str) -> TextError:

@@ -24,8 +24,16 @@ READ = {
 NAMED = {
     "a list that is called JSON Lines": ("r.jsonl", f"[{ONE},{TWO}]\n", "r.jsonl:1: the file begins as one JSON list"),
     "a list over many lines": ("r.jsonl", f"[\n {ONE},\n {TWO}\n]\n", "r.jsonl:1: the file begins as one JSON list"),
-    "a file that was cut off within a character": ("r.jsonl", f"{ONE}\n{TWO}é".encode()[:-1], "r.jsonl:2: the file ends in the middle of"),
-    "the same in CSV": ("r.csv", f"{HEAD}a,b\nc,é".encode()[:-1], "r.csv:3: the file ends in the middle of a character"),
+    "a file that was cut off within a character": (
+        "r.jsonl",
+        f"{ONE}\n{TWO}é".encode()[:-1],
+        "Windows-1252 it is 'Ã', or the file was cut off",
+    ),
+    "the same in CSV": (
+        "r.csv",
+        f"{HEAD}a,b\nc,é".encode()[:-1],
+        "r.csv:3: byte 0xc3 is not UTF-8; in Windows-1252 it is 'Ã', or the file was cut off within a character; fetch",
+    ),
     "a file that was cut off": ("r.jsonl", f'{ONE}\n{{"prompt":"c","compl', "r.jsonl:2: the line is not JSON"),
     "the names of the columns once more": (
         "r.csv",
@@ -60,7 +68,6 @@ def test_what_is_meant_is_read(name, body, tmp_path):
 def test_what_is_not_is_named_with_its_place(name, body, told, tmp_path):
     errors = scanned(tmp_path, name, body).errors
     assert errors and told in str(errors[0])
-    assert "iconv" not in str(errors[0])
 
 
 def test_a_list_can_be_renamed_as_the_hint_says(tmp_path):

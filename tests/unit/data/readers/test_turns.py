@@ -111,6 +111,8 @@ REFUSED = {
         "`messages` has the roles system, tool, assistant",
     ),
     "another system": ({"prompt": "p", "completion": "c", "system_prompt": "Be brief."}, "`system_prompt` is not read"),
+    "another answer": ({"messages": [user(), bot()], "completion": "another"}, "`completion` is not read"),
+    "a mask of its own": ({"prompt": "p", "completion": "c", "loss_mask": [0, 1]}, "`loss_mask` is not read"),
     "a question": ({"instruction": "Answer.", "output": "c", "question": "Who?"}, "`question` is not read"),
     "a context": ({"instruction": "i", "output": "c", "context": "Once."}, "`context` is not read"),
     "an instruction of messages": ({"messages": [user(), bot()], "instruction": "Be brief."}, "`instruction` is not read"),
@@ -162,6 +164,13 @@ def test_keys_that_are_not_read_are_told_once_with_their_count(tmp_path):
     rows = [{"prompt": f"{n}", "completion": "c", "source": "web", **({"split": "x"} if n == 1 else {}), "lang": None} for n in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert scan(path).notes.lines() == ["keys that are not read: `source` (3 rows), `split` (1 row)"]
+
+
+def test_all_answers_of_a_completion_are_learned():
+    asked, turns = [user("a"), bot("before")], [bot("one"), user("more"), bot("two")]
+    row = normalise({"prompt": [*asked, user("b")], "completion": turns}, "f:1")
+    assert (row.completion, row.weights) == ("two", {3: 1})
+    assert normalise({"prompt": [user("a")], "completion": [bot("one", weight=0), user("more"), bot("two")]}, "f:1").weights == {1: 0}
 
 
 def test_what_a_prompt_was_made_of_may_stand_beside_it(tmp_path):
