@@ -122,6 +122,7 @@ def test_a_terminal_that_can_nothing_is_written_to_as_a_pipe_is(folder):
     _, written = on_terminal(folder, "up", "train", TERM="dumb")
     assert "\x1b" not in written and "\r" not in written.replace("\r\n", "")
     assert set(LINES) < set(written.replace("\r\n", "\n").split("\n"))
+    assert "train      running: step 4/4" in written, "where it stands, now and then"
 
 
 def test_no_color_leaves_the_live_line_and_takes_the_colours(folder):
