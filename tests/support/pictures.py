@@ -4,6 +4,7 @@
 """
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -34,7 +35,10 @@ def main() -> None:
 
 def svg(written: str) -> str:
     """What stands on the terminal in the end."""
-    lines = ["".join(f"\033[0m{style}{letter}" for letter, style in line) for line in terminal.cells(written, COLUMNS)]
+    lines = []
+    for line in terminal.cells(written, COLUMNS):
+        parts = itertools.groupby(line, key=lambda cell: cell[1])
+        lines.append("".join(f"\033[0m{style}{''.join(letter for letter, _ in cells)}" for style, cells in parts))
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     shown = Text.from_ansi("\n".join(["$ make run", *lines]))
     shown.rstrip()
