@@ -29,14 +29,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from conf import load, renamed, yaml_file
+from conf import load, renamed, run_ids, yaml_file
 from conf.problem import Problem
 from conf.schema import Recipe
 from conf.text import secret
 from trainer import files
 from trainer.record import record
-from trainer.record.record import Record, new_id, sealed
-from trainer.sweep import search, sweep
+from trainer.record.record import Record, sealed
+from trainer.sweep import sweeper
 from trainer.train.distributed import Listener, Team
 
 FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may tell more than the sentence
@@ -96,7 +96,7 @@ def run(folder: Path, sha256: str | None) -> None:
 
 
 def _own_folder(settings: Recipe) -> Path:
-    settings.run_id = settings.run_id or new_id(settings.name)
+    settings.run_id = settings.run_id or run_ids.new(settings.name)
     folder = Path(settings.runs).resolve() / settings.run_id
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "config.yaml", load.dump(settings))
@@ -141,8 +141,7 @@ def _train(words: list[str]) -> None:
     """A run, or a sweep of them, as Hydra composes it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own, and what it refuses has a sentence here
     yaml_file.register()
-    sweep.register(sweep.OneByOne)
-    sweep.register(search.Drawn)
+    sweeper.register()
     try:
         _own_settings(words)
         words = renamed.words(words)

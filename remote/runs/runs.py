@@ -7,7 +7,6 @@ and what is broken is left out with a notice. A verb means the caller's own runs
 import hashlib
 import json
 import re
-import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from conf import load, paths, schema
+from conf import load, paths, run_ids, schema
 from conf.problem import Problem
 from conf.process.screen import screen
 from conf.text import visible
@@ -28,7 +27,6 @@ HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows 
 ACTIVE = {"created", "starting", "running", "evaluating", "uploading"}
 # A run without a sign of life for so long no longer blocks another.
 SILENT = timedelta(minutes=10)
-OUR_ID = re.compile(r"\d{8}-\d{6}-(?P<name>.+)-[0-9a-f]{4}(\.\d+)?")  # by `new_id`, or a sweep that is called so
 # What a finished run consists of: the trainer writes nothing else.
 ROOM = r"(adapter|merged|tensorboard|evaluations)/[A-Za-z0-9_][A-Za-z0-9._=+@ -]*"
 FILE = re.compile(rf"{ROOM}|(config\.yaml|decided\.json|(events|predictions)\.jsonl|metrics\.json|card\.md|report\.html)")
@@ -85,10 +83,6 @@ class Downloaded:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def new_id(name: str) -> str:
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True)
@@ -229,7 +223,7 @@ def find_newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
 def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[str], kind: str | None) -> str:
     others = []
     for run_id in newest_first:
-        if (match := OUR_ID.fullmatch(run_id)) and match["name"] != run.name:  # as its id says: its settings need not be asked
+        if (match := run_ids.GENERATED.fullmatch(run_id)) and match["name"] != run.name:  # as its id says: its settings need not be asked
             others.append(run_id)
             continue
         details = about(store, run_id)
@@ -410,7 +404,7 @@ def _assign(store: Store, run_id: str, name: str, instance_id: str, etag: str | 
 
 def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> tuple[str, str]:
     """A new run's id, and the hash of its settings: they are written once, and nobody writes them again."""
-    run.run_id = run.run_id or new_id(run.name)
+    run.run_id = run.run_id or run_ids.new(run.name)
     taken = Problem(f"there is a run `{run.run_id}` already, of other settings", "leave `run_id` out: every run gets one", "refused")
     if run.run_id in listing(store):
         raise taken

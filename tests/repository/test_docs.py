@@ -11,9 +11,11 @@ from conftest import ROOT
 from invoke import Program
 
 import tasks
-from conf import load, search_space
+from conf import load
 from conf.process import argv
-from remote.sweep import sweep
+from conf.sweep import grid, space
+from conf.sweep.sweep import Grid
+from remote.sweep.command import USAGE
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
@@ -80,9 +82,9 @@ def test_a_command_names_verbs_options_and_settings_that_there_are(page, line):
         verbs = {task.name: {name: option.value for name, option in task.args.items()} for task in parsed.tasks}
         overrides = argv.overrides(words)
         if trials := verbs.get("sweep", {}).get("trials"):
-            assert search_space.read(overrides, int(trials)).axes
+            assert space.read(overrides, int(trials)).axes
         elif "sweep" in verbs:
-            assert len(sweep.jobs(overrides, settings)) > 1
+            assert len(Grid(grid.combinations(overrides, USAGE), settings).jobs) > 1
         else:
             assert settings(overrides)
     elif words[0] == "-m":

@@ -38,7 +38,7 @@ LIBRARIES = (
     "twin.world",
     "tasks",
 )
-ROOMS = ("cost.ledger", "cost.offers", "doctor.diagnose", "plan.verbs", "sweep.sweep", "view.show", "view.status")
+ROOMS = ("cost.ledger", "cost.offers", "doctor.diagnose", "plan.verbs", "sweep.command", "view.show", "view.status")
 SERVICES = ("ec2", "ssm", "s3", "sts", "ecr", "scheduler", "secretsmanager", "pricing", "iam", "cloudformation", "logs")
 
 

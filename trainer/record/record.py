@@ -8,7 +8,6 @@ line at a time. `manifest.json` comes last: a folder that has one is a finished 
 import hashlib
 import json
 import math
-import secrets
 import sys
 import time
 from dataclasses import asdict
@@ -168,11 +167,6 @@ def decided(folder: Path, made: Recipe) -> str | None:
             return {"yes": "yes", "no": "no"}[json.loads(file.read(4096))["recompute"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damage(folder, DECIDED, "is not as a trainer writes it") from error
-
-
-def new_id(name: str) -> str:
-    """The name of a run that begins now, or of a sweep."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
 
 
 def now() -> str:

@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from conf import load, search_space
+from conf import load
 from conf.problem import Problem
-from conf.search_space import Told
-from remote.aws.s3 import Store
+from conf.sweep import space as spaces
+from conf.sweep.space import Trial
+from conf.sweep.sweep import Search
 from remote.plan.verbs import Needs
 from remote.runs import runs
-from remote.sweep.search import Search
+from remote.sweep.launcher import BoxLauncher
 from twin import world
 
 pytestmark = pytest.mark.slow  # each waits for what Optuna draws
@@ -19,13 +20,13 @@ pytestmark = pytest.mark.slow  # each waits for what Optuna draws
 WORDS = ["train.lr=tag(log,interval(1e-5,1e-3))", "lora.r=8,16,32"]
 
 
-def searching(aws, settings, trials=3, words=WORDS, check=lambda aws, run: Needs(None, 1, None)) -> Search:
+def search_on(aws, store, settings, trials=3, words=WORDS, check=lambda aws, run: Needs(None, 1, None)) -> Search:
     def score(folder):
         return json.loads((folder / "metrics.json").read_text())["score"]
 
-    found = Search(search_space.read(list(words), trials), trials, lambda every: settings(*every), settings.root, check, None, score)
-    found.aws, found.store = aws, Store(aws)
-    return found
+    search = Search(spaces.read(list(words), trials), trials, lambda every: settings(*every))
+    search.launcher = BoxLauncher(aws, store, settings.root, check, None, score)
+    return search
 
 
 def made(store, settings, run_id, swept, score=None, reason="crashed", phase="failed"):
@@ -42,9 +43,10 @@ def made(store, settings, run_id, swept, score=None, reason="crashed", phase="fa
         store.put(f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": stated}).encode())
 
 
-def begun(found: Search, name=None) -> str:
-    found.name = found._begin(name)
-    return found.name
+def resumed(search: Search, name=None) -> str | None:
+    """The name of the sweep that the search goes on with."""
+    search.name = search._resume(name)
+    return search.name
 
 
 def test_trials_are_read_back_with_their_values_and_what_became_of_them_by_number(aws, store, settings):
@@ -52,12 +54,12 @@ def test_trials_are_read_back_with_their_values_and_what_became_of_them_by_numbe
     made(store, settings, "rate.2", ("train.lr=0.0001", "lora.r=8"))
     made(store, settings, "rate.3", ("train.lr=0.0002", "lora.r=8"), phase="cancelled", reason="")
     made(store, settings, "rate.4", ("train.lr=0.0003", "lora.r=8"), reason="stopped")
-    found = searching(aws, settings)
-    assert begun(found) == "rate"
-    assert [job.run_id for job in found.jobs] == ["rate.2", "rate.3", "rate.4", "rate.10"]
-    assert [job.finished for job in found.jobs] == [False, False, False, True]
-    assert [job.problem and job.problem.what for job in found.jobs] == ["it broke", "it broke", None, None]
-    assert [found._score(job) for job in found.jobs] == [None, None, None, 0.7]
+    search = search_on(aws, store, settings)
+    assert resumed(search) == "rate"
+    assert [job.run_id for job in search.jobs] == ["rate.2", "rate.3", "rate.4", "rate.10"]
+    assert [job.finished for job in search.jobs] == [False, False, False, True]
+    assert [job.problem and job.problem.what for job in search.jobs] == ["it broke", "it broke", None, None]
+    assert [search._result(job).score for job in search.jobs] == [None, None, None, 0.7]
 
 
 def test_runs_of_other_settings_or_beyond_the_space_are_none_of_its_trials(aws, store, settings):
@@ -65,21 +67,21 @@ def test_runs_of_other_settings_or_beyond_the_space_are_none_of_its_trials(aws, 
     made(store, settings, "rate.1", ("train.lr=0.0001", "lora.r=64"), score=0.5)
     made(store, settings, "rate.2", ("train.lr=0.0001",), score=0.5)
     made(store, settings, "rate.3", ("train.lr=0.0001", "lora.r=8"), score=0.5)
-    assert begun(searching(aws, settings, words=["seed=3", *WORDS])) != "rate"
-    found = searching(aws, settings)
-    assert begun(found, "rate") == "rate" and [job.run_id for job in found.jobs] == ["rate.3"]
+    assert resumed(search_on(aws, store, settings, words=["seed=3", *WORDS])) != "rate"
+    search = search_on(aws, store, settings)
+    assert resumed(search, "rate") == "rate" and [job.run_id for job in search.jobs] == ["rate.3"]
 
 
 def test_the_next_trial_follows_from_the_runs_alone(aws, store, settings):
-    space, told = search_space.read(WORDS, 7), []
+    space, ended = spaces.read(WORDS, 7), []
     for number in range(6):
-        words = next(space.draws(told, seed=17))
+        words = next(space.draws(ended, seed=17))
         made(store, settings, f"rate.{number}", words, score=None if number == 3 else number / 10)
-        told.append(Told(space.values(words), None if number == 3 else number / 10))
-    found = searching(aws, settings, trials=7)
-    begun(found)
-    job = found._next()
-    assert job.run_id == "rate.6" and job.run.provenance.swept == next(space.draws(told, seed=17))
+        ended.append(Trial(space.values(words), None if number == 3 else number / 10))
+    search = search_on(aws, store, settings, trials=7)
+    resumed(search)
+    job = search.next()
+    assert job.run_id == "rate.6" and job.settings.provenance.swept == next(space.draws(ended, seed=17))
 
 
 def test_what_cannot_be_trained_is_said_and_another_is_drawn(aws, store, settings, capsys):
@@ -88,25 +90,25 @@ def test_what_cannot_be_trained_is_said_and_another_is_drawn(aws, store, setting
             raise Problem("8 is too few", "more", "bad_data")
         return Needs(60.0, 1, None)
 
-    found = searching(aws, settings, words=["lora.r=8,16"], check=check)
-    begun(found, "few")
+    search = search_on(aws, store, settings, words=["lora.r=8,16"], check=check)
+    search.name = "few"
     for run_id in ("few.0", None):
-        job = found._next()
+        job = search.next()
         assert (job and job.run_id) == run_id
-        found.jobs += [job] if job else []
+        search.jobs += [job] if job else []
     said = capsys.readouterr().out
     assert "lora.r=8 cannot be trained: 8 is too few" in said and "nothing else is left to try after 1 trials" in said
     with pytest.raises(Problem, match="8 is too few"):
-        none = searching(aws, settings, words=["lora.r=8,8"], check=check)
-        begun(none, "none")
-        none._next()
+        none = search_on(aws, store, settings, words=["lora.r=8,8"], check=check)
+        none.name = "none"
+        none.next()
 
 
 def test_what_is_no_fault_of_the_trial_ends_the_search(aws, store, settings):
     def check(aws, run):
         raise Problem("the Hub does not answer", "later", "unreachable")
 
-    found = searching(aws, settings, check=check)
-    begun(found, "hub")
+    search = search_on(aws, store, settings, check=check)
+    search.name = "hub"
     with pytest.raises(Problem, match="does not answer"):
-        found._next()
+        search.next()

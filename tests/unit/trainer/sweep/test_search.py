@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from conf import search_space
+from conf.sweep import space as spaces
+from conf.sweep.space import Trial
 from conf.text.quoting import quoted
 from tests.unit.trainer.sweep.test_sweep import Sweeps
 from trainer.record import leaderboard, record
@@ -30,11 +31,11 @@ def swept(sweeps: Sweeps) -> list[list[str]]:
 
 def drawn(sweeps: Sweeps, trials: int) -> list[list[str]]:
     """What a search that nothing ever broke off would draw, with the scores that these runs have."""
-    space, told = search_space.read(list(SPACE), trials), []
+    space, ended = spaces.read(list(SPACE), trials), []
     for number in range(trials):
-        values, folder = space.draw(told, seed=17), sweeps.runs / f"rank.{number}"
-        told.append(search_space.Told(values, leaderboard.score(folder) if record.sealed(folder) else None))
-    return [space.words(one.values) for one in told]
+        values, folder = space.draw(ended, seed=17), sweeps.runs / f"rank.{number}"
+        ended.append(Trial(values, leaderboard.score(folder) if record.sealed(folder) else None))
+    return [space.words(trial.values) for trial in ended]
 
 
 def test_a_search_goes_on_without_what_fails_and_more_trials_add_to_it(sweeps):
@@ -81,7 +82,7 @@ def test_a_small_space_is_tried_once_and_no_more(sweeps):
 
 def test_a_search_of_which_every_trial_failed_says_so(sweeps):
     code, said = sweeps.run("hydra.sweeper.n_trials=2", "train.steps=3,4", crash_at=2, step_seconds=0)
-    assert code == 1 and "2 of 2 trials failed:\n  rank.0 (train.steps=" in said and "`run_id=NAME`" in said
+    assert code == 1 and "2 of 2 trials failed:\n  rank.0 (train.steps=" in said and "run_id=NAME`" in said
     again, said = sweeps.run("hydra.sweeper.n_trials=2", "train.steps=3,4", step_seconds=0)
     assert again == 1 and "process " not in said, "what has failed is not tried again"
 

@@ -12,20 +12,20 @@ import pytest
 from conftest import ROOT
 
 from conf import load
-from conf.problem import Problem
+from conf.sweep.job import Job, assign
 from conf.text.quoting import quoted
 from trainer.record import leaderboard, record
-from trainer.sweep import sweep
+from trainer.sweep.launcher import ProcessLauncher
 
 pytestmark = pytest.mark.slow  # a trainer for each job
 
 # The command itself, with the trainer that learns nothing in the place of the one that takes ten seconds to start.
 DRIVER = """
 import runpy, sys
-from trainer.sweep import sweep
+from trainer.sweep import launcher
 child = "import os, runpy, sys; print('process', os.getpid(), flush=True); sys.path.insert(0, 'tests/support'); " \\
         "runpy.run_path('tests/support/stand_in_trainer.py', run_name='__main__')"
-sweep.TRAINER = (sys.executable, "-c", child)
+launcher.TRAINER = (sys.executable, "-c", child)
 runpy.run_module("trainer", run_name="__main__", alter_sys=True)
 """
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(sweeps):
     for words, what in (
         (("lora.rr=2,4",), "lora.rr"),
         (("lora.r=2,0",), "lora.r is 0"),
-        (("lora.r=2,2",), "two of the combinations are one run"),
+        (("lora.r=2,2",), "`lora.r=2` and `lora.r=2` are the same run"),
         (("run_id=a/b", "lora.r=2,4"), "run_id is 'a/b'"),
     ):
         code, said = sweeps.run(*words)
@@ -173,18 +173,15 @@ def test_the_leaderboard_is_sorted_and_says_what_may_be_chance(tmp_path):
 
 
 def test_a_run_is_found_again_whatever_was_decided_for_auto(settings_for, tmp_path):
-    recipes = [settings_for(tmp_path, f"lora.r={r}") for r in (2, 4)]
-    for recipe in recipes:
-        recipe.run_id = "s"
-    first = sweep.place(recipes, [["lora.r=2"], ["lora.r=4"]])
+    place = ProcessLauncher(tmp_path)
+    first = [Job(settings_for(tmp_path, f"lora.r={r}")) for r in (2, 4)]
+    assign(first, "s", place.runs("s"))
     for job in first:
-        job.folder.mkdir(parents=True)
-        (job.folder / "config.yaml").write_text(
-            load.dump(job.settings).replace("gradient_checkpointing: auto", "gradient_checkpointing: 'no'")
-        )
-    again = [settings_for(tmp_path, f"lora.r={r}") for r in (4, 2)]
-    for recipe in again:
-        recipe.run_id = "s"
-    assert [job.name for job in sweep.place(again, [["lora.r=4"], ["lora.r=2"]])] == ["s.1", "s.0"]
-    with pytest.raises(Problem, match="are one run: b"):
-        sweep.place([again[0], again[0]], [["a"], ["b"]])
+        (tmp_path / job.run_id).mkdir()
+        text = load.dump(job.settings).replace("gradient_checkpointing: auto", "gradient_checkpointing: 'no'")
+        (tmp_path / job.run_id / "config.yaml").write_text(text)
+    (tmp_path / "s.7").mkdir()
+    again = [Job(settings_for(tmp_path, f"lora.r={r}")) for r in (4, 2, 8)]
+    assign(again, "s", place.runs("s"))
+    assert [job.run_id for job in again] == ["s.1", "s.0", "s.8"]
+    assert again[0].settings.train.gradient_checkpointing == "no"

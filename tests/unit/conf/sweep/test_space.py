@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from conf import search_space
 from conf.problem import Problem
-from conf.search_space import Told
+from conf.sweep import space as spaces
+from conf.sweep.space import Trial
 
 WORDS = [
     "model=tiny",
@@ -22,76 +22,76 @@ def score(values: dict) -> float:
     return -abs(math.log10(values["train.lr"]) + 4) - abs(values["lora.r"] - 1)
 
 
-def trials(space: search_space.Space, count: int, told: list[Told] = ()) -> list[Told]:
-    told = list(told)
-    while len(told) < count:
-        values = space.draw(told, seed=17)
-        told.append(Told(values, score(values)))
-    return told
+def trials(space: spaces.Space, count: int, ended: list[Trial] = ()) -> list[Trial]:
+    ended = list(ended)
+    while len(ended) < count:
+        values = space.draw(ended, seed=17)
+        ended.append(Trial(values, score(values)))
+    return ended
 
 
 def test_words_are_read_as_hydra_reads_them():
-    space = search_space.read(["seed=1", *WORDS, "seed=2"], 3)
+    space = spaces.read(["seed=1", *WORDS, "seed=2"], 3)
     assert space.fixed == ["seed=2", "model=tiny"]
     rate, rank, steps, alpha = space.axes
     assert (rate.low, rate.high, rate.whole, rate.log) == (1e-5, 1e-3, False, True)
     assert rank.listed == ("8", "16", "32") and not rank.ordered
     assert steps.listed == ("10", "20", "30", "40") and steps.ordered
     assert (alpha.whole, alpha.log) == (True, False), "a setting of whole numbers gets whole numbers"
-    assert search_space.read(["lora.dropout=interval(0,1)"], 1).axes[0].whole is False
-    assert search_space.read(["train.lr=int(interval(1,8))"], 1).axes[0].whole is True
+    assert spaces.read(["lora.dropout=interval(0,1)"], 1).axes[0].whole is False
+    assert spaces.read(["train.lr=int(interval(1,8))"], 1).axes[0].whole is True
 
 
 def test_every_value_and_both_ends_are_in_a_corner():
-    found = search_space.read(["lora.r=8,16,32", "train.lr=interval(1e-5,1e-3)"], 1).corners()
-    assert found == [["lora.r=8", "train.lr=1e-05"], ["lora.r=16", "train.lr=0.001"], ["lora.r=32", "train.lr=0.001"]]
+    corners = spaces.read(["lora.r=8,16,32", "train.lr=interval(1e-5,1e-3)"], 1).corners()
+    assert corners == [["lora.r=8", "train.lr=1e-05"], ["lora.r=16", "train.lr=0.001"], ["lora.r=32", "train.lr=0.001"]]
 
 
 def test_draws_are_words_of_the_space_and_are_read_back_as_the_same_values():
-    space = search_space.read([*WORDS, "lora.targets=[q_proj],[q_proj,v_proj]"], 12)
-    for told in trials(space, 12):
-        words = space.words(told.values)
-        assert space.values(words) == told.values
-        given = dict(word.split("=", 1) for word in words)
-        assert 1e-5 <= float(given["train.lr"]) <= 1e-3 and given["lora.r"] in ("8", "16", "32")
-        assert given["train.steps"] in ("10", "20", "30", "40") and 4 <= int(given["data.max_length"]) <= 64
+    space = spaces.read([*WORDS, "lora.targets=[q_proj],[q_proj,v_proj]"], 12)
+    for trial in trials(space, 12):
+        words = space.words(trial.values)
+        assert space.values(words) == trial.values
+        texts = dict(word.split("=", 1) for word in words)
+        assert 1e-5 <= float(texts["train.lr"]) <= 1e-3 and texts["lora.r"] in ("8", "16", "32")
+        assert texts["train.steps"] in ("10", "20", "30", "40") and 4 <= int(texts["data.max_length"]) <= 64
     assert space.values(words[1:]) is None and space.values([*words, "seed=3"]) is None
     for strange in ("lora.r=64", "data.max_length=65", "train.lr=2e-3", "train.lr=x"):
         assert space.values([strange if word.startswith(strange.partition("=")[0] + "=") else word for word in words]) is None
 
 
 def test_a_search_that_was_broken_off_draws_what_an_unbroken_one_draws():
-    space = search_space.read(WORDS, 14)
+    space = spaces.read(WORDS, 14)
     unbroken = trials(space, 14)
     for broken_after in (1, 5, 9, 13):
-        read_back = [Told(space.values(space.words(told.values)), told.score) for told in unbroken[:broken_after]]
-        assert trials(search_space.read(WORDS, 14), 14, read_back) == unbroken
-    assert len({str(told.values) for told in unbroken}) == 14
+        read_back = [Trial(space.values(space.words(trial.values)), trial.score) for trial in unbroken[:broken_after]]
+        assert trials(spaces.read(WORDS, 14), 14, read_back) == unbroken
+    assert len({str(trial.values) for trial in unbroken}) == 14
     assert space.draw(unbroken, seed=18) != space.draw(unbroken, seed=17) != space.draw(unbroken, seed=17, attempt=1)
 
 
 def test_scores_decide_what_is_drawn_and_the_search_finds_what_is_better():
-    space = search_space.read(["train.lr=tag(log,interval(1e-6,1e-2))", "lora.r=4,8,16,32,64"], 40)
-    told = trials(space, 40)
-    first, later = [one.score for one in told[:10]], [one.score for one in told[-10:]]
+    space = spaces.read(["train.lr=tag(log,interval(1e-6,1e-2))", "lora.r=4,8,16,32,64"], 40)
+    ended = trials(space, 40)
+    first, later = [one.score for one in ended[:10]], [one.score for one in ended[-10:]]
     assert sum(later) / 10 > sum(first) / 10 + 0.5
-    worse = [Told(one.values, -one.score) for one in told]
-    assert space.draw(worse, seed=17) != space.draw(told, seed=17)
+    worse = [Trial(one.values, -one.score) for one in ended]
+    assert space.draw(worse, seed=17) != space.draw(ended, seed=17)
 
 
 def test_of_a_few_values_each_is_drawn_once_even_what_scores_badly():
-    space, told = search_space.read(["lora.r=1,2,4,8", "train.steps=1,2"], 8), []
-    while words := next(space.draws(told, seed=17), None):
-        told.append(Told(space.values(words), float(words == ["lora.r=1", "train.steps=1"])))
-    assert len(told) == 8 == len({str(one.values) for one in told})
+    space, ended = spaces.read(["lora.r=1,2,4,8", "train.steps=1,2"], 8), []
+    while words := next(space.draws(ended, seed=17), None):
+        ended.append(Trial(space.values(words), float(words == ["lora.r=1", "train.steps=1"])))
+    assert len(ended) == 8 == len({str(one.values) for one in ended})
 
 
 def test_a_trial_that_failed_has_no_score_and_counts():
-    space = search_space.read(WORDS, 8)
-    told = trials(space, 7)
-    failed = [*told[:6], Told(told[6].values, None)]
+    space = spaces.read(WORDS, 8)
+    ended = trials(space, 7)
+    failed = [*ended[:6], Trial(ended[6].values, None)]
     assert space.values(space.words(space.draw(failed, seed=17)))
-    assert space.draw(failed, seed=17) != space.draw(told[:6], seed=17)
+    assert space.draw(failed, seed=17) != space.draw(ended[:6], seed=17)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_a_trial_that_failed_has_no_score_and_counts():
 )
 def test_what_cannot_be_searched_is_one_sentence_and_a_hint(words, what, hint):
     with pytest.raises(Problem) as error:
-        search_space.read(words, 3)
+        spaces.read(words, 3)
     assert what in error.value.what and hint in error.value.hint
 
 
 def test_without_optuna_the_sentence_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(search_space, "find_spec", lambda name: None)
+    monkeypatch.setattr(spaces, "find_spec", lambda name: None)
     with pytest.raises(Problem, match="Optuna, which is not installed here") as error:
-        search_space.read(["lora.r=8,16"], 3)
+        spaces.read(["lora.r=8,16"], 3)
     assert "`pip install optuna`" in error.value.hint

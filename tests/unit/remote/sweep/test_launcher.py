@@ -6,14 +6,19 @@ import pytest
 
 from conf import load
 from conf.problem import Problem
+from conf.sweep import grid
+from conf.sweep.sweep import Grid
 from remote.runs import runs
-from remote.sweep import sweep
+from remote.sweep.command import USAGE
+from remote.sweep.launcher import BoxLauncher, forecast
 from twin import world
 
 
 def place(aws, store, settings, name, *words):
-    jobs = sweep.jobs(list(words), lambda every: settings(*every))
-    return sweep.place(aws, store, jobs, name, settings.root), jobs
+    """A sweep of these words, as far as it knows which run is whose."""
+    sweep = Grid(grid.combinations(list(words), USAGE), lambda every: settings(*every))
+    sweep.launcher = BoxLauncher(aws, store, settings.root, None, None, None)
+    return sweep._resume(name), sweep.jobs
 
 
 def made(store, settings, run_id, *words, phase="failed", manifest=False, owner=world.CALLER):
@@ -34,7 +39,7 @@ def test_jobs_are_found_by_their_settings_and_new_ones_get_the_next_numbers(aws,
     name, jobs = place(aws, store, settings, None, "lora.r=4,8,16,32")
     assert name == "rank"
     assert [(job.run_id, job.finished) for job in jobs] == [("rank.4", False), ("rank.0", True), ("rank.3", False), ("rank.5", False)]
-    assert jobs[2].run.train.gradient_checkpointing == "no", "what was decided then must not be decided anew"
+    assert jobs[2].settings.train.gradient_checkpointing == "no", "what was decided then must not be decided anew"
 
 
 def test_a_cancelled_run_is_not_gone_on_with_and_keeps_its_number(aws, store, settings):
@@ -61,7 +66,7 @@ def test_a_run_is_never_made_over_another(aws, store, settings):
 
 def test_a_long_sweep_says_when_the_box_stops_itself(aws, settings):
     run = settings("box.max_hours=2", "cost.per_hour=1.5")
-    assert "planned to take 3.0 h for about $4.50" in sweep.cost(aws, run, [3600.0, 7200.0])
-    assert "stops itself after box.max_hours=2" in sweep.cost(aws, run, [3600.0, 7200.0])
-    assert "stops itself" not in sweep.cost(aws, run, [60.0])
-    assert "not known here" in sweep.cost(aws, run, [60.0, None])
+    assert "planned to take 3.0 h for about $4.50" in forecast(aws, run, [3600.0, 7200.0])
+    assert "stops itself after box.max_hours=2" in forecast(aws, run, [3600.0, 7200.0])
+    assert "stops itself" not in forecast(aws, run, [60.0])
+    assert "not known here" in forecast(aws, run, [60.0, None])

@@ -8,18 +8,20 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from hydra.core.override_parser.types import Override, ValueType
 
-from conf import grid, schema
+from conf import schema
 from conf.problem import Problem
+from conf.sweep import grid
 
 FIRST = 5  # trials drawn at random; with Optuna's own ten, a dozen would learn next to nothing
 GREEDY, DRAWS = 10, 100  # draws for one trial that go by the scores; and all of them, before a space is taken to be used up
 
 
 @dataclass(frozen=True)
-class Told:
+class Trial:
     """A trial that has ended: its values as `Space.draw` gave them, and its score; None where it failed."""
 
     values: dict[str, float]
@@ -60,7 +62,8 @@ class Axis:
 
         if self.listed and not self.ordered:
             return kinds.CategoricalDistribution(list(range(len(self.listed))))
-        return (kinds.IntDistribution if self.whole else kinds.FloatDistribution)(self.low, self.high, log=self.log)
+        kind: Any = kinds.IntDistribution if self.whole else kinds.FloatDistribution
+        return kind(self.low, self.high, log=self.log)
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ class Space:
 
     def values(self, words: list[str]) -> dict[str, float] | None:
         """The values that these words give; None where a trial of this space would have others."""
-        given = dict(word.split("=", 1) for word in words)
-        found = {axis.key: axis.value(given[axis.key]) for axis in self.axes if axis.key in given}
-        return found if len(given) == len(found) == len(self.axes) and None not in found.values() else None
+        texts = dict(word.split("=", 1) for word in words)
+        axes = [axis for axis in self.axes if axis.key in texts]
+        values = {axis.key: value for axis in axes if (value := axis.value(texts[axis.key])) is not None}
+        return values if len(texts) == len(values) == len(self.axes) else None
 
     def corners(self) -> list[list[str]]:
         """The fewest trials that have every listed value, and both ends of every interval."""
@@ -86,29 +90,29 @@ class Space:
             for place in range(max(map(len, ends)))
         ]
 
-    def draws(self, told: list[Told], seed: int) -> Iterator[list[str]]:
+    def draws(self, trials: list[Trial], seed: int) -> Iterator[list[str]]:
         """Words for the next trial that no trial had yet, the best guess first; few or none where nearly all were tried."""
-        seen = [self.words(trial.values) for trial in told]
+        seen = [self.words(trial.values) for trial in trials]
         for attempt in range(DRAWS):
-            words = self.words(self.draw(told, seed, attempt))
+            words = self.words(self.draw(trials, seed, attempt))
             if words not in seen:
                 seen.append(words)
                 yield words
 
-    def draw(self, told: list[Told], seed: int, attempt: int = 0) -> dict[str, float]:
+    def draw(self, trials: list[Trial], seed: int, attempt: int = 0) -> dict[str, float]:
         """The next trial's values; another `attempt` gives others."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         axes = {axis.key: axis.distribution() for axis in self.axes}
         # A seed for each draw: a sampler that goes on would have to be kept.
-        own = random.Random(f"{seed} {len(told)} {attempt}").getrandbits(32)
+        own = random.Random(f"{seed} {len(trials)} {attempt}").getrandbits(32)
         # Who goes by the scores would never come to the last of a few values.
         kinds = optuna.samplers
         sampler = kinds.TPESampler(n_startup_trials=FIRST, seed=own) if attempt < GREEDY else kinds.RandomSampler(seed=own)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         state = optuna.trial.TrialState
-        for trial in told:
+        for trial in trials:
             how = state.FAIL if trial.score is None else state.COMPLETE
             study.add_trial(optuna.trial.create_trial(params=trial.values, distributions=axes, value=trial.score, state=how))
         drawn = study.ask(axes).params
@@ -126,7 +130,7 @@ def read(words: list[str], trials: int) -> Space:
         raise Problem("nothing is to be searched: no setting has several values", hint)
     if find_spec("optuna") is None:
         raise Problem("a search draws its values with Optuna, which is not installed here", "`pip install optuna`, or list the values")
-    fixed = [override.input_line for override in overrides.values() if not override.is_sweep_override()]
+    fixed = [str(override.input_line) for override in overrides.values() if not override.is_sweep_override()]
     return Space(fixed, [_axis(override) for override in swept])
 
 
@@ -135,7 +139,7 @@ def _axis(override: Override) -> Axis:
     if override.value_type is not ValueType.INTERVAL_SWEEP:
         listed = tuple(word.partition("=")[2] for word in grid.values(override))
         return Axis(key, 0, len(listed) - 1, whole=True, listed=listed, ordered=override.value_type is ValueType.RANGE_SWEEP)
-    interval = override.value()
+    interval: Any = override.value()
     low, high, log = interval.start, interval.end, "log" in interval.tags
     hint = f"`'{key}=interval(1,8)'`, or `'{key}=tag(log,interval(1,8))'`"
     if strange := sorted(interval.tags - {"log"}):
