@@ -16,6 +16,7 @@ import trainer.rows.tasks
 import twin.tasks
 from conf.cli import overrides, positive_integer, rehearsed, settings, user_errors
 from conf.paths import LOCAL_MODELS, ROOT
+from conf.process import streams
 from conf.process.screen import screen
 from remote.plan.command import perform, planned
 from remote.plan.preflight import Preflight
@@ -288,13 +289,12 @@ namespace = Collection(
     *(report, compare, predict, evaluate, doctor, smoke),
     *Collection.from_module(remote.tasks).tasks.values(),
 )
-namespace.add_collection(Collection.from_module(remote.image_tasks, "image"))
-namespace.add_collection(Collection.from_module(trainer.rows.tasks, "data"))
-namespace.add_collection(Collection.from_module(twin.tasks, "twin"))
+for module, name in ((remote.image_tasks, "image"), (trainer.rows.tasks, "data"), (twin.tasks, "twin"), (bench, "bench")):
+    namespace.add_collection(Collection.from_module(module, name))
 namespace.collections["twin"].add_task(twin_start, "start")
-namespace.add_collection(Collection.from_module(bench, "bench"))
 # What the verbs of the rooms need of each other, which do not know each other.
 namespace.configure(
     {"fetch_parameters": fetch_parameters, "twin_environment": environment, "twin_state": twin_state, "rehearsed": rehearsed}
 )
 user_errors(namespace, explain)
+streams.end_with_the_reader()

@@ -39,12 +39,11 @@ def in_sentences(body, explain):
             return body(*args, **kwargs)
         except problem.Problem as error:
             raise Exit(f"error: {visible(secret.hide(str(error)))}", 1) from None
-        except BrokenPipeError:
-            # `inv logs | head`: the reader has what it wanted. Without this Python complains again when it closes stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt as stop:
             raise Exit(f"\n{str(stop) or 'stopped; what runs on the box goes on. `inv status` shows it'}", 130) from None
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and streams.let_go_of_pipes():
+                raise Exit(code=streams.UNREAD) from None
             meaning = explain(error) or problem.explain(error)
             if meaning is None:
                 secret.hide_in_tracebacks()
