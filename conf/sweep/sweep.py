@@ -5,7 +5,7 @@ What is to be trained, and which run is whose, is decided here. A `Launcher` tra
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, Protocol
+from typing import Generic
 
 from conf import run_ids
 from conf.problem import OWN, Problem
@@ -14,9 +14,10 @@ from conf.sweep.job import Job, R, SweepRun, SweepRuns, assign, newest_sweep
 from conf.sweep.space import Space, Trial
 
 
-class Launcher(Protocol[R]):
+class Launcher(ABC, Generic[R]):
     """Where a sweep's jobs are trained."""
 
+    @abstractmethod
     def runs(self, name: str | None) -> SweepRuns:
         """The runs that are there, in the order of their numbers: of the sweep of this name, and of all that may be gone on with."""
 
@@ -28,16 +29,21 @@ class Launcher(Protocol[R]):
 
     def forecast(self, jobs: Sequence[Job[R]]) -> str:
         """How long these jobs take and what they cost, in words; empty where that is not known beforehand."""
+        return ""
 
+    @abstractmethod
     def train(self, job: Job[R], again: str) -> None:
         """Train the job, or leave in it why it failed; a Problem where the sweep cannot go on: the command `again` does later."""
 
+    @abstractmethod
     def score(self, job: Job[R]) -> float:
         """By what a finished job is ranked."""
 
+    @abstractmethod
     def rank(self, jobs: Sequence[Job[R]]) -> None:
         """Print the leaderboard of finished jobs."""
 
+    @abstractmethod
     def command(self, name: str) -> str:
         """What goes on with the sweep of this name."""
 
@@ -58,7 +64,7 @@ class Sweep(ABC, Generic[R]):
     def run(self, launcher: Launcher[R], name: str | None) -> None:
         """Train what is not finished and print the leaderboard; a Problem where that cannot go on, or failed."""
         self.launcher = launcher
-        self.name = self._resume(name) or name or run_ids.new(self.first.name)
+        self.name = self._resume(name)
         self._train_all()
         self.launcher.rank([job for job in self.jobs if job.finished])
         if problems := {str(job): job.problem for job in self.jobs if job.problem}:
@@ -67,8 +73,8 @@ class Sweep(ABC, Generic[R]):
             self._tell_failed(what, next(iter(problems.values())).hint)
 
     @abstractmethod
-    def _resume(self, name: str | None) -> str | None:
-        """The name of the sweep whose runs are gone on with; None where there is none."""
+    def _resume(self, name: str | None) -> str:
+        """The sweep's name, once its runs that are there are known."""
 
     @abstractmethod
     def _train_all(self) -> None: ...
@@ -121,7 +127,7 @@ class Grid(Sweep[R]):
         self.jobs = list(jobs.values())
         self.first = self.jobs[0].settings
 
-    def _resume(self, name: str | None) -> str | None:
+    def _resume(self, name: str | None) -> str:
         for job in self.jobs:
             self.launcher.complete(job)
         runs = self.launcher.runs(name)
@@ -203,15 +209,15 @@ class Search(Sweep[R]):
     def _result(self, job: Job[R]) -> Trial:
         return Trial(self.space.values(job.settings.provenance.swept) or {}, self.launcher.score(job) if job.finished else None)
 
-    def _resume(self, name: str | None) -> str | None:
-        """Of the sweep of this name, or of the newest that has any, take the trials that it has."""
+    def _resume(self, name: str | None) -> str:
+        """Take the trials that the sweep of this name has, or the newest sweep that has any."""
         runs = self.launcher.runs(name)
-        for sweep in [name] if name else dict.fromkeys(map(run_ids.sweep_of, reversed(runs))):
+        for sweep in [name] if name else dict.fromkeys(filter(None, map(run_ids.sweep_of, reversed(runs)))):
             own = {each: run for each, run in runs.items() if run and run_ids.sweep_of(each) == sweep}
             self.jobs = [job for each, run in own.items() if (job := self._known(each, run))]
             if self.jobs:
                 return sweep
-        return None
+        return name or run_ids.new(self.first.name)
 
     def _known(self, name: str, run: SweepRun) -> Job[R] | None:
         """The trial that a run is; None where it is none of this search."""

@@ -11,6 +11,7 @@ from conf.problem import OWN, Problem
 from conf.process import argv
 from conf.process.screen import screen
 from conf.sweep.job import Job, SweepRun, SweepRuns
+from conf.sweep.sweep import Launcher
 from remote.aws import pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
@@ -22,7 +23,7 @@ RANKED = ("config.yaml", "metrics.json", "predictions.jsonl")  # of a run, what 
 
 
 @dataclass
-class BoxLauncher:
+class BoxLauncher(Launcher[schema.Run]):
     aws: Aws
     store: Store
     root: Path

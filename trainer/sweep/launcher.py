@@ -15,6 +15,7 @@ from conf import load, run_ids
 from conf.problem import OWN, Problem
 from conf.schema import Recipe
 from conf.sweep.job import Job, SweepRun, SweepRuns
+from conf.sweep.sweep import Launcher
 from trainer import files
 from trainer.record import leaderboard
 from trainer.record.record import Record, sealed, settings
@@ -22,7 +23,7 @@ from trainer.record.record import Record, sealed, settings
 TRAINER = (sys.executable, "-m", "trainer")  # what trains a job
 
 
-class ProcessLauncher:
+class ProcessLauncher(Launcher[Recipe]):
     """The process of the job that runs; a stop from outside goes on to it."""
 
     def __init__(self, folder: Path):
@@ -39,15 +40,6 @@ class ProcessLauncher:
     def runs(self, name: str | None) -> SweepRuns:
         numbers = {run_ids.number(path.name): path for path in self.folder.glob(f"{name}.*") if run_ids.sweep_of(path.name) == name}
         return {path.name: _run(path) for _, path in sorted(numbers.items())}
-
-    def complete(self, job: Job[Recipe]) -> None:
-        """Nothing: the settings are whole."""
-
-    def check(self, job: Job[Recipe]) -> None:
-        """Nothing: the job's process does so."""
-
-    def forecast(self, jobs: Sequence[Job[Recipe]]) -> str:
-        return ""
 
     def train(self, job: Job[Recipe], again: str) -> None:
         """Train it in a process; a Problem where the sweep was stopped, or another process trains the job."""
