@@ -16,7 +16,8 @@ import trainer.rows.tasks
 import twin.tasks
 from conf.cli import overrides, positive_integer, rehearsed, settings, user_errors
 from conf.paths import LOCAL_MODELS, ROOT
-from conf.process import streams
+from conf.problem import Problem
+from conf.process import argv, streams
 from conf.process.screen import screen
 from remote.plan.command import perform, planned
 from remote.plan.preflight import Preflight
@@ -41,8 +42,9 @@ def init(c, token=None, yes=False, name=None):
     from data.readers.text import decode
     from remote.account import names
 
-    words = [*overrides(), *([f"cloud.stack={name}"] if name else [])]
-    run = settings(c, words, fetch=names.fetch)
+    if name:
+        argv.add(f"cloud.stack={name}")
+    run = settings(c, fetch=names.fetch)
     folder, local = (state_folder(run), state_folder(run) / "local.yaml") if run.cloud.loopback else (ROOT, ROOT / "conf/local.yaml")
     if rehearsed(c, "# init"):
         planned().account.rehearse(account(run), run, folder)
@@ -223,15 +225,12 @@ def twin_start(c, empty=False):
 
 
 def state_folder(run) -> Path:
-    from conf.problem import Problem
-
     if not run.cloud.loopback:
-        raise Problem(f"cloud={run.cloud.name} is no twin", "say `cloud=twin`: inv twin.start -- cloud=twin")
+        raise Problem(f"cloud={run.cloud.name} is no twin", "say `cloud=twin`: `inv twin.start -- cloud=twin`")
     return ROOT / run.cloud.state
 
 
 def environment(state: str) -> dict:
-    from conf.problem import Problem
     from twin import world
 
     if world.status(ROOT / state) is None:
@@ -293,8 +292,7 @@ for module, name in ((remote.image_tasks, "image"), (trainer.rows.tasks, "data")
     namespace.add_collection(Collection.from_module(module, name))
 namespace.collections["twin"].add_task(twin_start, "start")
 # What the verbs of the rooms need of each other, which do not know each other.
-namespace.configure(
-    {"fetch_parameters": fetch_parameters, "twin_environment": environment, "twin_state": twin_state, "rehearsed": rehearsed}
-)
+namespace.configure({"fetch_parameters": fetch_parameters, "twin_environment": environment, "twin_state": twin_state})
+namespace.configure({"rehearsed": rehearsed, "print": screen.print})
 user_errors(namespace, explain)
 streams.end_with_the_reader()

@@ -29,18 +29,18 @@ def in_sentences(body, explain):
     def wrapped(*args, **kwargs):
         from conf import problem
         from conf.process import streams
-        from conf.process.screen import screen
+        from conf.process.screen import screen, shown
         from conf.text import secret
-        from conf.text.visible import visible
 
         streams.settle()
         screen.begin()
         try:
             return body(*args, **kwargs)
         except problem.Problem as error:
-            raise Exit(f"error: {visible(secret.hide(str(error)))}", 1) from None
+            raise Exit(f"error: {shown(str(error))}", 1) from None
         except KeyboardInterrupt as stop:
-            raise Exit(f"\n{str(stop) or 'stopped; what runs on the box goes on. `inv status` shows it'}", 130) from None
+            words = str(stop) or "stopped; what runs on the box goes on. `inv status` shows it"
+            raise Exit(f"\n{shown(words)}", 130) from None
         except Exception as error:
             if isinstance(error, BrokenPipeError) and streams.let_go_of_pipes():
                 raise Exit(code=streams.UNREAD) from None
@@ -48,7 +48,7 @@ def in_sentences(body, explain):
             if meaning is None:
                 secret.hide_in_tracebacks()
                 raise
-            raise Exit(f"error: {visible(secret.hide(str(meaning)))}", 1) from None
+            raise Exit(f"error: {shown(str(meaning))}", 1) from None
 
     return wrapped
 

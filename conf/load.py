@@ -35,6 +35,9 @@ FORMER = {
 }
 COMMANDS = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}  # Hydra's words for what is to be called
 
+# What a rule of the schema says: what is wrong, and behind a semicolon what to do. In quotes stands a value, which may be anybody's.
+RULE = re.compile(r"""((?>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^;])+?); (.*)""", re.DOTALL)
+
 Fetch = Callable[[list[str], dict], dict[str, str]]  # names of Parameter Store, and the cloud's settings as far as they need none
 
 
@@ -289,7 +292,8 @@ def _typed(kind: type, composed: DictConfig):
         what = "`${...}` stands for another setting or a variable: write the value itself, or `\\${...}` for these very signs"
         raise Problem(str(error).splitlines()[0], what) from error
     except ValueError as error:
-        what, _, hint = str(error).partition("; ")
+        quoted = RULE.fullmatch(str(error))
+        what, hint = quoted.groups() if quoted else (str(error), "")
         raise Problem(what, hint or "see conf/schema.py for the rules") from error
 
 

@@ -42,6 +42,11 @@ class Problem(Exception):
         return f"{self.what}\n\nhint: {self.hint}"
 
 
+def of_reason(what: str, hint: str, reason: str) -> Problem:
+    """The Problem that a box or a record tells of; in a reason that is none of ours somebody else has written it."""
+    return Problem(what, hint, reason if reason in REASONS else "crashed")
+
+
 # What a folder may have against whoever writes or reads there; anything else is a mistake of ours.
 PLACES = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
 

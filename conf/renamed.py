@@ -40,8 +40,8 @@ def words(given: list[str]) -> list[str]:
     for old, new in zip(given, made, strict=True):
         if old == new:
             continue
-        tell(_key(old))
-        if other := next((each for each in given if _key(each) == _key(new) and each != new), None):
+        tell(key(old))
+        if other := next((each for each in given if key(each) == key(new) and each != new), None):
             raise Problem(f"`{old}` and `{other}` are one setting with two values", f"leave out the old name: `{other}`")
     return made
 
@@ -84,6 +84,6 @@ def tell(old: str, place: str = "") -> None:
         print(f"  {where}`{old}` is now `{NEW_NAMES[old]}`; the old name works until 0.3.0", file=sys.stderr, flush=True)
 
 
-def _key(given: str) -> str:
+def key(given: str) -> str:
     match = WORD.fullmatch(given)
     return match["key"] if match else ""

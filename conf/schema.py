@@ -9,7 +9,14 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from conf.text import secret
+
 GITHUB = r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+|[A-Za-z0-9-]+@[0-9]+/[A-Za-z0-9._-]+@[0-9]+"  # a repository, as GitHub lets one name it
+
+# Parameter Store says most of these, and they are in commands that messages give: no name of AWS's has a sign that a shell acts on.
+AWS_NAME = re.compile(r"[A-Za-z0-9_.:/@+=,#()-]*|<ssm:[A-Za-z0-9_./-]+>")  # the latter stands for what nobody has asked for
+NAMED_BY_AWS = ("region", "bucket", "repository", "box_role", "instance_profile", "launch_template", "scheduler_role")
+NAMED_BY_AWS += ("hub_secret", "hub_read_secret", "log_group", "log_stream_prefix")
 
 
 class Kind(Enum):
@@ -281,9 +288,14 @@ class Cloud:
             raise ValueError(f"cloud.budget_usd is {self.budget_usd}; use 0 or more")
         if self.github and not re.fullmatch(GITHUB, self.github):  # `*` and `?` would let in other repositories
             raise ValueError(f"cloud.github is {self.github!r}; use OWNER/NAME, or OWNER@ID/NAME@ID with GitHub's own numbers of both")
+        for name in NAMED_BY_AWS:
+            if not AWS_NAME.fullmatch(value := getattr(self, name) or ""):
+                raise ValueError(f"cloud.{name} is {value!r}; use a name that AWS can give, without spaces and signs that a shell acts on")
         for name, value in self.build_args.items():
             if not f"{name}{value}".isprintable() or " " in f"{name}{value}":
                 raise ValueError(f"cloud.build_args.{name} is {value!r}; use a value without spaces")
+            if secret.PASSWORD.search(value):  # docker keeps it in the image's history, AWS in the command's text, S3 in the run's settings
+                raise ValueError(f"cloud.build_args.{name} holds a password, which the image would show; use an address that needs none")
 
     @property
     def own(self) -> str:

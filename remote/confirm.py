@@ -3,7 +3,7 @@
 import sys
 
 from conf.problem import Problem
-from conf.process.screen import screen
+from conf.process.screen import screen, shown
 
 
 def ask(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str = "agree beforehand with `--yes`") -> None:
@@ -13,6 +13,6 @@ def ask(yes: bool, what: str, otherwise: str = "nothing was removed", hint: str 
     if not sys.stdin.isatty():
         raise Problem(f"there is no terminal to ask at: {what}", hint, reason="refused")
     with screen.paused():
-        answer = input(f"{what} [y/N] ").strip().lower()
+        answer = input(f"{shown(what)} [y/N] ").strip().lower()
     if answer not in ("y", "yes"):
         raise Problem(otherwise, "run it again and answer y", reason="refused")

@@ -50,7 +50,7 @@ def costs(c):
 @task
 def status(c):
     """Show the box and the runs, as AWS and S3 know them."""
-    from conf.text.visible import visible
+    from conf.process.screen import shown
     from remote.view import status_cache
 
     if rehearsed(c, "call   Look up the box by its tag, and the runs in S3"):
@@ -60,7 +60,7 @@ def status(c):
     from remote.view import status as now
 
     text, about = now.text(account(run), run, status_cache.subjects(ROOT))
-    print(text := visible(text))
+    print(text := shown(text))
     status_cache.write(ROOT, text, about)
 
 

@@ -1,5 +1,6 @@
 """`inv twin.*`. The twin knows no settings: who collects these verbs puts into Invoke's configuration where this twin keeps its state
-(`c.twin_state`), what points a process at it (`c.twin_environment`), and what `--dry` prints (`c.rehearsed`)."""
+(`c.twin_state`), what points a process at it (`c.twin_environment`), what `--dry` prints (`c.rehearsed`), and what
+prints a result (`c.print`)."""
 
 import shlex
 
@@ -23,11 +24,8 @@ def status(c):
     from twin import world
 
     running = world.status(c.twin_state(c, connected=False))
-    print(
-        "\n".join(f"{key}: {value}" for key, value in running.items())
-        if running
-        else "the twin does not run; start it with `inv twin.start`"
-    )
+    lines = [f"{key}: {value}" for key, value in (running or {}).items()]
+    c.print("\n".join(lines) or "the twin does not run; start it with `inv twin.start`")
 
 
 @task(

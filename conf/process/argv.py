@@ -9,3 +9,8 @@ def overrides(argv: list[str] | None = None) -> list[str]:
     """The words behind `--`, as the shell passed them but for old names of settings; those of this process where none are given."""
     words = sys.argv if argv is None else argv
     return renamed.words(words[words.index("--") + 1 :]) if "--" in words else []
+
+
+def add(word: str) -> None:
+    """One more override, as if it had been typed: an option of a verb that means a setting of all that follow."""
+    sys.argv += [word] if "--" in sys.argv else ["--", word]

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Protocol
 
+from conf import commands
+from conf.text import secret
 from conf.text.visible import console, visible
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Screen:
     def status(self, text: str, done: int = 0, of: int = 0) -> None:
         """What is being done now; `done` of `of`, where that is known."""
         if self._status:
-            self._status.text, self._status.done, self._status.of = visible(text), done, of
+            self._status.text, self._status.done, self._status.of = shown(text), done, of
 
     def step(self, text: str) -> None:
         """The same, for something that is worth a line among the details."""
@@ -106,19 +108,19 @@ class Screen:
 
     def result(self, text: str, then: str = "") -> None:
         """How the verb has ended; `then` is what to type next, if no other verb follows."""
-        self._next = then
+        self._next = shown(then)
         self._hide()
         verb, clock = (self._status.verb, self._status.clock) if self._status else ("", "")
         out = stdout()
         out.print(f"{verb:<{LABEL}}", style="bold green", end="", soft_wrap=True)
-        out.print(f"{visible(text)}  ", end="", soft_wrap=True)
+        out.print(f"{shown(text)}  ", end="", soft_wrap=True)
         out.print(clock, style="dim", soft_wrap=True)
         sys.stdout.flush()
 
     def print(self, text: "str | Table") -> None:
         """Something that was asked for, on stdout."""
         with self.paused():
-            stdout().print(visible(text) if isinstance(text, str) else text, soft_wrap=isinstance(text, str))
+            stdout().print(shown(text) if isinstance(text, str) else text, soft_wrap=isinstance(text, str))
             sys.stdout.flush()
 
     @contextmanager
@@ -143,9 +145,9 @@ class Screen:
 
     def _write(self, text: str) -> None:
         if self._drawn:
-            self._drawn.write(visible(text))
+            self._drawn.write(shown(text))
         else:
-            print(visible(text), file=sys.stderr, flush=True)
+            print(shown(text), file=sys.stderr, flush=True)
 
 
 class _Live:
@@ -206,6 +208,11 @@ class _Plain:
             if self.status.text != last:
                 last = self.status.text
                 self.write(f"{self.status.verb:<{LABEL}}{last}")
+
+
+def shown(text: str) -> str:
+    """The text as a person may see it: control characters made visible, secrets hidden, and each command ready to be run."""
+    return visible(secret.hide(commands.runnable(text)))
 
 
 def on_terminal(stream: IO[str]) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 _read: set[str] = set()  # every value that this process has read
 NAMED = re.compile(r".*(TOKEN|PASSWORD|API_KEY|SECRET_ACCESS_KEY)")  # in the environment: ours, AWS's, and those of trackers
+PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")  # in an address, as of an index of packages
 SHORTEST = 8  # a shorter word would blot out innocent text
 
 

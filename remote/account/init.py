@@ -296,15 +296,15 @@ def rehearse(aws: Aws, run: schema.Run, folder: Path) -> None:
     written = _write_stack_files(folder, current, surveyed.wanted)
     commands = commands_for_admin(written, aws.cloud, current, [parameter["Name"] for parameter in surveyed.by_hand])
     if current.status == "ROLLBACK_COMPLETE":
-        print(f"nothing was changed. A stack whose making failed stands in the way ({current.status}): it holds nothing, and `inv init`")
-        print(f"removes it, then makes all anew. Somebody with the rights runs {commands}; then `inv init`")
+        screen.print(f"nothing was changed. A stack whose making failed stands in the way ({current.status}): it holds nothing,")
+        screen.print(f"and `inv init` removes it, then makes all anew. Somebody with the rights runs {commands}; then `inv init`")
         return
     proposed = propose(aws, surveyed.wanted, surveyed.adopted, surveyed.by_hand)
     stack.withdraw(aws, proposed.change_set)
     if not proposed.changed:
-        print("nothing to do")
+        screen.print("nothing to do")
         return
-    print(f"nothing was changed. Somebody with the rights runs {commands}; then `inv init`")
+    screen.print(f"nothing was changed. Somebody with the rights runs {commands}; then `inv init`")
 
 
 def _write_stack_files(folder: Path, current: stack.Stack, wanted: dict) -> Path:

@@ -57,7 +57,7 @@ def policy(aws: Aws, who: str) -> dict:
     """The policy of one of them, in the account that is asked."""
     policies = _documents(_account_by_caller(aws))
     if who not in policies:
-        raise Problem(f"nobody is called `{who}`", f"`inv policy --who` takes one of {', '.join(policies)}")
+        raise Problem(f"nobody is called `{who}`", f"say one of {', '.join(policies)}: `inv policy --who laptop`")
     return policies[who]
 
 

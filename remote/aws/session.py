@@ -239,7 +239,7 @@ def _refusal(error) -> Problem:
         return Problem(*CREDENTIAL_ERRORS[code], reason="refused")
     hint = "`aws sts get-caller-identity` shows who asked; the account or its policy must change"
     if code in DENIED:
-        hint = "`inv doctor` names the missing policy line; `inv policy` prints the whole, `--who setup` what init and destroy need"
+        hint = "`inv doctor` names the missing policy line; `inv policy` prints it, `inv policy --who setup` what init and destroy need"
     if code in THROTTLED:
         hint = "run the same command again in a minute: AWS throttles the account, which sends too many requests at once"
     if code == "NoSuchBucket":

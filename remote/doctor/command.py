@@ -3,13 +3,13 @@
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from conf import schema
+from conf import commands, schema
 from conf.cli import settings
 from conf.problem import Problem
-from conf.process.screen import screen
-from conf.text.visible import visible
+from conf.process.screen import screen, shown
 from remote.aws.session import Aws
 from remote.build import ecr
 from remote.doctor import diagnose
@@ -28,7 +28,8 @@ def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable) ->
             if not login_findings:  # AWS was not asked yet: it is the words behind `--`
                 raise
             findings = diagnose.settings_unreadable(login_findings, problem)
-    print(diagnose.as_json(findings) if as_json else visible(diagnose.as_text(findings)))
+    findings = [replace(one, command=commands.runnable(one.command)) for one in findings]
+    print(diagnose.as_json(findings) if as_json else shown(diagnose.as_text(findings)))
     return diagnose.all_ok(findings)
 
 

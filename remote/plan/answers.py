@@ -1,9 +1,10 @@
 """What each script of remote/scripts answers: one dataclass for one script, held to the `out:` line in its header by a test."""
 
+import re
 from dataclasses import MISSING, dataclass, fields
 from typing import TypeVar, get_type_hints
 
-from conf.problem import Problem
+from conf.problem import Problem, of_reason
 
 R = TypeVar("R")
 
@@ -98,10 +99,15 @@ def read(script: str, answer: type[R], facts: dict[str, str]) -> R:
     return answer(**{name: _typed(script, name, hints[name], text) for name, text in facts.items()})
 
 
+def problem(said: dict[str, str]) -> Problem:
+    """Why a script has failed, as it says itself."""
+    return of_reason(said["problem"], said.get("hint") or "`inv doctor` looks at the box", said.get("reason", ""))
+
+
 def _typed(script: str, name: str, kind: object, text: str) -> object:
     if kind is bool and text in ("yes", "no"):
         return text == "yes"
-    if kind in (int, int | None) and text.lstrip("-").isdecimal():
+    if kind in (int, int | None) and re.fullmatch("-?[0-9]{1,18}", text):
         return int(text)
     if kind == tuple[str, ...]:
         return tuple(text.split())

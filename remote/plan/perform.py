@@ -123,7 +123,7 @@ def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] |
         screen.note(f"{facts.get('problem') or f'{step.script}.sh {_end(result.code)}'}; {step.continue_message}")
         return None
     if "problem" in facts:
-        raise Problem(facts["problem"], facts["hint"], reason=facts["reason"])
+        raise answers.problem(facts)
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     if any(word in line for word in CLOCK for line in lines):
         raise Problem("the box's clock is wrong: AWS refuses what it signs", "`inv down` and `inv up`: a boot sets it", reason="refused")

@@ -2,8 +2,6 @@
 
 import hashlib
 import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import predictions, runs
+from remote.runs import predictions, runs, trainer_here
 
 Summary = Callable[[dict], list[tuple[str, str, str, str]]]  # of scores: rows of a table
 
@@ -66,13 +64,8 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
     folder, store = runs.download(aws, run, run_id, root / run.runs).folder, Store(aws)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
-        words = [sys.executable, "-m", "trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
-        with screen.paused():
-            done = subprocess.run(words, stdout=sys.stderr, cwd=root)
-        if done.returncode:
-            raise Problem(
-                f"the trainer could not score {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
-            )
+        words = ["trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
+        trainer_here.run(f"score {run_id}", words, root)
         for ending in ("predictions.jsonl", "json"):
             name = f"{rows.stem}.{ending}"
             store.put(f"runs/{run_id}/evaluations/{name}", out.with_name(name).read_bytes())

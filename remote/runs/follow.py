@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from conf.problem import Problem
+from conf.problem import Problem, of_reason
 from conf.process.screen import screen
 from conf.text import visible
 from remote.aws import instance
@@ -85,7 +85,7 @@ def _poll(aws: Aws, run_id: str, box_name: str, seen: "_Progress", retry: Retry)
 def _outcome(store: Store, current: runs.State) -> Done:
     if current.phase != "done":
         what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
-        raise Problem(what, current.hint or "`inv logs` shows what it printed", reason=current.reason or "crashed")
+        raise of_reason(what, current.hint or "`inv logs` shows what it printed", current.reason)
     if runs.manifest(store, current.run_id) is None:
         raise Problem(f"{current.run_id} is done, and S3 has no manifest of it", "`inv train` delivers it again", reason="damaged_run")
     return Done(current.run_id)

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import socket
 import time
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def _take_over(store: Store, key: str, body: bytes, mine: dict) -> str:
     if etag is None:
         raise Problem(
             f"somebody works on this box: {_describe(current or mine)}",
-            f"wait for it, or, if that command is dead: `aws s3 rm {store.url(key)}`",
+            f"wait for it, or, if that command is dead: `aws s3 rm {shlex.quote(store.url(key))}`",
             reason="refused",
         )
     return etag
@@ -137,4 +138,4 @@ def _alive(pid: int) -> bool:
 
 
 def _describe(lock: dict) -> str:
-    return f"`inv {lock['verb']}` of {lock['who']} (process {lock['pid']}) since {lock['since']}"
+    return f"`{lock['verb']}` of {lock['who']} (process {lock['pid']}) since {lock['since']}"

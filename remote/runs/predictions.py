@@ -2,8 +2,8 @@
 
 import json
 import secrets
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import runs
+from remote.runs import runs, trainer_here
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,11 @@ def predict_locally(aws: Aws, run: schema.Run, run_id: str, lines: list[str], ro
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
     folder = runs.download(aws, run, run_id, root / run.runs).folder
-    command = [sys.executable, "-m", "trainer.evaluate.predict", str(folder)]
-    with screen.paused():
-        done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), encoding="utf-8", stdout=subprocess.PIPE, cwd=root)
-    if done.returncode:
-        raise Problem(
-            f"the trainer could not answer with {run_id} here", "its own words are above; `inv up deploy` starts the box", "crashed"
-        )
-    _print(done.stdout)
+    with tempfile.TemporaryFile() as answers:
+        given = "".join(f"{line}\n" for line in lines).encode()
+        trainer_here.run(f"answer with {run_id}", ["trainer.evaluate.predict", str(folder)], root, given, answers)
+        answers.seek(0)
+        _print(answers.read().decode())
 
 
 def _print(text: str) -> None:

@@ -7,6 +7,7 @@ and what is broken is left out with a notice. A verb means the caller's own runs
 import hashlib
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -458,7 +459,7 @@ def fetch(store: Store, run_id: str, name: str, stated: dict, folder: Path) -> N
     if _sha256(target) != stated["sha256"]:
         raise Problem(
             f"{store.url(f'runs/{run_id}/{name}')} does not match the run's manifest",
-            f"the run cannot be published; look at it with `aws s3 ls {store.url(f'runs/{run_id}/')}`",
+            f"the run cannot be published; look at it with `aws s3 ls {shlex.quote(store.url(f'runs/{run_id}/'))}`",
             reason="damaged_run",
         )
 

@@ -27,8 +27,9 @@ leave() {
 }
 
 build() {
-  local words=() word
-  for word in $ARGUMENTS; do words+=(--build-arg "$word"); done
+  local words=() given word
+  read -ra given <<<"$ARGUMENTS" # a value may be a pattern of files
+  for word in "${given[@]}"; do words+=(--build-arg "$word"); done
   # Without its provenance an image is one manifest, whatever keeps it. A client that is too old for the variable ignores it, but would
   # refuse `--provenance=false`.
   BUILDX_NO_DEFAULT_ATTESTATIONS=1 DOCKER_BUILDKIT=1 docker build --progress plain --file docker/Dockerfile --tag "$NAME:$TAG" \

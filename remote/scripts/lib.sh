@@ -16,7 +16,8 @@ export AWS_DEFAULT_REGION="$REGION" AWS_PAGER="" AWS_MAX_ATTEMPTS=6 AWS_RETRY_MO
 export PATH="$PATH:/usr/local/bin:/usr/bin:/bin:/snap/bin"
 
 # stdout carries facts only: Run Command keeps its first 24,000 characters.
-fact() { printf '@@ %s=%s\n' "$1" "$2"; }
+# A value is one line: in another anybody could state a fact who has named what is told of.
+fact() { printf '@@ %s=%s\n' "$1" "${2//[$'\n\r']/ }"; }
 log() { printf '%s\n' "$*" >&2; }
 
 # fail REASON SENTENCE HINT

@@ -10,7 +10,7 @@ driver() {
 }
 
 # Whether anybody takes a connection there: bash can ask, and no program is needed.
-reaches() { timeout 5 bash -c "exec 3<>/dev/tcp/${1%:*}/${1##*:}" 2>/dev/null; }
+reaches() { timeout 5 bash -c "exec 3<>\"/dev/tcp/\$0/\$1\"" "${1%:*}" "${1##*:}" 2>/dev/null; }
 
 unreachable() {
   local word names=()

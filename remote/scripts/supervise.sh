@@ -33,7 +33,7 @@ explain_exit() {
   elif [ "$(phase "$run")" = failed ]; then
     return 0
   elif [ "$no_room" = yes ]; then # the trainer had none to say so itself
-    write_state "$run" failed disk_full "the volume has no room left" "inv up deploy train -- box.disk_gb=... makes it larger; inv clean removes old runs"
+    write_state "$run" failed disk_full "the volume has no room left" "\`inv up deploy train -- box.disk_gb=...\` makes it larger; \`inv clean\` removes old runs"
   elif [ "$code" -gt 128 ]; then
     write_state "$run" failed killed "the trainer was ended by signal $((code - 128))" "\`inv train\` goes on from the newest checkpoint"
   else

@@ -59,7 +59,8 @@ fetch_run() {
   find "$part/log" -maxdepth 1 -type f -regextype posix-extended -regex '.*/[0-9]{12,18}' | sort | xargs -r -d '\n' cat >"$part/log.txt"
   rm -rf "$part/log"
   stat -c %s "$part/log.txt" >"$MOUNT/shipped/$RUN_ID"
-  ls "$part/checkpoints" >"$MOUNT/shipped/$RUN_ID.checkpoints"
+  # Only what a trainer calls them: by these names the supervisor removes from S3, and `*` is a pattern there.
+  find -P "$part/checkpoints" -mindepth 1 -maxdepth 1 -regextype posix-extended -regex '.*/step-[0-9]{1,12}' -printf '%f\n' >"$MOUNT/shipped/$RUN_ID.checkpoints"
   rm -rf "$run"
   mv "$part" "$run"
 }

@@ -21,6 +21,7 @@ from remote.transport.transport import Result, pack
 
 PATIENCE = 120  # seconds until the box must have taken a connection: it may still boot
 ATTEMPTS = 3  # at one script; only a connection that was lost is a reason for another
+MOST = 1 << 20  # bytes of stdout, and of stderr: Run Command keeps a fortieth of it
 GRACE = 30  # seconds beyond a script's own limit until the box counts as lost
 
 
@@ -194,14 +195,16 @@ def _send(channel, text: bytes) -> None:
 
 
 def _drain(channel, out: bytearray, err: bytearray) -> bool:
-    """Whether the channel is closed and nothing is left in it; what is there is taken out."""
+    """Whether the channel is closed and nothing is left in it; what is there is taken out, the first or the last of it kept."""
     closed = channel.closed  # first: what comes before the end is in the buffers then
     quiet = True
     if channel.recv_ready():
         out += channel.recv(1 << 16)
+        del out[MOST:]
         quiet = False
     if channel.recv_stderr_ready():
         err += channel.recv_stderr(1 << 16)
+        del err[:-MOST]
         quiet = False
     if quiet and not closed:
         time.sleep(0.02)

@@ -18,9 +18,9 @@ class Result:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The `@@ key=value` lines of stdout."""
-        lines = [line.removeprefix(MARK) for line in self.stdout.splitlines() if line.startswith(MARK)]
-        return dict(line.split("=", 1) for line in lines)
+        """The `@@ key=value` lines of stdout. Only a line feed ends a line: within a value there may be what Python takes for one."""
+        lines = [line.removeprefix(MARK) for line in self.stdout.split("\n") if line.startswith(MARK)]
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
 class Transport(Protocol):

@@ -69,14 +69,14 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
         with runs.skip_unreadable(f"runs/{run_id}/{name}"):
-            print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}') or {}, summary)}")
+            screen.print(f"evaluated  {_evaluation(store.json(f'runs/{run_id}/{name}') or {}, summary)}")
     with runs.skip_unreadable(f"runs/{run_id}/published.json"):
         published = store.json(f"runs/{run_id}/published.json")
-        print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
-    print(f"report     {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}")
+        screen.print(f"published  {published.get('url') if published else 'not yet; `inv publish`'}")
+    screen.print(f"report     {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}")
     for line in lines:
-        print(line)
-    print(f"next       {_next(run)}")
+        screen.print(line)
+    screen.print(f"next       {_next(run)}")
     if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         webbrowser.open(page.as_uri())
 
@@ -99,10 +99,10 @@ def compare(
     with runs.reading_record(f"{first}` or `{second}"):
         settings, figures, note = difference(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]
-    print("\n".join(names))
+    screen.print("\n".join(names))
     screen.print(_table(("setting", "A", "B"), settings) if settings else "the settings are the same")
     screen.print(_table(("score of the tuned model", "A", "B", "B - A", ""), figures))
-    print(note)
+    screen.print(note)
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:

@@ -64,7 +64,7 @@ def test_a_reboot_in_the_middle_of_a_verb_is_told_and_it_gets_through(box, reboo
 def test_a_reboot_in_the_middle_of_train_is_told_and_the_next_command_goes_on(box, reboot):
     """The volume is not mounted after it, and train does not mount it."""
     printed = meets(box, "train", reboot, ok=False)
-    assert AGAIN in printed and "the volume is not mounted on the box" in printed and "`inv deploy` mounts it" in printed
+    assert AGAIN in printed and "the volume is not mounted on the box" in printed and "`inv deploy -- cloud=twin " in printed
     assert "is done" in box.inv("deploy", "train", overrides=SETTINGS).stdout
 
 

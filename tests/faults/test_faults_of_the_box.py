@@ -94,7 +94,7 @@ STORIES = [
         "failed (disk_full): the disk is full",
         ON_THE_VOLUME,
         ("inv up deploy train -- box.disk_gb=120",),
-        hint="`inv up deploy train -- box.disk_gb=",
+        hint=" box.disk_gb=...`",
         ends=True,
     ),
     Story("gpu-missing", "train", "the box shows no GPU", then=("inv down", "inv up deploy")),
@@ -112,7 +112,13 @@ STORIES = [
     Story("disk-unreadable", "deploy", "is not formatted: ", "every byte of it", ("inv down --purge --yes", "inv up deploy")),
     Story("devices-swapped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), first=turned_off_and_counted_the_other_way),
     Story(
-        "agent-never-registers", "up", WAIT_ENDED, "all", ("inv down --force", "inv up deploy"), hint="`inv status`", meanwhile=interrupted
+        "agent-never-registers",
+        "up",
+        WAIT_ENDED,
+        "all",
+        ("inv down --force", "inv up deploy"),
+        hint="`inv status -- ",
+        meanwhile=interrupted,
     ),
     Story("agent-dies", "train", "did not take the command", then=("inv down --force", "inv up deploy"), meanwhile=time_goes_by),
     Story("agent-hangs", "deploy", "did not take the command", then=("inv down --force", "inv up deploy"), meanwhile=time_goes_by),

@@ -245,7 +245,7 @@ def test_the_chain_runs_in_it_and_destroy_leaves_what_was_kept_on_purpose(fresh)
     assert (names["/fine-tune-slm/ec2/instance-id"], names["/fine-tune-slm/ebs/volume-id"]) == (box["InstanceId"], volume)
     assert box["SecurityGroups"][0]["GroupName"].startswith("fine-tune-slm-Network")
     refused = fresh.inv("destroy", "--yes", ok=False)
-    assert "is running" in refused.stderr and "`inv down`" in refused.stderr
+    assert "is running" in refused.stderr and "`inv down -- " in refused.stderr
     fresh.inv("down")
     objects = fresh.objects()
     listed = fresh.inv("destroy", ok=False)

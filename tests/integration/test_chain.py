@@ -42,7 +42,8 @@ def only_run(laptop) -> str:
 def test_each_verb_has_a_line_and_the_last_one_names_the_next_command(chain):
     named = [line.split()[0] for line in chain.first.stdout.splitlines()]
     assert named == ["up", "deploy", "next", "deploy", "train", "publish", "down", "next"]
-    assert "next       `inv train`\n" in chain.first.stdout and chain.first.stdout.endswith("next       `inv report`\n")
+    assert "next       `inv train -- cloud=twin " in chain.first.stdout
+    assert chain.first.stdout.splitlines()[-1].startswith("next       `inv report -- cloud=twin ")
 
 
 def test_a_notice_comes_once(chain):

@@ -741,8 +741,8 @@ def settings_denied(here):
     [
         (expired, "credentials", "aws login"),
         (skewed_everywhere, "clock", "timedatectl"),
-        (no_parameter, "settings", "`inv init` sets them up"),
-        (settings_denied, "settings", "`inv policy`"),
+        (no_parameter, "settings", "` sets them up"),
+        (settings_denied, "settings", "`inv policy -- "),
     ],
 )
 def test_what_stands_against_reading_the_settings_is_a_finding_like_any_other(sound, broken, check, command):

@@ -33,7 +33,7 @@ def test_rows_that_are_left_out_are_told_once(laptop):
 @pytest.mark.parametrize(
     ("overrides", "what", "hint"),
     [
-        (("lora.r=8,16",), "lora.r", "`inv sweep -- lora.r=8,16`"),
+        (("lora.r=8,16",), "lora.r", " lora.r=8,16`"),
         (("train.stepz=3",), "there is no setting `train.stepz`", "`train.steps`"),
         (("data.max_length=50",), "more than data.max_length=50", "`data.too_long=drop`"),
         (("data.validation=nowhere.jsonl",), "nowhere.jsonl", "data.validation="),

@@ -91,7 +91,7 @@ def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
     box.client("ec2").stop_instances(InstanceIds=[instance])
     wait_until(lambda: not trainers(box))
     stranded = box.inv("train", overrides=LONG, ok=False)
-    assert "`inv up`" in stranded.stderr
+    assert "`inv up -- " in stranded.stderr
 
     done = box.inv("up", "deploy", "train", overrides=LONG)
     assert f"{run_id} is done" in done.stdout

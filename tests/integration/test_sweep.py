@@ -62,7 +62,7 @@ def test_a_sweep_goes_on_after_a_failure_and_the_same_command_does_only_what_is_
     assert "going on after step 4" in box.object(f"fine-tune-slm/runs/{name}.1/log.txt").decode()
     assert all(f"{name}.{number}  train.steps={steps} " in again.stdout for number, steps in enumerate((4, 8, 3)))
 
-    best = re.search(r"`inv publish --run (\S+)`", again.stdout)[1]
+    best = re.search(r"`inv publish --run (\S+) -- ", again.stdout)[1]
     assert f"1  {best} " in again.stdout
     box.inv("publish", "--run", best)
     before = len(box.journal())
@@ -117,13 +117,13 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
         going.kill()
     assert going.returncode == 1 and "Traceback" not in printed
     assert "lost.0 failed (killed)" in printed and "0 of 2 jobs are finished" in printed
-    assert "hint: `inv up deploy`, then `inv sweep --name lost -- " in printed
+    assert "hint: `inv up deploy -- " in printed and "`, then `inv sweep --name lost -- " in printed
     assert [run for run in run_ids(box) if run.startswith("lost")] == ["lost.0"], "the next job was begun"
 
     instance = box.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
     box.client("ec2").stop_instances(InstanceIds=[instance])
     stranded = box.inv("sweep", overrides=words, ok=False)
-    assert "0 of 2 jobs are finished" in stranded.stderr and "start it with `inv up`; then `inv sweep --name lost -- " in stranded.stderr
+    assert "0 of 2 jobs are finished" in stranded.stderr and "`; then `inv sweep --name lost -- " in stranded.stderr
     box.inv("up", "deploy")
     going = box.popen("sweep", "--name", "lost", overrides=words)
     try:
@@ -146,7 +146,7 @@ def test_where_the_run_was_ended_from_outside_or_the_box_is_gone_the_sweep_ends_
 @pytest.mark.parametrize(
     ("overrides", "what", "hint"),
     [
-        ((), "no setting has several values", "`inv sweep -- lora.r=8,16`"),
+        ((), "no setting has several values", " lora.r=8,16`"),
         (("lora.r=8",), "no setting has several values", "`inv sweep"),
         (("lora.rr=8,16",), "there is no setting `lora.rr`", "`lora.r`"),
         (("lora.r=8,0",), "lora.r is 0", "more than 0"),

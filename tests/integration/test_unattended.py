@@ -50,7 +50,8 @@ def test_a_box_whose_agent_never_comes_is_armed_before_it_is_waited_for_and_an_u
     wait_until(lambda: planned(laptop, "mute") and laptop.client("scheduler").list_schedules()["Schedules"])
     os.killpg(going.pid, signal.SIGINT)
     printed, _ = going.communicate(timeout=900)
-    assert "is still on: it stops itself 30 min after its start, unless an `inv up` sets it up, and is stopped by AWS at 2" in printed
+    assert "is still on: it stops itself 30 min after its start, unless an `inv up -- cloud=twin " in printed
+    assert "` sets it up, and is stopped by AWS at 2" in printed
     world.forward(laptop.state, LEFT + 30)
     wait_until(lambda: state(laptop, "mute") == "stopped")
 

@@ -18,18 +18,18 @@ def refused(done, what: str, hint: str) -> None:
 
 @pytest.mark.parametrize("verb", ["up", "deploy", "train", "publish", "down", "status", "logs", "report", "twin.env"])
 def test_without_a_twin_every_verb_names_the_command_that_starts_it(tmp_path, verb):
-    refused(Laptop(tmp_path).inv(verb, ok=False), "the twin does not run", "`inv twin.start`")
+    refused(Laptop(tmp_path).inv(verb, ok=False), "the twin does not run", "`inv twin.start -- cloud=twin ")
 
 
 @pytest.mark.parametrize(
     ("verb", "what", "hint"),
     [
-        ("deploy", "there is no box", "`inv up`"),
-        ("train", "there is no box", "`inv up`"),
-        ("down", "there is no box", "`inv up`"),
-        ("logs", "there is no run of yours", "`inv train`"),
-        ("publish", "there is no finished smoke run", "`inv train`"),
-        ("report", "there is no finished smoke run", "`inv train`"),
+        ("deploy", "there is no box", "`inv up -- cloud=twin "),
+        ("train", "there is no box", "`inv up -- cloud=twin "),
+        ("down", "there is no box", "`inv up -- cloud=twin "),
+        ("logs", "there is no run of yours", "`inv train -- cloud=twin "),
+        ("publish", "there is no finished smoke run", "`inv train -- cloud=twin "),
+        ("report", "there is no finished smoke run", "`inv train -- cloud=twin "),
     ],
 )
 def test_a_verb_out_of_order_says_what_is_missing(laptop, verb, what, hint):
@@ -67,7 +67,7 @@ def test_wrong_settings(laptop, overrides, what, hint):
 def test_a_broken_row_is_named_by_file_and_line(laptop, tmp_path):
     rows = tmp_path / "mine.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", \n')
-    refused(laptop.inv("train", overrides=(f"data.train={quoted(rows)}",), ok=False), "mine.jsonl:2", "`inv data.check -- data.train=")
+    refused(laptop.inv("train", overrides=(f"data.train={quoted(rows)}",), ok=False), "mine.jsonl:2", "`inv data.check -- cloud=twin ")
 
 
 def test_a_real_endpoint_is_refused_on_the_twin_and_a_loopback_one_on_aws(laptop):

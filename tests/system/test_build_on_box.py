@@ -124,4 +124,4 @@ def test_the_docker_of_a_laptop_makes_pushes_and_verifies_the_same(machine, monk
         assert "ok    start     `python -m trainer --help` works" in again and "WRONG" not in again and "size" in again
         monkeypatch.setenv("PATH", str(machine.folder))
         refused = Laptop.inv(machine, "image.verify", overrides=("cloud.backend=machine", *words), ok=False)
-        assert "there is no docker on this machine" in refused.stderr and "`inv deploy`" in refused.stderr
+        assert "there is no docker on this machine" in refused.stderr and "`inv deploy -- " in refused.stderr

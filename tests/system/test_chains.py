@@ -33,7 +33,7 @@ def test_somebody_stops_the_box_in_the_middle(machine, settings):
         world.fault(machine.state, "box-stopped")
         machine.until(lambda: machine.instance_state() == "stopped")
         stranded = machine.inv("train", overrides=settings, ok=False)
-        assert stranded.returncode == 1 and "`inv up`" in stranded.stderr
+        assert stranded.returncode == 1 and "`inv up -- " in stranded.stderr
         done = machine.inv("up", "deploy", "train", "publish", overrides=settings)
     assert f"{run_id} is done" in done.stdout
     assert most() == 1
@@ -75,7 +75,7 @@ def test_the_disk_is_full_in_the_middle_and_grows(machine, settings):
         machine.until(lambda: machine.phase(run_id)["phase"] == "failed")
         assert machine.phase(run_id)["reason"] == "disk_full" and "box.disk_gb=" in machine.phase(run_id)["hint"]
         again = machine.inv("train", overrides=settings, ok=False)
-        assert again.returncode == 1 and "`inv up deploy train -- box.disk_gb=...`" in again.stderr
+        assert again.returncode == 1 and " box.disk_gb=...`" in again.stderr
         assert not trainers()
         if not may_resize():
             machine.run(f"rm {MOUNT}/somebodys.file*")

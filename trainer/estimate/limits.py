@@ -1,10 +1,10 @@
 """What the model's own numbers allow its rows: looked at on the laptop, and again where it is trained."""
 
-import json
 from pathlib import Path
 
 from conf.problem import Problem
 from conf.schema import Data
+from trainer.rows import description
 from trainer.rows.prompt import Example
 
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")  # by families; the first is usual
@@ -12,9 +12,7 @@ CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"
 
 def check(folder: Path, training: list[Example], scored: list[Example], data: Data) -> None:
     """A Problem where a row has a token that the model has no embedding for, or more of them than it reads."""
-    place = folder / "config.json"
-    whole = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    _check(whole, training, scored, data.max_new_tokens)
+    _check(description.config(folder), training, scored, data.max_new_tokens)
 
 
 def asked(config: dict, prompts: list[Example], answer: int) -> None:

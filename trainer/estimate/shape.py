@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conf.problem import Problem
+from trainer.rows.description import HEAD_WIDTHS, HEADS, TAKING_PART
 
+MOST_KINDS = 1000  # of layers: the largest model has a tenth of it
+LONGEST = 1 << 40  # numbers along one side of a tensor, at the most
 WIDTHS = dict.fromkeys(("F64", "I64", "U64"), 8) | dict.fromkeys(("F32", "I32", "U32"), 4) | dict.fromkeys(("F16", "BF16", "I16", "U16"), 2)
 COMPUTED = {"F64", "F32", "F16", "BF16"}  # numbers that become those that the run computes with
 LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -29,8 +32,6 @@ ROUTER = re.compile(r"(^|\.)(gate|router|routers|shared_expert_gate)(\.|$)")  # 
 UNREACHED = re.compile(
     r"(^|\.)(encoder_attn|cross_attn|crossattention|indexer|pooler|dt_proj|altup|\w*adapter_list|image_encoder|embed_tokens_extend)(\.|$)"
 )
-HEADS, HEAD_WIDTHS = ("num_attention_heads", "n_head", "n_heads", "num_heads"), ("head_dim", "v_head_dim")
-TAKING_PART = ("num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k", "num_selected_experts")  # by families; the first is usual
 # PEFT puts an adapter on these models' experts where all linear layers are asked for: they were linear layers before transformers 5. It
 # takes their old names, so that no other layer with one of these names (a shared expert's, a dense layer's) gets an adapter there.
 MIXTRAL, QWEN = ("w1", "w3", "w2"), ("gate_proj", "up_proj", "down_proj")
@@ -50,6 +51,13 @@ class Tensor(NamedTuple):
     @property
     def numbers(self) -> int:
         return math.prod(self.sizes)
+
+
+def tensor(sizes: list, kind: object) -> Tensor:
+    """The tensor that a file lists; a ValueError where there is none of such sizes."""
+    if len(sizes) > 8 or not all(type(size) is int and 0 <= size < LONGEST for size in sizes) or not isinstance(kind, str):
+        raise ValueError(f"a tensor of {str(sizes)[:100]} {str(kind)[:20]}")
+    return Tensor(tuple(sizes), kind)
 
 
 @dataclass(frozen=True)
@@ -131,13 +139,13 @@ def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> 
         tensors = {name: tensor for name, tensor in tensors.items() if not OTHER_SENSES.search(name)}
     tables = {name: tensor for name, tensor in _modules(tensors).items() if TABLE.search(name) and not NUMBER.match(name)}
     lookup = [tensor for name, tensor in tables.items() if not HEAD.search(name) and len(tensor.sizes) == 2]
-    if not lookup:
+    vocabulary, hidden = max(lookup, key=lambda tensor: tensor.numbers).sizes if lookup else (0, 0)
+    if not hidden:
         return None
-    vocabulary, hidden = max(lookup, key=lambda tensor: tensor.numbers).sizes
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     twice = {f"{name}.weight" for name in tables if tied and HEAD.search(name)}
     kinds, linear = _kinds({name: tensor for name, tensor in tensors.items() if name not in twice}, config, hidden)
-    if not kinds:
+    if not 0 < len(kinds) <= MOST_KINDS:
         return None
     everything = sum(tensor.numbers for name, tensor in tensors.items() if name not in twice)
     heads = _first(text, HEADS) or 1
@@ -240,7 +248,7 @@ def _header(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             listed = json.loads(file.read(length)) if length <= path.stat().st_size else None
-        return {name: Tensor(tuple(one["shape"]), one["dtype"]) for name, one in listed.items() if name != "__metadata__"}
+        return {name: tensor(one["shape"], one["dtype"]) for name, one in listed.items() if name != "__metadata__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise no_safetensors(path) from error
 

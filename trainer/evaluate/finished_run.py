@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from conf.problem import Problem
@@ -52,22 +53,29 @@ def load(folder: Path) -> Finished:
     """The model of the run in `folder`, ready to answer; a Problem if this machine cannot hold it."""
     if not record.sealed(folder):
         raise Problem(f"{folder} holds no finished run", "give the folder of a run that has a manifest.json", "refused")
-    stated = record.verify(folder, only=record.ANSWERS)
-    settings, adapter = record.settings(folder), folder / "adapter"
-    for path in adapter.iterdir():  # libraries load a file because it is there
-        if path.relative_to(folder).as_posix() not in stated["files"]:
-            raise record.damage(folder, f"adapter/{path.name}", "is not in its record")
-    revision = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["revision"]
-    pinned = replace(settings.model, revision=revision or settings.model.revision)
+    adapter = folder / "adapter"
+    with record.readable(folder):
+        stated = record.verify(folder, only=record.ANSWERS)
+        settings = record.settings(folder)
+        for path in adapter.iterdir():  # libraries load a file because it is there
+            if path.relative_to(folder).as_posix() not in stated["files"]:
+                raise record.damage(folder, f"adapter/{path.name}", "is not in its record")
+        proof = stated.get("proof", {})
+        packs, longest = proof.get("packs", True), int(proof.get("longest", 0))
+        revision = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["revision"]
+        pinned = replace(settings.model, revision=revision or settings.model.revision)
     check_room(pinned.id, pinned.revision, settings.quant.kind)
     base = model.load(pinned, settings.quant)
-    prompt = Prompt(AutoTokenizer.from_pretrained(adapter, **model.OURS), base.stops, settings.data)
-    base = replace(base, tokenizer=prompt.tokenizer)
-    tuned = PeftModel.from_pretrained(base.model, adapter).eval()
+    try:
+        with record.readable(folder):
+            prompt = Prompt(AutoTokenizer.from_pretrained(adapter, **model.OURS), base.stops, settings.data)
+            base = replace(base, tokenizer=prompt.tokenizer)
+            tuned = PeftModel.from_pretrained(base.model, adapter).eval()
+    except SafetensorError as error:
+        raise record.damage(folder, "adapter", f"holds no weights ({error})") from error
     model.greedy(base, prompt.stops)
-    proof = stated.get("proof", {})
-    limit = settings.train.pack_tokens if proof.get("packs", True) else None
-    return Finished(settings, base, tuned, prompt, model.config(model.fetch(pinned)[0]), limit, proof.get("longest", 0))
+    limit = settings.train.pack_tokens if packs else None
+    return Finished(settings, base, tuned, prompt, model.config(model.fetch(pinned)[0]), limit, longest)
 
 
 def check_room(name: str, revision: str, kind: Quantisation) -> None:

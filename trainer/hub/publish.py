@@ -46,15 +46,20 @@ def publish(folder: Path, repository: str, private: bool, endpoint: str | None, 
     A `repository` without an owner is the token's.
     With `merged`, the merged model goes to `<repository>-merged`, and where that is stands under "merged".
     """
-    run = record.verify(folder, without=() if merged else ("merged/",))
+    with record.readable(folder):
+        run = record.verify(folder, without=() if merged else ("merged/",))
+        kind = run["kind"]
+        if not isinstance(kind, str) or not isinstance(run["run_id"], str):
+            raise TypeError("kind and run_id are texts")
     if not token:  # huggingface_hub would take whatever login it finds instead
         raise Problem("there is no token for the Hub", NEW_TOKEN, "refused")
     hub = HfApi(endpoint=endpoint, token=token)
     with explained(repository if "/" in repository else "your account", endpoint):
-        repository = permissions.place(repository, "", run["kind"], "" if "/" in repository else hub.whoami()["name"])
-    contents = {repository: _content(folder, repository, run)}
-    if merged:
-        contents[f"{repository}-merged"] = _merged(folder, repository, run)
+        repository = permissions.place(repository, "", kind, "" if "/" in repository else hub.whoami()["name"])
+    with record.readable(folder):
+        contents = {repository: _content(folder, repository, run)}
+        if merged:
+            contents[f"{repository}-merged"] = _merged(folder, repository, run)
     private = _private(run, private, say)
     done = [_deliver(hub, name, content, run, private, endpoint, say) for name, content in contents.items()]
     return done[0] | ({"merged": done[1]} if merged else {})

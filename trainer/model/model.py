@@ -5,7 +5,6 @@ it would copy embeddings, head and norms to fp32.
 """
 
 import inspect
-import json
 import os
 import re
 import resource
@@ -29,6 +28,7 @@ from trainer.estimate.fit import Room
 from trainer.hub_errors import explained
 from trainer.model import attention, layers, lora_options, nf4
 from trainer.model.packing import Pack
+from trainer.rows import description
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 UNWANTED = ["*/*", "consolidated*"]  # other formats of the same weights
@@ -75,7 +75,7 @@ def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBa
 
 def config(files: Path) -> dict:
     """The model's config.json, as it is in its folder."""
-    return json.loads((files / "config.json").read_text(encoding="utf-8"))
+    return description.config(files)
 
 
 def sizes(name: str, files: Path) -> shape.Shape | None:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import math
 import shlex
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from huggingface_hub.utils import disable_progress_bars
 from conf import paths
 from conf.problem import Problem
 from conf.schema import Box, Data, Recipe, Run
+from conf.text.visible import visible
 from data import rows
 from data.readers.tables import kind
 from trainer import files
@@ -27,7 +27,7 @@ from trainer.estimate.shape import Shape
 from trainer.hub import permissions
 from trainer.hub_errors import explained
 from trainer.record import figures
-from trainer.rows import prompt, tokens
+from trainer.rows import description, prompt, tokens
 from trainer.rows.prompt import Example, Prompt
 from trainer.rows.rows import check_with, scorable
 from trainer.rows.sampler import Order, Portion
@@ -116,7 +116,7 @@ def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
     if None in scans or not (folder / "tokenizer.json").is_file():
         return Look(None, None, [], made, verdict, notes)
     *training, held_out = [found.rows for found in scans]
-    template = Prompt(tokens.Tokens(folder), tokens.stops(folder), data)
+    template = Prompt(tokens.Tokens(folder), description.stops(folder), data)
     notes += [f"note     {template.warning}"] if template.warning else []
     notes += [
         f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) for line in template.notes(found.rows)
@@ -149,13 +149,14 @@ def outlook(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> O
 
     `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
     """
+    notes = [*map(visible, seen.notes)]
     if seen.prompt is None:
         later = "tokens, memory and time are told when training starts: only there can these rows or this model be read"
-        return Outlook([], [*seen.notes, later])
+        return Outlook([], [*notes, later])
     shown = [prompt.show(seen.prompt, seen.order.examples, colour)]
     if seen.shape is None:
         unknown = f"memory   unknown: no safetensors file of {run.model.id} lists tensors of layers; what fits is told when training starts"
-        return Outlook([*shown, *_done(seen, run)], [*seen.notes, unknown])
+        return Outlook([*shown, *_done(seen, run)], [*notes, unknown])
     gpu = card.name if card else None
     room = fit.Room(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
@@ -167,7 +168,7 @@ def outlook(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> O
     seconds = sum(made.seconds.values())
     details = [*shown, *words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), *_done(seen, run)]
     price = _price(seconds, hourly, run.box) if hourly else None
-    return Outlook(details, [*seen.notes, *words.notes(made)], price, None if math.isnan(seconds) else seconds)
+    return Outlook(details, [*notes, *words.notes(made)], price, None if math.isnan(seconds) else seconds)
 
 
 def _done(seen: Look, run: Run) -> list[str]:
@@ -218,19 +219,20 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
     disable_progress_bars()  # a line for each of five small files says nothing
     if Path(settings.model.id).is_dir():
         return Path(settings.model.id)
-    with explained(settings.model.id, endpoint):
-        return Path(
-            snapshot_download(
-                settings.model.id, revision=settings.model.revision, allow_patterns=SMALL, endpoint=endpoint, token=token or False
-            )
-        )
+    name, revision = settings.model.id, settings.model.revision
+    with explained(name, endpoint):
+        info = _hub(endpoint, token).model_info(name, revision=revision, files_metadata=True)
+        for file in info.siblings or []:
+            if file.rfilename in SMALL:
+                description.bound(file.rfilename, file.size or 0)
+        return Path(snapshot_download(name, revision=info.sha, allow_patterns=SMALL, endpoint=endpoint, token=token or False))
 
 
 def _verdict(settings: Recipe, config: Path) -> Verdict | None:
     """What training makes of the model; a Problem where it cannot be trained."""
     if not config.is_file():
         return None
-    values = json.loads(config.read_text(encoding="utf-8"))
+    values = description.config(config.parent)
     architecture.quantised_once(settings, values)
     found = architecture.verdict(settings.model.id, values)
     architecture.computes_again(settings, found)
@@ -245,8 +247,7 @@ def sizes(settings: Recipe, folder: Path, verdict: Verdict | None, hub: HfApi) -
         tensors = shape.of_folder(Path(settings.model.id))
     else:
         tensors = _listed(settings.model.id, folder.name, hub.endpoint, hub.token)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return shape.shape(tensors, config, text_only=verdict.of.endswith("ForCausalLM"))
+    return shape.shape(tensors, description.config(folder), text_only=verdict.of.endswith("ForCausalLM"))
 
 
 @lru_cache(maxsize=4)  # asked for the disk and for the memory
@@ -255,11 +256,11 @@ def _listed(name: str, commit: str, endpoint: str, token: str | bool) -> dict[st
     try:
         with explained(name, endpoint):
             files = _hub(endpoint, token or None).get_safetensors_metadata(name, revision=commit).files_metadata.values()
+        return {name: shape.tensor(one.shape, one.dtype) for file in files for name, one in file.tensors.items()}
     except NotASafetensorsRepoError:
         return {}
-    except SafetensorsParsingError as error:
+    except (SafetensorsParsingError, ValueError, TypeError, AttributeError, KeyError) as error:  # the others of an index of another shape
         raise shape.no_safetensors(f"a file of {name}") from error
-    return {name: shape.Tensor(tuple(one.shape), one.dtype) for file in files for name, one in file.tensors.items()}
 
 
 def _packing(verdict: Verdict | None, pack_tokens: int | None) -> str:
@@ -330,6 +331,7 @@ def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
         stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
         made = None
         if "config.json" in stored:
+            description.bound("config.json", stored["config.json"])
             config = Path(hub.hf_hub_download(name, "config.json", revision=info.sha))
             made = sizes(settings, config.parent, _verdict(settings, config), hub)
         weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))

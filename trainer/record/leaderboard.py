@@ -60,7 +60,7 @@ def text(entries: list[Entry]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"the score is {entries[0].what}; equal ones go by their loss")
     if len(entries) > 1:
-        lines.append("who is first was chosen by these very rows: `inv evaluate --split` scores it on others")
+        lines.append("who is first was chosen by these very rows: `inv evaluate --split FILE` scores it on others")
     return "\n".join(lines)
 
 

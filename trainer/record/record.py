@@ -10,9 +10,13 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+
+from jinja2 import TemplateError
 
 from conf import load, paths
 from conf.problem import Problem
@@ -27,6 +31,7 @@ ANSWERS = ("adapter/", "config.yaml", DECIDED, "metrics.json")  # what a finishe
 # Written by others or later than the manifest, so it cannot list them: `log.txt` is hashed on its own, up to a stated offset.
 UNLISTED = {MANIFEST, "state.json", "published.json", "log.txt"}
 NUMBERS = ("step", "steps", "loss", "lr", "tok_s", "mem", "field_match", "token_match")  # of an event, as card and curves take them
+BROKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
 AFTER_THE_SEAL = {"uploading", "done", "failed"}
 
 
@@ -117,6 +122,15 @@ def manifest(folder: Path) -> dict:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise damage(folder, MANIFEST, "is not JSON") from error
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Read what a finished run's files say; what is not as a trainer writes it becomes a Problem: they may be anybody's."""
+    try:
+        yield
+    except BROKEN as error:
+        raise damage(folder, "record", f"is not as a trainer writes it ({type(error).__name__}: {error})") from error
 
 
 def verify(folder: Path, without: tuple[str, ...] = (), only: tuple[str, ...] = ("",)) -> dict:

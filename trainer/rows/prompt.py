@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from conf.problem import Problem
 from conf.schema import Data, LossOn, TooLong
+from conf.text.visible import visible
 from data.readers.turns import Turn
 from data.rows import Row
 from trainer.rows import chat_template
@@ -284,11 +285,16 @@ def show(prompt: Prompt, examples: list[Example], colour: bool = False) -> str:
     supervised = sum(example.learned for example in examples)
     before, behind = ("\033[32m", "\033[0m") if colour else ("[[", "]]")
     tokens, place, text = first.prompt + first.completion, 0, ""
+
+    def said(start: int, end: int) -> str:  # rows and template may be a stranger's
+        return visible(prompt.tokenizer.decode(tokens[start:end]))
+
     for start, end in first.turns:
-        text += f"{prompt.tokenizer.decode(tokens[place:start])}{before}{prompt.tokenizer.decode(tokens[start:end])}{behind}"
+        text += f"{said(place, start)}{before}{said(start, end)}{behind}"
         place = end
+    marked = "is green" if colour else "stands between [[ and ]]"
     return (
-        f"--- the first training row, {first.row.id}; the loss is on what {'is green' if colour else 'stands between [[ and ]]'} ---\n"
+        f"--- the first training row, {visible(first.row.id)}; the loss is on what {marked} ---\n"
         f"{text}\n"
         f"--- {len(lengths)} rows, {sum(lengths)} tokens ({supervised} with loss); a row has {lengths[0]} to {lengths[-1]}, "
         f"half have {lengths[len(lengths) // 2]} or fewer; every answer ends with {prompt.tokenizer.decode([prompt.stop])!r} ---"

@@ -14,8 +14,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from conf.problem import Problem
+from trainer.rows import description
 
-LARGEST = 1 << 28  # bytes of a tokenizer.json: the largest that is known has a tenth of it
 UNLIMITED = int(1e30)  # transformers' number for a tokenizer that states no longest text
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -29,20 +29,26 @@ class Tokens:
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise Problem("the model has no tokenizer.json", "its tokens are counted where it is trained", "model_unavailable")
-        if (size := file.stat().st_size) > LARGEST:
-            raise Problem(
-                f"the model's tokenizer.json has {size:,} bytes", f"none that is known has more than {LARGEST:,}", "model_unavailable"
-            )
-        self.tokenizer = Tokenizer.from_file(str(file))
+        description.bound(file.name, file.stat().st_size)
+        try:
+            self.tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise description.unusable(file, f"cannot be read ({error})") from error
         self.tokenizer.no_truncation()  # as transformers does, whatever the file says of how its maker has used it
         self.tokenizer.no_padding()
-        config = _json(folder / "tokenizer_config.json")
+        place = folder / "tokenizer_config.json"
+        config = description.read(place)
         for name in NAMED:
             token = config.get(name)
-            setattr(self, name, token.get("content") if isinstance(token, dict) else token)
-        self.model_max_length = config.get("model_max_length", UNLIMITED)
+            setattr(self, name, token := token.get("content") if isinstance(token, dict) else token)
+            if not isinstance(token, str | None):
+                raise description.unusable(place, f"says {name}={str(token)[:40]!r}, and that is no text")
+        longest = config.get("model_max_length")
+        self.model_max_length = UNLIMITED if longest is None else longest
+        if not isinstance(self.model_max_length, int | float):
+            raise description.unusable(place, f"says model_max_length={str(longest)[:40]!r}, and that is no number")
         template = folder / "chat_template.jinja"
-        self.chat_template = template.read_text(encoding="utf-8") if template.is_file() else _by_name(config.get("chat_template"))
+        self.chat_template = description.text(template) if template.is_file() else _by_name(place, config.get("chat_template"))
 
     @property
     def bos_token_id(self) -> int | None:
@@ -114,24 +120,15 @@ def _world() -> ImmutableSandboxedEnvironment:
     return world
 
 
-def stops(folder: Path) -> list[int]:
-    """The tokens at which the model says that it ends an answer."""
-    found = _json(folder / "generation_config.json").get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
-    return [] if found is None else [found] if isinstance(found, int) else found
-
-
-def _by_name(template: str | list[dict] | None) -> str | dict[str, str] | None:
+def _by_name(place: Path, template: object) -> str | dict[str, str] | None:
     """A template, or where a model has several of them, each by its name, as transformers keeps them."""
-    return {each["name"]: each["template"] for each in template} if isinstance(template, list) else template
-
-
-def _json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (ValueError, RecursionError) as error:
-        raise Problem(
-            f"the model's {path.name} cannot be read ({error})", "choose another: `model.id=owner/name`", "model_unavailable"
-        ) from error
+        found = {each["name"]: each["template"] for each in template} if isinstance(template, list) else template
+    except (TypeError, KeyError) as error:
+        raise description.unusable(place, "has chat templates without a name") from error
+    if not all(isinstance(each, str | None) for each in (found.values() if isinstance(found, dict) else [found])):
+        raise description.unusable(place, "has a chat template that is no text")
+    return found
 
 
 def _raise(message: str) -> None:

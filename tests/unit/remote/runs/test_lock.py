@@ -28,7 +28,7 @@ def two_hours_ago() -> str:
 def test_the_second_command_is_told_who_works_on_the_box_and_what_to_do(aws, store):
     taken = lock.acquire(aws, "mine", "deploy")
     put(store, held(store, pid=1, who="somebody@elsewhere"))
-    with pytest.raises(Problem, match=r"`inv deploy` of somebody@elsewhere") as caught:
+    with pytest.raises(Problem, match=r"`deploy` of somebody@elsewhere") as caught:
         lock.acquire(aws, "mine", "up")
     assert "aws s3 rm s3://" in caught.value.hint
     assert "somebody@elsewhere" in lock.holder(aws, "mine")
@@ -47,7 +47,7 @@ def test_a_dead_command_of_this_machine_leaves_no_wall(aws, store, capsys):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout
     put(store, held(store, pid=int(dead)))
     taken = lock.acquire(aws, "mine", "up")
-    assert "taking over the lock that was left by `inv train`" in capsys.readouterr().err
+    assert "taking over the lock that was left by `train`" in capsys.readouterr().err
     lock.release(aws, taken.lock)
 
 
@@ -100,7 +100,7 @@ def test_a_lock_that_somebody_took_over_ends_the_verb(aws, store, monkeypatch):
     monkeypatch.setattr(lock, "FRESH", 0)
     taken = lock.acquire(aws, "mine", "deploy").lock
     put(store, held(store, token="theirs", who="somebody@elsewhere"))
-    with pytest.raises(Problem, match="no longer ours: `inv deploy` of somebody@elsewhere"):
+    with pytest.raises(Problem, match="no longer ours: `deploy` of somebody@elsewhere"):
         lock.renew(aws, taken)
     store.client.delete_object(Bucket=store.bucket, Key=store.key("locks/mine.json"))
 

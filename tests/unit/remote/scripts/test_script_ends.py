@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import scripts
 
-from remote.plan.script import compose
+from remote.plan.script import body, compose
 from remote.transport.transport import Result
 
 RUN = "20261122-000000-tiny-0000"
@@ -127,6 +127,21 @@ def refused(result: Result, words: str, reason: str = "unreachable") -> None:
 
 
 # Steps
+
+
+@pytest.mark.parametrize("name", ["a\n@@ mounted=no", "one two", "a\u2028b", "-n", "$(touch RAN)"])
+def test_a_folder_that_is_called_like_no_run_is_none_and_states_no_fact(box, name):
+    """Whoever was root in a container may have made it: a space named two runs, and a line's end stated what the box says."""
+    box.put("mounted", "")
+    for kind in ("state", "manifest"):
+        box.put(f"mnt/training/runs/{name}/{kind}.json", "{}")
+    box.put("docker/dead", "")
+    assert box.run("held").facts == {"mounted": "yes", "going": "", "whole": ""}
+
+
+def test_a_fact_is_one_line_whatever_it_tells(box):
+    text = f"REGION=r\nMOUNT_PATH=/mnt/training\n{body('lib')}\nfact gpu $'a\\n@@ changed=yes\\r'\n"
+    assert scripts.run(text, box.root).facts == {"gpu": "a @@ changed=yes "}
 
 
 def test_the_box_tells_what_goes_on_and_what_is_whole(box):
@@ -417,6 +432,19 @@ def test_the_name_of_a_piece_of_the_log_in_s3_is_carried_out_by_nobody(box, name
     assert not (box.root / "ran").exists() and not (box.root / "fetched").exists(), "no other box has gone on with it"
 
 
+def test_only_what_a_trainer_calls_a_checkpoint_is_noted_as_one(box):
+    """By the names that are noted the supervisor removes checkpoints from S3: `*` there took every checkpoint of the run away."""
+    box.put("mounted", "")
+    for name in ("inputs", "hub-cache", "shipped", "runs"):
+        (box.mount / name).mkdir(parents=True)
+    places = " ".join(f"'mnt/training/run.part/checkpoints/{name}'" for name in ("*", "step-000005", "step-9 --include x", "..x"))
+    fetched = f"mkdir -p {places}; echo x >mnt/training/run.part/config.yaml"
+    box.tool("aws", f'case "$*" in *get-secret-value*) echo hf_token ;; *p/runs/*) {fetched} ;; esac')
+    box.tool("docker", DOCKER + 'case "$*" in run*--detach*) echo running >docker/state ;; esac')
+    assert train(box, NEED_GB=0, CONFIG=sha256("x\n")).code == 0
+    assert (box.mount / f"shipped/{RUN}.checkpoints").read_text() == "step-000005\n"
+
+
 def test_only_pieces_of_the_log_become_the_log_of_a_run_that_is_fetched(box):
     box.put("mounted", "")
     for name in ("inputs", "hub-cache", "shipped", "runs"):
@@ -588,6 +616,12 @@ def test_a_box_says_which_places_it_cannot_reach(box):
         result = box.run("probe", HOSTS=f"here=127.0.0.1:{server.getsockname()[1]} nowhere=127.0.0.1:1", GPU="yes")
     assert (result.facts["driver"], result.facts["unreachable"]) == ("580.95.05", "nowhere"), result.stderr
     assert result.facts["gpu_lost"] == ""
+
+
+def test_a_place_to_reach_is_carried_out_by_nobody(box):
+    place = f"Hub=$(touch${{IFS}}{box.root}/ran):1"
+    assert box.run("look", HOSTS=place, GPU="no").facts["unreachable"] == "Hub"
+    assert not (box.root / "ran").exists()
 
 
 def test_a_box_says_which_run_has_lost_the_gpu(box):

@@ -309,3 +309,30 @@ def test_an_upload_that_breaks_off_again_and_again_is_a_hub_that_does_not_answer
         raise RuntimeError("Error while uploading 'adapter_model.safetensors' to the Hub.") from httpx2.RemoteProtocolError("cut")
     with pytest.raises(RuntimeError, match="something else"), explained("me/mine", "http://127.0.0.1:1"):
         raise RuntimeError("something else")
+
+
+def restated(folder: Path, name: str, body: bytes) -> None:
+    """A file of the run is another, and its manifest says so: whoever may write into the bucket may write both."""
+    (folder / name).write_bytes(body)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "adapter/adapter_config.json"])
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"null", b"{", b"[" * 100_000])
+def test_a_record_of_another_shape_is_a_sentence_and_nothing_is_published(hub, run, name, body):
+    restated(run, name, body)
+    with pytest.raises(Problem, match=f"run {RUN_ID} "):
+        publish(run, NAME, True, hub.endpoint, TOKEN, print)
+    assert not hub.client.repo_exists(NAME)
+
+
+@pytest.mark.parametrize("name", ["files", "kind", "run_id", "model", "provenance", "versions", "data"])
+@pytest.mark.parametrize("value", [None, 5, []])
+def test_a_manifest_of_another_shape_is_a_sentence_and_nothing_is_published(hub, run, name, value):
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {name: value}))
+    with pytest.raises(Problem, match="is damaged: record is not as a trainer writes it"):
+        publish(run, NAME, True, hub.endpoint, TOKEN, print)
+    assert not hub.client.repo_exists(NAME)

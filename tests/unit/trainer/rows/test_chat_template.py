@@ -15,7 +15,7 @@ from trainer import __main__ as command
 from trainer.evaluate import finished_run
 from trainer.files import lines
 from trainer.record import card, record
-from trainer.rows import prompt, tokens
+from trainer.rows import description, prompt, tokens
 
 OPEN = "{% for turn in messages %}"
 USER = "{% if turn.role != 'assistant' %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% else %}"
@@ -59,7 +59,7 @@ def made(request, tiny):
     def make(template, *words):
         tokenizer = AutoTokenizer.from_pretrained(tiny) if request.param == "box" else tokens.Tokens(tiny)
         tokenizer.chat_template = template
-        return prompt.Prompt(tokenizer, tokens.stops(tiny), settings(*words))
+        return prompt.Prompt(tokenizer, description.stops(tiny), settings(*words))
 
     return make
 
@@ -171,14 +171,14 @@ def test_a_template_of_the_users_own_and_its_values_are_saved_with_the_tokenizer
     again = load.read(load.dump(run))
     assert again.data.chat_template == run.data.chat_template == HYBRID + "{# ${x} #}\n", "what the file holds, not where it lies"
     found = prompt.Prompt(
-        AutoTokenizer.from_pretrained(tiny), tokens.stops(tiny), replace(again.data, chat_template_kwargs={"enable_thinking": False})
+        AutoTokenizer.from_pretrained(tiny), description.stops(tiny), replace(again.data, chat_template_kwargs={"enable_thinking": False})
     )
     assert found.text(ROW.messages).endswith("assistant\n<think>\n\n</think>\n\n")
     found.tokenizer.save_pretrained(tmp_path)
     anybody = AutoTokenizer.from_pretrained(tmp_path)
     assert anybody.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True) == found.text(ROW.messages)
     ours = prompt.Prompt(
-        anybody, tokens.stops(tiny), replace(again.data, chat_template=None, chat_template_kwargs={"enable_thinking": False})
+        anybody, description.stops(tiny), replace(again.data, chat_template=None, chat_template_kwargs={"enable_thinking": False})
     )
     assert ours.example(ROW) == found.example(ROW)
     assert ours.tokenizer.chat_template == found.tokenizer.chat_template, "a settled one stays as it is"

@@ -9,7 +9,7 @@ from data import check
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import TRAIN
 from trainer.preflight import preflight
-from trainer.rows import prompt, token_lengths, tokens
+from trainer.rows import description, prompt, token_lengths, tokens
 
 ENDED = normalise({"prompt": "What is the capital of Peru?", "completion": "Lima.<|im_end|>"}, "f:1")
 LINE = normalise({"prompt": "What is the capital of Chad?", "completion": "N'Djamena.<|im_end|>\n"}, "f:2")
@@ -22,7 +22,7 @@ ROWS = [ENDED, LINE, FORGED, TEMPLATED]
 def made(request, tiny):
     def make(*words):
         tokenizer = AutoTokenizer.from_pretrained(tiny) if request.param == "box" else tokens.Tokens(tiny)
-        return prompt.Prompt(tokenizer, tokens.stops(tiny), load.load(["cloud=twin", *words]).data)
+        return prompt.Prompt(tokenizer, description.stops(tiny), load.load(["cloud=twin", *words]).data)
 
     return make
 

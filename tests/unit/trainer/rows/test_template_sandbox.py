@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from conf.paths import ROOT
 from conf.problem import Problem
-from trainer.rows import chat_template, prompt, template_sandbox, tokens
+from trainer.rows import chat_template, description, prompt, template_sandbox, tokens
 
 TURNS = [{"role": "user", "content": "Wie heißt du?\n 😀"}, {"role": "assistant", "content": "<|im_end|> é"}]
 TAKES_ALL = {
@@ -47,7 +47,7 @@ def test_the_model_of_such_a_template_is_refused_on_the_laptop_and_in_training(t
     for made in (AutoTokenizer.from_pretrained(tiny), tokens.Tokens(tiny)):
         made.chat_template = "{{ 'a' * 20000000000 }}"
         with pytest.raises(Problem, match="the model's chat template takes more than") as caught:
-            prompt.Prompt(made, tokens.stops(tiny))
+            prompt.Prompt(made, description.stops(tiny))
         assert caught.value.reason == "model_unavailable"
 
 
@@ -145,4 +145,4 @@ def test_a_model_whose_files_are_no_json_is_a_sentence(tmp_path):
     for body in ("[" * 100_000, "{", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")):
         (tmp_path / "config.json").write_text(body)
         with pytest.raises(Problem, match=r"config\.json cannot be read"):
-            tokens.stops(tmp_path)
+            description.stops(tmp_path)

@@ -15,7 +15,7 @@ from conf.text.quoting import quoted
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import ROOT, TRAIN
 from trainer.preflight import preflight
-from trainer.rows import prompt, tokens
+from trainer.rows import description, prompt, tokens
 
 TURNS = [("system", "Be brief."), ("user", "Hi  there.\n"), ("assistant", "Good day."), ("user", "And now?"), ("assistant", "Bye.")]
 SPOKEN = normalise({"messages": [{"role": role, "content": text} for role, text in TURNS]}, "here:1")
@@ -26,8 +26,8 @@ def test_rows_are_the_same_tokens_without_transformers(name):
     folder = ROOT / ".cache/models" / name
     if not folder.exists():
         pytest.skip("`make setup` makes it")
-    theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), tokens.stops(folder))
-    ours = prompt.Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), description.stops(folder))
+    ours = prompt.Prompt(tokens.Tokens(folder), description.stops(folder))
     assert ours.tokenizer.model_max_length == theirs.tokenizer.model_max_length
     assert (ours.stop, ours.stops) == (theirs.stop, theirs.stops)
     for row in [*read(TRAIN), SPOKEN]:
@@ -74,8 +74,8 @@ def with_template(tiny, tmp_path):
 @pytest.mark.parametrize("template", [MARKED, SEVERAL], ids=["answers marked", "several templates"])
 def test_a_template_of_another_shape_gives_the_same_tokens_here_and_there(template, with_template):
     folder = with_template(template)
-    theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), tokens.stops(folder))
-    ours = prompt.Prompt(tokens.Tokens(folder), tokens.stops(folder))
+    theirs = prompt.Prompt(AutoTokenizer.from_pretrained(folder), description.stops(folder))
+    ours = prompt.Prompt(tokens.Tokens(folder), description.stops(folder))
     for turns in (SPOKEN.messages, SPOKEN.messages[1:2]):
         text = ours.text(turns)
         assert text == theirs.text(turns) and text.endswith("<|im_start|>assistant\n")
@@ -112,7 +112,7 @@ class Counting(tokens.Tokens):
 
 def test_many_rows_give_the_tokens_of_each_and_no_text_to_train_on_is_read_twice(tiny, settings_for, tmp_path, monkeypatch):
     monkeypatch.setattr(prompt, "TOGETHER", 5)
-    template, data = prompt.Prompt(Counting(tiny), tokens.stops(tiny)), settings_for(tmp_path, "data.max_length=9999").data
+    template, data = prompt.Prompt(Counting(tiny), description.stops(tiny)), settings_for(tmp_path, "data.max_length=9999").data
     rows = [*read(TRAIN)[:7], SPOKEN, *read(TRAIN)[7:12]]
     for learn in LossOn:
         template.tokenizer.asked = []
@@ -125,7 +125,7 @@ def test_many_rows_give_the_tokens_of_each_and_no_text_to_train_on_is_read_twice
 
 
 def test_the_stops_are_those_that_the_loaded_model_names(tiny, base):
-    assert tokens.stops(tiny) == base.stops
+    assert description.stops(tiny) == base.stops
 
 
 def test_a_template_that_refuses_says_so_here_too(tiny):

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from conf.problem import Problem
 from conf.schema import LossOn
 from data.rows import normalise
-from trainer.rows import prompt, tokens
+from trainer.rows import description, prompt, tokens
 
 # As Qwen2.5 writes it (tokenizer_config.json of Qwen/Qwen2.5-1.5B-Instruct), without its default system turn.
 START = (
@@ -41,7 +41,7 @@ def prompts(tiny, template):
     made = []
     for tokenizer in (AutoTokenizer.from_pretrained(tiny), tokens.Tokens(tiny)):
         tokenizer.chat_template = template
-        made.append(prompt.Prompt(tokenizer, tokens.stops(tiny)))
+        made.append(prompt.Prompt(tokenizer, description.stops(tiny)))
     return made
 
 

@@ -1,0 +1,27 @@
+"""A program of the trainer on this machine, where no box answers. What it says is shown as what a box says is."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from conf.problem import Problem
+from conf.process.screen import screen, shown
+
+
+def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[bytes] | None = None) -> None:
+    """The program has done its work; what it prints is in `out`, or is shown where there is none. A Problem where it failed."""
+    with tempfile.TemporaryFile() as questions:
+        questions.write(given)
+        questions.seek(0)
+        streams = {"stdout": out, "stderr": subprocess.PIPE} if out else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        command = [sys.executable, "-m", *words]
+        with (
+            screen.paused(),
+            subprocess.Popen(command, stdin=questions, cwd=root, encoding="utf-8", errors="surrogateescape", **streams) as process,
+        ):
+            for line in process.stderr or process.stdout or ():
+                print(shown(line.rstrip("\n")), file=sys.stderr, flush=True)
+    if process.returncode:
+        raise Problem(f"the trainer could not {what} here", "its own words are above; `inv up deploy` starts the box", "crashed")
