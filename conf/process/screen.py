@@ -106,6 +106,10 @@ class Screen:
             self._said.add(text)
         self._write(text)
 
+    def relay(self, text: str) -> None:
+        """A line of a program that works for the verb: shown as often as it comes."""
+        self._write(text)
+
     def result(self, text: str, then: str = "") -> None:
         """How the verb has ended; `then` is what to type next, if no other verb follows."""
         self._next = shown(then)

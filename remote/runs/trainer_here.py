@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from conf.problem import Problem
-from conf.process.screen import screen, shown
+from conf.process.screen import screen
 
 
 def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[bytes] | None = None) -> None:
@@ -17,11 +17,8 @@ def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[byt
         questions.seek(0)
         streams = {"stdout": out, "stderr": subprocess.PIPE} if out else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         command = [sys.executable, "-m", *words]
-        with (
-            screen.paused(),
-            subprocess.Popen(command, stdin=questions, cwd=root, encoding="utf-8", errors="surrogateescape", **streams) as process,
-        ):
+        with subprocess.Popen(command, stdin=questions, cwd=root, encoding="utf-8", errors="surrogateescape", **streams) as process:
             for line in process.stderr or process.stdout or ():
-                print(shown(line.rstrip("\n")), file=sys.stderr, flush=True)
+                screen.relay(line.rstrip("\n"))
     if process.returncode:
         raise Problem(f"the trainer could not {what} here", "its own words are above; `inv up deploy` starts the box", "crashed")

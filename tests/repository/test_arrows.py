@@ -144,7 +144,6 @@ def test_argv_is_read_in_one_place():
 
 # What was asked for (a table, a rehearsal, answers) is printed; what a step has to say goes through conf/process/screen.py.
 PRINTS = {
-    "account/init.py",  # its rehearsal
     "build/docker.py",
     "doctor/command.py",
     "plan/command.py",
@@ -152,7 +151,6 @@ PRINTS = {
     "runs/predictions.py",
     "sweep/command.py",
     "tasks.py",
-    "view/show.py",
     "view/status_cache.py",
 }
 
