@@ -164,4 +164,4 @@ def test_no_step_writes_to_the_terminal_beside_the_screen():
             if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stderr":
                 complains.add(path.relative_to(ROOT / "remote").as_posix())
     assert prints == PRINTS
-    assert complains == {"runs/evaluations.py"}, "which hands it to a program, while the screen is paused"
+    assert not complains

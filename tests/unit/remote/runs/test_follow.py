@@ -93,7 +93,7 @@ def test_a_run_that_failed_for_a_reason_of_somebody_else_s_is_a_sentence(aws, st
     told = {"phase": "failed", "reason": reason, "evidence": "no", "since": runs.now(), "heartbeat": runs.now()}
     store.put("runs/the-run/state.json", json.dumps(told).encode())
     with pytest.raises(Problem, match="the-run failed ") as ended:
-        follow.attach(aws, "the-run", "box")
+        follow.attach(aws, "the-run", "box", None)
     assert ended.value.reason == "crashed"
 
 
