@@ -620,7 +620,7 @@ def test_a_box_says_which_places_it_cannot_reach(box):
 
 def test_a_place_to_reach_is_carried_out_by_nobody(box):
     place = f"Hub=$(touch${{IFS}}{box.root}/ran):1"
-    assert box.run("look", HOSTS=place, GPU="no").facts["unreachable"] == "Hub"
+    assert box.run("probe", HOSTS=place, GPU="no").facts["unreachable"] == "Hub"
     assert not (box.root / "ran").exists()
 
 
