@@ -39,7 +39,7 @@ def read(words: list[str]) -> dict[str, Override]:
     try:
         return {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(spelled(words))}
     except HydraException as error:
-        hint = "quote values that hold spaces or brackets: inv sweep -- 'lora.r=8,16' 'train.lr=choice(1e-4,2e-4)'"
+        hint = "quote values that hold spaces or brackets: `inv sweep -- 'lora.r=8,16' 'train.lr=choice(1e-4,2e-4)'`"
         raise Problem(str(error).splitlines()[0], hint) from error
 
 
