@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf import grid, load, renamed, setting_types, yaml_file
+from conf import load, renamed, setting_types, yaml_file
 from conf.paths import ROOT
 from conf.problem import Problem
 from conf.process import argv
+from conf.sweep import grid
+from remote.sweep.command import USAGE
 
 # A run's config.yaml as the release before wrote it, and what that release called its fingerprint.
 OLD = (Path(__file__).parent / "old_config.yaml").read_text(encoding="utf-8")
@@ -124,7 +126,7 @@ def test_only_the_name_changes(typed, meant):
 
 
 def test_what_sets_a_job_apart_is_said_by_the_new_name():
-    every = grid.combinations(argv.overrides(["inv", "sweep", "--", "train.rows_per_step=8,16", "lora.r=8"]))
+    every = grid.combinations(argv.overrides(["inv", "sweep", "--", "train.rows_per_step=8,16", "lora.r=8"]), USAGE)
     assert [own for _, own in every] == [["train.batch_size=8"], ["train.batch_size=16"]]
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conf import grid, load, override_words, paths, schema, setting_types, setting_values, yaml_file
+from conf import load, override_words, paths, schema, setting_types, setting_values, yaml_file
 from conf.problem import Problem
+from conf.sweep import grid
+from remote.sweep.command import USAGE
 
 NOWHERE = Path("no-such-local.yaml")
 # What some reader takes for a number, a truth value, a date, nothing, a list, a comment or the end.
@@ -85,9 +87,9 @@ def test_lists_and_names_come_through_the_command_line():
 @pytest.mark.parametrize("key", ["name", "data.fields"])
 def test_several_texts_are_a_sweep_of_texts(key):
     value = {"name": "1e3,no,choice_x", "data.fields": "[no],[1e3,on]"}[key]
-    own = [one for _, (one,) in grid.combinations([f"{key}={value}"])]
+    own = [one for _, (one,) in grid.combinations([f"{key}={value}"], USAGE)]
     assert [hydra(word) for word in own] == {"name": ["1e3", "no", "choice_x"], "data.fields": [["no"], ["1e3", "on"]]}[key]
-    assert [hydra(word) for _, (word,) in grid.combinations(["name=choice(1e3,2e4)"])] == ["1e3", "2e4"]
+    assert [hydra(word) for _, (word,) in grid.combinations(["name=choice(1e3,2e4)"], USAGE)] == ["1e3", "2e4"]
 
 
 def test_what_is_no_text_is_left_to_hydra():
@@ -225,7 +227,7 @@ def test_what_a_hint_says_to_type_can_be_typed_and_is_something_else(word):
         if tokens[0] == "ls":
             assert subprocess.run(tokens, cwd=paths.ROOT, capture_output=True).returncode == 0
         elif tokens[:2] == ["inv", "sweep"]:
-            assert len(grid.combinations(tokens[3:])) > 1
+            assert len(grid.combinations(tokens[3:], USAGE)) > 1
         elif setting_types.of(tokens[0]):  # `did you mean`, or a room's name
             continue
         else:
