@@ -133,10 +133,10 @@ def report(c, run=None, csv=False):
 def compare(c, first, second):
     """Show in which settings two finished runs differ, and which scored better."""
     from remote.view import show
-    from trainer.record.compare import told
+    from trainer.record.compare import tables
 
     config = settings(c)
-    rehearsed(c, f"call   Fetch {first} and {second} from S3") or show.compare(account(config), config, first, second, ROOT, told)
+    rehearsed(c, f"call   Fetch {first} and {second} from S3") or show.compare(account(config), config, first, second, ROOT, tables)
 
 
 @task(
@@ -147,10 +147,10 @@ def compare(c, first, second):
 )
 def predict(c, text, run=None):
     """Answer texts with a finished run's adapter: on the box if it is up, else on this machine's CPU."""
-    from trainer.rows.predict_inputs import asked
+    from trainer.rows.predict_inputs import input_lines
 
     config = settings(c)
-    perform(c, config, "predict", planned().predict(config, run, text, ROOT, asked), audited=False)
+    perform(c, config, "predict", planned().predict(config, run, text, ROOT, input_lines), audited=False)
 
 
 @task(
@@ -166,7 +166,7 @@ def evaluate(c, split, run=None, scaffold=False):
     from trainer.rows import splits
 
     config = settings(c)
-    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.usable, summary, scaffold), audited=False)
+    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.checked_path, summary, scaffold), audited=False)
 
 
 @task(help={"json": "for programs"})
@@ -179,7 +179,7 @@ def doctor(c, json=False):
     from trainer.estimate import driver
     from trainer.preflight import access
 
-    if not command.doctor(c, json, ROOT, driver.least(), access.check):
+    if not command.doctor(c, json, ROOT, driver.minimum_driver(), access.check_hub_access):
         raise Exit(code=1)
 
 

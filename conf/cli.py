@@ -32,7 +32,7 @@ def in_sentences(body, explain):
         from conf.process.screen import screen, shown
         from conf.text import secret
 
-        streams.settle()
+        streams.make_safe()
         screen.begin()
         try:
             return body(*args, **kwargs)
@@ -110,7 +110,7 @@ def connect(c, loopback: bool, state: str) -> None:
     from conf.process import proxy
 
     if not loopback:
-        proxy.check()
+        proxy.check_proxies()
         return
     for name, value in c.twin_environment(state).items():
         os.environ.pop(name, None)

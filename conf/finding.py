@@ -1,8 +1,8 @@
-"""What a check came to: the one shape for everything that `inv doctor` says."""
+"""The result of a check: the one form of all that `inv doctor` says."""
 
 from dataclasses import dataclass
 
-# Whether the chain can work: it can; it can, but look; it cannot; nobody could look.
+# Whether the chain can work: yes; yes, with a note; no; not known.
 OK, NOTE, BROKEN, UNKNOWN = "ok", "note", "broken", "unknown"
 
 
@@ -12,4 +12,4 @@ class Finding:
     verdict: str
     what: str
     why: str = ""  # it matters
-    command: str = ""  # that mends it
+    command: str = ""  # that fixes it

@@ -1,8 +1,8 @@
-"""Which file a setting names: the one rule, for whoever checks, shows, sends or trains it.
+"""Which file a setting names: the one rule, for all that check, show, upload or read it.
 
-What a file of conf/ names lies below the repository, and what is typed lies where the user stands: `typed` writes the latter as
-the former once, when the words are read, and from then on there is one meaning, `resolve`. What somebody else names (a manifest in
-the bucket) lies in the folder that it is about, or nowhere: `inside`.
+A path in a file of conf/ is relative to the repository, a typed one to the working directory: `from_typed` converts the latter once,
+when overrides are read, and from then on `resolve` is the one meaning. A name from elsewhere (a manifest in the bucket) must be in
+its own folder: `inside`.
 """
 
 import os
@@ -23,20 +23,20 @@ def resolve(source: str) -> Path:
     """The file that a setting names."""
     try:
         path = Path(source).expanduser()
-    except RuntimeError:  # a `~name` of nobody here
+    except RuntimeError:  # `~name` of no user of this machine
         path = Path(source)
     return ROOT / path
 
 
-def typed(source: str, here: Path) -> str:
-    """What a setting calls the file that somebody who stands in `here` has named so."""
+def from_typed(source: str, here: Path) -> str:
+    """The setting's value for a file that was typed in the working directory `here`."""
     if source.startswith(("hub:", "~")) or os.path.isabs(source) or here.resolve() == ROOT:
         return source
-    place = here.resolve() / source
-    if not exists(place) and exists(ROOT / source):
+    path = here.resolve() / source
+    if not exists(path) and exists(ROOT / source):
         return source  # as the repository's own files are named everywhere
-    place = Path(os.path.normpath(place))
-    return str(place.relative_to(ROOT) if place.is_relative_to(ROOT) else place)
+    path = Path(os.path.normpath(path))
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def exists(path: Path) -> bool:
@@ -53,9 +53,9 @@ def is_file(path: Path) -> bool:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file in `folder` that somebody else's word names; a Problem where it would lie anywhere else."""
+    """The file in `folder` that a name from elsewhere refers to; a Problem where it would be outside."""
     parts = name.split("/")
     plain = name.isprintable() and len(name) <= LONGEST and "\\" not in name and not {"", ".", ".."} & set(parts)
     if not plain or not folder.joinpath(*parts).resolve().is_relative_to(folder.resolve()):
-        raise Problem(f"{name[:200]!r} names no file in {folder}", "whoever wrote that means another file: do not use it", "damaged_run")
+        raise Problem(f"{name[:200]!r} names no file in {folder}", "do not use it: its name points out of the folder", "damaged_run")
     return folder.joinpath(*parts)

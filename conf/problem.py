@@ -7,7 +7,7 @@ import os
 REASONS = {
     "bad_config": "the settings cannot work",
     "bad_data": "a row or a file of the data cannot be used",
-    "model_unavailable": "the base model could not be had from the Hub",
+    "model_unavailable": "the base model could not be fetched from the Hub",
     "out_of_memory": "the device or the machine ran out of memory",
     "disk_full": "the volume has no room left",
     "non_finite_loss": "the loss or a gradient became NaN or infinite",
@@ -20,8 +20,8 @@ REASONS = {
     "refused": "it is not allowed, or not now",
 }
 
-# What ends one run of a sweep and says nothing about the next. Any other reason is the machine's or the account's.
-OWN = {"bad_config", "bad_data", "model_unavailable", "out_of_memory", "non_finite_loss", "crashed", "damaged_run"}
+# Reasons that end one run of a sweep and not the next. Any other reason is the machine's or the account's.
+RUN_REASONS = {"bad_config", "bad_data", "model_unavailable", "out_of_memory", "non_finite_loss", "crashed", "damaged_run"}
 
 
 class Problem(Exception):
@@ -43,19 +43,19 @@ class Problem(Exception):
 
 
 def of_reason(what: str, hint: str, reason: str) -> Problem:
-    """The Problem that a box or a record tells of; in a reason that is none of ours somebody else has written it."""
+    """The Problem that a box or a record reports; an unknown reason becomes `crashed`."""
     return Problem(what, hint, reason if reason in REASONS else "crashed")
 
 
-# What a folder may have against whoever writes or reads there; anything else is a mistake of ours.
-PLACES = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+# Errors of a folder that the user can correct; any other is a bug.
+PLACE_ERRORS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
 
 
 def explain(error: Exception) -> Problem | None:
     """An error of a file's place, or one that has a `hint` of its own, as a Problem; None when it is something else."""
     if hint := getattr(error, "hint", None):
         return Problem(str(error), hint)
-    if not isinstance(error, OSError) or error.errno not in PLACES or error.filename is None:
+    if not isinstance(error, OSError) or error.errno not in PLACE_ERRORS or error.filename is None:
         return None
     what = f"{os.fsdecode(error.filename)}: {os.strerror(error.errno)}"
     return Problem(what, "make room or give yourself the right there; or run the command in a copy of this tree that is yours", "refused")

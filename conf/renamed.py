@@ -1,7 +1,7 @@
 """Settings that 0.1.0 called otherwise; their old names work until 0.3.0.
 
-Whoever types or writes an old name gets what is meant, and is told the new one. A saved run is read under either name for good and
-without a word: nobody may change what it holds.
+A typed or written old name works, and a line names the new one. A saved run may have either name for good, and no line is printed:
+its file cannot be changed.
 """
 
 import os
@@ -34,22 +34,22 @@ WORD = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^=@~+\s]+)(?P<value>=.*)?", re.D
 REFERENCE = re.compile(r"(?<!\\)\$\{(?P<name>[a-z_.]+)\}")  # OmegaConf's, to another setting
 
 
-def words(given: list[str]) -> list[str]:
+def words(overrides: list[str]) -> list[str]:
     """The overrides with their settings' new names; a Problem where both names have a value, and not the same."""
-    made = [word(each) for each in given]
-    for old, new in zip(given, made, strict=True):
+    renamed = [word(override) for override in overrides]
+    for old, new in zip(overrides, renamed, strict=True):
         if old == new:
             continue
-        tell(key(old))
-        if other := next((each for each in given if key(each) == key(new) and each != new), None):
-            raise Problem(f"`{old}` and `{other}` are one setting with two values", f"leave out the old name: `{other}`")
-    return made
+        print_new_name(key(old))
+        if conflicting := next((override for override in overrides if key(override) == key(new) and override != new), None):
+            raise Problem(f"`{old}` and `{conflicting}` are one setting with two values", f"leave out the old name: `{conflicting}`")
+    return renamed
 
 
-def word(given: str) -> str:
+def word(override: str) -> str:
     """The override with its setting's new name."""
-    match = WORD.fullmatch(given)
-    return f"{match['sign']}{NEW_NAMES[match['key']]}{match['value'] or ''}" if match and match["key"] in NEW_NAMES else given
+    match = WORD.fullmatch(override)
+    return f"{match['sign']}{NEW_NAMES[match['key']]}{match['value'] or ''}" if match and match["key"] in NEW_NAMES else override
 
 
 def references(text: str, place: str) -> str:
@@ -58,7 +58,7 @@ def references(text: str, place: str) -> str:
     def renamed(match: re.Match) -> str:
         if match["name"] not in NEW_NAMES:
             return match[0]
-        tell(match["name"], place)
+        print_new_name(match["name"], place)
         return f"${{{NEW_NAMES[match['name']]}}}"
 
     return REFERENCE.sub(renamed, text)
@@ -66,24 +66,24 @@ def references(text: str, place: str) -> str:
 
 def with_old_names(values: dict) -> dict:
     """Settings as all releases before called them."""
-    made = {room: dict(each) if isinstance(each, dict) else each for room, each in values.items()}
+    renamed = {room: dict(settings) if isinstance(settings, dict) else settings for room, settings in values.items()}
     for (room, old), (_, new) in ((old.split("."), new.split(".")) for old, new in NEW_NAMES.items()):
-        if new in made.get(room, {}):
-            made[room][old] = made[room].pop(new)
-    return made
+        if new in renamed.get(room, {}):
+            renamed[room][old] = renamed[room].pop(new)
+    return renamed
 
 
-_told: set[str] = set()
+_printed: set[str] = set()
 
 
-def tell(old: str, place: str = "") -> None:
-    """Name the new name, once in a command; of several processes that train one run, the first one does."""
-    if old not in _told and os.environ.get("RANK", "0") == "0":
-        _told.add(old)
+def print_new_name(old: str, place: str = "") -> None:
+    """Print the new name, once in a command; of several processes that train one run, the main one prints."""
+    if old not in _printed and os.environ.get("RANK", "0") == "0":
+        _printed.add(old)
         where = f"{visible(place)}: " if place else ""
         print(f"  {where}`{old}` is now `{NEW_NAMES[old]}`; the old name works until 0.3.0", file=sys.stderr, flush=True)
 
 
-def key(given: str) -> str:
-    match = WORD.fullmatch(given)
+def key(override: str) -> str:
+    match = WORD.fullmatch(override)
     return match["key"] if match else ""

@@ -193,7 +193,7 @@ class Publish:
     repository: str | None = MISSING  # null means `<whoami>/<name>`
     private: bool = MISSING
     merged: bool = MISSING  # also make the adapter one model with its base, in `<repository>-merged`: as large as the base itself
-    gguf: bool = MISSING  # not possible yet; said where one would look for it
+    gguf: bool = MISSING  # not possible yet
 
     def __post_init__(self):
         if self.gguf:
@@ -212,7 +212,7 @@ class Provenance:
     price_per_hour: float | None = None  # USD
     price_source: str | None = None
     swept: list[str] = field(default_factory=list)  # overrides: what sets it apart in its sweep
-    owner: str | None = None  # who made it, as IAM knows him
+    owner: str | None = None  # who made it, by the name in IAM
 
 
 @dataclass
@@ -279,7 +279,7 @@ class Cloud:
     log_stream_prefix: str = MISSING  # a run's log stream is PREFIX/RUN
     github: str | None = MISSING  # OWNER/NAME, or OWNER@ID/NAME@ID, whose image workflow may push to the repository
     budget_usd: int = MISSING  # a month, of the whole account, for the budget that `inv init` makes; 0 for none
-    budget_email: str | None = MISSING  # who hears when 80 percent of it are spent
+    budget_email: str | None = MISSING  # gets an e-mail when 80 percent of it are spent
 
     def __post_init__(self):
         if self.stack is not None and not STACK.fullmatch(self.stack):
@@ -334,7 +334,7 @@ class Box:
     idle_minutes: float = MISSING  # without a run and without a command for so long, the box stops itself
     max_hours: float = MISSING  # after its start the box is stopped, whatever it is doing
     ssh: bool = MISSING  # scripts travel by SSH in place of Run Command; `up` opens port 22 to `ssh_from` alone, `down` closes it
-    ssh_from: str = MISSING  # who may come in by that port: auto (this machine's address, as AWS sees it), or a network
+    ssh_from: str = MISSING  # which addresses may use that port: auto (this machine's address, as AWS sees it), or a network
     user: str = MISSING  # of the image; it may use sudo without a password
 
     def __post_init__(self):
@@ -379,8 +379,8 @@ class Run(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        stack, _, own = self.box.name.rpartition(":")
-        if ":" in own or stack not in ("", self.cloud.stack or ""):
+        stack, _, box_name = self.box.name.rpartition(":")
+        if ":" in box_name or stack not in ("", self.cloud.stack or ""):
             raise ValueError(f"box.name is {self.box.name!r}; use a name without `:`, or another stack: `cloud.stack=...`")
         if self.cloud.stack:  # its stack's policies know it by this
-            self.box = replace(self.box, name=f"{self.cloud.stack}:{own}")
+            self.box = replace(self.box, name=f"{self.cloud.stack}:{box_name}")

@@ -1,7 +1,7 @@
-"""What each setting takes, by its path: the schema's types, for whoever reads text.
+"""The type of each setting, by its path: the schema's types, for all that parse text.
 
 YAML and Hydra guess a value's type from its looks: `1e3` is a number, `no` a truth value, `2026-01-05` a date. Where the schema
-says text, it is the text that somebody wrote.
+says text, it is the text as it is written.
 """
 
 from dataclasses import is_dataclass
@@ -16,7 +16,12 @@ from conf import renamed, schema
 FOLDER = Path(__file__).parent
 GROUPS = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.isalpha()}
 ANY_TEXT = ("lora.targets", "train.gradient_checkpointing")  # text, or a list of texts: OmegaConf has no type for either
-FILES = ("data.train", "data.validation", "data.also", "data.chat_template")  # they name files, which a user names from where he stands
+FILES = (
+    "data.train",
+    "data.validation",
+    "data.also",
+    "data.chat_template",
+)  # they name files, relative to the working directory where they are typed
 
 
 class Kind(Enum):
@@ -31,7 +36,7 @@ class Kind(Enum):
     other = "other"  # numbers, truth values, choices
 
 
-def of(path: str) -> Kind | None:
+def kind_of(path: str) -> Kind | None:
     """What the setting takes; None where there is no such setting."""
     if not path:
         return None
@@ -65,7 +70,7 @@ def takes_null(path: str) -> bool:
 
 
 def _without_none(kind: Any) -> Any:
-    return next(one for one in get_args(kind) if one is not type(None)) if isinstance(kind, UnionType) else kind
+    return next(member for member in get_args(kind) if member is not type(None)) if isinstance(kind, UnionType) else kind
 
 
 def _kind(kind: Any) -> Kind | None:
@@ -73,38 +78,38 @@ def _kind(kind: Any) -> Kind | None:
         return None
     if is_dataclass(kind):
         return Kind.room
-    known = {
+    by_type = {
         str: Kind.text,
         list[str]: Kind.texts,
         dict[str, str]: Kind.named_texts,
         dict[str, float]: Kind.named_numbers,
         dict[str, Any]: Kind.options,
     }
-    return next((ours for theirs, ours in known.items() if kind == theirs), Kind.other)
+    return next((ours for theirs, ours in by_type.items() if kind == theirs), Kind.other)
 
 
-def paths(kind: type = schema.Run, prefix: str = "") -> list[str]:
+def all_paths(kind: type = schema.Run, prefix: str = "") -> list[str]:
     """Every setting that there is."""
-    found = []
-    for name, entry in kind.__dataclass_fields__.items():
-        found.append(prefix + name)
-        if is_dataclass(entry.type):
-            found += paths(entry.type, f"{prefix}{name}.")
-    return found
+    paths = []
+    for name, field in kind.__dataclass_fields__.items():
+        paths.append(prefix + name)
+        if is_dataclass(field.type):
+            paths += all_paths(field.type, f"{prefix}{name}.")
+    return paths
 
 
 def nearest(path: str) -> str:
-    """A hint for who wrote the path of no setting: the one that is meant, else what there is."""
+    """A hint for an unknown setting: the most similar one, else what there is."""
     words = [word for word in path.split(".") if word]
     above = [".".join(words[:size]) for size in range(len(words) - 1, 0, -1)]
     for room in above:
-        if of(room) is Kind.named_numbers:
-            return f"names of files stand in braces: `'{room}={{more.jsonl: 0.5}}'`"
-    close = get_close_matches(path, [*paths(), *renamed.NEW_NAMES], n=1, cutoff=0.6)
+        if kind_of(room) is Kind.named_numbers:
+            return f"names of files go in braces: `'{room}={{more.jsonl: 0.5}}'`"
+    close = get_close_matches(path, [*all_paths(), *renamed.NEW_NAMES], n=1, cutoff=0.6)
     if close and close[0] != path:
         return f"did you mean `{renamed.NEW_NAMES.get(close[0], close[0])}`?"
-    room = next((room for room in above if of(room)), "")
-    if room and of(room) in (Kind.group, Kind.room):
+    room = next((room for room in above if kind_of(room)), "")
+    if room and kind_of(room) in (Kind.group, Kind.room):
         return f"`{room}` has {', '.join(getattr(annotation(room), '__dataclass_fields__', ()))}"
     if room:
         return f"`{room}` takes a value: `{room}=VALUE`"

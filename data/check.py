@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data import likeness, vocabulary
-from data.rows import Row, Scan, fields_word, scan
+from data.rows import Row, Scan, fields_override, scan
 
-SHOWN = 20  # broken rows of a file that are told one by one
+BROKEN_ROWS = 20  # broken rows of a file that are listed
 EXAMPLES = 5  # of anything else
 
 
@@ -23,13 +23,13 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Ruler:
-    """Measures a row's prompt and answer."""
+class LengthCounter:
+    """Counts how long a row's prompt and answer are."""
 
     measure: Callable[[Row], tuple[int, int]]
     unit: str  # "tokens of OWNER/NAME", or "words"
     note: str = ""  # why these are not tokens
-    notes: Callable[[list[Row]], list[str]] = lambda rows: []  # what is to be said about the rows' tokens
+    notes: Callable[[list[Row]], list[str]] = lambda rows: []  # notes about the rows' tokens
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Limits:
     drop: bool  # leave out rows that are too long, in place of stopping
 
 
-def in_words(note: str) -> Ruler:
-    """Measures in words, where tokens cannot be had for the reason that `note` gives."""
-    return Ruler(lambda row: (len(likeness.prompt(row).split()), len(row.completion.split())), "words", note)
+def count_words(note: str) -> LengthCounter:
+    """Counts words, where tokens cannot be counted; `note` says why."""
+    return LengthCounter(lambda row: (len(likeness.prompt(row).split()), len(row.completion.split())), "words", note)
 
 
-def check(
+def check_files(
     train: Path,
     held_out: Path,
     fields: list[str] | None,
-    ruler: Ruler,
+    length_counter: LengthCounter,
     limits: Limits,
     names: tuple[str, str] | None = None,
     also: dict[str, Path | None] | None = None,
@@ -60,100 +60,100 @@ def check(
     `names` are the files' as their owner calls them.
     """
     files = {"data.train": train, "data.validation": held_out}
-    called = dict(zip(files, names or map(str, files.values()), strict=True))
-    scanned = {setting: scan(path, called[setting]) for setting, path in files.items()}
-    findings = [finding for setting, found in scanned.items() for finding in usable(setting, called[setting], found)]
+    shown_names = dict(zip(files, names or map(str, files.values()), strict=True))
+    scans = {setting: scan(path, shown_names[setting]) for setting, path in files.items()}
+    findings = [finding for setting, file_scan in scans.items() for finding in usable_rows(setting, shown_names[setting], file_scan)]
     for name, path in (also or {}).items():
         unchecked = [Finding("look", f"data.also: {name} is not checked here: only the trainer reads it")]
-        findings += usable("data.also", name, scan(path, name)) if path else unchecked
-    rows = {setting: found.rows for setting, found in scanned.items() if found.rows}
-    for setting, found in rows.items():
-        findings += [Finding("look", f"{setting}: {line}") for line in ruler.notes(found)]
+        findings += usable_rows("data.also", name, scan(path, name)) if path else unchecked
+    rows = {setting: file_scan.rows for setting, file_scan in scans.items() if file_scan.rows}
+    for setting, rows_of_file in rows.items():
+        findings += [Finding("look", f"{setting}: {line}") for line in length_counter.notes(rows_of_file)]
         findings += [
-            *edges(setting, found),
-            *shape(setting, found, fields),
-            *lengths(setting, found, ruler, limits),
-            *copies(setting, found),
+            *white_space(setting, rows_of_file),
+            *answer_fields(setting, rows_of_file, fields),
+            *lengths(setting, rows_of_file, length_counter, limits),
+            *copies(setting, rows_of_file),
         ]
     if filecmp.cmp(train, held_out, shallow=False):
-        findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would tell nothing"))
+        findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would mean nothing"))
     elif len(rows) == len(files):
         findings += leaks(*rows.values())
     return findings + [finding for name in fields or () for finding in labels(name, rows)]
 
 
-def usable(setting: str, name: str, found: Scan) -> list[Finding]:
-    """Whether all rows of a file can be used, else where each other one is, what is wrong and how to mend it; and what is not read."""
-    notes = [Finding("look", f"{setting}: {line}") for line in found.notes.lines()]
-    if not found.errors:
-        return [Finding("good", f"{setting}: {name}, rows: {len(found.rows):,}"), *notes]
-    what = f"{setting}: {name}, rows that cannot be used: {len(found.errors):,} (and {len(found.rows):,} that can)"
-    return [Finding("wrong", what, _first([str(error) for error in found.errors], SHOWN)), *notes]
+def usable_rows(setting: str, name: str, file_scan: Scan) -> list[Finding]:
+    """Whether all rows of a file can be used, each error with its line and a hint; and which keys are not read."""
+    notes = [Finding("look", f"{setting}: {line}") for line in file_scan.notes.lines()]
+    if not file_scan.errors:
+        return [Finding("good", f"{setting}: {name}, rows: {len(file_scan.rows):,}"), *notes]
+    what = f"{setting}: {name}, rows that cannot be used: {len(file_scan.errors):,} (and {len(file_scan.rows):,} that can)"
+    return [Finding("wrong", what, _examples([str(error) for error in file_scan.errors], BROKEN_ROWS)), *notes]
 
 
-def edges(setting: str, rows: list[Row]) -> list[Finding]:
+def white_space(setting: str, rows: list[Row]) -> list[Finding]:
     """Answers with white space around them, which is learned: a space behind a comma of CSV, a line's end."""
-    found = [row.id for row in rows if row.completion != row.completion.strip()]
-    what = f"{setting}: answers that begin or end with white space, which is learned: {len(found):,} of {len(rows):,}"
-    return [Finding("look", what, _first(found))] if found else []
+    ids = [row.id for row in rows if row.completion != row.completion.strip()]
+    what = f"{setting}: answers that begin or end with white space, which is learned: {len(ids):,} of {len(rows):,}"
+    return [Finding("look", what, _examples(ids))] if ids else []
 
 
-def shape(setting: str, rows: list[Row], fields: list[str] | None) -> list[Finding]:
+def answer_fields(setting: str, rows: list[Row], fields: list[str] | None) -> list[Finding]:
     """Whether every answer has the fields that are to be scored, each of one type."""
     texts = [row.id for row in rows if row.output is None]
     if fields is None:
         return []
     if texts:
         what = f"{setting}: answers in plain text where data.fields asks for keys of an object: {len(texts):,} of {len(rows):,}"
-        return [Finding("wrong", f"{what}; make them objects, or score text: `data.fields=null`", _first(texts))]
+        return [Finding("wrong", f"{what}; make them objects, or score text: `data.fields=null`", _examples(texts))]
     return [finding for name in fields for finding in _field(setting, rows, name)]
 
 
 def _field(setting: str, rows: list[Row], name: str) -> list[Finding]:
     lacking = [row.id for row in rows if name not in row.output]
     if len(lacking) == len(rows):
-        known = fields_word(sorted({key for row in rows for key in row.output}))
-        return [Finding("wrong", f"{setting}: no answer has the field {name!r}; the answers have `{known}`")]
+        known_fields = fields_override(sorted({key for row in rows for key in row.output}))
+        return [Finding("wrong", f"{setting}: no answer has the field {name!r}; the answers have `{known_fields}`")]
     findings = []
     if lacking:
         what = f"{setting}: answers without the field {name!r}, which count as empty there: {len(lacking):,} of {len(rows):,}"
-        findings.append(Finding("look", what, _first(lacking)))
+        findings.append(Finding("look", what, _examples(lacking)))
     kinds = sorted({type(row.output[name]).__name__ for row in rows if row.output.get(name) is not None})
     if len(kinds) > 1:
         findings.append(Finding("look", f"{setting}: {name!r} is sometimes a {' and sometimes a '.join(kinds)}; use one of them"))
     return findings
 
 
-def lengths(setting: str, rows: list[Row], ruler: Ruler, limits: Limits) -> list[Finding]:
+def lengths(setting: str, rows: list[Row], length_counter: LengthCounter, limits: Limits) -> list[Finding]:
     """How long the rows are, and which of them a run would refuse, leave out or cut."""
-    sizes = [ruler.measure(row) for row in rows]
+    sizes = [length_counter.measure(row) for row in rows]
     whole = sorted(map(sum, sizes))
     median, most = whole[len(whole) // 2], whole[int(0.95 * (len(whole) - 1))]
     spread = f"least {whole[0]:,}, median {median:,}, 95 % up to {most:,}, most {whole[-1]:,}"
-    what = f"{setting}: length of a row in {ruler.unit}: {spread}"
-    if ruler.note:
-        return [Finding("look", what, [ruler.note])]
+    what = f"{setting}: length of a row in {length_counter.unit}: {spread}"
+    if length_counter.note:
+        return [Finding("look", what, [length_counter.note])]
     findings = [Finding("good", what)]
     long = [f"{row.id}: {sum(size) - limits.row:,} too many" for row, size in zip(rows, sizes, strict=True) if sum(size) > limits.row]
     if long:
         fate = "they would be left out, none is cut" if limits.drop else "the run would stop; raise it, or say `data.too_long=drop`"
         what = f"{setting}: rows with more tokens than data.max_length={limits.row}: {len(long):,}; {fate}"
-        findings.append(Finding("look" if limits.drop else "wrong", what, _first(long)))
+        findings.append(Finding("look" if limits.drop else "wrong", what, _examples(long)))
     cut = [f"{row.id}: {size[1] - limits.answer:,} too many" for row, size in zip(rows, sizes, strict=True) if size[1] > limits.answer]
     if cut and setting == "data.validation":
         what = (
             f"{setting}: answers with more tokens than data.max_new_tokens={limits.answer}, after which the model is cut off: {len(cut):,}"
         )
-        findings.append(Finding("look", what, _first(cut)))
+        findings.append(Finding("look", what, _examples(cut)))
     return findings
 
 
 def copies(setting: str, rows: list[Row]) -> list[Finding]:
     """Rows of one file that say the same, or nearly."""
     same = [_group(group) for group in likeness.copies(rows)]
-    near = [f"{one.id}, {other.id}: {share:.0%} of their shingles" for one, other, share in likeness.near_copies(rows)]
-    findings = [Finding("look", f"{setting}: prompts that stand in several rows: {len(same):,}", _first(same))] if same else []
-    findings += [Finding("look", f"{setting}: pairs of rows that are nearly the same: {len(near):,}", _first(near))] if near else []
+    near = [f"{first.id}, {second.id}: {share:.0%} of their shingles" for first, second, share in likeness.near_copies(rows)]
+    findings = [Finding("look", f"{setting}: prompts that several rows have: {len(same):,}", _examples(same))] if same else []
+    findings += [Finding("look", f"{setting}: pairs of rows that are nearly the same: {len(near):,}", _examples(near))] if near else []
     return findings or [Finding("good", f"{setting}: no row is a copy or nearly a copy of another")]
 
 
@@ -163,31 +163,33 @@ def _group(rows: list[Row]) -> str:
 
 
 def leaks(train: list[Row], held_out: list[Row]) -> list[Finding]:
-    """Held-out rows that training has seen, wholly or in part: their scores tell of memory, not of skill."""
+    """Held-out rows that training has seen, wholly or in part: their scores measure memory, not skill."""
     same = [f"{row.id} is {source.id}" for row, source in likeness.same_prompts(train, held_out)]
     runs = [f'{row.id}: "{run}"' for row, run in likeness.shared_runs(train, held_out)]
     findings = []
     if same:
         what = f"leak: held-out prompts that are also a training row's: {len(same):,} of {len(held_out):,}"
-        findings.append(Finding("look", what, _first(same)))
+        findings.append(Finding("look", what, _examples(same)))
     if runs:
         what = f"leak: held-out rows with {likeness.LEAK} words in a row that a training row has: {len(runs):,} of {len(held_out):,}"
-        findings.append(Finding("look", what, _first(runs)))
+        findings.append(Finding("look", what, _examples(runs)))
     return findings or [Finding("good", f"no held-out row has its prompt, or {likeness.LEAK} words in a row, from training")]
 
 
 def labels(name: str, rows: dict[str, list[Row]]) -> list[Finding]:
     """What a field's labels say: how many values, how often none, and which look like one value spelled in several ways."""
-    counts = vocabulary.counted([row for found in rows.values() for row in found], name)
+    counts = vocabulary.value_counts([row for rows_of_file in rows.values() for row in rows_of_file], name)
     if not counts:
         return []
-    new = set(counts) - set(vocabulary.counted(rows.get("data.train", []), name))
-    empty = " and ".join(f"{sum(not vocabulary.items(row, name) for row in found) / len(found):.0%}" for found in rows.values())
+    new = set(counts) - set(vocabulary.value_counts(rows.get("data.train", []), name))
+    empty = " and ".join(
+        f"{sum(not vocabulary.items(row, name) for row in rows_of_file) / len(rows_of_file):.0%}" for rows_of_file in rows.values()
+    )
     often = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(3))
     what = f"{name}: {len(counts):,} values, {len(new):,} of them in held-out rows only; empty in {empty}; most often {often}"
-    spelled = [" | ".join(f"{value} ({count:,})" for value, count in group[:6]) for group in vocabulary.variants(counts)]
-    if spelled:
-        return [Finding("look", f"{what}; spelled in several ways: {len(spelled):,}", _first(spelled))]
+    spelling_groups = [" | ".join(f"{value} ({count:,})" for value, count in group[:6]) for group in vocabulary.variants(counts)]
+    if spelling_groups:
+        return [Finding("look", f"{what}; spelled in several ways: {len(spelling_groups):,}", _examples(spelling_groups))]
     return [Finding("good", what)]
 
 
@@ -197,5 +199,5 @@ def text(findings: Iterable[Finding]) -> str:
     return "\n".join(line for part in lines for line in part)
 
 
-def _first(lines: list[str], shown: int = EXAMPLES) -> list[str]:
+def _examples(lines: list[str], shown: int = EXAMPLES) -> list[str]:
     return lines[:shown] + ([f"... and {len(lines) - shown:,} more"] if len(lines) > shown else [])

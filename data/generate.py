@@ -12,13 +12,13 @@ from pathlib import Path
 
 from data.generator import gates, manifest, noise, phenomena
 from data.generator.case import draw_case, label
-from data.generator.check import check
+from data.generator.check import check_evidence
 from data.generator.draw import Draw
 from data.generator.frames import instructions
 from data.generator.knowledge import held_out
 from data.generator.note import write
 from data.generator.plan import arrange
-from data.generator.shelf import Shelf
+from data.generator.shelf import Repetitions
 
 SEED, VERSION = 1, 2
 SHORTEST, LONGEST, LONGEST_SMOKE = 25, 350, 90  # words of a note
@@ -46,13 +46,13 @@ SPLITS = [
 
 
 def main(folder: Path = Path(__file__).parent) -> None:
-    made = make(SPLITS)
-    failed = [gate for gate in gates.measure(made) if not gate.holds]
-    for name, rows in made.items():
+    sets = make(SPLITS)
+    failed = [gate for gate in gates.measure(sets) if not gate.holds]
+    for name, rows in sets.items():
         lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8", newline="\n")
         print(f"{name}.jsonl: {len(rows)} rows")
-    manifest.write(folder, made, SEED, VERSION)
+    manifest.write(folder, sets, SEED, VERSION)
     for gate in failed:
         print(f"gate {gate.name}: {gate.measured}, wanted {gate.wanted}", file=sys.stderr)
     if failed:
@@ -61,15 +61,15 @@ def main(folder: Path = Path(__file__).parent) -> None:
 
 def make(splits: list[Split]) -> dict[str, list[dict]]:
     """The rows of each split, each row unlike those of the splits before and those before it."""
-    shelf = Shelf()
-    return {split.name: list(rows(split, shelf)) for split in splits}
+    repetitions = Repetitions()
+    return {split.name: list(rows(split, repetitions)) for split in splits}
 
 
-def rows(split: Split, shelf: Shelf) -> Iterator[dict]:
+def rows(split: Split, repetitions: Repetitions) -> Iterator[dict]:
     """The rows of `split`, drawn again until they are new to `shelf`."""
     for number in range(split.rows):
         attempt = 0
-        while not _usable(row := _row(split, number, attempt), split) or not shelf.takes(row, split.pool):
+        while not _usable(row := _row(split, number, attempt), split) or not repetitions.add_if_new(row, split.pool):
             attempt += 1
         yield row
 
@@ -86,8 +86,10 @@ def _row(split: Split, number: int, attempt: int) -> dict:
     note = write(case, arrange(case, split.pool, draw), split.pool, draw)
     noise.disturb(note, draw)
     (text, evidence), answer = note.render(), label(case)
-    check(text, evidence, answer)
-    values = {value for found in answer.values() for value in (found if isinstance(found, list) else [found]) if value}
+    check_evidence(text, evidence, answer)
+    values = {
+        value for field_value in answer.values() for value in (field_value if isinstance(field_value, list) else [field_value]) if value
+    }
     meta = {"split": split.name, "style": note.style, "seed": seed, "entities": sorted(values & held_out())}
     return {
         "id": f"{split.name}-{number:04d}",

@@ -25,13 +25,13 @@ def words(row: Row) -> list[str]:
     return re.findall(r"\w+", normalise(row.text))
 
 
-def grams(found: list[str], size: int) -> set[str]:
+def grams(words: list[str], size: int) -> set[str]:
     """All runs of `size` words."""
-    return {" ".join(found[start : start + size]) for start in range(len(found) - size + 1)}
+    return {" ".join(words[start : start + size]) for start in range(len(words) - size + 1)}
 
 
 def prompt(row: Row) -> str:
-    """All that the model is given."""
+    """The whole prompt."""
     return normalise("\n".join(str(turn["content"]) for turn in row.messages))
 
 
@@ -51,34 +51,34 @@ def near_copies(rows: list[Row]) -> list[tuple[Row, Row, float]]:
         for gram in grams(text, ANCHOR):
             anchors[gram].append(number)
     pairs = {pair for numbers in anchors.values() if len(numbers) <= CROWD for pair in combinations(numbers, 2)}
-    found = []
-    for one, other in sorted(pairs):
-        likeness = jaccard(grams(texts[one], 3), grams(texts[other], 3))
-        if likeness >= NEAR and prompt(rows[one]) != prompt(rows[other]):
-            found.append((rows[one], rows[other], likeness))
-    return found
+    near = []
+    for first, second in sorted(pairs):
+        likeness = jaccard(grams(texts[first], 3), grams(texts[second], 3))
+        if likeness >= NEAR and prompt(rows[first]) != prompt(rows[second]):
+            near.append((rows[first], rows[second], likeness))
+    return near
 
 
-def jaccard(one: set, other: set) -> float:
+def jaccard(first: set, second: set) -> float:
     """The share of all members that both sets have."""
-    return len(one & other) / len(one | other) if one or other else 1.0
+    return len(first & second) / len(first | second) if first or second else 1.0
 
 
 def same_prompts(train: Iterable[Row], held_out: Iterable[Row]) -> list[tuple[Row, Row]]:
     """Held-out rows whose prompt is also a training row's, each with one such row."""
-    known = {prompt(row): row for row in train}
-    return [(row, known[prompt(row)]) for row in held_out if prompt(row) in known]
+    training_rows = {prompt(row): row for row in train}
+    return [(row, training_rows[prompt(row)]) for row in held_out if prompt(row) in training_rows]
 
 
 def shared_runs(train: list[Row], held_out: list[Row]) -> list[tuple[Row, str]]:
     """Held-out rows that share a run of 13 words with a training row, each with the first such run."""
     counts = Counter(gram for row in train for gram in grams(words(row), LEAK))
     limit = max(2, WORDING * len(train))
-    found = []
+    leaks = []
     for row in held_out:
         text = words(row)
         runs = (" ".join(text[start : start + LEAK]) for start in range(len(text) - LEAK + 1))
         run = next((run for run in runs if 1 <= counts[run] <= limit), None)
         if run:
-            found.append((row, run))
-    return found
+            leaks.append((row, run))
+    return leaks

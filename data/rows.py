@@ -1,6 +1,6 @@
 """One row of training or held-out data, whatever way its author wrote it down.
 
-Four kinds of row are read, told apart by their keys:
+Four kinds of row are read, distinguished by their keys:
 
     {"instruction": "...", "input": "...", "output": {...} or "..."}     `input` may be missing or empty; `system` and `history` are read
     {"prompt": "...", "completion": "..."}                              `system` is read; both may be lists of turns
@@ -8,8 +8,8 @@ Four kinds of row are read, told apart by their keys:
     {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}         ShareGPT; `system`, `tools`
 
 Any kind may also carry `id` (else the row is named after its file and line) and `meta` (an object that no model sees). A key that
-is not read is counted and told (`Notes`), and refused where leaving it out would change what the model is asked.
-A row that cannot be used raises `RowError`: where it is, what is wrong with which value, how to mend it.
+is not read is counted and reported (`ScanNotes`), and refused where leaving it out would change the prompt.
+A row that cannot be used raises `RowError`: where it is, what is wrong with which value, and a hint.
 """
 
 import json
@@ -21,27 +21,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.readers import arrow, tables, turns
-from data.readers.tables import RowError, described, records
-from data.readers.turns import EMPTY, Talk, Turn
+from data.readers.tables import RowError, describe, records
+from data.readers.turns import ABSENT, Conversation, Turn
 
-__all__ = ["Fact", "Notes", "Row", "RowError", "Scan", "normalise", "read", "scan"]
+__all__ = ["Fact", "Row", "RowError", "Scan", "ScanNotes", "normalise", "read", "scan"]
 
-READ = {
+KEYS_READ = {
     ("instruction", "output"): {"instruction", "input", "output", "system", "history"},
     ("prompt", "completion"): {"prompt", "completion", "input", "system"},
     ("messages",): {"messages", "input", "system", "tools"},
     ("conversations",): {"conversations", "input", "system", "tools"},
 }
-ALWAYS = {"id", "meta"}
-# Keys of other people's rows that say what is asked, or which answer is wanted: no row is trained on without them.
-MEANT = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "chat_template_kwargs", "documents"}
-# Texts of which a prompt is often made, and parts of other kinds of rows: what stands in the turns is said all the same.
-ASKED = {"instruction", "context", "question", "query", "passage", "prompt", "completion", "output"}
-MEANT |= {"system_prompt", "system_message", "system_instruction", "developer", *ASKED}
-MEANT |= {"mask", "loss_mask", "labels", "assistant_masks", "completion_mask", "train_on_turns"}
-MEANT |= {"prefix", "suffix", "enable_thinking", "reasoning_effort"}
-MEANT |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
-NAMED = 10  # keys that are named
+ANY_KIND = {"id", "meta"}
+# Keys of other formats that change the prompt or the wanted answer: a row that has one is refused, not trained on without it.
+CHANGES_MEANING = {"system", "history", "tools", "functions", "weight", "chosen", "rejected", "kto_tag", "documents"}
+CHANGES_MEANING |= {"chat_template_kwargs"}
+# Texts that a prompt often contains, and keys of other kinds of rows: they are not needed where the turns contain them.
+PROMPT_TEXTS = {"instruction", "context", "question", "query", "passage", "prompt", "completion", "output"}
+CHANGES_MEANING |= {"system_prompt", "system_message", "system_instruction", "developer", *PROMPT_TEXTS}
+CHANGES_MEANING |= {"mask", "loss_mask", "labels", "assistant_masks", "completion_mask", "train_on_turns"}
+CHANGES_MEANING |= {"prefix", "suffix", "enable_thinking", "reasoning_effort"}
+CHANGES_MEANING |= {"image", "images", "video", "videos", "audio", "audios", "reasoning", "reasoning_content", "thinking"}
+NAMED = 10  # keys that a note names
 KINDS_IN_WORDS = "use instruction/input/output, or prompt/completion, or messages, or conversations"
 
 
@@ -71,7 +72,7 @@ class Row:
     def evidence(self) -> list[Fact] | None:
         """The facts that `meta.evidence` records of the text, labels or not; None without such a record."""
         record = self.meta.get("evidence")
-        facts = [_fact(entry) for entry in record] if isinstance(record, list) else [None]
+        facts = [_fact(fact_record) for fact_record in record] if isinstance(record, list) else [None]
         return None if None in facts else facts
 
     @property
@@ -82,21 +83,21 @@ class Row:
 
 
 @dataclass
-class Notes:
-    """What the rows of a file hold that no model will see as it stands there."""
+class ScanNotes:
+    """What the rows of a file hold that the model does not see."""
 
     unread: Counter = field(default_factory=Counter)  # keys, and how many rows have them
     spaced: int = 0  # rows of a CSV file with spaces around the text of a cell
     nulls: int = 0  # rows whose objects have nulls in a table of fixed columns, where an absent key looks the same
 
     def lines(self) -> list[str]:
-        told = [f"`{key}` ({count:,} {'rows' if count > 1 else 'row'})" for key, count in self.unread.most_common()]
-        if len(told) > NAMED:
-            told = [*told[:NAMED], f"{len(told) - NAMED} more"]
-        lines = [f"keys that are not read: {', '.join(told)}"] if told else []
+        unread_keys = [f"`{key}` ({count:,} {'rows' if count > 1 else 'row'})" for key, count in self.unread.most_common()]
+        if len(unread_keys) > NAMED:
+            unread_keys = [*unread_keys[:NAMED], f"{len(unread_keys) - NAMED} more"]
+        lines = [f"keys that are not read: {', '.join(unread_keys)}"] if unread_keys else []
         if self.spaced:
             count = f"{self.spaced:,} {'rows' if self.spaced > 1 else 'row'}"
-            lines.append(f"cells with spaces around their text, which the model is told with it: {count}; write a,b and not a, b")
+            lines.append(f"cells with spaces around their text, which the model reads too: {count}; write a,b and not a, b")
         if self.nulls:
             what = (
                 f"answers, calls or tools with null, which in a table's columns also stands for a key that is absent: {self.nulls:,} rows"
@@ -108,85 +109,91 @@ class Notes:
 class Scan(NamedTuple):
     rows: list[Row]
     errors: list[RowError]
-    notes: Notes
+    notes: ScanNotes
 
 
 def read(path: Path, name: str = "") -> list[Row]:
-    """The rows of a file, in its order. `name` is what its owner calls it, where it lies under another."""
-    return usable(path, name).rows
+    """The rows of a file, in its order. `name` is the user's name of it, where the path is another."""
+    return scan_or_raise(path, name).rows
 
 
-def usable(path: Path, name: str = "") -> Scan:
-    """The rows of a file and what to say about them; a RowError where one cannot be used."""
-    found = scan(path, name)
-    if found.errors:
-        raise found.errors[0]
-    return found
+def scan_or_raise(path: Path, name: str = "") -> Scan:
+    """The rows of a file with notes; a RowError where one cannot be used."""
+    file_scan = scan(path, name)
+    if file_scan.errors:
+        raise file_scan.errors[0]
+    return file_scan
 
 
 def scan(path: Path, name: str = "") -> Scan:
-    """The usable rows of a file, for each of the others what is wrong with it, and what is to be said about all."""
+    """The usable rows of a file, an error for each of the others, and notes about all."""
     name = name or str(path)
     kind = tables.kind(name)
     return collect(records(Path(path), name), name, columns=kind == ".parquet", cells=kind in (".csv", ".tsv"))
 
 
-def collect(found, name: str, columns: bool = False, cells: bool = False) -> Scan:
+def collect(raw_records, name: str, columns: bool = False, cells: bool = False) -> Scan:
     """The same of records. `columns`: they come from a table in which every row has every key; `cells`: from a table of text."""
-    rows, errors, places, notes = [], [], {}, Notes()
-    for where, raw in found:
+    rows, errors, seen_ids, notes = [], [], {}, ScanNotes()
+    for where, raw in raw_records:
         try:
             if isinstance(raw, RowError):
                 raise raw
             row = normalise(raw, where, notes)
-            if row.id in places:
-                raise RowError(where, f"`id` {row.id!r} is also the id of {places[row.id]}", "give each row its own id, or none")
+            if row.id in seen_ids:
+                raise RowError(where, f"`id` {row.id!r} is also the id of {seen_ids[row.id]}", "give each row its own id, or none")
         except RowError as error:
             errors.append(error)
         else:
-            places[row.id] = where
+            seen_ids[row.id] = where
             rows.append(row)
-            notes.spaced += cells and any(isinstance(each, str) and each != each.strip() for each in raw.values())
+            notes.spaced += cells and any(isinstance(value, str) and value != value.strip() for value in raw.values())
             notes.nulls += columns and _has_null([raw.get("output") or {}, row.tools, row.calls, row.messages])
     if not rows and not errors:
-        mend = "put a line for each row below the names of the columns" if cells else "put one JSON object on each line"
-        errors.append(RowError(name, "the file holds no rows", mend))
+        hint = "put a line for each row below the names of the columns" if cells else "put one JSON object on each line"
+        errors.append(RowError(name, "the file holds no rows", hint))
     return Scan(rows, errors, notes)
 
 
-def normalise(raw: object, where: str, notes: Notes | None = None) -> Row:
-    """The row that `raw`, one decoded line, stands for. `where` is its "file:line"; what is not read goes into `notes`."""
+def normalise(raw: object, where: str, notes: ScanNotes | None = None) -> Row:
+    """The row that `raw`, one decoded line, describes. `where` is its "file:line"; what is not read goes into `notes`."""
     if not isinstance(raw, dict):
-        raise RowError(where, f"the row is {described(raw)}", "make it an object, such as " + '{"prompt": "...", "completion": "..."}')
+        raise RowError(where, f"the row is {describe(raw)}", "make it an object, such as " + '{"prompt": "...", "completion": "..."}')
     kind = _kind(raw, where)
     unread = _unread(raw, kind, where)
-    talk = _talk(raw, kind, where)
+    conversation = _conversation(raw, kind, where)
     name, meta = raw.get("id"), raw.get("meta")
     if isinstance(name, (bool, float, list, dict)):
-        raise RowError(where, f"`id` is {described(name)}", "make it a string or a whole number")
+        raise RowError(where, f"`id` is {describe(name)}", "make it a string or a whole number")
     if not isinstance(meta, (dict, type(None))):
-        raise RowError(where, f"`meta` is {described(meta)}", "make it an object, or leave it out")
+        raise RowError(where, f"`meta` is {describe(meta)}", "make it an object, or leave it out")
     if notes:
         notes.unread.update(unread)
-    return _row(where if name is None else str(name), talk, raw, meta or {}, where)
+    return _row(where if name is None else str(name), conversation, raw, meta or {}, where)
 
 
-def _row(name: str, talk: Talk, raw: dict, meta: dict, where: str) -> Row:
-    own, calls = raw.get("input"), talk.answer.get("tool_calls", [])
-    text = own if isinstance(own, str) and own else next(turn["content"] for turn in reversed(talk.before) if turn["role"] == "user")
-    said = "\n".join(str(turn["content"]) for turn in talk.before)
-    if isinstance(own, str) and own.strip() not in said:
-        raise RowError(where, "`input` stands in none of the turns, so no model would see it", "write it into the prompt, or leave it out")
-    completion = _compact(calls, "tool_calls", where) if calls else talk.answer["content"]
-    tools = turns.tools(raw["tools"], where) if raw.get("tools") not in EMPTY else []
+def _row(name: str, conversation: Conversation, raw: dict, meta: dict, where: str) -> Row:
+    input_text, calls = raw.get("input"), conversation.answer.get("tool_calls", [])
+    text = (
+        input_text
+        if isinstance(input_text, str) and input_text
+        else next(turn["content"] for turn in reversed(conversation.prompt) if turn["role"] == "user")
+    )
+    prompt_text = "\n".join(str(turn["content"]) for turn in conversation.prompt)
+    if isinstance(input_text, str) and input_text.strip() not in prompt_text:
+        raise RowError(where, "`input` is in none of the turns, so the model would not see it", "write it into the prompt, or leave it out")
+    completion = _compact(calls, "tool_calls", where) if calls else conversation.answer["content"]
+    tools = turns.tools(raw["tools"], where) if raw.get("tools") not in ABSENT else []
     output = None if calls else _object(completion)
-    return Row(name, talk.before, completion, output, meta, text, tools, [talk.answer] if calls else [], talk.weights)
+    return Row(
+        name, conversation.prompt, completion, output, meta, text, tools, [conversation.answer] if calls else [], conversation.weights
+    )
 
 
 def _kind(raw: dict, where: str) -> tuple[str, ...]:
     # A table that mixes kinds (CSV, Parquet) fills the other kinds' columns with nulls: null means absent.
     present = {key for key, value in raw.items() if value is not None}
-    kinds = [keys for keys in READ if present.issuperset(keys)]
+    kinds = [keys for keys in KEYS_READ if present.issuperset(keys)]
     if len(kinds) == 1:
         return kinds[0]
     what = "is of more than one kind" if kinds else "is of no known kind"
@@ -196,61 +203,66 @@ def _kind(raw: dict, where: str) -> tuple[str, ...]:
 
 def _unread(raw: dict, kind: tuple[str, ...], where: str) -> list[str]:
     """Keys that say something and are not read; a RowError where the model would be asked otherwise without them."""
-    unread = [str(key) for key, value in raw.items() if key not in READ[kind] | ALWAYS and value not in EMPTY]
-    said = json.dumps([raw.get(key) for key in READ[kind]], ensure_ascii=False, default=str)
-    meant = [
-        key
-        for key in unread
-        if (key in MEANT and not (key in ASKED and _is_said(raw[key], said))) or (key == "label" and isinstance(raw[key], bool))
-    ]
-    if meant:
-        what = f"`{meant[0]}` is not read in a row of {'/'.join(kind)}, and leaving it out changes what is asked"
-        raise RowError(where, what, f"write the row as messages, or take `{meant[0]}` out")
+    unread = [str(key) for key, value in raw.items() if key not in KEYS_READ[kind] | ANY_KIND and value not in ABSENT]
+    read_text = json.dumps([raw.get(key) for key in KEYS_READ[kind]], ensure_ascii=False, default=str)
+    meaningful = [key for key in unread if _changes_meaning(key, raw[key], read_text)]
+    if meaningful:
+        what = f"`{meaningful[0]}` is not read in a row of {'/'.join(kind)}, and leaving it out changes what is asked"
+        raise RowError(where, what, f"write the row as messages, or take `{meaningful[0]}` out")
     return unread
 
 
-def _is_said(value: object, said: str) -> bool:
-    """Whether a text stands in what is read."""
-    return isinstance(value, str) and json.dumps(value.strip(), ensure_ascii=False)[1:-1] in said
+def _changes_meaning(key: str, value: object, read_text: str) -> bool:
+    """Whether the row means something else without the key; not where its text is a part of what is read."""
+    if key == "label":
+        return isinstance(value, bool)
+    return key in CHANGES_MEANING and not (key in PROMPT_TEXTS and _is_contained(value, read_text))
 
 
-def _talk(raw: dict, kind: tuple[str, ...], where: str) -> Talk:
+def _is_contained(value: object, read_text: str) -> bool:
+    """Whether a text is part of what is read."""
+    return isinstance(value, str) and json.dumps(value.strip(), ensure_ascii=False)[1:-1] in read_text
+
+
+def _conversation(raw: dict, kind: tuple[str, ...], where: str) -> Conversation:
     """The row as turns."""
     if kind == ("messages",) or kind == ("conversations",):
         (key,) = kind
-        said = raw[key]
-        if not isinstance(said, list):
-            raise RowError(where, f"`{key}` is {described(said)}", "make it a list of objects with role and content")
-        talk = (turns.messages if key == "messages" else turns.sharegpt)(said, key, where)
+        raw_turns = raw[key]
+        if not isinstance(raw_turns, list):
+            raise RowError(where, f"`{key}` is {describe(raw_turns)}", "make it a list of objects with role and content")
+        conversation = (turns.messages if key == "messages" else turns.sharegpt)(raw_turns, key, where)
     elif kind == ("prompt", "completion"):
-        talk = _prompt(raw, where)
+        conversation = _prompt(raw, where)
     else:
-        talk = _instruction(raw, where)
-    return _with_system(talk, raw, where)
+        conversation = _instruction(raw, where)
+    return _with_system(conversation, raw, where)
 
 
-def _with_system(talk: Talk, raw: dict, where: str) -> Talk:
-    if raw.get("system") in EMPTY:
-        return talk
-    if talk.before[0]["role"] == "system":
-        raise RowError(where, "`system` is said twice: by its key and by the first turn", "leave one of them")
+def _with_system(conversation: Conversation, raw: dict, where: str) -> Conversation:
+    if raw.get("system") in ABSENT:
+        return conversation
+    if conversation.prompt[0]["role"] == "system":
+        raise RowError(where, "there are two system turns: the key `system` and the first turn", "leave one of them")
     opening = {"role": "system", "content": _text(raw, "system", where)}
-    return Talk([opening, *talk.before], talk.answer, {place + 1: weight for place, weight in talk.weights.items()})
+    return Conversation(
+        [opening, *conversation.prompt], conversation.answer, {index + 1: weight for index, weight in conversation.weights.items()}
+    )
 
 
-def _instruction(raw: dict, where: str) -> Talk:
+def _instruction(raw: dict, where: str) -> Conversation:
     parts = [_text(raw, "instruction", where)]
     if raw.get("input") not in (None, ""):
         parts.append(_text(raw, "input", where))
     output = raw["output"]
     answer = _compact(output, "output", where) if isinstance(output, dict) else _text(raw, "output", where, "an object or a string")
-    before = turns.history(raw["history"], where) if raw.get("history") not in EMPTY else []
-    return Talk([*before, *_user("\n\n".join(parts))], {"role": "assistant", "content": answer})
+    before = turns.history(raw["history"], where) if raw.get("history") not in ABSENT else []
+    return Conversation([*before, *_user("\n\n".join(parts))], {"role": "assistant", "content": answer})
 
 
 def _compact(value: object, key: str, where: str) -> str:
-    if found := arrow.foreign(value, key):
-        raise RowError(where, f"`{found[0]}` is {described(found[1])}", "write it as text or as a number, as the model is to answer it")
+    if foreign := arrow.foreign(value, key):
+        raise RowError(where, f"`{foreign[0]}` is {describe(foreign[1])}", "write it as text or as a number, as the model is to answer it")
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -259,28 +271,30 @@ def _compact(value: object, key: str, where: str) -> str:
         ) from error
 
 
-def _prompt(raw: dict, where: str) -> Talk:
+def _prompt(raw: dict, where: str) -> Conversation:
     prompt, completion = raw["prompt"], raw["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):  # TRL's conversations
-        talk = turns.messages([*prompt, *completion], "prompt and completion", where)
-        later = {place: 1 for place, turn in enumerate(talk.before) if place >= len(prompt) and turn["role"] == "assistant"}
-        return Talk(talk.before, talk.answer, later | talk.weights)  # all answers of the completion are to be learned
-    return Talk(_user(_text(raw, "prompt", where)), {"role": "assistant", "content": _text(raw, "completion", where)})
+        conversation = turns.messages([*prompt, *completion], "prompt and completion", where)
+        later = {index: 1 for index, turn in enumerate(conversation.prompt) if index >= len(prompt) and turn["role"] == "assistant"}
+        return Conversation(conversation.prompt, conversation.answer, later | conversation.weights)  # all answers of the completion have loss
+    return Conversation(_user(_text(raw, "prompt", where)), {"role": "assistant", "content": _text(raw, "completion", where)})
 
 
-def fields_word(names) -> str:
+def fields_override(names) -> str:
     """The override that scores these keys, as it can be pasted."""
-    listed = [name if re.fullmatch(r"[\w.-]+", name) and name.lower() != "null" else json.dumps(name, ensure_ascii=False) for name in names]
-    return shlex.quote(f"data.fields=[{','.join(listed)}]")
+    quoted_names = [
+        name if re.fullmatch(r"[\w.-]+", name) and name.lower() != "null" else json.dumps(name, ensure_ascii=False) for name in names
+    ]
+    return shlex.quote(f"data.fields=[{','.join(quoted_names)}]")
 
 
 def _has_null(value: object) -> bool:
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(entry is None or _has_null(entry) for entry in inside)
+    return any(item is None or _has_null(item) for item in inside)
 
 
-def _fact(entry: object) -> Fact | None:
-    parts = [entry.get(key) for key in Fact._fields] if isinstance(entry, dict) else entry
+def _fact(record: object) -> Fact | None:
+    parts = [record.get(key) for key in Fact._fields] if isinstance(record, dict) else record
     if not isinstance(parts, list) or len(parts) != len(Fact._fields) or not all(isinstance(part, str) for part in parts[:3]):
         return None
     return Fact(*parts)
@@ -290,10 +304,10 @@ def _user(content: str) -> list[Turn]:
     return [{"role": "user", "content": content}]
 
 
-def _text(raw: dict, key: str, where: str, wanted: str = "a string") -> str:
+def _text(raw: dict, key: str, where: str, expected_type: str = "a string") -> str:
     value = raw.get(key)
     if not isinstance(value, str):
-        raise RowError(where, f"`{key}` is {described(value)}", f"make it {wanted}")
+        raise RowError(where, f"`{key}` is {describe(value)}", f"make it {expected_type}")
     if not value.strip():
         raise RowError(where, f"`{key}` is empty", "give it text, or drop the row")
     return value

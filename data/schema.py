@@ -1,6 +1,6 @@
 """Whether an answer has the shape that `schema.json` asks for.
 
-The few words of JSON Schema that the file uses (type, enum, items, properties, required, additionalProperties: false)
+The few keywords of JSON Schema that the file uses (type, enum, items, properties, required, additionalProperties: false)
 are checked here, so that scoring needs no library.
 """
 

@@ -25,11 +25,11 @@ empty is an answer: both empty is right. With sums over all rows:
     stopped       share of predictions that ended by themselves (not cut off at the length limit)
 
 `secondary`, for the shipped fields only, forgives detail: `stage_group` compares stages without their letter, `gene_symbol`
-genes without their alteration. `slices` gives rows, macro_f1 and row_exact by phenomenon, style and split where `meta` tells
+genes without their alteration. `slices` gives rows, macro_f1 and row_exact by phenomenon, style and split where `meta` has
 them (a row with two phenomena is in both), and by the length of the text.
 
 A quotient 0/0 is 1 for precision, recall, f1 and empty_f1, as nothing was expected and nothing predicted; it is None for
-hallucination, unsupported and distractor_hit: who says nothing is not thereby careful.
+hallucination, unsupported and distractor_hit: a model that predicts nothing does not earn a score.
 
 Text (`fields` is None): `exact` is the share of predictions equal to the completion after normalisation; `token_f1` is the
 mean over rows of 2 |P & E| / (|P| + |E|) over the multisets of words.
@@ -45,19 +45,19 @@ from data.scoring.bootstrap import Counts, intervals, total
 from data.scoring.count import COARSE, PARTS, counted, parse
 from data.scoring.values import normalise, values
 
-__all__ = ["check", "difference", "normalise", "parse", "score", "values"]
+__all__ = ["check_scorable", "difference", "normalise", "parse", "score", "values"]
 
 BANDS = {50: "up to 50 words", 100: "51 to 100 words", 200: "101 to 200 words"}
 
 
 def score(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None, seed: int = 0) -> dict:
     """The scores of `predictions`, one text per row, as shares from 0 to 1 with 95 % intervals."""
-    _check(predictions, rows, stopped, fields)
+    _check_predictions(predictions, rows, stopped, fields)
     counts = counted(predictions, rows, stopped, fields)
-    bounds = intervals(_decisive(counts, fields), lambda totals: _headline(totals, fields), seed)
+    bounds = intervals(_headline_counts(counts, fields), lambda totals: _headline(totals, fields), seed)
     report = _text(total(counts)) if fields is None else _extraction(total(counts), fields, bounds)
-    kept = {name: interval for name, interval in bounds.items() if isinstance(name, str)}
-    return report | {"intervals": kept, "slices": _slices(counts, rows, fields)}
+    headline_bounds = {name: interval for name, interval in bounds.items() if isinstance(name, str)}
+    return report | {"intervals": headline_bounds, "slices": _slices(counts, rows, fields)}
 
 
 def difference(before: list[str], after: list[str], rows: list[Row], fields: list[str] | None, seed: int = 0) -> dict:
@@ -65,20 +65,20 @@ def difference(before: list[str], after: list[str], rows: list[Row], fields: lis
     sides = []
     for predictions in (before, after):
         ended = [True] * len(predictions)
-        _check(predictions, rows, ended, fields)
-        sides.append(_decisive(counted(predictions, rows, ended, fields), fields))
+        _check_predictions(predictions, rows, ended, fields)
+        sides.append(_headline_counts(counted(predictions, rows, ended, fields), fields))
     paired = [{(side, name): count for side, row in enumerate(pair) for name, count in row.items()} for pair in zip(*sides, strict=True)]
 
     def gain(totals: Counts) -> dict:
-        old, new = (_headline({name: count for (side, name), count in totals.items() if side == wanted}, fields) for wanted in (0, 1))
+        old, new = (_headline({name: count for (side, name), count in totals.items() if side == index}, fields) for index in (0, 1))
         return {name: new[name] - old[name] for name in new}
 
-    found, bounds = gain(total(paired)), intervals(paired, gain, seed)
-    named = {name: {"value": found[name], "interval": bounds[name]} for name in found}
+    gains, bounds = gain(total(paired)), intervals(paired, gain, seed)
+    figures = {name: {"value": gains[name], "interval": bounds[name]} for name in gains}
     if fields is None:
-        return named
-    headline = {name: entry for name, entry in named.items() if isinstance(name, str)}
-    return headline | {"fields": {name: named["f1", name] for name in fields}}
+        return figures
+    headline = {name: figure for name, figure in figures.items() if isinstance(name, str)}
+    return headline | {"fields": {name: figures["f1", name] for name in fields}}
 
 
 def _headline(totals: Counts, fields: list[str] | None) -> dict:
@@ -90,11 +90,11 @@ def _headline(totals: Counts, fields: list[str] | None) -> dict:
     return {"macro_f1": sum(f1.values()) / len(f1)} | shares | f1
 
 
-def _decisive(counts: list[Counts], fields: list[str] | None) -> list[Counts]:
+def _headline_counts(counts: list[Counts], fields: list[str] | None) -> list[Counts]:
     """Of what was counted, what the headline figures are made of: the bootstrap adds it up a thousand times."""
     names = ["rows", "exact", "token_f1"]
     if fields is not None:
-        names = ["rows", "row_exact", "json_valid"] + [(part, name) for name in fields for part in ("both", "found", "expected")]
+        names = ["rows", "row_exact", "json_valid"] + [(part, name) for name in fields for part in ("both", "predicted", "expected")]
     return [{name: row[name] for name in names} for row in counts]
 
 
@@ -123,54 +123,61 @@ def _shares(totals: Counts, names: tuple[str, ...]) -> dict:
 
 
 def _hallucination(totals: Counts, fields: list[str]) -> float | None:
-    both, found = (sum(totals[part, name] for name in fields) for part in ("both", "found"))
-    return _ratio(found - both, found, void=None)
+    both, predicted = (sum(totals[part, name] for name in fields) for part in ("both", "predicted"))
+    return _ratio(predicted - both, predicted, void=None)
 
 
 def _field(totals: Counts, name: str) -> dict:
-    both, found, expected = (totals[part, name] for part in ("both", "found", "expected"))
-    void = 0.0 if found or expected else 1.0
-    return {"precision": _ratio(both, found, void), "recall": _ratio(both, expected, void), "f1": _f1(totals, name), "support": expected}
+    both, predicted, expected = (totals[part, name] for part in ("both", "predicted", "expected"))
+    void = 0.0 if predicted or expected else 1.0
+    return {
+        "precision": _ratio(both, predicted, void),
+        "recall": _ratio(both, expected, void),
+        "f1": _f1(totals, name),
+        "support": expected,
+    }
 
 
 def _f1(totals: Counts, *name: str | None) -> float:
-    return _ratio(2 * totals["both", *name], totals["found", *name] + totals["expected", *name], void=1.0)
+    return _ratio(2 * totals["both", *name], totals["predicted", *name] + totals["expected", *name], void=1.0)
 
 
 def _slices(counts: list[Counts], rows: list[Row], fields: list[str] | None) -> dict:
     """The two foremost figures by what the rows' `meta` says of them, and by length."""
-    shown = ("exact", "token_f1") if fields is None else ("macro_f1", "row_exact")
+    figure_names = ("exact", "token_f1") if fields is None else ("macro_f1", "row_exact")
     groups: dict[str, dict[str, list[Counts]]] = {}
     for row, count in zip(rows, counts, strict=True):
         for kind, name in _kinds(row):
             groups.setdefault(kind, {}).setdefault(name, []).append(count)
-    return {kind: {name: _slice(group, fields, shown) for name, group in sorted(named.items())} for kind, named in groups.items()}
+    return {
+        kind: {name: _slice(group, fields, figure_names) for name, group in sorted(by_name.items())} for kind, by_name in groups.items()
+    }
 
 
-def _slice(counts: list[Counts], fields: list[str] | None, shown: tuple[str, ...]) -> dict:
+def _slice(counts: list[Counts], fields: list[str] | None, figure_names: tuple[str, ...]) -> dict:
     figures = _headline(total(counts), fields)
-    return {"rows": len(counts)} | {name: figures[name] for name in shown}
+    return {"rows": len(counts)} | {name: figures[name] for name in figure_names}
 
 
 def _kinds(row: Row) -> list[tuple[str, str]]:
-    told = [("phenomenon", name) for name in row.phenomena]
-    told += [(key, row.meta[key]) for key in ("style", "split") if key in row.meta]
-    return [(kind, name) for kind, name in told if isinstance(name, str)] + [("length", _band(len(row.text.split())))]
+    tags = [("phenomenon", name) for name in row.phenomena]
+    tags += [(key, row.meta[key]) for key in ("style", "split") if key in row.meta]
+    return [(kind, name) for kind, name in tags if isinstance(name, str)] + [("length", _band(len(row.text.split())))]
 
 
 def _band(words: int) -> str:
     limits = list(BANDS)
-    place = bisect_left(limits, words)
-    return BANDS[limits[place]] if place < len(limits) else f"over {limits[-1]} words"
+    index = bisect_left(limits, words)
+    return BANDS[limits[index]] if index < len(limits) else f"over {limits[-1]} words"
 
 
-def _check(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None) -> None:
-    check(rows, fields)
+def _check_predictions(predictions: list[str], rows: list[Row], stopped: list[bool], fields: list[str] | None) -> None:
+    check_scorable(rows, fields)
     if not len(predictions) == len(rows) == len(stopped):
         raise ValueError(f"{len(predictions)} predictions and {len(stopped)} stop flags for {len(rows)} rows; give one of each per row")
 
 
-def check(rows: list[Row], fields: list[str] | None) -> None:
+def check_scorable(rows: list[Row], fields: list[str] | None) -> None:
     """Nothing, or a ValueError that says why answers to these rows cannot be scored. It can be asked before there are answers."""
     if not rows:
         raise ValueError("there are no rows to score; give at least one")

@@ -21,11 +21,11 @@ def show(rows: list[Row], fields: list[str] | None, count: int, seed: int | None
 
 def page(row: Row, fields: list[str]) -> Panel:
     """One row: its instruction, its text, its answer, and what `meta` records."""
-    colours = {field: COLOURS[place % len(COLOURS)] for place, field in enumerate(fields)}
-    own = row.messages[-1]["content"]
-    instruction = own.removesuffix(row.text).strip() if own != row.text else ""
+    colours = {field: COLOURS[index % len(COLOURS)] for index, field in enumerate(fields)}
+    prompt_text = row.messages[-1]["content"]
+    instruction = prompt_text.removesuffix(row.text).strip() if prompt_text != row.text else ""
     parts = [Text(instruction, "italic"), Text()] if instruction else []
-    parts += [marked(row, colours), Text(), *_answer(row, colours), *_told(row)]
+    parts += [marked(row, colours), Text(), *_answer(row, colours), *_status_lines(row)]
     title = " · ".join([row.id, *(str(row.meta[key]) for key in ("split", "style") if key in row.meta)])
     return Panel(Group(*parts), title=Text(title), title_align="left")
 
@@ -33,7 +33,7 @@ def page(row: Row, fields: list[str]) -> Panel:
 def marked(row: Row, colours: dict[str, str]) -> Text:
     """The row's text with its evidence: labels bold in their field's colour, distractors dim and crossed out."""
     text = Text(row.text)
-    for fact in _placed(row):
+    for fact in _located_facts(row):
         colour = colours.get(fact.field, "white")
         text.stylize(f"bold {colour}" if fact.status == "asserted" else f"dim strike {colour}", fact.start, fact.end)
     return text
@@ -45,13 +45,13 @@ def _answer(row: Row, colours: dict[str, str]) -> list[Text]:
     return [Text.assemble((f"{name:<18}", f"bold {colours.get(name, 'white')}"), "; ".join(items(row, name)) or "–") for name in row.output]
 
 
-def _told(row: Row) -> list[Text]:
-    """What colours cannot tell, for a page without them: each distractor with its status, and the row's phenomena."""
-    others = [f'"{row.text[fact.start : fact.end]}" {fact.status}' for fact in _placed(row) if fact.status != "asserted"]
-    lines = [("not labels", "; ".join(others))] if others else []
+def _status_lines(row: Row) -> list[Text]:
+    """What colours cannot show: each distractor with its status, and the row's phenomena."""
+    distractors = [f'"{row.text[fact.start : fact.end]}" {fact.status}' for fact in _located_facts(row) if fact.status != "asserted"]
+    lines = [("not labels", "; ".join(distractors))] if distractors else []
     lines += [("phenomena", ", ".join(row.phenomena))] if row.phenomena else []
-    return [Text.assemble((f"{name:<18}", "dim"), (told, "dim")) for name, told in lines]
+    return [Text.assemble((f"{name:<18}", "dim"), (value, "dim")) for name, value in lines]
 
 
-def _placed(row: Row) -> list[Fact]:
+def _located_facts(row: Row) -> list[Fact]:
     return [fact for fact in row.evidence or () if isinstance(fact.start, int) and isinstance(fact.end, int)]

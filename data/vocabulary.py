@@ -15,12 +15,12 @@ WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+|[<>≤≥=%]|(?<=\w)[+-](?!\w)")
 def items(row: Row, field: str) -> list[str]:
     """The values of a row's field as they are written: a list's members, or the one value; none for null, "" and []."""
     value = (row.output or {}).get(field)
-    found = value if isinstance(value, list) else [value]
-    texts = (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in found if item is not None)
+    members = value if isinstance(value, list) else [value]
+    texts = (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in members if item is not None)
     return [text for text in texts if text.strip()]
 
 
-def counted(rows: list[Row], field: str) -> Counter:
+def value_counts(rows: list[Row], field: str) -> Counter:
     """How often each value of the field is written."""
     return Counter(item for row in rows for item in items(row, field))
 
@@ -30,8 +30,8 @@ def variants(counts: Counter) -> list[list[tuple[str, int]]]:
     groups = defaultdict(list)
     for value, count in counts.most_common():
         groups[_core(value)].append((value, count))
-    found = [group for group in groups.values() if len(group) > 1]
-    return sorted(found, key=lambda group: -sum(count for _, count in group))
+    several = [group for group in groups.values() if len(group) > 1]
+    return sorted(several, key=lambda group: -sum(count for _, count in group))
 
 
 def _core(value: str) -> str:

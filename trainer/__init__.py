@@ -1,1 +1,1 @@
-"""Fine-tunes a small language model: `python -m trainer`. `recipe` tells the story; the torch-free modules serve the laptop too."""
+"""Fine-tunes a small language model: `python -m trainer`. Start at `train/recipe.py`; the laptop uses the torch-free modules too."""

@@ -1,7 +1,7 @@
 """python -m trainer: train one model as its settings say, into one run folder.
 
     python -m trainer model=tiny train.lr=1e-3                   makes a run folder of its own
-    python -m trainer run RUN [SHA256]                           works in RUN, and goes on where an attempt before it stopped
+    python -m trainer run RUN [SHA256]                           works in RUN, and resumes where an earlier attempt stopped
     accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
     python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
@@ -9,10 +9,10 @@
     python -m trainer -m lora.r=8,16 train.lr=1e-4,2e-4          a sweep: one run after the other, each in a process of its own
     python -m trainer -m hydra.sweeper.n_trials=12 'train.lr=interval(1e-5,1e-3)'     a search: values drawn by the scores so far
 
-A user meets sentences, never a traceback; what nobody foresaw leaves its traceback in the log. Either way the run folder says why.
+A user sees a sentence, never a traceback; an unexpected error leaves its traceback in the log. The run folder says why in either case.
 
-Hydra composes what is typed here. What a run's config.yaml holds may have come from anywhere: it is read as data (`run`), and where the
-command says its hash, only if it has that.
+Hydra composes what is typed here. A run's config.yaml may come from anywhere: `run` reads it as data, and checks its hash where the
+command has one.
 """
 
 import logging
@@ -37,61 +37,61 @@ from trainer import files
 from trainer.record import record
 from trainer.record.record import Record, sealed
 from trainer.sweep import sweeper
-from trainer.train.distributed import Listener, Team
+from trainer.train.distributed import NullRecord, ProcessGroup
 
-FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may tell more than the sentence
+FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may say more than the sentence
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="trainer")
 def main(composed: DictConfig) -> None:
     try:
-        settings, team = load.recipe(composed), Team()
-        folder = team.agree(_own_folder(settings) if team.first else None)
-        train(settings, folder, team)
-        if team.first:
+        settings, processes = load.recipe(composed), ProcessGroup()
+        folder = processes.broadcast(_own_folder(settings) if processes.is_main_process else None)
+        train(settings, folder, processes)
+        if processes.is_main_process:
             Record(folder).phase("done")
     except Problem as problem:
         print(f"error: {secret.hide(str(problem))}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def train(settings: Recipe, folder: Path, team: Team | None = None) -> None:
-    """Make the run in `folder`, or leave in its state why that was not possible."""
+def train(settings: Recipe, folder: Path, processes: ProcessGroup | None = None) -> None:
+    """Train the run in `folder`; a failure and its reason go into the run's state."""
     if sealed(folder):
         raise Problem(f"run {folder.name} is finished and sealed: it is never trained again", "start a new run", "refused")
-    team = team or Team()
-    begun, kept = time.monotonic(), Record(folder) if team.first else Listener()
+    processes = processes or ProcessGroup()
+    started, run_record = time.monotonic(), Record(folder) if processes.is_main_process else NullRecord()
     signal.signal(signal.SIGTERM, _ended)
     try:
-        kept.phase("running")
-        from trainer.train import recipe  # torch and transformers take seconds to import: only for settings that are right
+        run_record.phase("running")
+        from trainer.train import recipe  # torch and transformers take seconds to import: only for valid settings
 
-        recipe.run(settings, folder, kept, begun, team)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: what is left takes no time
+        recipe.run(settings, folder, run_record, started, processes)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: the rest takes no time
     except BaseException as error:
         from trainer.record.failure import diagnose
 
         problem = diagnose(error)
         if problem.reason in FOR_THE_LOG and problem is not error:
             print(secret.hide(traceback.format_exc()), file=sys.stderr, flush=True)
-        with suppress(OSError):  # a full disk may have no room for this either; the sentence is printed all the same
-            kept.phase("failed", problem.reason, problem.what, problem.hint)
+        with suppress(OSError):  # a full disk may have no room for this either; the sentence is printed anyway
+            run_record.phase("failed", problem.reason, problem.what, problem.hint)
         raise problem from None
 
 
 def run(folder: Path, sha256: str | None) -> None:
-    """Make the run in `folder` as its own config.yaml says; a Problem, also left in its state, where that is not the one of the hash."""
-    team = Team()
+    """Train the run in `folder` as its own config.yaml says; a Problem, also in its state, where the file has another hash."""
+    processes = ProcessGroup()
     try:
         settings = record.settings(folder, sha256)
-        if settings.train.gradient_checkpointing == "no" and record.left_open(folder):
-            settings.train.gradient_checkpointing = "auto"  # `no` again where that fits: a box with a smaller card goes on all the same
+        if settings.train.gradient_checkpointing == "no" and record.leaves_checkpointing_open(folder):
+            settings.train.gradient_checkpointing = "auto"  # `no` again where that fits: a box with a smaller card can resume the run
     except Problem as problem:
-        if team.first and not sealed(folder):
+        if processes.is_main_process and not sealed(folder):
             Record(folder).phase("failed", problem.reason, problem.what, problem.hint)
         raise
-    train(settings, folder, team)
-    if team.first:
+    train(settings, folder, processes)
+    if processes.is_main_process:
         Record(folder).phase("uploading")
 
 
@@ -109,79 +109,79 @@ def _ended(number: int, _frame) -> None:
     raise KeyboardInterrupt
 
 
-def _preflight(words: list[str]) -> None:
+def _preflight(overrides: list[str]) -> None:
     from huggingface_hub import get_token
 
     from trainer.preflight import preflight
 
     try:
-        run = load.load(words)
+        run = load.load(overrides)
         hub, colour = (os.environ.get("HF_ENDPOINT"), get_token()), sys.stdout.isatty()
-        if Path(run.model.id).is_dir():  # no Hub knows it: only the rows can be checked
-            preflight.tables(run.data, *hub)
-            made = preflight.outlook(preflight.look(run, *hub), run, None, None, colour)
+        if Path(run.model.id).is_dir():  # a local folder: only the rows can be checked
+            preflight.check_data(run.data, *hub)
+            report = preflight.make_report(preflight.inspect(run, *hub), run, None, None, colour)
         else:
-            _, made = preflight.prove(run, *hub, None, None, colour)
-        print("\n".join(made.lines))
+            _, report = preflight.run_checks(run, *hub, None, None, colour)
+        print("\n".join(report.lines))
     except Problem as problem:
         sys.exit(f"error: {problem}")
 
 
-def _own_settings(words: list[str]) -> None:
-    """Nothing, or a Problem where Hydra is to compose what a run's folder holds."""
-    places = [words[index + 1] for index, word in enumerate(words[:-1]) if word in ("--config-dir", "-cd")]
-    places += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-    for place in places:
-        if Path(place, "config.yaml").exists():
-            hint = f"the run's own settings are read by `{shlex.join(['python', '-m', 'trainer', 'run', place])}`"
-            raise Problem(f"{place} is a run's folder: Hydra would carry out what its config.yaml says", hint, "refused")
+def _own_settings(arguments: list[str]) -> None:
+    """A Problem where Hydra is to compose a run's config.yaml."""
+    folders = [arguments[index + 1] for index, word in enumerate(arguments[:-1]) if word in ("--config-dir", "-cd")]
+    folders += [word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")]
+    for folder in folders:
+        if Path(folder, "config.yaml").exists():
+            hint = f"the run's own settings are read by `{shlex.join(['python', '-m', 'trainer', 'run', folder])}`"
+            raise Problem(f"{folder} is a run's folder: Hydra would carry out what its config.yaml says", hint, "refused")
 
 
-def _train(words: list[str]) -> None:
+def _train(overrides: list[str]) -> None:
     """A run, or a sweep of them, as Hydra composes it."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own, and what it refuses has a sentence here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own; its errors become sentences here
     yaml_file.register()
     sweeper.register()
     try:
-        _own_settings(words)
-        words = renamed.words(words)
-        sys.argv[1:] = load.spelled(words)
-        with load.explained(words):
+        _own_settings(overrides)
+        overrides = renamed.words(overrides)
+        sys.argv[1:] = load.hydra_words(overrides)
+        with load.explained(overrides):
             main()
     except Problem as problem:
         sys.exit(f"error: {problem}")
 
 
-def _run(words: list[str]) -> None:
+def _run(arguments: list[str]) -> None:
     try:
-        run(Path(words[0]).resolve(), words[1] if len(words) > 1 else None)
+        run(Path(arguments[0]).resolve(), arguments[1] if len(arguments) > 1 else None)
     except Problem as problem:
         sys.exit(f"error: {secret.hide(str(problem))}")
 
 
 def _log_in(folder: Path) -> None:
-    """From here on all output, that of libraries in C too, goes to the run's log: one file, only ever appended to, across attempts."""
+    """From here on all output, also of C libraries, is appended to the run's log: one file for all attempts."""
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
 
 
 def _quiet() -> None:
-    """One of several processes tells what all of them do; the others speak only of what goes wrong."""
+    """The main process prints what all of them do; the others print errors only."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":
-    given = sys.argv[2:] if sys.argv[1:2] == ["run"] else None
-    if given is not None:  # as the box starts it
-        if not given or len(given) > 2 or not Path(given[0], "config.yaml").is_file():
+    run_arguments = sys.argv[2:] if sys.argv[1:2] == ["run"] else None
+    if run_arguments is not None:  # as the box starts it
+        if not run_arguments or len(run_arguments) > 2 or not Path(run_arguments[0], "config.yaml").is_file():
             sys.exit("error: which run?\n\nhint: give the folder of a run, which has a config.yaml: `python -m trainer run FOLDER`")
-        _log_in(Path(given[0]))
+        _log_in(Path(run_arguments[0]))
     if os.environ.get("RANK", "0") != "0":
         _quiet()
-    # Nobody sees a progress bar in a log, and nobody is told which model this is.
+    # A log needs no progress bars; telemetry would tell the Hub which model this is.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    warnings.simplefilter("ignore", FutureWarning)  # of one library to another: nothing a user can act on
+    warnings.simplefilter("ignore", FutureWarning)  # between libraries: nothing that a user can act on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
     sys.stdout.reconfigure(line_buffering=True)
     secret.keep_out_of_core_dumps()
@@ -197,4 +197,4 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(evaluate_run.main())
-    sys.exit(_train(sys.argv[1:]) if given is None else _run(given))
+    sys.exit(_train(sys.argv[1:]) if run_arguments is None else _run(run_arguments))

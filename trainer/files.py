@@ -1,4 +1,4 @@
-"""Files that are whole or absent, hashes that stream, JSON that every reader accepts."""
+"""Files that are complete or absent, hashes that stream, JSON that every parser accepts."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from conf.text import secret
 
 
 def write(path: Path, text: str) -> None:
-    """Put a whole file in place, or leave what was there; no secret stands in it."""
+    """Write a file atomically, with secrets hidden."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
         file.write(secret.hide(text))
@@ -22,25 +22,25 @@ def write(path: Path, text: str) -> None:
 def digest(path: Path, size: int | None = None) -> str:
     """The sha256 of a file, or of its first `size` bytes."""
     sha = hashlib.sha256()
-    left = path.stat().st_size if size is None else size
+    remaining = path.stat().st_size if size is None else size
     with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
+        while remaining > 0 and (block := file.read(min(remaining, 1 << 20))):
             sha.update(block)
-            left -= len(block)
+            remaining -= len(block)
     return sha.hexdigest()
 
 
-def line(values: dict) -> str:
+def json_line(values: dict) -> str:
     """One line of a JSONL file."""
     return json.dumps(finite(values), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def page(values: dict) -> str:
+def json_page(values: dict) -> str:
     """A JSON file that people read too."""
     return json.dumps(finite(values), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
-def lines(path: Path) -> list[dict]:
+def read_json_lines(path: Path) -> list[dict]:
     """The objects of a JSONL file; none if there is no such file."""
     return [json.loads(text) for text in path.read_text(encoding="utf-8").split("\n") if text] if path.exists() else []
 
@@ -50,8 +50,8 @@ def finite(value):
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
-    return [finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def cut_torn_line(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the Hub's refusals mean, in one sentence each with what to do about it."""
+"""What the Hub's errors mean: a sentence and a hint for each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ NEW_TOKEN = (
 
 @contextmanager
 def explained(repository: str, endpoint: str | None, section: str = "") -> Iterator[None]:
-    """Run calls to the Hub about `repository`; what it refuses becomes a Problem. `section` leads to its page."""
+    """Run calls to the Hub about `repository`; its errors become Problems. `section` is part of its page's address."""
     address = (endpoint or HUB).rstrip("/")
     page = f"{address}/{section}{repository}"
     try:
@@ -47,10 +47,10 @@ def explained(repository: str, endpoint: str | None, section: str = "") -> Itera
             f"the Hub at {address} did not answer", "check the network, then repeat the command: it goes on where it stopped", "unreachable"
         ) from error
     except (ImportError, ValueError, httpx2.InvalidURL):
-        proxy.check()  # what its client makes of a proxy that it does not know
+        proxy.check_proxies()  # the client's error for an unknown kind of proxy
         raise
     except RuntimeError as error:
-        # huggingface_hub puts what befell the upload of a file behind an error that names the file only.
+        # huggingface_hub hides why an upload failed in the cause of an error that only names the file.
         if not isinstance(error.__cause__, (HfHubHTTPError, httpx2.HTTPError, ConnectionError)):
             raise
         with explained(repository, endpoint, section):

@@ -6,7 +6,7 @@ from conf import renamed
 
 
 def overrides(argv: list[str] | None = None) -> list[str]:
-    """The words behind `--`, as the shell passed them but for old names of settings; those of this process where none are given."""
+    """The overrides after `--`, as the shell passed them, old names of settings replaced. `argv` is this process's where it is None."""
     words = sys.argv if argv is None else argv
     return renamed.words(words[words.index("--") + 1 :]) if "--" in words else []
 

@@ -1,4 +1,4 @@
-"""Who runs this, by the name that a box and a lock are called after."""
+"""The user who runs this: boxes and locks are named after him."""
 
 import getpass
 import os
@@ -17,7 +17,7 @@ def number() -> str:
     return f"uid-{os.getuid()}"
 
 
-def of_a_box() -> str:
+def box_name() -> str:
     """The same in small letters, digits and '-', of which the name of a box consists."""
     simple = re.sub(r"[^a-z0-9-]+", "-", name().lower())
     return simple if simple.strip("-") else number()

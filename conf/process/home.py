@@ -1,4 +1,4 @@
-"""A home for who has none: a user id without a name and without HOME, as in a container that is run as any user."""
+"""HOME for a user id that has no name and no HOME, as in a container that runs as any user."""
 
 import os
 import tempfile
@@ -9,16 +9,16 @@ def ensure() -> None:
     """HOME is a folder of this user's own, where libraries that keep a cache below `~` end in an error without one."""
     if os.path.expanduser("~") != "~":
         return
-    os.environ["HOME"] = str(_made())
+    os.environ["HOME"] = str(_own_folder())
 
 
-def _made() -> Path:
+def _own_folder() -> Path:
     """The folder of this user id; where none can be made, one that is nowhere, and a cache fails as on a full disk."""
     try:
-        place = Path(tempfile.gettempdir()) / f"home-{os.getuid()}"
-        place.mkdir(mode=0o700, exist_ok=True)
-        if place.is_symlink() or place.lstat().st_uid != os.getuid():
-            place = Path(tempfile.mkdtemp(prefix="home-"))  # the name was somebody else's first
+        folder = Path(tempfile.gettempdir()) / f"home-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
+            folder = Path(tempfile.mkdtemp(prefix="home-"))  # another user has a folder of this name
     except OSError:  # a file of that name, a folder that cannot be written, a full disk, no temporary folder at all
-        place = Path("/nonexistent")
-    return place
+        folder = Path("/nonexistent")
+    return folder

@@ -13,7 +13,7 @@ from conf.text import secret
 UNREAD = 128 + signal.SIGPIPE  # how a shell says that a command had no reader left
 
 
-def settle() -> None:
+def make_safe() -> None:
     """Nothing that is printed ends a command, and what a command starts in Python reads and writes UTF-8 wherever it names nothing else."""
     os.environ["PYTHONUTF8"] = "1"
     secret.keep_out_of_core_dumps()
@@ -24,7 +24,7 @@ def settle() -> None:
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # else somebody has put his own there
+        if isinstance(stream, io.TextIOWrapper):  # else it was replaced, as a test runner does
             stream.reconfigure(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""Secrets: read in the forms that people store them in, and shown to nobody who reads what we print or write."""
+"""Secrets: read in the forms that people store them in, and hidden in everything that is printed or written."""
 
 import base64
 import json
@@ -25,8 +25,8 @@ def value(stored: str) -> str:
             entries = json.loads(text)
         except ValueError:
             entries = {}
-        named = [entry for name, entry in entries.items() if "token" in name.lower()] or list(entries.values())
-        text = _bare(str(named[0])) if named else text
+        candidates = [text_of_entry for name, text_of_entry in entries.items() if "token" in name.lower()] or list(entries.values())
+        text = _bare(str(candidates[0])) if candidates else text
     know(text)
     return text
 
@@ -50,22 +50,22 @@ def know(text: str) -> None:
 
 
 def hide(text: str) -> str:
-    """`text` with as many asterisks in the place of every secret that this process knows: no offset moves."""
+    """`text` with each known secret replaced by as many asterisks: no offset moves."""
     for secret in known():
         text = text.replace(secret, "*" * len(secret))
     return text
 
 
 def hide_in(path: Path) -> None:
-    """The file without the secrets, in place: whoever appends to it goes on."""
+    """Hide the secrets in the file, in place: a process that appends to it can go on."""
     with path.open("r+b") as file:
         content = file.read()
-        for secret in (one.encode() for one in known()):
-            place = content.find(secret)
-            while place >= 0:
-                file.seek(place)
+        for secret in (known_secret.encode() for known_secret in known()):
+            offset = content.find(secret)
+            while offset >= 0:
+                file.seek(offset)
                 file.write(b"*" * len(secret))
-                place = content.find(secret, place + len(secret))
+                offset = content.find(secret, offset + len(secret))
 
 
 def hide_in_tracebacks() -> None:
@@ -77,24 +77,24 @@ def hide_in_tracebacks() -> None:
 
 def known() -> list[str]:
     """What was read, and what the Hub's own client would read: the longest first, one may be a part of another."""
-    found = set(_read)
+    secrets = set(_read)
     texts = [text for name, text in os.environ.items() if NAMED.fullmatch(name)]
-    place = os.environ.get("HF_TOKEN_PATH")
-    if place and Path(place).is_file():
-        texts.append(Path(place).read_text(encoding="utf-8", errors="ignore"))
-    found |= {text.strip() for text in texts if len(text.strip()) >= SHORTEST}
-    return sorted({form for secret in found for form in forms(secret)}, key=len, reverse=True)
+    token_path = os.environ.get("HF_TOKEN_PATH")
+    if token_path and Path(token_path).is_file():
+        texts.append(Path(token_path).read_text(encoding="utf-8", errors="ignore"))
+    secrets |= {text.strip() for text in texts if len(text.strip()) >= SHORTEST}
+    return sorted({form for secret in secrets for form in forms(secret)}, key=len, reverse=True)
 
 
 @cache
 def forms(secret: str) -> frozenset[str]:
     """The secret as others may write it: as it is, in base64 wherever it begins in there, in a URL. lib.sh does the same on the box."""
-    found = {secret, quote(secret, safe=""), re.sub("%..", lambda sign: sign[0].lower(), quote(secret, safe=""))}
+    encoded = {secret, quote(secret, safe=""), re.sub("%..", lambda sign: sign[0].lower(), quote(secret, safe=""))}
     for before in range(3):  # bytes: base64 writes three in four letters, and those that a neighbour has a part in are left out
         coded = base64.b64encode(b"\0" * before + secret.encode()).decode()
-        own = coded[-(-before * 8 // 6) : (before + len(secret.encode())) * 8 // 6]
-        found |= {own, own.replace("+", "-").replace("/", "_")}
-    return frozenset(found)
+        own_part = coded[-(-before * 8 // 6) : (before + len(secret.encode())) * 8 // 6]
+        encoded |= {own_part, own_part.replace("+", "-").replace("/", "_")}
+    return frozenset(encoded)
 
 
 def keep_out_of_core_dumps() -> None:

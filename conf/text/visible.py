@@ -16,7 +16,7 @@ FORMULA = ("=", "+", "-", "@", "\t")  # https://owasp.org/www-community/attacks/
 
 def visible(text: str) -> str:
     """The text with its control characters as Python would write them: `\\x1b` for an escape."""
-    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def values(read: Any) -> Any:
@@ -24,12 +24,12 @@ def values(read: Any) -> Any:
     if isinstance(read, str):
         return visible(read)
     if isinstance(read, dict):
-        return {visible(key): values(each) for key, each in read.items()}
-    return [values(each) for each in read] if isinstance(read, list) else read
+        return {visible(key): values(item) for key, item in read.items()}
+    return [values(item) for item in read] if isinstance(read, list) else read
 
 
 def cell(value: object) -> object:
-    """What may stand in a CSV file: text that a spreadsheet would compute has an apostrophe before it."""
+    """A value for a CSV file: text that a spreadsheet would compute gets an apostrophe before it."""
     if not isinstance(value, str):
         return value
     text = visible(value)

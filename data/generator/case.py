@@ -11,7 +11,7 @@ from data.generator import distractors
 from data.generator.draw import Draw
 from data.generator.knowledge import tables
 from data.generator.patient import draw_patient, is_surgery
-from data.generator.spare import Spare
+from data.generator.spare import Unused
 from data.generator.statement import Fact, Patient, Statement, facts
 
 BENIGN, PLAIN = 0.026, 0.127  # shares of notes: without a cancer; without anything that is hard to read
@@ -52,9 +52,9 @@ class Case:
 
 def label(case: Case) -> dict:
     """The right answer for the note of `case`: its asserted facts, each once, in the schema's order of fields."""
-    said = [fact for statement in case.statements for slot in statement.facts.values() for fact in slot if fact.status == "asserted"]
-    found = {name: list(dict.fromkeys(fact.value for fact in said if fact.field == name)) for name in schema.fields()}
-    return {name: (values[0] if values else None) if name in SCALARS else values for name, values in found.items()}
+    asserted = [fact for statement in case.statements for slot in statement.facts.values() for fact in slot if fact.status == "asserted"]
+    values_by_field = {name: list(dict.fromkeys(fact.value for fact in asserted if fact.field == name)) for name in schema.fields()}
+    return {name: (values[0] if values else None) if name in SCALARS else values for name, values in values_by_field.items()}
 
 
 def draw_case(draw: Draw, entities: str, short: bool = False) -> Case:
@@ -64,24 +64,29 @@ def draw_case(draw: Draw, entities: str, short: bool = False) -> Case:
         return _benign(density, entities, draw)
     plain = draw.chance(PLAIN)
     patient = draw_patient(draw, entities, plain)
-    spare = Spare(patient, entities)
-    own = [*_diagnosis(patient, plain, spare, draw), *_molecular(patient, plain, draw), *_spread(patient), *_therapy(patient, plain, draw)]
+    unused = Unused(patient, entities)
+    statements = [
+        *_diagnosis(patient, plain, unused, draw),
+        *_molecular(patient, plain, draw),
+        *_spread(patient),
+        *_therapy(patient, plain, draw),
+    ]
     if plain:
-        return Case(patient, own + _filler(patient, spare, draw), plain)
-    return Case(patient, own + _lesions(patient, own, draw) + distractors.draw_all(patient, spare, density, draw))
+        return Case(patient, statements + _filler(patient, unused, draw), plain)
+    return Case(patient, statements + _lesions(patient, statements, draw) + distractors.draw_all(patient, unused, density, draw))
 
 
-def _diagnosis(patient: Patient, plain: bool, spare: Spare, draw: Draw) -> list[Statement]:
+def _diagnosis(patient: Patient, plain: bool, unused: Unused, draw: Draw) -> list[Statement]:
     name, stage = (
         {"cancer": facts("cancer_type", [patient.cancer.name])},
         {"stage": facts("stage", [patient.stage] if patient.stage else [])},
     )
     first = "diagnosis" if plain else draw.weighted(FIRST)
-    if first == "diagnosis_after" and not spare.has_earlier():
+    if first == "diagnosis_after" and not unused.has_earlier():
         first = "diagnosis"
     if first in ("diagnosis_corrected", "diagnosis_after"):
         after, years = first == "diagnosis_after", draw.between(6, 19)
-        other = spare.earlier(draw) if after else spare.confused(draw)
+        other = unused.earlier(draw) if after else unused.confused(draw)
         status = "prior" if after else "superseded"
         name = {"old_cancer": facts("cancer_type", [other.name], status)} | name
     opened = Statement(first, name, {"years": str(years)} if "old_cancer" in name else {})
@@ -125,10 +130,10 @@ def _therapy(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
     lines = [facts("treatment", line) for line in patient.lines]
     if not lines:
         return [Statement("untreated")] if draw.chance(0.4) else []
-    return [_given(patient.lines, lines, draw)] + (_response(patient, plain, draw) if draw.chance(RESPONSE_STATED) else [])
+    return [_treatment_statement(patient.lines, lines, draw)] + (_response(patient, plain, draw) if draw.chance(RESPONSE_STATED) else [])
 
 
-def _given(names: list[list[str]], lines: list[tuple[Fact, ...]], draw: Draw) -> Statement:
+def _treatment_statement(names: list[list[str]], lines: list[tuple[Fact, ...]], draw: Draw) -> Statement:
     if len(lines) == 3:
         return Statement("treated_three", {"first": lines[0], "second": lines[1], "treatment": lines[2]})
     if len(lines) == 2:
@@ -143,49 +148,57 @@ def _response(patient: Patient, plain: bool, draw: Draw) -> list[Statement]:
     resected = not patient.sites and any(is_surgery(line[0]) for line in patient.lines)
     last_resected = resected and len(patient.lines) > 1 and is_surgery(patient.lines[-1][0])
     if last_resected and draw.chance(0.55):  # drugs first, then the operation
-        found = facts("response", ["pathologic complete response"])
+        response_fact = facts("response", ["pathologic complete response"])
         described = not plain and draw.chance(0.3)
         return [
-            Statement("response_described", {"described": found}) if described else Statement("response_pathologic", {"response": found})
+            Statement("response_described", {"described": response_fact})
+            if described
+            else Statement("response_pathologic", {"response": response_fact})
         ]
     now = draw.weighted(RESPONSES["spread" if patient.sites else "resected" if resected else "local"])
     response = {"response": facts("response", [now])}
     if (not resected or len(patient.lines) > 1) and not plain and draw.chance(0.46):
         old = {"old_response": facts("response", [draw.one(EARLIER[now])], "superseded")}
-        return [Statement("response_changed", old | response)] if draw.chance(0.6) else [Statement("response_early", old), _told(now, draw)]
-    return [Statement("response", response)] if plain else [_told(now, draw)]
+        return (
+            [Statement("response_changed", old | response)]
+            if draw.chance(0.6)
+            else [Statement("response_early", old), _response_statement(now, draw)]
+        )
+    return [Statement("response", response)] if plain else [_response_statement(now, draw)]
 
 
-def _told(response: str, draw: Draw) -> Statement:
+def _response_statement(response: str, draw: Draw) -> Statement:
     """The response by name, or described."""
     if tables()["response"][response]["described"] and draw.chance(0.3):
         return Statement("response_described", {"described": facts("response", [response])})
     return Statement("response", {"response": facts("response", [response])})
 
 
-def _lesions(patient: Patient, own: list[Statement], draw: Draw) -> list[Statement]:
+def _lesions(patient: Patient, statements: list[Statement], draw: Draw) -> list[Statement]:
     """One of the known lesions on its own, beside the overall response."""
-    said = [fact for statement in own for slot in statement.facts.values() for fact in slot if fact.field == "response"]
-    overall = any(fact.status == "asserted" and fact.value not in GONE for fact in said)
+    responses = [fact for statement in statements for slot in statement.facts.values() for fact in slot if fact.field == "response"]
+    overall = any(fact.status == "asserted" and fact.value not in GONE for fact in responses)
     sites = [site for site in patient.sites if tables()["site"][site]["adjectives"]]
     if not sites or not overall or not draw.chance(0.52):
         return []
     return [Statement("lesions", {"site": facts("metastasis_site", draw.some(sites, 1))})]
 
 
-def _filler(patient: Patient, spare: Spare, draw: Draw) -> list[Statement]:
+def _filler(patient: Patient, unused: Unused, draw: Draw) -> list[Statement]:
     """What even a plain note may go on about: no tagged phenomenon is among it, though it names organs and nodes."""
     kinds = [kind for kind in ("examined", "exam", "regional", "logistics", "opening", "closing", "examined") if draw.chance(0.4)]
-    return [said for kind in kinds for said in distractors.MAKERS[kind](patient, spare, draw)]
+    return [statement for kind in kinds for statement in distractors.MAKERS[kind](patient, unused, draw)]
 
 
 def _benign(density: float, entities: str, draw: Draw) -> Case:
     patient = Patient(sex=draw.one(["woman", "man"]), age=draw.between(38, 81))
     finding = draw.one(tables()["benign"]["findings"][patient.sex])
-    own = [Statement("benign", words={"finding": finding}), Statement("benign_follow_up")]
-    spare = Spare(patient, entities)
-    others = [name for name in BESIDE_BENIGN if draw.chance(min(0.9, density * BESIDE_BENIGN[name] / 100))]
-    return Case(patient, own + [said for name in others for said in distractors.MAKERS[name](patient, spare, draw)])
+    statements = [Statement("benign", words={"finding": finding}), Statement("benign_follow_up")]
+    unused = Unused(patient, entities)
+    distractor_kinds = [name for name in BESIDE_BENIGN if draw.chance(min(0.9, density * BESIDE_BENIGN[name] / 100))]
+    return Case(
+        patient, statements + [statement for name in distractor_kinds for statement in distractors.MAKERS[name](patient, unused, draw)]
+    )
 
 
 BESIDE_BENIGN = {"family": 70, "another_relative": 30, "prior": 30, "comorbidity": 80, "comorbidity_drug": 50, "exam": 50} | {

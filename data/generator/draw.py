@@ -30,8 +30,8 @@ class Draw:
 
     def some(self, items: list, count: int) -> list:
         """`count` different items (all, if there are fewer) in random order."""
-        left = list(items)
-        return [left.pop(self.below(len(left))) for _ in range(min(count, len(left)))]
+        remaining = list(items)
+        return [remaining.pop(self.below(len(remaining))) for _ in range(min(count, len(remaining)))]
 
     def weighted(self, shares: dict):
         """A key of `shares`, by its whole-numbered weight."""

@@ -20,7 +20,7 @@ class Frame:
     text: str
     slots: frozenset[str]
 
-    def say(self, draw: Draw) -> str:
+    def fill_choices(self, draw: Draw) -> str:
         """The sentence with one alternative of each choice."""
         return CHOICE.sub(lambda choice: draw.one(choice[1].split("|")), self.text)
 
@@ -30,11 +30,11 @@ def frames(kind: str, pool: str, form: str) -> tuple[Frame, ...]:
     """The sentences of one kind; those of the other form, with or without a full stop, where this form has none."""
     texts = _file(kind)[pool]
     chosen = form if texts.get(form) else ("terse" if form == "prose" else "prose")
-    made = []
+    sentences = []
     for number, text in enumerate(texts[chosen]):
-        said = text if chosen == form else text.removesuffix(".") + "." * (form == "prose")
-        made.append(Frame(f"{kind}.{pool[0]}.{chosen[0]}{number}", said, frozenset(re.findall(r"\{(\w+)\}", text))))
-    return tuple(made)
+        sentence = text if chosen == form else text.removesuffix(".") + "." * (form == "prose")
+        sentences.append(Frame(f"{kind}.{pool[0]}.{chosen[0]}{number}", sentence, frozenset(re.findall(r"\{(\w+)\}", text))))
+    return tuple(sentences)
 
 
 @cache

@@ -54,9 +54,9 @@ class Gate:
     holds: bool
 
 
-def measure(made: Rows) -> list[Gate]:
-    """Every gate with its figure; `made` holds the rows of each file, by the file's name."""
-    return [gate for function in GATES for gate in function(made)]
+def measure(sets: Rows) -> list[Gate]:
+    """Every gate with its figure; `sets` holds the rows of each file, by the file's name."""
+    return [gate for function in GATES for gate in function(sets)]
 
 
 def at_most(name: str, value: float, limit: float, form: Callable[[float], str] = "{:.3f}".format) -> Gate:
@@ -79,14 +79,14 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def duplicates(made: Rows) -> list[Gate]:
-    notes = Counter(normal(row["input"]) for rows in made.values() for row in rows)
+def duplicates(sets: Rows) -> list[Gate]:
+    notes = Counter(normal(row["input"]) for rows in sets.values() for row in rows)
     return [at_most("notes that stand twice, in all files", sum(notes.values()) - len(notes), 0, count)]
 
 
-def nearness(made: Rows) -> list[Gate]:
+def nearness(sets: Rows) -> list[Gate]:
     likeness, most = Likeness(), {True: 0.0, False: 0.0}
-    for name, row in ((name, row) for name, rows in made.items() for row in rows):
+    for name, row in ((name, row) for name, rows in sets.items() for row in rows):
         note = normal(row["input"])
         for other, value in likeness.alike(note, min(most[False], ACROSS)):
             most[other == name] = max(most[other == name], value)
@@ -97,43 +97,43 @@ def nearness(made: Rows) -> list[Gate]:
     ]
 
 
-def long_runs(made: Rows) -> list[Gate]:
-    seen = {run for row in made["train"] for run in runs_of(normal(row["input"]), LONG_RUN)}
-    found = []
+def long_runs(sets: Rows) -> list[Gate]:
+    training_runs = {run for row in sets["train"] for run in runs_of(normal(row["input"]), LONG_RUN)}
+    gates = []
     for name in HELD_OUT:
-        sharing = sum(bool(runs_of(normal(row["input"]), LONG_RUN) & seen) for row in made[name])
-        found.append(at_most(f"{name} notes that share 13 words in a row with train", sharing / len(made[name]), 0.02, percent))
-    return found
+        sharing = sum(bool(runs_of(normal(row["input"]), LONG_RUN) & training_runs) for row in sets[name])
+        gates.append(at_most(f"{name} notes that share 13 words in a row with train", sharing / len(sets[name]), 0.02, percent))
+    return gates
 
 
-def shared_frames(made: Rows) -> list[Gate]:
-    frames = {name: {frame for row in rows for frame in row["meta"]["frames"]} for name, rows in made.items()}
-    asked = {name: {row["instruction"] for row in rows} for name, rows in made.items()}
+def shared_frames(sets: Rows) -> list[Gate]:
+    frames = {name: {frame for row in rows for frame in row["meta"]["frames"]} for name, rows in sets.items()}
+    instructions_of = {name: {row["instruction"] for row in rows} for name, rows in sets.items()}
     both = sum(len(frames["train"] & frames[name]) for name in HELD_OUT)
-    instructions = sum(len(asked["train"] & asked[name]) for name in HELD_OUT)
+    instructions = sum(len(instructions_of["train"] & instructions_of[name]) for name in HELD_OUT)
     return [
         at_most(f"frames that train shares with {', '.join(HELD_OUT)}", both, 0, count),
         at_most("instructions that it shares with them", instructions, 0, count),
-        at_least("instructions in train", len(asked["train"]), 24, count),
-        at_least("instructions in validation", len(asked["validation"]), 8, count),
+        at_least("instructions in train", len(instructions_of["train"]), 24, count),
+        at_least("instructions in validation", len(instructions_of["validation"]), 8, count),
         at_least("frames used in train", len(frames["train"]), 900, count),
         at_least("frames used in the held-out files", len(set().union(*(frames[name] for name in HELD_OUT))), 400, count),
     ]
 
 
-def answers(made: Rows) -> list[Gate]:
+def answers(sets: Rows) -> list[Gate]:
     where: dict[str, set[str]] = {}
-    for name, rows in made.items():
+    for name, rows in sets.items():
         for row in rows:
             where.setdefault(telling(row["output"]), set()).add(name)
     twice = sum(len(names) > 1 for answer, names in where.items() if answer)
     return [at_most(f"answers with {TELLING} or more fields filled that stand in two files", twice, 0, count)]
 
 
-def support(made: Rows) -> list[Gate]:
-    right = sum(_supported(row) for rows in made.values() for row in rows)
-    valid = sum(schema.fits(row["output"], schema.schema()) for rows in made.values() for row in rows)
-    total = sum(map(len, made.values()))
+def support(sets: Rows) -> list[Gate]:
+    right = sum(_supported(row) for rows in sets.values() for row in rows)
+    valid = sum(schema.fits(row["output"], schema.schema()) for rows in sets.values() for row in rows)
+    total = sum(map(len, sets.values()))
     return [
         at_least("answers that the recorded spans give again", right / total, 1, percent),
         at_least("answers that follow schema.json", valid / total, 1, percent),
@@ -141,8 +141,8 @@ def support(made: Rows) -> list[Gate]:
 
 
 def _supported(row: dict) -> bool:
-    found = derive(row["input"], row["meta"]["evidence"])
-    return all(sorted(found[name]) == sorted(_values(row, name)) for name in found)
+    derived = derive(row["input"], row["meta"]["evidence"])
+    return all(sorted(derived[name]) == sorted(_values(row, name)) for name in derived)
 
 
 def _values(row: dict, name: str) -> list[str]:
@@ -150,24 +150,24 @@ def _values(row: dict, name: str) -> list[str]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def vocabulary(made: Rows) -> list[Gate]:
-    train = made["train"]
+def vocabulary(sets: Rows) -> list[Gate]:
+    train = sets["train"]
     values = {name: {value for row in train for value in _values(row, name)} for name in schema.fields()}
     kinds = {marker_name(value) for value in values["biomarker"]}
     types = Counter(row["output"]["cancer_type"] for row in train if row["output"]["cancer_type"])
-    found = [at_least(f"different values of {name} in train", len(values[name]), least, count) for name, least in VOCABULARY.items()]
-    found.append(at_least("different markers in train", len(kinds), 20, count))
-    found.append(at_most(f"most frequent cancer ({_first(types)[0]})", _first(types)[1] / len(train), 0.08, percent))
-    return found
+    gates = [at_least(f"different values of {name} in train", len(values[name]), least, count) for name, least in VOCABULARY.items()]
+    gates.append(at_least("different markers in train", len(kinds), 20, count))
+    gates.append(at_most(f"most frequent cancer ({_first(types)[0]})", _first(types)[1] / len(train), 0.08, percent))
+    return gates
 
 
-def habits(made: Rows) -> list[Gate]:
+def habits(sets: Rows) -> list[Gate]:
     """How far knowing the cancer gives the rest away, over the training notes of each cancer."""
     by_cancer: dict[str, list[dict]] = {}
-    for row in made["train"]:
+    for row in sets["train"]:
         by_cancer.setdefault(row["output"]["cancer_type"], []).append(row)
     by_cancer.pop(None, None)
-    found = []
+    gates = []
     for name in schema.fields()[1:]:
         shares = {
             f"{value}, {cancer}": number / len(rows)
@@ -175,31 +175,31 @@ def habits(made: Rows) -> list[Gate]:
             for value, number in Counter(value for row in rows for value in _values(row, name)).items()
         }
         most = min(shares, key=lambda key: (-shares[key], key))
-        found.append(at_most(f"most likely {name} given the cancer ({most})", shares[most], 0.45))
-    return found
+        gates.append(at_most(f"most likely {name} given the cancer ({most})", shares[most], 0.45))
+    return gates
 
 
-def emptiness(made: Rows) -> list[Gate]:
-    train = made["train"]
-    found = [
+def emptiness(sets: Rows) -> list[Gate]:
+    train = sets["train"]
+    gates = [
         between(f"{name} empty in train", sum(not row["output"][name] for row in train) / len(train), low, high, percent)
         for name, (low, high) in EMPTY.items()
     ]
     numbers = {sum(not value for value in row["output"].values()) for row in train}
-    found.append(at_least("different numbers of empty fields in a row (0 to 7)", len(numbers), 8, count))
+    gates.append(at_least("different numbers of empty fields in a row (0 to 7)", len(numbers), 8, count))
     for name in [name for name in schema.fields() if name not in SCALARS]:
         lengths = {len(row["output"][name]) for row in train} - {0}
-        found.append(at_least(f"most values of {name} in a row", max(lengths), 4, count))
-    return found
+        gates.append(at_least(f"most values of {name} in a row", max(lengths), 4, count))
+    return gates
 
 
-def phenomena(made: Rows) -> list[Gate]:
-    train = made["train"]
+def phenomena(sets: Rows) -> list[Gate]:
+    train = sets["train"]
     counts = Counter(name for row in train for name in row["meta"]["phenomena"])
     numbers = [len(set(row["meta"]["phenomena"]) - {"noise"}) for row in train]
-    found = [at_least(f"notes with: {name}", counts[name] / len(train), least, percent) for name, least in SHARES.items()]
+    gates = [at_least(f"notes with: {name}", counts[name] / len(train), least, percent) for name, least in SHARES.items()]
     return [
-        *found,
+        *gates,
         at_least("notes with two phenomena or more", sum(number > 1 for number in numbers) / len(train), 0.7, percent),
         between("notes with none", sum(number == 0 for number in numbers) / len(train), 0.1, 0.15, percent),
         between("notes with something that their cancer seldom has", counts["unusual"] / len(train), 0.1, 0.15, percent),
@@ -207,8 +207,8 @@ def phenomena(made: Rows) -> list[Gate]:
     ]
 
 
-def variety(made: Rows) -> list[Gate]:
-    notes = [normal(row["input"]).split() for row in made["train"]]
+def variety(sets: Rows) -> list[Gate]:
+    notes = [normal(row["input"]).split() for row in sets["train"]]
     fours = Counter(" ".join(words[at : at + 4]) for words in notes for at in range(len(words) - 3))
     eights = Counter(run for words in notes for run in runs_of(" ".join(words), 8))
     starts = Counter(" ".join(words[:3]) for words in notes)
@@ -225,9 +225,9 @@ def _first(counts: Counter[str]) -> tuple[str, int]:
     return min(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def lengths(made: Rows) -> list[Gate]:
-    words = sorted(len(row["input"].split()) for row in made["train"])
-    smoke = [len(row["input"].split()) for name in ("smoke_train", "smoke_validation") for row in made[name]]
+def lengths(sets: Rows) -> list[Gate]:
+    words = sorted(len(row["input"].split()) for row in sets["train"])
+    smoke = [len(row["input"].split()) for name in ("smoke_train", "smoke_validation") for row in sets[name]]
     return [
         at_least("words of the shortest note", words[0], 25, count),
         between("words of the middle note", words[len(words) // 2], 85, 105, count),
@@ -236,28 +236,28 @@ def lengths(made: Rows) -> list[Gate]:
     ]
 
 
-def styles(made: Rows) -> list[Gate]:
-    counts = Counter(row["meta"]["style"] for row in made["train"])
+def styles(sets: Rows) -> list[Gate]:
+    counts = Counter(row["meta"]["style"] for row in sets["train"])
     return [
         at_least("styles", len(counts), 8, count),
-        at_least("share of the rarest style", min(counts.values()) / len(made["train"]), 0.05, percent),
+        at_least("share of the rarest style", min(counts.values()) / len(sets["train"]), 0.05, percent),
     ]
 
 
-def entities(made: Rows) -> list[Gate]:
+def entities(sets: Rows) -> list[Gate]:
     unknown = held_out()
-    leaked = sum(fact[1] in unknown for name, rows in made.items() if name not in NEW for row in rows for fact in row["meta"]["evidence"])
-    held = [any(value in unknown for field in row["output"] for value in _values(row, field)) for name in NEW for row in made[name]]
+    leaked = sum(fact[1] in unknown for name, rows in sets.items() if name not in NEW for row in rows for fact in row["meta"]["evidence"])
+    has_unknown = [any(value in unknown for field in row["output"] for value in _values(row, field)) for name in NEW for row in sets[name]]
     return [
         at_most(f"held-out values named outside of {' and '.join(NEW)}", leaked, 0, count),
-        at_least("rows of these with one in the answer", sum(held) / len(held), 1, percent),
+        at_least("rows of these with one in the answer", sum(has_unknown) / len(has_unknown), 1, percent),
     ]
 
 
-def names(made: Rows) -> list[Gate]:
+def names(sets: Rows) -> list[Gate]:
     pattern = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof)\.? [A-Z][a-z]+")
     return [
-        at_most("notes that name a person", sum(bool(pattern.search(row["input"])) for rows in made.values() for row in rows), 0, count)
+        at_most("notes that name a person", sum(bool(pattern.search(row["input"])) for rows in sets.values() for row in rows), 0, count)
     ]
 
 
@@ -280,9 +280,9 @@ GATES = [
 GATES += [entities, names]
 
 
-def table(found: list[Gate]) -> str:
+def table(gates: list[Gate]) -> str:
     """The gates as the rows of a Markdown table."""
-    return "\n".join(f"| {gate.name} | {gate.wanted} | {gate.measured} |{'' if gate.holds else ' FAILS'}" for gate in found)
+    return "\n".join(f"| {gate.name} | {gate.wanted} | {gate.measured} |{'' if gate.holds else ' FAILS'}" for gate in gates)
 
 
 def shipped(folder: Path) -> Rows:

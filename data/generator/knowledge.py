@@ -37,10 +37,10 @@ class Cancer:
 
     def without(self, unknown: set[str]) -> "Cancer":
         """This cancer with no value of `unknown` in any of its lists."""
-        kept = {"genes": self.genes, "markers": self.markers, "local": self.local, "adjuvant": self.adjuvant}
-        kept = {name: [value for value in values if value not in unknown] for name, values in kept.items()}
+        lists = {"genes": self.genes, "markers": self.markers, "local": self.local, "adjuvant": self.adjuvant}
+        lists = {name: [value for value in values if value not in unknown] for name, values in lists.items()}
         targeted = {finding: _lines(lines, unknown) for finding, lines in self.targeted.items() if finding not in unknown}
-        return replace(self, **kept, systemic=_lines(self.systemic, unknown), targeted=targeted)
+        return replace(self, **lists, systemic=_lines(self.systemic, unknown), targeted=targeted)
 
 
 def _lines(lines: list[list[str]], unknown: set[str]) -> list[list[str]]:
@@ -76,5 +76,5 @@ def held_out() -> frozenset[str]:
 def marker_name(value: str) -> str:
     """The marker that `value` is a value of: MSI for "MSS"."""
     markers = tables()["marker"]
-    named = [name for name, marker in markers.items() if value in marker.get("values", {})]
-    return named[0] if named else max((name for name in markers if value.startswith(f"{name} ")), key=len)
+    with_value = [name for name, marker in markers.items() if value in marker.get("values", {})]
+    return with_value[0] if with_value else max((name for name in markers if value.startswith(f"{name} ")), key=len)

@@ -31,8 +31,8 @@ class Likeness:
         # similarity s needs more than s * len(runs) shared runs, of which the common ones are at most so many
         enough = least * len(runs) - (len(holders) - len(rare))
         near = [number for number, count in shared.items() if count > enough] if enough > 0 else range(len(self._notes))
-        found = [(self._notes[number][0], _jaccard(runs, self._notes[number][1])) for number in near]
-        return [(split, value) for split, value in found if value > least]
+        similarities = [(self._notes[number][0], _jaccard(runs, self._notes[number][1])) for number in near]
+        return [(split, value) for split, value in similarities if value > least]
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:

@@ -8,8 +8,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
-def write(folder: Path, made: dict[str, list[dict]], seed: int, version: int) -> None:
-    """Write manifest.json beside the files of `made`."""
+def write(folder: Path, sets: dict[str, list[dict]], seed: int, version: int) -> None:
+    """Write manifest.json beside the files of `sets`."""
     files = {
         f"{name}.jsonl": {
             "sha256": sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest(),
@@ -17,7 +17,7 @@ def write(folder: Path, made: dict[str, list[dict]], seed: int, version: int) ->
             "styles": _counts(row["meta"]["style"] for row in rows),
             "phenomena": _counts(name for row in rows for name in row["meta"]["phenomena"]),
         }
-        for name, rows in made.items()
+        for name, rows in sets.items()
     }
     manifest = {"generator": version, "seed": seed, "tables": tables_sha256(), "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")

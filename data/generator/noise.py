@@ -32,9 +32,9 @@ def disturb(note: Note, draw: Draw) -> None:
 
 def _slips(parts: list[Part], draw: Draw) -> list[Part]:
     """One to four words outside of facts with two letters swapped, one doubled or one lost."""
-    places = [number for number, part in enumerate(parts) if not part.fact and re.search(r"\b[a-z]{6,}\b", part.text)]
+    candidates = [number for number, part in enumerate(parts) if not part.fact and re.search(r"\b[a-z]{6,}\b", part.text)]
     changed = list(parts)
-    for number in draw.some(places, draw.between(1, 4)):
+    for number in draw.some(candidates, draw.between(1, 4)):
         word = draw.one(list(re.finditer(r"\b[a-z]{6,}\b", changed[number].text)) or [None])
         if word:
             text = changed[number].text
@@ -60,9 +60,9 @@ def _hyphens(parts: list[Part], draw: Draw) -> list[Part]:
 
 def _broken(parts: list[Part], draw: Draw) -> list[Part]:
     """One or two long words outside of facts are broken across lines, as a scanner leaves them."""
-    places = [number for number, part in enumerate(parts) if not part.fact and re.search(r"\b[a-z]{8,}\b", part.text)]
+    candidates = [number for number, part in enumerate(parts) if not part.fact and re.search(r"\b[a-z]{8,}\b", part.text)]
     changed = list(parts)
-    for number in draw.some(places, draw.between(1, 2)):
+    for number in draw.some(candidates, draw.between(1, 2)):
         word, text = re.search(r"\b[a-z]{8,}\b", changed[number].text), changed[number].text
         cut = word.start() + draw.between(3, len(word[0]) - 3)
         changed[number] = replace(changed[number], text=f"{text[:cut]}-\n{text[cut:]}")

@@ -80,12 +80,12 @@ def _sentence(statement: Statement, section: Section, case: Case, pool: str, not
     frame = draw.one([frame for frame in choices if frame.id not in note.frames] or choices)
     note.frames.append(frame.id)
     parts: list[Part] = []
-    for literal, slot, _, _ in Formatter().parse(frame.say(draw)):
+    for literal, slot, _, _ in Formatter().parse(frame.fill_choices(draw)):
         if literal:
             parts.append(Part(literal))
         if slot:
-            said = _slot(slot, statement, case, draw)
-            parts += _capital(said) if literal.endswith((". ", "? ")) else said
+            slot_parts = _slot(slot, statement, case, draw)
+            parts += _capital(slot_parts) if literal.endswith((". ", "? ")) else slot_parts
     return parts
 
 
@@ -109,11 +109,11 @@ def _slot(slot: str, statement: Statement, case: Case, draw: Draw) -> list[Part]
 
 def _illness(name: str) -> list[Part]:
     """The name of another disease, whose stage is no label."""
-    said = re.search(r"stage ([IV]+|[0-4])[A-Ca-c]?\b", name, re.IGNORECASE)
-    if not said:
+    match = re.search(r"stage ([IV]+|[0-4])[A-Ca-c]?\b", name, re.IGNORECASE)
+    if not match:
         return [Part(name)]
-    stage = Part(said[0], Fact("stage", stage_value(said[0]), "comorbidity"), "alias")
-    return [part for part in (Part(name[: said.start()]), stage, Part(name[said.end() :])) if part.text]
+    stage = Part(match[0], Fact("stage", stage_value(match[0]), "comorbidity"), "alias")
+    return [part for part in (Part(name[: match.start()]), stage, Part(name[match.end() :])) if part.text]
 
 
 def _person(patient: Patient) -> dict[str, str]:

@@ -22,8 +22,8 @@ COUNT = {1: 52, 2: 30, 3: 13, 4: 5}
 
 def draw_patient(draw: Draw, entities: str, plain: bool) -> Patient:
     """A patient with a cancer; `plain` ones had one line of treatment and nothing unusual."""
-    known = cancers(entities)
-    cancer = known[draw.weighted({name: cancer.weight for name, cancer in known.items()})]
+    by_name = cancers(entities)
+    cancer = by_name[draw.weighted({name: cancer.weight for name, cancer in by_name.items()})]
     unusual = not plain and draw.chance(UNUSUAL)
     distant = bool(cancer.sites) and draw.chance(DISTANT)
     patient = Patient(
@@ -48,13 +48,13 @@ def _stage(cancer: Cancer, distant: bool, draw: Draw) -> str | None:
 
 def _genes(cancer: Cancer, unusual: bool, entities: str, draw: Draw) -> list[str]:
     count = draw.weighted(COUNT)
-    found = draw.some(cancer.genes, min(count, 2))
+    genes = draw.some(cancer.genes, min(count, 2))
     if unusual and draw.chance(0.6):
-        found = [draw.one(shared_genes(entities)), *found[1:]]
+        genes = [draw.one(shared_genes(entities)), *genes[1:]]
     others = [*tables()["co_alterations"], *shared_genes(entities)]
-    for gene in draw.some(others, count - len(found)):
-        found.append(gene)
-    return list({gene.split()[0]: gene for gene in found}.values())  # one alteration a gene
+    for gene in draw.some(others, count - len(genes)):
+        genes.append(gene)
+    return list({gene.split()[0]: gene for gene in genes}.values())  # one alteration a gene
 
 
 @cache
@@ -78,11 +78,13 @@ def _markers(patient: Patient, draw: Draw) -> list[str]:
     cancer = patient.cancer
     panel = draw.one(cancer.panels) if cancer.panels and draw.chance(0.72) else []
     panel = draw.some(panel, draw.weighted({1: 2, 2: 2, 3: 3}))
-    known = {marker_name(value) for value in panel}
-    names = draw.some([name for name in cancer.markers if name not in known], draw.weighted({0: 4, 1: 3} if panel else {1: 5, 2: 4, 3: 2}))
-    found = panel + [draw_marker(name, draw) for name in names]
-    clashing = {denied for one, denied in CLASHES if one in found + patient.genes}
-    return [value for value in found if value not in clashing]
+    measured = {marker_name(value) for value in panel}
+    names = draw.some(
+        [name for name in cancer.markers if name not in measured], draw.weighted({0: 4, 1: 3} if panel else {1: 5, 2: 4, 3: 2})
+    )
+    markers = panel + [draw_marker(name, draw) for name in names]
+    clashing = {denied for one, denied in CLASHES if one in markers + patient.genes}
+    return [value for value in markers if value not in clashing]
 
 
 def draw_marker(name: str, draw: Draw) -> str:
@@ -90,20 +92,20 @@ def draw_marker(name: str, draw: Draw) -> str:
     marker = tables()["marker"][name]
     if "values" in marker:
         return draw.one(list(marker["values"]))
-    places = len(str(marker.get("step", 1)).partition(".")[2])
-    low, high, step = (round(marker.get(key, 1) * 10**places) for key in ("low", "high", "step"))
+    decimals = len(str(marker.get("step", 1)).partition(".")[2])
+    low, high, step = (round(marker.get(key, 1) * 10**decimals) for key in ("low", "high", "step"))
     if high >= 100 * low > 0:  # a wide range: small numbers as often as large ones
         high = draw.one([high // 30, high // 6, high])
-    number = Decimal(draw.between(low, high, step)) / 10**places
+    number = Decimal(draw.between(low, high, step)) / 10**decimals
     return f"{name} {number:f}{marker['unit']}"
 
 
 def _sites(cancer: Cancer, unusual: bool, draw: Draw) -> list[str]:
-    found = draw.some(cancer.sites, draw.weighted(COUNT))
+    sites = draw.some(cancer.sites, draw.weighted(COUNT))
     rare = [site for site in tables()["site"] if site not in cancer.sites and site not in ("ovary",)]
     if unusual and rare and draw.chance(0.6):
-        found = [*found[1:], draw.one(rare)]
-    return found
+        sites = [*sites[1:], draw.one(rare)]
+    return sites
 
 
 def _lines(patient: Patient, entities: str, plain: bool, draw: Draw) -> list[list[str]]:
@@ -113,11 +115,11 @@ def _lines(patient: Patient, entities: str, plain: bool, draw: Draw) -> list[lis
     if patient.unusual and draw.chance(0.6):
         lines = [*lines[:2], [draw.one(shared_drugs(entities))]]
     seen: set[str] = set()
-    kept = []
+    new_lines = []
     for line in lines:
-        kept.append([item for item in line if item not in seen])
+        new_lines.append([item for item in line if item not in seen])
         seen |= set(line)
-    return [line for line in kept if line]
+    return [line for line in new_lines if line]
 
 
 def _spread_lines(patient: Patient, count: int, draw: Draw) -> list[list[str]]:
@@ -149,9 +151,9 @@ def is_surgery(item: str) -> bool:
 
 def _distinct(lines: list[list[str]]) -> list[list[str]]:
     """`lines` that share no drug, the first of each kind."""
-    kept, seen = [], set()
+    distinct, seen = [], set()
     for line in lines:
         if not seen & set(line):
-            kept.append(line)
+            distinct.append(line)
             seen |= set(line)
-    return kept
+    return distinct

@@ -40,14 +40,14 @@ def tags(case: Case, note: Note) -> list[str]:
     """The phenomena of a note, in a fixed order."""
     kinds = [frame.split(".")[0] for frame in note.frames]
     written = {part.kind for part in note.parts if part.fact}
-    found = [name for name, wanted in BY_KIND.items() if wanted & set(kinds)]
-    found += [name for name, wanted in BY_SPELLING.items() if wanted & written]
-    found += ["distance"] * any(_apart(kinds, first, second) for first, second in APART)
-    found += ["unusual"] * case.patient.unusual
-    return found + ["noise"] * bool(note.noise)
+    names = [name for name, wanted in BY_KIND.items() if wanted & set(kinds)]
+    names += [name for name, wanted in BY_SPELLING.items() if wanted & written]
+    names += ["distance"] * any(_are_apart(kinds, first, second) for first, second in APART)
+    names += ["unusual"] * case.patient.unusual
+    return names + ["noise"] * bool(note.noise)
 
 
-def _apart(kinds: list[str], first: set[str], second: set[str]) -> bool:
+def _are_apart(kinds: list[str], first: set[str], second: set[str]) -> bool:
     """Whether another statement stands between one of `first` and one of `second`, or they come in reverse."""
     one = [number for number, kind in enumerate(kinds) if kind in first]
     other = [number for number, kind in enumerate(kinds) if kind in second]

@@ -109,14 +109,14 @@ def arrange(case: Case, pool: str, draw: Draw) -> Plan:
     if headed and draw.chance(ASIDE_FIRST):
         order = sorted(order, key=lambda topic: not topic.startswith(("past", "family")))
     for topic in order:
-        statements = sorted((said for part in topic.split("+") for said in topics.get(part, [])), key=_rank)
+        statements = sorted((statement for part in topic.split("+") for statement in topics.get(part, [])), key=_rank)
         if statements:
             heading = draw.one(styles()["headings"][pool][topic.split("+")[0]]) if headed else ""
             form = draw.one(["prose", "terse"]) if style["form"] == "mixed" else style["form"]
             sections.append(Section(heading, form, _layout(layout, form), statements))
     if "opening" in topics:
-        own = [section for section in sections if TOPIC[section.statements[0].kind] not in ("past", "family")]
-        own[0].statements[:0] = topics["opening"]
+        disease_sections = [section for section in sections if TOPIC[section.statements[0].kind] not in ("past", "family")]
+        disease_sections[0].statements[:0] = topics["opening"]
     between = draw.one([" ", "\n", "\n\n"]) if not headed else draw.one(["\n", "\n\n"])
     return Plan(name, title, between, sections)
 

@@ -9,14 +9,14 @@ LONG_RUN = 13  # words in a row that a held-out note and a training note may not
 TELLING = 4  # answers with so many fields filled are not given twice
 
 
-class Shelf:
+class Repetitions:
     def __init__(self) -> None:
         self._likeness = Likeness()
         self._notes: set[str] = set()
         self._answers: dict[str, str] = {}  # answer -> the split that gave it first
         self._runs: dict[str, set[str]] = {"train": set(), "held_out": set()}
 
-    def takes(self, row: dict, pool: str) -> bool:
+    def add_if_new(self, row: dict, pool: str) -> bool:
         """Keep `row` and say True; or False where it repeats a row that is here."""
         split, note, answer = row["meta"]["split"], normal(row["input"]), telling(row["output"])
         runs = runs_of(note, LONG_RUN)

@@ -19,7 +19,7 @@ RELATIVES = {
 }
 
 
-class Spare:
+class Unused:
     """Hands out each thing once."""
 
     def __init__(self, patient: Patient, entities: str):
@@ -40,25 +40,25 @@ class Spare:
         self._earlier = [name for name in self._earlier if not cancer or name != cancer.name]
 
     def sites(self, count: int, draw: Draw, among: tuple[str, ...] = ()) -> list[str]:
-        found = draw.some([site for site in self._sites if not among or site in among], count)
-        self._sites = [site for site in self._sites if site not in found]
-        return found
+        sites = draw.some([site for site in self._sites if not among or site in among], count)
+        self._sites = [site for site in self._sites if site not in sites]
+        return sites
 
     def tests(self, count: int, draw: Draw) -> list[str]:
-        found = draw.some(self._tests, count)
-        self._tests = [test for test in self._tests if test not in found]
-        self._genes = [gene for gene in self._genes if gene.split()[0] not in found]
-        return found
+        tests = draw.some(self._tests, count)
+        self._tests = [test for test in self._tests if test not in tests]
+        self._genes = [gene for gene in self._genes if gene.split()[0] not in tests]
+        return tests
 
     def genes(self, count: int, draw: Draw) -> list[str]:
         """Alterations of genes that the note says nothing else about."""
-        found: dict[str, str] = {}
+        genes: dict[str, str] = {}
         for gene in draw.some(self._genes, len(self._genes)):
-            if len(found) < count:
-                found.setdefault(gene.split()[0], gene)
-        self._genes = [gene for gene in self._genes if gene.split()[0] not in found]
-        self._tests = [test for test in self._tests if test not in found]
-        return list(found.values())
+            if len(genes) < count:
+                genes.setdefault(gene.split()[0], gene)
+        self._genes = [gene for gene in self._genes if gene.split()[0] not in genes]
+        self._tests = [test for test in self._tests if test not in genes]
+        return list(genes.values())
 
     def line(self, draw: Draw) -> list[str]:
         """A line of drugs that makes sense here and was not given."""
@@ -69,9 +69,9 @@ class Spare:
 
     def treatments(self, options: list[str], count: int, draw: Draw) -> list[str]:
         """Some of `options` that nothing was said about: the patient's own treatments must not be someone else's, too."""
-        found = draw.some([item for item in options if item not in self._given], count)
-        self._given |= set(found)
-        return found
+        treatments = draw.some([item for item in options if item not in self._given], count)
+        self._given |= set(treatments)
+        return treatments
 
     def relative(self, draw: Draw) -> str:
         return self.relatives.pop(draw.below(len(self.relatives)))

@@ -22,15 +22,15 @@ class Spelling:
 @cache
 def spellings(name: str, value: str) -> tuple[Spelling, ...]:
     """The ways in which a note may write `value` of the field `name`, the canonical one first."""
-    found = [Spelling(value), *_OTHERS[name](value)]
-    return tuple({(spelling.text, spelling.kind): spelling for spelling in found}.values())
+    options = [Spelling(value), *_OTHERS[name](value)]
+    return tuple({(spelling.text, spelling.kind): spelling for spelling in options}.values())
 
 
 def means(name: str, value: str, surface: str) -> bool:
     """Whether `surface`, as it stands in a note, is a spelling of `value`."""
     texts, patterns = _known(name, value)
-    said = plain(surface)
-    return said in texts or any(pattern.fullmatch(said) for pattern in patterns)
+    written = plain(surface)
+    return written in texts or any(pattern.fullmatch(written) for pattern in patterns)
 
 
 def plain(surface: str) -> str:
@@ -40,9 +40,9 @@ def plain(surface: str) -> str:
 
 @cache
 def _known(name: str, value: str) -> tuple[frozenset[str], list[re.Pattern]]:
-    found = spellings(name, value)
-    patterns = [re.compile(_pattern(spelling)) for spelling in found if spelling.pattern]
-    return frozenset(plain(spelling.text) for spelling in found if not spelling.pattern), patterns
+    options = spellings(name, value)
+    patterns = [re.compile(_pattern(spelling)) for spelling in options if spelling.pattern]
+    return frozenset(plain(spelling.text) for spelling in options if not spelling.pattern), patterns
 
 
 def _pattern(spelling: Spelling) -> str:
@@ -73,13 +73,13 @@ def _stage(value: str) -> list[Spelling]:
 
 def _gene(value: str) -> list[Spelling]:
     point = re.fullmatch(r"(\w+) ([A-Z])(\d+)([A-Z])", value)
-    made = []
+    forms = []
     if point:
-        gene, before, place, after = point.groups()
-        made = [f"{gene} p.{before}{place}{after}", f"{gene} p.{LETTERS[before]}{place}{LETTERS[after]}"]
-        made += [f"{before}{place}{after} mutation in {gene}", f"{gene} {before}{place}{after} mutation"]
+        gene, before, codon, after = point.groups()
+        forms = [f"{gene} p.{before}{codon}{after}", f"{gene} p.{LETTERS[before]}{codon}{LETTERS[after]}"]
+        forms += [f"{before}{codon}{after} mutation in {gene}", f"{gene} {before}{codon}{after} mutation"]
     gene = value.split()[0]
-    others = made + tables()["gene"].get(value, {}).get("also", [])
+    others = forms + tables()["gene"].get(value, {}).get("also", [])
     return [Spelling(text, "hgvs" if re.search(r"\b[pc]\.", text) else "alias") for text in others if text != gene]
 
 

@@ -1,8 +1,8 @@
-"""The values of a table of Arrow (Parquet, datasets of the Hub) as their author wrote them.
+"""The values of an Arrow table (Parquet, datasets of the Hub) as their author wrote them.
 
-A number of 32 bits is written out as the shortest one that it stands for: 0.1, where Python would make 0.10000000149011612 of it. What
-JSON has no form for, such as a time or bytes, becomes a `Foreign`: it is counted where nobody reads it, and refused by name where it
-would be said to a model.
+A float of 32 bits becomes the shortest decimal with its value: 0.1, where Python would make it 0.10000000149011612. A value without a
+form in JSON, such as a time or bytes, becomes a `Foreign`: it is counted where its key is not read, and refused by name where it is
+part of a prompt or an answer.
 """
 
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ def rows(table: Any) -> Iterator[dict]:
 
 
 def foreign(value: object, path: str) -> tuple[str, Foreign] | None:
-    """Where in a value the first such one stands."""
+    """The path of the first `Foreign` in a value, and the `Foreign`; None where there is none."""
     if isinstance(value, Foreign):
         return path, value
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return next((found for key, each in inside if (found := foreign(each, f"{path}.{key}"))), None)
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((inner for key, item in items if (inner := foreign(item, f"{path}.{key}"))), None)
 
 
 def _values(column: Any) -> list:
@@ -43,19 +43,19 @@ def _values(column: Any) -> list:
     except UnicodeDecodeError:
         raise
     except (ValueError, OverflowError, KeyError):  # times that Python has no form for, names that a struct has twice
-        return [Foreign(str(column.type)) if each.is_valid else None for each in column]
-    return values if _plain(column.type) else [_told(value, column.type) for value in values]
+        return [Foreign(str(column.type)) if scalar.is_valid else None for scalar in column]
+    return values if _plain(column.type) else [_as_json(value, column.type) for value in values]
 
 
 def _with_floats(kind: Any, leaf: Any) -> Any:
-    """The type with `leaf` in the place of each float of 32 bits."""
+    """The type with each float of 32 bits replaced by `leaf`."""
     import pyarrow
     from pyarrow import types
 
     if types.is_float32(kind):
         return leaf
     if types.is_struct(kind):
-        return pyarrow.struct([pyarrow.field(each.name, _with_floats(each.type, leaf), each.nullable) for each in kind])
+        return pyarrow.struct([pyarrow.field(field.name, _with_floats(field.type, leaf), field.nullable) for field in kind])
     if types.is_fixed_size_list(kind):
         return pyarrow.list_(_with_floats(kind.value_type, leaf), kind.list_size)
     if types.is_list(kind):
@@ -67,8 +67,8 @@ def _with_floats(kind: Any, leaf: Any) -> Any:
     return kind
 
 
-def _inside(kind: Any) -> list:
-    """The types of which a nested one is made."""
+def _nested_types(kind: Any) -> list:
+    """The child types of a nested one."""
     return [kind.field(number).type for number in range(kind.num_fields)]
 
 
@@ -79,7 +79,7 @@ def _plain(kind: Any) -> bool:
     if types.is_map(kind):
         return False
     if kind.num_fields:
-        return all(map(_plain, _inside(kind)))
+        return all(map(_plain, _nested_types(kind)))
     if types.is_dictionary(kind):
         return _plain(kind.value_type)
     texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
@@ -87,20 +87,20 @@ def _plain(kind: Any) -> bool:
     return texts or numbers or types.is_boolean(kind) or types.is_null(kind)
 
 
-def _told(value: object, kind: Any) -> object:
+def _as_json(value: object, kind: Any) -> object:
     """The value in JSON's forms."""
     from pyarrow import types
 
     if value is None or _plain(kind):
         return value
     if types.is_map(kind):
-        pairs = [(key, _told(entry, kind.item_type)) for key, entry in value]  # type: ignore[attr-defined]
+        pairs = [(key, _as_json(item, kind.item_type)) for key, item in value]  # type: ignore[attr-defined]
         texts = all(isinstance(key, str) for key, _ in pairs) and len(dict(pairs)) == len(pairs)
         return dict(pairs) if texts else Foreign(str(kind))
     if types.is_struct(kind):
-        return {each.name: _told(value[each.name], each.type) for each in kind}  # type: ignore[index]
+        return {field.name: _as_json(value[field.name], field.type) for field in kind}  # type: ignore[index]
     if isinstance(value, list):
-        return [_told(entry, kind.value_type) for entry in value]
+        return [_as_json(item, kind.value_type) for item in value]
     if isinstance(value, Decimal):
         number = int(value) if types.is_decimal(kind) and kind.scale <= 0 else float(value)
         return number if Decimal(repr(number)) == value else Foreign(str(kind))

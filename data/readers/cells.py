@@ -10,10 +10,23 @@ from collections.abc import Iterator
 from functools import cache
 
 SEPARATORS = (",", ";", "\t", "|")
-SAID = re.compile(r'"?sep=(.)"?[ \t]*(?:\r\n|\n|\r)', re.IGNORECASE)
+SEP_LINE = re.compile(r'"?sep=(.)"?[ \t]*(?:\r\n|\n|\r)', re.IGNORECASE)
 # Names that a column of rows may have: whatever shows most of them separates the cells.
-KNOWN = {"prompt", "completion", "instruction", "input", "output", "messages", "conversations", "system", "history", "tools", "id", "meta"}
-NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+KNOWN_COLUMNS = {
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "messages",
+    "conversations",
+    "system",
+    "history",
+    "tools",
+    "id",
+    "meta",
+}
+SEPARATOR_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
 
 class CellError(ValueError):
@@ -25,17 +38,17 @@ Record = tuple[int, list[str] | CellError]  # the line where it begins, and its 
 
 def table(text: str) -> tuple[str, Iterator[Record]]:
     """What separates the cells, and the records, the names first."""
-    said = SAID.match(text)
-    if said:
-        return said[1], _records(text, said[1], said.end(), 2)
-    separator = max(SEPARATORS, key=lambda each: _names(text, each))
+    sep_line = SEP_LINE.match(text)
+    if sep_line:
+        return sep_line[1], _records(text, sep_line[1], sep_line.end(), 2)
+    separator = max(SEPARATORS, key=lambda candidate: _names(text, candidate))
     return separator, _records(text, separator, 0, 1)
 
 
 def _names(text: str, separator: str) -> tuple[int, int]:
     """How many names of the first line are known, and how many there are."""
     names = next((cells for _, cells in _records(text, separator, 0, 1)), [])
-    return (0, 0) if isinstance(names, CellError) else (len(KNOWN & {name.strip() for name in names}), len(names))
+    return (0, 0) if isinstance(names, CellError) else (len(KNOWN_COLUMNS & {name.strip() for name in names}), len(names))
 
 
 @cache
@@ -45,27 +58,27 @@ def _cell(separator: str) -> re.Pattern:
     return re.compile(rf'{space}"([^"]*(?:""[^"]*)*)"{space}(?=[{mark}\r\n]|\Z)|([^{mark}\r\n]*)')
 
 
-def _records(text: str, separator: str, place: int, line: int) -> Iterator[Record]:
+def _records(text: str, separator: str, position: int, line: int) -> Iterator[Record]:
     """Records that are not empty."""
     cell = _cell(separator)
-    while place < len(text):
-        begun, cells, apart = line, [], True
+    while position < len(text):
+        first_line, cells, single_quoted = line, [], True
         while True:
-            match = cell.match(text, place)
+            match = cell.match(text, position)
             quoted, bare = match.groups()
             if quoted is None and bare.lstrip(" \t").startswith('"'):
-                yield begun, CellError("a quote is not closed, or text stands behind the one that closes")
+                yield first_line, CellError("a quote is not closed, or text follows the closing quote")
                 return
-            apart = apart and quoted is None and len(bare) > 1 and bare[0] == bare[-1] == "'"
+            single_quoted = single_quoted and quoted is None and len(bare) > 1 and bare[0] == bare[-1] == "'"
             cells.append(bare if quoted is None else quoted.replace('""', '"'))
             line += len(re.findall(r"\r\n|\n|\r", quoted)) if quoted else 0
-            place = match.end()
-            if text[place : place + 1] != separator:
+            position = match.end()
+            if text[position : position + 1] != separator:
                 break
-            place += 1
-        place += 2 if text.startswith("\r\n", place) else 1
+            position += 1
+        position += 2 if text.startswith("\r\n", position) else 1
         line += 1
-        if apart and len(cells) > 1:
-            yield begun, CellError("its cells stand in single quotes, which would be learned")
-        elif any(each.strip() for each in cells):
-            yield begun, cells
+        if single_quoted and len(cells) > 1:
+            yield first_line, CellError("its cells are in single quotes, which would be learned")
+        elif any(content.strip() for content in cells):
+            yield first_line, cells

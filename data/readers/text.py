@@ -1,7 +1,7 @@
 """Text as people save it: the one reader of rows, of texts to answer and of token files.
 
 UTF-8, with the mark that Windows puts before it or without, and UTF-16 are read. Anything else is named with its line, and with
-what the byte would be in Windows-1252: nobody but its owner can know. Files may be packed, as .gz or .zst.
+what the byte would be in Windows-1252: the owner decides. Files may be packed, as .gz or .zst.
 """
 
 import gzip
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-PACKED = (".gz", ".zst")
+COMPRESSED = (".gz", ".zst")
 LONGEST = 64 * 2**20  # bytes of a line: a book has one
 LARGEST = 8 * 2**30  # bytes of a file, unpacked
-MARK = 32  # bytes by which a file's kind is known
-NUL = "the character U+0000 stands there, which is no text"
-HALF = re.compile("[\ud800-\udfff]")
+HEAD_BYTES = 32  # bytes by which a file's kind is known
+NUL = "the character U+0000 is no text"
+SURROGATE = re.compile("[\ud800-\udfff]")
 LFS = b"version https://git-lfs"
 # What files that are no text begin with.
 MAGIC = {
@@ -33,13 +33,13 @@ MAGIC = {
 
 
 class TextError(ValueError):
-    """A place that is no text: its line where it has one, what is wrong, how to mend it."""
+    """Bytes that are not text: their line where there is one, what is wrong, and a hint."""
 
-    def __init__(self, line: int | None, what: str, mend: str):
+    def __init__(self, line: int | None, what: str, hint: str):
         super().__init__(what if line is None else f"line {line}: {what}")
         self.line = line
         self.what = what
-        self.mend = mend
+        self.hint = hint
 
 
 def decode(data: bytes, name: str = "FILE") -> str:
@@ -52,34 +52,34 @@ def decode(data: bytes, name: str = "FILE") -> str:
     except UnicodeDecodeError as error:
         if kind := _kind(data):
             raise TextError(None, f"the file is {kind}", "save it as text in UTF-8") from error
-        raise undecoded(error, data.count(b"\n", 0, error.start) + 1, name) from error
-    if (place := text.find("\0")) >= 0:
-        raise TextError(text.count("\n", 0, place) + 1, NUL, "take it out, or write the file again as text")
-    return text.replace("\n\ufeff", "\n")  # files with a mark each, one behind the other
+        raise decode_error(error, data.count(b"\n", 0, error.start) + 1, name) from error
+    if (position := text.find("\0")) >= 0:
+        raise TextError(text.count("\n", 0, position) + 1, NUL, "take it out, or write the file again as text")
+    return text.replace("\n\ufeff", "\n")  # concatenated files, each with a byte order mark
 
 
-def undecoded(error: UnicodeDecodeError, line: int | None, name: str) -> TextError:
-    """What to say of bytes that are no text."""
-    told = no_text(error.object[error.start : error.start + 1], line, name)
+def decode_error(error: UnicodeDecodeError, line: int | None, name: str) -> TextError:
+    """The error of bytes that are not text."""
+    not_text = not_utf8(error.object[error.start : error.start + 1], line, name)
     if error.reason != "unexpected end of data":
-        return told
+        return not_text
     return TextError(
-        line, f"{told.what}, or the file was cut off within a character", f"fetch it again where it was cut off; else {told.mend}"
+        line, f"{not_text.what}, or the file was cut off within a character", f"fetch it again where it was cut off; else {not_text.hint}"
     )
 
 
-def no_text(byte: bytes, line: int | None, name: str) -> TextError:
+def not_utf8(byte: bytes, line: int | None, name: str) -> TextError:
     """What to say of a byte that is not UTF-8."""
-    meant = byte.decode("cp1252", "ignore")
-    looks = f"; in Windows-1252 it is {meant!r}" if meant else ""
+    character = byte.decode("cp1252", "ignore")
+    guess = f"; in Windows-1252 it is {character!r}" if character else ""
     file, new = shlex.quote(name), shlex.quote(f"utf8-{Path(name).name}")
-    return TextError(line, f"byte 0x{byte.hex()} is not UTF-8{looks}", f"save the file as UTF-8: `iconv -f CP1252 -t UTF-8 {file} > {new}`")
+    return TextError(line, f"byte 0x{byte.hex()} is not UTF-8{guess}", f"save the file as UTF-8: `iconv -f CP1252 -t UTF-8 {file} > {new}`")
 
 
 def lines(path: Path, name: str) -> Iterator[bytes | TextError]:
-    """The lines of a file as UTF-8, however it is saved and packed; what cannot be read is told in its place, and reading goes on."""
-    with unpacked(path, name) as file:
-        head = file.peek(MARK)[:MARK]
+    """The lines of a file as UTF-8, however it is saved and packed; what cannot be read is yielded as a TextError, and reading goes on."""
+    with open_unpacked(path, name) as file:
+        head = file.peek(HEAD_BYTES)[:HEAD_BYTES]
         if kind := _kind(head):
             yield TextError(None, f"the file is {kind}", "write the rows as JSON Lines")
             return
@@ -92,7 +92,7 @@ def lines(path: Path, name: str) -> Iterator[bytes | TextError]:
 
 def _utf8(file: BinaryIO) -> Iterator[bytes | TextError]:
     number, size = 0, 0
-    # Not splitlines(): U+2028 and others may stand inside a JSON string, where they end no line.
+    # Not splitlines(): U+2028 and others may be inside a JSON string, where they end no line.
     while line := file.readline(LONGEST):
         number, size = number + 1, size + len(line)
         if size > LARGEST:
@@ -110,14 +110,14 @@ def _utf8(file: BinaryIO) -> Iterator[bytes | TextError]:
 
 def read(path: Path, name: str) -> str:
     """All text of a file."""
-    with unpacked(path, name) as file:
+    with open_unpacked(path, name) as file:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise TextError(None, f"the file holds more than {LARGEST // 2**30} GiB", "make several files of it")
     return decode(data, name)
 
 
-def unpacked(path: Path, name: str) -> BinaryIO:
+def open_unpacked(path: Path, name: str) -> BinaryIO:
     """The bytes of a file; `name` says how it is packed."""
     ending = Path(name).suffix.lower()
     if ending == ".gz":
@@ -133,18 +133,18 @@ def _zstd(path: Path) -> BinaryIO:
     return zstd.open(path)
 
 
-def unreadable(error: Exception) -> str | None:
-    """What befell a packed file, in words; None for any other error."""
+def unpack_error(error: Exception) -> str | None:
+    """Why a packed file cannot be read; None for any other error."""
     if isinstance(error, ImportError):
         return ".zst cannot be read without the package backports.zstd (`pip install -r requirements.txt`)"
     packed = isinstance(error, EOFError | gzip.BadGzipFile | zlib.error) or type(error).__name__ == "ZstdError"
     return f"the file cannot be unpacked ({error})" if packed else None
 
 
-def half(text: str) -> str | None:
-    """The half of a character that stands in the text alone, as JSON writes it: no encoding has it."""
-    found = HALF.search(text)
-    return f"\\u{ord(found[0]):04x}" if found else None
+def lone_surrogate(text: str) -> str | None:
+    """The first lone surrogate in the text, as JSON writes it; no encoding has it. None where there is none."""
+    match = SURROGATE.search(text)
+    return f"\\u{ord(match[0]):04x}" if match else None
 
 
 def _encoding(head: bytes) -> str:

@@ -1,41 +1,41 @@
 """Conversations as people write them down, in one form: OpenAI's messages with tools and weights, ShareGPT's from and value.
 
-What stands in a turn is said to the model, or says how it is learned. So a key of a turn that is not read is refused, never
+A turn's keys are text for the model, or say how it is trained. So an unknown key of a turn is refused, never
 dropped; null and empty ones say nothing.
 """
 
 import json
 from dataclasses import dataclass, field
 
-from data.readers.tables import RowError, described
+from data.readers.tables import RowError, describe
 
 ROLES = ("system", "user", "assistant", "tool")
 ALIASES = {"developer": "system"}  # OpenAI's newer name
 SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 SPEAKERS |= {"observation": "tool", "tool": "tool", "function_call": "assistant"}
-EMPTY = (None, "", [], {})
-READ = {"assistant": {"weight", "tool_calls"}, "tool": {"tool_call_id", "name"}}  # besides role and content
+ABSENT = (None, "", [], {})
+KEYS_READ = {"assistant": {"weight", "tool_calls"}, "tool": {"tool_call_id", "name"}}  # besides role and content
 Turn = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Talk:
+class Conversation:
     """The turns before the answer, and the answer."""
 
-    before: list[Turn]  # role and content; of an answer also tool_calls, of a tool's result tool_call_id and name
+    prompt: list[Turn]  # role and content; of an answer also tool_calls, of a tool's result tool_call_id and name
     answer: Turn
-    weights: dict[int, int] = field(default_factory=dict)  # of answers in `before`, where the row says them
+    weights: dict[int, int] = field(default_factory=dict)  # of answers in `prompt`, where the row says them
 
 
-def messages(raw: list, key: str, where: str) -> Talk:
+def messages(raw: list, key: str, where: str) -> Conversation:
     """The turns of OpenAI's form: role and content."""
-    turns = [_turn(turn, f"{key}[{place}]", where) for place, turn in enumerate(raw)]
-    weights = {place: turn.pop("weight") for place, turn in enumerate(turns) if "weight" in turn}
-    return talk(turns, weights, key, where)
+    turns = [_turn(turn, f"{key}[{index}]", where) for index, turn in enumerate(raw)]
+    weights = {index: turn.pop("weight") for index, turn in enumerate(turns) if "weight" in turn}
+    return conversation(turns, weights, key, where)
 
 
-def talk(turns: list[Turn], weights: dict[int, int], key: str, where: str) -> Talk:
-    """The turns, the last answer with a weight being the one to learn: what follows it was said later."""
+def conversation(turns: list[Turn], weights: dict[int, int], key: str, where: str) -> Conversation:
+    """The turns up to the last answer that is learned; later turns are left out."""
     used, unlearned = turns, None
     while used and used[-1]["role"] == "assistant" and weights.get(len(used) - 1) == 0:
         unlearned, used = used, used[:-1]
@@ -45,18 +45,18 @@ def talk(turns: list[Turn], weights: dict[int, int], key: str, where: str) -> Ta
         raise RowError(where, f"`{key}` has no answer to learn: each has the weight 0", "give one the weight 1, or drop the row")
     roles = [turn["role"] for turn in used]
     if roles[-1:] != ["assistant"] or roles[-2:-1] not in (["user"], ["tool"]) or "user" not in roles:
-        shown = ", ".join(roles[-6:]) or "of nobody"
-        raise RowError(where, f"`{key}` has the roles {shown}", "end it with a user turn and the assistant's answer")
+        last_roles = ", ".join(roles[-6:]) or "none"
+        raise RowError(where, f"`{key}` has the roles {last_roles}", "end it with a user turn and the assistant's answer")
     if "system" in roles[1:]:
         raise RowError(where, f"`{key}` has a system turn that is not the first", "move it to the front, or make it a user turn")
-    return Talk(used[:-1], used[-1], {place: weight for place, weight in weights.items() if place < len(used) - 1})
+    return Conversation(used[:-1], used[-1], {index: weight for index, weight in weights.items() if index < len(used) - 1})
 
 
-def sharegpt(raw: list, key: str, where: str) -> Talk:
+def sharegpt(raw: list, key: str, where: str) -> Conversation:
     """The turns of ShareGPT's form: from and value. A tool's call is JSON there."""
     if raw and all(isinstance(turn, dict) and "role" in turn for turn in raw):
         return messages(raw, key, where)
-    return messages([_speaker(turn, f"{key}[{place}]", where) for place, turn in enumerate(raw)], key, where)
+    return messages([_speaker(turn, f"{key}[{index}]", where) for index, turn in enumerate(raw)], key, where)
 
 
 def _speaker(turn: object, name: str, where: str) -> object:
@@ -64,8 +64,8 @@ def _speaker(turn: object, name: str, where: str) -> object:
         return turn
     speaker = turn.get("from")
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
-        raise RowError(where, f"`{name}.from` is {described(speaker)}", f"use one of {', '.join(SPEAKERS)}")
-    rest = {each: value for each, value in turn.items() if each not in ("from", "value")}
+        raise RowError(where, f"`{name}.from` is {describe(speaker)}", f"use one of {', '.join(SPEAKERS)}")
+    rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
     if speaker == "function_call":
         calls = _json(turn.get("value"), f"{name}.value", where)
         return rest | {"role": "assistant", "content": "", "tool_calls": calls if isinstance(calls, list) else [calls]}
@@ -74,29 +74,31 @@ def _speaker(turn: object, name: str, where: str) -> object:
 
 def _turn(turn: object, name: str, where: str) -> Turn:
     if not isinstance(turn, dict):
-        raise RowError(where, f"`{name}` is {described(turn)}", "make it an object with role and content")
+        raise RowError(where, f"`{name}` is {describe(turn)}", "make it an object with role and content")
     role = turn.get("role")
     role = ALIASES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
-        raise RowError(where, f"`{name}.role` is {described(role)}", f"use one of {', '.join(ROLES)}")
-    said = {key: value for key, value in turn.items() if key not in ("role", "content") and value not in EMPTY}
-    if unread := sorted(str(key) for key in said if key not in READ.get(role, ())):
-        what = f"`{name}.{unread[0]}` is not read, and leaving it out may change what is said"
+        raise RowError(where, f"`{name}.role` is {describe(role)}", f"use one of {', '.join(ROLES)}")
+    other_keys = {key: value for key, value in turn.items() if key not in ("role", "content") and value not in ABSENT}
+    if unread := sorted(str(key) for key in other_keys if key not in KEYS_READ.get(role, ())):
+        what = f"`{name}.{unread[0]}` is not read, and leaving it out may change the conversation"
         raise RowError(where, what, "take it out, or write it into `content` as the model's template would")
-    calls = [_call(call, f"{name}.tool_calls[{place}]", where) for place, call in enumerate(_list(said.pop("tool_calls", []), name, where))]
+    calls = [
+        _call(call, f"{name}.tool_calls[{index}]", where) for index, call in enumerate(_list(other_keys.pop("tool_calls", []), name, where))
+    ]
     content = _content(turn.get("content"), f"{name}.content", where, empty=bool(calls) or role == "tool")
-    return {"role": role, "content": content} | ({"tool_calls": calls} if calls else {}) | _weighed(said, name, where)
+    return {"role": role, "content": content} | ({"tool_calls": calls} if calls else {}) | _checked_weight(other_keys, name, where)
 
 
-def _weighed(said: dict, name: str, where: str) -> dict:
-    if "weight" in said and (said["weight"] not in (0, 1) or isinstance(said["weight"], bool)):
-        raise RowError(where, f"`{name}.weight` is {described(said['weight'])}", "use 1 to learn the answer, 0 not to")
-    return said
+def _checked_weight(keys: dict, name: str, where: str) -> dict:
+    if "weight" in keys and (keys["weight"] not in (0, 1) or isinstance(keys["weight"], bool)):
+        raise RowError(where, f"`{name}.weight` is {describe(keys['weight'])}", "use 1 to learn the answer, 0 not to")
+    return keys
 
 
 def _list(value: object, name: str, where: str) -> list:
     if not isinstance(value, list):
-        raise RowError(where, f"`{name}.tool_calls` is {described(value)}", "make it a list")
+        raise RowError(where, f"`{name}.tool_calls` is {describe(value)}", "make it a list")
     return value
 
 
@@ -107,10 +109,10 @@ def _content(value: object, name: str, where: str, empty: bool) -> str:
         if not all(isinstance(part, str) for part in parts):
             raise RowError(where, f"`{name}` has a part that is no text", "leave out images and sound: the model reads text")
         value = "".join(parts)
-    if value in EMPTY and empty:
+    if value in ABSENT and empty:
         return ""
     if not isinstance(value, str):
-        raise RowError(where, f"`{name}` is {described(value)}", "make it a string")
+        raise RowError(where, f"`{name}` is {describe(value)}", "make it a string")
     if not value.strip() and not empty:
         raise RowError(where, f"`{name}` is empty", "give it text, or drop the row")
     return value
@@ -125,20 +127,20 @@ def _call(call: object, name: str, where: str) -> dict:
     arguments = function.get("arguments", {})
     arguments = _json(arguments, f"{name}.function.arguments", where) if isinstance(arguments, str) else arguments
     if not isinstance(arguments, dict):
-        raise RowError(where, f"`{name}.function.arguments` is {described(arguments)}", "make it an object, or the JSON of one")
-    own = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-    return own | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+        raise RowError(where, f"`{name}.function.arguments` is {describe(arguments)}", "make it an object, or the JSON of one")
+    call_id = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+    return call_id | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
 def tools(value: object, where: str) -> list[dict]:
     """The functions that a model may call, as OpenAI describes them; LLaMA-Factory keeps the JSON of their list."""
     value = _json(value, "tools", where) if isinstance(value, str) else value
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise RowError(where, f"`tools` is {described(value)}", "make it a list of functions, each an object")
-    made = [tool if "function" in tool else {"type": "function", "function": tool} for tool in value]
-    if nameless := next((tool for tool in made if not isinstance(tool["function"], dict) or "name" not in tool["function"]), None):
-        raise RowError(where, f"`tools` has one without a name: {described([nameless])}", "give each function its name")
-    return made
+        raise RowError(where, f"`tools` is {describe(value)}", "make it a list of functions, each an object")
+    functions = [tool if "function" in tool else {"type": "function", "function": tool} for tool in value]
+    if nameless := next((tool for tool in functions if not isinstance(tool["function"], dict) or "name" not in tool["function"]), None):
+        raise RowError(where, f"`tools` has one without a name: {describe([nameless])}", "give each function its name")
+    return functions
 
 
 def history(value: object, where: str) -> list[Turn]:
@@ -147,7 +149,7 @@ def history(value: object, where: str) -> list[Turn]:
     if not all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair) for pair in pairs
     ):
-        raise RowError(where, f"`history` is {described(value)}", 'make it a list of pairs: [["question", "answer"], ...]')
+        raise RowError(where, f"`history` is {describe(value)}", 'make it a list of pairs: [["question", "answer"], ...]')
     return [{"role": role, "content": text} for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 

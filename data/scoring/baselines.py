@@ -21,7 +21,7 @@ from data import likeness, schema
 from data.rows import Row
 from data.score import score
 from data.scoring import dictionary
-from data.scoring.negation import believed
+from data.scoring.negation import unnegated_mentions
 from data.scoring.values import LISTS
 
 Answer = dict[str, object]
@@ -79,8 +79,8 @@ def class_prior(train: list[Row], rows: list[Row], fields: list[str], seed: int)
     for row in train:
         groups[row.output["cancer_type"]].append(row)
     usual = {name: _usual(group, fields) for name, group in groups.items()}
-    named = [next((found.value for found in _mentions(row) if found.field == "cancer_type"), None) for row in rows]
-    return [usual.get(name) or _usual(train, fields) | {"cancer_type": name} for name in named]
+    first_named = [next((mention.value for mention in _mentions(row) if mention.field == "cancer_type"), None) for row in rows]
+    return [usual.get(name) or _usual(train, fields) | {"cancer_type": name} for name in first_named]
 
 
 def nearest(train: list[Row], rows: list[Row], fields: list[str], seed: int) -> list[Answer]:
@@ -98,7 +98,7 @@ def plain_dictionary(train: list[Row], rows: list[Row], fields: list[str], seed:
 
 
 def scoped_dictionary(train: list[Row], rows: list[Row], fields: list[str], seed: int) -> list[Answer]:
-    return [_answer(believed(row.text), fields) for row in rows]
+    return [_answer(unnegated_mentions(row.text), fields) for row in rows]
 
 
 BASELINES: dict[str, Callable[[list[Row], list[Row], list[str], int], list[Answer]]] = {
@@ -116,17 +116,17 @@ OURS = ("class prior", "dictionary", "with negation")
 def _usual(rows: list[Row], fields: list[str]) -> Answer:
     """The most frequent value of each field, whole lists counting as one; of equally frequent ones the first."""
     counts = {name: Counter(json.dumps(row.output.get(name)) for row in rows) for name in fields}
-    return {name: json.loads(found.most_common(1)[0][0]) for name, found in counts.items()}
+    return {name: json.loads(value_count.most_common(1)[0][0]) for name, value_count in counts.items()}
 
 
 def _mentions(row: Row) -> list[dictionary.Mention]:
     return dictionary.mentions(dictionary.tokens(row.text))
 
 
-def _answer(found: list[dictionary.Mention], fields: list[str]) -> Answer:
+def _answer(mentions: list[dictionary.Mention], fields: list[str]) -> Answer:
     answer: Answer = {}
     for name in fields:
-        values = list(dict.fromkeys(mention.value for mention in found if mention.field == name))
+        values = list(dict.fromkeys(mention.value for mention in mentions if mention.field == name))
         answer[name] = values if name in LISTS else values[0 if name in FIRST else -1] if values else None
     return answer
 

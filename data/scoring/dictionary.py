@@ -1,6 +1,6 @@
 """Every spelling of every value that the generator's knowledge base has, found in a text without understanding a word of it.
 
-The most that can be done with the shipped task short of reading, so it is a measuring stick and no solution. Spellings are found as
+The best that works on the shipped task without reading, so it is a baseline and no solution. Spellings are found as
 whole words whatever their case and hyphens, the longest first; numbers of markers are read and their units converted. Two rules
 keep it from being weak by accident: an abbreviation of up to four capitals must be in capitals and no part of a hyphenated word
 ("PD" is not in "PD-L1"), and a bare stage counts only near the word stage ("I" is a pronoun, "IV" an infusion).
@@ -48,20 +48,20 @@ def tokens(text: str) -> list[str]:
     return TOKEN.findall(text.translate(DASHES))
 
 
-def mentions(said: list[str]) -> list[Mention]:
+def mentions(text_tokens: list[str]) -> list[Mention]:
     """All spellings in a list of tokens, from left to right, the longest ones where they overlap."""
-    folded = [token.casefold() for token in said]
-    found, place = [], 0
-    while place < len(said):
-        end, entries = _longest(folded, place)
-        while entries and not (kept := [entry for entry in entries if _counts(entry, said, folded, place, end)]):
-            end, entries = _longest(folded[:end], place)  # a shorter spelling may count where this one does not
+    folded = [token.casefold() for token in text_tokens]
+    matches, position = [], 0
+    while position < len(text_tokens):
+        end, entries = _longest(folded, position)
+        while entries and not (accepted := [entry for entry in entries if _is_accepted(entry, text_tokens, folded, position, end)]):
+            end, entries = _longest(folded[:end], position)  # a shorter spelling may count where this one does not
         if not entries:
-            place += 1
+            position += 1
             continue
-        found += [Mention(entry.field, _value(entry, said[place : end + 1]), place, end) for entry in kept]
-        place = end + 1
-    return found
+        matches += [Mention(entry.field, _value(entry, text_tokens[position : end + 1]), position, end) for entry in accepted]
+        position = end + 1
+    return matches
 
 
 def vocabulary() -> dict[str, list[str]]:
@@ -78,24 +78,24 @@ def vocabulary() -> dict[str, list[str]]:
         "response": list(tables()["response"]),
         "metastasis_site": list(tables()["site"]),
     }
-    return {name: list(dict.fromkeys(found)) for name, found in values.items()}
+    return {name: list(dict.fromkeys(field_values)) for name, field_values in values.items()}
 
 
 @cache
 def _tree() -> dict:
     """The spellings by their tokens: a branch for each next token, the entries of a whole spelling under None."""
     root: dict = {}
-    for entry in [*_named(), *_numbered()]:
+    for entry in [*_plain_entries(), *_numbered_entries()]:
         branch = root
         for token in tokens(entry.text.replace(SLOT, "{0-0}")):
             branch = branch.setdefault(SLOT if re.fullmatch(r"\{\d+-\d+\}", token) else token.casefold(), {})
         entries = branch.setdefault(None, [])
-        if not any((known.field, known.value) == (entry.field, entry.value) for known in entries):
+        if not any((earlier.field, earlier.value) == (entry.field, entry.value) for earlier in entries):
             entries.append(entry)
     return root
 
 
-def _named() -> list[Entry]:
+def _plain_entries() -> list[Entry]:
     return [
         Entry(name, value, spelling.text)
         for name, values in vocabulary().items()
@@ -104,7 +104,7 @@ def _named() -> list[Entry]:
     ]
 
 
-def _numbered() -> list[Entry]:
+def _numbered_entries() -> list[Entry]:
     entries = {}
     for name, marker in tables()["marker"].items():
         if "values" in marker:
@@ -112,17 +112,17 @@ def _numbered() -> list[Entry]:
         places = len(str(marker.get("step", 1)).partition(".")[2])
         for sample in SAMPLES:
             for spelling in spellings("biomarker", f"{name} {sample}{marker['unit']}"):
-                number = next(found for found in re.findall(NUMBER, spelling.text) if found.replace(",", "").startswith("777"))
+                number = next(digits for digits in re.findall(NUMBER, spelling.text) if digits.replace(",", "").startswith("777"))
                 text = spelling.text.replace(number, SLOT)
                 factor = Decimal(number.replace(",", "")) / Decimal(sample)
                 entries[text] = Entry("biomarker", f"{name} {SLOT}{marker['unit']}", text, factor, places)
     return list(entries.values())
 
 
-def _longest(folded: list[str], place: int) -> tuple[int, list[Entry]]:
-    """The last token of the longest spelling that begins at `place`, and what it stands for."""
-    best: tuple[int, list[Entry]] = (place, [])
-    branches = [(place, _tree())]
+def _longest(folded: list[str], position: int) -> tuple[int, list[Entry]]:
+    """The last token of the longest spelling that begins at `position`, and what it stands for."""
+    best: tuple[int, list[Entry]] = (position, [])
+    branches = [(position, _tree())]
     while branches:
         here, branch = branches.pop()
         if None in branch and (here - 1 > best[0] or not best[1]):
@@ -133,18 +133,18 @@ def _longest(folded: list[str], place: int) -> tuple[int, list[Entry]]:
     return best
 
 
-def _counts(entry: Entry, said: list[str], folded: list[str], first: int, last: int) -> bool:
+def _is_accepted(entry: Entry, text_tokens: list[str], folded: list[str], first: int, last: int) -> bool:
     if entry.field == "stage" and entry.text == entry.value:
         return "stage" in folded[max(0, first - NEAR) : first]
     if not ABBREVIATION.fullmatch(entry.text):
         return True
-    beside = said[max(0, first - 1) : first] + said[last + 1 : last + 2]
-    return said[first] == entry.text and "-" not in beside
+    beside = text_tokens[max(0, first - 1) : first] + text_tokens[last + 1 : last + 2]
+    return text_tokens[first] == entry.text and "-" not in beside
 
 
-def _value(entry: Entry, said: list[str]) -> str:
+def _value(entry: Entry, mention_tokens: list[str]) -> str:
     if entry.factor is None:
         return entry.value
-    slots = [place for place, token in enumerate(tokens(entry.text.replace(SLOT, "{0-0}"))) if token == "{0-0}"]
-    number = Decimal(said[slots[0]].replace(",", "")) / entry.factor
+    slots = [index for index, token in enumerate(tokens(entry.text.replace(SLOT, "{0-0}"))) if token == "{0-0}"]
+    number = Decimal(mention_tokens[slots[0]].replace(",", "")) / entry.factor
     return entry.value.replace(SLOT, str(float(number)) if entry.places else f"{number.normalize():f}")

@@ -47,14 +47,14 @@ def _cues(text: str) -> list[list[str]]:
 CUES = {"before": _cues(BEFORE), "after": _cues(AFTER), "sentence": _cues(WHOLE_SENTENCE)}
 
 
-def believed(text: str) -> list[Mention]:
+def unnegated_mentions(text: str) -> list[Mention]:
     """The mentions in a text that no cue takes back."""
-    said = tokens(text)
-    folded, found = [token.casefold() for token in said], mentions(said)
-    inside = {place for mention in found for place in range(mention.first, mention.last + 1)}
+    text_tokens = tokens(text)
+    folded, all_mentions = [token.casefold() for token in text_tokens], mentions(text_tokens)
+    inside = {position for mention in all_mentions for position in range(mention.first, mention.last + 1)}
     numbers = sentences(text)
     near = [cue for cue in cues(folded) if not inside & set(range(cue.first, cue.last + 1))]
-    return [mention for mention in found if not any(reaches(cue, mention, folded, numbers) for cue in near)]
+    return [mention for mention in all_mentions if not any(reaches(cue, mention, folded, numbers) for cue in near)]
 
 
 def sentences(text: str) -> list[int]:
@@ -66,11 +66,11 @@ def sentences(text: str) -> list[int]:
 def cues(folded: list[str]) -> list[Cue]:
     """All cues among the tokens."""
     return [
-        Cue(place, place + len(words) - 1, reach)
-        for reach, known in CUES.items()
-        for words in known
-        for place, token in enumerate(folded)
-        if token == words[0] and folded[place : place + len(words)] == words
+        Cue(position, position + len(words) - 1, reach)
+        for reach, cue_words in CUES.items()
+        for words in cue_words
+        for position, token in enumerate(folded)
+        if token == words[0] and folded[position : position + len(words)] == words
     ]
 
 

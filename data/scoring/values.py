@@ -35,8 +35,8 @@ def normalise(text: str) -> str:
 
 def stage_group(value: str) -> str:
     """The group of a normalised stage: "iii" for "iiia"; what is no stage stays as it is."""
-    found = STAGE.fullmatch(value)
-    return found[1] if found else value
+    match = STAGE.fullmatch(value)
+    return match[1] if match else value
 
 
 def gene_symbol(value: str) -> str:

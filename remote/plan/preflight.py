@@ -36,34 +36,34 @@ class Preflight:
 
     def check_inputs(self, aws: Any, settings: Any) -> Needs:
         """Check rows, token and base model before anything is paid for, and tell what the run will need."""
-        asked = card_and_price(aws, settings)
-        facts, outlook = self.load().prove(settings, *access(aws), *asked, False)
-        for line in outlook.details:
+        prices = card_and_price(aws, settings)
+        facts, report = self.load().run_checks(settings, *access(aws), *prices, False)
+        for line in report.details:
             screen.detail(line)
-        _shown(outlook)
-        return Needs(outlook.seconds, facts["need_gb"], asked[1][0])
+        _print_notes(report)
+        return Needs(report.seconds, facts["need_gb"], prices[1][0])
 
     def estimate_cost(self, aws: Any, settings: Any) -> Forecast:
         """Tell what the run will cost."""
         try:
-            seen = self.load().look(settings, *access(aws))
-            outlook = self.load().outlook(seen, settings, *card_and_price(aws, settings), False)
+            seen = self.load().inspect(settings, *access(aws))
+            report = self.load().make_report(seen, settings, *card_and_price(aws, settings), False)
         except Problem as problem:  # `train` needs these rows and this model, a box does not
             screen.note(f"  price    of the run unknown: {problem.what}")
             return Forecast(None)
-        _shown(outlook)
-        return Forecast(outlook.seconds)
+        _print_notes(report)
+        return Forecast(report.seconds)
 
     def cached(self) -> Callable[[Any, Any], Needs]:
         """`check_inputs` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
         cache: dict[str, Any] = {}
 
         def check(aws: Any, run: Any) -> Needs:
-            facts, rows = self.load().check(run, *access(aws)), repr((run.model, run.data))
+            facts, rows = self.load().check_inputs(run, *access(aws)), repr((run.model, run.data))
             if rows not in cache:
-                cache[rows] = self.load().look(run, *access(aws))
-            asked = card_and_price(aws, run)
-            return Needs(self.load().outlook(cache[rows], run, *asked, False).seconds, facts["need_gb"], asked[1][0])
+                cache[rows] = self.load().inspect(run, *access(aws))
+            prices = card_and_price(aws, run)
+            return Needs(self.load().make_report(cache[rows], run, *prices, False).seconds, facts["need_gb"], prices[1][0])
 
         return check
 
@@ -73,21 +73,21 @@ class Preflight:
         from remote.cost import offers
 
         print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
-        seen = self.load().look(run, *access(aws))
-        need = functools.partial(self.load().needs, seen, run)
+        seen = self.load().inspect(run, *access(aws))
+        need = functools.partial(self.load().estimate_cards, seen, run)
         fitting, small = offers.offers(aws, run, need) if seen.shape else ([], [])
-        outlook = self.load().prove(run, *access(aws), *card_and_price(aws, run), coloured(sys.stdout), seen)[1]
-        print("\n".join([*outlook.details, *outlook.notes]))
+        report = self.load().run_checks(run, *access(aws), *card_and_price(aws, run), coloured(sys.stdout), seen)[1]
+        print("\n".join([*report.details, *report.notes]))
         if fitting:
             screen.print(offers.table(run, fitting))
             print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
-        if outlook.price:
-            print(outlook.price)
+        if report.price:
+            print(report.price)
 
 
-def _shown(outlook: Any) -> None:
-    """What has to be known of a run before it is paid for."""
-    for line in [*outlook.notes, *([outlook.price] if outlook.price else [])]:
+def _print_notes(report: Any) -> None:
+    """Print what the user must know of a run before it is paid for."""
+    for line in [*report.notes, *([report.price] if report.price else [])]:
         screen.note(f"  {line}")
 
 

@@ -27,7 +27,7 @@ def each_row_alone(settings, base) -> None:
 def nothing_shared(settings, base) -> None:
     from trainer.model import packing
 
-    packing.beginning = lambda rows: 0
+    packing.common_prefix_length = lambda rows: 0
 
 
 def head_everywhere(settings, base) -> None:

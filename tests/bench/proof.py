@@ -22,10 +22,10 @@ def main() -> None:
                 base = model.load(own, schema.Quant(kind, True))
                 template = prompt.Prompt(base.tokenizer, base.stops, run.data)
                 examples = template.examples(rows, run.data)
-                tuned = model.adapt(base, run.lora, gradient_checkpointing=False)
+                tuned = model.add_adapter(base, run.lora, gradient_checkpointing=False)
                 begun = time.process_time()
-                _, seconds = serving.prove(tuned, base, template, examples)
-                proved = proof.prove(tuned, examples, run.train)
+                _, seconds = serving.verify_generation(tuned, base, template, examples)
+                proved = proof.verify_training(tuned, examples, run.train)
                 print(
                     f"{kind.name} {name}: packs {proved.seconds:.2f} s, serving {seconds:.2f} s, CPU {time.process_time() - begun:.1f} s",
                     flush=True,

@@ -99,7 +99,7 @@ def job(asked: argparse.Namespace):
     from data.rows import Row, read
     from trainer.model import model
     from trainer.rows import prompt
-    from trainer.rows.sampler import Order, Portion
+    from trainer.rows.sampler import Sampler, WeightedRows
 
     settings = load.load(["cloud=twin", "quant=none", f"train.lr={RATE}", "train.lr_scheduler=constant", "train.warmup_ratio=0"])
     settings.train.batch_size, settings.train.pack_tokens = asked.rows, asked.pack_tokens
@@ -112,13 +112,13 @@ def job(asked: argparse.Namespace):
         rest = torch.randint(3, size, (asked.rows * 4, ROW - COMMON), generator=generator).tolist()
         cut = ROW - COMMON - ANSWER
         rows = [prompt.Example(Row(str(n), [], "", None), start + each[:cut], each[cut:]) for n, each in enumerate(rest)]
-        base = model.Base(base, None, None, [], "", "sdpa")
+        base = model.BaseModel(base, None, None, [], "", "sdpa")
     else:
         base = model.load(schema.Model(str(SMALL), "main", "", False), settings.quant)
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(ROOT / "data/train.jsonl"), settings.data)
-    tuned = model.adapt(base, settings.lora, gradient_checkpointing=False)
-    order = Order([Portion(rows)], SEED, asked.rows)
-    return settings, base, tuned, [order.step(number) for number in range(1, asked.steps + 2)]
+    tuned = model.add_adapter(base, settings.lora, gradient_checkpointing=False)
+    order = Sampler([WeightedRows(rows)], SEED, asked.rows)
+    return settings, base, tuned, [order.batch(number) for number in range(1, asked.steps + 2)]
 
 
 def _random_base(sizes: dict):
@@ -163,7 +163,7 @@ def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
     from trainer.model import attention, model
     from trainer.model.packing import packs
     from trainer.train import loop, optimizer
-    from trainer.train.distributed import Team
+    from trainer.train.distributed import ProcessGroup
 
     settings, base, tuned, steps = job(asked)
     settings.quant.kind = schema.Quantisation.nf4 if asked.shape else schema.Quantisation.none
@@ -173,11 +173,11 @@ def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
     with attention.packed(base.model):
         for number, rows in enumerate(steps, start=1):
             marks.append(_now())
-            losses.append(loop.take(number, rows, tuned, learner, RATE, settings, Team())["loss"])
+            losses.append(loop.training_step(number, rows, tuned, learner, RATE, settings, ProcessGroup())["loss"])
         marks.append(_now())
     fullest = max((pack for rows in steps for pack in packs(rows, settings.train.pack_tokens)), key=lambda pack: pack.tokens.numel())
-    load = memory.Load(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
-    planned = memory.memory(model.sizes_of(base.model), settings, load, base.model.dtype.itemsize)
+    load = memory.ForwardPass(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
+    planned = memory.training_memory(model.shape_of_model(base.model), settings, load, base.model.dtype.itemsize)
     how = f"packed, {len(packs(steps[0], settings.train.pack_tokens))} forward pass a step"
     return _figures(asked, base, marks, losses, steps, how) | {"planned": sum(planned.values())}
 
@@ -274,15 +274,15 @@ def _figures(asked, base, marks: list[float], losses: list[float], steps: list, 
     supervised = sum(row.learned for step in steps[1:] for row in step)
     seconds = marks[-1] - marks[1]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    made = model.sizes_of(base.model)
-    peak = gpu and memory.peak(gpu)
+    made = model.shape_of_model(base.model)
+    peak = gpu and memory.peak_flops(gpu)
     return {
         "tokens_s": tokens / seconds,
         "peak": torch.cuda.max_memory_reserved() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "allocated": torch.cuda.max_memory_allocated() if gpu else None,
         "losses": [round(loss, 4) for loss in losses],
         "how": how,
-        "mfu": memory.utilisation(made, load.load(["cloud=twin"]), tokens, supervised, seconds, gpu, 1),
+        "mfu": memory.mfu(made, load.load(["cloud=twin"]), tokens, supervised, seconds, gpu, 1),
         "formula": f"real tokens: 4 for a frozen weight, 6 for one of the adapter, 4 for the head where there is loss; of {peak} TFLOP/s",
     }
 

@@ -50,7 +50,7 @@ def here(sound, monkeypatch):
 def examined(*words: str) -> dict[str, object]:
     """Every finding that is not as it should be, by its check."""
     run = load.load(["cloud=twin", "experiment=smoke", *words], local=Path("none"))
-    findings = diagnose.run_checks(verb.make_context(run, ROOT, driver.least()), [verb.hub_check(access.check)])
+    findings = diagnose.run_checks(verb.make_context(run, ROOT, driver.minimum_driver()), [verb.hub_check(access.check_hub_access)])
     return {one.check: one for one in findings if one.verdict != OK}
 
 
@@ -585,7 +585,7 @@ def test_what_the_box_cannot_reach_is_named(here, running):
     run = load.load(["cloud=twin", "experiment=smoke", NAME], local=Path("none"))
     findings = {
         one.check: one
-        for one in diagnose.run_checks(replace(verb.make_context(run, ROOT, driver.least()), hub="http://127.0.0.1:1"), [])
+        for one in diagnose.run_checks(replace(verb.make_context(run, ROOT, driver.minimum_driver()), hub="http://127.0.0.1:1"), [])
         if one.verdict != OK
     }
     assert list(findings) == ["egress"]

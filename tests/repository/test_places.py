@@ -79,7 +79,7 @@ def test_a_user_id_without_a_login_name_goes_by_its_number(monkeypatch, error):
 @pytest.mark.parametrize(("login", "box"), [("Jo.Doe", "jo-doe"), ("Jörg", "j-rg"), ("Юрий", f"uid-{os.getuid()}")])
 def test_a_box_is_named_after_the_login_name_in_letters_that_a_name_may_have(monkeypatch, login, box):
     monkeypatch.setattr(getpass, "getuser", lambda: login)
-    assert caller.of_a_box() == box
+    assert caller.box_name() == box
 
 
 @pytest.mark.parametrize("source", [f"/{ODD}/rows.jsonl", "data/rows.jsonl", "hub:me/notes:train", "/a b\\", "=,{[x]}"])
@@ -90,7 +90,7 @@ def test_a_setting_in_a_hint_arrives_as_it_was_meant_when_it_is_pasted(source):
 
 @pytest.fixture
 def no_proxies(monkeypatch):
-    for name in proxy.named():
+    for name in proxy.proxy_variables():
         monkeypatch.delenv(name)
     return monkeypatch
 
@@ -103,22 +103,22 @@ def test_a_proxy_is_refused_by_its_variable_exactly_where_the_hubs_own_client_ca
         httpx2.Client().close()
     except (ImportError, ValueError, httpx2.InvalidURL):
         with pytest.raises(Problem, match=f"{name} names .*\n\nhint: `env -u {name} inv"):
-            proxy.check()
+            proxy.check_proxies()
     else:
-        proxy.check()
+        proxy.check_proxies()
 
 
 def test_what_is_said_of_a_proxy_holds_no_password(no_proxies):
     no_proxies.setenv("HTTPS_PROXY", "socks5://me:secret@proxy:1080")
     with pytest.raises(Problem) as refusal:
-        proxy.check()
+        proxy.check_proxies()
     assert "secret" not in str(refusal.value)
 
 
 def test_rows_are_counted_in_words_where_a_proxy_is_in_the_way_of_the_tokenizer(no_proxies):
     no_proxies.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     model = load.load(["cloud=aws", "model=llama32_1b"], local=Path("none")).model
-    assert "SOCKS proxy" in token_lengths.ruler(model, model.id, offline=False).note
+    assert "SOCKS proxy" in token_lengths.length_counter(model, model.id, offline=False).note
 
 
 HOMELESS = """
@@ -206,7 +206,7 @@ def test_nothing_is_written_into_a_file_for_want_of_a_standard_stream(tmp_path):
     program = """if True:
         import sys
         from conf.process import streams
-        streams.settle()
+        streams.make_safe()
         with open(sys.argv[1], "w") as file:
             print("for people", flush=True)
             print("for people", file=sys.stderr, flush=True)

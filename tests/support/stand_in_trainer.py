@@ -40,21 +40,21 @@ def register(state: Path, repository: str = "fine-tune-slm", step_seconds: float
 def run(settings, folder: Path, record, begun: float, _team) -> None:
     """In the place of the trainer's recipe: steps, checkpoints, an adapter, scores and the seal."""
     from trainer.rows import rows
-    from trainer.train.signals import Stop
+    from trainer.train.signals import StopRequest
 
     usual = finished_run()
     training, held_out = rows.read(settings.data, folder)
     steps, first = settings.train.steps or 10, newest(folder)
     if first:
         print(f"going on after step {first}", flush=True)
-    with Stop() as stop:
+    with StopRequest() as stop:
         for step in range(first + 1, steps + 1):
             inject_failure(step, first, folder)
-            with stop.later():
+            with stop.deferred():
                 time.sleep(option("step_seconds"))
                 print(f"step {step} of {steps}", flush=True)
                 record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
-                if step % settings.train.save_steps == 0 or step == steps or stop.asked:
+                if step % settings.train.save_steps == 0 or step == steps or stop.requested:
                     save(folder, step)
     record.phase("evaluating")
     adapter(folder, settings)

@@ -1,6 +1,6 @@
-"""What training makes of each architecture: packs its rows, takes them one at a time, or refuses it. See docs/ARCHITECTURES.md.
+"""How each architecture is trained: in packs, one row at a time, or not at all. See docs/ARCHITECTURES.md.
 
-The table is made by a test that trains a small random model of every class. What is not in it was never tried, and is refused by name.
+A test makes the table: it trains a small random model of every class. An architecture that is not in it is refused by name.
 """
 
 import json
@@ -19,7 +19,7 @@ class Verdict:
     of: str  # transformers' class
     outcome: str  # packed, alone or refused
     why: str
-    gradient_checkpointing: bool = True  # whether the class can compute activations again
+    gradient_checkpointing: bool = True  # whether the class supports it
 
 
 @cache
@@ -33,32 +33,32 @@ def verdict(name: str, config: dict) -> Verdict:
     kind, another = config.get("model_type"), "choose another model: `model.id=owner/name`; docs/ARCHITECTURES.md lists what can be trained"
     if kind not in table():
         raise Problem(f"{name} is of the architecture `{kind}`, which was never tried here", another, "model_unavailable")
-    found = table()[kind]
-    if found.outcome == "refused":
-        raise Problem(f"{name} is a {found.of}, which cannot be trained here: {found.why}", another, "model_unavailable")
-    return found
+    tried = table()[kind]
+    if tried.outcome == "refused":
+        raise Problem(f"{name} is a {tried.of}, which cannot be trained here: {tried.why}", another, "model_unavailable")
+    return tried
 
 
-def computes_again(settings: Recipe, found: Verdict) -> None:
-    """Nothing, or a Problem where activations are to be computed again by a class that cannot."""
-    if settings.train.gradient_checkpointing == "yes" and not found.gradient_checkpointing:
-        what = f"{settings.model.id} is a {found.of}, which transformers cannot have compute activations again"
+def check_gradient_checkpointing(settings: Recipe, verdict: Verdict) -> None:
+    """A Problem where gradient checkpointing is asked of a class that does not support it."""
+    if settings.train.gradient_checkpointing == "yes" and not verdict.gradient_checkpointing:
+        what = f"{settings.model.id} is a {verdict.of}, which transformers cannot have compute activations again"
         raise Problem(what, "keep them: `train.gradient_checkpointing=no`; smaller packs take less memory, as in `train.pack_tokens=512`")
 
 
-def stored(config: dict) -> str | None:
+def stored_quantisation(config: dict) -> str | None:
     """How the model's owner has quantised its weights, in words; None where they are plain."""
-    found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
-    if not found:
+    quantisation = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    if not quantisation:
         return None
-    bits = 4 if found.get("load_in_4bit") else 8 if found.get("load_in_8bit") else found.get("bits")
-    kind = found.get("bnb_4bit_quant_type") if found.get("load_in_4bit") else None
-    return " ".join(str(part) for part in (found.get("quant_method", "quantised"), kind, f"{bits} bits" if bits else None) if part)
+    bits = 4 if quantisation.get("load_in_4bit") else 8 if quantisation.get("load_in_8bit") else quantisation.get("bits")
+    kind = quantisation.get("bnb_4bit_quant_type") if quantisation.get("load_in_4bit") else None
+    return " ".join(str(part) for part in (quantisation.get("quant_method", "quantised"), kind, f"{bits} bits" if bits else None) if part)
 
 
-def quantised_once(settings: Recipe, config: dict) -> None:
-    """Nothing, or a Problem where weights that are stored quantised would be quantised again, or merged into."""
-    how = stored(config)
+def check_quantised_once(settings: Recipe, config: dict) -> None:
+    """A Problem where stored quantised weights would be quantised again, or merged into."""
+    how = stored_quantisation(config)
     if how and settings.quant.kind is Quantisation.nf4:
         what = f"{settings.model.id} is stored quantised ({how}), and `quant=nf4` would quantise it again"
         raise Problem(what, "train it as it is stored: `quant=none`; or name the model that it was made from: `model.id=owner/name`")

@@ -1,4 +1,4 @@
-"""What the model's own numbers allow its rows: looked at on the laptop, and again where it is trained."""
+"""How long rows may be for the model: checked on the laptop, and again before training."""
 
 from pathlib import Path
 
@@ -10,33 +10,33 @@ from trainer.rows.prompt import Example
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")  # by families; the first is usual
 
 
-def check(folder: Path, training: list[Example], scored: list[Example], data: Data) -> None:
-    """A Problem where a row has a token that the model has no embedding for, or more of them than it reads."""
-    _check(description.config(folder), training, scored, data.max_new_tokens)
+def check_token_limits(folder: Path, training: list[Example], scored: list[Example], data: Data) -> None:
+    """A Problem where a row has a token without an embedding, or more tokens than the model's context."""
+    _check_limits(description.config(folder), training, scored, data.max_new_tokens)
 
 
-def asked(config: dict, prompts: list[Example], answer: int) -> None:
-    """The same where a finished run's model answers: a row that is too long for it is never answered wrongly."""
+def check_prompts(config: dict, prompts: list[Example], answer: int) -> None:
+    """The same for prompts to a finished run's model: one that is too long is refused."""
     try:
-        _check(config, prompts, prompts, answer)
+        _check_limits(config, prompts, prompts, answer)
     except Problem as problem:
         raise Problem(
             problem.what, "shorten the text or leave it out: what this model answers past that is not what it learned", "bad_data"
         ) from None
 
 
-def _check(whole: dict, training: list[Example], scored: list[Example], answer: int) -> None:
+def _check_limits(whole: dict, training: list[Example], scored: list[Example], answer: int) -> None:
     config = whole | (whole.get("text_config") or {})
     if isinstance(size := config.get("vocab_size"), int):
-        _within_vocabulary(size, [*training, *scored])
+        _check_vocabulary(size, [*training, *scored])
     if context := _context(config):
-        _within_context(context, [*training, *scored])
-        _never_stretched(config, [*training, *scored], scored, answer)
-        if not any(key.startswith("rope") or key == "rotary_dim" for key in config):  # a table of positions, which ends
-            _room_for_answers(context, scored, answer)
+        _check_context(context, [*training, *scored])
+        _check_rope_scaling(config, [*training, *scored], scored, answer)
+        if not any(key.startswith("rope") or key == "rotary_dim" for key in config):  # learned positions: there are no further ones
+            _check_answer_length(context, scored, answer)
 
 
-def _within_vocabulary(size: int, examples: list[Example]) -> None:
+def _check_vocabulary(size: int, examples: list[Example]) -> None:
     for example in examples:
         beyond = max((*example.prompt, *example.completion))
         if beyond >= size:
@@ -46,7 +46,7 @@ def _within_vocabulary(size: int, examples: list[Example]) -> None:
 
 
 def _context(config: dict) -> int | None:
-    """How many tokens the model reads; what stretches its positions counts."""
+    """The length of the model's context in tokens, with RoPE scaling."""
     stated = next((config[key] for key in CONTEXT if isinstance(config.get(key), int)), None)
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
@@ -55,7 +55,7 @@ def _context(config: dict) -> int | None:
     return stated
 
 
-def _within_context(context: int, examples: list[Example]) -> None:
+def _check_context(context: int, examples: list[Example]) -> None:
     long = max(examples, key=len)
     if len(long) > context:
         what = f"row {long.row.id} has {len(long)} tokens, and the model reads at most {context}"
@@ -63,12 +63,12 @@ def _within_context(context: int, examples: list[Example]) -> None:
         raise Problem(what, hint, "bad_data")
 
 
-def _never_stretched(config: dict, examples: list[Example], scored: list[Example], answer: int) -> None:
-    """Positions that are stretched for a long row stay so for the next ones, which then are not what they are alone (transformers 5).
+def _check_rope_scaling(config: dict, examples: list[Example], scored: list[Example], answer: int) -> None:
+    """A Problem for dynamic RoPE scaling: after one long row, transformers 5 also scales the positions of the next rows.
 
-    Those of LongRoPE have two forms, for short rows and for long ones. A row is learned in one of them; an answer that begins in the
-    one and ends in the other was never learned."""
-    kind, original = stretched(config) or ("", 0)
+    LongRoPE has two forms of positions, for short rows and for long ones. A row is trained in one of them; an answer that begins in
+    one form and ends in the other was never trained."""
+    kind, original = length_dependent_rope(config) or ("", 0)
     if kind == "dynamic":
         longest = max([*map(len, examples), *(len(example.prompt) + answer for example in scored)])
         if longest > original:
@@ -84,18 +84,18 @@ def _never_stretched(config: dict, examples: list[Example], scored: list[Example
         raise Problem(f"{what} this model (LongRoPE) writes positions in another form", f"keep answers within: {hint}", "bad_data")
 
 
-def stretched(config: dict) -> tuple[str, int] | None:
+def length_dependent_rope(config: dict) -> tuple[str, int] | None:
     """How the model's positions depend on the longest row of a batch ("dynamic", "longrope"), and past how many tokens they do."""
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    for each in (scaling, *scaling.values()):
-        kind = (each.get("rope_type") or each.get("type") or "") if isinstance(each, dict) else ""
+    for part in (scaling, *scaling.values()):
+        kind = (part.get("rope_type") or part.get("type") or "") if isinstance(part, dict) else ""
         if kind in ("longrope", "su") or "dynamic" in kind:  # Phi-3 called it su
-            original = each.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+            original = part.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
             return "dynamic" if "dynamic" in kind else "longrope", original or config["max_position_embeddings"]
     return None
 
 
-def _room_for_answers(context: int, scored: list[Example], answer: int) -> None:
+def _check_answer_length(context: int, scored: list[Example], answer: int) -> None:
     long = max((len(example.prompt) for example in scored), default=0)
     if long + answer > context:
         room, what = context - long, f"the longest prompt to score has {long} tokens, and the model reads {context}"

@@ -1,5 +1,5 @@
 """A model's sizes, from the names and shapes of its own tensors: as its safetensors files list them in their headers, or as the model has
-them on torch's meta device. Its config.json adds what no tensor shows: heads, and how many experts take part."""
+them on torch's meta device. Its config.json adds what no tensor shows: the number of heads, and of active experts."""
 
 import json
 import math
@@ -19,7 +19,7 @@ WIDTHS = dict.fromkeys(("F64", "I64", "U64"), 8) | dict.fromkeys(("F32", "I32", 
 COMPUTED = {"F64", "F32", "F16", "BF16"}  # numbers that become those that the run computes with
 LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 NUMBER = re.compile(r"^(.*?)\.?\b(\d+)\.(.*)$")  # of a layer, the first one in a name
-# By transformers' names: what does not read text, what looks tokens up or gives them, and what has two dimensions but is no linear layer.
+# By transformers' names: other modalities, embeddings and heads, and weights with two dimensions that are no linear layer.
 OTHER_SENSES = re.compile(r"(^|[._])(vision|visual|image|audio|speech|multi_modal|mm_projector|multimodal|conformer|siglip)")
 TABLE = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embedding|embeddings|lm_head|embed_out|output_layer)$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)$")
@@ -27,8 +27,8 @@ NOT_LINEAR = re.compile(r"embed|(^|[._])(wpe|norm|conv1d|positions?)([._]|$)")
 EXPERTS = re.compile(r"(^|\.)experts\.")
 LEAVES = re.compile(r"^(o_proj|out_proj|down_proj|c_proj|dense|dense_4h_to_h|fc2|wo|w2|output_linear)$")  # attention or an MLP
 ROUTER = re.compile(r"(^|\.)(gate|router|routers|shared_expert_gate)(\.|$)")  # a module that chooses experts; gate_proj is none
-# What gets no gradient from text alone: attention to an encoder that is not there, what only picks tokens, and layers whose weight is
-# taken without the layer being called (Jamba, Doge), so that an adapter around them never computes.
+# What gets no gradient from text: cross-attention, token indexers, and layers whose weight is used without a call of the layer (Jamba,
+# Doge), so that an adapter around them never computes.
 UNREACHED = re.compile(
     r"(^|\.)(encoder_attn|cross_attn|crossattention|indexer|pooler|dt_proj|altup|\w*adapter_list|image_encoder|embed_tokens_extend)(\.|$)"
 )
@@ -72,7 +72,7 @@ class Matrix:
 
     @property
     def leaves(self) -> bool:
-        """Whether what it gives leaves attention or an MLP."""
+        """Whether it is the output layer of attention or of an MLP."""
         return bool(LEAVES.match(self.name))
 
 
@@ -97,9 +97,9 @@ class Shape:
     tables: frozenset[str]  # the last parts of the names of embedding and head
     quantised: int  # numbers that NF4 takes
     plain: int  # numbers that it leaves as they are
-    stored: int | None  # bytes of what the model's owner has quantised, which are kept as they are stored
+    stored: int | None  # bytes of what the model's owner has quantised, which stay as they are stored
     active: int  # experts that read a token
-    expert_names: tuple[str, ...]  # by which PEFT adapts experts: what goes in twice, and what leaves them; none where it does not
+    expert_names: tuple[str, ...]  # by which PEFT adapts experts: two input matrices, and the output; empty where it does not
 
     @property
     def reading(self) -> list[tuple[Layer, int]]:
@@ -112,7 +112,7 @@ class Shape:
     @property
     def widest(self) -> int:
         """Numbers of the largest matrix of the layers."""
-        return max((one.inputs * one.outputs for layer, _ in self.reading for one in layer.linear), default=0)
+        return max((matrix.inputs * matrix.outputs for layer, _ in self.reading for matrix in layer.linear), default=0)
 
     @property
     def multiplied(self) -> int:
@@ -121,19 +121,21 @@ class Shape:
 
     @property
     def like_llama(self) -> bool:
-        """Whether what each layer keeps is known, and not estimated."""
-        return self.stored is None and all({one.name for one in layer.linear} == LLAMA and not layer.experts for layer, _ in self.reading)
+        """Whether activations are counted, not estimated."""
+        return self.stored is None and all(
+            {matrix.name for matrix in layer.linear} == LLAMA and not layer.experts for layer, _ in self.reading
+        )
 
     def _experts(self, layer: Layer) -> int:
         return layer.expert_numbers * self.active // layer.experts if layer.experts else 0
 
 
 def _multiplied(layer: Layer) -> int:
-    return sum(one.inputs * one.outputs for one in layer.linear)
+    return sum(matrix.inputs * matrix.outputs for matrix in layer.linear)
 
 
 def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> Shape | None:
-    """The sizes of a model with these tensors, or None where no layers can be told. `text_only`: its class leaves other senses out."""
+    """The sizes of a model with these tensors, or None where no layers are known. `text_only`: its class leaves other modalities out."""
     text = config | (config.get("text_config") or {})
     if text_only:
         tensors = {name: tensor for name, tensor in tensors.items() if not OTHER_SENSES.search(name)}
@@ -148,24 +150,24 @@ def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> 
     if not 0 < len(kinds) <= MOST_KINDS:
         return None
     everything = sum(tensor.numbers for name, tensor in tensors.items() if name not in twice)
-    heads = _first(text, HEADS) or 1
-    width = _first(text, HEAD_WIDTHS) or hidden // heads
-    reading = [one for layer, _ in kinds if layer.reads for one in layer.linear]
+    heads = _first_number(text, HEADS) or 1
+    width = _first_number(text, HEAD_WIDTHS) or hidden // heads
+    reading = [matrix for layer, _ in kinds if layer.reads for matrix in layer.linear]
     stored = config.get("quantization_config") or text.get("quantization_config")
-    kept = [tensor for tensor in tensors.values() if tensor.kind not in COMPUTED]
+    packed = [tensor for tensor in tensors.values() if tensor.kind not in COMPUTED]
     return Shape(
         kinds,
         hidden,
-        max((max(one.inputs, one.outputs) for one in reading if one.block != "self_attn"), default=hidden),
+        max((max(matrix.inputs, matrix.outputs) for matrix in reading if matrix.block != "self_attn"), default=hidden),
         heads,
         heads * width,
         (text.get("num_key_value_heads") or heads) * width,
         vocabulary,
         frozenset({"lm_head"} | {name.rpartition(".")[2] for name in tables}),  # a head that is tied has no tensor
         linear,
-        everything - sum(tensor.numbers for tensor in kept) if stored else everything - linear,
-        sum(tensor.numbers * WIDTHS.get(tensor.kind, 1) for tensor in kept) if stored else None,
-        _first(text, TAKING_PART) or 1,
+        everything - sum(tensor.numbers for tensor in packed) if stored else everything - linear,
+        sum(tensor.numbers * WIDTHS.get(tensor.kind, 1) for tensor in packed) if stored else None,
+        _first_number(text, TAKING_PART) or 1,
         ADAPTED_EXPERTS.get(config.get("model_type"), ()),
     )
 
@@ -175,7 +177,7 @@ def _modules(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removesuffix(".weight"): tensor for name, tensor in tensors.items() if name.endswith(".weight")}
 
 
-def _first(values: dict, names: tuple[str, ...]) -> int | None:
+def _first_number(values: dict, names: tuple[str, ...]) -> int | None:
     return next((values[name] for name in names if isinstance(values.get(name), int)), None)
 
 
@@ -183,32 +185,34 @@ def _kinds(tensors: dict[str, Tensor], config: dict, hidden: int) -> tuple[tuple
     """The kinds of layers, how many there are of each, and how many numbers are in linear layers."""
     matrices, experts, numbers = defaultdict(list), defaultdict(list), 0
     for name, tensor in tensors.items():
-        place, inside = _place(name)
+        layer, inside = _place(name)
         if EXPERTS.search(name):
-            experts[place].append((inside, tensor))
+            experts[layer].append((inside, tensor))
         elif sizes := _linear(name, tensor, config, hidden):
             numbers += math.prod(sizes)
-            if place:
-                matrices[place].append(_matrix(name, *sizes))
+            if layer:
+                matrices[layer].append(_matrix(name, *sizes))
     layers = Counter(
-        Layer(tuple(sorted(matrices[place], key=lambda one: (one.block, one.name))), *_experts(experts[place], hidden), _reads(place))
-        for place in matrices | experts
+        Layer(
+            tuple(sorted(matrices[layer], key=lambda matrix: (matrix.block, matrix.name))), *_experts(experts[layer], hidden), _reads(layer)
+        )
+        for layer in matrices | experts
     )
     return tuple(layers.items()), numbers
 
 
 def _place(name: str) -> tuple[tuple[str, str] | None, str]:
     """Which layer of which stack a tensor is of, and its name within it."""
-    found = NUMBER.match(name)
-    return ((found[1], found[2]), found[3]) if found else (None, name)
+    match = NUMBER.match(name)
+    return ((match[1], match[2]), match[3]) if match else (None, name)
 
 
-def _reads(place: tuple[str, str]) -> bool:
-    return not OTHER_SENSES.search(place[0])
+def _reads(layer: tuple[str, str]) -> bool:
+    return not OTHER_SENSES.search(layer[0])
 
 
 def _linear(name: str, tensor: Tensor, config: dict, hidden: int) -> tuple[int, int] | None:
-    """Inputs and outputs of a linear layer; None for a tensor that is the weight of none."""
+    """Inputs and outputs of a linear layer; None where the tensor is no linear layer's weight."""
     module, _, kind = name.rpartition(".")
     if kind not in ("weight", "qweight", "weight_packed") or NOT_LINEAR.search(module) or TABLE.search(module) or len(tensor.sizes) != 2:
         return None
@@ -230,7 +234,7 @@ def _experts(tensors: list[tuple[str, Tensor]], hidden: int) -> tuple[int, int, 
     if not tensors:
         return 0, 0, 0
     numbers = sum(tensor.numbers for _, tensor in tensors)
-    one_by_one = {found[1] for name, _ in tensors if (found := re.search(r"(?:^|\.)experts\.(\d+)\.", name))}
+    one_by_one = {match[1] for name, _ in tensors if (match := re.search(r"(?:^|\.)experts\.(\d+)\.", name))}
     count = len(one_by_one) or max(tensor.sizes[0] for _, tensor in tensors)
     return count, round(numbers / count / (3 * hidden)), numbers
 
@@ -247,8 +251,8 @@ def _header(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            listed = json.loads(file.read(length)) if length <= path.stat().st_size else None
-        return {name: tensor(one["shape"], one["dtype"]) for name, one in listed.items() if name != "__metadata__"}
+            header = json.loads(file.read(length)) if length <= path.stat().st_size else None
+        return {name: tensor(info["shape"], info["dtype"]) for name, info in header.items() if name != "__metadata__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise no_safetensors(path) from error
 

@@ -4,7 +4,7 @@ import math
 
 from conf import schema
 from trainer.estimate import memory
-from trainer.estimate.fit import GB, Room
+from trainer.estimate.fit import GB, AvailableMemory
 from trainer.estimate.memory import Plan
 from trainer.estimate.shape import Shape
 
@@ -12,44 +12,52 @@ ESTIMATED = "activations and workspace are estimated: the model is not made like
 
 
 def lines(
-    made: Plan, settings: schema.Recipe, model: Shape, gpu: str | None, room: Room | None, why: str, disk: float | None = None
+    plan: Plan,
+    settings: schema.Recipe,
+    model: Shape,
+    gpu: str | None,
+    available: AvailableMemory | None,
+    why: str,
+    disk: float | None = None,
 ) -> list[str]:
-    """The plan, a line for each thing that can go wrong; `why` tells of `train.gradient_checkpointing`."""
-    told = [
-        _steps(made, settings, model, disk),
-        _memory(made, room, model),
+    """The plan, a line for each thing that can go wrong; `why` explains `train.gradient_checkpointing`."""
+    report = [
+        _steps(plan, settings, model, disk),
+        _memory(plan, available, model),
         f"         train.gradient_checkpointing={settings.train.gradient_checkpointing}: {why}",
     ]
-    told.append(_scoring(made, settings, room))
-    told += [_precision(settings, gpu), *_time(made)]
-    return told
+    report.append(_scoring(plan, settings, available))
+    report += [_precision(settings, gpu), *_time(plan)]
+    return report
 
 
-def notes(made: Plan) -> list[str]:
-    """What the plan says that has to be known."""
-    return [f"note     {note}" for note in made.notes]
+def notes(plan: Plan) -> list[str]:
+    """Notes of the plan that the user must know."""
+    return [f"note     {note}" for note in plan.notes]
 
 
-def _steps(made: Plan, settings: schema.Recipe, model: Shape, disk: float | None) -> str:
+def _steps(plan: Plan, settings: schema.Recipe, model: Shape, disk: float | None) -> str:
     train = settings.train
-    room = memory.disk(model, settings, memory.base(model, schema.Quant(schema.Quantisation.none, False), 2))
+    room = memory.disk_bytes(model, settings, memory.base_weights(model, schema.Quant(schema.Quantisation.none, False), 2))
     of = f" of {disk:.0f}" if disk else ""
     return (
-        f"steps    {made.steps} of {train.batch_size} rows; measured every {train.eval_steps}, saved every {train.save_steps}; "
+        f"steps    {plan.steps} of {train.batch_size} rows; measured every {train.eval_steps}, saved every {train.save_steps}; "
         f"checkpoints and models take {room / GB:.1f}{of} GB of disk"
     )
 
 
-def _memory(made: Plan, room: Room | None, model: Shape) -> str:
+def _memory(plan: Plan, available: AvailableMemory | None, model: Shape) -> str:
     about, why = ("", "") if model.like_llama else ("about ", f" ({ESTIMATED})")
-    return f"memory   {about}{made.bytes / GB:.1f} GB{f' of {room}' if room else ''} in the fullest step{why}: {_parts(made.memory)}"
+    return (
+        f"memory   {about}{plan.bytes / GB:.1f} GB{f' of {available}' if available else ''} in the fullest step{why}: {_parts(plan.memory)}"
+    )
 
 
-def _scoring(made: Plan, settings: schema.Recipe, room: Room | None) -> str:
-    asked = settings.train.eval_batch_size
-    fewer = f" (train.eval_batch_size={asked} do not fit)" if made.eval_batch_size < asked else ""
-    taken = f"{sum(made.scoring.values()) / GB:.1f} GB{f' of {room}' if room else ''}"
-    return f"scoring  {taken} for {made.eval_batch_size} rows at once{fewer}: {_parts(made.scoring)}"
+def _scoring(plan: Plan, settings: schema.Recipe, available: AvailableMemory | None) -> str:
+    requested = settings.train.eval_batch_size
+    fewer = f" (train.eval_batch_size={requested} do not fit)" if plan.eval_batch_size < requested else ""
+    needed = f"{sum(plan.scoring.values()) / GB:.1f} GB{f' of {available}' if available else ''}"
+    return f"scoring  {needed} for {plan.eval_batch_size} rows at once{fewer}: {_parts(plan.scoring)}"
 
 
 def _parts(memory: dict[str, int]) -> str:
@@ -62,11 +70,11 @@ def _precision(settings: schema.Recipe, gpu: str | None) -> str:
     return f"numbers  base weights {stored}; computed in {computed}; the adapter in fp32"
 
 
-def _time(made: Plan) -> list[str]:
-    if any(math.isnan(seconds) for seconds in made.seconds.values()):
-        return [f"time     unknown: {made.assumed}"]
-    parts = "  ".join(f"{name} {clock(seconds)}" for name, seconds in made.seconds.items())
-    return [f"time     about {clock(sum(made.seconds.values()))}: {parts}", f"         at {made.assumed}; loading comes on top"]
+def _time(plan: Plan) -> list[str]:
+    if any(math.isnan(seconds) for seconds in plan.seconds.values()):
+        return [f"time     unknown: {plan.assumed}"]
+    parts = "  ".join(f"{name} {clock(seconds)}" for name, seconds in plan.seconds.items())
+    return [f"time     about {clock(sum(plan.seconds.values()))}: {parts}", f"         at {plan.assumed}; loading comes on top"]
 
 
 def clock(seconds: float) -> str:

@@ -17,7 +17,7 @@ from data.score import difference, score
 from trainer import files
 from trainer.estimate import limits
 from trainer.model import model as models
-from trainer.model.model import Base
+from trainer.model.model import BaseModel
 from trainer.record.record import Record
 from trainer.rows.prompt import Example, Prompt
 
@@ -25,27 +25,27 @@ Answer = tuple[str, bool]  # the text, and whether it ended by itself
 
 
 def compare(
-    tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str, folder: Path, record: Record
+    tuned: PeftModel, base: BaseModel, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str, folder: Path, record: Record
 ) -> tuple[dict, list[dict]]:
-    """The scores of both models, and every answer. The base model's answers are kept beside the runs, for the next one."""
-    models.greedy(base, prompt.stops)
+    """The scores of both models, and every answer. The base model's answers are cached beside the runs."""
+    models.use_greedy_decoding(base, prompt.stops)
     after = generate(tuned, prompt, examples, settings, record, "scoring tuned")
-    cache = folder.resolve().parent.parent / "base-scores" / f"{_identity(base, prompt, examples, settings, sha256)}.json"
-    before = _kept(cache)
+    cache = folder.resolve().parent.parent / "base-scores" / f"{_cache_key(base, prompt, examples, settings, sha256)}.json"
+    before = _cached_answers(cache)
     if before is None:
         with tuned.disable_adapter():
             before = generate(tuned, prompt, examples, settings, record, "scoring base")
         if base.revision:  # a local folder may hold other weights tomorrow
             cache.parent.mkdir(parents=True, exist_ok=True)
-            files.write(cache, files.page({"answers": before}))
+            files.write(cache, files.json_page({"answers": before}))
     rows = [example.row for example in examples]
     kind = "text" if settings.data.fields is None else "extraction"
     gain = difference([text for text, _ in before], [text for text, _ in after], rows, settings.data.fields, settings.seed)
     scores = {
         "task": kind,
         "rows": len(rows),
-        "base": judged(before, rows, settings),
-        "tuned": judged(after, rows, settings),
+        "base": score_answers(before, rows, settings),
+        "tuned": score_answers(after, rows, settings),
         "difference": gain,
     }
     return scores, [
@@ -54,8 +54,8 @@ def compare(
     ]
 
 
-def reload(tuned: PeftModel, adapter: Path) -> None:
-    """Give the model the very weights that the exported files hold: what is scored is what others will load."""
+def reload_adapter(tuned: PeftModel, adapter: Path) -> None:
+    """Load the exported files into the model: what is scored is what others will load."""
     exported = load_peft_weights(str(adapter), device=str(tuned.device))
     learned = sum(weight.requires_grad for _, weight in tuned.named_parameters(remove_duplicate=False))  # files hold tied ones twice
     unknown = set_peft_model_state_dict(tuned, exported).unexpected_keys
@@ -68,16 +68,18 @@ def reload(tuned: PeftModel, adapter: Path) -> None:
 def generate(
     model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str, way: Callable | None = None
 ) -> list[Answer]:
-    """The model's answer to every row, in the rows' order, by `answer` or in another way. Rows of like length share a batch, the longest
-    first: what does not fit shows at once, and is halved."""
+    """The model's answer to every row, in the rows' order, by `generate_batch` or in another way. Rows of similar length share a batch,
+    the longest first: a batch that does not fit shows at once, and is halved."""
     model.eval()
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].prompt))
     answers: dict[int, Answer] = {}
     size = settings.train.eval_batch_size
     record.event("progress", what=what, done=0, of=len(order))
     while len(answers) < len(order):
-        batch = _alike(order[len(answers) : len(answers) + size], examples, model.config)
-        outputs = _fitting(way or answer, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens)
+        batch = _same_rope_form(order[len(answers) : len(answers) + size], examples, model.config)
+        outputs = _generate_or_none(
+            way or generate_batch, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens
+        )
         if outputs is None:
             size = len(batch) // 2
             print(f"{what}: {len(batch)} rows at once do not fit into memory; {size} are tried", flush=True)
@@ -88,43 +90,43 @@ def generate(
     return [answers[index] for index in range(len(examples))]
 
 
-def _alike(batch: list[int], examples: list[Example], config: PreTrainedConfig) -> list[int]:
-    """The rows, longest first, up to one whose positions have another form: LongRoPE gives all of a batch that of the longest."""
-    _, switch = limits.stretched(config.get_text_config().to_dict()) or ("", 0)
+def _same_rope_form(batch: list[int], examples: list[Example], config: PreTrainedConfig) -> list[int]:
+    """The rows, longest first, up to one whose positions have another form: LongRoPE gives all rows of a batch that of the longest."""
+    _, switch = limits.length_dependent_rope(config.get_text_config().to_dict()) or ("", 0)
     long = [index for index in batch if len(examples[index].prompt) > switch]
     return long or batch
 
 
-def _fitting(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int) -> list[Answer] | None:
-    """The answers; None where so many rows at once do not fit."""
+def _generate_or_none(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int) -> list[Answer] | None:
+    """The answers; None where this many rows do not fit into memory at once."""
     try:
         return way(model, prompt, prompts, limit)
     except RuntimeError as error:
         if len(prompts) == 1 or not should_reduce_batch_size(error):
             raise
-    clear_device_cache(garbage_collection=True)  # here, where the error holds none of what was computed
+    clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the tensors
     return None
 
 
-def answer(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
+def generate_batch(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
     """Greedy answers to prompts in tokens, padded on the left."""
     longest = max(map(len, prompts))
     pad = prompt.tokenizer.pad_token_id
-    tokens = torch.tensor([[pad] * (longest - len(each)) + each for each in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=model.device)
+    tokens = torch.tensor([[pad] * (longest - len(prompt_tokens)) + prompt_tokens for prompt_tokens in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(prompt_tokens)) + [1] * len(prompt_tokens) for prompt_tokens in prompts], device=model.device)
     low = (model.get_base_model() if isinstance(model, PeftModel) else model).dtype is torch.bfloat16
     with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
         outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens)
     return [prompt.answer(output) for output in outputs[:, longest:].tolist()]
 
 
-def judged(answers: list[Answer], rows: list, settings: Recipe) -> dict:
+def score_answers(answers: list[Answer], rows: list, settings: Recipe) -> dict:
     """The scores of one model's answers."""
     texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
     return score(texts, rows, stopped, settings.data.fields, settings.seed)
 
 
-def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str) -> str:
+def _cache_key(base: BaseModel, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str) -> str:
     """Equal for two runs whose base models must give the same answers."""
     decisive = {
         "model": [settings.model.id, base.revision, base.precision],
@@ -137,13 +139,13 @@ def _identity(base: Base, prompt: Prompt, examples: list[Example], settings: Rec
             prompt.stops,
             prompt.tokenizer.pad_token_id,
             "longest first",
-            *(limits.stretched(base.model.config.get_text_config().to_dict()) or ()),
+            *(limits.length_dependent_rope(base.model.config.get_text_config().to_dict()) or ()),
         ],
     }
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
-def _kept(cache: Path) -> list[Answer] | None:
+def _cached_answers(cache: Path) -> list[Answer] | None:
     if not cache.exists():
         return None
     print("the base model's answers are known from an earlier run", flush=True)

@@ -1,9 +1,9 @@
 """A sealed run on the Hub: private unless asked otherwise, one commit, tagged with the run's id, read back and compared.
 
-What leaves the house is a closed list: of the adapter folder the files that PEFT and transformers load (`ADAPTER`), of a merged
+What is published is a closed list: of the adapter folder the files that PEFT and transformers load (`ADAPTER`), of a merged
 model those that transformers loads (`MERGED`), the card as README.md, and metrics.json. The rest stays: optimizer states and
 checkpoints; predictions, report and log, which hold rows of the user's data; config.yaml and manifest.json, which name folders,
-buckets and accounts. The card tells what of them may be told.
+buckets and accounts. The card shows what of them may be public.
 """
 
 import hashlib
@@ -44,38 +44,38 @@ def publish(folder: Path, repository: str, private: bool, endpoint: str | None, 
     """Where the run is on the Hub, with the sha256 of every file as the Hub gave it back. Doing it again changes nothing.
 
     A `repository` without an owner is the token's.
-    With `merged`, the merged model goes to `<repository>-merged`, and where that is stands under "merged".
+    With `merged`, the merged model goes to `<repository>-merged`, and its place is under "merged".
     """
     with record.readable(folder):
         run = record.verify(folder, without=() if merged else ("merged/",))
         kind = run["kind"]
         if not isinstance(kind, str) or not isinstance(run["run_id"], str):
             raise TypeError("kind and run_id are texts")
-    if not token:  # huggingface_hub would take whatever login it finds instead
+    if not token:  # huggingface_hub would use any login on this machine instead
         raise Problem("there is no token for the Hub", NEW_TOKEN, "refused")
     hub = HfApi(endpoint=endpoint, token=token)
     with explained(repository if "/" in repository else "your account", endpoint):
-        repository = permissions.place(repository, "", kind, "" if "/" in repository else hub.whoami()["name"])
+        repository = permissions.repository_id(repository, "", kind, "" if "/" in repository else hub.whoami()["name"])
     with record.readable(folder):
-        contents = {repository: _content(folder, repository, run)}
+        contents = {repository: _adapter_files(folder, repository, run)}
         if merged:
-            contents[f"{repository}-merged"] = _merged(folder, repository, run)
+            contents[f"{repository}-merged"] = _merged_files(folder, repository, run)
     private = _private(run, private, say)
-    done = [_deliver(hub, name, content, run, private, endpoint, say) for name, content in contents.items()]
+    done = [_publish_files(hub, name, content, run, private, endpoint, say) for name, content in contents.items()]
     return done[0] | ({"merged": done[1]} if merged else {})
 
 
-def _deliver(hub: HfApi, repository: str, content: dict, run: dict, private: bool, endpoint: str | None, say: Say) -> dict:
+def _publish_files(hub: HfApi, repository: str, content: dict, run: dict, private: bool, endpoint: str | None, say: Say) -> dict:
     """Put the files into the repository, tagged with the run's id, and compare what the Hub gives back."""
     hashes = {name: hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else record.digest(data) for name, data in content.items()}
     with explained(repository, endpoint):
         private = _open_repository(hub, repository, private, say)
-        tagged = _tagged(hub, repository, run["run_id"])
+        tagged = _tagged_commit(hub, repository, run["run_id"])
         say(f"{repository} has the tag {run['run_id']} already" if tagged else f"uploading {len(content)} files to {repository}")
         revision = tagged or _upload(hub, repository, run["run_id"], content)
-        _read_back(hub, repository, revision, hashes)
+        _verify_upload(hub, repository, revision, hashes)
         if not tagged:
-            # Only what was read back gets the tag: a publish that breaks off anywhere goes on when it is repeated.
+            # Only what was read back gets the tag: an interrupted publish resumes when it is repeated.
             hub.create_tag(repository, tag=run["run_id"], revision=revision)
     say(f"downloaded {repository} again: all {len(hashes)} files are those of the run")
     where = {"repository": repository, "url": f"{(endpoint or HUB).rstrip('/')}/{repository}", "revision": revision, "tag": run["run_id"]}
@@ -89,7 +89,7 @@ def _private(run: dict, private: bool, say: Say) -> bool:
     return private
 
 
-def _content(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
+def _adapter_files(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
     """What will be published: name in the repository -> file or text."""
     adapter = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "adapter"}
     chosen = {name: path for name, path in adapter.items() if name in ADAPTER}
@@ -100,7 +100,7 @@ def _content(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes
         )
     base, trained = json.loads(chosen["adapter_config.json"].read_text(encoding="utf-8"))["base_model_name_or_path"], run["model"]
     if trained["revision"] is None:
-        what = f"run {folder.name} was trained on {trained['id']}, which is no repository of the Hub: nobody else could load its adapter"
+        what = f"run {folder.name} was trained on {trained['id']}, which is not on the Hub: others could not load its adapter"
         raise Problem(what, "train again on a model of the Hub: `model.id=OWNER/NAME`", "refused")
     if base != trained["id"]:
         what = f"the adapter of run {folder.name} names the base model {base}, and the run trained {trained['id']}"
@@ -108,10 +108,10 @@ def _content(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes
     return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card.render(folder, repository).encode()}
 
 
-def _merged(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
+def _merged_files(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
     """What will be published of the merged model."""
-    found = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "merged"}
-    chosen = {name: path for name, path in found.items() if name in MERGED or SHARDS.fullmatch(name)}
+    merged = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "merged"}
+    chosen = {name: path for name, path in merged.items() if name in MERGED or SHARDS.fullmatch(name)}
     if "config.json" not in chosen:
         hint = "train again with `publish.merged=true`, or publish the adapter alone: `publish.merged=false`"
         raise Problem(f"run {folder.name} has no merged model: it was trained without one", hint, "refused")
@@ -123,34 +123,34 @@ def _open_repository(hub: HfApi, repository: str, private: bool, say: Say) -> bo
     """Make sure that the repository is there and not more public than asked. Returns whether it is private."""
     if not hub.repo_exists(repository):
         hub.create_repo(repository, private=private, exist_ok=True)
-    found = bool(hub.repo_info(repository).private)
-    if private and not found:
+    is_private = bool(hub.repo_info(repository).private)
+    if private and not is_private:
         hide = f"hide it with `hf repos settings {repository} --private`"
         hint = f"{hide}, name another with `publish.repository=OWNER/NAME`, or agree with `publish=public`"
         raise Problem(f"{repository} is public, and this run is to be published privately", hint, "refused")
-    if found and not private:
+    if is_private and not private:
         say(f"{repository} is private and stays so; to show it to everyone: hf repos settings {repository} --public")
-    return found
+    return is_private
 
 
-def _tagged(hub: HfApi, repository: str, tag: str) -> str | None:
+def _tagged_commit(hub: HfApi, repository: str, tag: str) -> str | None:
     """The commit that the tag names, if the repository has the tag."""
-    return next((found.target_commit for found in hub.list_repo_refs(repository).tags if found.name == tag), None)
+    return next((ref.target_commit for ref in hub.list_repo_refs(repository).tags if ref.name == tag), None)
 
 
 def _upload(hub: HfApi, repository: str, run_id: str, content: dict[str, Path | bytes]) -> str:
     """Put the files there in one commit, without those that an earlier run left; returns the commit."""
-    left = [name for name in hub.list_repo_files(repository) if name in OURS and name not in content]
-    operations = [CommitOperationAdd(name, data) for name, data in content.items()] + [CommitOperationDelete(name) for name in left]
+    stale = [name for name in hub.list_repo_files(repository) if name in OURS and name not in content]
+    operations = [CommitOperationAdd(name, data) for name, data in content.items()] + [CommitOperationDelete(name) for name in stale]
     return hub.create_commit(repository, operations, commit_message=f"Run {run_id}").oid
 
 
-def _read_back(hub: HfApi, repository: str, revision: str, hashes: dict[str, str]) -> None:
+def _verify_upload(hub: HfApi, repository: str, revision: str, hashes: dict[str, str]) -> None:
     """Download the revision into an empty place, so that no cache can answer, and compare every file."""
-    with tempfile.TemporaryDirectory() as place:
-        fetched = Path(hub.snapshot_download(repository, revision=revision, cache_dir=place, allow_patterns=list(hashes)))
-        for name, wanted in hashes.items():
-            if not (fetched / name).is_file() or record.digest(fetched / name) != wanted:
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = Path(hub.snapshot_download(repository, revision=revision, cache_dir=folder, allow_patterns=list(hashes)))
+        for name, sha256 in hashes.items():
+            if not (fetched / name).is_file() or record.digest(fetched / name) != sha256:
                 raise Problem(
                     f"{name} in {repository} at {revision[:12]} is not the file of this run",
                     f"someone or something changed it: name another repository, or delete the run's tag in {repository} and publish again",

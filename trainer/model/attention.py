@@ -16,33 +16,33 @@ PACKED = "packed"
 
 
 def packed(model: PreTrainedModel) -> AbstractContextManager:
-    """Within this, `model` takes packs (with `lengths=`); outside it takes batches with a mask, as `generate` wants."""
-    return _attending(model, PACKED)
+    """Within this, `model` takes packs (with `lengths=`); outside it takes batches with a mask, as `generate` needs."""
+    return _with_implementation(model, PACKED)
 
 
-def taking(model: PreTrainedModel, pack_tokens: int | None) -> AbstractContextManager:
-    """Within this, `model` takes what `packs` makes with such a limit: without one a row at a time, in the model's own attention."""
+def for_pack_tokens(model: PreTrainedModel, pack_tokens: int | None) -> AbstractContextManager:
+    """Within this, `model` takes packs of `pack_tokens`; where that is None, one row at a time in the model's own attention."""
     return packed(model) if pack_tokens else nullcontext()
 
 
-def unpacked(model: PreTrainedModel, own: str) -> AbstractContextManager:
+def unpacked(model: PreTrainedModel, implementation: str) -> AbstractContextManager:
     """Within this, inside `packed`, `generate` works: in the model's own attention."""
-    return _attending(model, own)
+    return _with_implementation(model, implementation)
 
 
-def takes_packs(model: PreTrainedModel) -> bool:
+def is_packed(model: PreTrainedModel) -> bool:
     return model.config._attn_implementation == PACKED
 
 
-def running(model: PreTrainedModel) -> set[str]:
-    """The attention that each part of the model says it computes with: some keep their own, whatever was asked for."""
+def implementations(model: PreTrainedModel) -> set[str]:
+    """The attention that each part of the model says it computes with: some ignore the configured one."""
     return {part.config.get_text_config()._attn_implementation for part in model.modules() if isinstance(part, PreTrainedModel)}
 
 
 @contextmanager
-def _attending(model: PreTrainedModel, way: str) -> Iterator[None]:
+def _with_implementation(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     before = model.config._attn_implementation
-    model.set_attn_implementation(way)
+    model.set_attn_implementation(implementation)
     try:
         yield
     finally:
@@ -54,16 +54,16 @@ def _within_rows(module, query, key, value, attention_mask, *, lengths: list[int
     masks = _masks(tuple(lengths), sliding_window, query.dtype, query.device)
     outputs = []
     for row in range(0 if lengths[0] else 1, len(lengths)):
-        own = (torch.cat([states[0], states[row]], 2) if row and lengths[0] else states[row] for states in (keys, values))
-        outputs.append(sdpa_attention_forward(module, queries[row], *own, masks[row], **options)[0])
+        key_value = (torch.cat([states[0], states[row]], 2) if row and lengths[0] else states[row] for states in (keys, values))
+        outputs.append(sdpa_attention_forward(module, queries[row], *key_value, masks[row], **options)[0])
     return torch.cat(outputs, dim=1), None
 
 
-@lru_cache(maxsize=1)  # the same in every layer of a pack; those of packs before would only take memory
+@lru_cache(maxsize=1)  # the same in every layer of a pack; masks of earlier packs would only take memory
 def _masks(lengths: tuple[int, ...], window: int | None, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor | None]:
-    """Who sees whom in the shared beginning and in each row behind it; None where plain causal attention says it.
+    """Which tokens attend to which, in the shared beginning and in each row after it; None where plain causal attention is right.
 
-    As numbers to add: from a mask of truth values every layer would make, and keep for its gradients, such numbers of its own.
+    As floats to add: from a boolean mask every layer would make floats of its own, and save them for its gradients.
     """
     shared, *rests = lengths
     return [_mask(shared, 0, window, dtype, device), *(_mask(rest, shared, window, dtype, device) for rest in rests)]
@@ -73,8 +73,8 @@ def _mask(length: int, before: int, window: int | None, dtype: torch.dtype, devi
     if not before and (window is None or length <= window):
         return None
     distance = torch.arange(before, before + length, device=device)[:, None] - torch.arange(before + length, device=device)
-    seen = (distance >= 0) & (distance < (window or before + length))
-    return torch.zeros_like(distance, dtype=dtype).masked_fill(~seen, float("-inf"))[None, None]
+    visible = (distance >= 0) & (distance < (window or before + length))
+    return torch.zeros_like(distance, dtype=dtype).masked_fill(~visible, float("-inf"))[None, None]
 
 
 AttentionInterface.register(PACKED, _within_rows)

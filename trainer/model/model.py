@@ -24,53 +24,53 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from conf import schema
 from conf.problem import Problem
 from trainer.estimate import architecture, memory, shape
-from trainer.estimate.fit import Room
+from trainer.estimate.fit import AvailableMemory
 from trainer.hub_errors import explained
 from trainer.model import attention, layers, lora_options, nf4
 from trainer.model.packing import Pack
 from trainer.rows import description
 
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-UNWANTED = ["*/*", "consolidated*"]  # other formats of the same weights
-# Left out, transformers asks on a terminal whether it may run what the model's repository brings; weights are data, and pickles are none.
-OURS = {"trust_remote_code": False}
+ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+IGNORE_PATTERNS = ["*/*", "consolidated*"]  # other formats of the same weights
+# Without it, transformers asks on a terminal whether it may run code of the model's repository.
+NO_REMOTE_CODE = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseModel:
     model: transformers.PreTrainedModel
     tokenizer: transformers.PreTrainedTokenizerBase
     revision: str | None  # the commit; None for a local folder
     stops: list[int]  # tokens at which the model ends an answer
     precision: str  # and why
-    attention: str  # transformers' name for the implementation that the model has of its own
+    attention: str  # transformers' name of the model's own implementation
 
 
-def load(model: schema.Model, quant: schema.Quant) -> Base:
+def load(model: schema.Model, quant: schema.Quant) -> BaseModel:
     """The base model, fetched by its Hub id (or read from a local folder) and placed on the device."""
     folder, revision = fetch(model)
-    place = device()
-    dtype, described = precision(place)
-    quantised, stored = quant.kind is schema.Quantisation.nf4, architecture.stored(config(folder))
+    target = device()
+    dtype, described = precision(target)
+    quantised, stored = quant.kind is schema.Quantisation.nf4, architecture.stored_quantisation(config(folder))
     options = ({"quantization_config": nf4.config(quant, dtype)} if quantised else {}) | (
-        {"device_map": {"": place}} if quantised or stored else {}
+        {"device_map": {"": target}} if quantised or stored else {}
     )
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OURS, **options)
-    nf4.keep_layout(weights)
+        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **NO_REMOTE_CODE, **options)
+    nf4.disable_repacking(weights)
     stops = weights.generation_config.eos_token_id
     plain = f"base weights as they are stored: {stored}" if stored else "base weights not quantised"
-    described += f", {nf4.described(weights)}" if quantised and nf4.layers(weights) else f", {plain}"
+    described += f", {nf4.describe(weights)}" if quantised and nf4.layers(weights) else f", {plain}"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {described}", flush=True)
-    own = weights.config._attn_implementation
-    return Base(weights if options else weights.to(place), tokenizer, revision, _listed(stops), described, own)
+    implementation = weights.config._attn_implementation
+    return BaseModel(weights if options else weights.to(target), tokenizer, revision, _as_list(stops), described, implementation)
 
 
 def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
     with _loadable(name):
-        return AutoTokenizer.from_pretrained(files, **OURS)
+        return AutoTokenizer.from_pretrained(files, **NO_REMOTE_CODE)
 
 
 def config(files: Path) -> dict:
@@ -78,24 +78,24 @@ def config(files: Path) -> dict:
     return description.config(files)
 
 
-def sizes(name: str, files: Path) -> shape.Shape | None:
-    """The model's sizes, before its weights are loaded: of the model itself, made without any. What is quantised is as it is stored."""
+def shape_of_config(name: str, files: Path) -> shape.Shape | None:
+    """The model's sizes, before its weights are loaded: from the model on the meta device; for a stored quantised one from its files."""
     values = config(files)
-    if architecture.stored(values):
+    if architecture.stored_quantisation(values):
         return shape.shape(shape.of_folder(files), values)
     with _loadable(name), torch.device("meta"):
-        return sizes_of(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files, **OURS), **OURS))
+        return shape_of_model(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files, **NO_REMOTE_CODE), **NO_REMOTE_CODE))
 
 
-ADDED = re.compile(r"\.(lora_\w+|modules_to_save|trainable_tokens_\w+)(\.|$)")  # by PEFT, beside the base model's own weights
-WRAPPED = re.compile(r"^base_model\.model\.|\.(base_layer|original_module|token_adapter)(?=\.)")
+ADDED_BY_PEFT = re.compile(r"\.(lora_\w+|modules_to_save|trainable_tokens_\w+)(\.|$)")  # by PEFT, beside the base model's own weights
+WRAPPED_BY_PEFT = re.compile(r"^base_model\.model\.|\.(base_layer|original_module|token_adapter)(?=\.)")
 
 
-def sizes_of(made: transformers.PreTrainedModel | PeftModel) -> shape.Shape | None:
+def shape_of_model(model: transformers.PreTrainedModel | PeftModel) -> shape.Shape | None:
     """The sizes of a model as if nothing were quantised in it, and without its adapter."""
-    weights = {WRAPPED.sub("", name): weight for name, weight in made.named_parameters() if not ADDED.search(name)}
+    weights = {WRAPPED_BY_PEFT.sub("", name): weight for name, weight in model.named_parameters() if not ADDED_BY_PEFT.search(name)}
     numbers = {name: getattr(weight, "quant_state", weight).shape for name, weight in weights.items()}
-    values = made.config.to_dict()
+    values = model.config.to_dict()
     values.pop("quantization_config", None)
     return shape.shape({name: shape.Tensor(tuple(size), "F32") for name, size in numbers.items()}, values)
 
@@ -116,21 +116,21 @@ def fetch(model: schema.Model) -> tuple[Path, str | None]:
     if Path(model.id).is_dir():
         return Path(model.id), None
     with explained(model.id, os.environ.get("HF_ENDPOINT")):
-        folder = Path(snapshot_download(model.id, revision=model.revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+        folder = Path(snapshot_download(model.id, revision=model.revision, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS))
     if not list(folder.glob("*.safetensors")):
         raise Problem(f"{model.id} has no weights as .safetensors", "choose another: `model.id=owner/name`", "model_unavailable")
     return folder, folder.name
 
 
-STARTS = re.compile(r"True|False|gaussian|orthogonal|olora|pissa(_niter_\d+)?")
+INIT_LORA_WEIGHTS = re.compile(r"True|False|gaussian|orthogonal|olora|pissa(_niter_\d+)?")
 
 
 def adapter_config(lora: schema.Lora, apart: list[str] | None = None) -> LoraConfig:
-    """PEFT's configuration of the adapter, checked by PEFT itself. All linear layers are all but those that stand `apart`."""
-    known = {entry.name for entry in fields(LoraConfig)}
-    unknown = [name for name in lora.options if name not in known]
+    """PEFT's configuration of the adapter, checked by PEFT itself. "all-linear" excludes the layers in `apart`."""
+    peft_options = {option.name for option in fields(LoraConfig)}
+    unknown = [name for name in lora.options if name not in peft_options]
     if unknown:
-        close = get_close_matches(unknown[0], known, n=1)
+        close = get_close_matches(unknown[0], peft_options, n=1)
         hint = f"did you mean `lora.options.{close[0]}`?" if close else "see peft.LoraConfig for its options"
         raise Problem(f"PEFT's LoraConfig has no option `{unknown[0]}`", hint)
     truths = [entry.name for entry in fields(LoraConfig) if entry.type in (bool, "bool")]
@@ -138,15 +138,15 @@ def adapter_config(lora: schema.Lora, apart: list[str] | None = None) -> LoraCon
         what = f"lora.options.{loose[0]} is {lora.options[loose[0]]!r}, and it is true or false"
         raise Problem(what, f"`lora.options.{loose[0]}=true`, or leave it out")
     start = str(lora.options.get("init_lora_weights", True))
-    if not STARTS.fullmatch(start):
+    if not INIT_LORA_WEIGHTS.fullmatch(start):
         what = f"lora.options.init_lora_weights is {start}; an adapter cannot start that way without looking at data first"
         raise Problem(what, "use true, gaussian, orthogonal, olora, pissa or pissa_niter_16")
-    if moves_base(lora) and lora.options.get("use_dora"):
-        what = f"lora.options asks for DoRA on top of {start}; such an adapter cannot be given back to the base as everybody has it"
+    if changes_base_weights(lora) and lora.options.get("use_dora"):
+        what = f"lora.options asks for DoRA on top of {start}; such an adapter cannot be converted for the original base weights"
         raise Problem(what, "choose one of them")
     uneven = [name for name in ("rank_pattern", "alpha_pattern") if lora.options.get(name)]
-    if moves_base(lora) and lora.options.get("use_rslora") and uneven:
-        what = f"lora.options asks for rsLoRA and {uneven[0]} on top of {start}; such an adapter cannot be given back to the base"
+    if changes_base_weights(lora) and lora.options.get("use_rslora") and uneven:
+        what = f"lora.options asks for rsLoRA and {uneven[0]} on top of {start}; such an adapter cannot be converted for the base"
         raise Problem(what, f"leave out one of them: `lora.options.use_rslora=false`, or no {uneven[0]}")
     lora_options.check(lora.options)
     try:
@@ -161,30 +161,30 @@ def adapter_config(lora: schema.Lora, apart: list[str] | None = None) -> LoraCon
         raise Problem(f"PEFT's LoraConfig refuses lora.options: {str(error).splitlines()[0]}", "see peft.LoraConfig") from error
 
 
-def moves_base(lora: schema.Lora) -> bool:
-    """Whether the adapter starts as a part of the base weights, which are less by it from then on (PiSSA, OLoRA)."""
+def changes_base_weights(lora: schema.Lora) -> bool:
+    """Whether the initial adapter is taken out of the base weights (PiSSA, OLoRA)."""
     return str(lora.options.get("init_lora_weights")).startswith(("pissa", "olora"))
 
 
-def adapt(base: Base, lora: schema.Lora, gradient_checkpointing: bool) -> PeftModel:
-    """The base model with a new adapter: the only weights that learn."""
-    apart = layers.apart(base.model)
+def add_adapter(base: BaseModel, lora: schema.Lora, gradient_checkpointing: bool) -> PeftModel:
+    """The base model with a new adapter, whose weights alone are trained."""
+    apart = layers.non_text_layers(base.model)
     config = adapter_config(lora, apart)
     lora_options.check_names(lora, base.model)
     if lora.targets == "all-linear":
-        layers.leave_routers(config, base.model)
+        layers.exclude_routers(config, base.model)
     try:
-        with layers.quiet_about_experts():
+        with layers.without_expert_pattern_warning():
             tuned = get_peft_model(base.model, config)  # casts the adapter to fp32, whatever the base has
     except TypeError as error:  # PiSSA on 4-bit weights
-        what = f"lora.options cannot be had with these base weights: {str(error).splitlines()[0]}"
+        what = f"lora.options does not work with these base weights: {str(error).splitlines()[0]}"
         raise Problem(what, "keep the base weights plain: `quant=none`, or start another way") from error
     except ValueError as error:
-        names, told = lora_options.linear_names(base.model), str(error).splitlines()[0]
-        what = "matches no layer of the model" if "not found in the base model" in told else f"is refused by PEFT: {told}"
+        names, reason = lora_options.linear_names(base.model), str(error).splitlines()[0]
+        what = "matches no layer of the model" if "not found in the base model" in reason else f"is refused by PEFT: {reason}"
         raise Problem(f"lora.targets={lora.targets} {what}", f"use some of: 'lora.targets=[{names}]'") from error
-    if lora.targets == "all-linear" and (left := layers.left_out(tuned, apart)):
-        print(f"no adapter on {', '.join(left)} outside of experts: PEFT adapts the experts' by these names", flush=True)
+    if lora.targets == "all-linear" and (skipped := layers.skipped_layers(tuned, apart)):
+        print(f"no adapter on {', '.join(skipped)} outside of experts: PEFT adapts the experts' by these names", flush=True)
     if gradient_checkpointing:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     return tuned
@@ -196,20 +196,20 @@ def loss(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
 
 
 def logits(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
-    """What the model expects at the pack's supervised tokens. The head is computed at those tokens only."""
+    """The logits at the pack's supervised tokens. The head is computed at those tokens only."""
     device, base = model.device, model.get_base_model()
-    options, supervised = _packed(base, pack), pack.supervised.to(device)
+    options, supervised = _pack_options(base, pack), pack.supervised.to(device)
     selects = "logits_to_keep" in inspect.signature(base.forward).parameters
     if selects:
         options["logits_to_keep"] = supervised
     with torch.autocast(device.type, torch.bfloat16, enabled=base.dtype is torch.bfloat16):
-        found = model(**_inputs(model, pack, noise), **options, use_cache=False).logits[0]
-    return found if selects else found[supervised]
+        output = model(**_inputs(model, pack, noise), **options, use_cache=False).logits[0]
+    return output if selects else output[supervised]
 
 
-def _packed(base: transformers.PreTrainedModel, pack: Pack) -> dict:
-    """What a model needs to know of a pack, beside its tokens; one row alone it takes as it is."""
-    if attention.takes_packs(base):
+def _pack_options(base: transformers.PreTrainedModel, pack: Pack) -> dict:
+    """The arguments of a pack besides its tokens; none for a single row."""
+    if attention.is_packed(base):
         return {"position_ids": pack.positions.to(base.device), "lengths": pack.lengths}
     if len(pack.rows) > 1:
         raise ValueError(f"{len(pack.rows)} rows in a pack, and the model would take them for one")
@@ -228,18 +228,18 @@ def _inputs(model: PeftModel, pack: Pack, noise: float) -> dict[str, torch.Tenso
     return {"inputs_embeds": embedded + (torch.rand_like(embedded) * 2 - 1) * size[:, None].to(embedded.dtype)}
 
 
-def save_start(tuned: PeftModel, folder: Path) -> None:
-    """Keep the adapter as it starts, for `save`: what it takes from the base weights must be given back."""
+def save_initial_adapter(tuned: PeftModel, folder: Path) -> None:
+    """Save the initial adapter for `save`, which subtracts it again: it was taken out of the base weights."""
     config = tuned.peft_config["default"]
     start, config.init_lora_weights = config.init_lora_weights, True
     tuned.save_pretrained(folder, save_embedding_layers=False)
     config.init_lora_weights = start
 
 
-def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path, start: Path | None = None) -> None:
+def save(tuned: PeftModel, base: BaseModel, model: schema.Model, folder: Path, start: Path | None = None) -> None:
     """Write the adapter as plain PEFT, with the tokenizer and the prompt's template. It names its base by Hub id and commit.
 
-    An adapter that took its `start` from the base weights becomes one, of twice the rank, for the base as everybody has it.
+    With `start`, an adapter that was taken out of the base weights becomes one of twice the rank, for the original base weights.
     """
     config = tuned.peft_config["default"]
     config.base_model_name_or_path = model.id
@@ -247,12 +247,12 @@ def save(tuned: PeftModel, base: Base, model: schema.Model, folder: Path, start:
     # save_embedding_layers="auto", PEFT's default, asks the Hub for the base model's vocabulary size.
     options = {"path_initial_model_for_weight_conversion": str(start)} if start else {}
     tuned.save_pretrained(folder, save_embedding_layers=False, **options)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the card is made from the record
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the card is made from the record
     base.tokenizer.save_pretrained(folder)
 
 
-def greedy(base: Base, stops: list[int]) -> None:
-    """From here on `generate` takes the likeliest token, whatever the model's own generation settings say."""
+def use_greedy_decoding(base: BaseModel, stops: list[int]) -> None:
+    """From here on `generate` takes the most likely token, whatever the model's own generation settings say."""
     base.model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=base.tokenizer.pad_token_id, do_sample=False)
 
 
@@ -264,32 +264,32 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def gpu() -> str | None:
-    """The name of the GPU, as plans and rates are made for it; None on a CPU."""
+def gpu_name() -> str | None:
+    """The name of the GPU; None on a CPU."""
     return torch.cuda.get_device_name(device()) if has_gpu() else None
 
 
-def number_format(base: Base) -> str:
-    """In what numbers are computed, and on what: sums come out otherwise in another one."""
+def number_format(base: BaseModel) -> str:
+    """The number format and the kind of device: in another one sums differ."""
     return f"{base.precision.partition(',')[0]} on a {'GPU' if has_gpu() else 'CPU'}"
 
 
-def computed(place: torch.device) -> int:
-    """Bytes of a number as it is computed there."""
-    return precision(place)[0].itemsize
+def bytes_per_number(target: torch.device) -> int:
+    """Bytes of a number in the device's format of computation."""
+    return precision(target)[0].itemsize
 
 
-def room() -> Room | None:
-    """The memory that is free for a run: of the GPU if there is one, else of the machine; None where the system does not tell."""
+def available_memory() -> AvailableMemory | None:
+    """The memory that is free for a run: of the GPU if there is one, else of the machine; None where the system does not say."""
     if has_gpu():
         free, total = torch.cuda.mem_get_info(device())
-        return Room(torch.cuda.get_device_name(device()), min(free, int(total * (1 - memory.RESERVE))))
+        return AvailableMemory(torch.cuda.get_device_name(device()), min(free, int(total * (1 - memory.RESERVE))))
     free = free_memory()
-    return None if free is None else Room("this machine", free)
+    return None if free is None else AvailableMemory("this machine", free)
 
 
 def free_memory() -> int | None:
-    """Bytes that programs can still have, where the system tells."""
+    """Bytes of memory that programs can still allocate; None where the system does not say."""
     table = Path("/proc/meminfo")
     if not table.exists():
         return None
@@ -298,15 +298,15 @@ def free_memory() -> int | None:
 
 
 def peak_memory() -> int:
-    """Bytes that this process needed at its fullest: on the device if there is one, else of the machine's memory."""
+    """Peak bytes of this process: on the GPU if there is one, else in the machine's memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def precision(place: torch.device) -> tuple[torch.dtype, str]:
-    """The format that numbers are computed in there, and why."""
-    if place.type == "cuda":
+def precision(target: torch.device) -> tuple[torch.dtype, str]:
+    """The device's format of computation, and why."""
+    if target.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "bf16, as this GPU computes it natively"
         return torch.float32, "fp32, as this GPU has no bf16 and fp16 overflows"
@@ -318,5 +318,5 @@ def precision(place: torch.device) -> tuple[torch.dtype, str]:
     return torch.bfloat16, "bf16, as this CPU computes it natively"
 
 
-def _listed(tokens: int | list[int] | None) -> list[int]:
+def _as_list(tokens: int | list[int] | None) -> list[int]:
     return [] if tokens is None else [tokens] if isinstance(tokens, int) else list(tokens)

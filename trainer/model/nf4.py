@@ -1,7 +1,7 @@
-"""Base weights in 4-bit NF4, and kept in the layout that training can go through.
+"""Base weights in 4-bit NF4, in a layout that gradients can pass.
 
 On a CPU with AVX512-BF16, bitsandbytes repacks a layer's weights the first time that it computes without gradients (Linear4bit.forward,
-0.50.2): from then on no gradient goes through the layer, and its constants are rounded to bf16. A run measures before its first step.
+0.50.2): from then on no gradient goes through the layer, and its constants are rounded to bf16. A run evaluates before its first step.
 """
 
 import torch
@@ -12,7 +12,7 @@ from conf import schema
 from conf.problem import Problem
 
 REPACKS = "support_avx512bf16_for_cpu"  # what each layer asks before it repacks; set from the CPU when the layer is made
-SMALL = 0.02  # of all weights: convolutions, routers and the like are not worth a word
+SMALL = 0.02  # of all weights: convolutions, routers and the like are not reported
 
 
 def config(quant: schema.Quant, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -25,8 +25,8 @@ def layers(model: torch.nn.Module) -> dict[str, Linear4bit]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
 
 
-def described(model: PreTrainedModel) -> str:
-    """What of the base weights is in 4 bits, in words: experts that are stored together in one tensor are left as they are."""
+def describe(model: PreTrainedModel) -> str:
+    """How much of the base weights is in 4 bits, in words: experts that share one tensor are not quantised."""
     quantised = sum(layer.weight.quant_state.shape.numel() for layer in layers(model).values())
     apart = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None}
     rest = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in apart}
@@ -37,10 +37,10 @@ def described(model: PreTrainedModel) -> str:
     return f"base weights in 4-bit NF4, but for {share:.0%} of them ({plain:,}), which bitsandbytes leaves as they are"
 
 
-def keep_layout(model: torch.nn.Module) -> None:
+def disable_repacking(model: torch.nn.Module) -> None:
     """From here on no layer repacks its weights, in training or out of it."""
     for name, layer in layers(model).items():
         if not hasattr(layer, REPACKS):
-            what = f"bitsandbytes' {type(layer).__name__} has no `{REPACKS}`: nobody can tell whether {name} keeps its weights as they are"
+            what = f"bitsandbytes' {type(layer).__name__} has no `{REPACKS}`: it is unknown whether {name} keeps its weights as they are"
             raise Problem(what, "install the pinned packages: `pip install -r trainer/requirements.txt`, or use `quant=none`")
         setattr(layer, REPACKS, False)

@@ -9,11 +9,13 @@ from trainer.hub import permissions
 from trainer.preflight import preflight
 
 
-def check(run: Run, endpoint: str | None, token: str) -> list[Finding]:
+def check_hub_access(run: Run, endpoint: str | None, token: str) -> list[Finding]:
     """The token's rights, and then the base model."""
     hub = HfApi(endpoint=endpoint, token=token)
     try:
-        target = permissions.check(hub, run.publish.repository or run.cloud.hub_repository, run.name, run.kind.value, run.publish.merged)
+        target = permissions.check_write_access(
+            hub, run.publish.repository or run.cloud.hub_repository, run.name, run.kind.value, run.publish.merged
+        )
     except Problem as problem:
         return [Finding("token", BROKEN, problem.what, "the base model and the published adapter need it", problem.hint)]
     return [Finding("token", OK, f"it may write to {target}"), _model(run, hub)]
@@ -21,10 +23,10 @@ def check(run: Run, endpoint: str | None, token: str) -> list[Finding]:
 
 def _model(run: Run, hub: HfApi) -> Finding:
     try:
-        found = preflight.model(hub, run, hub.endpoint)
+        facts = preflight.check_model(hub, run, hub.endpoint)
     except Problem as problem:
         return Finding("model", BROKEN, problem.what, "the run starts from it", problem.hint)
-    if found["need_gb"] > run.box.disk_gb:
-        what = f"box.disk_gb={run.box.disk_gb} is less than the {found['need_gb']} GB that a run of {run.model.id} takes"
-        return Finding("volume", BROKEN, what, "model cache and runs are on it", f"`box.disk_gb={found['need_gb']}`")
-    return Finding("model", OK, f"{run.model.id} at {found['model_revision'][:12]}, {found['need_gb']} GB of {run.box.disk_gb} GB")
+    if facts["need_gb"] > run.box.disk_gb:
+        what = f"box.disk_gb={run.box.disk_gb} is less than the {facts['need_gb']} GB that a run of {run.model.id} takes"
+        return Finding("volume", BROKEN, what, "model cache and runs are on it", f"`box.disk_gb={facts['need_gb']}`")
+    return Finding("model", OK, f"{run.model.id} at {facts['model_revision'][:12]}, {facts['need_gb']} GB of {run.box.disk_gb} GB")

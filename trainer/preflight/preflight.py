@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is paid for: checked on the laptop, without torch."""
+"""Checks before anything is paid for, on the laptop, without torch."""
 
 import copy
 import dataclasses
@@ -29,192 +29,207 @@ from trainer.hub_errors import explained
 from trainer.record import figures
 from trainer.rows import description, prompt, tokens
 from trainer.rows.prompt import Example, Prompt
-from trainer.rows.rows import check_with, scorable
-from trainer.rows.sampler import Order, Portion
+from trainer.rows.rows import check_scorable, data_check_hint
+from trainer.rows.sampler import Sampler, WeightedRows
 
-SMALL = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+ALLOW_PATTERNS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 
 
-def prove(
-    run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool, seen: "Look | None" = None
-) -> "tuple[dict, Outlook]":
-    """`check` and `outlook`: facts for the run, and lines for people; or a Problem with the first thing that would stop it."""
-    facts = check(run, endpoint, token)
-    made = outlook(seen or look(run, endpoint, token), run, card, hourly, colour)
-    place = facts["repository"]
+def run_checks(
+    run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool, inspection: "Inspection | None" = None
+) -> "tuple[dict, Report]":
+    """`check_inputs` and `make_report`: facts for the run, and lines to print; or a Problem with the first thing that would stop it."""
+    facts = check_inputs(run, endpoint, token)
+    report = make_report(inspection or inspect(run, endpoint, token), run, card, hourly, colour)
+    repository = facts["repository"]
     allowed = (
-        f"the token may write to {place}, where the run can be published" if place else "no token here: nobody knows if it may publish"
+        f"the token may write to {repository}, where the run can be published"
+        if repository
+        else "no token here: the right to publish is not checked"
     )
-    return facts, dataclasses.replace(made, details=[*made.details, f"hub      {allowed}"])
+    return facts, dataclasses.replace(report, details=[*report.details, f"hub      {allowed}"])
 
 
-def check(settings: Run, endpoint: str | None, token: str | None) -> dict:
+def check_inputs(settings: Run, endpoint: str | None, token: str | None) -> dict:
     """Facts about the rows, the token and the base model that a run needs, or a Problem with the first thing that would stop it.
 
     Datasets of the Hub, and Parquet where pyarrow is missing, are read by the trainer; here they need only exist, and their number of
     rows is None.
     """
     hub = _hub(endpoint, token)
-    facts = tables(settings.data, endpoint, token)
-    wanted = settings.publish.repository or settings.cloud.hub_repository
-    permissions.allowed(permissions.place(wanted, settings.name, settings.kind.value, "OWNER"), settings.publish.merged)
-    facts["repository"] = permissions.check(hub, wanted, settings.name, settings.kind.value, settings.publish.merged) if token else None
-    return facts | model(hub, settings, endpoint)
+    facts = check_data(settings.data, endpoint, token)
+    repository = settings.publish.repository or settings.cloud.hub_repository
+    permissions.check_repository_id(
+        permissions.repository_id(repository, settings.name, settings.kind.value, "OWNER"), settings.publish.merged
+    )
+    facts["repository"] = (
+        permissions.check_write_access(hub, repository, settings.name, settings.kind.value, settings.publish.merged) if token else None
+    )
+    return facts | check_model(hub, settings, endpoint)
 
 
-def tables(data: Data, endpoint: str | None, token: str | None) -> dict:
+def check_data(data: Data, endpoint: str | None, token: str | None) -> dict:
     """How many rows there are to train on and to score, and the files' sha256; every row of theirs can be used."""
     facts, hashes = {}, {}
     for name in ("train", "validation"):
         source = getattr(data, name)
-        count, hashes[source] = _table(source, f"data.{name}", data, endpoint, token)
+        count, hashes[source] = _check_source(source, f"data.{name}", data, endpoint, token)
         facts |= {f"{name}_rows": count, f"{name}_sha256": hashes[source]}
     for source in data.also:
-        _, hashes[source] = _table(source, "data.also", data, endpoint, token)
-    _apart(data, hashes)
+        _, hashes[source] = _check_source(source, "data.also", data, endpoint, token)
+    _check_held_out(data, hashes)
     return facts
 
 
-def _table(source: str, setting: str, data: Data, endpoint: str | None, token: str | None) -> tuple[int | None, str | None]:
+def _check_source(source: str, setting: str, data: Data, endpoint: str | None, token: str | None) -> tuple[int | None, str | None]:
     if source.startswith("hub:"):
-        return None, _hub_dataset(_hub(endpoint, token), source, endpoint)
-    found = _rows(source, setting)
+        return None, _check_hub_dataset(_hub(endpoint, token), source, endpoint)
+    scan = _rows(source, setting)
     sha256 = files.digest(paths.resolve(source))
-    if found is None:
+    if scan is None:
         return None, sha256
-    _fields(source, setting, found.rows, data.fields)
-    return len(found.rows), sha256
+    _check_fields(source, setting, scan.rows, data.fields)
+    return len(scan.rows), sha256
 
 
 def _hub(endpoint: str | None, token: str | None) -> HfApi:
-    return HfApi(endpoint=endpoint, token=token or False)  # False: no login that happens to lie about is used
+    return HfApi(endpoint=endpoint, token=token or False)  # False: never the token of a login on this machine
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the model will see, in its own tokens, and its sizes. None where only the trainer can tell."""
+class Inspection:
+    """What the model will see, in its own tokens, and its sizes. None where only the trainer can find out."""
 
     prompt: Prompt | None
-    order: Order | None
+    sampler: Sampler | None
     held_out: list[Example]
     shape: Shape | None
     verdict: Verdict | None
-    notes: list[str]  # about keys of rows that nobody reads, and the like
+    notes: list[str]  # such as keys of rows that are not read
 
 
-def look(settings: Recipe, endpoint: str | None, token: str | None) -> Look:
-    """The rows as the base model's own tokenizer and template write them; a row that is too long is a Problem here already."""
-    folder = _description(settings, endpoint, token)
+def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspection:
+    """The rows as the base model's own tokenizer and template write them; a row that is too long is already a Problem here."""
+    folder = _fetch_config(settings, endpoint, token)
     verdict = _verdict(settings, folder / "config.json")
-    made = sizes(settings, folder, verdict, _hub(endpoint, token))
+    model_sizes = model_shape(settings, folder, verdict, _hub(endpoint, token))
     data = settings.data
-    named = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
-    scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in named]
+    sources = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
+    scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in sources]
     notes = [
-        f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) if found for line in found.notes.lines()
+        f"note     {setting}: {line}" for scan, (_, setting) in zip(scans, sources, strict=True) if scan for line in scan.notes.lines()
     ]
     if None in scans or not (folder / "tokenizer.json").is_file():
-        return Look(None, None, [], made, verdict, notes)
-    *training, held_out = [found.rows for found in scans]
+        return Inspection(None, None, [], model_sizes, verdict, notes)
+    *training, held_out = [scan.rows for scan in scans]
     template = Prompt(tokens.Tokens(folder), description.stops(folder), data)
     notes += [f"note     {template.warning}"] if template.warning else []
     notes += [
-        f"note     {setting}: {line}" for found, (_, setting) in zip(scans, named, strict=True) for line in template.notes(found.rows)
+        f"note     {setting}: {line}" for scan, (_, setting) in zip(scans, sources, strict=True) for line in template.notes(scan.rows)
     ]
     weights = [1.0, *data.also.values()]
-    portions = [Portion(template.examples(found, data, data.loss_on), weight) for found, weight in zip(training, weights, strict=True)]
+    portions = [WeightedRows(template.examples(rows, data, data.loss_on), weight) for rows, weight in zip(training, weights, strict=True)]
     scored = template.held_out(held_out, data)[: data.eval_rows]
-    scorable([example.row for example in scored], data.fields)
-    order = Order(portions, settings.seed, settings.train.batch_size)
-    limits.check(folder, order.examples, scored, data)
-    return Look(template, order, scored, made, verdict, notes)
+    check_scorable([example.row for example in scored], data.fields)
+    sampler = Sampler(portions, settings.seed, settings.train.batch_size)
+    limits.check_token_limits(folder, sampler.examples, scored, data)
+    return Inspection(template, sampler, scored, model_sizes, verdict, notes)
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What a run will see and need, in lines for people."""
+class Report:
+    """What a run will see and need, in lines to print."""
 
     details: list[str]
-    notes: list[str]  # what has to be known
+    notes: list[str]  # what the user must know
     price: str | None = None  # None: it is trained on this machine
-    seconds: float | None = None  # planned; None where only the trainer can tell
+    seconds: float | None = None  # planned; None where only the trainer can find out
 
     @property
     def lines(self) -> list[str]:
         return [*self.details, *self.notes, *([self.price] if self.price else [])]
 
 
-def outlook(seen: Look, run: Run, card, hourly: tuple | None, colour: bool) -> Outlook:
+def make_report(inspection: Inspection, run: Run, card, hourly: tuple | None, colour: bool) -> Report:
     """What the run will see and need; a Problem where it does not fit. `train.gradient_checkpointing=auto` is decided.
 
-    `card` and `hourly` are as AWS tells them; None: this machine, for nothing, and what fits is decided where it trains.
+    `card` and `hourly` come from AWS. None stands for this machine: no price, and what fits is decided where it trains.
     """
-    notes = [*map(visible, seen.notes)]
-    if seen.prompt is None:
-        later = "tokens, memory and time are told when training starts: only there can these rows or this model be read"
-        return Outlook([], [*notes, later])
-    shown = [prompt.show(seen.prompt, seen.order.examples, colour)]
-    if seen.shape is None:
-        unknown = f"memory   unknown: no safetensors file of {run.model.id} lists tensors of layers; what fits is told when training starts"
-        return Outlook([*shown, *_done(seen, run)], [*notes, unknown])
+    notes = [*map(visible, inspection.notes)]
+    if inspection.prompt is None:
+        later = "tokens, memory and time are known when training starts: only the trainer can read these rows or this model"
+        return Report([], [*notes, later])
+    first_row = [prompt.format_first_row(inspection.prompt, inspection.sampler.examples, colour)]
+    if inspection.shape is None:
+        unknown = f"memory   unknown: no safetensors file of {run.model.id} lists layers; what fits is known when training starts"
+        return Report([*first_row, *_packing_and_serving(inspection, run)], [*notes, unknown])
     gpu = card.name if card else None
-    room = fit.Room(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
+    available = fit.AvailableMemory(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
     planned: Recipe = run
-    if room:
-        run.train.gradient_checkpointing, why = _settled(seen, run, room)
-        planned = _scored(seen, run, room)
-    made = memory.make(seen.shape, planned, seen.order, seen.held_out, gpu)
-    seconds = sum(made.seconds.values())
-    details = [*shown, *words.lines(made, run, seen.shape, gpu, room, why, run.box.disk_gb), *_done(seen, run)]
+    if available:
+        run.train.gradient_checkpointing, why = _decide_checkpointing(inspection, run, available)
+        planned = _fit_scoring(inspection, run, available)
+    plan = memory.make_plan(inspection.shape, planned, inspection.sampler, inspection.held_out, gpu)
+    seconds = sum(plan.seconds.values())
+    details = [
+        *first_row,
+        *words.lines(plan, run, inspection.shape, gpu, available, why, run.box.disk_gb),
+        *_packing_and_serving(inspection, run),
+    ]
     price = _price(seconds, hourly, run.box) if hourly else None
-    return Outlook(details, [*notes, *words.notes(made)], price, None if math.isnan(seconds) else seconds)
+    return Report(details, [*notes, *words.notes(plan)], price, None if math.isnan(seconds) else seconds)
 
 
-def _done(seen: Look, run: Run) -> list[str]:
+def _packing_and_serving(inspection: Inspection, run: Run) -> list[str]:
     """How rows are trained, and how the model is served."""
-    stop = seen.prompt.tokenizer.decode([seen.prompt.stop])
+    stop = inspection.prompt.tokenizer.decode([inspection.prompt.stop])
     serving = f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1"
-    return [_packing(seen.verdict, run.train.pack_tokens), serving]
+    return [_packing(inspection.verdict, run.train.pack_tokens), serving]
 
 
-def _settled(seen: Look, run: Run, room: fit.Room) -> tuple[str, str]:
-    needs = fit.needs_of(seen.shape, seen.order, memory.number_width(room.what))
-    able = seen.verdict is None or seen.verdict.gradient_checkpointing
-    return fit.settle(run, needs, room, seen.order.longest, seen.shape.like_llama, able)
+def _decide_checkpointing(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> tuple[str, str]:
+    needs = fit.training_need(inspection.shape, inspection.sampler, memory.number_width(available.what))
+    able = inspection.verdict is None or inspection.verdict.gradient_checkpointing
+    return fit.decide_gradient_checkpointing(run, needs, available, inspection.sampler.longest, inspection.shape.like_llama, able)
 
 
-def _scored(seen: Look, run: Run, room: fit.Room) -> Recipe:
-    return fit.at_once(run, fit.scoring_of(seen.shape, seen.held_out, memory.number_width(room.what)), room)
+def _fit_scoring(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> Recipe:
+    return fit.fit_eval_batch_size(
+        run, fit.scoring_need(inspection.shape, inspection.held_out, memory.number_width(available.what)), available
+    )
 
 
-def needs(seen: Look, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
+def estimate_cards(inspection: Inspection, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
     """For each card and its bytes: the planned seconds (nan where its speed is not known), and whether the run fits into it."""
-    return {name: _on(seen, copy.deepcopy(run), fit.Room(name, int(size * (1 - memory.RESERVE)))) for name, size in cards.items()}
+    return {
+        name: _estimate_card(inspection, copy.deepcopy(run), fit.AvailableMemory(name, int(size * (1 - memory.RESERVE))))
+        for name, size in cards.items()
+    }
 
 
-def _on(seen: Look, run: Run, room: fit.Room) -> tuple[float, bool]:
-    if seen.order is None or seen.shape is None:
-        return math.nan, True  # only the trainer can read these rows, or tell what the model takes
+def _estimate_card(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> tuple[float, bool]:
+    if inspection.sampler is None or inspection.shape is None:
+        return math.nan, True  # only the trainer can read these rows, or the model's sizes
     try:
-        run.train.gradient_checkpointing, _ = _settled(seen, run, room)
-        planned = _scored(seen, run, room)
+        run.train.gradient_checkpointing, _ = _decide_checkpointing(inspection, run, available)
+        planned = _fit_scoring(inspection, run, available)
     except Problem:
         return math.nan, False
-    return sum(memory.make(seen.shape, planned, seen.order, seen.held_out, room.what).seconds.values()), True
+    return sum(memory.make_plan(inspection.shape, planned, inspection.sampler, inspection.held_out, available.what).seconds.values()), True
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> str:
     per_hour, source = hourly
     if per_hour is None:
-        return f"price    unknown: nobody told the price of {box.instance_type}"
+        return f"price    unknown: AWS has no price of {box.instance_type}"
     if math.isnan(seconds):
         return f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"
     total = figures.money(seconds / 3600 * per_hour)
     return f"price    about {total}: {words.clock(seconds)} of {box.instance_type}, ${per_hour:.4f} an hour ({source})"
 
 
-def _description(settings: Recipe, endpoint: str | None, token: str | None) -> Path:
+def _fetch_config(settings: Recipe, endpoint: str | None, token: str | None) -> Path:
     """The folder of the small files that describe the base model; its weights are not among them."""
     disable_progress_bars()  # a line for each of five small files says nothing
     if Path(settings.model.id).is_dir():
@@ -223,35 +238,35 @@ def _description(settings: Recipe, endpoint: str | None, token: str | None) -> P
     with explained(name, endpoint):
         info = _hub(endpoint, token).model_info(name, revision=revision, files_metadata=True)
         for file in info.siblings or []:
-            if file.rfilename in SMALL:
+            if file.rfilename in ALLOW_PATTERNS:
                 description.bound(file.rfilename, file.size or 0)
-        return Path(snapshot_download(name, revision=info.sha, allow_patterns=SMALL, endpoint=endpoint, token=token or False))
+        return Path(snapshot_download(name, revision=info.sha, allow_patterns=ALLOW_PATTERNS, endpoint=endpoint, token=token or False))
 
 
 def _verdict(settings: Recipe, config: Path) -> Verdict | None:
-    """What training makes of the model; a Problem where it cannot be trained."""
+    """How the model is trained; a Problem where it cannot be."""
     if not config.is_file():
         return None
     values = description.config(config.parent)
-    architecture.quantised_once(settings, values)
-    found = architecture.verdict(settings.model.id, values)
-    architecture.computes_again(settings, found)
-    return found
+    architecture.check_quantised_once(settings, values)
+    verdict = architecture.verdict(settings.model.id, values)
+    architecture.check_gradient_checkpointing(settings, verdict)
+    return verdict
 
 
-def sizes(settings: Recipe, folder: Path, verdict: Verdict | None, hub: HfApi) -> Shape | None:
-    """The model's sizes, as its safetensors files list its tensors; `folder` has its config.json. None where they cannot be told."""
+def model_shape(settings: Recipe, folder: Path, verdict: Verdict | None, hub: HfApi) -> Shape | None:
+    """The model's sizes, as its safetensors files list its tensors; `folder` has its config.json. None where they are not known."""
     if verdict is None:
         return None
     if Path(settings.model.id).is_dir():
         tensors = shape.of_folder(Path(settings.model.id))
     else:
-        tensors = _listed(settings.model.id, folder.name, hub.endpoint, hub.token)
+        tensors = _hub_tensors(settings.model.id, folder.name, hub.endpoint, hub.token)
     return shape.shape(tensors, description.config(folder), text_only=verdict.of.endswith("ForCausalLM"))
 
 
 @lru_cache(maxsize=4)  # asked for the disk and for the memory
-def _listed(name: str, commit: str, endpoint: str, token: str | bool) -> dict[str, shape.Tensor]:
+def _hub_tensors(name: str, commit: str, endpoint: str, token: str | bool) -> dict[str, shape.Tensor]:
     """The tensors that the files on the Hub list: of each file only its beginning is fetched. None where it has no safetensors."""
     try:
         with explained(name, endpoint):
@@ -279,41 +294,41 @@ def _rows(source: str, setting: str) -> rows.Scan | None:
     if kind(source) == ".parquet" and find_spec("pyarrow") is None:
         return None
     try:
-        return rows.usable(path, source)
+        return rows.scan_or_raise(path, source)
     except rows.RowError as error:
-        raise Problem(str(error), check_with(setting, source), "bad_data") from error
+        raise Problem(str(error), data_check_hint(setting, source), "bad_data") from error
     except OSError as error:
         what = f"{setting} names {source}, which cannot be read: {error.strerror or error}"
         raise Problem(what, f"`ls -l {shlex.quote(str(path))}`", "bad_data") from error
 
 
-def _fields(path: str, setting: str, found: list[rows.Row], fields: list[str] | None) -> None:
+def _check_fields(path: str, setting: str, scanned: list[rows.Row], fields: list[str] | None) -> None:
     """Every field that will be scored must occur, and only answers that are objects have fields."""
     if fields is None:
         return
-    text = next((row for row in found if row.output is None), None)
+    text = next((row for row in scanned if row.output is None), None)
     if text:
         what = f"{path}: row {text.id} answers with plain text, and data.fields asks for keys of a JSON answer"
         raise Problem(what, "make every output an object, or score free text: `data.fields=null`", "bad_data")
-    known = {key for row in found for key in row.output}
-    unknown = [name for name in fields if name not in known]
+    present = {key for row in scanned for key in row.output}
+    unknown = [name for name in fields if name not in present]
     if unknown:
         what = f"no row of {path} ({setting}) has the field {unknown[0]!r} in its output"
-        raise Problem(what, f"the outputs have: `{rows.fields_word(sorted(known))}`", "bad_data")
+        raise Problem(what, f"the outputs have: `{rows.fields_override(sorted(present))}`", "bad_data")
 
 
-def _apart(data: Data, hashes: dict[str, str | None]) -> None:
-    """No source of rows to train on may be the held-out one, whatever it is called."""
+def _check_held_out(data: Data, hashes: dict[str, str | None]) -> None:
+    """A Problem where a source of training rows is the held-out one, under any name."""
     held_out = data.validation
     same = [source for source in (data.train, *data.also) if source == held_out or (hashes[source] or source) == hashes[held_out]]
     if same:
         setting = "data.train" if data.train in same else "data.also"
-        what = f"{setting} and data.validation are the same rows ({held_out}): the scores would tell nothing"
+        what = f"{setting} and data.validation are the same rows ({held_out}): the scores would mean nothing"
         raise Problem(what, "hold rows out of training: `data.validation=OTHER.jsonl`", "bad_data")
 
 
-def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
-    """Make sure that `hub:<dataset id>:<split>` exists for this token; its rows have no hash of ours."""
+def _check_hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
+    """Make sure that `hub:<dataset id>:<split>` exists for this token; its rows are not hashed here."""
     _, name, *split = source.split(":")
     if not name or len(split) != 1 or not split[0]:
         raise Problem(f"cannot read the dataset `{source}`", "write `hub:OWNER/NAME:SPLIT`, such as `hub:owner/notes:train`", "bad_data")
@@ -321,28 +336,28 @@ def _hub_dataset(hub: HfApi, source: str, endpoint: str | None) -> None:
         hub.auth_check(name, repo_type="dataset")
 
 
-def model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
-    """The commit that the base model's revision stands for, once its files may be read; and the room that this run of it takes."""
+def check_model(hub: HfApi, settings: Recipe, endpoint: str | None) -> dict:
+    """The commit of the base model's revision, once its files may be read, and the disk space of this run in GB."""
     name, revision = settings.model.id, settings.model.revision
     with explained(name, endpoint):
         info = hub.model_info(name, revision=revision, files_metadata=True)
-        if info.gated:  # anyone may read about a gated model; its files are another matter
-            _past_the_gate(hub, name)
+        if info.gated:  # a gated model's description is public, its files are not
+            _check_gate(hub, name)
         stored = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        made = None
+        model_sizes = None
         if "config.json" in stored:
             description.bound("config.json", stored["config.json"])
             config = Path(hub.hf_hub_download(name, "config.json", revision=info.sha))
-            made = sizes(settings, config.parent, _verdict(settings, config), hub)
+            model_sizes = model_shape(settings, config.parent, _verdict(settings, config), hub)
         weights = sum(size for file, size in stored.items() if file.endswith(".safetensors"))
-        return {"model_revision": info.sha, "need_gb": math.ceil(memory.disk(made, settings, weights) / 1e9)}
+        return {"model_revision": info.sha, "need_gb": math.ceil(memory.disk_bytes(model_sizes, settings, weights) / 1e9)}
 
 
-def _past_the_gate(hub: HfApi, name: str) -> None:
+def _check_gate(hub: HfApi, name: str) -> None:
     try:
         hub.auth_check(name)
     except HfHubHTTPError as error:
-        problem = permissions.gate(hub, name)
+        problem = permissions.gated_repo_problem(hub, name)
         if problem is None:
             raise
         raise problem from error

@@ -15,34 +15,34 @@ from trainer import files
 from trainer.record import figures
 
 TEMPLATES = Path(__file__).parent / "templates"
-# The Hub's own names for metrics that it knows; the others keep ours.
+# The Hub's names of metrics that it knows.
 HUB_METRICS = {"macro_f1": "f1", "row_exact": "exact_match", "exact": "exact_match", "token_f1": "f1"}
 
 
-def render(folder: Path, repository: str, entry: dict | None = None) -> str:
-    """The card of the run in `folder`, as `repository` will show it. `entry` stands in for a manifest that is still to come."""
-    found = _found(folder, entry)
-    front = _front(found["run"], found["metrics"], found["config"], repository).to_yaml()
-    return _template("card.md.j2").render(**found, front=front, repository=repository)
+def render(folder: Path, repository: str, manifest: dict | None = None) -> str:
+    """The card of the run in `folder`, as `repository` will show it. `manifest` is given while the file is not written yet."""
+    context = _context(folder, manifest)
+    front = _front(context["run"], context["metrics"], context["config"], repository).to_yaml()
+    return _template("card.md.j2").render(**context, front=front, repository=repository)
 
 
 def render_merged(folder: Path, repository: str, adapter: str) -> str:
-    """The card of the run's merged model; `adapter` is the repository that has the adapter and the whole story."""
-    found = _found(folder, None)
-    chosen = found["metrics"]["merged"]["forms"][found["metrics"]["merged"]["chosen"]]
-    own = found["metrics"] | {"tuned": chosen, "completion_loss": None}
-    front = _front(found["run"], own, found["config"], repository)
+    """The card of the run's merged model; `adapter` is the repository that has the adapter and the full card."""
+    context = _context(folder, None)
+    chosen = context["metrics"]["merged"]["forms"][context["metrics"]["merged"]["chosen"]]
+    merged_metrics = context["metrics"] | {"tuned": chosen, "completion_loss": None}
+    front = _front(context["run"], merged_metrics, context["config"], repository)
     front.library_name, front.base_model_relation = "transformers", "finetune"
     front.tags = [tag for tag in front.tags if tag not in ("peft", "lora") and not tag.startswith("base_model:")]
-    return _template("merged.md.j2").render(**found, front=front.to_yaml(), repository=repository, adapter=adapter)
+    return _template("merged.md.j2").render(**context, front=front.to_yaml(), repository=repository, adapter=adapter)
 
 
-def _found(folder: Path, entry: dict | None) -> dict:
+def _context(folder: Path, manifest: dict | None) -> dict:
     """What the record holds of a run, as both cards need it."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    done = [event for event in files.lines(folder / "events.jsonl") if event["event"] == "step"]
+    done = [event for event in files.read_json_lines(folder / "events.jsonl") if event["event"] == "step"]
     return {
-        "run": entry or json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
+        "run": manifest or json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
         "config": load.values((folder / "config.yaml").read_bytes()),
         "metrics": metrics,
         "lines": figures.summary(metrics),
@@ -55,8 +55,8 @@ def _found(folder: Path, entry: dict | None) -> dict:
     }
 
 
-def _front(entry: dict, metrics: dict, config: dict, repository: str) -> ModelCardData:
-    model = entry["model"]
+def _front(manifest: dict, metrics: dict, config: dict, repository: str) -> ModelCardData:
+    model = manifest["model"]
     tags = ["lora", "peft", "transformers", f"base_model:adapter:{model['id']}", "fine-tune-slm"]
     hub_data = [source.split(":")[1] for source in (config["data"]["train"],) if source.startswith("hub:")]
     return ModelCardData(
@@ -65,13 +65,13 @@ def _front(entry: dict, metrics: dict, config: dict, repository: str) -> ModelCa
         library_name="peft",
         pipeline_tag="text-generation",
         datasets=hub_data or None,
-        tags=tags + ["qlora"] * (config["quant"]["kind"] == "nf4") + ["smoke-test"] * (entry["kind"] == "smoke"),
+        tags=tags + ["qlora"] * (config["quant"]["kind"] == "nf4") + ["smoke-test"] * (manifest["kind"] == "smoke"),
         model_name=repository.rsplit("/", 1)[-1],
-        eval_results=_results(entry, metrics, config) or None,
+        eval_results=_results(manifest, metrics, config) or None,
     )
 
 
-def _results(entry: dict, metrics: dict, config: dict) -> list[EvalResult]:
+def _results(manifest: dict, metrics: dict, config: dict) -> list[EvalResult]:
     """The tuned model's figures in the form from which the Hub draws its own table."""
     held_out = config["data"]["validation"]
     return [
@@ -81,7 +81,7 @@ def _results(entry: dict, metrics: dict, config: dict) -> list[EvalResult]:
             dataset_type=held_out.split(":")[1] if held_out.startswith("hub:") else "json",
             dataset_name=figures.source(held_out),
             dataset_split=metrics["split"],
-            dataset_args={"rows": metrics["rows"], "sha256": entry["data"]["validation"]},
+            dataset_args={"rows": metrics["rows"], "sha256": manifest["data"]["validation"]},
             metric_type=HUB_METRICS.get(line.key, line.key),
             metric_name=line.what,
             metric_value=line.tuned,
@@ -92,12 +92,12 @@ def _results(entry: dict, metrics: dict, config: dict) -> list[EvalResult]:
 
 
 def _example(folder: Path) -> list[dict]:
-    """The turns of a prompt, with "..." where a row's own text stands.
+    """The turns of a prompt, with "..." in place of a row's own text.
 
-    Only what several scored rows share is told, in whole turns and paragraphs: a row's own text is the user's and stays out of the
-    card. Where rows word their task in several ways, the most frequent one is told.
+    Only what several scored rows share is shown, in whole turns and paragraphs: a row's own text is the user's and stays out of the
+    card. Where rows word their task in several ways, the most frequent one is shown.
     """
-    prompts = [row["prompt"] for row in files.lines(folder / "predictions.jsonl")]
+    prompts = [row["prompt"] for row in files.read_json_lines(folder / "predictions.jsonl")]
     openings = [prompt[-1]["content"].split("\n\n")[0] for prompt in prompts]
     usual = max(openings, key=openings.count, default=None)
     if openings.count(usual) < 2:
@@ -115,7 +115,7 @@ def _shared(sequences: list[list]) -> list:
 
 
 def _lowest_held_out(folder: Path) -> dict | None:
-    losses = [event for event in files.lines(folder / "events.jsonl") if event["event"] == "eval" and event["loss"] is not None]
+    losses = [event for event in files.read_json_lines(folder / "events.jsonl") if event["event"] == "eval" and event["loss"] is not None]
     return min(losses, key=lambda event: event["loss"], default=None)
 
 

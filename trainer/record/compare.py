@@ -1,4 +1,4 @@
-"""Two finished runs side by side: what was set differently, and what came of it. Without torch."""
+"""Two finished runs side by side: settings and figures that differ. Without torch."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from trainer import files
 from trainer.record import figures
 from trainer.record.figures import Line
 
-# What differs between any two runs and decides nothing.
-ASIDE = ("run_id", "runs", "provenance", "cloud")
+# These differ between any two runs and change no result.
+IGNORED_SETTINGS = ("run_id", "runs", "provenance", "cloud")
 
 
-def told(first: Path, second: Path) -> tuple[list[tuple], list[tuple], str]:
-    """Both comparisons as rows for a terminal, and what to think of them."""
+def tables(first: Path, second: Path) -> tuple[list[tuple], list[tuple], str]:
+    """Both comparisons as rows for a terminal, and a note on them."""
     rows = [
         (line.what, figures.text(line.base, line.base_interval), figures.text(line.tuned, line.tuned_interval), _gain(line), _verdict(line))
         for line in scores(first, second)
@@ -46,8 +46,8 @@ def scores(first: Path, second: Path) -> list[Line]:
 
 
 def same_rows(first: Path, second: Path) -> bool:
-    """Whether both runs were scored on the very same prompts and answers."""
-    return _asked(first) == _asked(second)
+    """Whether both runs were scored on the same prompts and answers."""
+    return _scored_rows(first) == _scored_rows(second)
 
 
 def _gain(line: Line) -> str:
@@ -58,7 +58,7 @@ def _gain(line: Line) -> str:
 
 
 def _verdict(line: Line) -> str:
-    """Who is better, where that can be said: with an interval only if 0 is not in it."""
+    """Which run is better, where that is known: with an interval only if 0 is not in it."""
     if line.better is None or (line.gain and line.gain["interval"][0] <= 0 <= line.gain["interval"][1]):
         return "may be chance" if line.gain and line.better is not None else ""
     return "B is better" if line.better else "A is better"
@@ -67,23 +67,23 @@ def _verdict(line: Line) -> str:
 def _difference(first: Path, second: Path) -> dict | None:
     if not same_rows(first, second):
         return None
-    told = files.lines(first / "predictions.jsonl")
-    rows = [normalise({"messages": [*row["prompt"], {"role": "assistant", "content": row["expected"]}]}, row["id"]) for row in told]
-    before, after = ([row["tuned"] for row in files.lines(folder / "predictions.jsonl")] for folder in (first, second))
+    predictions = files.read_json_lines(first / "predictions.jsonl")
+    rows = [normalise({"messages": [*row["prompt"], {"role": "assistant", "content": row["expected"]}]}, row["id"]) for row in predictions]
+    before, after = ([row["tuned"] for row in files.read_json_lines(folder / "predictions.jsonl")] for folder in (first, second))
     config = _values(second)
     return score.difference(before, after, rows, config["data"]["fields"], config["seed"])
 
 
-def _asked(folder: Path) -> list[tuple]:
-    return [(row["id"], json.dumps(row["prompt"]), row["expected"]) for row in files.lines(folder / "predictions.jsonl")]
+def _scored_rows(folder: Path) -> list[tuple]:
+    return [(row["id"], json.dumps(row["prompt"]), row["expected"]) for row in files.read_json_lines(folder / "predictions.jsonl")]
 
 
 def _values(folder: Path) -> dict:
-    return {key: value for key, value in load.values((folder / "config.yaml").read_bytes()).items() if key not in ASIDE}
+    return {key: value for key, value in load.values((folder / "config.yaml").read_bytes()).items() if key not in IGNORED_SETTINGS}
 
 
 def _flat(values: dict, path: str = "") -> dict[str, str]:
-    found = {}
+    flat = {}
     for key, value in values.items():
-        found |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": json.dumps(value)}
-    return found
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": json.dumps(value)}
+    return flat

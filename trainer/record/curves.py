@@ -5,7 +5,7 @@ import re
 
 from markupsafe import Markup
 
-# matplotlib wants colours; the page's own stand in their place afterwards.
+# Placeholders for matplotlib: the page's own colours replace them afterwards.
 COLOURS = {"#010101": "var(--text)", "#020202": "var(--grid)", "#030303": "var(--tuned)", "#040404": "var(--base)"}
 TEXT, GRID, TUNED, BASE = COLOURS
 
@@ -30,12 +30,12 @@ def draw(events: list[dict]) -> list[tuple[str, Markup]]:
 
 
 def _points(events: list[dict], key: str) -> list[tuple[int, float]]:
-    """The values by step; of a step that was done again after an interruption, the last."""
+    """The values by step; of a step that was repeated after an interruption, the last."""
     return sorted({event["step"]: event[key] for event in events if event.get(key) is not None}.items())
 
 
 def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], last: int) -> Markup:
-    import matplotlib  # 60 MB that the laptop does without: only who seals a run draws
+    import matplotlib  # 60 MB that the laptop does without: only the trainer draws
 
     matplotlib.use("svg")
     from matplotlib import pyplot
@@ -44,21 +44,21 @@ def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], la
     style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}
     with matplotlib.rc_context(style | {"xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "grid.color": GRID}):
         figure, axes = pyplot.subplots(figsize=(4.6, 2.7), layout="constrained")
-        shown = [entry for entry in series if entry[2]]
-        for name, colour, points in shown:
+        nonempty = [curve for curve in series if curve[2]]
+        for name, colour, points in nonempty:
             marker = "o" if len(points) <= 40 else None
-            # Dashes tell the two apart where colours do not.
+            # Dashes distinguish the two where colours do not.
             line = {"linestyle": "--" if colour == BASE else "-", "linewidth": 1.8, "marker": marker, "markersize": 3.5}
             axes.plot(*zip(*points, strict=True), color=colour, label=name, **line)
         axes.set(xlabel="step", ylabel=label)
-        # The same steps under every curve: one measurement of many stands where it was made, and no step is a fraction.
+        # The same steps under every curve, and whole numbers only.
         axes.set_xlim(0, last * 1.03)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        highest = max(value for _, _, points in shown for _, value in points)
+        highest = max(value for _, _, points in nonempty for _, value in points)
         axes.set_ylim(0, highest * 1.08 or 1)
         axes.grid(linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        if len(shown) > 1:
+        if len(nonempty) > 1:
             axes.legend(frameon=False)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

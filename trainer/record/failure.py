@@ -1,13 +1,13 @@
-"""From whatever stopped a run to the one sentence, reason and hint that its state keeps."""
+"""From the error that stopped a run to the sentence, reason and hint in its state."""
 
 import errno
 
 from conf.problem import Problem
 
-ROOM = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "not enough memory")
+OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "not enough memory")
 # What CUDA and its driver say of a GPU that was there and is not any more: a container loses it at a reload of systemd
 # (https://github.com/NVIDIA/nvidia-container-toolkit/issues/48), a machine when the card has "fallen off the bus".
-GONE = (
+GPU_LOST = (
     "Failed to initialize NVML",
     "CUDA error: unknown error",
     "CUDA unknown error",
@@ -19,7 +19,7 @@ GONE = (
 
 
 def diagnose(error: BaseException) -> Problem:
-    """The Problem that `error` is, or stands for."""
+    """`error` as a Problem."""
     text = str(error)
     if isinstance(error, Problem):
         return error
@@ -31,15 +31,13 @@ def diagnose(error: BaseException) -> Problem:
             "`inv clean` removes old runs; `inv up deploy train -- box.disk_gb=...` makes the volume larger",
             "disk_full",
         )
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(words in text for words in ROOM):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(phrase in text for phrase in OUT_OF_MEMORY):
         hint = (
             "`train.gradient_checkpointing=yes`, a lower `train.pack_tokens` (`train.eval_batch_size=1` if it was scoring), or `quant=nf4`"
         )
         return Problem(f"out of memory: {text.splitlines()[0] if text else 'no room'}", hint, "out_of_memory")
     what = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
-    if any(words in text for words in GONE):
-        hint = (
-            "`inv train` goes on from the newest checkpoint, with the GPU given anew; if that fails: `inv down`, then `inv up deploy train`"
-        )
+    if any(phrase in text for phrase in GPU_LOST):
+        hint = "`inv train` resumes in a new container with the GPU; if that fails: `inv down`, then `inv up deploy train`"
         return Problem(f"the trainer has lost the GPU: {what}", hint, "gpu_lost")
     return Problem(f"the trainer crashed: {what}", "the traceback is in log.txt of the run", "crashed")

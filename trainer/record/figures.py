@@ -19,8 +19,8 @@ HEADLINES = {
     "text": {"exact": "exact match", "token_f1": "token F1", "stopped": "stops by itself"},
 }
 LOWER_IS_BETTER = {"hallucination", "unsupported", "distractor_hit", "completion_loss"}
-WHERE_KNOWN = {"unsupported", "distractor_hit", "empty_f1"}  # figures that need rows with marked evidence, or a scorer that has them
-# The ways to merge the adapter into its base; see `merge`.
+WHERE_KNOWN = {"unsupported", "distractor_hit", "empty_f1"}  # shown only where they were measured: they need rows with evidence
+# The ways to merge the adapter into its base; see `train/merge.py`.
 FORMS = {
     "nf4": "merged with the base weights that training saw (NF4 and back)",
     "w16": "merged with the base model's own weights",
@@ -42,7 +42,7 @@ class Line:
 
     @property
     def better(self) -> bool | None:
-        """Whether tuning helped; None where that cannot be said."""
+        """Whether tuning helped; None where that is not known."""
         if self.base is None or self.tuned is None or self.base == self.tuned:
             return None
         return (self.tuned < self.base) == (self.key in LOWER_IS_BETTER)
@@ -82,13 +82,13 @@ def fields(metrics: dict) -> list[Line]:
 
 
 def slices(metrics: dict) -> list[Slice]:
-    """The tuned model's figures, and the base model's, for the kinds of rows that the scorer tells apart."""
+    """The tuned model's figures, and the base model's, for each slice of the rows."""
     base, tuned = ((metrics.get(side) or {}).get("slices", {}) for side in ("base", "tuned"))
     first, second = SLICED[metrics["task"]]
     return [
-        Slice(kind, name, found["rows"], base.get(kind, {}).get(name, {}).get(first), found[first], found[second])
-        for kind, named in tuned.items()
-        for name, found in named.items()
+        Slice(kind, name, scores["rows"], base.get(kind, {}).get(name, {}).get(first), scores[first], scores[second])
+        for kind, by_name in tuned.items()
+        for name, scores in by_name.items()
     ]
 
 
@@ -97,10 +97,12 @@ def forms(metrics: dict) -> list[dict]:
     merged = metrics.get("merged")
     if not merged:
         return []
-    named = {"adapter on its base": metrics["tuned"]}
-    named |= {FORMS[form] + " (published)" * (form == merged["chosen"]): score for form, score in merged["forms"].items()}
-    each = {what: summary({"task": metrics["task"], "tuned": score}) for what, score in named.items()}
-    return [{"what": what, "lines": [line for line in lines if line.key in SLICED[metrics["task"]]]} for what, lines in each.items()]
+    scores_by_form = {"adapter on its base": metrics["tuned"]}
+    scores_by_form |= {FORMS[form] + " (published)" * (form == merged["chosen"]): score for form, score in merged["forms"].items()}
+    lines_by_form = {what: summary({"task": metrics["task"], "tuned": score}) for what, score in scores_by_form.items()}
+    return [
+        {"what": what, "lines": [line for line in lines if line.key in SLICED[metrics["task"]]]} for what, lines in lines_by_form.items()
+    ]
 
 
 def _field(name: str, base: dict, tuned: dict, gain: dict | None) -> Line:

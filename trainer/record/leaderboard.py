@@ -17,11 +17,11 @@ COLUMNS = ("", "run", "settings", "score", "difference to the first", "", "loss"
 
 
 @dataclass(frozen=True)
-class Entry:
+class RankedRun:
     """A run's place: its tuned model's figures."""
 
     run_id: str
-    words: str  # the settings that set it apart
+    overrides: str  # the settings that set it apart
     what: str  # the name of the score
     score: float
     interval: list[float] | None
@@ -35,11 +35,11 @@ class Entry:
         return self.gain is not None and self.gain["interval"][0] <= 0 <= self.gain["interval"][1]
 
 
-def ranked(runs: dict[Path, str]) -> list[Entry]:
-    """The sealed runs in these folders, by their scores; `runs` tells the settings that set each one apart."""
+def ranked(runs: dict[Path, str]) -> list[RankedRun]:
+    """The sealed runs in these folders, by their scores; `runs` holds the settings in which each one differs."""
     folders = {folder.name: folder for folder in runs}
-    first, *others = sorted((_entry(folder, words) for folder, words in runs.items()), key=_order)
-    return [first, *(_beside(folders[first.run_id], folders[entry.run_id], entry) for entry in others)]
+    first, *others = sorted((_unranked(folder, overrides) for folder, overrides in runs.items()), key=_rank_key)
+    return [first, *(_with_gain(folders[first.run_id], folders[run.run_id], run) for run in others)]
 
 
 def best(runs: dict[Path, str]) -> tuple[str, str]:
@@ -50,60 +50,60 @@ def best(runs: dict[Path, str]) -> tuple[str, str]:
 
 def score(folder: Path) -> float:
     """By what a sealed run is ranked."""
-    return _entry(folder, "").score
+    return _unranked(folder, "").score
 
 
-def text(entries: list[Entry]) -> str:
+def text(entries: list[RankedRun]) -> str:
     """The leaderboard for a terminal."""
-    rows = [COLUMNS, *(_row(place, entry) for place, entry in enumerate(entries, start=1))]
+    rows = [COLUMNS, *(_row(rank, run) for rank, run in enumerate(entries, start=1))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"the score is {entries[0].what}; equal ones go by their loss")
     if len(entries) > 1:
-        lines.append("who is first was chosen by these very rows: `inv evaluate --split FILE` scores it on others")
+        lines.append("the first place was chosen by these rows: `inv evaluate --split FILE` scores it on others")
     return "\n".join(lines)
 
 
-def spreadsheet(entries: list[Entry]) -> str:
+def spreadsheet(entries: list[RankedRun]) -> str:
     """The same as CSV, every figure as it was measured."""
     page = io.StringIO()
     writer = csv.writer(page, lineterminator="\n")
-    named = ("place", "run", "settings", "score", "value", "low", "high", "difference", "difference_low", "difference_high", "loss")
-    writer.writerow((*named, "train_seconds"))
-    for place, entry in enumerate(entries, start=1):
-        gain = [entry.gain["value"], *entry.gain["interval"]] if entry.gain else [None] * 3
-        bounds = entry.interval or [None, None]
-        row = (place, entry.run_id, entry.words, entry.what, entry.score, *bounds, *gain, entry.loss, entry.seconds)
+    columns = ("place", "run", "settings", "score", "value", "low", "high", "difference", "difference_low", "difference_high", "loss")
+    writer.writerow((*columns, "train_seconds"))
+    for rank, run in enumerate(entries, start=1):
+        gain = [run.gain["value"], *run.gain["interval"]] if run.gain else [None] * 3
+        bounds = run.interval or [None, None]
+        row = (rank, run.run_id, run.overrides, run.what, run.score, *bounds, *gain, run.loss, run.seconds)
         writer.writerow([visible.cell(value) for value in row])
     return page.getvalue()
 
 
-def _entry(folder: Path, words: str) -> Entry:
+def _unranked(folder: Path, overrides: str) -> RankedRun:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     key = figures.SLICED[metrics["task"]][0]
     line = next(line for line in figures.summary(metrics) if line.key == key)
     loss = (metrics.get("completion_loss") or {}).get("tuned")
-    return Entry(folder.name, words, line.what, line.tuned, line.tuned_interval, loss, metrics["seconds"]["train"])
+    return RankedRun(folder.name, overrides, line.what, line.tuned, line.tuned_interval, loss, metrics["seconds"]["train"])
 
 
-def _order(entry: Entry) -> tuple:
-    return -entry.score, math.inf if entry.loss is None else entry.loss, entry.run_id
+def _rank_key(run: RankedRun) -> tuple:
+    return -run.score, math.inf if run.loss is None else run.loss, run.run_id
 
 
-def _beside(first: Path, folder: Path, entry: Entry) -> Entry:
+def _with_gain(first: Path, folder: Path, run: RankedRun) -> RankedRun:
     if not compare.same_rows(first, folder):
-        return entry
-    line = next(line for line in compare.scores(first, folder) if line.what == entry.what)
-    return Entry(**vars(entry) | {"gain": line.gain})
+        return run
+    line = next(line for line in compare.scores(first, folder) if line.what == run.what)
+    return RankedRun(**vars(run) | {"gain": line.gain})
 
 
-def _row(place: int, entry: Entry) -> tuple[str, ...]:
+def _row(rank: int, run: RankedRun) -> tuple[str, ...]:
     gain, verdict = "", ""
-    if entry.gain:
-        low, high = entry.gain["interval"]
-        gain, verdict = f"{entry.gain['value']:+.3f} ({low:+.3f} to {high:+.3f})", "may be chance" * entry.chance
-    elif place > 1:
+    if run.gain:
+        low, high = run.gain["interval"]
+        gain, verdict = f"{run.gain['value']:+.3f} ({low:+.3f} to {high:+.3f})", "may be chance" * run.chance
+    elif rank > 1:
         gain = "scored on other rows"
-    loss = "–" if entry.loss is None else f"{entry.loss:.3f}"
-    score = figures.text(entry.score, entry.interval)
-    return str(place), entry.run_id, entry.words, score, gain, verdict, loss, figures.duration(entry.seconds)
+    loss = "–" if run.loss is None else f"{run.loss:.3f}"
+    score = figures.text(run.score, run.interval)
+    return str(rank), run.run_id, run.overrides, score, gain, verdict, loss, figures.duration(run.seconds)

@@ -1,7 +1,7 @@
-"""What a run leaves behind: one folder, written while the run lives and sealed when it is done.
+"""A run's folder: written while the run goes on, sealed when it is done.
 
-`Record` is the writing side, for the trainer. `sealed`, `manifest`, `verify` and `settings` are the reading side, for whoever
-has a copy of the folder. A reader may look at any moment, so a file appears whole or not at all; only `events.jsonl` grows, a
+`Record` is the writing side, for the trainer. `sealed`, `manifest`, `verify` and `settings` are the reading side, for a copy
+of the folder. It may be read at any moment, so a file is complete or absent; only `events.jsonl` grows, a
 line at a time. `manifest.json` comes last: a folder that has one is a finished run, and is never written again.
 """
 
@@ -27,9 +27,9 @@ from trainer.files import digest, write
 from trainer.record import card, report
 
 MANIFEST, DECIDED = "manifest.json", "decided.json"
-ANSWERS = ("adapter/", "config.yaml", DECIDED, "metrics.json")  # what a finished run's model is loaded and asked with
+MODEL_FILES = ("adapter/", "config.yaml", DECIDED, "metrics.json")  # the files that `predict` and `evaluate` load
 # Written by others or later than the manifest, so it cannot list them: `log.txt` is hashed on its own, up to a stated offset.
-UNLISTED = {MANIFEST, "state.json", "published.json", "log.txt"}
+NOT_IN_MANIFEST = {MANIFEST, "state.json", "published.json", "log.txt"}
 NUMBERS = ("step", "steps", "loss", "lr", "tok_s", "mem", "field_match", "token_match")  # of an event, as card and curves take them
 BROKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
 AFTER_THE_SEAL = {"uploading", "done", "failed"}
@@ -47,7 +47,7 @@ class Record:
         self.state = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
         if not sealed(self.folder):
             files.cut_torn_line(self.events)
-            _leave_out_what_is_no_event(self.events)
+            _drop_invalid_events(self.events)
 
     def phase(self, phase: str, reason: str | None = None, evidence: str | None = None, hint: str | None = None) -> None:
         """Say what the run is doing; a phase that is entered again by a later attempt keeps its `since`."""
@@ -60,7 +60,7 @@ class Record:
         if not finished:
             self.event("phase", phase=phase, reason=reason)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show that the run is alive; reaches the disk at most once a second."""
         if self.state and time.monotonic() - self.beaten >= 1:
             self._write_state()
@@ -69,20 +69,20 @@ class Record:
         """Append one line to `events.jsonl`."""
         self._stays_open()
         with self.events.open("a", encoding="utf-8") as file:
-            file.write(secret.hide(files.line({"time": now(), "event": kind, **values})))
-        self.beat()
+            file.write(secret.hide(files.json_line({"time": now(), "event": kind, **values})))
+        self.heartbeat()
 
     def decide(self, settings: Recipe) -> None:
-        """Keep what the trainer has decided for `auto`: a later attempt does the same. config.yaml is never written again."""
-        write(self.folder / DECIDED, files.page({"recompute": settings.train.gradient_checkpointing}))
+        """Write what the trainer has decided for `auto`: a later attempt does the same. config.yaml is never written again."""
+        write(self.folder / DECIDED, files.json_page({"recompute": settings.train.gradient_checkpointing}))
 
     def metrics(self, values: dict) -> None:
         self._stays_open()
-        write(self.folder / "metrics.json", files.page(values))
+        write(self.folder / "metrics.json", files.json_page(values))
 
     def predictions(self, rows: list[dict]) -> None:
         self._stays_open()
-        write(self.folder / "predictions.jsonl", "".join(files.line(row) for row in rows))
+        write(self.folder / "predictions.jsonl", "".join(files.json_line(row) for row in rows))
 
     def seal(self, settings: Recipe, facts: dict) -> dict:
         """Finish the run: its card, its report and, last, the manifest that lists every file. Returns the manifest."""
@@ -90,12 +90,12 @@ class Record:
         config = self.folder / "config.yaml"
         if not config.exists():
             write(config, load.dump(settings))
-        entry = _entry(self.folder, settings, facts)
-        write(self.folder / "card.md", card.render(self.folder, settings.publish.repository or settings.name, entry))
-        write(self.folder / "report.html", report.render(self.folder, entry))
-        entry |= {"log": _log(self.folder), "files": _files(self.folder)}
-        write(self.folder / MANIFEST, files.page(entry))
-        return entry
+        manifest = _manifest(self.folder, settings, facts)
+        write(self.folder / "card.md", card.render(self.folder, settings.publish.repository or settings.name, manifest))
+        write(self.folder / "report.html", report.render(self.folder, manifest))
+        manifest |= {"log": _log(self.folder), "files": _files(self.folder)}
+        write(self.folder / MANIFEST, files.json_page(manifest))
+        return manifest
 
     def _write_state(self) -> None:
         self.state["heartbeat"] = now()
@@ -113,7 +113,7 @@ def sealed(folder: Path) -> bool:
 
 
 def manifest(folder: Path) -> dict:
-    """What a sealed run says about itself."""
+    """The manifest of a sealed run."""
     if not sealed(folder):
         raise Problem(
             f"run {folder.name} is not sealed: it has no {MANIFEST}", "`inv status` shows how far it is; `inv train` finishes it", "refused"
@@ -121,7 +121,7 @@ def manifest(folder: Path) -> dict:
     try:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise damage(folder, MANIFEST, "is not JSON") from error
+        raise damaged_run(folder, MANIFEST, "is not JSON") from error
 
 
 @contextmanager
@@ -136,78 +136,78 @@ def readable(folder: Path) -> Iterator[None]:
 def verify(folder: Path, without: tuple[str, ...] = (), only: tuple[str, ...] = ("",)) -> dict:
     """The manifest, once every file that it lists has the size and the sha256 that it states; `without` those under such names, or `only`
     those."""
-    entry = manifest(folder)
-    for name, stated in entry["files"].items():
+    run_manifest = manifest(folder)
+    for name, stated in run_manifest["files"].items():
         if name.startswith(without) or not name.startswith(only):
             continue
         path = paths.inside(folder, name)
         if not path.is_file():
-            raise damage(folder, name, "is missing")
+            raise damaged_run(folder, name, "is missing")
         if path.stat().st_size != stated["size"]:
-            raise damage(folder, name, f"has {path.stat().st_size} bytes, its record says {stated['size']}")
+            raise damaged_run(folder, name, f"has {path.stat().st_size} bytes, its record says {stated['size']}")
         if digest(path) != stated["sha256"]:
-            raise damage(folder, name, "has another sha256 than its record")
+            raise damaged_run(folder, name, "has another sha256 than its record")
     log = folder / "log.txt"
-    if entry["log"] and log.exists() and digest(log, entry["log"]["bytes"]) != entry["log"]["sha256"]:
-        raise damage(folder, "log.txt", f"has changed within its first {entry['log']['bytes']} bytes")
-    return entry
+    if run_manifest["log"] and log.exists() and digest(log, run_manifest["log"]["bytes"]) != run_manifest["log"]["sha256"]:
+        raise damaged_run(folder, "log.txt", f"has changed within its first {run_manifest['log']['bytes']} bytes")
+    return run_manifest
 
 
 def settings(folder: Path, sha256: str | None = None) -> Recipe:
     """The recipe that the run's `config.yaml` holds, with what was decided since; a Problem where it has another hash."""
-    place = folder / "config.yaml"
-    body = place.read_bytes()
-    if sha256 is not None and (found := hashlib.sha256(body).hexdigest()) != sha256:
-        what = f"{place} is not what was sent: its sha256 is {found[:12]}..., and not {sha256[:12]}..."
+    path = folder / "config.yaml"
+    body = path.read_bytes()
+    if sha256 is not None and (actual := hashlib.sha256(body).hexdigest()) != sha256:
+        what = f"{path} is not what was sent: its sha256 is {actual[:12]}..., and not {sha256[:12]}..."
         raise Problem(what, "`inv train` again; if it says so again, somebody writes into this run", "damaged_run")
-    made = load.saved(body, str(place))
-    made.train.gradient_checkpointing = decided(folder, made) or made.train.gradient_checkpointing
-    return made
+    recipe = load.saved(body, str(path))
+    recipe.train.gradient_checkpointing = decided(folder, recipe) or recipe.train.gradient_checkpointing
+    return recipe
 
 
-def left_open(folder: Path) -> bool:
-    """Whether the run's settings leave it to the trainer where activations come from."""
-    place = folder / "config.yaml"
-    return load.saved(place.read_bytes(), str(place)).train.gradient_checkpointing == "auto"
+def leaves_checkpointing_open(folder: Path) -> bool:
+    """Whether the run's settings leave gradient checkpointing to the trainer."""
+    path = folder / "config.yaml"
+    return load.saved(path.read_bytes(), str(path)).train.gradient_checkpointing == "auto"
 
 
-def decided(folder: Path, made: Recipe) -> str | None:
-    """What an earlier attempt, maybe of another box, has decided for `auto` in these settings; None where it was not left open."""
-    place = folder / DECIDED
-    if made.train.gradient_checkpointing != "auto" or not place.exists():
+def decided(folder: Path, recipe: Recipe) -> str | None:
+    """What an earlier attempt, maybe of another box, has decided for `auto` in these settings; None where it was not `auto`."""
+    path = folder / DECIDED
+    if recipe.train.gradient_checkpointing != "auto" or not path.exists():
         return None
     try:
-        with place.open("rb") as file:
+        with path.open("rb") as file:
             return {"yes": "yes", "no": "no"}[json.loads(file.read(4096))["recompute"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damage(folder, DECIDED, "is not as a trainer writes it") from error
+        raise damaged_run(folder, DECIDED, "is not as a trainer writes it") from error
 
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _entry(folder: Path, settings: Recipe, facts: dict) -> dict:
+def _manifest(folder: Path, settings: Recipe, facts: dict) -> dict:
     """The manifest without its list of files: what the card and the report are made from."""
     provenance = asdict(settings.provenance)
     seconds = sum(facts["seconds"].values())
     hourly = provenance["price_per_hour"]
-    made = _attempts(folder)
-    # Parts are of this attempt, but for training: what an interrupted one loaded and lost was paid for, too.
-    paid = max(seconds, made["seconds"])
+    attempts = _attempts(folder)
+    # Stages but training are of this attempt only; an interrupted attempt was paid for, too.
+    paid = max(seconds, attempts["seconds"])
     total = None if hourly is None else hourly * paid / 3600
-    price = {"per_hour": hourly, "source": provenance["price_source"], "seconds": paid, "total": total, "attempts": made["attempts"]}
+    price = {"per_hour": hourly, "source": provenance["price_source"], "seconds": paid, "total": total, "attempts": attempts["attempts"]}
     name = {"run_id": settings.run_id or folder.name, "name": settings.name, "kind": settings.kind.value}
     return files.finite({**name, **facts, "config_sha256": digest(folder / "config.yaml"), "provenance": provenance, "price": price})
 
 
-def _leave_out_what_is_no_event(events: Path) -> None:
-    """What is fetched to go on with a run may hold anything, and its card and curves are made when all has been paid for."""
+def _drop_invalid_events(events: Path) -> None:
+    """Drop lines that are no events before training: a fetched file may hold anything, and card and curves are made at the very end."""
     lines = events.read_bytes().splitlines(keepends=True) if events.exists() else []
-    kept = [line for line in lines if _is_event(line)]
-    if len(kept) < len(lines):
-        print(f"events.jsonl: {len(lines) - len(kept)} lines that are no events are left out", file=sys.stderr, flush=True)
-        write(events, b"".join(kept).decode())
+    valid = [line for line in lines if _is_event(line)]
+    if len(valid) < len(lines):
+        print(f"events.jsonl: {len(lines) - len(valid)} lines that are no events are left out", file=sys.stderr, flush=True)
+        write(events, b"".join(valid).decode())
 
 
 def _is_event(line: bytes) -> bool:
@@ -223,9 +223,9 @@ def _is_event(line: bytes) -> bool:
 
 
 def _attempts(folder: Path) -> dict:
-    """How often the run was begun, and for how many seconds it was at work in all, as its own events tell."""
+    """How often the run was started, and for how many seconds it ran in all, by its events."""
     spans: list[list[datetime]] = []
-    for event in files.lines(folder / "events.jsonl") if (folder / "events.jsonl").exists() else []:
+    for event in files.read_json_lines(folder / "events.jsonl") if (folder / "events.jsonl").exists() else []:
         moment = datetime.fromisoformat(event["time"])
         if not spans or (event["event"], event.get("phase")) == ("phase", "running"):
             spans.append([moment, moment])
@@ -238,7 +238,7 @@ def _attempts(folder: Path) -> dict:
 def _files(folder: Path) -> dict:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
     names = {path.relative_to(folder).as_posix(): path for path in paths}
-    listed = {name: path for name, path in names.items() if name not in UNLISTED and not name.startswith("checkpoints/")}
+    listed = {name: path for name, path in names.items() if name not in NOT_IN_MANIFEST and not name.startswith("checkpoints/")}
     return {name: {"size": path.stat().st_size, "sha256": digest(path)} for name, path in listed.items()}
 
 
@@ -255,6 +255,6 @@ def _refusal(folder: Path, what: str) -> Problem:
     return Problem(f"run {folder.name} is sealed and {what}", "start a new run with `inv train`", "refused")
 
 
-def damage(folder: Path, name: str, what: str) -> Problem:
+def damaged_run(folder: Path, name: str, what: str) -> Problem:
     hint = f"remove {folder} where it is: the same command then fetches the run again"
     return Problem(f"run {folder.name} is damaged: {name} {what}", hint, "damaged_run")

@@ -15,48 +15,48 @@ from trainer import files
 from trainer.record import curves, figures
 
 TEMPLATES = Path(__file__).parent / "templates"
-SHOWN = 4  # examples of each sort
+EXAMPLES = 4  # examples of each sort
 
 
-def render(folder: Path, entry: dict | None = None) -> str:
-    """The page of the run in `folder`. `entry` stands in for a manifest that is still to come."""
-    entry = entry or json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+def render(folder: Path, manifest: dict | None = None) -> str:
+    """The page of the run in `folder`. `manifest` is given while the file is not written yet."""
+    manifest = manifest or json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    wrong, right = _examples(files.lines(folder / "predictions.jsonl"), metrics)
+    wrong, right = _examples(files.read_json_lines(folder / "predictions.jsonl"), metrics)
     return _template().render(
-        run=entry,
+        run=manifest,
         metrics=metrics,
         lines=figures.summary(metrics),
         fields=figures.fields(metrics),
         slices=figures.slices(metrics),
         forms=figures.forms(metrics),
-        plots=curves.draw(files.lines(folder / "events.jsonl")),
-        wrong=wrong[:SHOWN],
-        right=right[:SHOWN],
+        plots=curves.draw(files.read_json_lines(folder / "events.jsonl")),
+        wrong=wrong[:EXAMPLES],
+        right=right[:EXAMPLES],
         count={"wrong": len(wrong), "right": len(right)},
         config=(folder / "config.yaml").read_text(encoding="utf-8"),
-        longest=max(entry["seconds"].values(), default=0),
+        longest=max(manifest["seconds"].values(), default=0),
     )
 
 
 def summary(metrics: dict) -> list[tuple[str, str, str, str]]:
     """Rows for a table: what, base, tuned, and whether tuning made it better or worse."""
     verdicts = {True: "better", False: "worse", None: ""}
-    named = [(line.what, line) for line in figures.summary(metrics)] + [(f"F1 of {line.what}", line) for line in figures.fields(metrics)]
+    lines = [(line.what, line) for line in figures.summary(metrics)] + [(f"F1 of {line.what}", line) for line in figures.fields(metrics)]
     return [
         (what, figures.text(line.base, line.base_interval), figures.text(line.tuned, line.tuned_interval), verdicts[line.better])
-        for what, line in named
+        for what, line in lines
     ]
 
 
 def table(metrics: dict) -> list[dict]:
     """Every figure of a run as a row for a spreadsheet."""
-    named = [("score", line.key, line) for line in figures.summary(metrics)] + [("f1", line.key, line) for line in figures.fields(metrics)]
+    lines = [("score", line.key, line) for line in figures.summary(metrics)] + [("f1", line.key, line) for line in figures.fields(metrics)]
     rows = [
         {"kind": kind, "name": name, "rows": metrics["rows"]}
         | _side("base", line.base, line.base_interval)
         | _side("tuned", line.tuned, line.tuned_interval)
-        for kind, name, line in named
+        for kind, name, line in lines
     ]
     return rows + [
         {"kind": part.kind, "name": part.name, "rows": part.rows} | _side("base", part.base, None) | _side("tuned", part.tuned, None)
@@ -78,7 +78,7 @@ def _examples(predictions: list[dict], metrics: dict) -> tuple[list[dict], list[
 
 
 def _objects(row: dict, scored: list[str]) -> dict:
-    """An example whose answers are objects: a line for each field that is scored, with what each side said and whether it is right."""
+    """An example whose answers are objects: a line for each field that is scored, with each side's answer and whether it is right."""
     expected = score.parse(row["expected"]) or {}
     answers = {side: score.parse(row[side]) for side in ("base", "tuned") if isinstance(row.get(side), str)}
     whole = {side: answer for side, answer in answers.items() if answer is not None}
@@ -94,8 +94,8 @@ def _objects(row: dict, scored: list[str]) -> dict:
     return {"fields": table, "sides": list(whole), "broken": {side: row[side] for side in answers if side not in whole}, "right": right}
 
 
-def _cell(name: str, said: object, expected: object) -> dict:
-    return {"text": _value(said), "right": score.values(said, name) == score.values(expected, name)}
+def _cell(name: str, answer: object, expected: object) -> dict:
+    return {"text": _value(answer), "right": score.values(answer, name) == score.values(expected, name)}
 
 
 def _texts(row: dict) -> dict:
@@ -108,7 +108,7 @@ def _texts(row: dict) -> dict:
 def _value(value: object) -> str:
     if value in (None, "", []):
         return "–"
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "; ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -1,7 +1,7 @@
-"""Curves of a run in other people's tools: TensorBoard always, the others where they are installed and asked for.
+"""Curves of a run in trackers: TensorBoard, and others where they are installed and configured.
 
-A tracker is told numbers by name at a step, and that the run is over. What a run is known by stays in its own record; a tracker
-only draws. `mlflow`, `wandb` and `trackio` find their servers and logins by their own environment variables.
+A tracker gets figures by name and step, and the end of the run. The run's own record stays the source; a tracker only
+draws. `mlflow`, `wandb` and `trackio` find their servers and logins by their own environment variables.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Curves as event files in `<run>/tensorboard`; what an attempt before drew behind `step` is hidden."""
+    """Curves as event files in `<run>/tensorboard`; what an earlier attempt drew after `step` is hidden."""
 
     def __init__(self, folder: Path, settings: Recipe, step: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -43,9 +43,9 @@ class Mlflow:
 
         self.library = mlflow
         mlflow.set_experiment(settings.name)
-        # By its name a later attempt finds the run and goes on with the same curves.
-        known = mlflow.search_runs(filter_string=f"attributes.run_name = '{folder.name}'", output_format="list")
-        mlflow.start_run(run_id=known[0].info.run_id if known else None, run_name=folder.name)
+        # By its name a later attempt finds the run and continues its curves.
+        runs = mlflow.search_runs(filter_string=f"attributes.run_name = '{folder.name}'", output_format="list")
+        mlflow.start_run(run_id=runs[0].info.run_id if runs else None, run_name=folder.name)
         mlflow.log_text(secret.hide(load.dump(settings)), "config.yaml")
 
     def log(self, figures: dict[str, float], step: int) -> None:
@@ -56,7 +56,7 @@ class Mlflow:
 
 
 class Wandb:
-    """Weights & Biases, or Trackio, which speaks the same words."""
+    """Weights & Biases, or Trackio, which has the same interface."""
 
     library = "wandb"
 
@@ -64,10 +64,11 @@ class Wandb:
         from importlib import import_module
 
         self.module = import_module(self.library)
-        self.module.init(project=settings.name, name=folder.name, config={"config": secret.hide(load.dump(settings))}, **self.own(folder))
+        config = {"config": secret.hide(load.dump(settings))}
+        self.module.init(project=settings.name, name=folder.name, config=config, **self.init_options(folder))
 
-    def own(self, folder: Path) -> dict:
-        # By this id a later attempt goes on with the same curves. What is printed is left out: it may quote rows.
+    def init_options(self, folder: Path) -> dict:
+        # By this id a later attempt continues the curves. Printed text is left out: it may quote rows.
         return {"id": folder.name, "resume": "allow", "settings": self.module.Settings(console="off")}
 
     def log(self, figures: dict[str, float], step: int) -> None:
@@ -80,14 +81,14 @@ class Wandb:
 class Trackio(Wandb):
     library = "trackio"
 
-    def own(self, folder: Path) -> dict:
+    def init_options(self, folder: Path) -> dict:
         return {"resume": "allow"}
 
 
 KINDS = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": Wandb, "trackio": Trackio}
 
 
-def check(names: list[str]) -> None:
+def check_trackers(names: list[str]) -> None:
     """Raise a Problem for a tracker that is unknown or not installed."""
     for name in names:
         if name not in KINDS:
@@ -96,8 +97,8 @@ def check(names: list[str]) -> None:
             raise Problem(f"the tracker {name} is not installed where the trainer runs", f"`pip install {name}`, or leave it out")
 
 
-class Careful:
-    """A tracker whose failure ends no run: it says so once, and draws no more."""
+class SafeTracker:
+    """A tracker whose failure does not stop the run: it is reported once, and the tracker is switched off."""
 
     def __init__(self, name: str, tracker: Tracker):
         self.name, self.tracker = name, tracker
@@ -108,20 +109,20 @@ class Careful:
     def close(self) -> None:
         self._try(lambda: self.tracker.close())
 
-    def _try(self, what: Callable[[], None]) -> None:
+    def _try(self, call: Callable[[], None]) -> None:
         if self.tracker is None:
             return
         try:
-            what()
+            call()
         except Exception as error:  # of any library, for any reason: hours of training must not hang on a curve
-            print(f"the tracker {self.name} draws no more: {_first_line(error)}", flush=True)
+            print(f"the tracker {self.name} is switched off: {_first_line(error)}", flush=True)
             self.tracker = None
 
 
-def start(folder: Path, settings: Recipe, step: int) -> list[Tracker]:
-    """The trackers that the settings ask for, going on behind `step`."""
-    check(settings.train.report_to)
-    return [Careful(name, _started(name, folder, settings, step)) for name in settings.train.report_to]
+def start_trackers(folder: Path, settings: Recipe, step: int) -> list[Tracker]:
+    """The trackers that the settings ask for, continuing after `step`."""
+    check_trackers(settings.train.report_to)
+    return [SafeTracker(name, _started(name, folder, settings, step)) for name in settings.train.report_to]
 
 
 def _started(name: str, folder: Path, settings: Recipe, step: int) -> Tracker:

@@ -1,11 +1,11 @@
-"""What a model's chat template writes: the prompt that generation starts from, and behind it the finished answer.
+"""What a model's chat template writes: the prompt that generation starts from, and after it the finished answer.
 
-The answer is not put behind the prompt by us: the template writes the finished conversation, which must begin with the prompt, and
-what follows is learned. So an answer stands where serving has it: behind a thought that is closed, in the channel for final answers,
-behind a space. A template that starts generation otherwise than it writes a finished answer is refused.
+The answer is not appended to the prompt here: the template writes the finished conversation, which must begin with the prompt, and
+the rest has loss. So an answer is where serving has it: after a closed thought, in the channel for final answers, after a space.
+ A template whose generation prompt differs from the beginning of a finished answer is refused.
 
-What a template leaves open is closed once, in `settle`, and saved with the adapter, so whoever loads the adapter's tokenizer renders the
-same bytes:
+`normalize_chat_template` closes once what a template leaves open. The result is saved with the adapter, so that the adapter's tokenizer
+renders the same bytes everywhere:
 
   - a base model without a template gets a plain one: paragraphs, no roles, and it stops with the end token it was trained with
   - the user's own template and `data.chat_template_kwargs` become a part of it
@@ -31,7 +31,7 @@ PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endf
 DATE = "{% set date_string = '26 Jul 2024' %}{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 QUESTION, ANSWER = "a", "an answer"
 OTHER_MODEL = "train a model whose template knows tools: `model.id=owner/name`; or write them into the text of the turns"
-OWN = "give a template of your own: `data.chat_template=FILE.jinja`; docs/TEMPLATES.md shows how one is mended"
+OWN_TEMPLATE = "give a template of your own: `data.chat_template=FILE.jinja`; docs/TEMPLATES.md shows how one is mended"
 THINKING = ({"enable_thinking": False}, {"enable_thinking": True}, {"thinking": False}, {"thinking": True})  # usual names of one switch
 TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")  # `</think>`, `<|message|>`, `[/INST]`
 # `{% generation %}`, around what the model writes. A lone surrogate marks it: no text of a row or of a template can hold one.
@@ -40,46 +40,54 @@ GENERATION, MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}"), 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the text of an answer."""
+    """The template's text around an answer."""
 
     lead: str  # from where generation starts
     tail: str  # up to the stop token, or to the end where there is none
 
 
-def settle(tokenizer, data: Data | None = None) -> None:
-    """Close what the tokenizer's chat template leaves open; a settled one stays as it is."""
-    named = tokenizer.chat_template
-    template = (data and data.chat_template) or (named.get("default") if isinstance(named, dict) else named) or PLAIN
+def normalize_chat_template(tokenizer, data: Data | None = None) -> None:
+    """Complete the tokenizer's chat template; a complete one stays as it is."""
+    stored = tokenizer.chat_template
+    template = (data and data.chat_template) or (stored.get("default") if isinstance(stored, dict) else stored) or PLAIN
     if "strftime_now" in template or "date_string" in template:
         template = DATE * (DATE not in template) + template
-    template = _with(template, data.chat_template_kwargs if data else {})
+    template = _with_kwargs(template, data.chat_template_kwargs if data else {})
     tokenizer.chat_template = template
     if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] and not _sample(tokenizer, answered=True).startswith(tokenizer.bos_token):
         tokenizer.chat_template = "{{ bos_token }}" + template
 
 
-def _with(template: str, options: dict) -> str:
-    """The template with the values that the user gives what it reads; a row's own tools come before those of all rows."""
+def _with_kwargs(template: str, options: dict) -> str:
+    """The template with the user's values of its variables; a row's own tools come before those of all rows."""
     values = "".join(f"{{% set {name} = {name} or {value!r} %}}" for name, value in options.items() if name == "tools")
     values += "".join(f"{{% set {name} = {value!r} %}}" for name, value in options.items() if name != "tools")
     if values in template:
         return template
     try:
-        known = template_sandbox.reads(template)
+        variables = template_sandbox.variables(template)
     except TemplateError as error:
         raise Problem(f"the chat template is no Jinja template: {error}", "give another: `data.chat_template=FILE.jinja`") from error
     for name in options:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
+        if name not in variables:
+            close = get_close_matches(name, variables, n=1)
             what = f"data.chat_template_kwargs has `{name}`, which the model's chat template does not read"
-            raise Problem(what, f"did you mean `{close[0]}`?" if close else f"it reads {', '.join(sorted(known))}")
+            raise Problem(what, f"did you mean `{close[0]}`?" if close else f"it reads {', '.join(sorted(variables))}")
     return values + template
 
 
-def written(tokenizer, messages: list[Turn], tools: list[dict] | None = None, asked: bool = False, template: str | None = None) -> str:
-    """The conversation as the template writes it; `asked` for an answer, it ends where the model begins."""
-    named = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    values = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": asked, **named}
+def render(
+    tokenizer, messages: list[Turn], tools: list[dict] | None = None, add_generation_prompt: bool = False, template: str | None = None
+) -> str:
+    """The conversation as the template writes it; with `add_generation_prompt` it ends where the model begins."""
+    special_tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    values = {
+        "messages": messages,
+        "tools": tools or None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        **special_tokens,
+    }
     try:
         return template_sandbox.render(template or tokenizer.chat_template, values)
     except TemplateError as error:
@@ -89,107 +97,107 @@ def written(tokenizer, messages: list[Turn], tools: list[dict] | None = None, as
         raise Problem(what, hint, "bad_data") from error
 
 
-def prompt(tokenizer, messages: list[Turn], tools: list[dict] | None = None) -> str:
+def generation_prompt(tokenizer, messages: list[Turn], tools: list[dict] | None = None) -> str:
     """What generation starts from; a Problem where the template leaves out a part of it."""
-    text = written(tokenizer, messages, tools, asked=True)
-    for message in messages:  # an earlier answer may be written without what was thought before it
-        _unsaid(text, message, _calls(message) if message["role"] == "assistant" else [message["content"].strip()])
-    if tools and text == written(tokenizer, messages, None, asked=True):
+    text = render(tokenizer, messages, tools, add_generation_prompt=True)
+    for message in messages:  # an earlier answer may be written without its thoughts
+        _check_written(text, message, _calls(message) if message["role"] == "assistant" else [message["content"].strip()])
+    if tools and text == render(tokenizer, messages, None, add_generation_prompt=True):
         raise Problem("the model's chat template does not write `tools`", OTHER_MODEL, "bad_data")
     return text
 
 
-def finished(tokenizer, messages: list[Turn], answer: Turn, tools: list[dict] | None = None) -> tuple[str, str]:
+def prompt_and_answer(tokenizer, messages: list[Turn], answer: Turn, tools: list[dict] | None = None) -> tuple[str, str]:
     """What generation starts from, and what the template writes behind it for a finished answer."""
-    before, whole = prompt(tokenizer, messages, tools), written(tokenizer, [*messages, answer], tools)
+    before, whole = generation_prompt(tokenizer, messages, tools), render(tokenizer, [*messages, answer], tools)
     if not whole.startswith(before):
-        raise _apart(tokenizer, before, whole)
+        raise _generation_differs(tokenizer, before, whole)
     behind = whole[len(before) :]
-    _unsaid(behind, answer, _calls(answer) or [answer["content"].rpartition("</think>")[2].strip()])
+    _check_written(behind, answer, _calls(answer) or [answer["content"].rpartition("</think>")[2].strip()])
     return before, behind
 
 
-def _apart(tokenizer, before: str, whole: str) -> Problem:
-    start = next((place for place, (one, other) in enumerate(zip(before, whole, strict=False)) if one != other), len(whole))
-    start = max(start - 10, 0)  # a little of what both have
+def _generation_differs(tokenizer, before: str, whole: str) -> Problem:
+    start = next((index for index, (one, other) in enumerate(zip(before, whole, strict=False)) if one != other), len(whole))
+    start = max(start - 10, 0)  # some context that both have
     what = f"the model's chat template starts generation with {before[start:]!r} where a finished answer has {whole[start : start + 40]!r}"
-    fitting = [f"`{asked(options)}`" for options in THINKING if _begins(tokenizer, options)]
-    return Problem(f"{what}: nothing that is trained would be what is served", " or ".join(fitting) or OWN, "bad_data")
+    fitting = [f"`{kwargs_override(options)}`" for options in THINKING if _starts_generation(tokenizer, options)]
+    return Problem(f"{what}: nothing that is trained would be what is served", " or ".join(fitting) or OWN_TEMPLATE, "bad_data")
 
 
-def asked(options: dict) -> str:
+def kwargs_override(options: dict) -> str:
     """The override that gives the template these values."""
     values = ", ".join(f"{name}: {json.dumps(value)}" for name, value in options.items())
     return f"'data.chat_template_kwargs={{{values}}}'"
 
 
-def _begins(tokenizer, options: dict) -> bool:
+def _starts_generation(tokenizer, options: dict) -> bool:
     """Whether with these values a finished answer begins with what generation starts from."""
     try:
-        template = _with(tokenizer.chat_template, options)
+        template = _with_kwargs(tokenizer.chat_template, options)
         return _sample(tokenizer, True, template).startswith(_sample(tokenizer, False, template))
     except Problem:
         return False
 
 
 def frame(tokenizer) -> Frame:
-    """What the template writes around an answer; nothing where it starts generation otherwise, which each row is refused for."""
+    """What the template writes around an answer; empty where its generation prompt differs, for which each row is refused."""
     before, whole = _sample(tokenizer, answered=False), _sample(tokenizer, answered=True)
     lead, _, tail = whole[len(before) :].partition(ANSWER)
     return Frame(lead, tail) if whole.startswith(before) else Frame("", "")
 
 
-def behind(tokenizer) -> str:
-    """What the template puts behind an answer."""
+def after_answer(tokenizer) -> str:
+    """What the template writes after an answer."""
     return _sample(tokenizer, answered=True).rpartition(ANSWER)[2]
 
 
 def turn_tokens(tokenizer) -> set[str]:
-    """Added tokens with which the template writes a question: whoever may write them can forge a turn."""
+    """Added tokens with which the template writes a question: a row that contains them could forge a turn."""
     text = _sample(tokenizer, answered=False)
     return {token.content for token in tokenizer.added_tokens_decoder.values() if token.content in text and "think" not in token.content}
 
 
 def last_tag(lead: str) -> str | None:
-    """What says that the answer itself begins, such as `</think>`."""
+    """The tag after which the answer itself begins, such as `</think>`."""
     return TAG.findall(lead)[-1] if TAG.search(lead) else None
 
 
-def note(tokenizer, found: Frame) -> str | None:
-    """What to say where something of the template stands before each answer."""
-    if not found.lead.strip():
+def note(tokenizer, answer_frame: Frame) -> str | None:
+    """A note where the template writes something before each answer."""
+    if not answer_frame.lead.strip():
         return None
-    what = f"the chat template writes {found.lead!r} before each answer: it is learned with the answer, and taken off what is scored"
-    without = [options for options in THINKING if _begins(tokenizer, options) and _lead(tokenizer, options) == ""]
-    return f"{what}; `{asked(without[0])}` puts it into the prompt" if without else what
+    what = f"the chat template writes {answer_frame.lead!r} before each answer: it is learned with the answer, and taken off what is scored"
+    without = [options for options in THINKING if _starts_generation(tokenizer, options) and _lead(tokenizer, options) == ""]
+    return f"{what}; `{kwargs_override(without[0])}` puts it into the prompt" if without else what
 
 
 def _lead(tokenizer, options: dict) -> str:
-    template = _with(tokenizer.chat_template, options)
+    template = _with_kwargs(tokenizer.chat_template, options)
     return _sample(tokenizer, True, template)[len(_sample(tokenizer, False, template)) :].partition(ANSWER)[0]
 
 
 def _sample(tokenizer, answered: bool, template: str | None = None) -> str:
     turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     try:
-        return written(tokenizer, turns if answered else turns[:1], asked=not answered, template=template)
+        return render(tokenizer, turns if answered else turns[:1], add_generation_prompt=not answered, template=template)
     except Problem as error:
-        if error.__cause__ is None:  # it takes too much to render anything
+        if error.__cause__ is None:  # rendering takes too much time or memory
             raise
         what = f"the model's chat template does not render a question and its answer: {error.__cause__}"
         raise Problem(what, "choose another model: `model.id=owner/name`", "model_unavailable") from error
 
 
-def generated(tokenizer, messages: list[Turn], tools: list[dict] | None = None) -> list[tuple[int, int]] | None:
-    """From where to where the template's own marks say that the model wrote, turn by turn; None where it has none, or other ones."""
+def assistant_spans(tokenizer, messages: list[Turn], tools: list[dict] | None = None) -> list[tuple[int, int]] | None:
+    """The spans of the assistant's turns by the template's own `{% generation %}` marks; None where it has none, or others."""
     template = tokenizer.chat_template
-    # A block before and behind, so that white space is cut as it is around the mark that stood here.
+    # A block before and after, so that white space is trimmed as around the original mark.
     marked = GENERATION.sub(lambda tag: f"{{%{tag[1]} set _ = 0 %}}{{{{ '{MARK}' }}}}{{% set _ = 0 {tag[2]}%}}", template)
     if marked == template:
         return None
-    *parts, last = written(tokenizer, messages, tools, template=marked).split(MARK)
+    *parts, last = render(tokenizer, messages, tools, template=marked).split(MARK)
     answers = sum(message["role"] == "assistant" for message in messages)
-    if "".join([*parts, last]) != written(tokenizer, messages, tools) or len(parts) != 2 * answers:
+    if "".join([*parts, last]) != render(tokenizer, messages, tools) or len(parts) != 2 * answers:
         return None
     ends = [sum(map(len, parts[: count + 1])) for count in range(len(parts))]
     return list(zip(ends[::2], ends[1::2], strict=True))
@@ -199,12 +207,12 @@ def answer_turn(row: Row) -> Turn:
     return row.calls[0] if row.calls else {"role": "assistant", "content": row.completion}
 
 
-def _unsaid(text: str, message: Turn, parts: list[str]) -> None:
-    """Nothing, or a Problem where the template leaves out a part of what a turn says."""
+def _check_written(text: str, message: Turn, parts: list[str]) -> None:
+    """A Problem where the template leaves out a part of a turn."""
     for part in parts:
         if part not in text and not any(json.dumps(part, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (True, False)):
             what = f"the model's chat template leaves out what a turn of `{message['role']}` says: {part[:60]!r}"
-            raise Problem(what, OTHER_MODEL if message["role"] == "tool" or message.get("tool_calls") else OWN, "bad_data")
+            raise Problem(what, OTHER_MODEL if message["role"] == "tool" or message.get("tool_calls") else OWN_TEMPLATE, "bad_data")
 
 
 def _calls(message: Turn) -> list[str]:

@@ -1,5 +1,5 @@
-"""Control tokens of a model that stand in a row's own text: an end token behind an answer, a prompt that was templated already, a note
-that forges a turn. They are told, and read as the text that they are, unless the user says otherwise.
+"""Control tokens of a model in a row's own text: an end token after an answer, a prompt that was templated already, a note that forges a
+turn. They are reported, and tokenised as plain text unless `data.split_special_tokens=false`.
 """
 
 import re
@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from data.rows import Row
 
-# Within a control token: what stands before and behind it is tokenised apart. A lone surrogate: no text of a row can hold one.
+# Within a control token: the text before and after it is tokenised apart. A lone surrogate: no text of a row can hold one.
 MARK = "\udfff"
 NAMED = 3  # rows
 
 
-class Controls:
-    """The control tokens of a tokenizer: those it calls special, and `more` that are none to it (`stops` among them)."""
+class ControlTokens:
+    """The control tokens of a tokenizer: those that it calls special, and `more`, such as stop tokens."""
 
     def __init__(self, tokenizer, more: set[str]):
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} | more
@@ -26,8 +26,8 @@ class Controls:
         if isinstance(value, str):
             return self.pattern.sub(lambda token: token[0][0] + MARK + token[0][1:], value)
         if isinstance(value, dict):
-            return {key: self.as_text(each) for key, each in value.items()}
-        return [self.as_text(each) for each in value] if isinstance(value, list) else value
+            return {key: self.as_text(item) for key, item in value.items()}
+        return [self.as_text(item) for item in value] if isinstance(value, list) else value
 
     def row_as_text(self, row: Row) -> Row:
         if not any(self._of(row)):
@@ -36,12 +36,12 @@ class Controls:
         return replace(row, **parts)
 
     def notes(self, rows: list[Row], split: bool) -> list[str]:
-        """A line for each control token and where it stands, with the rows that have it there."""
-        found: dict[tuple[str, str], list[str]] = {}
+        """A line for each control token and its place, with the rows that have it there."""
+        rows_by_token: dict[tuple[str, str], list[str]] = {}
         for row in rows:
-            for place in dict.fromkeys(self._of(row)):
-                found.setdefault(place, []).append(row.id)
-        return [_note(token, part, ids, split) for (token, part), ids in found.items()]
+            for token_and_part in dict.fromkeys(self._of(row)):
+                rows_by_token.setdefault(token_and_part, []).append(row.id)
+        return [_note(token, part, ids, split) for (token, part), ids in rows_by_token.items()]
 
     def _of(self, row: Row) -> Iterator[tuple[str, str]]:
         for part, value in (("prompt", [row.messages, row.tools]), ("answer", [row.completion, row.calls])):
@@ -54,11 +54,11 @@ def _texts(value) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _note(token: str, part: str, ids: list[str], split: bool) -> str:
-    named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else "")
+    rows = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else "")
     read = "read as text, since the template writes the model's own (`data.split_special_tokens=false` reads it as a control token)"
-    return f"{token!r}, a control token of the model, stands in the {part} of {named}; it is {read if split else 'read as a control token'}"
+    return f"{token!r}, a control token of the model, stands in the {part} of {rows}; it is {read if split else 'read as a control token'}"

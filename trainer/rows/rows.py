@@ -1,4 +1,4 @@
-"""The rows of a run: read from where its settings say, checked, and known by their sha256."""
+"""The rows of a run: read as its settings say, checked, and identified by their sha256."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ from conf.problem import Problem
 from conf.schema import Data
 from conf.text import quoting
 from data import rows as files
+from data import score
 from data.readers import arrow
 from data.rows import Row, RowError, Scan
-from data.score import check
 from trainer.files import digest
 
 
@@ -38,41 +38,41 @@ def read(data: Data, folder: Path) -> tuple[list[Table], Table]:
     held_out = _table("data.validation", data.validation, data.validation_sha256, inputs)
     if held_out.sha256 in [table.sha256 for table in training]:
         hint = "hold rows out of training: `data.validation=OTHER.jsonl`"
-        raise Problem("data.validation and rows to train on are the same: the scores would tell nothing", hint, "bad_data")
+        raise Problem("data.validation and rows to train on are the same: the scores would mean nothing", hint, "bad_data")
     return training, held_out
 
 
-def scorable(rows: list[Row], fields: list[str] | None) -> None:
-    """Nothing, or the Problem that would come up when the model has answered these rows, and all is paid for."""
+def check_scorable(rows: list[Row], fields: list[str] | None) -> None:
+    """A Problem where these rows cannot be scored: before they are answered, not after."""
     try:
-        check(rows, fields)
+        score.check_scorable(rows, fields)
     except ValueError as error:
         what, _, hint = str(error).partition("; ")
-        raise Problem(what, _mending(rows) or hint, "bad_data") from error
+        raise Problem(what, _scorable_hint(rows) or hint, "bad_data") from error
 
 
-def _mending(rows: list[Row]) -> str:
+def _scorable_hint(rows: list[Row]) -> str:
     if any(row.output is None for row in rows):
         return "make every answer an object, or score free text: `data.fields=null`"
-    known = sorted({name for row in rows for name in row.output})
-    return f"the {len(rows)} scored rows have: `{files.fields_word(known)}`; `data.eval_rows` scores more" if known else ""
+    names = sorted({name for row in rows for name in row.output})
+    return f"the {len(rows)} scored rows have: `{files.fields_override(names)}`; `data.eval_rows` scores more" if names else ""
 
 
-def instruction(rows: list[Row]) -> str:
-    """What the task says without any row's own text: the paragraphs that all prompts begin with, else the first one most often seen."""
+def shared_instruction(rows: list[Row]) -> str:
+    """The task's text without any row's own: the paragraphs that all prompts begin with, else the most frequent first paragraph."""
     prompts = [row.messages[-1]["content"] for row in rows]
     shared = os.path.commonprefix(prompts).rpartition("\n\n")[0]  # noqa: RUF071 (of texts, not of paths)
     openings = Counter(prompt.partition("\n\n")[0] for prompt in prompts if "\n\n" in prompt)
     return shared or next((text for text, times in openings.most_common(1) if times > 1), "")
 
 
-def opening(rows: list[Row]) -> list[dict[str, str]]:
+def shared_turns(rows: list[Row]) -> list[dict[str, str]]:
     """The turns with which all prompts begin, such as a system turn; the user's last one is not among them."""
     alike = takewhile(lambda turns: all(turn == turns[0] for turn in turns), zip(*(row.messages[:-1] for row in rows), strict=False))
     return [turns[0] for turns in alike]
 
 
-def tools(rows: list[Row]) -> list[dict]:
+def shared_tools(rows: list[Row]) -> list[dict]:
     """The tools that all prompts offer."""
     return rows[0].tools if all(row.tools == rows[0].tools for row in rows) else []
 
@@ -83,20 +83,20 @@ def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table
         return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True, default=str).encode()).hexdigest())
     path = _file(setting, source, sha256, inputs)
     try:
-        return Table(told(files.usable(path, source), setting), _verified(path, source, sha256))
+        return Table(print_notes(files.scan_or_raise(path, source), setting), _checked_sha256(path, source, sha256))
     except RowError as error:
-        raise Problem(str(error), check_with(setting, source), "bad_data") from error
+        raise Problem(str(error), data_check_hint(setting, source), "bad_data") from error
 
 
-def told(found: Scan, setting: str) -> list[Row]:
-    """The rows, once what is to be said about them is in the log."""
-    for line in found.notes.lines():
+def print_notes(scan: Scan, setting: str) -> list[Row]:
+    """Print the notes about the rows, and return the rows."""
+    for line in scan.notes.lines():
         print(f"note     {setting}: {line}", flush=True)
-    return found.rows
+    return scan.rows
 
 
-def check_with(setting: str, source: str) -> str:
-    """A hint: what shows all that is wrong with a file."""
+def data_check_hint(setting: str, source: str) -> str:
+    """A hint: the command that shows all errors of a file."""
     return f"see what else is wrong: `inv data.check -- {quoting.setting('data.train' if setting == 'data.also' else setting, source)}`"
 
 
@@ -107,12 +107,12 @@ def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:
     raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
 
 
-def _verified(path: Path, source: str, sha256: str | None) -> str:
-    found = digest(path)
-    if sha256 and found != sha256:
-        what = f"{source} has the sha256 {found[:12]}..., and the run was made for {sha256[:12]}..."
+def _checked_sha256(path: Path, source: str, sha256: str | None) -> str:
+    actual = digest(path)
+    if sha256 and actual != sha256:
+        what = f"{source} has the sha256 {actual[:12]}..., and the run was made for {sha256[:12]}..."
         raise Problem(what, "put the file back as it was, or start a new run with `inv train`", "damaged_run")
-    return found
+    return actual
 
 
 def _from_hub(source: str) -> list[Row]:
@@ -125,17 +125,17 @@ def _from_hub(source: str) -> list[Row]:
 
     with explained(name, os.environ.get("HF_ENDPOINT"), "datasets/"):
         try:
-            return told(_scanned(load_dataset(name, split=split[0]), source), source)
+            return print_notes(_scanned(load_dataset(name, split=split[0]), source), source)
         except RowError as error:
-            raise Problem(f"{error.where}: {error.what}", error.mend, "bad_data") from error
+            raise Problem(f"{error.where}: {error.what}", error.hint, "bad_data") from error
         except (ValueError, FileNotFoundError) as error:  # an unknown split; a repository without data
             raise Problem(f"{source}: {str(error).splitlines()[0]}", "see the dataset's page for its splits", "bad_data") from error
 
 
 def _scanned(table, source: str) -> Scan:
-    floats = "float32" in str(table.features)  # Python would give each more digits than it was written with
+    floats = "float32" in str(table.features)  # Python would give each more digits than were written
     whole = arrow.rows(table.with_format("arrow")[:]) if floats else table
-    found = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(whole, start=1)), source, columns=True)
-    if found.errors:
-        raise found.errors[0]
-    return found
+    scan = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(whole, start=1)), source, columns=True)
+    if scan.errors:
+        raise scan.errors[0]
+    return scan

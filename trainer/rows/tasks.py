@@ -27,7 +27,7 @@ def check(c):
     limits = check.Limits(run.data.max_length, run.data.max_new_tokens, run.data.too_long is TooLong.drop)
     names = [splits.source(run.data, name) for name in splits.OWN]
     files = [splits.path(run.data, name) for name in splits.OWN]
-    findings = check.check(*files, run.data.fields, length_counter(run), limits, names, splits.also(run.data))
+    findings = check.check_files(*files, run.data.fields, length_counter(run), limits, names, splits.also(run.data))
     print(check.text(findings))
     if any(finding.verdict == "wrong" for finding in findings):
         raise Exit(code=1)
@@ -68,9 +68,9 @@ def baselines(c, split="validation"):
 
 
 def length_counter(run):
-    """Measures rows by the model's own tokenizer. Where the cloud is this machine, only files of this machine are looked at."""
+    """Counts tokens with the model's own tokenizer. Where the cloud is this machine, only files of this machine are read."""
     from trainer.rows import token_lengths
 
     folder = LOCAL_MODELS.get(run.model.id)
     here = folder is not None and (ROOT / folder).is_dir()
-    return token_lengths.ruler(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback, data=run.data)
+    return token_lengths.length_counter(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback, data=run.data)

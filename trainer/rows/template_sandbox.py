@@ -1,8 +1,7 @@
-"""A stranger's chat template writes here: in a process of its own, where its time and memory end.
+"""Chat templates of others are rendered in a process of its own, with limits on time and memory.
 
-A template is a program. Jinja's sandbox keeps it from files, networks and our own objects, and lets it compute for as long, and take
-as much memory, as it likes (also while it is only read: Jinja computes what is constant). So a child that may have only so much of both,
-and knows no token, reads and renders it.
+A template is a program. Jinja's sandbox keeps it from files, networks and Python objects, and does not limit time and memory (not even
+of parsing: Jinja evaluates constants). So a child process with limits on both, and without any token, parses and renders it.
 """
 
 import atexit
@@ -21,34 +20,34 @@ from jinja2 import TemplateError
 from conf.paths import ROOT
 from conf.problem import Problem
 
-MEMORY = 1 << 30  # bytes of the child, beside what it has when it begins
+MEMORY = 1 << 30  # bytes of the child, besides what it has at its start
 SECONDS = 10  # of a core, for one conversation: the longest take a tenth of one
 LONGEST = 1 << 26  # characters of a conversation: a row has no more
-SEEN = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "VIRTUAL_ENV")  # of the environment, by the child
+SEEN = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "VIRTUAL_ENV")  # of the environment, for the child
 READY = b"ready\n"
 STATM = Path("/proc/self/statm")
 OTHER = "choose another model: `model.id=owner/name`; or give a template of your own: `data.chat_template=FILE.jinja`"
 
 
 def render(template: str, values: dict) -> str:
-    """What the template makes of the values; TemplateError where it refuses them, a Problem where it takes too much for it."""
-    return _asked({"template": template, "values": values})
+    """What the template makes of the values; TemplateError where it refuses them, a Problem where it takes too much time or memory."""
+    return _ask({"template": template, "values": values})
 
 
-def reads(template: str) -> set[str]:
+def variables(template: str) -> set[str]:
     """The names that the template reads; TemplateError where it is none."""
-    return set(_asked({"template": template}))
+    return set(_ask({"template": template}))
 
 
-def _asked(about: dict) -> str | list[str]:
-    answer = _child(os.getpid()).ask(about)
+def _ask(request: dict) -> str | list[str]:
+    answer = _child(os.getpid()).ask(request)
     if answer is None:
         _child.cache_clear()
         what = f"the model's chat template takes more than {SECONDS} s of a core, or than {MEMORY >> 30} GB of memory, for a conversation"
         raise Problem(what, OTHER, "model_unavailable")
     if "refused" in answer:
         raise TemplateError(answer["refused"])
-    return answer["found"]
+    return answer["result"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class Child:
     process: subprocess.Popen
     owner: int
 
-    def ask(self, about: dict) -> dict | None:
-        """Its answer; None where it has ended over it."""
+    def ask(self, request: dict) -> dict | None:
+        """Its answer; None where the request ended it."""
         try:
-            self.process.stdin.write(json.dumps(about).encode() + b"\n")
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
@@ -79,50 +78,52 @@ class Child:
 
 @cache
 def _child(owner: int) -> Child:
-    """This process's own: a fork must not take the answers of whom it was forked from."""
+    """The child of this process: a fork must not read the answers to its parent's questions."""
     environment = {name: os.environ[name] for name in SEEN if name in os.environ}
-    words = [sys.executable, "-m", "trainer.rows.template_sandbox"]
-    # In a session of its own: Ctrl-C is for whom it works for.
-    process = subprocess.Popen(words, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    command = [sys.executable, "-m", "trainer.rows.template_sandbox"]
+    # In a session of its own: Ctrl-C must reach the parent alone.
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     child = Child(process, owner)
     atexit.register(child.end)
     if process.stdout.readline() != READY:
-        raise RuntimeError(f"{shlex.join(words)} did not start: its own words are above")
+        raise RuntimeError(f"{shlex.join(command)} did not start: its own words are above")
     return child
 
 
 def serve() -> None:
-    """Answer what stdin asks for, a line each, until that ends or a limit is met."""
+    """Answer the requests on stdin, one a line, until it ends or a limit is reached."""
     from trainer.rows import tokens
 
-    if held := _held():  # where there is no such table, on a Mac, the limit is refused: https://github.com/python/cpython/issues/84698
-        _limit(resource.RLIMIT_AS, held + MEMORY)
+    if (
+        address_space := _address_space()
+    ):  # where there is no such table, on a Mac, the limit is refused: https://github.com/python/cpython/issues/84698
+        _limit(resource.RLIMIT_AS, address_space + MEMORY)
     sys.stdout.buffer.write(READY)
     sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + SECONDS)
         try:
-            asked = json.loads(line)
-            found = tokens.rendered(asked["template"], asked["values"]) if "values" in asked else tokens.read(asked["template"])
-            if len(found) > LONGEST:
-                raise TemplateError(f"it writes {len(found):,} characters")
-            answer = json.dumps({"found": found})
+            request = json.loads(line)
+            result = tokens.render(request["template"], request["values"]) if "values" in request else tokens.variables(request["template"])
+            if len(result) > LONGEST:
+                raise TemplateError(f"it writes {len(result):,} characters")
+            answer = json.dumps({"result": result})
         except MemoryError:
-            os._exit(1)  # what is left of this process can do nothing
+            os._exit(1)  # this process cannot go on
         except Exception as error:  # of the template, which may do anything
-            told = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-            answer = json.dumps({"refused": told[:1000]})
+            message = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+            answer = json.dumps({"refused": message[:1000]})
         print(answer, flush=True)
 
 
-def _limit(what: int, soft: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+def _limit(resource_id: int, soft: int) -> None:
+    hard = resource.getrlimit(resource_id)[1]
+    resource.setrlimit(resource_id, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def _held() -> int:
-    """Bytes of addresses that this process has; none where the system does not tell."""
+def _address_space() -> int:
+    """Bytes of this process's address space; 0 where the system does not say."""
     return int(STATM.read_text(encoding="utf-8").split()[0]) * resource.getpagesize() if STATM.exists() else 0
 
 

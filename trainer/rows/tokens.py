@@ -1,6 +1,6 @@
 """A model's tokenizer and chat template without transformers: the laptop counts the tokens that the trainer will see.
 
-Only what `Prompt` asks of a tokenizer is here, and it gives what transformers' own gives (tested token by token).
+It has only what `Prompt` uses of a tokenizer, and gives the same as transformers' own (tested token by token).
 """
 
 import json
@@ -64,9 +64,11 @@ class Tokens:
 
     def __call__(self, text: str | list[str], add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> dict:
         if isinstance(text, list):
-            return {"input_ids": [each.ids for each in self.tokenizer.encode_batch_fast(text, add_special_tokens=add_special_tokens)]}
-        found = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        return {"input_ids": found.ids, "offset_mapping": found.offsets}
+            return {
+                "input_ids": [encoding.ids for encoding in self.tokenizer.encode_batch_fast(text, add_special_tokens=add_special_tokens)]
+            }
+        encoding = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return {"input_ids": encoding.ids, "offset_mapping": encoding.offsets}
 
     def decode(self, tokens: list[int], skip_special_tokens: bool = False) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
@@ -87,7 +89,7 @@ class Tokens:
 
 
 class Generation(Extension):
-    """`{% generation %}`, around answers: transformers marks their tokens by it; the text is what stands within."""
+    """`{% generation %}`, around answers: transformers marks their tokens by it; the text is what is inside."""
 
     tags = frozenset({"generation"})
 
@@ -96,23 +98,23 @@ class Generation(Extension):
         return nodes.Scope(parser.parse_statements(["name:endgeneration"], drop_needle=True), lineno=line)
 
 
-def rendered(template: str, values: dict) -> str:
-    """What a template makes of values. It may take any time and memory: `renderer` asks for it where both have an end."""
+def render(template: str, values: dict) -> str:
+    """What a template makes of values. It may take any time and memory: `template_sandbox` limits both."""
     return _compiled(template).render(**values)
 
 
-def read(template: str) -> list[str]:
-    """The names that a template reads and that somebody may give it; the same holds."""
-    found = meta.find_undeclared_variables(_world().parse(template))
-    return sorted(found - {*NAMED, "messages", "add_generation_prompt", "raise_exception", "strftime_now", "range", "namespace"})
+def variables(template: str) -> list[str]:
+    """The variables that a template reads and a user may set; the same holds."""
+    names = meta.find_undeclared_variables(_environment().parse(template))
+    return sorted(names - {*NAMED, "messages", "add_generation_prompt", "raise_exception", "strftime_now", "range", "namespace"})
 
 
 @cache  # compiling takes a hundred times as long as rendering a row
 def _compiled(template: str) -> Template:
-    return _world().from_string(template)
+    return _environment().from_string(template)
 
 
-def _world() -> ImmutableSandboxedEnvironment:
+def _environment() -> ImmutableSandboxedEnvironment:
     world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     world.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     world.globals["raise_exception"] = _raise

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there, and that only the run they belong to goes on from.
+"""Checkpoints: each is complete or ignored, and only the run that wrote it resumes from it.
 
 A checkpoint is a folder `step-000008`: the adapter, the optimizer, the progress, and last `COMPLETE`, which
-holds the sha256 of the others. It is written beside its place and renamed; whatever lacks or contradicts `COMPLETE` is ignored.
+holds the sha256 of the others. It is written under another name and renamed; a folder without a matching `COMPLETE` is ignored.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from conf.problem import Problem
 
 @dataclass
 class Progress:
-    """How far the run is. The order of rows, the learning rate and all chance follow from the step."""
+    """How far the run is. The order of rows, the learning rate and all randomness follow from the step."""
 
     step: int = 0
     tokens: int = 0  # trained on so far
@@ -27,22 +27,22 @@ class Progress:
     best_step: int = 0
     best_loss: float = float("inf")
     best_score: float = float("-inf")  # what `train.metric_for_best_model` names; more is better
-    waited: int = 0  # measurements since the best one
+    waited: int = 0  # evaluations since the best one
     over: bool = False  # nothing is left to train
-    due: bool = False  # the step is taken, and not yet measured and kept as the settings say
+    due: bool = False  # the step is taken, and not yet evaluated and saved
     seconds: float = field(default=0.0, compare=False)  # of training, in this and all earlier attempts
-    formats: list[list] = field(default_factory=list)  # of numbers: from which step on, and in words; one, unless an attempt has another
+    formats: list[list] = field(default_factory=list)  # of numbers: first step and name; more than one where attempts differ
 
     @property
     def changed(self) -> str | None:
-        """In which number formats which steps were computed, in a sentence; None where they are one."""
+        """Which steps were computed in which number format, in a sentence; None where all were in one."""
         if len(self.formats) < 2:
             return None
-        told = "; ".join(f"from step {step + 1} in {format}" for step, format in self.formats)
-        return f"the number format changed on the way ({told}): these are not the weights of an unbroken run"
+        parts = "; ".join(f"from step {step + 1} in {format}" for step, format in self.formats)
+        return f"the number format changed on the way ({parts}): these are not the weights of an unbroken run"
 
 
-class Store:
+class CheckpointStore:
     """The checkpoints of one run."""
 
     def __init__(self, folder: Path, identity: str, keep: int, format: str | None = None):
@@ -50,11 +50,11 @@ class Store:
         self.identity = hashlib.sha256(identity.encode()).hexdigest()
         self.keep = keep
         self.format = format  # of numbers as this attempt computes them
-        self.newest = 0  # the step that was saved or brought back last
+        self.newest = 0  # the step that was saved or loaded last
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put the state after `progress.step` on the disk, then remove what is no longer kept."""
+        """Write the state after `progress.step`, then remove checkpoints beyond `save_total_limit`."""
         files = {
             "adapter.safetensors": tensors.save(_weights(model)),
             "optimizer.safetensors": tensors.save(_moments(optimizer)),
@@ -66,25 +66,25 @@ class Store:
         for name, content in files.items():
             _write(part / name, content)
         _write(part / "COMPLETE", json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in files.items()}).encode())
-        place = self._place(progress.step)
-        shutil.rmtree(place, ignore_errors=True)  # left incomplete by an attempt before
-        part.rename(place)
+        folder = self._place(progress.step)
+        shutil.rmtree(folder, ignore_errors=True)  # left incomplete by an earlier attempt
+        part.rename(folder)
         _sync(self.folder)
         self.newest = progress.step
         self._prune(progress.best_step)
 
     def resume(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Bring back the newest whole checkpoint; a run without one starts at step 0."""
+        """Load the newest complete checkpoint; a run without one starts at step 0."""
         for step in sorted(self._steps(), reverse=True):
-            place = self._place(step)
-            found = json.loads((place / "progress.json").read_text(encoding="utf-8"))
-            if found.pop("identity") != self.identity:
-                what = f"the checkpoint {place.name} was made with other settings, other rows or another base model"
+            folder = self._place(step)
+            saved = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+            if saved.pop("identity") != self.identity:
+                what = f"the checkpoint {folder.name} was made with other settings, other rows or another base model"
                 raise Problem(what, f"start a new run, or remove {self.folder}", "refused")
-            _load_weights(model, tensors.load_file(place / "adapter.safetensors"))
-            _load_moments(optimizer, tensors.load_file(place / "optimizer.safetensors"))
+            _load_weights(model, tensors.load_file(folder / "adapter.safetensors"))
+            _load_moments(optimizer, tensors.load_file(folder / "optimizer.safetensors"))
             self.newest = step
-            return self._in_format(Progress(**found))
+            return self._in_format(Progress(**saved))
         return self._in_format(Progress())
 
     def _in_format(self, progress: Progress) -> Progress:
@@ -101,7 +101,7 @@ class Store:
         return self.folder / f"step-{step:06d}"
 
     def _steps(self) -> list[int]:
-        return [int(place.name.removeprefix("step-")) for place in self.folder.glob("step-*") if _whole(place)]
+        return [int(folder.name.removeprefix("step-")) for folder in self.folder.glob("step-*") if _whole(folder)]
 
     def _prune(self, best: int) -> None:
         for step in sorted(self._steps())[: -self.keep]:
@@ -109,11 +109,13 @@ class Store:
                 shutil.rmtree(self._place(step))
 
 
-def _whole(place: Path) -> bool:
-    if not (place / "COMPLETE").is_file():
+def _whole(folder: Path) -> bool:
+    if not (folder / "COMPLETE").is_file():
         return False
-    stated = json.loads((place / "COMPLETE").read_text(encoding="utf-8"))
-    return all((place / name).is_file() and hashlib.sha256((place / name).read_bytes()).hexdigest() == sha for name, sha in stated.items())
+    stated = json.loads((folder / "COMPLETE").read_text(encoding="utf-8"))
+    return all(
+        (folder / name).is_file() and hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha for name, sha in stated.items()
+    )
 
 
 def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -131,21 +133,21 @@ def _learning(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What the optimizer remembers of each weight, named by the weight's place, the value's name, and what it is to become again."""
-    found = {}
-    for place, weight in enumerate(_learning(optimizer)):
+    """The optimizer's state of each weight, under INDEX.KIND.NAME; KIND says what `_load_moments` makes of the value."""
+    state = {}
+    for index, weight in enumerate(_learning(optimizer)):
         for name, value in optimizer.state[weight].items():
-            # bitsandbytes counts steps in a number; torch keeps some on the CPU beside weights on a GPU.
+            # bitsandbytes counts steps in an int; torch has some tensors on the CPU beside weights on a GPU.
             kind = "number" if not torch.is_tensor(value) else "device" if value.device == weight.device else "cpu"
-            found[f"{place}.{kind}.{name}"] = torch.as_tensor(value).detach().clone()  # its maps serve all weights
-    return found
+            state[f"{index}.{kind}.{name}"] = torch.as_tensor(value).detach().clone()  # bitsandbytes' maps are shared by all weights
+    return state
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
     weights = _learning(optimizer)
     for key, value in saved.items():
-        place, kind, name = key.split(".", 2)
-        weight = weights[int(place)]
+        index, kind, name = key.split(".", 2)
+        weight = weights[int(index)]
         optimizer.state[weight][name] = value.item() if kind == "number" else value.to(weight.device if kind == "device" else "cpu")
 
 

@@ -1,13 +1,13 @@
-"""The adapter merged into its base: one model that needs no PEFT. Every way to merge is scored, and the best one is kept.
+"""The adapter merged into its base: one model that needs no PEFT. Every way to merge is scored; the best one is exported.
 
     nf4  the base's weights as training saw them, quantised to NF4 and back, plus the adapter
     w16  the base's own weights plus the adapter
 
-An adapter trained on an NF4 base has learned to live with the errors of quantisation. `nf4` keeps them, `w16` has better weights
-under an adapter that was not made for them. Which of them answers better is no matter of opinion: both are read back from the
-disk and answer the held-out rows. Never is anything merged into 4-bit weights: that would round the adapter away.
+An adapter trained on an NF4 base compensates the errors of quantisation. `nf4` keeps those errors, `w16` has better weights that the
+adapter was not trained on. Which one answers better is measured: both are loaded from the disk and answer the held-out rows. Nothing is
+merged into 4-bit weights: that would round the adapter away.
 
-What is read back must expect what base and adapter expect in one row; else the run stops, its own scores written already.
+The loaded model must have the logits of base and adapter in one row; else the run stops, with its own scores already written.
 """
 
 import gc
@@ -26,7 +26,7 @@ from conf.problem import Problem
 from conf.schema import Quantisation, Recipe
 from trainer.evaluate import evaluate
 from trainer.model import model, proof
-from trainer.model.model import Base
+from trainer.model.model import BaseModel
 from trainer.record import figures
 from trainer.record.record import Record
 from trainer.rows.prompt import Example, Prompt
@@ -35,26 +35,28 @@ SHARD = "4GB"  # of one file of weights
 SEEN = 64  # tokens of the row that the merged model is tried on
 
 
-def make(tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, folder: Path, record: Record) -> tuple:
-    """Leave the best merged model in `folder/merged`; every form's scores, and the answers of the one that is kept."""
-    for left in folder.glob("merged*"):  # by an attempt before
-        shutil.rmtree(left)
+def merge_best(
+    tuned: PeftModel, base: BaseModel, prompt: Prompt, examples: list[Example], settings: Recipe, folder: Path, record: Record
+) -> tuple:
+    """Leave the best merged model in `folder/merged`; every form's scores, and the answers of the best."""
+    for stale in folder.glob("merged*"):  # of an earlier attempt
+        shutil.rmtree(stale)
     tuned.to("cpu")  # the GPU is for the merged model now
     forms, answers = {}, {}
     for form in forms_of(settings.quant.kind):
-        place = folder / f"merged-{form}"
-        whole = assembled(form, base.revision, settings, folder / "adapter")
+        model_folder = folder / f"merged-{form}"
+        whole = load_with_adapter(form, base.revision, settings, folder / "adapter")
         expected = _logits(whole, examples[0])
-        merged(whole).save_pretrained(place, max_shard_size=SHARD)
-        prompt.tokenizer.save_pretrained(place)
+        merged(whole).save_pretrained(model_folder, max_shard_size=SHARD)
+        prompt.tokenizer.save_pretrained(model_folder)
         del whole
-        _free()
-        saved = AutoModelForCausalLM.from_pretrained(place, dtype="auto").to(model.device())
-        _same(form, _logits(saved, examples[0]), expected, saved.dtype)
-        answers[form] = _answers(saved, place.name, base, prompt, examples, settings, record)
+        _free_memory()
+        saved = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").to(model.device())
+        _check_logits(form, _logits(saved, examples[0]), expected, saved.dtype)
+        answers[form] = _answers(saved, model_folder.name, base, prompt, examples, settings, record)
         del saved
-        _free()
-        forms[form] = evaluate.judged(answers[form], [example.row for example in examples], settings)
+        _free_memory()
+        forms[form] = evaluate.score_answers(answers[form], [example.row for example in examples], settings)
     chosen = best(forms)
     (folder / f"merged-{chosen}").rename(folder / "merged")
     for form in forms.keys() - {chosen}:
@@ -64,7 +66,7 @@ def make(tuned: PeftModel, base: Base, prompt: Prompt, examples: list[Example], 
 
 
 def forms_of(kind: Quantisation) -> tuple[str, ...]:
-    """The ways to merge an adapter that was trained on such a base; the first one wins a tie."""
+    """The ways to merge an adapter that was trained on such a base; in a tie the first one is chosen."""
     return ("nf4", "w16") if kind is Quantisation.nf4 else ("w16",)
 
 
@@ -76,15 +78,15 @@ def best(forms: dict[str, dict]) -> str:
 
 def build(form: str, revision: str | None, settings: Recipe, adapter: Path) -> PreTrainedModel:
     """The merged model in memory, in the precision that was scored."""
-    return merged(assembled(form, revision, settings, adapter))
+    return merged(load_with_adapter(form, revision, settings, adapter))
 
 
-def assembled(form: str, revision: str | None, settings: Recipe, adapter: Path) -> PeftModel:
+def load_with_adapter(form: str, revision: str | None, settings: Recipe, adapter: Path) -> PeftModel:
     """The base of this form with the adapter on it."""
     pinned = replace(settings.model, revision=revision or settings.model.revision)
     base = model.load(pinned, schema.Quant(Quantisation.none, False)).model
     if form == "nf4":
-        round_trip(base, settings.quant.double_quant)
+        quantize_dequantize(base, settings.quant.double_quant)
     return PeftModel.from_pretrained(base, adapter).eval()
 
 
@@ -94,7 +96,7 @@ def merged(whole: PeftModel) -> PreTrainedModel:
 
 
 def _untie(base: PreTrainedModel) -> None:
-    """Give the head a weight of its own where it shares the embedding's and either has an adapter: both would get what one has learned."""
+    """Untie head and embedding where either has an adapter: else merging one would change the other."""
     parts = (base.get_input_embeddings(), base.get_output_embeddings())
     embedding, head = (part.get_base_layer() if isinstance(part, LoraLayer) else part for part in parts)
     if any(isinstance(part, LoraLayer) for part in parts) and head.weight is embedding.weight:
@@ -110,16 +112,16 @@ def _logits(whole: torch.nn.Module, example: Example) -> torch.Tensor:
     return whole.eval()(input_ids=tokens).logits.float().cpu()
 
 
-def _same(form: str, found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
-    difference = ((found - expected).norm() / expected.norm()).item()
+def _check_logits(form: str, actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    difference = ((actual - expected).norm() / expected.norm()).item()
     if not difference <= proof.ROUNDING.get(dtype, 0.15):
         what = f"the merged model ({form}) expects other tokens than base and adapter: its logits are {difference:.2g} off, relatively"
         raise Problem(what, "publish the adapter alone: `publish.merged=false`", "crashed")
 
 
 @torch.no_grad()
-def round_trip(base: PreTrainedModel, double_quant: bool) -> None:
-    """Give every weight that NF4 would store the value that it has after it was stored."""
+def quantize_dequantize(base: PreTrainedModel, double_quant: bool) -> None:
+    """Quantise every weight that NF4 would store, and dequantise it."""
     for module in base.modules():
         if isinstance(module, torch.nn.Linear) and module is not base.get_output_embeddings():
             stored, state = functional.quantize_4bit(module.weight.data, blocksize=64, compress_statistics=double_quant, quant_type="nf4")
@@ -127,15 +129,15 @@ def round_trip(base: PreTrainedModel, double_quant: bool) -> None:
 
 
 def _answers(
-    saved: PreTrainedModel, name: str, base: Base, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record
+    saved: PreTrainedModel, name: str, base: BaseModel, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record
 ) -> list[evaluate.Answer]:
-    """What the model answers that was read back from the disk."""
-    read = Base(saved, prompt.tokenizer, base.revision, prompt.stops, base.precision, base.attention)
-    model.greedy(read, prompt.stops)
+    """The answers of the model that was loaded from the disk."""
+    read = BaseModel(saved, prompt.tokenizer, base.revision, prompt.stops, base.precision, base.attention)
+    model.use_greedy_decoding(read, prompt.stops)
     return evaluate.generate(saved, prompt, examples, settings, record, f"scoring {name}")
 
 
-def _free() -> None:
+def _free_memory() -> None:
     gc.collect()
     if model.has_gpu():
         torch.cuda.empty_cache()

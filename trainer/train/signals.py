@@ -1,7 +1,7 @@
-"""A stop from outside that waits for what must be whole: SIGTERM (the box's supervisor, `docker stop`) or Ctrl-C.
+"""A request to stop that waits for a step or a checkpoint: SIGTERM (the box's supervisor, `docker stop`) or Ctrl-C.
 
-While training, a stop is heard at once but takes effect behind the step that is being computed, or the checkpoint that is being
-written; a measurement is broken off. Elsewhere it takes effect at once. A second SIGTERM changes nothing; a second Ctrl-C does not wait.
+While training, it takes effect after the step that is being computed, or the checkpoint that is being written; an evaluation is
+aborted. Elsewhere it takes effect at once. A second SIGTERM changes nothing; a second Ctrl-C does not wait.
 """
 
 import signal
@@ -9,40 +9,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Stop:
-    """Within it, a stop raises KeyboardInterrupt, but never inside `later`: there it waits for the end.
+class StopRequest:
+    """Within it, a signal to stop raises KeyboardInterrupt; inside `deferred` it waits until the block ends.
 
-    One that is not `obeyed` is passed over: of several processes the first one tells the others.
+    Without `handled` signals are ignored: of several processes the main one passes the request on.
     """
 
-    def __init__(self, obeyed: bool = True):
-        self.obeyed = obeyed
-        self.asked = False
-        self.waits = False
+    def __init__(self, handled: bool = True):
+        self.handled = handled
+        self.requested = False
+        self.deferring = False
 
-    def __enter__(self) -> "Stop":
-        heard = self._hear if self.obeyed else signal.SIG_IGN
-        self.before = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    def __enter__(self) -> "StopRequest":
+        handler = self._handle_signal if self.handled else signal.SIG_IGN
+        self.before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_error) -> None:
-        if not self.asked:  # else it is being obeyed, and goes on so
+        if not self.requested:  # else the process is stopping, and the handlers stay
             for number, handler in self.before.items():
                 signal.signal(number, handler)
 
     @contextmanager
-    def later(self) -> Iterator[None]:
-        self.waits = True
+    def deferred(self) -> Iterator[None]:
+        self.deferring = True
         try:
             yield
         finally:
-            self.waits = False
-        if self.asked:
+            self.deferring = False
+        if self.requested:
             raise KeyboardInterrupt
 
-    def _hear(self, _number, _frame) -> None:
+    def _handle_signal(self, _number, _frame) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.asked = True
-        if not self.waits:
+        self.requested = True
+        if not self.deferring:
             raise KeyboardInterrupt

@@ -71,7 +71,7 @@ def test_no_experiment_chooses_a_cloud():
         (["data.also.more.jsonl=0.5"], "there is no setting `data.also.more.jsonl`", "{more.jsonl: 0.5}"),
         (["data.also={a: x}"], "`data.also.a`", "{more.jsonl: 0.5}"),
         (["data.train=a,b"], "`data.train` has several values", "data.train='\"'\"'a,b'"),
-        (["name=${"], "stands for another value", r"'name=\${'"),
+        (["name=${"], "refers to another value", r"'name=\${'"),
         (["run_id=exp/one"], "run_id is 'exp/one'", "letters"),
         (["run_id='my run'"], "run_id is 'my run'", "letters"),
         (["run_id=.."], "run_id is '..'", "letters"),
@@ -113,22 +113,24 @@ def test_the_saved_file_is_data_and_the_trainer_needs_nothing_else():
     run = loaded("experiment=smoke", "train.lr=0.005")
     recipe = load.saved(load.dump(run), "config.yaml")
     assert (recipe.train.lr, recipe.model, type(recipe)) == (0.005, run.model, schema.Recipe)
-    assert not load.FORMER.keys() & yaml.safe_load(load.dump(run)).keys()
+    assert not load.FORMER_HYDRA_KEYS.keys() & yaml.safe_load(load.dump(run)).keys()
 
 
 def test_a_saved_template_is_text_and_names_no_file(tmp_path):
     """A planted run could have named the token's file, and had it published as a template."""
     (tmp_path / "secret").write_text("hf_token")
     text = load.dump(loaded()).replace("chat_template: null", f"chat_template: {tmp_path}/secret")
-    for made in (load.read(text), load.saved(text, "config.yaml")):
-        assert made.data.chat_template == f"{tmp_path}/secret"
+    for read_back in (load.read(text), load.saved(text, "config.yaml")):
+        assert read_back.data.chat_template == f"{tmp_path}/secret"
 
 
 def test_what_runs_before_carry_for_hydra_is_known_and_nothing_else_of_hydra_is():
     run = loaded()
-    former = yaml.safe_dump(load.FORMER) + load.dump(run)
+    former = yaml.safe_dump(load.FORMER_HYDRA_KEYS) + load.dump(run)
     assert load.read(former) == run
-    assert load.read(yaml.safe_dump(load.FORMER | yaml.safe_load(load.dump(run)))) == run, "as an older trainer has written it again"
+    assert load.read(yaml.safe_dump(load.FORMER_HYDRA_KEYS | yaml.safe_load(load.dump(run)))) == run, (
+        "as an older trainer has written it again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,16 +169,16 @@ def test_the_fingerprint_is_of_what_decides_the_result():
 
 
 def test_parameters_are_fetched_once_and_defaults_stand_in():
-    asked = []
+    requests = []
 
     def fetch(names, cloud):
-        asked.append(names)
+        requests.append(names)
         return {"/fine-tune-slm/s3/bucket": "mine", "/my/type": "g5.xlarge"}
 
     run = loaded("cloud=aws", "box.instance_type='${ssm:/my/type}'", fetch=fetch)
     assert (run.cloud.bucket, run.box.instance_type, run.cloud.prefix) == ("mine", "g5.xlarge", "fine-tune-slm")
-    assert len(asked) == 1
-    assert "/my/type" in asked[0]
+    assert len(requests) == 1
+    assert "/my/type" in requests[0]
 
 
 def test_all_missing_parameters_are_named_in_one_error():
@@ -187,7 +189,7 @@ def test_all_missing_parameters_are_named_in_one_error():
     assert "aws ssm put-parameter" in caught.value.hint
 
 
-def test_whoever_fetches_is_told_which_cloud_to_ask():
+def test_fetch_gets_the_cloud_to_ask():
     def fetch(names, cloud):
         assert cloud == {
             "name": "twin",

@@ -41,7 +41,7 @@ SMOKE = ["cloud=twin", "experiment=smoke"]
 
 @pytest.fixture(autouse=True)
 def nobody_is_told_yet(monkeypatch):
-    monkeypatch.setattr(renamed, "_told", set())
+    monkeypatch.setattr(renamed, "_printed", set())
 
 
 def loaded(*words, local=Path("no local settings")):
@@ -54,12 +54,12 @@ def under_new_names(words: dict[str, str]) -> list[str]:
 
 def test_each_old_name_is_none_now_and_each_new_one_is():
     assert VALUES.keys() == renamed.NEW_NAMES.keys()
-    there = setting_types.paths()
+    there = setting_types.all_paths()
     assert [old for old, new in renamed.NEW_NAMES.items() if old in there or new not in there] == []
 
 
 @pytest.mark.parametrize("old", VALUES)
-def test_an_old_name_that_is_typed_is_the_new_one_and_is_said_once(old, capsys):
+def test_an_old_name_that_is_typed_is_the_new_one_and_is_reported_once(old, capsys):
     new = renamed.NEW_NAMES[old]
     run = loaded(*SMOKE, f"{old}={VALUES[old]}")
     assert run == loaded(*SMOKE, f"{new}={VALUES[old]}") == loaded(*SMOKE, f"++{old}={VALUES[old]}") != loaded(*SMOKE)
@@ -67,7 +67,7 @@ def test_an_old_name_that_is_typed_is_the_new_one_and_is_said_once(old, capsys):
 
 
 @pytest.mark.parametrize("old", VALUES)
-def test_an_old_name_in_a_file_is_the_new_one_and_is_said_with_its_line(old, tmp_path, capsys):
+def test_an_old_name_in_a_file_is_the_new_one_and_is_reported_with_its_line(old, tmp_path, capsys):
     new, (room, _, name) = renamed.NEW_NAMES[old], old.partition(".")
     local = tmp_path / "local.yaml"
     local.write_text(f"seed: 3\n{room}:\n  {name}: {VALUES[old]}\n")
@@ -78,7 +78,7 @@ def test_an_old_name_in_a_file_is_the_new_one_and_is_said_with_its_line(old, tmp
     assert loaded("seed=3", "experiment=smoke", local=local) == run
 
 
-def test_a_run_made_before_is_the_run_of_the_same_settings_and_nobody_is_told(capsys):
+def test_a_run_made_before_is_the_run_of_the_same_settings_without_a_notice(capsys):
     run = load.read(OLD)
     now = loaded(*SMOKE, *under_new_names(VALUES))
     assert load.fingerprint(run) == load.fingerprint(now) == load.fingerprint(load.saved(OLD, "config.yaml")) == FINGERPRINT
@@ -125,7 +125,7 @@ def test_only_the_name_changes(typed, meant):
     assert argv.overrides(["inv", "sweep", "--", typed]) == [meant]
 
 
-def test_what_sets_a_job_apart_is_said_by_the_new_name():
+def test_what_sets_a_job_apart_is_reported_by_the_new_name():
     every = grid.combinations(argv.overrides(["inv", "sweep", "--", "train.rows_per_step=8,16", "lora.r=8"]), USAGE)
     assert [own for _, own in every] == [["train.batch_size=8"], ["train.batch_size=16"]]
 
@@ -142,7 +142,7 @@ def test_two_values_under_two_names_are_refused_and_one_is_not():
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("train.rows_per_stp", "train.batch_size"), ("train.batchsize", "train.batch_size")])
-def test_who_nearly_writes_either_name_is_told_the_new_one(typed, meant):
+def test_a_misspelled_old_or_new_name_gets_the_new_one_as_a_hint(typed, meant):
     with pytest.raises(Problem) as caught:
         loaded(f"{typed}=8")
     assert caught.value.hint == f"did you mean `{meant}`?"
@@ -167,5 +167,5 @@ def test_what_the_repository_ships_uses_new_names():
         package = "" if "@package _global_" in text or group.startswith("hydra") else group
         if not group.startswith("hydra"):
             yaml_file.read(text, file.name, package)
-    assert renamed._told == set()
+    assert renamed._printed == set()
     assert yaml.safe_load(OLD)["train"]["clip"] == 0.5

@@ -79,7 +79,7 @@ def test_what_trackers_and_aws_log_in_with_is_hidden_too(monkeypatch):
 
 
 def test_no_process_of_ours_leaves_its_memory_behind():
-    code = "from conf.process import streams; streams.settle(); import resource, subprocess, sys;"
+    code = "from conf.process import streams; streams.make_safe(); import resource, subprocess, sys;"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE), flush=True); subprocess.run(['bash', '-c', 'ulimit -c; ulimit -Hc'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["(0,", "0)", "0", "0"]

@@ -15,7 +15,7 @@ from conf.setting_types import Kind
 NOWHERE = Path("no-such-local.yaml")
 ROOMS = (Kind.room, Kind.group)
 PLACEHOLDER = "placeholder-of-a-value"
-SETTINGS = [path for path in setting_types.paths() if setting_types.of(path) not in ROOMS]
+SETTINGS = [path for path in setting_types.all_paths() if setting_types.kind_of(path) not in ROOMS]
 # What a file may hold, by what it would have to be for each type to be right; of every other type it is refused.
 WRITTEN: dict[str, dict[object, object]] = {
     "true": {bool: True},
@@ -54,16 +54,16 @@ def saved() -> dict:
 
 
 def kind_of(path: str) -> object:
-    kind = setting_types.of(path)
+    kind = setting_types.kind_of(path)
     return setting_types.annotation(path) if kind is Kind.other else kind
 
 
-def told(problem: Problem, path: str, value: object) -> None:
+def check_problem(problem: Problem, path: str, value: object) -> None:
     """The sentence names setting and value, the hint what is taken."""
     assert f"`{path}" in problem.what and "cannot be " in problem.what, problem
     assert "\n" not in problem.what
-    shown = setting_values.shown(value)
-    assert problem.what.endswith(shown) or any(problem.what.endswith(setting_values.shown(each)) for each in inside(value)), problem
+    shown = setting_values.short_json(value)
+    assert problem.what.endswith(shown) or any(problem.what.endswith(setting_values.short_json(each)) for each in inside(value)), problem
 
 
 def inside(value: object) -> list:
@@ -92,7 +92,7 @@ def test_a_value_in_a_file_is_what_was_meant_or_refused_with_its_line(path):
             if "takes texts" in problem.what:
                 continue
             assert problem.what.startswith(f"conf/local.yaml, line {body.count(chr(10))}: ")
-            told(problem, path, held(yaml_file.read(body, "conf/local.yaml", strict=False), path))
+            check_problem(problem, path, held(yaml_file.read(body, "conf/local.yaml", strict=False), path))
             assert problem.hint.startswith("it takes ")
             assert kind not in right, f"{written} is right"
             continue
@@ -109,8 +109,8 @@ def test_a_typed_value_is_taken_as_it_is_in_a_file(path):
     kind, typed = kind_of(path), {"'7 '": "'7 '", ".nan": "nan", "-.inf": "-inf", "on": "on", "FULL": "FULL", "3.7": "3.7", "7": "2"}
     for written, word in typed.items():
         right = kind in WRITTEN[written] and kind is not Kind.texts
-        (override,) = OverridesParser.create().parse_overrides(override_words.spelled([f"{path}={word}"]))
-        assert (setting_values.wrong(path, override.value()) is None) == right, word
+        (override,) = OverridesParser.create().parse_overrides(override_words.quoted([f"{path}={word}"]))
+        assert (setting_values.invalid_value(path, override.value()) is None) == right, word
 
 
 @pytest.mark.parametrize("path", SETTINGS)

@@ -42,8 +42,8 @@ def test_what_is_text_stays_as_it_is():
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1"])
 def test_a_cell_that_a_spreadsheet_would_compute_has_an_apostrophe(text):
     assert visible.cell(text) == f"'{text}"
-    entry = leaderboard.Entry(text, text, "score", -0.5, None, -1.5, 3.0)
-    page = leaderboard.spreadsheet([entry])
+    run = leaderboard.RankedRun(text, text, "score", -0.5, None, -1.5, 3.0)
+    page = leaderboard.spreadsheet([run])
     (row,) = csv.DictReader(io.StringIO(page, newline=""))
     assert row["run"] == row["settings"] == f"'{text}" and (row["value"], row["loss"]) == ("-0.5", "-1.5"), "numbers stay numbers"
 

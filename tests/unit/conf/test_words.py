@@ -57,7 +57,7 @@ def run():
 
 
 def hydra(word: str) -> object:
-    (override,) = OverridesParser.create().parse_overrides(override_words.spelled([word]))
+    (override,) = OverridesParser.create().parse_overrides(override_words.quoted([word]))
     return override.value()
 
 
@@ -66,7 +66,7 @@ def test_a_text_comes_through_the_command_line(key):
     for text in texts(200):
         word = override_words.word(key, text)
         assert hydra(word) == text, word
-        assert override_words.spelled([word]) == [word]
+        assert override_words.quoted([word]) == [word]
 
 
 def test_a_text_comes_as_it_is_typed_where_it_means_nothing_else_to_hydra():
@@ -94,7 +94,7 @@ def test_several_texts_are_a_sweep_of_texts(key):
 
 def test_what_is_no_text_is_left_to_hydra():
     for word in ("lora.r=8,16", "train.lr=tag(log,interval(1e-5,1e-3))", "lora.options.use_dora=true", "~data.train", "foo", "--dry", "-m"):
-        assert override_words.spelled([word]) == [word]
+        assert override_words.quoted([word]) == [word]
 
 
 def test_all_texts_are_the_same_in_a_saved_configuration(run):
@@ -102,17 +102,17 @@ def test_all_texts_are_the_same_in_a_saved_configuration(run):
     also = dict.fromkeys(several, 0.5)
     data = replace(run.data, train="1e3", fields=several, also=also, also_sha256={text: text for text in several})
     for text in ("no", "1e3", "2024_01_05", "${x}", "\\${", "a\nb", "'"):
-        made = replace(run, data=data, model=replace(run.model, revision=text, note=text))
-        assert load.read(load.dump(made)) == made
+        changed = replace(run, data=data, model=replace(run.model, revision=text, note=text))
+        assert load.read(load.dump(changed)) == changed
         data = replace(data, also={}, also_sha256={}, fields=[text])  # all of them once are enough
 
 
 def test_texts_are_the_same_from_words_to_a_run_to_its_file_and_back():
     several = [text for text in texts(300, seed=2) if text and "${" not in text]
     several = list(dict.fromkeys(several))
-    given = ["cloud=twin", override_words.word("data.fields", several), override_words.word("model.revision", "1e3")]
-    given += [override_words.word("data.also", dict.fromkeys(several, 0.5)), "name=1e3", "publish.repository=2024_01_05"]
-    run = load.load(given, local=NOWHERE)
+    overrides = ["cloud=twin", override_words.word("data.fields", several), override_words.word("model.revision", "1e3")]
+    overrides += [override_words.word("data.also", dict.fromkeys(several, 0.5)), "name=1e3", "publish.repository=2024_01_05"]
+    run = load.load(overrides, local=NOWHERE)
     assert (run.data.fields, list(run.data.also), run.name, run.model.revision) == (several, several, "1e3", "1e3")
     assert run.publish.repository == "2024_01_05"
     assert load.read(load.dump(run)) == run
@@ -156,7 +156,7 @@ def test_a_file_of_any_name_can_be_given_besides(typed):
 
 def test_bytes_that_are_no_text_are_refused_in_a_word():
     with pytest.raises(Problem, match=r"`data.train=a\\udcff` holds bytes"):
-        override_words.spelled(["data.train=a\udcff"])
+        override_words.quoted(["data.train=a\udcff"])
 
 
 def test_a_typed_file_lies_where_its_user_stands_and_any_other_in_the_repository(tmp_path, monkeypatch):
@@ -165,16 +165,20 @@ def test_a_typed_file_lies_where_its_user_stands_and_any_other_in_the_repository
         place.write_text("{}")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     sub = tmp_path / "sub"
-    assert paths.typed("my.jsonl", sub) == "sub/my.jsonl"
-    assert paths.typed("../my.jsonl", sub) == "my.jsonl"
-    assert paths.typed("my.jsonl", tmp_path) == "my.jsonl"
-    assert paths.typed("data.jsonl", sub) == "data.jsonl"  # nothing of that name is here
-    assert paths.typed("no.jsonl", sub) == "sub/no.jsonl"
-    assert paths.typed("x.jsonl", Path("/")) == "/x.jsonl"
-    assert [paths.typed(same, sub) for same in ("hub:a/b:train", "~/x.jsonl", "/x.jsonl")] == ["hub:a/b:train", "~/x.jsonl", "/x.jsonl"]
+    assert paths.from_typed("my.jsonl", sub) == "sub/my.jsonl"
+    assert paths.from_typed("../my.jsonl", sub) == "my.jsonl"
+    assert paths.from_typed("my.jsonl", tmp_path) == "my.jsonl"
+    assert paths.from_typed("data.jsonl", sub) == "data.jsonl"  # nothing of that name is here
+    assert paths.from_typed("no.jsonl", sub) == "sub/no.jsonl"
+    assert paths.from_typed("x.jsonl", Path("/")) == "/x.jsonl"
+    assert [paths.from_typed(same, sub) for same in ("hub:a/b:train", "~/x.jsonl", "/x.jsonl")] == [
+        "hub:a/b:train",
+        "~/x.jsonl",
+        "/x.jsonl",
+    ]
     monkeypatch.chdir(sub)
-    assert override_words.spelled(["data.train=my.jsonl,data.jsonl"], sub) == ["data.train=sub/my.jsonl,data.jsonl"]
-    assert override_words.spelled(["data.also={my.jsonl: 2}"], sub) == ["data.also={sub/my.jsonl: 2}"]
+    assert override_words.quoted(["data.train=my.jsonl,data.jsonl"], sub) == ["data.train=sub/my.jsonl,data.jsonl"]
+    assert override_words.quoted(["data.also={my.jsonl: 2}"], sub) == ["data.also={sub/my.jsonl: 2}"]
     assert paths.resolve("sub/my.jsonl") == tmp_path / "sub/my.jsonl"
     monkeypatch.setenv("HOME", "/home/jo")
     assert paths.resolve("~/x.jsonl") == Path("/home/jo/x.jsonl")
@@ -228,20 +232,20 @@ def test_what_a_hint_says_to_type_can_be_typed_and_is_something_else(word):
             assert subprocess.run(tokens, cwd=paths.ROOT, capture_output=True).returncode == 0
         elif tokens[:2] == ["inv", "sweep"]:
             assert len(grid.combinations(tokens[3:], USAGE)) > 1
-        elif setting_types.of(tokens[0]):  # `did you mean`, or a room's name
+        elif setting_types.kind_of(tokens[0]):  # `did you mean`, or a room's name
             continue
         else:
             for token in tokens:
                 assert override_words.WORD.fullmatch(token), hint
                 key, _, value = token.partition("=")
-                assert setting_types.of(key), hint
+                assert setting_types.kind_of(key), hint
                 if value not in ("VALUE", "FILE", "owner/name"):
                     hydra(token)
 
 
 def test_every_setting_says_what_it_takes_with_a_word_that_it_would():
-    for path in setting_types.paths():
-        for command in re.findall(r"`([^`]+)`", setting_values.takes(path)):
+    for path in setting_types.all_paths():
+        for command in re.findall(r"`([^`]+)`", setting_values.accepted_hint(path)):
             (token,) = shlex.split(command) if "=" in command else ("",)
             if token:
                 value = hydra(token)
@@ -249,6 +253,6 @@ def test_every_setting_says_what_it_takes_with_a_word_that_it_would():
 
 
 def test_there_is_a_kind_for_every_setting():
-    assert all(setting_types.of(path) for path in setting_types.paths())
-    assert setting_types.of("data.nothing") is setting_types.of("") is setting_types.of("a\0b") is None
-    assert schema.Run.__dataclass_fields__.keys() == {path for path in setting_types.paths() if "." not in path}
+    assert all(setting_types.kind_of(path) for path in setting_types.all_paths())
+    assert setting_types.kind_of("data.nothing") is setting_types.kind_of("") is setting_types.kind_of("a\0b") is None
+    assert schema.Run.__dataclass_fields__.keys() == {path for path in setting_types.all_paths() if "." not in path}

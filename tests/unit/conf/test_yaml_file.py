@@ -19,8 +19,8 @@ BROKEN = {
     "an open quote": (b"seed: 1\nname: 'x\n", "line 2: a quote that opens there is not closed"),
     "latin-1": (b"seed: 1\nname: caf\xe9\n", "line 2: the byte 0xe9 is not UTF-8; in Windows-1252 it is 'é'"),
     "two colons": (b"name: a: b\n", "line 1: a second colon"),
-    "one further right": (b"data:\n  train: x\n   validation: y\n", "line 3: a second colon, or a line that is indented otherwise"),
-    "one further left": (b"data:\n  train: x\n validation: y\n", "line 3: a line that is indented otherwise"),
+    "one further right": (b"data:\n  train: x\n   validation: y\n", "line 3: a second colon, or a line whose indentation differs"),
+    "one further left": (b"data:\n  train: x\n validation: y\n", "line 3: a line whose indentation differs"),
     "a key twice": (b"name: x\nname: y\n", "line 2: a key that was there before"),
     "a tag": (b"name: !x y\nbox: !!python/object:os.system y\n", "a tag"),
     "two documents": (b"name: a\n---\nname: b\n", "line 2: a second document"),
@@ -99,27 +99,27 @@ def test_every_file_of_settings_is_read_so(verb, tmp_path, monkeypatch):
     subprocess.run(["cp", "-r", str(load.FOLDER), str(group)], check=True)
     monkeypatch.setattr(load, "FOLDER", group)
     (group / "local.yaml").unlink(missing_ok=True)
-    local, name, given = group / "local.yaml", "data: {fields: [land, no]}\nname: 1e3\n", []
+    local, name, overrides = group / "local.yaml", "data: {fields: [land, no]}\nname: 1e3\n", []
     file = local
     if verb == "data":
-        file, name, given = group / "data/mine.yaml", "defaults: [medical_ie]\nfields: [land, no]\n", ["data=mine", "name=1e3"]
+        file, name, overrides = group / "data/mine.yaml", "defaults: [medical_ie]\nfields: [land, no]\n", ["data=mine", "name=1e3"]
     elif verb == "experiment":
-        file, given = group / "experiment/mine.yaml", ["experiment=mine"]
+        file, overrides = group / "experiment/mine.yaml", ["experiment=mine"]
         name = "# @package _global_\nname: 1e3\nkind: full\ndata: {fields: [land, no]}\n"
     elif verb == "run":
-        made = load.dump(load.load(["name=1e3"], local=local))
-        assert load.read(made.replace('name: "1e3"', "name: 1e3")).name == "1e3"
+        saved = load.dump(load.load(["name=1e3"], local=local))
+        assert load.read(saved.replace('name: "1e3"', "name: 1e3")).name == "1e3"
         for text in ("\tname: x\n", "name: [\n"):
             with pytest.raises(Problem, match="config.yaml of the run, line "):
-                load.read(made + text)
+                load.read(saved + text)
         return
     file.write_text(name)
-    run = load.load(given, local=local)
+    run = load.load(overrides, local=local)
     assert (run.name, run.data.fields) == ("1e3", ["land", "no"])
     for broken in ("data:\n\ttrain: x\n", "name: [\n", "nothing: 3\n"):
         file.write_text(broken)
         with pytest.raises(Problem, match=re.escape(file.name)):
-            load.load(given, local=local)
+            load.load(overrides, local=local)
 
 
 def test_what_is_written_is_the_same_text_to_any_reader():

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from data import check
-from data.check import Limits, Ruler, in_words
+from data.check import LengthCounter, Limits, count_words
 
 LIMITS = Limits(row=100, answer=20, drop=False)
-TOKENS = Ruler(lambda row: (len(row.text.split()), len(row.completion.split())), "tokens of a test")
+TOKENS = LengthCounter(lambda row: (len(row.text.split()), len(row.completion.split())), "tokens of a test")
 FLAT = {
     "cancer_type": "lung adenocarcinoma",
     "stage": "IV",
@@ -30,18 +30,18 @@ def lines(number, text="note"):
 
 @pytest.fixture
 def checked(tmp_path):
-    def run(train, held_out, fields=("city",), ruler=TOKENS, limits=LIMITS):
+    def run(train, held_out, fields=("city",), length_counter=TOKENS, limits=LIMITS):
         paths = []
         for name, content in (("train", train), ("held_out", held_out)):
             paths.append(tmp_path / f"{name}.jsonl")
             texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in content]
             paths[-1].write_text("\n".join(texts) + "\n", encoding="utf-8")
-        return check.check(*paths, fields and list(fields), ruler, limits)
+        return check.check_files(*paths, fields and list(fields), length_counter, limits)
 
     return run
 
 
-def found(findings, verdict, part):
+def finding_with(findings, verdict, part):
     """The one finding of that verdict that says `part`."""
     fitting = [finding for finding in findings if finding.verdict == verdict and part in finding.what]
     assert len(fitting) == 1, check.text(findings)
@@ -53,86 +53,88 @@ def test_good_rows_are_good(checked):
     assert {finding.verdict for finding in findings} == {"good"}
 
 
-def test_white_space_around_an_answer_is_told_as_it_is_learned(checked):
+def test_white_space_around_an_answer_is_reported_as_it_is_learned(checked):
     rows = [
         {"prompt": f"{word} is where?", "completion": answer}
         for word, answer in (("Lima", " Peru"), ("Oslo", "Norway\n"), ("Rome", "Italy"))
     ]
-    finding = found(checked(rows, [rows[2] | {"prompt": "Bonn?"}], fields=None), "look", "white space, which is learned: 2 of 3")
+    finding = finding_with(checked(rows, [rows[2] | {"prompt": "Bonn?"}], fields=None), "look", "white space, which is learned: 2 of 3")
     assert len(finding.details) == 2
 
 
-def test_more_rows_that_are_not_read_here_are_told(tmp_path):
+def test_more_rows_that_are_not_read_here_are_reported(tmp_path):
     for name in ("train", "held_out"):
         (tmp_path / name).with_suffix(".jsonl").write_text(json.dumps({"prompt": name, "completion": "c"}) + "\n")
     files = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
-    findings = check.check(*files, None, TOKENS, LIMITS, also={"hub:owner/name:train": None})
-    found(findings, "look", "data.also: hub:owner/name:train is not checked here")
+    findings = check.check_files(*files, None, TOKENS, LIMITS, also={"hub:owner/name:train": None})
+    finding_with(findings, "look", "data.also: hub:owner/name:train is not checked here")
 
 
-def test_every_bad_row_is_told_up_to_twenty_and_then_counted(checked):
+def test_every_bad_row_is_reported_up_to_twenty_and_then_counted(checked):
     findings = checked([*lines(2), *["{"] * 22, {"prompt": "p"}], lines(1, "other"))
-    finding = found(findings, "wrong", "rows that cannot be used: 23 (and 2 that can)")
+    finding = finding_with(findings, "wrong", "rows that cannot be used: 23 (and 2 that can)")
     assert len(finding.details) == 21 and finding.details[-1] == "... and 3 more"
     assert "train.jsonl:3: the line is not JSON" in finding.details[0] and "put one whole JSON object" in finding.details[0]
 
 
 def test_a_file_of_nothing_but_bad_rows_does_not_hide_the_other(checked):
     findings = checked(["{"], lines(1))
-    found(findings, "wrong", "data.train")
-    found(findings, "good", "data.validation: length")
+    finding_with(findings, "wrong", "data.train")
+    finding_with(findings, "good", "data.validation: length")
 
 
 def test_rows_that_are_too_long_stop_the_run_unless_they_are_dropped(checked):
     train = [*lines(2), row("word " * 120)]
-    finding = found(checked(train, lines(1, "other")), "wrong", "data.max_length=100: 1;")
+    finding = finding_with(checked(train, lines(1, "other")), "wrong", "data.max_length=100: 1;")
     assert finding.details[0].endswith(":3: 21 too many")
-    found(checked(train, lines(1, "other"), limits=Limits(100, 20, drop=True)), "look", "they would be left out, none is cut")
+    finding_with(checked(train, lines(1, "other"), limits=Limits(100, 20, drop=True)), "look", "they would be left out, none is cut")
 
 
-def test_answers_that_a_model_could_not_finish_are_told(checked):
+def test_answers_that_a_model_could_not_finish_are_reported(checked):
     long = row("a", city="word " * 30)
-    finding = found(checked(lines(2), [long]), "look", "data.max_new_tokens=20")
+    finding = finding_with(checked(lines(2), [long]), "look", "data.max_new_tokens=20")
     assert finding.details[0].endswith("too many")
 
 
-def test_without_the_tokenizer_words_are_counted_and_it_is_said_why(checked):
-    finding = found(
-        checked(lines(2), lines(1, "other"), ruler=in_words("no tokenizer here")), "look", "data.train: length of a row in words"
+def test_without_the_tokenizer_words_are_counted_and_it_is_reported_why(checked):
+    finding = finding_with(
+        checked(lines(2), lines(1, "other"), length_counter=count_words("no tokenizer here")),
+        "look",
+        "data.train: length of a row in words",
     )
     assert finding.details == ["no tokenizer here"]
 
 
 def test_lengths_are_spread(checked):
-    finding = found(
+    finding = finding_with(
         checked([row("w " * size) for size in range(1, 101)], lines(1), limits=Limits(200, 20, False)), "good", "data.train: length"
     )
     assert "least 2, median 52, 95 % up to 96, most 101" in finding.what
 
 
 def test_a_field_that_no_answer_has_names_those_there_are(checked):
-    finding = found(checked([row("a", town="Oslo", year=3)], [row("b", city="Oslo")]), "wrong", "no answer has the field 'city'")
+    finding = finding_with(checked([row("a", town="Oslo", year=3)], [row("b", city="Oslo")]), "wrong", "no answer has the field 'city'")
     assert "`'data.fields=[town,year]'`" in finding.what
 
 
-def test_a_field_that_some_answers_lack_or_write_in_another_type_is_to_be_looked_at(checked):
+def test_a_field_that_some_answers_lack_or_write_in_another_type_is_reported(checked):
     findings = checked([row("a", city="Oslo"), row("b", city=["Oslo"]), row("c", town="Oslo")], lines(1))
-    assert found(findings, "look", "without the field 'city'").details[0].endswith(":3")
-    found(findings, "look", "'city' is sometimes a list and sometimes a str")
+    assert finding_with(findings, "look", "without the field 'city'").details[0].endswith(":3")
+    finding_with(findings, "look", "'city' is sometimes a list and sometimes a str")
 
 
 def test_text_answers_cannot_have_fields(checked):
     text = {"prompt": "Why?", "completion": "Because."}
-    found(checked([text, *lines(1)], lines(1, "other")), "wrong", "plain text where data.fields asks for keys of an object: 1 of 2")
+    finding_with(checked([text, *lines(1)], lines(1, "other")), "wrong", "plain text where data.fields asks for keys of an object: 1 of 2")
     assert {finding.verdict for finding in checked([text], lines(1), fields=None)} == {"good"}
 
 
-def test_copies_and_near_copies_are_told_apart(checked):
+def test_copies_and_near_copies_are_distinguished(checked):
     text = " ".join(f"word{number}" for number in range(60))
     near = text.replace("word30 ", "")
     findings = checked([row(text), row(text), row(text, city="Rome"), row(near), *lines(3)], lines(1, "other"))
-    assert "with different answers" in found(findings, "look", "prompts that stand in several rows: 1").details[0]
-    assert found(findings, "look", "nearly the same: 3").details[0].endswith("of their shingles")
+    assert "with different answers" in finding_with(findings, "look", "prompts that several rows have: 1").details[0]
+    assert finding_with(findings, "look", "nearly the same: 3").details[0].endswith("of their shingles")
 
 
 def test_leaks_are_whole_prompts_and_runs_of_thirteen_words(checked):
@@ -140,19 +142,19 @@ def test_leaks_are_whole_prompts_and_runs_of_thirteen_words(checked):
     copied = row("something else first, " + " ".join(train[3]["input"].split()[4:17]))
     twelve = row("something other first, " + " ".join(train[4]["input"].split()[4:16]))
     findings = checked(train, [train[0], copied, twelve, *lines(1, "other")])
-    assert found(findings, "look", "also a training row's: 1 of 4").details[0].endswith("train.jsonl:1")
-    assert found(findings, "look", "13 words in a row that a training row has: 2 of 4").details[1].count("note3word") == 13
+    assert finding_with(findings, "look", "also a training row's: 1 of 4").details[0].endswith("train.jsonl:1")
+    assert finding_with(findings, "look", "13 words in a row that a training row has: 2 of 4").details[1].count("note3word") == 13
 
 
 def test_the_wording_of_the_task_is_no_leak(checked):
     wording = "Read the following text with care and answer with the one word that says what it is about: "
     train = [{"prompt": f"{wording}{number}", "completion": "{}"} for number in range(40)]
     findings = checked(train, [{"prompt": f"{wording}forty", "completion": "{}"}], fields=None)
-    found(findings, "good", "no held-out row has its prompt")
+    finding_with(findings, "good", "no held-out row has its prompt")
 
 
 def test_the_same_rows_for_training_and_validation_are_wrong(checked):
-    found(checked(lines(3), lines(3)), "wrong", "are the same rows")
+    finding_with(checked(lines(3), lines(3)), "wrong", "are the same rows")
 
 
 def test_spellings_of_one_value_are_put_together_and_different_results_are_not(checked):
@@ -171,13 +173,13 @@ def test_spellings_of_one_value_are_put_together_and_different_results_are_not(c
         "1.5 ng/mL",
     ]
     findings = checked([row(f"text {number} of its own", city=value) for number, value in enumerate(values)], lines(1))
-    finding = found(findings, "look", "spelled in several ways: 2")
+    finding = finding_with(findings, "look", "spelled in several ways: 2")
     assert finding.details == ["brain, bone (1) | bone and brain (1) | Brain; bone (1)", "III A (1) | iii-A (1) | IIIA (1)"]
 
 
-def test_labels_tell_values_empties_and_what_is_new(checked):
+def test_labels_report_values_empties_and_what_is_new(checked):
     train = [row("a", city="Oslo"), row("b", city=None), row("c", city=["Oslo", "Rome"]), row("d", city=[])]
-    finding = found(checked(train, [row("e", city="Bonn")], ruler=TOKENS), "good", "city: ")
+    finding = finding_with(checked(train, [row("e", city="Bonn")], length_counter=TOKENS), "good", "city: ")
     assert finding.what == "city: 3 values, 1 of them in held-out rows only; empty in 50% and 0%; most often Oslo (2), Rome (1), Bonn (1)"
 
 

@@ -16,14 +16,14 @@ import pytest
 from data import generate, schema
 from data.generator import gates, manifest
 from data.generator.case import Case, label
-from data.generator.check import check
+from data.generator.check import check_evidence
 from data.generator.draw import Draw
 from data.generator.frames import frames, instructions, kinds
 from data.generator.knowledge import cancers, held_out, tables
 from data.generator.likeness import Likeness, normal, runs_of
 from data.generator.note import write
 from data.generator.plan import TOPIC, arrange
-from data.generator.shelf import Shelf
+from data.generator.shelf import Repetitions
 from data.generator.spelling import means, spellings
 from data.generator.statement import Patient, Statement, facts
 from data.rows import read
@@ -40,15 +40,15 @@ def shipped():
 
 def first_rows(name, count):
     """The first rows of a split's file as they are drawn when no row before them stands in the way."""
-    return list(islice(generate.rows(SPLITS[name], Shelf()), count))
+    return list(islice(generate.rows(SPLITS[name], Repetitions()), count))
 
 
 PRINT = """
 import hashlib, json
 from dataclasses import replace
 from data import generate
-from data.generator.shelf import Shelf
-rows = [row for split in generate.SPLITS for row in generate.rows(replace(split, rows=12), Shelf())]
+from data.generator.shelf import Repetitions
+rows = [row for split in generate.SPLITS for row in generate.rows(replace(split, rows=12), Repetitions())]
 print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
 """
 
@@ -74,13 +74,13 @@ def test_the_files_are_those_of_the_manifest_and_of_the_tables():
 
 
 def test_the_generator_still_draws_the_shipped_rows(shipped):
-    made = first_rows("validation", 40)
-    assert json.loads(json.dumps(made)) == shipped["validation"][:40], "run `inv data.build`"
+    generated = first_rows("validation", 40)
+    assert json.loads(json.dumps(generated)) == shipped["validation"][:40], "run `inv data.build`"
 
 
 def test_the_first_rows_stay_when_a_split_grows():
-    short = list(generate.rows(replace(SPLITS["validation"], rows=15), Shelf()))
-    assert list(generate.rows(replace(SPLITS["validation"], rows=30), Shelf()))[:15] == short
+    short = list(generate.rows(replace(SPLITS["validation"], rows=15), Repetitions()))
+    assert list(generate.rows(replace(SPLITS["validation"], rows=30), Repetitions()))[:15] == short
     assert generate.SPLITS[-1].name == "train"  # so that a larger training set changes no other file
 
 
@@ -103,7 +103,7 @@ def measured(shipped):
 
 
 def test_the_shipped_files_pass_every_gate(measured):
-    assert [f"{found.name}: {found.measured}, wanted {found.wanted}" for found in measured if not found.holds] == []
+    assert [f"{gate.name}: {gate.measured}, wanted {gate.wanted}" for gate in measured if not gate.holds] == []
 
 
 def test_the_readme_states_the_measured_figures(measured):
@@ -116,10 +116,10 @@ def test_a_gate_fails_when_its_promise_is_broken(shipped):
     few = {name: rows[:20] for name, rows in shipped.items()}
     broken = few | {"train": [*few["train"], few["validation"][0]]}
     for gate in (gates.duplicates, gates.nearness, gates.long_runs, gates.shared_frames):
-        assert all(found.holds for found in gate(few) if "share" in found.name or "alike" in found.name), gate.__name__
-        assert not all(found.holds for found in gate(broken) if "frames used" not in found.name), gate.__name__
+        assert all(result.holds for result in gate(few) if "share" in result.name or "alike" in result.name), gate.__name__
+        assert not all(result.holds for result in gate(broken) if "frames used" not in result.name), gate.__name__
     wrong = few | {"train": [few["train"][0] | {"output": few["train"][0]["output"] | {"treatment": ["aspirin"]}}]}
-    assert not all(found.holds for found in gates.support(wrong))
+    assert not all(result.holds for result in gates.support(wrong))
 
 
 def test_a_spelling_means_one_value():
@@ -152,8 +152,8 @@ def test_every_kind_has_sentences_for_both_pools_and_both_forms_that_differ():
     assert set(kinds()) <= set(TOPIC)
     for kind in kinds():
         texts = [{frame.text for form in ("prose", "terse") for frame in frames(kind, pool, form)} for pool in ("train", "held_out")]
-        assert all(len(found) >= 6 for found in texts), kind
-        runs = [{run for text in found for run in runs_of(normal(text), 7)} for found in texts]
+        assert all(len(sentences) >= 6 for sentences in texts), kind
+        runs = [{run for text in sentences for run in runs_of(normal(text), 7)} for sentences in texts]
         assert not texts[0] & texts[1] and not runs[0] & runs[1], kind
     assert not set(instructions("train")) & set(instructions("held_out"))
 
@@ -185,9 +185,9 @@ def test_a_surface_is_known_as_its_value_and_as_no_other(name, value, surface):
 
 def test_the_label_holds_asserted_facts_only_and_keeps_their_order():
     stages = {"old_stage": facts("stage", ["I"], "superseded"), "stage": facts("stage", ["II"])}
-    given = {"first": facts("treatment", ["b", "a"])}
+    slots = {"first": facts("treatment", ["b", "a"])}
     family = {"cancer": facts("cancer_type", ["melanoma"], "family")}
-    answer = label(Case(Patient("woman", 60), [Statement("any", stages), Statement("any", given), Statement("family", family)]))
+    answer = label(Case(Patient("woman", 60), [Statement("any", stages), Statement("any", slots), Statement("family", family)]))
     assert (answer["treatment"], answer["stage"], answer["cancer_type"], answer["biomarker"]) == (["b", "a"], "II", None, [])
 
 
@@ -195,15 +195,15 @@ def test_a_text_that_does_not_support_its_answer_is_refused(answer):
     draw = Draw("a test")
     case = Case(Patient("woman", 60), [Statement("treated", {"treatment": facts("treatment", ["osimertinib"])})])
     text, evidence = write(case, arrange(case, "train", draw), "train", draw).render()
-    check(text, evidence, label(case))
+    check_evidence(text, evidence, label(case))
     with pytest.raises(ValueError, match="the text says"):
-        check(text, evidence, answer)
+        check_evidence(text, evidence, answer)
     denied = ["treatment", "osimertinib", "planned", *evidence[0][3:]]
     with pytest.raises(ValueError, match="both asserts and denies"):
-        check(text, [*evidence, denied], label(case))
+        check_evidence(text, [*evidence, denied], label(case))
     evidence[0][4] -= 1
     with pytest.raises(ValueError, match="is no spelling of 'osimertinib'"):
-        check(text, evidence, label(case))
+        check_evidence(text, evidence, label(case))
 
 
 def test_chance_is_the_same_everywhere():

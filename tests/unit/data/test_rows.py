@@ -58,7 +58,7 @@ def test_a_broken_row_is_named_with_its_place_and_what_is_wrong(raw, sentence):
         normalise(raw, "train.jsonl:17")
     assert str(caught.value).startswith("train.jsonl:17: ")
     assert sentence in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_file_is_read_in_order_with_its_blank_lines_and_strange_line_separators(tmp_path):

@@ -32,8 +32,8 @@ def test_right_answers_score_one_everywhere():
 
 def test_figures_of_a_worked_example():
     expected = [{"a": "x", "b": ["y", "z"]}, {"a": None, "b": []}, {"a": "w", "b": ["v"]}]
-    found = [{"a": "X ", "b": ["y", "q"]}, {"a": "x", "b": []}, "no answer"]
-    result = run(found, expected)
+    predicted = [{"a": "X ", "b": ["y", "q"]}, {"a": "x", "b": []}, "no answer"]
+    result = run(predicted, expected)
     # a: found {x} {x} {}, expected {x} {} {w}; b: found {y,q} {} {}, expected {y,z} {} {v}
     assert core(result["fields"]["a"]) == {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
     assert core(result["fields"]["b"]) == {"precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5, "support": 3}
@@ -156,7 +156,7 @@ def recorded(answer, *facts, **meta):
     return normalise({"instruction": "i", "input": "n", "output": answer, "meta": {"evidence": evidence, **meta}}, "f:1")
 
 
-def test_walking_into_a_distractor_is_told_from_making_something_up():
+def test_a_distractor_is_distinguished_from_a_made_up_value():
     row = recorded({"a": "x", "b": ["y"]}, ("a", "x", "asserted"), ("b", "y", "asserted"), ("b", "z", "planned"), ("b", "y", "superseded"))
     result = score(['{"a": "q", "b": ["y", "Z"]}'], [row], [True], ["a", "b"])
     assert result["hallucination"] == 2 / 3  # q and z
@@ -170,7 +170,7 @@ def test_a_distractor_that_was_not_predicted_counts_as_missed():
 
 
 @pytest.mark.parametrize("evidence", [None, "page 3", [{"field": "a"}], ["x"], [["a", "b"]], [["a", 3, "asserted", 0, 1]]])
-def test_without_a_record_of_the_text_nothing_is_said_of_it(evidence):
+def test_without_a_record_of_the_text_there_is_no_figure_of_it(evidence):
     row = normalise({"prompt": "p", "completion": '{"a": "x"}', "meta": {"evidence": evidence}}, "f:1")
     result = score(['{"a": "y"}'], [row], [True], ["a"])
     assert (result["unsupported"], result["distractor_hit"]) == (None, None)
@@ -216,8 +216,8 @@ def test_free_text_is_scored_by_words():
 
 def mixed(count):
     expected = [{"a": "x", "b": ["y"]}] * count
-    found = [{"a": "x", "b": ["y"] if index % 2 else []} for index in range(count)]
-    return found, expected
+    predicted = [{"a": "x", "b": ["y"] if index % 2 else []} for index in range(count)]
+    return predicted, expected
 
 
 def test_intervals_hold_the_figure_and_narrow_with_more_rows():
@@ -237,11 +237,11 @@ def test_every_field_has_its_own_interval():
 
 
 def test_the_same_seed_gives_the_same_intervals_and_500_rows_are_fast(answer):
-    expected, found = [answer] * 500, [answer, answer | {"stage": None}] * 250
+    expected, predicted = [answer] * 500, [answer, answer | {"stage": None}] * 250
     began = time.process_time()
-    first = run(found, expected, fields=list(answer))
+    first = run(predicted, expected, fields=list(answer))
     assert time.process_time() - began < 2
-    assert run(found, expected, fields=list(answer)) == first
+    assert run(predicted, expected, fields=list(answer)) == first
 
 
 def test_a_difference_is_measured_on_the_same_resampled_rows():
@@ -277,7 +277,7 @@ def test_a_difference_of_texts():
         ((["{}"], ["text"], [True], ["a"]), "row f:1 has no JSON object"),
     ],
 )
-def test_what_cannot_be_scored_is_said_in_a_sentence(arguments, sentence):
+def test_what_cannot_be_scored_is_reported_in_a_sentence(arguments, sentence):
     predictions, outputs, stopped, fields = arguments
     with pytest.raises(ValueError) as caught:
         score(predictions, rows(*outputs), stopped, fields)

@@ -44,7 +44,7 @@ def test_a_label_has_its_fields_colour_and_a_distractor_is_crossed_out(row):
     assert "\x1b[1;36mosimertinib\x1b[0m" in page and "\x1b[2;9;35mliver\x1b[0m" in page
 
 
-def test_off_the_terminal_the_page_is_plain_and_still_tells_what_is_no_label(row):
+def test_off_the_terminal_the_page_is_plain_and_still_shows_what_is_no_label(row):
     page = printed(row)
     assert "\x1b" not in page
     assert '"liver" negated' in page and "r-1 · letter" in page and "Give the facts." in page and "[lesion]" in page
@@ -73,7 +73,7 @@ def test_the_same_seed_shows_the_same_rows(capsys):
     assert pages[0].count("question") == 2
 
 
-def test_stats_tell_what_sets_are_made_of(row):
+def test_stats_show_what_sets_are_made_of(row):
     other = normalise({"instruction": "Give facts.", "input": "None.", "output": {"treatment": [], "site": ["bone"]}}, "f:2")
     lines = {line[0]: line[1:] for line in stats.table({"train": [row, other], "validation": [other]}, FIELDS)}
     assert lines["rows"] == ["2", "1"]

@@ -69,12 +69,12 @@ TRAIN = SimpleNamespace(pack_tokens=4096, neftune_noise_alpha=0.0)
 def small(kind: str):
     """The model."""
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(shrunk(CONFIG_MAPPING[kind]), dtype=torch.float32).eval()
+    small_model = AutoModelForCausalLM.from_config(shrunk(CONFIG_MAPPING[kind]), dtype=torch.float32).eval()
     with torch.no_grad():
-        for weight in made.parameters():
+        for weight in small_model.parameters():
             if weight.ndim > 1:
                 weight.mul_(4)
-    return made
+    return small_model
 
 
 def shrunk(kind: type[PreTrainedConfig]) -> PreTrainedConfig:
@@ -102,12 +102,12 @@ def verdict(kind: str) -> dict[str, str]:
     of = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
     try:
         with within(SECONDS):
-            made = small(kind)
-            of = type(made).__name__
-            base = model.Base(made, None, None, [], "fp32", made.config._attn_implementation)
-            tuned = model.adapt(base, schema.Lora(4, 8, 0.0, "all-linear", {}), gradient_checkpointing=False)
-            found = proof.prove(tuned, rows(), TRAIN)
-            if found.packs and not sees_the_beginning(made) > 0.01:
+            small_model = small(kind)
+            of = type(small_model).__name__
+            base = model.BaseModel(small_model, None, None, [], "fp32", small_model.config._attn_implementation)
+            tuned = model.add_adapter(base, schema.Lora(4, 8, 0.0, "all-linear", {}), gradient_checkpointing=False)
+            result = proof.verify_training(tuned, rows(), TRAIN)
+            if result.packs and not sees_the_beginning(small_model) > 0.01:
                 return {"of": of, "outcome": "refused", "why": "a small random model of it tells nothing: it forgets how a row began"}
     except Problem as problem:
         return {"of": of, "outcome": "refused", "why": short(problem.what)}
@@ -117,9 +117,9 @@ def verdict(kind: str) -> dict[str, str]:
             "outcome": "refused",
             "why": short(f"no small model of it can be made without a network: {type(error).__name__}: {error}"),
         }
-    why = found.why.removeprefix("rows are trained one at a time: ")
-    told = {"of": of, "outcome": "packed" if found.packs else "alone", "why": "" if found.packs else short(why)}
-    return told if made.supports_gradient_checkpointing else told | {"gradient_checkpointing": False}
+    why = result.why.removeprefix("rows are trained one at a time: ")
+    values = {"of": of, "outcome": "packed" if result.packs else "alone", "why": "" if result.packs else short(why)}
+    return values if small_model.supports_gradient_checkpointing else values | {"gradient_checkpointing": False}
 
 
 def short(text: str) -> str:
@@ -127,12 +127,12 @@ def short(text: str) -> str:
     return re.sub(r" \((logits|gradients|a neighbour's change).*\)$", "", text.splitlines()[0].replace("base_model.model.", ""))[:160]
 
 
-def sees_the_beginning(made) -> float:
+def sees_the_beginning(small_model) -> float:
     """How much the last logits of a row follow from its first token: were it nothing, no comparison of packs would tell anything."""
     tokens = rows()[0].prompt
-    changed = [proof._other(tokens[0]), *tokens[1:]]
+    changed = [proof._other_token(tokens[0]), *tokens[1:]]
     with torch.no_grad():
-        one, other = (made(input_ids=torch.tensor([each]), use_cache=False).logits[0, -1] for each in (tokens, changed))
+        one, other = (small_model(input_ids=torch.tensor([each]), use_cache=False).logits[0, -1] for each in (tokens, changed))
     return ((one - other).norm() / one.norm()).item()
 
 
@@ -152,11 +152,11 @@ def within(seconds: int):
 def page(verdicts: dict[str, dict[str, str]]) -> str:
     """The table of docs/ARCHITECTURES.md."""
     words = {"packed": "in packs", "alone": "a row at a time", "refused": "refused"}
-    counted = Counter(found["outcome"] for found in verdicts.values())
+    counted = Counter(values["outcome"] for values in verdicts.values())
     lines = [HEAD.format(version=transformers.__version__, **counted), "| `model_type` | class | trained | why |", "|---|---|---|---|"]
-    for kind, found in sorted(verdicts.items(), key=lambda item: (list(words).index(item[1]["outcome"]), item[0])):
-        why = "; ".join([found["why"]] * bool(found["why"]) + [KEEPS] * (not found.get("gradient_checkpointing", True)))
-        lines.append(f"| `{kind}` | {found['of']} | {words[found['outcome']]} | {why.replace('|', '/')} |")
+    for kind, values in sorted(verdicts.items(), key=lambda item: (list(words).index(item[1]["outcome"]), item[0])):
+        why = "; ".join([values["why"]] * bool(values["why"]) + [KEEPS] * (not values.get("gradient_checkpointing", True)))
+        lines.append(f"| `{kind}` | {values['of']} | {words[values['outcome']]} | {why.replace('|', '/')} |")
     return "\n".join(lines) + "\n"
 
 

@@ -67,7 +67,7 @@ def settings_for(tiny):
 def base_for(tiny):
     """Loads the tiny model anew: an adapter changes the model it is put on."""
 
-    def make(kind: schema.Quantisation = schema.Quantisation.none) -> model.Base:
+    def make(kind: schema.Quantisation = schema.Quantisation.none) -> model.BaseModel:
         return model.load(schema.Model(str(tiny), "main", "", False), schema.Quant(kind, True))
 
     return make
@@ -88,10 +88,10 @@ def tuned(base):
     return adapted(base)
 
 
-def adapted(base: model.Base) -> PeftModel:
+def adapted(base: model.BaseModel) -> PeftModel:
     """The tiny model with an adapter whose weights are not zero, so that every one of them has a gradient."""
     torch.manual_seed(5)
-    tuned = model.adapt(base, schema.Lora(8, 16, 0.0, "all-linear", {}), gradient_checkpointing=False)
+    tuned = model.add_adapter(base, schema.Lora(8, 16, 0.0, "all-linear", {}), gradient_checkpointing=False)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:

@@ -16,7 +16,7 @@ from conf import load, schema
 from tests.unit.trainer import formats
 from trainer import __main__ as command
 from trainer.evaluate import evaluate
-from trainer.train.distributed import Team
+from trainer.train.distributed import ProcessGroup
 
 importlib.import_module("trainer.train.recipe")  # in the server: a child starts to train at once
 ADAPTER = "adapter/adapter_model.safetensors"
@@ -49,7 +49,7 @@ def train(settings: schema.Recipe, folder: Path, number_format: str, environment
         os.environ.update(environment)
         evaluate.compare = lambda *_: os._exit(0)
         with formats.computed_in(number_format):
-            command.train(settings, folder, Team())
+            command.train(settings, folder, ProcessGroup())
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -65,6 +65,6 @@ def finish(child: BaseProcess, folder: Path) -> None:
 
 def whole(settings: schema.Recipe, folder: Path) -> float:
     """Train to the end; the seconds it took."""
-    begun = time.monotonic()
+    started = time.monotonic()
     finish(start(settings, folder), folder)
-    return time.monotonic() - begun
+    return time.monotonic() - started

@@ -41,7 +41,7 @@ conversation in {}, each of its answers in {}; the others are refused with what 
 """
 FOOT = """
 ## A template of your own
-A template that starts generation with an open thought and writes a finished answer without one (R1 distillates) is mended in a copy of
+A template that starts generation with an open thought and writes a finished answer without one (R1 distillates) is fixed in a copy of
 it. Save the model's `chat_template` as a file, write before the answer what generation starts with and what closes it, and name the file:
 `inv plan -- data.chat_template=mended.jinja` shows the first row as it will be learned.
 
@@ -80,49 +80,53 @@ def verdict(template: str, tiny: Path, kwargs: str = "{}") -> list[str]:
     try:
         tokenizer, stops = read(template, tiny)
         data = load.load(["cloud=twin", f"data.chat_template_kwargs={kwargs}"]).data
-        found = prompt.Prompt(tokenizer, stops, data)
+        rendering = prompt.Prompt(tokenizer, stops, data)
     except Exception as error:
-        found = None
+        rendering = None
         why = f"does not render: {type(error).__name__}" if not isinstance(error, Problem) else error.what
-    if found is None:
+    if rendering is None:
         return [f"refused: {why}"] * 3 + [""]
     cases = ((ROW, LossOn.last_answer), (TALK, LossOn.last_answer), (TALK, LossOn.every_answer))
-    return [_judged(found, row, learn) for row, learn in cases] + [repr(found.frame.lead) if found.frame.lead else ""]
+    return [_judged(rendering, row, learn) for row, learn in cases] + [repr(rendering.frame.lead) if rendering.frame.lead else ""]
 
 
-def _judged(found: prompt.Prompt, row: Row, learn: LossOn) -> str:
+def _judged(template: prompt.Prompt, row: Row, learn: LossOn) -> str:
     try:
-        example = found.example(row, learn)
+        example = template.example(row, learn)
     except Problem as problem:
         mend = KWARGS.search(problem.hint or "")
         return f"refused: {problem.what}" + (f" `{mend[0]}`" if mend else "")
-    return "right" if _right(found, example, row) else "WRONG"
+    return "right" if _right(template, example, row) else "WRONG"
 
 
-def _right(found: prompt.Prompt, example: prompt.Example, row: Row) -> bool:
+def _right(template: prompt.Prompt, example: prompt.Example, row: Row) -> bool:
     """Whether transformers writes the same, and the model would be asked and would stop as it is trained."""
-    tokenizer, answer = found.tokenizer, {"role": "assistant", "content": row.completion}
-    asked = tokenizer.apply_chat_template(row.messages, tokenize=False, add_generation_prompt=True)
+    tokenizer, answer = template.tokenizer, {"role": "assistant", "content": row.completion}
+    generation_prompt = tokenizer.apply_chat_template(row.messages, tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template([*row.messages, answer], tokenize=False)
     learned, stop = tokenizer.decode(example.completion[:-1]), tokenizer.decode(example.completion[-1:])
-    written = whole.startswith(asked + learned) and (whole.startswith(asked + learned + stop) or not whole[len(asked + learned) :].strip())
-    served = example.prompt == tokenizer(asked, add_special_tokens=False)["input_ids"]
-    return written and served and found.answer(example.completion) == (row.completion, True) and _earlier(found, example, row)
+    written = whole.startswith(generation_prompt + learned) and (
+        whole.startswith(generation_prompt + learned + stop) or not whole[len(generation_prompt + learned) :].strip()
+    )
+    served = example.prompt == tokenizer(generation_prompt, add_special_tokens=False)["input_ids"]
+    return written and served and template.answer(example.completion) == (row.completion, True) and _earlier(template, example, row)
 
 
-def _earlier(found: prompt.Prompt, example: prompt.Example, row: Row) -> bool:
+def _earlier(template: prompt.Prompt, example: prompt.Example, row: Row) -> bool:
     """Whether earlier answers with loss are what transformers' own mask says, else what the model would have generated."""
-    tokenizer, (asked, answer, *_) = found.tokenizer, row.messages * 2
+    tokenizer, (question, answer, *_) = template.tokenizer, row.messages * 2
     for start, end in example.earlier:
         learned = tokenizer.decode(example.prompt[start:end])
         if "generation %}" in tokenizer.chat_template or "generation -%}" in tokenizer.chat_template:
             chat = [*row.messages, {"role": "assistant", "content": row.completion}]
-            made = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
-            masked = "".join(tokenizer.decode([t]) for t, one in zip(made["input_ids"], made["assistant_masks"], strict=True) if one)
+            rendered = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+            masked = "".join(
+                tokenizer.decode([t]) for t, one in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True) if one
+            )
             return masked.startswith(learned) and answer["content"] in learned
-        before = tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True)
+        before = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
         if tokenizer.decode(example.prompt[:start]) != before or not tokenizer.apply_chat_template(
-            [asked, answer], tokenize=False
+            [question, answer], tokenize=False
         ).startswith(before + learned):
             return False
     return True
@@ -130,19 +134,19 @@ def _earlier(found: prompt.Prompt, example: prompt.Example, row: Row) -> bool:
 
 def table(tiny: Path) -> dict[str, list[str]]:
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(fetched().glob("*.jinja"))}
-    found = {name: verdict(text, tiny) for name, text in texts.items()}
+    verdicts = {name: verdict(text, tiny) for name, text in texts.items()}
     for name, text in texts.items():
-        if mend := KWARGS.search(found[name][0]):
-            found[f"{name} with {mend[1]}"] = verdict(text, tiny, mend[1])
+        if mend := KWARGS.search(verdicts[name][0]):
+            verdicts[f"{name} with {mend[1]}"] = verdict(text, tiny, mend[1])
         if OPENED in text:
-            found[f"{name}, mended as below"] = verdict(text.replace(OPENED, CLOSED), tiny)
-    return dict(sorted(found.items()))
+            verdicts[f"{name}, mended as below"] = verdict(text.replace(OPENED, CLOSED), tiny)
+    return dict(sorted(verdicts.items()))
 
 
-def page(found: dict[str, list[str]]) -> str:
-    right = [sum(cells[place] == "right" for cells in found.values()) for place in range(3)]
-    head = HEAD.format(PACKAGE, len(found), *right, sum("WRONG" in cells for cells in found.values()))
-    return head + "".join(f"| `{name}` | {' | '.join(_short(cells))} |\n" for name, cells in found.items()) + FOOT
+def page(verdicts: dict[str, list[str]]) -> str:
+    right = [sum(cells[place] == "right" for cells in verdicts.values()) for place in range(3)]
+    head = HEAD.format(PACKAGE, len(verdicts), *right, sum("WRONG" in cells for cells in verdicts.values()))
+    return head + "".join(f"| `{name}` | {' | '.join(_short(cells))} |\n" for name, cells in verdicts.items()) + FOOT
 
 
 def _short(cells: list[str]) -> list[str]:

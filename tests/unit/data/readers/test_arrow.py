@@ -90,7 +90,7 @@ def test_what_json_has_no_form_for_is_named_with_its_column_and_left_where_nobod
     for key, what in (("output", "`output` is a "), ("prompt", "`prompt` is a ")):
         (error,) = scanned(tmp_path, kind, [value], key).errors
         assert what in error.what, error
-        assert error.mend
+        assert error.hint
     (error,) = scanned(tmp_path, pyarrow.struct([("when", kind)]), [{"when": value}]).errors
     assert "`output.when" in error.what and str(kind).partition("<")[0].removeprefix("list") in error.what
     columns = {"prompt": ["p"], "completion": ["c"], "made": pyarrow.array([value], kind), "none": pyarrow.nulls(1)}

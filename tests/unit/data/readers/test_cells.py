@@ -34,7 +34,7 @@ def test_every_separator_is_found_in_the_first_line(tmp_path, separator, quoting
     assert len(read(path)) == 3
 
 
-def test_a_separator_that_is_said_is_any():
+def test_a_sep_line_may_name_any_separator():
     assert cells("sep=:\na:b\n1:2\n") == [["a", "b"], ["1", "2"]]
 
 
@@ -60,7 +60,7 @@ def test_spaces_before_and_behind_quotes_are_no_part_of_a_cell(tmp_path, gap):
     "text, sentence",
     [
         ('prompt,completion\na,"b\nc,d\n', ":2: the line is not CSV (a quote is not closed"),
-        ('prompt,completion\na,"b" c\n', ":2: the line is not CSV (a quote is not closed, or text stands behind"),
+        ('prompt,completion\na,"b" c\n', ":2: the line is not CSV (a quote is not closed, or text follows"),
         ("prompt,completion,completion\na,b,c\n", ":1: the first line names the column `completion` twice"),
         ("prompt;completion; prompt\na;b;c\n", ":1: the first line names the column `prompt` twice"),
         ("prompt;completion\na;b;c\n", ":2: the line has 3 cells, and the first line names 2; put cells with a semicolon in"),

@@ -43,7 +43,7 @@ NAMED = {
     "names and nothing else": ("r.csv", HEAD, "put a line for each row below the names"),
     "U+0000 in CSV": ("r.csv", f"{HEAD}a\0b,c\n", "r.csv:2: the character U+0000"),
     "U+0000 in JSON": ("r.jsonl", '{"prompt":"a\\u0000","completion":"b"}\n', "`prompt`: the character U+0000"),
-    "single quotes": ("r.csv", f"{HEAD}'a','b'\n", "r.csv:2: the line is not CSV (its cells stand in single quotes"),
+    "single quotes": ("r.csv", f"{HEAD}'a','b'\n", "r.csv:2: the line is not CSV (its cells are in single quotes"),
     "quotes behind backslashes": ("r.csv", f'{HEAD}"a \\"x\\" y","b"\n', 'write each quote within as ""'),
     "a number with its thousands apart": ("r.csv", f"{HEAD}How many?,1,234\n", "r.csv:2: the line has 3 cells"),
     "NaN": ("r.jsonl", '{"instruction":"a","output":{"x":NaN}}\n', "`output` cannot be written as JSON"),
@@ -73,16 +73,16 @@ def test_what_is_not_is_named_with_its_place(name, body, told, tmp_path):
 def test_a_list_can_be_renamed_as_the_hint_says(tmp_path):
     for name in ("r.jsonl", "my rows.jsonl"):
         (error,) = scanned(tmp_path, name, f"[{ONE},{TWO}]").errors
-        words = shlex.split(error.mend.split("`")[1])
+        words = shlex.split(error.hint.split("`")[1])
         subprocess.run(words, cwd=tmp_path, check=True)
         assert len(scan(tmp_path / words[-1], words[-1]).rows) == 2
     (error,) = scanned(tmp_path, "r.jsonl.gz", gzip.compress(f"[{ONE}]".encode())).errors
-    assert "`mv r.jsonl.gz r.json.gz`" in error.mend
+    assert "`mv r.jsonl.gz r.json.gz`" in error.hint
 
 
 def test_spaces_around_a_cell_are_told(tmp_path):
     lines = scanned(tmp_path, "r.csv", f"{HEAD}a question , b\nc,d\n").notes.lines()
-    assert lines == ["cells with spaces around their text, which the model is told with it: 1 row; write a,b and not a, b"]
+    assert lines == ["cells with spaces around their text, which the model reads too: 1 row; write a,b and not a, b"]
     assert scanned(tmp_path, "r.csv", f'{HEAD}"a" , "b"\n').notes.lines() == []
 
 

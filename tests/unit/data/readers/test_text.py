@@ -53,7 +53,7 @@ def test_another_encoding_is_named_with_its_line_the_letter_and_a_command(tmp_pa
         read(path, path.name)
     assert caught.value.where == f"my rows{ending}:{2 if ending == '.jsonl' else 3}"
     assert "byte 0xf9 is not UTF-8; in Windows-1252 it is 'ù'" in caught.value.what
-    assert f"iconv -f CP1252 -t UTF-8 'my rows{ending}' > 'utf8-my rows{ending}'" in caught.value.mend
+    assert f"iconv -f CP1252 -t UTF-8 'my rows{ending}' > 'utf8-my rows{ending}'" in caught.value.hint
 
 
 HALVES = {

@@ -23,13 +23,13 @@ def row(**raw):
     return normalise(raw, "f:1")
 
 
-def said(row):
+def turns_of(row):
     return [(turn["role"], turn["content"]) for turn in row.messages]
 
 
 def test_alpaca_with_system_and_history_becomes_turns():
-    made = row(system="Norwegian.", instruction="Capital?", input="Peru", output="Lima.", history=[["Hi", "Hei!"], ["Ja?", "Ja."]])
-    assert said(made) == [
+    parsed = row(system="Norwegian.", instruction="Capital?", input="Peru", output="Lima.", history=[["Hi", "Hei!"], ["Ja?", "Ja."]])
+    assert turns_of(parsed) == [
         ("system", "Norwegian."),
         ("user", "Hi"),
         ("assistant", "Hei!"),
@@ -37,17 +37,17 @@ def test_alpaca_with_system_and_history_becomes_turns():
         ("assistant", "Ja."),
         ("user", "Capital?\n\nPeru"),
     ]
-    assert (made.completion, made.text) == ("Lima.", "Peru")
-    assert said(row(system="", instruction="x", output="y", history=[])) == said(
+    assert (parsed.completion, parsed.text) == ("Lima.", "Peru")
+    assert turns_of(row(system="", instruction="x", output="y", history=[])) == turns_of(
         row(instruction="x", output="y", history=None, system=None)
     )
 
 
 def test_a_system_text_is_read_in_every_kind():
-    assert said(row(system="s", prompt="p", completion="c")) == [("system", "s"), ("user", "p")]
-    assert said(row(system="s", messages=[user(), bot()])) == [("system", "s"), ("user", "q")]
-    assert said(row(system="s", conversations=[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]))[0] == ("system", "s")
-    with pytest.raises(RowError, match="`system` is said twice"):
+    assert turns_of(row(system="s", prompt="p", completion="c")) == [("system", "s"), ("user", "p")]
+    assert turns_of(row(system="s", messages=[user(), bot()])) == [("system", "s"), ("user", "q")]
+    assert turns_of(row(system="s", conversations=[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]))[0] == ("system", "s")
+    with pytest.raises(RowError, match="there are two system turns"):
         row(system="s", messages=[{"role": "system", "content": "t"}, user(), bot()])
 
 
@@ -60,20 +60,20 @@ def test_sharegpt_is_read_with_tools():
     ]
     turns += [("gpt", "It rains.")]
     raw = {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
-    made = row(**raw, tools=json.dumps([{"name": "weather", "parameters": {}}]))
-    assert [turn["role"] for turn in made.messages] == ["system", "user", "assistant", "tool"]
-    assert made.messages[2]["tool_calls"] == [{"type": "function", "function": READ["function"]}]
-    assert made.tools == [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
-    assert made.completion == "It rains."
-    assert said(row(conversations=[user(), bot()])) == [("user", "q")]  # many keep OpenAI's turns under this key
+    parsed = row(**raw, tools=json.dumps([{"name": "weather", "parameters": {}}]))
+    assert [turn["role"] for turn in parsed.messages] == ["system", "user", "assistant", "tool"]
+    assert parsed.messages[2]["tool_calls"] == [{"type": "function", "function": READ["function"]}]
+    assert parsed.tools == [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    assert parsed.completion == "It rains."
+    assert turns_of(row(conversations=[user(), bot()])) == [("user", "q")]  # many keep OpenAI's turns under this key
 
 
 def test_openai_messages_are_read_with_tools_and_calls():
     turns = [user("Rain?"), bot(None, tool_calls=[CALL]), {"role": "tool", "tool_call_id": "c1", "content": "rain"}, bot("It rains.")]
-    made = row(messages=turns, tools=[TOOL], parallel_tool_calls=False)
-    assert made.messages[1] == {"role": "assistant", "content": "", "tool_calls": [READ]}
-    assert made.messages[2] == {"role": "tool", "content": "rain", "tool_call_id": "c1"}
-    assert (made.tools, made.completion, made.calls) == ([TOOL], "It rains.", [])
+    parsed = row(messages=turns, tools=[TOOL], parallel_tool_calls=False)
+    assert parsed.messages[1] == {"role": "assistant", "content": "", "tool_calls": [READ]}
+    assert parsed.messages[2] == {"role": "tool", "content": "rain", "tool_call_id": "c1"}
+    assert (parsed.tools, parsed.completion, parsed.calls) == ([TOOL], "It rains.", [])
     calls = row(messages=turns[:2], tools=[TOOL])
     assert (calls.calls, calls.output) == ([{"role": "assistant", "content": "", "tool_calls": [READ]}], None)
 
@@ -81,20 +81,20 @@ def test_openai_messages_are_read_with_tools_and_calls():
 def test_turns_in_parts_null_keys_and_openais_newer_name_of_the_system_are_read():
     parts = [{"type": "text", "text": "What "}, {"type": "text", "text": "now?"}]
     answer = bot("a", refusal=None, audio=None, annotations=[], function_call=None, tool_calls=None, weight=None)
-    made = row(messages=[{"role": "developer", "content": "s"}, user(parts, name=None), answer])
-    assert said(made) == [("system", "s"), ("user", "What now?")]
+    parsed = row(messages=[{"role": "developer", "content": "s"}, user(parts, name=None), answer])
+    assert turns_of(parsed) == [("system", "s"), ("user", "What now?")]
 
 
 def test_trls_conversations_of_prompt_and_completion_are_read():
-    made = row(prompt=[user()], completion=[bot()])
-    assert (said(made), made.completion) == ([("user", "q")], "a")
+    parsed = row(prompt=[user()], completion=[bot()])
+    assert (turns_of(parsed), parsed.completion) == ([("user", "q")], "a")
 
 
-def test_weights_are_heeded_and_what_follows_the_last_learned_answer_is_left_out():
-    made = row(messages=[user("1"), bot("a", weight=0), user("2"), bot("b", weight=1), user("3"), bot("c", weight=0)])
-    assert (said(made), made.completion, made.weights) == ([("user", "1"), ("assistant", "a"), ("user", "2")], "b", {1: 0})
-    made = row(system="s", messages=[user("1"), bot("a", weight=1), user("2"), bot("b")])
-    assert (made.completion, made.weights) == ("b", {2: 1})
+def test_weights_are_used_and_turns_after_the_last_learned_answer_are_left_out():
+    parsed = row(messages=[user("1"), bot("a", weight=0), user("2"), bot("b", weight=1), user("3"), bot("c", weight=0)])
+    assert (turns_of(parsed), parsed.completion, parsed.weights) == ([("user", "1"), ("assistant", "a"), ("user", "2")], "b", {1: 0})
+    parsed = row(system="s", messages=[user("1"), bot("a", weight=1), user("2"), bot("b")])
+    assert (parsed.completion, parsed.weights) == ("b", {2: 1})
     with pytest.raises(RowError, match="has no answer to learn"):
         row(messages=[user(), bot(weight=0)])
     for weight in (0.5, 2, "1", True):
@@ -116,8 +116,8 @@ REFUSED = {
     "a question": ({"instruction": "Answer.", "output": "c", "question": "Who?"}, "`question` is not read"),
     "a context": ({"instruction": "i", "output": "c", "context": "Once."}, "`context` is not read"),
     "an instruction of messages": ({"messages": [user(), bot()], "instruction": "Be brief."}, "`instruction` is not read"),
-    "an input beside a prompt": ({"prompt": "Shorten.", "input": "a text", "completion": "c"}, "`input` stands in none of the turns"),
-    "an input beside messages": ({"messages": [user("q"), bot()], "input": "a text"}, "`input` stands in none of the turns"),
+    "an input beside a prompt": ({"prompt": "Shorten.", "input": "a text", "completion": "c"}, "`input` is in none of the turns"),
+    "an input beside messages": ({"messages": [user("q"), bot()], "input": "a text"}, "`input` is in none of the turns"),
     "history of a prompt": ({"prompt": "p", "completion": "c", "history": [["a", "b"]]}, "`history` is not read"),
     "history of messages": ({"messages": [user(), bot()], "history": [["a", "b"]]}, "`history` is not read"),
     "tools of a prompt": ({"prompt": "p", "completion": "c", "tools": [TOOL]}, "`tools` is not read"),
@@ -156,10 +156,10 @@ def test_what_changes_the_question_is_read_or_refused_and_never_dropped(raw, sen
     with pytest.raises(RowError) as caught:
         normalise(raw, "f:1")
     assert sentence in caught.value.what
-    assert caught.value.mend
+    assert caught.value.hint
 
 
-def test_keys_that_are_not_read_are_told_once_with_their_count(tmp_path):
+def test_keys_that_are_not_read_are_reported_once_with_their_count(tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"prompt": f"{n}", "completion": "c", "source": "web", **({"split": "x"} if n == 1 else {}), "lang": None} for n in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -167,19 +167,19 @@ def test_keys_that_are_not_read_are_told_once_with_their_count(tmp_path):
 
 
 def test_all_answers_of_a_completion_are_learned():
-    asked, turns = [user("a"), bot("before")], [bot("one"), user("more"), bot("two")]
-    row = normalise({"prompt": [*asked, user("b")], "completion": turns}, "f:1")
+    prompt, turns = [user("a"), bot("before")], [bot("one"), user("more"), bot("two")]
+    row = normalise({"prompt": [*prompt, user("b")], "completion": turns}, "f:1")
     assert (row.completion, row.weights) == ("two", {3: 1})
     assert normalise({"prompt": [user("a")], "completion": [bot("one", weight=0), user("more"), bot("two")]}, "f:1").weights == {1: 0}
 
 
-def test_what_a_prompt_was_made_of_may_stand_beside_it(tmp_path):
+def test_what_a_prompt_was_made_of_may_be_beside_it(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": 'Once.\n\n"Who?"', "completion": "c", "question": '"Who?"', "context": "Once."}))
     assert scan(path).notes.lines() == ["keys that are not read: `question` (1 row), `context` (1 row)"]
 
 
-def test_nulls_that_a_tables_columns_may_have_made_are_told(tmp_path):
+def test_nulls_that_a_tables_columns_may_have_made_are_reported(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

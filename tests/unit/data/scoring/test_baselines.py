@@ -44,8 +44,8 @@ def test_a_baseline_stays_in_its_range(name, split):
 
 def test_copying_the_nearest_row_stays_in_its_range():
     """On a part of the rows: each is compared with every training row."""
-    asked = rows("validation")[:100]
-    result = baselines.scored(baselines.nearest(rows("train")[:1500], asked, schema.fields(), 0), asked, schema.fields(), 0)
+    scored_rows = rows("validation")[:100]
+    result = baselines.scored(baselines.nearest(rows("train")[:1500], scored_rows, schema.fields(), 0), scored_rows, schema.fields(), 0)
     assert result["macro_f1"] <= RANGES["nearest"][1] and result["row_exact"] <= RANGES["nearest"][2]
 
 
@@ -77,15 +77,19 @@ def test_the_majority_takes_the_most_frequent_value_of_each_field():
 
 
 def test_the_nearest_row_shares_the_rarest_words():
-    asked = [note("a red plum and a pear and red", a="", b=[]), note("plum", a="", b=[]), note("nothing known", a="", b=[])]
-    assert baselines.nearest(TRAIN, asked, ["a"], 0) == [TRAIN[0].output, TRAIN[2].output, TRAIN[0].output]
+    scored_rows = [note("a red plum and a pear and red", a="", b=[]), note("plum", a="", b=[]), note("nothing known", a="", b=[])]
+    assert baselines.nearest(TRAIN, scored_rows, ["a"], 0) == [TRAIN[0].output, TRAIN[2].output, TRAIN[0].output]
 
 
 def test_the_class_prior_looks_up_the_cancer_that_is_named_first():
     empty = dict.fromkeys(schema.fields())
     train = [note("one", **empty | {"cancer_type": "cutaneous melanoma", "stage": "III"}), note("two", **empty | {"cancer_type": None})]
-    asked = [note("Cutaneous melanoma, not lung adenocarcinoma", **empty), note("Lung adenocarcinoma", **empty), note("Well", **empty)]
-    answers = baselines.class_prior(train, asked, schema.fields(), 0)
+    scored_rows = [
+        note("Cutaneous melanoma, not lung adenocarcinoma", **empty),
+        note("Lung adenocarcinoma", **empty),
+        note("Well", **empty),
+    ]
+    answers = baselines.class_prior(train, scored_rows, schema.fields(), 0)
     assert [(answer["cancer_type"], answer["stage"]) for answer in answers] == [
         ("cutaneous melanoma", "III"),
         ("lung adenocarcinoma", "III"),

@@ -4,16 +4,16 @@ import pytest
 
 from data.generator.spelling import spellings
 from data.scoring.dictionary import mentions, tokens, vocabulary
-from data.scoring.negation import believed
+from data.scoring.negation import unnegated_mentions
 
 
-def found(text, field=None):
-    said = tokens(text)
-    return [mention.value for mention in mentions(said) if field in (None, mention.field)]
+def mentioned(text, field=None):
+    text_tokens = tokens(text)
+    return [mention.value for mention in mentions(text_tokens) if field in (None, mention.field)]
 
 
-def kept(text):
-    return [mention.value for mention in believed(text)]
+def unnegated(text):
+    return [mention.value for mention in unnegated_mentions(text)]
 
 
 def test_every_spelling_of_the_knowledge_base_is_found_as_its_value():
@@ -23,7 +23,7 @@ def test_every_spelling_of_the_knowledge_base_is_found_as_its_value():
             for spelling in spellings(name, value):
                 if spelling.pattern or (name == "stage" and spelling.text == value):
                     continue
-                if value not in found(f"Seen: {spelling.text}.", name):
+                if value not in mentioned(f"Seen: {spelling.text}.", name):
                     missed.append((name, value, spelling.text))
     assert missed == []
 
@@ -47,7 +47,7 @@ def test_every_spelling_of_the_knowledge_base_is_found_as_its_value():
     ],
 )
 def test_what_is_found(text, values):
-    assert found(text) == values
+    assert mentioned(text) == values
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_what_is_found(text, values):
     ],
 )
 def test_what_is_believed(text, values):
-    assert kept(text) == values
+    assert unnegated(text) == values

@@ -14,8 +14,8 @@ from trainer.model import model
 
 def test_every_class_that_transformers_loads_as_a_causal_language_model_has_a_verdict():
     assert architecture.table().keys() == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
-    assert {found.outcome for found in architecture.table().values()} == {"packed", "alone", "refused"}
-    assert all(found.why or found.outcome == "packed" for found in architecture.table().values())
+    assert {verdict.outcome for verdict in architecture.table().values()} == {"packed", "alone", "refused"}
+    assert all(verdict.why or verdict.outcome == "packed" for verdict in architecture.table().values())
 
 
 def test_the_page_is_made_of_the_table():
@@ -25,21 +25,21 @@ def test_the_page_is_made_of_the_table():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", architecture.table())  # each by itself: its memory is free for the next one
 def test_a_small_model_of_each_class_is_trained_as_the_table_says(kind):
-    found, stated = architectures.verdict(kind), architecture.table()[kind]
-    assert (found["outcome"], found.get("gradient_checkpointing", True)) == (stated.outcome, stated.gradient_checkpointing)
+    measured, stated = architectures.verdict(kind), architecture.table()[kind]
+    assert (measured["outcome"], measured.get("gradient_checkpointing", True)) == (stated.outcome, stated.gradient_checkpointing)
 
 
 @pytest.mark.parametrize("kind", ["llama", "ctrl", "jetmoe", "openai-gpt", "gpt_neox_japanese"])
 def test_what_cannot_compute_activations_again_keeps_them_or_is_refused(kind, settings_for, tmp_path):
     able = kind == "llama"
-    base = model.Base(architectures.small(kind), None, None, [], "fp32", "sdpa")
+    base = model.BaseModel(architectures.small(kind), None, None, [], "fp32", "sdpa")
     verdict, run = architecture.verdict("owner/name", {"model_type": kind}), settings_for(tmp_path, "train.gradient_checkpointing=yes")
     assert verdict.gradient_checkpointing == able
     with nullcontext() if able else pytest.raises(ValueError, match="does not support"):
-        model.adapt(base, run.lora, gradient_checkpointing=True)
+        model.add_adapter(base, run.lora, gradient_checkpointing=True)
     with nullcontext() if able else pytest.raises(Problem, match="is a .*, which transformers cannot have compute activations again"):
-        architecture.computes_again(run, verdict)
-    architecture.computes_again(settings_for(tmp_path, "train.gradient_checkpointing=auto"), verdict)
+        architecture.check_gradient_checkpointing(run, verdict)
+    architecture.check_gradient_checkpointing(settings_for(tmp_path, "train.gradient_checkpointing=auto"), verdict)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_next", "falcon", "bert", "mixtral", "stablelm"])

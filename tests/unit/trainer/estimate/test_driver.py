@@ -12,4 +12,4 @@ def test_another_torch_means_to_look_up_its_cuda_again():
 
 
 def test_the_driver_is_of_the_branch_that_nvidia_names_for_that_cuda():
-    assert driver.least() == 580
+    assert driver.minimum_driver() == 580

@@ -12,18 +12,18 @@ from tests.unit.trainer import architectures, forked
 from tests.unit.trainer.llama import LLAMA_8B
 from trainer import __main__ as command
 from trainer.estimate import fit, memory, summary
-from trainer.estimate.fit import STEP, Room
+from trainer.estimate.fit import STEP, AvailableMemory
 from trainer.evaluate import evaluate
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.model import model
 from trainer.record import record
 from trainer.rows.prompt import Example
-from trainer.rows.sampler import Order, Portion
-from trainer.train.distributed import Team
+from trainer.rows.sampler import Sampler, WeightedRows
+from trainer.train.distributed import ProcessGroup
 
 GB = 10**9
 ROWS = [Example(None, list(range(length - 80)), [1] * 80) for length in range(150, 312)]
-NEEDS = fit.needs_of(LLAMA_8B, Order([Portion(ROWS)], 17, 16), 2)
+NEEDS = fit.training_need(LLAMA_8B, Sampler([WeightedRows(ROWS)], 17, 16), 2)
 
 
 def settings(*words):
@@ -31,7 +31,7 @@ def settings(*words):
 
 
 def settled(room: float, *words):
-    return fit.settle(settings(*words), NEEDS, Room("NVIDIA X", int(room * GB)), max(map(len, ROWS)))
+    return fit.decide_gradient_checkpointing(settings(*words), NEEDS, AvailableMemory("NVIDIA X", int(room * GB)), max(map(len, ROWS)))
 
 
 def with_words(words: str, *others: str) -> int:
@@ -39,7 +39,7 @@ def with_words(words: str, *others: str) -> int:
     return NEEDS(settings(*others, *words.split()))
 
 
-def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_figures_are_told():
+def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_figures_are_reported():
     plain, less = (with_words(f"train.gradient_checkpointing={word}") for word in ("no", "yes"))
     assert less < plain
     chosen, why = settled(plain / GB + 0.1)
@@ -49,30 +49,34 @@ def test_activations_are_kept_where_they_fit_and_else_computed_again_and_the_fig
 
 
 def test_activations_are_computed_again_where_what_would_be_kept_is_only_estimated():
-    chosen, why = fit.settle(settings(), NEEDS, Room("NVIDIA X", 1000 * GB), max(map(len, ROWS)), known=False)
+    chosen, why = fit.decide_gradient_checkpointing(
+        settings(), NEEDS, AvailableMemory("NVIDIA X", 1000 * GB), max(map(len, ROWS)), exact=False
+    )
     assert chosen == "yes" and "is an estimate" in why
 
 
 def test_activations_are_kept_where_the_class_cannot_compute_them_again_or_smaller_packs_are_offered():
     plain = with_words("train.gradient_checkpointing=no")
-    room = Room("NVIDIA X", plain + GB)
-    chosen, why = fit.settle(settings(), NEEDS, room, max(map(len, ROWS)), known=False, able=False)
+    room = AvailableMemory("NVIDIA X", plain + GB)
+    chosen, why = fit.decide_gradient_checkpointing(settings(), NEEDS, room, max(map(len, ROWS)), exact=False, can_checkpoint=False)
     assert chosen == "no" and why.startswith("transformers has no gradient checkpointing for this class")
     with pytest.raises(Problem) as caught:
-        fit.settle(settings(), NEEDS, Room("NVIDIA X", plain - GB), max(map(len, ROWS)), known=False, able=False)
+        fit.decide_gradient_checkpointing(
+            settings(), NEEDS, AvailableMemory("NVIDIA X", plain - GB), max(map(len, ROWS)), exact=False, can_checkpoint=False
+        )
     assert "train.pack_tokens=" in caught.value.hint and "gradient_checkpointing" not in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
-def test_a_plan_that_is_estimated_is_told_as_that(kind):
-    made = model.sizes_of(architectures.small(kind))
-    run, order = settings(), Order([Portion(ROWS)], 17, 16)
-    (told,) = [
+def test_an_estimated_plan_says_that_it_is_estimated(kind):
+    model_shape = model.shape_of_model(architectures.small(kind))
+    run, order = settings(), Sampler([WeightedRows(ROWS)], 17, 16)
+    (memory_line,) = [
         line
-        for line in summary.lines(memory.make(made, run, order, ROWS[:4], "NVIDIA L4"), run, made, "NVIDIA L4", None, "")
+        for line in summary.lines(memory.make_plan(model_shape, run, order, ROWS[:4], "NVIDIA L4"), run, model_shape, "NVIDIA L4", None, "")
         if "fullest" in line
     ]
-    assert (told.startswith("memory   about ") and summary.ESTIMATED in told) == (kind != "llama")
+    assert (memory_line.startswith("memory   about ") and summary.ESTIMATED in memory_line) == (kind != "llama")
 
 
 @pytest.mark.parametrize(("word", "chosen"), [("yes", "yes"), ("no", "no"), ("true", "yes"), ("false", "no")])
@@ -123,14 +127,14 @@ def test_where_nothing_helps_it_says_how_much_is_needed():
 
 def scored(room: float, *words: str):
     """As many rows at once as are planned for a memory, and their bytes; 1,792 tokens of prompt, as in a report of one that did not fit."""
-    needs = fit.scoring_of(LLAMA_8B, [Example(None, list(range(1792)), [1])] * 500, 2)
-    planned = fit.at_once(settings(*words), needs, Room("NVIDIA X", int(room * GB)))
+    needs = fit.scoring_need(LLAMA_8B, [Example(None, list(range(1792)), [1])] * 500, 2)
+    planned = fit.fit_eval_batch_size(settings(*words), needs, AvailableMemory("NVIDIA X", int(room * GB)))
     return planned.train.eval_batch_size, needs(planned) / GB
 
 
 def test_rows_are_scored_at_once_as_many_as_fit():
-    asked, taken = scored(1000)
-    assert asked == 32 and taken > 22, "it came last, and did not fit into an L4"
+    wanted_memory, taken = scored(1000)
+    assert wanted_memory == 32 and taken > 22, "it came last, and did not fit into an L4"
     fewer, less = scored(22)
     assert fewer in (4, 8, 16) and less <= 22 < scored(1000, f"train.eval_batch_size={2 * fewer}")[1]
 
@@ -143,7 +147,7 @@ def test_rows_are_scored_at_once_as_many_as_fit():
         ([], "no setting makes it smaller: "),
     ],
 )
-def test_one_row_that_cannot_be_scored_is_told_with_what_helps(words, offer):
+def test_one_row_that_cannot_be_scored_is_reported_with_what_helps(words, offer):
     with pytest.raises(Problem, match=r"scoring takes \d+\.\d GB for one row, and there are \d+") as caught:
         scored(14 if words else 5, *words)
     assert caught.value.hint.startswith(offer) and caught.value.reason == "bad_config"
@@ -156,13 +160,13 @@ def test_the_trainer_scores_as_many_rows_at_once_as_are_planned(settings_for, tm
     def compare(tuned, base, template, scored, settings, *_):
         raise Problem(f"scored by {settings.train.eval_batch_size}", "", "killed")
 
-    monkeypatch.setattr(fit, "scoring_of", needs)
-    monkeypatch.setattr(model, "room", lambda: Room("this machine", 2 * GB))
+    monkeypatch.setattr(fit, "scoring_need", needs)
+    monkeypatch.setattr(model, "available_memory", lambda: AvailableMemory("this machine", 2 * GB))
     monkeypatch.setattr(evaluate, "compare", compare)
     run = settings_for(tmp_path / "runs", "quant=none", "train.steps=1", "train.eval_batch_size=4", "train.report_to=[]")
     folder = forked.make(run, "scored")
     with pytest.raises(Problem, match="scored by 2"):
-        command.train(run, folder, Team())
+        command.train(run, folder, ProcessGroup())
     assert record.settings(folder).train.eval_batch_size == 4, "what was asked for stays: an attempt on another card is the same run"
 
 
@@ -172,12 +176,12 @@ def test_a_card_without_bf16_computes_with_four_bytes(gpu, width):
 
 
 def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "room", lambda: Room("this machine", 1_000_000))
+    monkeypatch.setattr(model, "available_memory", lambda: AvailableMemory("this machine", 1_000_000))
     monkeypatch.setattr(model, "load", lambda *_: pytest.fail("weights were loaded"))
     run = settings_for(tmp_path / "runs", "quant=none")
     folder = forked.make(run, "too-large")
     with pytest.raises(Problem, match="the fullest step takes") as caught:
-        command.train(run, folder, Team())
+        command.train(run, folder, ProcessGroup())
     assert caught.value.reason == "bad_config" and "box.instance_type" in caught.value.hint
 
 
@@ -185,9 +189,9 @@ def test_what_the_trainer_decides_for_auto_is_in_a_file_of_its_own_and_in_its_re
     saved = yaml.safe_load((trained / "config.yaml").read_text())
     assert saved["train"]["gradient_checkpointing"] == "auto", "the settings are written once"
     assert record.settings(trained).train.gradient_checkpointing == "no"
-    kept = record.verify(trained)["plan"]
-    assert kept["recompute"] == "no" and "with all activations kept the fullest step takes" in kept["why"]
-    assert kept["planned_memory"]["activations"] > 0
+    plan = record.verify(trained)["plan"]
+    assert plan["recompute"] == "no" and "with all activations kept the fullest step takes" in plan["why"]
+    assert plan["planned_memory"]["activations"] > 0
 
 
 @pytest.mark.slow
@@ -197,24 +201,24 @@ def test_a_later_attempt_does_what_the_first_one_decided_whatever_memory_it_find
     plain = []
 
     def small():
-        return Room("this machine", plain[0] - 1)
+        return AvailableMemory("this machine", plain[0] - 1)
 
-    real = fit.settle
+    real = fit.decide_gradient_checkpointing
 
-    def settle(settings, needs, room, longest, *known):
+    def decide(settings, needs, available, longest, *options):
         plain.append(needs(replace(settings, train=replace(settings.train, gradient_checkpointing="no"))))
-        return real(settings, needs, small(), longest, *known)
+        return real(settings, needs, small(), longest, *options)
 
     def compare(*_):
         raise Problem("the first attempt ends here", "start it again", "killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "settle", settle)
+        patch.setattr(fit, "decide_gradient_checkpointing", decide)
         patch.setattr(evaluate, "compare", compare)
         with pytest.raises(Problem, match="the first attempt ends here"):
-            command.train(run, folder, Team())
+            command.train(run, folder, ProcessGroup())
     again = record.settings(folder)
     assert again.train.gradient_checkpointing == "yes"
     forked.finish(forked.start(again, folder), folder)
     assert record.settings(folder).train.gradient_checkpointing == "yes"
-    assert [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"] == [1, 2, 3, 4]
+    assert [event["step"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"] == [1, 2, 3, 4]

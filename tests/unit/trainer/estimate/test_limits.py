@@ -18,10 +18,10 @@ ROW = {"prompt": "Where?", "completion": "Here."}
 
 
 @pytest.fixture
-def look(tiny, tmp_path):
-    """Looks at rows for the tiny model, whose files were changed."""
+def check_rows(tiny, tmp_path):
+    """Inspects rows for the tiny model with changed files."""
 
-    def looked(rows, *words, config=None, tokens=()):
+    def inspect_rows(rows, *words, config=None, tokens=()):
         folder = shutil.copytree(tiny, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
         for name, change in (("config.json", config), ("tokenizer.json", None)):
             values = json.loads((folder / name).read_text())
@@ -32,18 +32,18 @@ def look(tiny, tmp_path):
                     for number, text in tokens
                 ]
             (folder / name).write_text(json.dumps(values | (change or {})))
-        for name, kept in (("train", rows), ("held", [ROW])):
-            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        for name, split_rows in (("train", rows), ("held", [ROW])):
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in split_rows))
         files = [f"data.train={tmp_path}/train.jsonl", f"data.validation={tmp_path}/held.jsonl", "data.fields=null"]
         settings = load.load(["cloud=twin", f"model.id={folder}", *files, *words])
-        return preflight.look(settings, None, None)
+        return preflight.inspect(settings, None, None)
 
-    return looked
+    return inspect_rows
 
 
-def test_a_token_beyond_the_models_embeddings_is_named_with_its_row(look):
+def test_a_token_beyond_the_models_embeddings_is_named_with_its_row(check_rows):
     with pytest.raises(Problem) as caught:
-        look([ROW, {"prompt": "x", "completion": "<|city|> 1", "id": "r9"}], tokens=[(640, "<|city|>")])
+        check_rows([ROW, {"prompt": "x", "completion": "<|city|> 1", "id": "r9"}], tokens=[(640, "<|city|>")])
     assert caught.value.what == "row r9 has token 640, and the model has 640 embeddings (0 to 639)"
 
 
@@ -55,9 +55,9 @@ def test_a_token_beyond_the_models_embeddings_is_named_with_its_row(look):
         {"text_config": {"max_position_embeddings": 20}},
     ],
 )
-def test_a_row_past_the_longest_context_is_named_with_what_to_do(look, config):
+def test_a_row_past_the_longest_context_is_named_with_what_to_do(check_rows, config):
     with pytest.raises(Problem) as caught:
-        look([ROW, {"prompt": "many words " * 30, "completion": "x", "id": "long"}], config=config)
+        check_rows([ROW, {"prompt": "many words " * 30, "completion": "x", "id": "long"}], config=config)
     assert re.fullmatch(r"row long has \d+ tokens, and the model reads at most 20", caught.value.what)
     (command,) = re.findall(r"`([^`]+)`", caught.value.hint)
     assert load.load(["cloud=twin", *shlex.split(command)]).data.max_length == 20
@@ -80,12 +80,12 @@ def test_answers_past_a_table_of_positions_are_refused(tmp_path, answer, fits):
     example = Example(normalise(ROW, "f:1"), [1] * 4, [2] * 3)
     data = load.load(["cloud=twin", f"data.max_new_tokens={answer}"]).data
     if fits:
-        limits.check(tmp_path, [example], [example], data)
+        limits.check_token_limits(tmp_path, [example], [example], data)
         return
     with pytest.raises(Problem, match="the longest prompt to score has 4 tokens, and the model reads 60") as caught:
-        limits.check(tmp_path, [example], [example], data)
+        limits.check_token_limits(tmp_path, [example], [example], data)
     (command,) = re.findall(r"`([^`]+)`", caught.value.hint)
-    limits.check(tmp_path, [example], [example], load.load(["cloud=twin", command]).data)
+    limits.check_token_limits(tmp_path, [example], [example], load.load(["cloud=twin", command]).data)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_positions_that_a_longer_row_has_stretched_are_never_met(scaling, tmp_pa
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 10, "max_position_embeddings": 60} | scaling))
     data = load.load(["cloud=twin", "data.max_new_tokens=20"]).data
     short, long = Example(normalise(ROW, "f:1"), [1] * 4, [2] * 3), Example(normalise(ROW, "f:2"), [1] * 50, [2] * 20)
-    limits.check(tmp_path, [short], [short], data)
+    limits.check_token_limits(tmp_path, [short], [short], data)
     for training, scored in (([long], [short]), ([short], [Example(short.row, [1] * 45, [2])])):
         with pytest.raises(Problem, match="past 60 this model stretches positions by the longest row before") as caught:
-            limits.check(tmp_path, training, scored, data)
+            limits.check_token_limits(tmp_path, training, scored, data)
         assert "`data.max_length=40 data.too_long=drop`" in caught.value.hint
 
 
@@ -115,13 +115,13 @@ def test_an_answer_that_would_end_in_other_positions_than_it_began_in_is_refused
 
     stated = 600 if "rope_scaling" in scaling else 60
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 10, "max_position_embeddings": stated} | scaling))
-    assert limits.stretched(json.loads((tmp_path / "config.json").read_text())) == ("longrope", 60)
+    assert limits.length_dependent_rope(json.loads((tmp_path / "config.json").read_text())) == ("longrope", 60)
     example = Example(normalise(ROW, "f:1"), [1] * 45, [2])
-    limits.check(tmp_path, [example], [example], load.load(["cloud=twin", "data.max_new_tokens=15"]).data)
+    limits.check_token_limits(tmp_path, [example], [example], load.load(["cloud=twin", "data.max_new_tokens=15"]).data)
     with pytest.raises(Problem, match=r"row f:1 to score has 45 tokens and up to 20 in its answer: past 60 this model") as caught:
-        limits.check(tmp_path, [example], [example], load.load(["cloud=twin", "data.max_new_tokens=20"]).data)
+        limits.check_token_limits(tmp_path, [example], [example], load.load(["cloud=twin", "data.max_new_tokens=20"]).data)
     (command,) = re.findall(r"`([^`]+)`", caught.value.hint)
-    limits.check(tmp_path, [example], [example], load.load(["cloud=twin", command]).data)
+    limits.check_token_limits(tmp_path, [example], [example], load.load(["cloud=twin", command]).data)
 
 
 NAMES = [
@@ -146,17 +146,17 @@ NAMES = [
 @pytest.mark.parametrize("kind", ["full", "smoke"])
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_name_that_the_hub_does_not_take_is_refused_with_one_that_it_does(name, kind, merged):
-    target = permissions.place(name, "exp", kind, "local-user")
-    wanted = [target, *[f"{target}-merged"] * merged]
-    if all(taken(each) for each in wanted):
-        permissions.allowed(target, merged)
+    target = permissions.repository_id(name, "exp", kind, "local-user")
+    names = [target, *[f"{target}-merged"] * merged]
+    if all(taken(each) for each in names):
+        permissions.check_repository_id(target, merged)
         return
     with pytest.raises(Problem) as caught:
-        permissions.allowed(target, merged)
+        permissions.check_repository_id(target, merged)
     assert "cannot be the name of a repository" in caught.value.what and "at most 96" in caught.value.hint
     (word,) = re.findall(r"`publish.repository=([^`]+)`", caught.value.hint)
-    better = permissions.place(word, "exp", kind, "local-user")
-    permissions.allowed(better, merged)
+    better = permissions.repository_id(word, "exp", kind, "local-user")
+    permissions.check_repository_id(better, merged)
     assert load.load(["cloud=twin", f"publish.repository={word}"]).publish.repository == word
 
 
@@ -171,8 +171,8 @@ def taken(name: str) -> bool:
 @pytest.mark.parametrize("words", [["name=my--exp"], ["name=a..b"], ["name=x.git"], ["publish.repository=local-user/a/b"]])
 def test_such_a_name_is_refused_on_the_laptop_without_a_token_too(words, monkeypatch):
     settings = load.load(["cloud=twin", "experiment=smoke", *words])
-    monkeypatch.setattr(preflight, "tables", lambda *_: {})
+    monkeypatch.setattr(preflight, "check_data", lambda *_: {})
     if settings.name == "x.git":  # a smoke run's repository ends otherwise
         settings.kind = settings.kind.__class__.full
     with pytest.raises(Problem, match="cannot be the name of a repository"):
-        preflight.check(settings, "http://127.0.0.1:9", None)
+        preflight.check_inputs(settings, "http://127.0.0.1:9", None)

@@ -23,7 +23,7 @@ from twin.hub.app import Hub
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Folders of models, the address of a Hub that has them as owner/NAME, and the ranges that it was asked for."""
-    place, asked = tmp_path_factory.mktemp("hub"), []
+    place, requests = tmp_path_factory.mktemp("hub"), []
     names = ["experts", "whole", "pickled", "broken"]
     architectures.small("mixtral").save_pretrained(place / "experts", max_shard_size="1MB")
     architectures.small("gemma3").save_pretrained(place / "whole")
@@ -35,13 +35,13 @@ def served(tmp_path_factory):
 
     def app(environ, start_response):
         if environ["PATH_INFO"].endswith(".safetensors"):
-            asked.append(environ.get("HTTP_RANGE"))
+            requests.append(environ.get("HTTP_RANGE"))
         return hub(environ, start_response)
 
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield place, f"http://127.0.0.1:{server.server_port}", asked
+    yield place, f"http://127.0.0.1:{server.server_port}", requests
     server.shutdown()
     thread.join()
     server.server_close()
@@ -56,19 +56,19 @@ def run(name: str, folder):
 
 @pytest.mark.parametrize("name", ["experts", "whole"])
 def test_the_hub_is_asked_for_the_first_bytes_of_each_file_and_the_sizes_are_those_of_the_folder(name, served, tmp_path):
-    place, address, asked = served
-    asked.clear()
+    place, address, requests = served
+    requests.clear()
     files, config = len(list((place / name).glob("*.safetensors"))), json.loads((place / name / "config.json").read_text())
-    seen = preflight.look(run(name, tmp_path), address, None)
-    assert seen.shape == shape.shape(shape.of_folder(place / name), config) and seen.shape.layers == architectures.LAYERS
-    assert [one for one in asked if one] == ["bytes=0-100000"] * files and (files > 1) == (name == "experts")
+    inspection = preflight.inspect(run(name, tmp_path), address, None)
+    assert inspection.shape == shape.shape(shape.of_folder(place / name), config) and inspection.shape.layers == architectures.LAYERS
+    assert [one for one in requests if one] == ["bytes=0-100000"] * files and (files > 1) == (name == "experts")
 
 
 def test_a_model_without_safetensors_is_not_planned_and_one_whose_file_is_none_is_named(served, tmp_path):
     _, address, _ = served
-    assert preflight.look(run("pickled", tmp_path), address, None).shape is None
+    assert preflight.inspect(run("pickled", tmp_path), address, None).shape is None
     with pytest.raises(Problem, match=r"owner/broken ends in .safetensors and is no such file"):
-        preflight.look(run("broken", tmp_path), address, None)
+        preflight.inspect(run("broken", tmp_path), address, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x05" + b"\0" * 7 + b"hello"])
@@ -97,7 +97,7 @@ def test_a_tower_for_images_counts_only_where_the_class_loads_it():
     assert seeing.quantised - LLAMA_8B.quantised == 4 * 3 * 1280**2 and seeing.layers == 32
     assert shape.shape(TENSORS | tower, CONFIG, text_only=True) == LLAMA_8B
     settings = load.load(["cloud=twin"]).lora
-    assert memory.learned(seeing, settings) == memory.learned(LLAMA_8B, settings)
+    assert memory.trainable_parameters(seeing, settings) == memory.trainable_parameters(LLAMA_8B, settings)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_a_tower_for_images_counts_only_where_the_class_loads_it():
 def test_what_the_owner_has_quantised_takes_what_is_stored_and_gets_the_adapter_of_its_real_size(config, tensors):
     others = {name: tensor for name, tensor in TENSORS.items() if "q_proj" not in name}
     packed = {f"model.layers.{number}.self_attn.q_proj.{name}": one for number in range(32) for name, one in tensors.items()}
-    made = shape.shape(others | packed, CONFIG | {"quantization_config": config})
+    quantised = shape.shape(others | packed, CONFIG | {"quantization_config": config})
     run = load.load(["cloud=twin", "quant=none", "experiment=medical_ie_8b"])
-    assert memory.learned(made, run.lora) == memory.learned(LLAMA_8B, run.lora) and not made.like_llama
+    assert memory.trainable_parameters(quantised, run.lora) == memory.trainable_parameters(LLAMA_8B, run.lora) and not quantised.like_llama
     saved = 32 * 4096**2 * (1 if config["quant_method"] == "fp8" else 1.5)
-    assert memory.base(LLAMA_8B, run.quant, 2) - memory.base(made, run.quant, 2) == pytest.approx(saved, rel=0.02)
+    assert memory.base_weights(LLAMA_8B, run.quant, 2) - memory.base_weights(quantised, run.quant, 2) == pytest.approx(saved, rel=0.02)
 
 
 def test_the_models_whose_experts_get_an_adapter_are_those_of_peft():

@@ -30,15 +30,15 @@ def test_the_figures_are_those_of_each_row_alone(tuned, examples):
     rows = [*liked, *examples[3:]]
     alone = [plain(tuned, example) for example in rows]
     with attention.packed(tuned.get_base_model()):
-        found = eval_step.measure(tuned, rows, 600, FIELDS, lambda: None)
+        figures = eval_step.measure(tuned, rows, 600, FIELDS, lambda: None)
     tokens = sum(len(row.completion) for row in rows)
-    assert found["loss"] == pytest.approx(sum(loss for loss, _ in alone) / tokens, rel=1e-4)
-    assert found["token_match"] == pytest.approx(sum(sum(match) for _, match in alone) / tokens)
+    assert figures["loss"] == pytest.approx(sum(loss for loss, _ in alone) / tokens, rel=1e-4)
+    assert figures["token_match"] == pytest.approx(sum(sum(match) for _, match in alone) / tokens)
     for name in FIELDS:
         right = [all(match[place] for place in row.values[name]) for row, (_, match) in zip(rows, alone, strict=True)]
-        assert found["fields"][name] == pytest.approx(sum(right) / len(rows))
-    assert found["field_match"] == pytest.approx(sum(found["fields"].values()) / len(FIELDS))
-    assert 0 < found["field_match"] < 1, "a comparison of nothing with nothing"
+        assert figures["fields"][name] == pytest.approx(sum(right) / len(rows))
+    assert figures["field_match"] == pytest.approx(sum(figures["fields"].values()) / len(FIELDS))
+    assert 0 < figures["field_match"] < 1, "a comparison of nothing with nothing"
 
 
 def greedy(tuned, example):
@@ -46,9 +46,9 @@ def greedy(tuned, example):
     tokens, cache = example.prompt + example.completion[:1], None
     with torch.no_grad():
         for _ in example.completion[1:]:
-            seen = cache.get_seq_length() if cache else 0
-            found = tuned(input_ids=torch.tensor([tokens[seen:]]), past_key_values=cache, use_cache=True)
-            tokens, cache = [*tokens, found.logits[0, -1].argmax().item()], found.past_key_values
+            cached = cache.get_seq_length() if cache else 0
+            output = tuned(input_ids=torch.tensor([tokens[cached:]]), past_key_values=cache, use_cache=True)
+            tokens, cache = [*tokens, output.logits[0, -1].argmax().item()], output.past_key_values
     return tokens[len(example.prompt) :]
 
 
@@ -69,17 +69,17 @@ def test_a_value_is_found_wherever_it_stands(text):
 
 
 def test_the_logits_of_no_more_than_one_pack_are_ever_held(tuned, examples, monkeypatch):
-    seen = []
+    sizes = []
     monkeypatch.setattr(
-        eval_step.model, "logits", lambda tuned, pack, real=eval_step.model.logits: seen.append(real(tuned, pack)) or seen[-1]
+        eval_step.model, "logits", lambda tuned, pack, real=eval_step.model.logits: sizes.append(real(tuned, pack)) or sizes[-1]
     )
     with attention.packed(tuned.get_base_model()):
         eval_step.measure(tuned, examples, 400, FIELDS, lambda: None)
-    assert len(seen) > 1
-    assert max(len(logits) for logits in seen) < sum(len(example.completion) for example in examples)
+    assert len(sizes) > 1
+    assert max(len(logits) for logits in sizes) < sum(len(example.completion) for example in examples)
 
 
 def test_free_text_has_no_fields(tuned, examples):
     with attention.packed(tuned.get_base_model()):
-        found = eval_step.measure(tuned, examples, 4096, None, lambda: None)
-    assert set(found) == {"loss", "token_match"}
+        figures = eval_step.measure(tuned, examples, 4096, None, lambda: None)
+    assert set(figures) == {"loss", "token_match"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.evaluate import evaluate
-from trainer.evaluate.evaluate_run import Screen
+from trainer.evaluate.evaluate_run import TimingRecord
 from trainer.rows import prompt
 
 
@@ -25,7 +25,7 @@ class Tight:
 
 def scored(way, base, template, examples, settings_for, tmp_path):
     settings = settings_for(tmp_path, "train.eval_batch_size=4")
-    return evaluate.generate(base.model, template, examples, settings, Screen(), "scoring", way)
+    return evaluate.generate(base.model, template, examples, settings, TimingRecord(), "scoring", way)
 
 
 def test_the_longest_rows_come_first_and_answers_keep_the_order_of_rows(base, template, examples, settings_for, tmp_path):
@@ -60,7 +60,7 @@ def test_rows_whose_positions_have_another_form_are_never_in_one_batch(stretched
     long = replace(short[0], prompt=short[0].prompt * 3)
     assert len(long.prompt) > context and len(short) == 6
     way = Tight(8)
-    evaluate.generate(base.model, template, [short[0], long, *short[1:]], settings, Screen(), "scoring", way)
+    evaluate.generate(base.model, template, [short[0], long, *short[1:]], settings, TimingRecord(), "scoring", way)
     assert [len(batch) for batch in way.asked] == [1, 4, 2]
 
     def first(prompts: list[list[int]]) -> torch.Tensor:

@@ -10,8 +10,8 @@ from conf.problem import Problem
 from data.rows import normalise
 from tests.unit.trainer.conftest import VALIDATION
 from trainer.evaluate import evaluate_run, forced_keys
-from trainer.evaluate.forced_keys import missing, parts
-from trainer.files import lines
+from trainer.evaluate.forced_keys import next_forced_text, shared_scaffold
+from trainer.files import read_json_lines
 
 VALUES = {"text": 'a "b" \\ é漢, }', "none": None, "list": ["x", "y, z"], "number": -12.5e3, "one": 1, "yes": True, "deep": {"text": 1}}
 WAYS = {
@@ -30,10 +30,10 @@ def rows(template, *answers):
 
 
 @pytest.mark.parametrize("answer", WAYS.values(), ids=WAYS)
-def test_whoever_writes_the_values_gets_the_answer_letter_by_letter(answer, template):
-    wanted = parts(rows(template, answer, answer))
+def test_a_model_that_writes_the_values_gets_the_answer_letter_by_letter(answer, template):
+    scaffold = shared_scaffold(rows(template, answer, answer))
     text, written = "", 0
-    while (added := missing(text, wanted)) is not None:
+    while (added := next_forced_text(text, scaffold)) is not None:
         written += not added
         text += added or answer[len(text)]
         assert answer.startswith(text), "the scaffold put in what stands in no row's answer"
@@ -43,8 +43,8 @@ def test_whoever_writes_the_values_gets_the_answer_letter_by_letter(answer, temp
 
 
 def test_the_scaffold_is_what_all_answers_have_around_their_values(template):
-    found = parts(rows(template, '{"a":"b","c":[1,2]}', '{"a":null,"c":{"a":3}}'))
-    assert found == ['{"a', ',"c', "}"]
+    scaffold = shared_scaffold(rows(template, '{"a":"b","c":[1,2]}', '{"a":null,"c":{"a":3}}'))
+    assert scaffold == ['{"a', ',"c', "}"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_scaffold_is_what_all_answers_have_around_their_values(template):
 )
 def test_answers_without_a_common_scaffold_are_refused(other, what, template):
     with pytest.raises(Problem, match=what) as caught:
-        parts(rows(template, '{"a":1,"b":2}', other))
+        shared_scaffold(rows(template, '{"a":1,"b":2}', other))
     assert caught.value.reason == "bad_data" and "inv evaluate" in caught.value.hint
 
 
@@ -91,7 +91,7 @@ def test_answers_without_a_common_scaffold_are_refused(other, what, template):
     ],
 )
 def test_what_is_filled_in_behind_an_answer_that_has_begun(text, added):
-    assert missing(text, ['{"a', ',"b', "}"]) == added
+    assert next_forced_text(text, ['{"a', ',"b', "}"]) == added
 
 
 class Steered(torch.nn.Module):
@@ -107,8 +107,8 @@ class Steered(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask, **options):
         width, call = input_ids.shape[1], len(self.logits)
-        for row, seen in enumerate(attention_mask[:, -width:].bool()):
-            self.read[row] += input_ids[row][seen].tolist()
+        for row, unpadded in enumerate(attention_mask[:, -width:].bool()):
+            self.read[row] += input_ids[row][unpadded].tolist()
         logits = torch.zeros(len(input_ids), 1, self.size)
         if self.own[0]:
             logits = self.own[0](input_ids=input_ids, attention_mask=attention_mask, **options).logits.clone()
@@ -182,9 +182,9 @@ def test_what_is_read_in_pieces_gives_what_the_whole_gives(template, tuned):
 def test_a_model_that_stops_or_leaves_the_scaffold_is_left_alone(template):
     prompt, other = template.encode("Which?"), template.encode('":"Rome"}')
     assert answers(Steered([[template.stop]]), template, [prompt], SCAFFOLD) == [('{"city', True)]
-    left = Steered([[*other, template.stop]])
-    found, ended = answers(left, template, [prompt], SCAFFOLD)[0]
-    assert ended and found.startswith('{"city":"Rome"')
+    leaving = Steered([[*other, template.stop]])
+    text, ended = answers(leaving, template, [prompt], SCAFFOLD)[0]
+    assert ended and text.startswith('{"city":"Rome"')
 
 
 @pytest.mark.parametrize("less", range(1, 12))
@@ -201,12 +201,12 @@ def test_scores_with_keys_filled_in_stand_apart_and_change_no_score_of_the_run(t
     source = tmp_path / "again.jsonl"
     source.write_text("".join(VALIDATION.read_text().splitlines(keepends=True)[:4]))
     metrics = json.loads((trained / "metrics.json").read_text())
-    found, told = evaluate_run.examine(trained, source, "again", with_scaffold=True)
-    assert (found["base"], found["tuned"]) == (metrics["base"], metrics["tuned"])
-    assert [row["tuned"] for row in told] == [row["tuned"] for row in lines(trained / "predictions.jsonl")]
-    assert found["scaffold"].keys() == {"base", "tuned", "parts", "seconds"} and found["scaffold"]["tuned"]["rows"] == 4
-    for row in told:
-        assert all(row["scaffold"][side].startswith(found["scaffold"]["parts"][0]) for side in ("base", "tuned"))
+    scores, answers = evaluate_run.evaluate_rows(trained, source, "again", with_scaffold=True)
+    assert (scores["base"], scores["tuned"]) == (metrics["base"], metrics["tuned"])
+    assert [row["tuned"] for row in answers] == [row["tuned"] for row in read_json_lines(trained / "predictions.jsonl")]
+    assert scores["scaffold"].keys() == {"base", "tuned", "parts", "seconds"} and scores["scaffold"]["tuned"]["rows"] == 4
+    for row in answers:
+        assert all(row["scaffold"][side].startswith(scores["scaffold"]["parts"][0]) for side in ("base", "tuned"))
 
 
 def test_rows_that_the_run_s_fields_do_not_fit_are_refused_before_a_model_answers(trained, tmp_path, monkeypatch):
@@ -214,5 +214,5 @@ def test_rows_that_the_run_s_fields_do_not_fit_are_refused_before_a_model_answer
     source = tmp_path / "text.jsonl"
     source.write_text('{"prompt": "Why?", "completion": "Because."}\n')
     with pytest.raises(Problem, match="has no JSON object as its answer") as caught:
-        evaluate_run.examine(trained, source, "text")
+        evaluate_run.evaluate_rows(trained, source, "text")
     assert caught.value.reason == "bad_data"

@@ -34,8 +34,8 @@ class Served:
         self.client = HfApi(endpoint=self.endpoint, token=TOKEN)
 
     def answer(self, environ, start_response):
-        for part, left in self.failures.items():
-            if part in environ["PATH_INFO"] and left:
+        for part, remaining in self.failures.items():
+            if part in environ["PATH_INFO"] and remaining:
                 self.failures[part] -= 1
                 return Response("try later", 503)(environ, start_response)
         return self.hub(environ, start_response)
@@ -59,8 +59,8 @@ def run(tmp_path):
 
 
 def put(run, hub, repository="quickstart", private=True, token=TOKEN):
-    said = []
-    return publish(run, repository, private, hub.endpoint, token, said.append) | {"said": " ".join(said)}
+    lines = []
+    return publish(run, repository, private, hub.endpoint, token, lines.append) | {"said": " ".join(lines)}
 
 
 def commits(hub, repository=NAME):
@@ -78,10 +78,10 @@ def test_a_run_is_published_privately_under_the_caller_s_name_and_tagged(run, hu
 
 def test_only_the_allowed_files_leave_the_house(run, hub):
     result = put(run, hub)
-    wanted = ["README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "metrics.json"]
-    wanted += ["tokenizer.json", "tokenizer_config.json"]
-    assert sorted(result["files"]) == wanted
-    assert sorted(set(hub.client.list_repo_files(NAME)) - {".gitattributes"}) == wanted
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "metrics.json"]
+    names += ["tokenizer.json", "tokenizer_config.json"]
+    assert sorted(result["files"]) == names
+    assert sorted(set(hub.client.list_repo_files(NAME)) - {".gitattributes"}) == names
     assert result["files"]["adapter_model.safetensors"] == hashlib.sha256(b"weights" * 1000).hexdigest()
 
 
@@ -135,8 +135,8 @@ def test_a_file_changed_on_the_hub_is_found(run, hub):
 def test_what_comes_back_garbled_gets_no_tag(run, hub, monkeypatch):
     honest = HfApi.snapshot_download
 
-    def garbled(*given, **named):
-        place = honest(*given, **named)
+    def garbled(*positional, **named):
+        place = honest(*positional, **named)
         weights = Path(place) / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes().replace(b"weights", b"Weights"))
         return place
@@ -176,7 +176,7 @@ def test_a_public_repository_never_gets_what_should_be_private(run, hub):
     assert "adapter_model.safetensors" not in hub.client.list_repo_files(NAME)
 
 
-def test_a_private_repository_stays_private_and_the_user_is_told_how_to_open_it(run, hub):
+def test_a_private_repository_stays_private_and_a_line_says_how_to_open_it(run, hub):
     hub.client.create_repo(NAME, private=True)
     result = put(run, hub, private=False)
     assert result["private"] and hub.client.repo_info(NAME).private
@@ -199,7 +199,7 @@ def test_no_token_is_one_sentence(run, hub):
         put(run, hub, token="")
 
 
-def test_a_token_that_may_only_read_is_told_which_scope_it_lacks(run, hub):
+def test_a_token_that_may_only_read_gets_the_scope_that_it_lacks(run, hub):
     with pytest.raises(Problem, match=r"may not write to me/quickstart \(403\)") as problem:
         put(run, hub, token=READ_TOKEN)
     assert "repo.write" in problem.value.hint
@@ -240,7 +240,7 @@ def test_an_adapter_of_another_base_model_is_refused(tmp_path, hub):
 def test_an_adapter_of_a_local_folder_is_refused(tmp_path, hub):
     folder = str(tmp_path / "base")
     run = sealed(tmp_path / "run", settings(), model={"id": folder, "revision": None})
-    with pytest.raises(Problem, match="no repository of the Hub"):
+    with pytest.raises(Problem, match="which is not on the Hub"):
         put(run, hub)
 
 
@@ -273,7 +273,7 @@ def test_a_merged_model_has_a_repository_and_a_true_card_of_its_own(tmp_path, hu
     result = publish(run, "quickstart", True, hub.endpoint, TOKEN, print, merged=True)
     assert (result["repository"], result["merged"]["repository"]) == (NAME, f"{NAME}-merged")
     weights = {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
-    wanted = {
+    names = {
         "README.md",
         "metrics.json",
         "config.json",
@@ -281,11 +281,11 @@ def test_a_merged_model_has_a_repository_and_a_true_card_of_its_own(tmp_path, hu
         "tokenizer.json",
         "model.safetensors.index.json",
     } | weights
-    assert set(result["merged"]["files"]) == wanted
+    assert set(result["merged"]["files"]) == names
     assert result["merged"]["private"] and hub.client.model_info(f"{NAME}-merged", revision=RUN_ID).sha == result["merged"]["revision"]
     card = ModelCard.load(hub.client.hf_hub_download(f"{NAME}-merged", "README.md", cache_dir=tmp_path / "cache"))
     assert (card.data.base_model_relation, card.data.library_name) == ("finetune", "transformers")
-    assert {entry.metric_name: entry.metric_value for entry in card.data.eval_results}["macro-F1 over fields"] == 0.8
+    assert {figure.metric_name: figure.metric_value for figure in card.data.eval_results}["macro-F1 over fields"] == 0.8
     assert f"[{NAME}](https://huggingface.co/{NAME})" in card.text and "peft" not in card.data.tags
     (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     compile(code, "card", "exec")

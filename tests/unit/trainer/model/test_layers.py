@@ -15,8 +15,8 @@ from trainer.model import layers, model
 ALL = schema.Lora(4, 8, 0.0, "all-linear", {})
 
 
-def adapted(kind: str, made=None):
-    return model.adapt(model.Base(made or small(kind), None, None, [], "fp32", "sdpa"), ALL, gradient_checkpointing=False)
+def adapted(kind: str, base_model=None):
+    return model.add_adapter(model.BaseModel(base_model or small(kind), None, None, [], "fp32", "sdpa"), ALL, gradient_checkpointing=False)
 
 
 def adapters(kind: str) -> list[str]:
@@ -25,51 +25,51 @@ def adapters(kind: str) -> list[str]:
 
 
 def test_what_sees_gets_no_adapter():
-    found = adapters("gemma3")
-    assert any("q_proj" in name for name in found) and any("down_proj" in name for name in found)
-    assert all("language_model" in name for name in found), "the vision tower learns nothing from text"
+    names = adapters("gemma3")
+    assert any("q_proj" in name for name in names) and any("down_proj" in name for name in names)
+    assert all("language_model" in name for name in names), "the vision tower learns nothing from text"
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "deepseek_v3"])
 def test_what_chooses_experts_gets_no_adapter_and_neither_does_the_head(kind):
-    found = adapters(kind)
-    assert any("q_proj" in name or "q_a_proj" in name for name in found)
-    assert not [name for name in found if layers.ROUTER.search(name) or "lm_head" in name]
+    names = adapters(kind)
+    assert any("q_proj" in name or "q_a_proj" in name for name in names)
+    assert not [name for name in names if layers.ROUTER.search(name) or "lm_head" in name]
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
 def test_both_matrices_of_experts_are_adapted_and_saved_and_merged(kind, tmp_path):
     """They are one tensor each, of all experts of a layer; what goes in has `gate` in its name and chooses none."""
-    made = small(kind)
-    plain, tokens = copy.deepcopy(made), torch.arange(3, 40)[None]
-    tuned = adapted(kind, made)
+    base_model = small(kind)
+    plain, tokens = copy.deepcopy(base_model), torch.arange(3, 40)[None]
+    tuned = adapted(kind, base_model)
     learned = {name for name, weight in tuned.named_parameters() if weight.requires_grad and ".experts." in name}
-    assert len(learned) == 4 * made.config.num_hidden_layers, "A and B of two matrices in each layer"
+    assert len(learned) == 4 * base_model.config.num_hidden_layers, "A and B of two matrices in each layer"
     with torch.no_grad():
         for weight in tuned.parameters():
             if weight.requires_grad:
                 weight.copy_(torch.randn(weight.shape) * 0.05)
-        told, untrained = tuned(input_ids=tokens).logits, plain(input_ids=tokens).logits
+        trained, untrained = tuned(input_ids=tokens).logits, plain(input_ids=tokens).logits
         tuned.save_pretrained(tmp_path, save_embedding_layers=False)
         read = PeftModel.from_pretrained(copy.deepcopy(plain), tmp_path)
-        assert torch.allclose(read(input_ids=tokens).logits, told, atol=1e-4)
-        assert torch.allclose(read.merge_and_unload()(input_ids=tokens).logits, told, atol=1e-3)
-    assert not torch.allclose(told, untrained, atol=0.1)
+        assert torch.allclose(read(input_ids=tokens).logits, trained, atol=1e-4)
+        assert torch.allclose(read.merge_and_unload()(input_ids=tokens).logits, trained, atol=1e-3)
+    assert not torch.allclose(trained, untrained, atol=0.1)
 
 
 @pytest.mark.parametrize(("kind", "told"), [("qwen2_moe", ""), ("mixtral", ""), ("deepseek_v3", "down_proj, gate_proj, up_proj")])
-def test_a_linear_layer_that_peft_leaves_out_is_said(kind, told, capsys):
+def test_a_linear_layer_that_peft_leaves_out_is_reported(kind, told, capsys):
     """PEFT takes the names of a shared expert's and a dense layer's matrices for those of the experts."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        found = adapters(kind)
-    assert any("shared_expert.gate_proj" in name for name in found) == (kind == "qwen2_moe"), "a shared expert's matrix chooses no expert"
-    said = capsys.readouterr().out
-    assert (f"no adapter on {told} outside of experts" in said) if told else "no adapter" not in said
+        names = adapters(kind)
+    assert any("shared_expert.gate_proj" in name for name in names) == (kind == "qwen2_moe"), "a shared expert's matrix chooses no expert"
+    printed = capsys.readouterr().out
+    assert (f"no adapter on {told} outside of experts" in printed) if told else "no adapter" not in printed
 
 
 def test_a_dense_model_keeps_all_its_layers(base):
-    assert layers.apart(base.model) == []
+    assert layers.non_text_layers(base.model) == []
 
 
 @pytest.fixture(scope="module")
@@ -97,4 +97,4 @@ def test_a_dense_model_is_in_4_bit_as_a_whole(base_for):
 
 
 def test_a_mixture_of_experts_is_not_planned_as_if_it_were_dense(experts, base):
-    assert not model.sizes("experts", experts).like_llama and model.sizes_of(base.model).like_llama
+    assert not model.shape_of_config("experts", experts).like_llama and model.shape_of_model(base.model).like_llama

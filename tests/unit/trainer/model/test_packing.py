@@ -51,9 +51,9 @@ def test_rows_that_share_nothing_pack_as_well(number_format, tuned, examples):
     (packed,) = packing.packs(rows, 10_000)
     assert packed.lengths[0] == 0
     with torch.no_grad(), attention.packed(tuned.get_base_model()):
-        found = model.loss(tuned, packed).item()
+        loss = model.loss(tuned, packed).item()
     with torch.no_grad():
-        assert found == pytest.approx(sum(alone(tuned, row).item() for row in rows), rel=tolerance(number_format))
+        assert loss == pytest.approx(sum(alone(tuned, row).item() for row in rows), rel=tolerance(number_format))
 
 
 def test_several_packs_give_what_one_gives(number_format, tuned, examples):
@@ -118,21 +118,21 @@ def able(monkeypatch):
 
 def test_no_4_bit_layer_repacks_its_weights_in_training_or_out_of_it(able, base_for, examples):
     tuned = adapted(base_for(schema.Quantisation.nf4))
-    found, packed = nf4.layers(tuned), packing.packs(examples, 10_000)
-    assert len(found) == 14
-    stored = {name: layer.weight.data.clone() for name, layer in found.items()}
+    layers, packed = nf4.layers(tuned), packing.packs(examples, 10_000)
+    assert len(layers) == 14
+    stored = {name: layer.weight.data.clone() for name, layer in layers.items()}
     for training in (False, True, False):
         tuned.train(training)
         with torch.no_grad(), attention.packed(tuned.get_base_model()):
             model.loss(tuned, packed[0])
-        for name, layer in found.items():
+        for name, layer in layers.items():
             assert layer.training == training and not getattr(layer, nf4.REPACKS), name
             assert torch.equal(layer.weight.data, stored[name]) and not getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
 
 
 def test_a_layer_that_would_not_say_whether_it_repacks_is_refused(base_for, monkeypatch):
     monkeypatch.setattr(nf4, "REPACKS", "another_name")
-    with pytest.raises(Problem, match="nobody can tell whether model.layers.0.self_attn.q_proj keeps its weights") as caught:
+    with pytest.raises(Problem, match="it is unknown whether model.layers.0.self_attn.q_proj keeps its weights") as caught:
         base_for(schema.Quantisation.nf4)
     assert "quant=none" in caught.value.hint
 
@@ -140,7 +140,7 @@ def test_a_layer_that_would_not_say_whether_it_repacks_is_refused(base_for, monk
 @pytest.mark.skipif(not has_avx512bf16(), reason="bitsandbytes repacks only on a CPU with AVX512-BF16")
 def test_left_to_itself_bitsandbytes_does_repack_here(base_for, examples, monkeypatch):
     """The other tests have a subject: without our word the layers lose their gradient on this CPU."""
-    monkeypatch.setattr(nf4, "keep_layout", lambda _model: None)
+    monkeypatch.setattr(nf4, "disable_repacking", lambda _model: None)
     with computed_in("bf16"):
         tuned = adapted(base_for(schema.Quantisation.nf4))
     with attention.packed(tuned.get_base_model()):

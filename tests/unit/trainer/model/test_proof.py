@@ -20,28 +20,28 @@ TRAIN = SimpleNamespace(pack_tokens=4096, neftune_noise_alpha=0.0)
 def fresh(base, dropout: float = 0.1):
     """An adapter as training begins with: its second half is zero."""
     torch.manual_seed(5)
-    return model.adapt(base, schema.Lora(8, 16, dropout, "all-linear", {}), gradient_checkpointing=False)
+    return model.add_adapter(base, schema.Lora(8, 16, dropout, "all-linear", {}), gradient_checkpointing=False)
 
 
 def prove(tuned, examples, train=TRAIN, refusal=None):
-    return proof.prove(tuned, examples, train, refusal)
+    return proof.verify_training(tuned, examples, train, refusal)
 
 
 @pytest.mark.parametrize("kind", schema.Quantisation)
 def test_a_model_whose_rows_keep_apart_is_packed_and_left_as_it_was(kind, number_format, base_for, examples):
     tuned = fresh(base_for(kind)).eval()
     before = {name: weight.clone() for name, weight in tuned.named_parameters()}
-    found = prove(tuned, examples)
-    assert found.packs, found.told
-    assert found.differences["a neighbour's change"] == 0
-    assert 0 < found.differences["gradients in a pack"] < proof.ROUNDING[number_format]
+    result = prove(tuned, examples)
+    assert result.packs, result.summary
+    assert result.differences["a neighbour's change"] == 0
+    assert 0 < result.differences["gradients in a pack"] < proof.ROUNDING[number_format]
     assert all(torch.equal(weight, before[name]) and weight.grad is None for name, weight in tuned.named_parameters())
     assert not tuned.training and {module.p for module in tuned.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
 
 
-def refused_packs(found, *words):
-    assert not found.packs and all(word in found.why for word in words), found.told
-    assert found.differences["gradients behind a measurement"] <= proof.ROUNDING[torch.float32]
+def refused_packs(result, *words):
+    assert not result.packs and all(word in result.why for word in words), result.summary
+    assert result.differences["gradients behind a measurement"] <= proof.ROUNDING[torch.float32]
 
 
 def test_attention_that_reaches_into_another_row_is_seen(tuned, examples, number_format, monkeypatch):
@@ -84,18 +84,18 @@ def test_positions_that_depend_on_the_longest_row_of_a_pack_are_seen(stretched, 
     tuned = adapted(base)
     refused_packs(prove(tuned, examples), "a neighbour's change")
     short = [example for example in examples if len(example) < context]
-    found = prove(tuned, short)
-    assert found.packs, "within its context nothing is stretched"
-    assert found.longest == max(map(len, short)), "and it is proved for no longer ones"
+    result = prove(tuned, short)
+    assert result.packs, "within its context nothing is stretched"
+    assert result.longest == max(map(len, short)), "and it is proved for no longer ones"
 
 
 def forgetting(tuned):
     """Once it has computed without gradients, the model lets none through a layer: as bitsandbytes' repacked weights do."""
-    seen = []
+    calls = []
 
     def forget(module, _inputs, output):
-        seen.extend([True] * (not module.training))
-        return output.detach() if seen else output
+        calls.extend([True] * (not module.training))
+        return output.detach() if calls else output
 
     tuned.get_base_model().model.layers[1].mlp.up_proj.register_forward_hook(forget)
 
@@ -109,7 +109,7 @@ def test_a_measurement_that_takes_the_gradient_away_stops_the_run(tuned, example
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="bitsandbytes repacks only on a CPU with AVX512-BF16")
 def test_bitsandbytes_left_to_itself_is_caught_here(base_for, examples, monkeypatch):
-    monkeypatch.setattr(nf4, "keep_layout", lambda _model: None)
+    monkeypatch.setattr(nf4, "disable_repacking", lambda _model: None)
     with computed_in("bf16"):
         tuned = fresh(base_for(schema.Quantisation.nf4))
     with pytest.raises(Problem, match="a measurement changes the gradients|bf16|backward"):
@@ -131,14 +131,14 @@ def test_a_model_that_cannot_take_a_row_stops_the_run_with_its_own_word(tuned, e
 
 
 def test_without_packs_a_row_is_computed_in_the_model_s_own_attention(tuned, examples, settings_for, tmp_path):
-    asked = SimpleNamespace(pack_tokens=None, neftune_noise_alpha=5.0)
-    for train, refusal, why in ((TRAIN, "it carries a state", "a state"), (asked, None, "train.pack_tokens=null")):
-        found = prove(tuned, examples, train, refusal)
-        refused_packs(found, "one at a time", why)
+    unpacked_train = SimpleNamespace(pack_tokens=None, neftune_noise_alpha=5.0)
+    for train, refusal, why in ((TRAIN, "it carries a state", "a state"), (unpacked_train, None, "train.pack_tokens=null")):
+        result = prove(tuned, examples, train, refusal)
+        refused_packs(result, "one at a time", why)
     settings = settings_for(tmp_path)
-    assert settings.train.pack_tokens and found.applied(settings).train.pack_tokens is None
-    with attention.taking(tuned.get_base_model(), None):
-        assert not attention.takes_packs(tuned.get_base_model())
+    assert settings.train.pack_tokens and result.apply(settings).train.pack_tokens is None
+    with attention.for_pack_tokens(tuned.get_base_model(), None):
+        assert not attention.is_packed(tuned.get_base_model())
         for each in packing.packs(examples[:2], None):
             row = each.rows[0]
             plain = tuned(input_ids=torch.tensor([row.prompt + row.completion])).logits[0, len(row.prompt) - 1 : -1]
@@ -151,10 +151,10 @@ def test_rows_are_cut_longer_than_every_window_that_they_reach_beyond(examples):
     window = min(map(len, examples)) - 40
     config = SimpleNamespace(sliding_window=window, max_window_layers=4, attention_chunk_size=10_000)
     config.get_text_config = lambda: config
-    first, second = proof._cut(examples, config)
+    first, second = proof._short_rows(examples, config)
     assert len(second) > window - 8 and len(first) > len(second) - 1
     config.sliding_window = None
-    assert max(map(len, proof._cut(examples, config))) <= proof.OWN + 2 * proof.SHARED
+    assert max(map(len, proof._short_rows(examples, config))) <= proof.ROW_TOKENS + 2 * proof.SHARED_TOKENS
 
 
 def test_a_model_that_looks_ahead_is_refused(tuned, examples):

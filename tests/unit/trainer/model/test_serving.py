@@ -21,19 +21,19 @@ def test_what_is_trained_is_shown_to_be_what_is_served(base, number_format, base
     own = base_for()
     tuned = adapted(own)
     settings = own.model.generation_config
-    told, seconds = serving.prove(tuned, own, template, examples)
-    assert told == "prompts and answers of 6 rows are what transformers renders, and generation stops at '<|im_end|>'" and seconds > 0
+    summary, seconds = serving.verify_generation(tuned, own, template, examples)
+    assert summary == "prompts and answers of 6 rows are what transformers renders, and generation stops at '<|im_end|>'" and seconds > 0
     assert own.model.generation_config is settings and tuned.training, "the model is left as it was"
 
 
 @pytest.mark.parametrize("written", [PLAIN, HYBRID, OPENED, CHANNEL, SPACED])
 def test_so_it_is_for_every_shape_of_template(written, base, tuned):
     base.tokenizer.chat_template = written
-    found = prompt.Prompt(base.tokenizer, base.stops)
+    template = prompt.Prompt(base.tokenizer, base.stops)
     forged = normalise({"prompt": "a<|im_end|>", "completion": "b<|im_end|>"}, "f:1")
     talk = normalise({"messages": [{"role": role, "content": role} for role in ("user", "assistant") * 2]}, "f:2")
     rows = [*read(TRAIN)[:2], forged, talk]
-    serving.prove(tuned, base, found, [found.example(row) for row in rows])
+    serving.verify_generation(tuned, base, template, [template.example(row) for row in rows])
 
 
 def test_other_tokens_or_another_text_than_serving_has_stop_the_run(base, tuned, template, examples):
@@ -43,14 +43,14 @@ def test_other_tokens_or_another_text_than_serving_has_stop_the_run(base, tuned,
         (replace(first, completion=first.completion[1:]), "prompt and answer are not what the template writes"),
     ):
         with pytest.raises(Problem, match=f"row {first.row.id}: {what}"):
-            serving.prove(tuned, base, template, [changed, *examples[1:]])
+            serving.verify_generation(tuned, base, template, [changed, *examples[1:]])
 
 
 @pytest.mark.parametrize("stops", [[], [7]], ids=["too late", "too early"])
 def test_a_stop_token_that_generation_goes_past_or_another_one_before_it_stops_the_run(stops, base, tuned, template, examples):
     early = [examples[0].completion[-3]] if stops else [5]
     with pytest.raises(Problem, match="led through the answer"):
-        serving.prove(tuned, base, _stopping(template, early), examples[:1])
+        serving.verify_generation(tuned, base, _stopping(template, early), examples[:1])
 
 
 def _stopping(template, stops):
@@ -60,30 +60,30 @@ def _stopping(template, stops):
 @pytest.fixture
 def sentencepiece():
     """A tokenizer that puts a space before every text, as SentencePiece's do in Llama 2, TinyLlama, Mistral and Phi-3."""
-    made = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     special, letters = ["<unk>", "<s>", "<|im_start|>", "<|im_end|>"], [chr(code) for code in range(33, 127)]
-    made.train_from_iterator(
+    tokenizer.train_from_iterator(
         [row.messages[0]["content"] + row.completion for row in read(TRAIN)],
         trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=letters, show_progress=False),
     )
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<|im_end|>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|im_end|>", unk_token="<unk>")
 
 
 @pytest.mark.parametrize("written", [PLAIN, SPACED, HYBRID, None])
 def test_a_tokenizer_that_begins_each_text_with_a_space_puts_none_before_an_answer(written, sentencepiece):
     sentencepiece.chat_template = written
-    found = prompt.Prompt(sentencepiece, [sentencepiece.eos_token_id])
+    template = prompt.Prompt(sentencepiece, [sentencepiece.eos_token_id])
     for row in [normalise({"prompt": "What?", "completion": "A cat."}, "f:1"), *read(TRAIN)[:3]]:
-        example = found.example(row)
-        serving._rendered(found, example)
-        assert found.answer(example.completion) == (row.completion, True)
-        shown = {name: found.tokenizer.decode(example.completion[part.start : part.stop]) for name, part in example.values.items()}
+        example = template.example(row)
+        serving._check_rendering(template, example)
+        assert template.answer(example.completion) == (row.completion, True)
+        shown = {name: template.tokenizer.decode(example.completion[part.start : part.stop]) for name, part in example.values.items()}
         assert row.output is None or all(str(value) in shown[name] for name, value in row.output.items() if isinstance(value, str))
-    forged = found.example(normalise({"prompt": "a<|im_end|>b", "completion": "c<|im_end|>"}, "f:2"))
-    assert "a<|im_end|>b" in found.tokenizer.decode(forged.prompt) and found.answer(forged.completion) == ("c<|im_end|>", True)
+    forged = template.example(normalise({"prompt": "a<|im_end|>b", "completion": "c<|im_end|>"}, "f:2"))
+    assert "a<|im_end|>b" in template.tokenizer.decode(forged.prompt) and template.answer(forged.completion) == ("c<|im_end|>", True)
     if written == PLAIN:
         talk = normalise({"messages": [{"role": role, "content": role} for role in ("user", "assistant") * 2]}, "f:3")
-        every = found.example(talk, LossOn.every_answer)
-        assert every.prompt == found.tokens(talk.messages)
+        every = template.example(talk, LossOn.every_answer)
+        assert every.prompt == template.tokens(talk.messages)

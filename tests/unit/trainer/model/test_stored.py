@@ -29,12 +29,15 @@ def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_f
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(load.dump(settings))
     command.train(settings, folder)
-    told = record.manifest(folder)
-    assert told["stored"] == "bitsandbytes nf4 4 bits" and "base weights as they are stored: bitsandbytes nf4 4 bits" in told["precision"]
+    manifest = record.manifest(folder)
+    assert (
+        manifest["stored"] == "bitsandbytes nf4 4 bits"
+        and "base weights as they are stored: bitsandbytes nf4 4 bits" in manifest["precision"]
+    )
     assert "| weights of the base model | as stored there: bitsandbytes nf4 4 bits |" in card.render(folder, "me/quick")
     assert record.settings(folder).train.gradient_checkpointing == "yes", "where what layers keep is only estimated, memory is saved"
     weights = model.load(settings.model, settings.quant).model.parameters()
-    assert told["plan"]["planned_memory"]["base weights"] == pytest.approx(sum(weight.nbytes for weight in weights), rel=0.1)
+    assert manifest["plan"]["planned_memory"]["base weights"] == pytest.approx(sum(weight.nbytes for weight in weights), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +46,16 @@ def test_it_is_trained_as_it_is_stored_and_the_record_says_so(stored, settings_f
 def test_it_is_neither_quantised_again_nor_merged_into(words, hint, stored, settings_for, tmp_path):
     settings = settings_for(tmp_path / "runs", f"model.id={quoted(stored)}", *words)
     with pytest.raises(Problem, match="is stored quantised .bitsandbytes nf4 4 bits.") as caught:
-        preflight.look(settings, None, None)
+        preflight.inspect(settings, None, None)
     assert hint in caught.value.hint
 
 
 def test_what_others_store_is_named_by_its_method(tmp_path):
-    for config, told in (
+    for config, described in (
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq 4 bits"),
         ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "bitsandbytes 8 bits"),
         ({}, None),
     ):
-        assert architecture.stored(config) == told
+        assert architecture.stored_quantisation(config) == described
     assert "| weights of the base model | 4-bit NF4" in card.render(finished(tmp_path / "plain"), "me/quick")

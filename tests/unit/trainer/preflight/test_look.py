@@ -28,27 +28,27 @@ SPOILT = [
 
 @pytest.mark.parametrize(("name", "text", "what"), SPOILT, ids=[f"{name}: {what[:24]}" for name, _, what in SPOILT])
 @pytest.mark.parametrize("setting", ["train", "validation"])
-def test_a_file_that_cannot_be_used_is_a_sentence_for_all_that_look(setting, name, text, what, settings_for, tmp_path, tiny):
+def test_a_file_that_cannot_be_used_is_a_sentence_for_every_verb(setting, name, text, what, settings_for, tmp_path, tiny):
     if text is not None:
         (tmp_path / name).write_text(text)
     words = [f"data.{setting}={quoted(tmp_path / name)}", "data.fields=null"]
     if "plain text" in what:
         words[1] = FIELDS
     settings = settings_for(tmp_path / "runs", *words)
-    if "plain text" not in what or setting == "validation":  # `look` asks what is scored; `tables` asks every file
+    if "plain text" not in what or setting == "validation":  # `inspect` checks what is scored; `check_data` checks every file
         with pytest.raises(Problem, match=what) as caught:
-            preflight.look(settings, None, None)
+            preflight.inspect(settings, None, None)
         assert caught.value.reason == "bad_data"
     with pytest.raises(Problem, match=what) as caught:
-        preflight.tables(settings.data, None, None)
+        preflight.check_data(settings.data, None, None)
     assert caught.value.reason == "bad_data"
 
 
 def test_parquet_without_pyarrow_is_no_mistake_of_the_rows(settings_for, tmp_path, monkeypatch):
     (tmp_path / "rows.parquet").write_bytes(b"of no matter")
     monkeypatch.setattr(preflight, "find_spec", lambda _name: None)
-    seen = preflight.look(settings_for(tmp_path, f"data.train={quoted(tmp_path / 'rows.parquet')}"), None, None)
-    assert seen.prompt is None and seen.shape is not None
+    inspection = preflight.inspect(settings_for(tmp_path, f"data.train={quoted(tmp_path / 'rows.parquet')}"), None, None)
+    assert inspection.prompt is None and inspection.shape is not None
 
 
 def test_the_preflight_of_a_model_in_a_folder_checks_the_rows_too(tiny, tmp_path):
@@ -97,7 +97,7 @@ def test_rows_that_cannot_be_scored_stop_the_run_before_the_model_is_loaded(
     monkeypatch.setattr(model, "load", lambda *_: pytest.fail("the model was loaded"))
     settings = settings_for(tmp_path / "runs", f"data.train={quoted(TRAIN)}", f"data.validation={quoted(tmp_path / name)}", *words)
     with pytest.raises(Problem, match=what) as here:
-        preflight.look(settings, None, None)
+        preflight.inspect(settings, None, None)
     with pytest.raises(Problem, match=what) as there:
         command.train(settings, tmp_path / "runs/x")
     for caught in (here, there):

@@ -11,7 +11,7 @@ from conf.problem import Problem
 from conf.text.quoting import quoted
 from trainer.files import digest
 from trainer.preflight import preflight
-from trainer.preflight.preflight import check, prove
+from trainer.preflight.preflight import check_inputs, run_checks
 from twin.hub.access import Token
 from twin.hub.app import Hub
 
@@ -63,12 +63,12 @@ def run(folder, *words, train=None, validation=None):
 
 def refusal(settings, hub, token=TOKEN):
     with pytest.raises(Problem) as problem:
-        check(settings, hub, token)
+        check_inputs(settings, hub, token)
     return problem.value
 
 
 def test_good_settings_become_facts(tmp_path, hub):
-    facts = check(run(tmp_path), hub, TOKEN)
+    facts = check_inputs(run(tmp_path), hub, TOKEN)
     assert (facts["train_rows"], facts["validation_rows"]) == (2, 1)
     assert facts["train_sha256"] == digest(tmp_path / "train.jsonl")
     assert facts["validation_sha256"] == digest(tmp_path / "validation.jsonl")
@@ -76,9 +76,11 @@ def test_good_settings_become_facts(tmp_path, hub):
 
 
 def test_the_room_that_is_asked_of_the_volume_knows_the_run(tmp_path, hub, monkeypatch):
-    monkeypatch.setattr(preflight.memory, "disk", lambda made, settings, weights: 10**9 * (settings.train.save_total_limit + weights) + 1)
-    assert check(run(tmp_path), hub, TOKEN)["need_gb"] == 4
-    assert check(run(tmp_path, "train.save_total_limit=30"), hub, TOKEN)["need_gb"] == 31
+    monkeypatch.setattr(
+        preflight.memory, "disk_bytes", lambda shape, settings, weights: 10**9 * (settings.train.save_total_limit + weights) + 1
+    )
+    assert check_inputs(run(tmp_path), hub, TOKEN)["need_gb"] == 4
+    assert check_inputs(run(tmp_path, "train.save_total_limit=30"), hub, TOKEN)["need_gb"] == 31
 
 
 def test_a_broken_row_is_named_by_file_and_line(tmp_path, hub):
@@ -102,7 +104,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, hub):
 
 def test_tables_are_read_here_too(tmp_path, hub):
     (tmp_path / "rows.csv").write_text("prompt,completion\na,b\n")
-    facts = check(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.csv')}", "data.fields=null"), hub, TOKEN)
+    facts = check_inputs(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.csv')}", "data.fields=null"), hub, TOKEN)
     assert facts["train_rows"] == 1 and len(facts["train_sha256"]) == 64
     assert "rows.csv:2 answers with plain text" in refusal(run(tmp_path, f"data.train={quoted(tmp_path / 'rows.csv')}"), hub).what
 
@@ -112,7 +114,7 @@ def test_parquet_is_left_to_the_trainer_where_pyarrow_is_missing(tmp_path, hub, 
     settings = run(tmp_path, f"data.train={quoted(tmp_path / 'rows.parquet')}")
     assert "the file is not Parquet" in refusal(settings, hub).what
     monkeypatch.setattr(preflight, "find_spec", lambda _name: None)
-    facts = check(settings, hub, TOKEN)
+    facts = check_inputs(settings, hub, TOKEN)
     assert facts["train_rows"] is None and len(facts["train_sha256"]) == 64
 
 
@@ -136,7 +138,7 @@ def test_an_answer_in_plain_text_cannot_have_fields(tmp_path, hub):
     text = json.dumps({"prompt": "Why?", "completion": "Because."})
     problem = refusal(run(tmp_path, train=[row(1), text]), hub)
     assert "train.jsonl:2 answers with plain text" in problem.what and "data.fields=null" in problem.hint
-    assert check(run(tmp_path, "data.fields=null", train=[row(1), text]), hub, TOKEN)["train_rows"] == 2
+    assert check_inputs(run(tmp_path, "data.fields=null", train=[row(1), text]), hub, TOKEN)["train_rows"] == 2
 
 
 def test_an_unknown_model_is_one_sentence(tmp_path, hub):
@@ -191,12 +193,12 @@ def test_a_token_that_may_only_read_is_refused_before_training(tmp_path, hub):
         ("hf_team", ["publish.repository=team/notes"], "team/notes"),
     ],
 )
-def test_a_token_that_may_write_there_is_told_with_the_place(token, words, place, tmp_path, hub):
+def test_a_token_that_may_write_is_reported_with_the_repository(token, words, place, tmp_path, hub):
     from huggingface_hub import HfApi
 
-    facts, outlook = prove(run(tmp_path, *words), hub, token, None, None, False)
+    facts, report = run_checks(run(tmp_path, *words), hub, token, None, None, False)
     assert facts["repository"] == place
-    assert any(line.startswith(f"hub      the token may write to {place},") for line in outlook.lines)
+    assert any(line.startswith(f"hub      the token may write to {place},") for line in report.lines)
     HfApi(endpoint=hub, token=token).create_repo(place, exist_ok=True)  # and so it is
 
 
@@ -217,8 +219,8 @@ def test_a_namespace_that_is_not_the_account_s_is_refused(tmp_path, hub):
 
 
 def test_an_open_model_needs_no_token(tmp_path, hub):
-    facts, outlook = prove(run(tmp_path), hub, None, None, None, False)
-    assert facts["train_rows"] == 2 and facts["repository"] is None and any("no token here" in line for line in outlook.lines)
+    facts, report = run_checks(run(tmp_path), hub, None, None, None, False)
+    assert facts["train_rows"] == 2 and facts["repository"] is None and any("no token here" in line for line in report.lines)
 
 
 def test_a_hub_that_is_down_is_one_sentence(tmp_path):
@@ -235,5 +237,5 @@ def test_a_dataset_of_the_hub_is_found(tmp_path, hub):
     from huggingface_hub import HfApi
 
     HfApi(endpoint=hub, token=TOKEN).create_repo(DATASET, repo_type="dataset", exist_ok=True)
-    facts = check(run(tmp_path, f"data.train='hub:{DATASET}:train'"), hub, TOKEN)
+    facts = check_inputs(run(tmp_path, f"data.train='hub:{DATASET}:train'"), hub, TOKEN)
     assert facts["train_rows"] is None and facts["train_sha256"] is None

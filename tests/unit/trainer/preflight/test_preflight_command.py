@@ -30,8 +30,8 @@ def test_it_shows_the_mask_the_tokens_the_plan_and_starts_nothing(tiny, tmp_path
         and "<|im_end|>]]" in done.stdout
     )
     assert "--- 32 rows, " in done.stdout and "every answer ends with '<|im_end|>'" in done.stdout
-    told = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
-    assert {"steps", "memory", "numbers", "time"} <= told
+    headings = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"steps", "memory", "numbers", "time"} <= headings
     assert "steps    3 of 8 rows" in done.stdout
     assert not (tmp_path / "runs").exists()
 

@@ -18,9 +18,9 @@ def folder(tmp_path_factory):
 def test_the_hub_reads_the_same_numbers_as_metrics_json(folder):
     data = ModelCard(card.render(folder, "me/quick")).data
     keys = {"macro-F1 over fields": "macro_f1", "row exact match": "row_exact", "valid JSON": "json_valid", "stops by itself": "stopped"}
-    found = {result.metric_name: result.metric_value for result in data.eval_results}
-    assert {key: found[name] for name, key in keys.items()} == {key: METRICS["tuned"][key] for key in keys.values()}
-    assert found["loss per answer token (lower is better)"] == METRICS["completion_loss"]["tuned"]
+    figures = {result.metric_name: result.metric_value for result in data.eval_results}
+    assert {key: figures[name] for name, key in keys.items()} == {key: METRICS["tuned"][key] for key in keys.values()}
+    assert figures["loss per answer token (lower is better)"] == METRICS["completion_loss"]["tuned"]
     assert (data.base_model, data.base_model_relation, data.library_name, data.license) == (MODEL, "adapter", "peft", None)
     assert {result.dataset_split for result in data.eval_results} == {"validation"}
     assert data.model_name == "quick" and {"lora", "qlora"} <= set(data.tags)
@@ -33,7 +33,7 @@ def test_base_and_tuned_stand_side_by_side_with_intervals(folder):
     assert "step 16 of 16" in text and "32 held-out rows" in text
 
 
-def test_what_the_record_lacks_is_said_to_be_missing(tmp_path):
+def test_what_the_record_lacks_is_reported_to_be_missing(tmp_path):
     folder = sealed(tmp_path, settings(), peak_memory=None, tokens=None)
     (folder / "metrics.json").write_text(json.dumps({**METRICS, "base": None, "completion_loss": None}))
     text = card.render(folder, "me/quick")
@@ -58,7 +58,7 @@ def test_a_free_text_task_says_its_own_metrics(tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "told"), [("drop", True), ("refuse", False)])
-def test_it_is_told_when_long_rows_were_left_out(tmp_path, policy, told):
+def test_the_card_says_when_long_rows_were_left_out(tmp_path, policy, told):
     run = sealed(tmp_path, settings("data.max_length=256", f"data.too_long={policy}"))
     assert ("more than 256 tokens, where there are any, were left out of training and of scoring" in card.render(run, "me/quick")) == told
 
@@ -72,20 +72,20 @@ def test_the_snippet_is_python_and_pins_both_revisions(folder):
 
 def test_the_snippet_takes_off_what_the_template_writes_before_an_answer(tmp_path):
     folder = finished(tmp_path)
-    told = json.loads((folder / "manifest.json").read_text()) | {"answers_behind": "</think>"}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"answers_behind": "</think>"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     (code,) = re.findall(r"```python\n(.*?)```", card.render(folder, "me/quick"), re.DOTALL)
     compile(code, "card", "exec")
     assert "text.rpartition('</think>')[2]" in code and "skip_special_tokens" not in code
 
 
-def test_the_prompt_is_told_but_no_row_of_the_data_is(folder):
+def test_the_card_shows_the_prompt_and_no_row_of_the_data(folder):
     text = card.render(folder, "me/quick")
     assert "{'role': 'user', 'content': 'Give the facts as JSON.\\n\\n...'}" in text
     assert not any(row["prompt"][0]["content"].split("\n\n")[1] in text for row in PREDICTIONS)
 
 
-def test_of_several_wordings_the_most_frequent_is_told(tmp_path):
+def test_of_several_wordings_the_card_shows_the_most_frequent(tmp_path):
     folder = finished(tmp_path)
     system = {"role": "system", "content": "You read notes."}
     wordings = ["Rare.\n\nNote A.", "Usual.\n\nIn JSON.\n\nNote B.", "Usual.\n\nIn JSON.\n\nNote C."]
@@ -95,13 +95,13 @@ def test_of_several_wordings_the_most_frequent_is_told(tmp_path):
     assert "You read notes." in text and "'Usual.\\n\\nIn JSON.\\n\\n...'" in text and "Rare." not in text and "Note" not in text
 
 
-def test_one_scored_row_tells_nothing_of_itself(tmp_path):
+def test_the_card_shows_nothing_of_a_single_scored_row(tmp_path):
     folder = finished(tmp_path)
     (folder / "predictions.jsonl").write_text(json.dumps(PREDICTIONS[0]) + "\n")
     assert "Give the facts" not in card.render(folder, "me/quick")
 
 
-def test_neither_folders_nor_accounts_are_told(tmp_path):
+def test_the_card_names_neither_folders_nor_accounts(tmp_path):
     run = settings("data.train=/home/me/secret/notes.jsonl", "cloud.bucket=my-bucket")
     run.provenance.image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/trainer@sha256:abc"
     folder = sealed(tmp_path, run)

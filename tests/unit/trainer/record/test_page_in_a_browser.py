@@ -26,9 +26,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        yield made
-        made.close()
+        chromium = driver.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ def page_file(tmp_path_factory):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_asks_nothing_and_can_be_read(browser, page_file, width, scheme, tmp_path):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    asked, complaints = [], []
-    page.on("request", lambda request: asked.append(request.url))
+    requests, complaints = [], []
+    page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(page_file.as_uri())
     page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
-    assert asked == [page_file.as_uri()] and complaints == []
+    assert requests == [page_file.as_uri()] and complaints == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
     assert page.locator("svg").count() == 5
     for words in ("step", "loss (nats)", "GB", "tokens a second", "learning rate", "share"):
@@ -96,7 +96,7 @@ def test_the_page_fits_asks_nothing_and_can_be_read(browser, page_file, width, s
 def test_long_names_are_wrapped_and_no_value_is_out_of_sight(opened, tmp_path, width):
     name = "a_field_whose_name_is_so_long_that_no_phone_has_room_for_it"
     fields = {side: METRICS[side]["fields"] for side in ("base", "tuned")}
-    sides = {side: METRICS[side] | {"fields": {name: found["stage"], **found}} for side, found in fields.items()}
+    sides = {side: METRICS[side] | {"fields": {name: scores["stage"], **scores}} for side, scores in fields.items()}
     rows = [row | {"id": "hub:somebody/rows-with-a-very-long-name/validation-00000-of-00001.parquet:" + "1" * 40} for row in PREDICTIONS]
     model = {"id": "averylongnameofanorganisation/" + "AModelWithAVeryLongName" * 3, "revision": "f" * 40}
     long = {"run_id": "20261122T010203Z-" + "long-" * 40 + "ab12", "name": "long" * 40, "kind": "smoke", "model": model}
@@ -105,7 +105,7 @@ def test_long_names_are_wrapped_and_no_value_is_out_of_sight(opened, tmp_path, w
     assert page.evaluate(TOO_WIDE) == []
 
 
-def test_what_was_not_measured_is_said_in_whole_words_on_a_phone(opened, tmp_path):
+def test_what_was_not_measured_is_named_in_whole_words_on_a_phone(opened, tmp_path):
     rows = [row | {"base": None} for row in PREDICTIONS]
     bare = METRICS | {"base": None, "difference": None, "completion_loss": {"base": None, "tuned": None}}
     page = opened(page_of(tmp_path, bare, rows), 320)
@@ -120,8 +120,8 @@ def test_an_interval_at_the_end_of_its_bar_stays_inside_the_card(opened, tmp_pat
     assert page.evaluate(TOO_WIDE) == []
 
 
-def colours(page, *wanted: tuple[str, str]) -> list[str]:
-    return [page.evaluate(f"getComputedStyle(document.querySelector('{one}')).{key}") for one, key in wanted]
+def colours(page, *selectors: tuple[str, str]) -> list[str]:
+    return [page.evaluate(f"getComputedStyle(document.querySelector('{one}')).{key}") for one, key in selectors]
 
 
 def brightness(colour: str) -> float:

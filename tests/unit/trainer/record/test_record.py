@@ -20,9 +20,14 @@ def state(folder):
 
 def test_says_what_the_run_is_doing(tmp_path):
     Record(tmp_path).phase("failed", "bad_data", "train.jsonl:17: no", "mend it")
-    found = state(tmp_path)
-    assert (found["phase"], found["reason"], found["evidence"], found["hint"]) == ("failed", "bad_data", "train.jsonl:17: no", "mend it")
-    assert found["since"].endswith("Z") and found["heartbeat"].endswith("Z")
+    first_state = state(tmp_path)
+    assert (first_state["phase"], first_state["reason"], first_state["evidence"], first_state["hint"]) == (
+        "failed",
+        "bad_data",
+        "train.jsonl:17: no",
+        "mend it",
+    )
+    assert first_state["since"].endswith("Z") and first_state["heartbeat"].endswith("Z")
 
 
 def test_a_resumed_run_keeps_its_events_and_since_when_its_phase_holds(tmp_path):
@@ -33,7 +38,7 @@ def test_a_resumed_run_keeps_its_events_and_since_when_its_phase_holds(tmp_path)
     assert state(tmp_path)["since"] == "2026-01-01T00:00:00Z"
     again.phase("evaluating")
     assert state(tmp_path)["since"] != "2026-01-01T00:00:00Z"
-    assert [event["phase"] for event in files.lines(tmp_path / "events.jsonl")] == ["running", "running", "evaluating"]
+    assert [event["phase"] for event in files.read_json_lines(tmp_path / "events.jsonl")] == ["running", "running", "evaluating"]
 
 
 def test_a_line_torn_by_a_kill_is_dropped_and_the_events_go_on(tmp_path):
@@ -41,7 +46,7 @@ def test_a_line_torn_by_a_kill_is_dropped_and_the_events_go_on(tmp_path):
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"event":"st')
     Record(tmp_path).event("step", step=2, steps=2)
-    assert [event["step"] for event in files.lines(tmp_path / "events.jsonl")] == [1, 2]
+    assert [event["step"] for event in files.read_json_lines(tmp_path / "events.jsonl")] == [1, 2]
 
 
 AT = b'{"time":"2026-11-22T06:00:00Z","event":'
@@ -65,9 +70,9 @@ AT = b'{"time":"2026-11-22T06:00:00Z","event":'
 )
 def test_a_line_that_is_no_event_is_left_out_before_the_training_and_ends_no_seal(tmp_path, line, capsys):
     """It came with the run from the bucket, and the trainer ended when it drew the curves: all had been paid for."""
-    run, made = settings(), unsealed(tmp_path, settings())
-    before = made.events.read_bytes()
-    made.events.write_bytes(line + b"\n" + before)
+    run, run_record = settings(), unsealed(tmp_path, settings())
+    before = run_record.events.read_bytes()
+    run_record.events.write_bytes(line + b"\n" + before)
     again = Record(tmp_path)
     assert again.events.read_bytes() == before
     assert "events.jsonl: 1 lines that are no events are left out" in capsys.readouterr().err
@@ -95,7 +100,7 @@ def test_a_heartbeat_reaches_the_disk_at_most_once_a_second(tmp_path, monkeypatc
     clock = iter([run.beaten + 0.5, run.beaten + 0.9, run.beaten + 1.1, run.beaten + 1.1])
     monkeypatch.setattr(record.time, "monotonic", lambda: next(clock))
     for _ in range(3):
-        run.beat()
+        run.heartbeat()
     assert written == ["state.json"]
 
 
@@ -124,10 +129,10 @@ def test_the_manifest_comes_last_and_lists_every_file_but_those_that_change_late
 
 def test_a_seal_that_breaks_off_leaves_the_run_unsealed(tmp_path, monkeypatch):
     run = settings()
-    made = unsealed(tmp_path, run)
+    run_record = unsealed(tmp_path, run)
     monkeypatch.setattr(record.report, "render", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        made.seal(run, FACTS)
+        run_record.seal(run, FACTS)
     assert not record.sealed(tmp_path)
     with pytest.raises(Problem, match="not sealed"):
         record.verify(tmp_path)
@@ -176,11 +181,11 @@ def test_the_price_counts_what_an_interrupted_attempt_took_and_nothing_between_a
     run = settings()
     run.provenance.price_per_hour = 3.6
     monkeypatch.setattr(record, "now", lambda: "2026-11-29T12:05:00Z")
-    made = unsealed(tmp_path, run)
+    run_record = unsealed(tmp_path, run)
     moments = (("10:00:00", "running"), ("10:20:00", "failed"), ("12:00:00", "running"), ("12:01:00", "evaluating"))
     events = [{"time": f"2026-11-29T{moment}Z", "event": "phase", "phase": phase} for moment, phase in moments]
-    made.events.write_text("".join(json.dumps(event) + "\n" for event in events))
-    price = made.seal(run, FACTS)["price"]
+    run_record.events.write_text("".join(json.dumps(event) + "\n" for event in events))
+    price = run_record.seal(run, FACTS)["price"]
     assert (price["attempts"], price["seconds"]) == (2, 20 * 60 + 5 * 60)
     assert price["total"] == pytest.approx(1.5)
 
@@ -225,11 +230,11 @@ def test_the_recipe_comes_back_from_the_folder(tmp_path):
 def test_a_token_that_was_printed_is_in_no_file_of_the_run(tmp_path, monkeypatch):
     token = "hf_printed_by_a_library"
     monkeypatch.setenv("HF_TOKEN", token)
-    made = record.Record(tmp_path)
+    run_record = record.Record(tmp_path)
     (tmp_path / "log.txt").write_text(f"GET /api/whoami-v2 with {token}\n")
-    made.phase("running")
-    made.event("step", step=1, note=f"401 for {token}")
-    made.phase("failed", "model_unavailable", f"401 for {token}", "a hint")
+    run_record.phase("running")
+    run_record.event("step", step=1, note=f"401 for {token}")
+    run_record.phase("failed", "model_unavailable", f"401 for {token}", "a hint")
     assert record._log(tmp_path)["sha256"] == record.digest(tmp_path / "log.txt")
     texts = [path.read_text() for path in tmp_path.iterdir()]
     assert len(texts) == 3 and not any(token in text for text in texts)

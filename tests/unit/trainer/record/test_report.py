@@ -28,17 +28,17 @@ class Tags(HTMLParser):
 
     def __init__(self, page: str):
         super().__init__()
-        self.found = []
+        self.tags = []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     handle_startendtag = handle_starttag
 
 
 def test_the_page_asks_nothing_of_a_network(page):
-    for tag, attributes in Tags(page).found:
+    for tag, attributes in Tags(page).tags:
         assert tag not in ("script", "link", "iframe", "img", "base"), tag
         for name, value in attributes.items():
             assert name not in ("src", "srcset", "href", "xlink:href") or value.startswith("#"), (tag, name, value)
@@ -99,7 +99,7 @@ def test_curves_have_axes_and_follow_the_reader_s_colours(page):
 
 
 def test_steps_done_again_after_an_interruption_count_once(folder):
-    events = files.lines(folder / "events.jsonl")
+    events = files.read_json_lines(folder / "events.jsonl")
     undone = [{**event, "loss": 9.9} for event in events if event.get("step", 0) > 8]
     at = next(index for index, event in enumerate(events) if event.get("step", 0) > 8)
     assert curves.draw([*events[:at], *undone, *events[at:]]) == curves.draw(events)
@@ -108,7 +108,7 @@ def test_steps_done_again_after_an_interruption_count_once(folder):
 @pytest.mark.parametrize("kept", [{1}, {8}, {16}])
 def test_steps_are_whole_numbers_under_every_curve(folder, kept):
     """One step in all, or one measurement of many: no axis names the 7.6th step, and all of them show the same steps."""
-    events = files.lines(folder / "events.jsonl")
+    events = files.read_json_lines(folder / "events.jsonl")
     few = [event for event in events if event["event"] == "step" and event["step"] <= max(kept)]
     few += [{"event": "eval", "step": max(kept), "loss": 0.8, "token_match": 0.6, "field_match": 0.3}]
     axes = [re.findall(r"<text[^>]*>([^<]*)</text>", svg.partition('id="matplotlib.axis_2"')[0])[:-1] for _, svg in curves.draw(few)]
@@ -116,8 +116,8 @@ def test_steps_are_whole_numbers_under_every_curve(folder, kept):
     assert axes[0][0] == "0" and all(step.isdigit() for step in axes[0]) and int(axes[0][-1]) in (max(kept), max(kept) - 1)
 
 
-def test_curves_are_told_apart_without_colours(folder):
-    curve = dict(curves.draw(files.lines(folder / "events.jsonl")))["Loss per answer token"]
+def test_curves_are_distinguished_without_colours(folder):
+    curve = dict(curves.draw(files.read_json_lines(folder / "events.jsonl")))["Loss per answer token"]
     lines = re.findall(r'<path [^>]*style="([^"]*stroke: var\(--(?:tuned|base)\)[^"]*stroke-width: 1.8[^"]*)"', curve)
     assert {("--base" in line, "stroke-dasharray" in line) for line in lines} == {(True, True), (False, False)}
 
@@ -150,7 +150,7 @@ def test_free_text_answers_are_shown_side_by_side(tmp_path):
 def test_an_answer_of_nothing_is_called_so(tmp_path):
     folder = finished(tmp_path)
     silent = [PREDICTIONS[0] | {"base": "", "tuned": " \n"}, PREDICTIONS[1]]
-    (folder / "predictions.jsonl").write_text("".join(files.line(row) for row in silent))
+    (folder / "predictions.jsonl").write_text("".join(files.json_line(row) for row in silent))
     text = report.render(folder)
     assert text.count('<pre class="differs"><em>nothing</em></pre>') == 2 and "all 2 rows; what differs" in text
 
@@ -179,7 +179,7 @@ def test_the_laptop_imports_all_of_it_without_torch_or_matplotlib():
 def test_a_row_is_right_where_the_scorer_says_so_whatever_else_it_holds(tmp_path):
     folder = finished(tmp_path)
     rows = [row | {"tuned": json.dumps(json.loads(row["expected"]) | {"gene_mutation": "EGFR"})} for row in PREDICTIONS]
-    (folder / "predictions.jsonl").write_text("".join(files.line(row) for row in rows))
+    (folder / "predictions.jsonl").write_text("".join(files.json_line(row) for row in rows))
     two = {
         side: METRICS[side] | {"fields": {name: METRICS[side]["fields"][name] for name in ("cancer_type", "stage")}}
         for side in ("base", "tuned")

@@ -20,12 +20,12 @@ class Broken:
 
 def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(capsys):
     broken = Broken()
-    careful = trackers.Careful("mlflow", broken)
+    careful = trackers.SafeTracker("mlflow", broken)
     for step in (1, 2):
         careful.log({"loss": 1.0}, step)
     careful.close()
     assert broken.asked == 1
-    assert capsys.readouterr().out == "the tracker mlflow draws no more: the server is away\n"
+    assert capsys.readouterr().out == "the tracker mlflow is switched off: the server is away\n"
 
 
 def test_a_tracker_that_does_not_start_is_one_sentence(settings_for, tmp_path, monkeypatch):
@@ -34,5 +34,5 @@ def test_a_tracker_that_does_not_start_is_one_sentence(settings_for, tmp_path, m
 
     monkeypatch.setitem(trackers.KINDS, "tensorboard", refuse)
     with pytest.raises(Problem, match="the tracker tensorboard does not start: no such server") as caught:
-        trackers.start(tmp_path, settings_for(tmp_path, "train.report_to=[tensorboard]"), 0)
+        trackers.start_trackers(tmp_path, settings_for(tmp_path, "train.report_to=[tensorboard]"), 0)
     assert "MLFLOW_TRACKING_URI" in caught.value.hint

@@ -14,7 +14,7 @@ from machine import lacking
 
 from tests.unit.trainer import forked
 from tests.unit.trainer.conftest import ROOT
-from trainer.files import lines
+from trainer.files import read_json_lines
 
 pytestmark = pytest.mark.slow
 PLACE = ROOT / ".cache/trackers"
@@ -29,13 +29,13 @@ from tests.unit.trainer import forked
 from trainer.record import record, trackers
 folder, struck = Path(sys.argv[1]), sys.argv[2:]
 
-class Struck(trackers.Careful):
+class Struck(trackers.SafeTracker):
     def log(self, figures, step):
         super().log(figures, step)
         if struck and "train/loss" in figures and step == int(struck[0]):
             os.kill(os.getpid(), signal.SIGTERM)
 
-trackers.Careful = Struck
+trackers.SafeTracker = Struck
 child = os.fork()
 if child == 0:
     forked.train(record.settings(folder), folder, "fp32", {})
@@ -57,8 +57,8 @@ import json, subprocess, sys, trackio
 (run,) = trackio.Api().runs("tiny")
 def curve(name):
     words = ["get", "metric", "--project", "tiny", "--run", run.name, "--metric", name, "--json"]
-    told = subprocess.run([sys.executable, "-m", "trackio.cli", *words], check=True, capture_output=True, text=True).stdout
-    return [[point["step"], point["value"]] for point in json.loads(told)["values"]]
+    output = subprocess.run([sys.executable, "-m", "trackio.cli", *words], check=True, capture_output=True, text=True).stdout
+    return [[point["step"], point["value"]] for point in json.loads(output)["values"]]
 print(json.dumps([run.name, curve("train/loss"), curve("eval/loss"), run.config["config"]]))
 """,
 }
@@ -67,8 +67,8 @@ print(json.dumps([run.name, curve("train/loss"), curve("eval/loss"), run.config[
 @pytest.fixture(scope="module")
 def python():
     """A Python that has the libraries, in versions of their own, before the packages of this one; made once."""
-    python, made = PLACE / "bin/python", PLACE / "made"
-    if made.exists() and made.read_text() == PACKAGES.read_text():
+    python, marker = PLACE / "bin/python", PLACE / "made"
+    if marker.exists() and marker.read_text() == PACKAGES.read_text():
         return str(python)
     subprocess.run([sys.executable, "-m", "venv", "--clear", PLACE], check=True)
     (packages,) = PLACE.glob("lib/python*/site-packages")
@@ -76,7 +76,7 @@ def python():
     done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", PACKAGES], capture_output=True, text=True)
     if done.returncode:
         lacking(f"the trackers' libraries cannot be installed: {(done.stderr.splitlines() or ['pip says nothing'])[-1]}")
-    made.write_text(PACKAGES.read_text())
+    marker.write_text(PACKAGES.read_text())
     return str(python)
 
 
@@ -104,9 +104,9 @@ def run(python, tmp_path):
 @pytest.mark.parametrize("name", ["mlflow", "trackio"])
 def test_a_run_that_was_interrupted_is_one_run_with_one_curve(name, settings_for, run, tmp_path):
     folder = interrupted(name, settings_for, run, tmp_path)
-    found, losses, held_out, config, *status = json.loads(run(READ[name]).splitlines()[-1])
-    assert found == RUN
-    events = lines(folder / "events.jsonl")
+    runs, losses, held_out, config, *status = json.loads(run(READ[name]).splitlines()[-1])
+    assert runs == RUN
+    events = read_json_lines(folder / "events.jsonl")
     for curve, kind in ((losses, "step"), (held_out, "eval")):
         assert curve == [[event["step"], pytest.approx(event["loss"])] for event in events if event["event"] == kind]
     assert [step for step, _ in losses] == [1, 2, 3, 4] and [step for step, _ in held_out] == [0, 2, 4]
@@ -119,11 +119,11 @@ def test_wandb_gets_both_attempts_as_one_run_and_nothing_that_was_printed(settin
     folder = interrupted("wandb", settings_for, run, tmp_path)
     files = sorted((tmp_path / "wandb").rglob("*.wandb"))
     assert [path.name for path in files] == [f"run-{RUN}.wandb"] * 2
-    kept = [path.read_bytes() for path in files]
-    losses = [[float(value) for value in dict.fromkeys(re.findall(POINT, body, re.DOTALL))] for body in kept]  # in curve and summary
-    steps = [event["loss"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
+    contents = [path.read_bytes() for path in files]
+    losses = [[float(value) for value in dict.fromkeys(re.findall(POINT, body, re.DOTALL))] for body in contents]  # in curve and summary
+    steps = [event["loss"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"]
     assert losses == [pytest.approx(steps[:3]), pytest.approx(steps[3:])]
-    assert not any(b"loss on held-out rows" in body or b"going on after" in body for body in kept)
+    assert not any(b"loss on held-out rows" in body or b"going on after" in body for body in contents)
 
 
 def interrupted(name: str, settings_for, run, tmp_path: Path) -> Path:

@@ -13,7 +13,7 @@ from data.rows import normalise, read
 from tests.unit.trainer.conftest import TRAIN, VALIDATION
 from trainer import __main__ as command
 from trainer.evaluate import finished_run
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.record import card, record
 from trainer.rows import description, prompt, tokens
 
@@ -55,7 +55,7 @@ def settings(*words):
 
 
 @pytest.fixture(params=["box", "laptop"])
-def made(request, tiny):
+def make_prompt(request, tiny):
     def make(template, *words):
         tokenizer = AutoTokenizer.from_pretrained(tiny) if request.param == "box" else tokens.Tokens(tiny)
         tokenizer.chat_template = template
@@ -64,9 +64,9 @@ def made(request, tiny):
     return make
 
 
-def learned(found, example):
+def learned(template, example):
     whole = example.prompt + example.completion
-    return [found.tokenizer.decode(whole[start:end]) for start, end in example.turns]
+    return [template.tokenizer.decode(whole[start:end]) for start, end in example.turns]
 
 
 @pytest.mark.parametrize(
@@ -81,84 +81,84 @@ def learned(found, example):
         (SPACED, [], " A cat.<|im_end|>"),
     ],
 )
-def test_prompt_and_answer_are_what_the_template_writes_for_the_finished_conversation(made, tiny, template, words, answer):
-    found, theirs = made(template, *words), AutoTokenizer.from_pretrained(tiny)
-    theirs.chat_template = found.tokenizer.chat_template
-    example = found.example(ROW)
-    assert learned(found, example) == [answer]
+def test_prompt_and_answer_are_what_the_template_writes_for_the_finished_conversation(make_prompt, tiny, template, words, answer):
+    rendering, theirs = make_prompt(template, *words), AutoTokenizer.from_pretrained(tiny)
+    theirs.chat_template = rendering.tokenizer.chat_template
+    example = rendering.example(ROW)
+    assert learned(rendering, example) == [answer]
     chat = [*ROW.messages, {"role": "assistant", "content": ROW.completion}]
     whole = theirs.apply_chat_template(chat, tokenize=False)
-    assert whole.startswith(found.tokenizer.decode(example.prompt + example.completion))
-    asked = theirs.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True)
-    assert example.prompt == found.tokens(ROW.messages) == found.encode(asked), "what serving starts from"
-    assert found.answer(example.completion) == (ROW.completion, True), "what is scored is the answer alone"
+    assert whole.startswith(rendering.tokenizer.decode(example.prompt + example.completion))
+    generation_prompt = theirs.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True)
+    assert example.prompt == rendering.tokens(ROW.messages) == rendering.encode(generation_prompt), "what serving starts from"
+    assert rendering.answer(example.completion) == (ROW.completion, True), "what is scored is the answer alone"
     assert example.row == ROW
 
 
-def test_what_stands_before_each_answer_is_told_with_the_setting_that_puts_it_into_the_prompt(made):
-    found = made(HYBRID)
-    told = found.warning
-    assert told.startswith("the chat template writes '<think>\\n\\n</think>\\n\\n' before each answer")
-    assert "`'data.chat_template_kwargs={enable_thinking: false}'` puts it into the prompt" in told
-    assert made(PLAIN).warning == ""
+def test_what_stands_before_each_answer_is_reported_with_the_setting_that_puts_it_into_the_prompt(make_prompt):
+    template = make_prompt(HYBRID)
+    warning = template.warning
+    assert warning.startswith("the chat template writes '<think>\\n\\n</think>\\n\\n' before each answer")
+    assert "`'data.chat_template_kwargs={enable_thinking: false}'` puts it into the prompt" in warning
+    assert make_prompt(PLAIN).warning == ""
 
 
-def test_what_the_model_thought_is_no_part_of_its_answer(made):
-    found = made(HYBRID)
-    thought = [*found.encode("<think>\nA dog? </think> No.\n</think>\n\nA cat."), found.stop]
-    assert found.answer(thought) == ("A cat.", True)
-    assert found.answer(found.encode("<think>\nA dog, or")) == ("<think>\nA dog, or", False)
-    reasoned = found.example(replace(ROW, completion="<think>hm</think>\n\nA cat."))
-    assert reasoned.row.completion == "A cat." and found.answer(reasoned.completion) == ("A cat.", True)
+def test_what_the_model_thought_is_no_part_of_its_answer(make_prompt):
+    template = make_prompt(HYBRID)
+    thought = [*template.encode("<think>\nA dog? </think> No.\n</think>\n\nA cat."), template.stop]
+    assert template.answer(thought) == ("A cat.", True)
+    assert template.answer(template.encode("<think>\nA dog, or")) == ("<think>\nA dog, or", False)
+    reasoned = template.example(replace(ROW, completion="<think>hm</think>\n\nA cat."))
+    assert reasoned.row.completion == "A cat." and template.answer(reasoned.completion) == ("A cat.", True)
 
 
-def test_a_template_that_starts_generation_otherwise_than_it_writes_an_answer_is_refused(made):
+def test_a_template_whose_generation_prompt_differs_from_an_answer_is_refused(make_prompt):
     closing = FORGETS.replace("<think>\n{%", "{{ '' if thinking is defined and not thinking else '<think>\n' }}{%")
     for template, hint in ((FORGETS, "data.chat_template=FILE.jinja"), (closing, "`'data.chat_template_kwargs={thinking: false}'`")):
         with pytest.raises(Problem, match="starts generation with '.*<think>.n' where a finished answer has '.*A cat") as caught:
-            made(template).example(ROW)
+            make_prompt(template).example(ROW)
         assert hint in caught.value.hint
-    assert made(closing, "data.chat_template_kwargs={thinking: false}").example(ROW)
+    assert make_prompt(closing, "data.chat_template_kwargs={thinking: false}").example(ROW)
 
 
 @pytest.mark.parametrize("template", [HYBRID, OPENED, CHANNEL, PLAIN, SPACED])
-def test_a_conversation_is_never_refused_for_how_its_history_is_written(made, template):
-    found = made(template)
-    example = found.example(TALK)
-    assert len(example.turns) == 1 and found.answer(example.completion) == ("b", True)
-    assert example.prompt == found.tokens(TALK.messages)
+def test_a_conversation_is_never_refused_for_how_its_history_is_written(make_prompt, template):
+    rendering = make_prompt(template)
+    example = rendering.example(TALK)
+    assert len(example.turns) == 1 and rendering.answer(example.completion) == ("b", True)
+    assert example.prompt == rendering.tokens(TALK.messages)
 
 
-def test_every_answer_is_learned_where_the_model_would_have_given_it(made):
-    assert learned(*_pair(made(PLAIN))) == ["a<|im_end|>", "b<|im_end|>"]
-    assert learned(*_pair(made(CHANNEL))) == ["<channel>final<message>a<end><|im_end|>", "<channel>final<message>b<end><|im_end|>"]
+def test_every_answer_is_learned_where_the_model_would_have_given_it(make_prompt):
+    assert learned(*_pair(make_prompt(PLAIN))) == ["a<|im_end|>", "b<|im_end|>"]
+    assert learned(*_pair(make_prompt(CHANNEL))) == ["<channel>final<message>a<end><|im_end|>", "<channel>final<message>b<end><|im_end|>"]
     for template in (HYBRID, OPENED):
-        with pytest.raises(Problem, match="row f:2: .* writes an earlier answer otherwise") as caught:
-            made(template).example(TALK, LossOn.every_answer)
+        with pytest.raises(Problem, match="row f:2: .* changes an earlier answer") as caught:
+            make_prompt(template).example(TALK, LossOn.every_answer)
         assert "data.loss_on=last_answer" in caught.value.hint
-        assert made(template).example(replace(TALK, weights={1: 0}), LossOn.every_answer), "it is not learned"
+        assert make_prompt(template).example(replace(TALK, weights={1: 0}), LossOn.every_answer), "it is not learned"
 
 
-def _pair(found):
-    return found, found.example(TALK, LossOn.every_answer)
+def _pair(template):
+    return template, template.example(TALK, LossOn.every_answer)
 
 
-def test_every_answer_is_learned_by_the_marks_that_the_template_has(made):
+def test_every_answer_is_learned_by_the_marks_that_the_template_has(make_prompt):
     marked = HYBRID.replace("{{ said }}<|im_end|>\n{% endif %}", "{% generation %}{{ said }}<|im_end|>{% endgeneration %}\n{% endif %}")
     marked = marked.replace("\n\n{{ said }}<|im_end|>\n{% else", "\n\n{% generation %}{{ said }}<|im_end|>{% endgeneration %}\n{% else")
-    found = made(marked)
-    assert learned(*_pair(found)) == ["a<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
-    example = found.example(TALK, LossOn.every_answer)
-    assert found.tokenizer.decode(example.prompt) == found.text(TALK.messages)
+    template = make_prompt(marked)
+    assert learned(*_pair(template)) == ["a<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
+    example = template.example(TALK, LossOn.every_answer)
+    assert template.tokenizer.decode(example.prompt) == template.text(TALK.messages)
 
 
-def test_a_template_that_leaves_out_the_question_or_the_answer_is_refused(made):
+def test_a_template_that_leaves_out_the_question_or_the_answer_is_refused(make_prompt):
     for template in (
         PLAIN.replace("{{ turn.role }}\n{{ turn.content }}", ""),
         PLAIN.replace("{{ turn.content }}<|im_end|>\n" + CLOSE, "<|im_end|>\n" + CLOSE),
     ):
         with pytest.raises(Problem, match="leaves out what a turn of `(user|assistant)` says") as caught:
-            made(template).example(ROW)
+            make_prompt(template).example(ROW)
         assert "data.chat_template=FILE.jinja" in caught.value.hint
 
 
@@ -170,30 +170,30 @@ def test_a_template_of_the_users_own_and_its_values_are_saved_with_the_tokenizer
     )
     again = load.read(load.dump(run))
     assert again.data.chat_template == run.data.chat_template == HYBRID + "{# ${x} #}\n", "what the file holds, not where it lies"
-    found = prompt.Prompt(
+    rendering = prompt.Prompt(
         AutoTokenizer.from_pretrained(tiny), description.stops(tiny), replace(again.data, chat_template_kwargs={"enable_thinking": False})
     )
-    assert found.text(ROW.messages).endswith("assistant\n<think>\n\n</think>\n\n")
-    found.tokenizer.save_pretrained(tmp_path)
+    assert rendering.text(ROW.messages).endswith("assistant\n<think>\n\n</think>\n\n")
+    rendering.tokenizer.save_pretrained(tmp_path)
     anybody = AutoTokenizer.from_pretrained(tmp_path)
-    assert anybody.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True) == found.text(ROW.messages)
+    assert anybody.apply_chat_template(ROW.messages, tokenize=False, add_generation_prompt=True) == rendering.text(ROW.messages)
     ours = prompt.Prompt(
         anybody, description.stops(tiny), replace(again.data, chat_template=None, chat_template_kwargs={"enable_thinking": False})
     )
-    assert ours.example(ROW) == found.example(ROW)
-    assert ours.tokenizer.chat_template == found.tokenizer.chat_template, "a settled one stays as it is"
+    assert ours.example(ROW) == rendering.example(ROW)
+    assert ours.tokenizer.chat_template == rendering.tokenizer.chat_template, "a settled one stays as it is"
 
 
-def test_values_that_a_template_does_not_read_are_refused_by_name(made):
+def test_values_that_a_template_does_not_read_are_refused_by_name(make_prompt):
     with pytest.raises(Problem, match="has `enable_thinkin`, which the model's chat template does not read") as caught:
-        made(HYBRID, "data.chat_template_kwargs={enable_thinkin: false}")
+        make_prompt(HYBRID, "data.chat_template_kwargs={enable_thinkin: false}")
     assert "did you mean `enable_thinking`?" in caught.value.hint
     with pytest.raises(Problem, match="data.chat_template_kwargs has messages"):
         settings("data.chat_template_kwargs={messages: 1}")
     with pytest.raises(Problem, match="data.chat_template names nowhere.jinja, which cannot be read"):
         settings("data.chat_template=nowhere.jinja")
     with pytest.raises(Problem, match="no Jinja template|does not render"):
-        made("{% if %}", "data.chat_template_kwargs={enable_thinking: false}")
+        make_prompt("{% if %}", "data.chat_template_kwargs={enable_thinking: false}")
 
 
 def test_a_run_is_scored_on_answers_alone_and_a_finished_model_is_asked_as_in_training(settings_for, tmp_path, capsys):
@@ -204,18 +204,18 @@ def test_a_run_is_scored_on_answers_alone_and_a_finished_model_is_asked_as_in_tr
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(load.dump(settings))
     command.train(settings, folder)
-    told = lines(folder / "predictions.jsonl")
-    assert [row["expected"] for row in told] == [row.completion for row in read(VALIDATION)[:2]]
+    predictions = read_json_lines(folder / "predictions.jsonl")
+    assert [row["expected"] for row in predictions] == [row.completion for row in read(VALIDATION)[:2]]
     assert "[[<think>\n\n</think>\n\n{" in capsys.readouterr().out, "what is learned is shown"
     assert record.manifest(folder)["answers_behind"] == "</think>" and "rpartition('</think>')" in card.render(folder, "me/thinks")
     again = finished_run.load(folder).prompt
-    found = prompt.Prompt(AutoTokenizer.from_pretrained(settings.model.id), again.stops, settings.data)
-    assert [again.example(row) for row in read(TRAIN)[:3]] == [found.example(row) for row in read(TRAIN)[:3]]
+    template = prompt.Prompt(AutoTokenizer.from_pretrained(settings.model.id), again.stops, settings.data)
+    assert [again.example(row) for row in read(TRAIN)[:3]] == [template.example(row) for row in read(TRAIN)[:3]]
 
 
-def test_tools_of_all_rows_are_written_where_a_row_has_none(made):
+def test_tools_of_all_rows_are_written_where_a_row_has_none(make_prompt):
     template = "{% if tools %}{{ tools | tojson }}\n{% endif %}" + PLAIN
-    found = made(template, "data.chat_template_kwargs={tools: [{type: function, function: {name: weather}}]}")
-    assert '"weather"' in found.text(ROW.messages) and '"weather"' in found.tokenizer.decode(found.example(ROW).prompt)
+    rendering = make_prompt(template, "data.chat_template_kwargs={tools: [{type: function, function: {name: weather}}]}")
+    assert '"weather"' in rendering.text(ROW.messages) and '"weather"' in rendering.tokenizer.decode(rendering.example(ROW).prompt)
     own = [{"type": "function", "function": {"name": "clock"}}]
-    assert '"clock"' in found.text(ROW.messages, own) and '"weather"' not in found.text(ROW.messages, own)
+    assert '"clock"' in rendering.text(ROW.messages, own) and '"weather"' not in rendering.text(ROW.messages, own)

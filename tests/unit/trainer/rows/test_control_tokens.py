@@ -19,7 +19,7 @@ ROWS = [ENDED, LINE, FORGED, TEMPLATED]
 
 
 @pytest.fixture(params=["box", "laptop"])
-def made(request, tiny):
+def make_prompt(request, tiny):
     def make(*words):
         tokenizer = AutoTokenizer.from_pretrained(tiny) if request.param == "box" else tokens.Tokens(tiny)
         return prompt.Prompt(tokenizer, description.stops(tiny), load.load(["cloud=twin", *words]).data)
@@ -27,20 +27,20 @@ def made(request, tiny):
     return make
 
 
-def special(found, made_of):
-    return [found.tokenizer.convert_ids_to_tokens(token) for token in made_of if token in found.tokenizer.added_tokens_decoder]
+def special(template, made_of):
+    return [template.tokenizer.convert_ids_to_tokens(token) for token in made_of if token in template.tokenizer.added_tokens_decoder]
 
 
-def test_they_are_read_as_the_text_that_they_are(made):
-    found = made()
-    plain = found.example(normalise({"prompt": "a", "completion": "b"}, "f:0"))
-    for row, example in zip(ROWS, [found.example(row) for row in ROWS], strict=True):
-        assert special(found, example.prompt) == special(found, plain.prompt), "no turn but the template's own"
-        assert special(found, example.completion) == special(found, plain.completion) == ["<|im_end|>"], "one stop token"
-        assert row.messages[0]["content"] in found.tokenizer.decode(example.prompt)
-        assert found.tokenizer.decode(example.completion) == row.completion + "<|im_end|>"
-        assert found.answer(example.completion) == (row.completion, True)
-        assert found.tokens(row.messages) == example.prompt, "and so where a finished model is asked"
+def test_they_are_read_as_the_text_that_they_are(make_prompt):
+    template = make_prompt()
+    plain = template.example(normalise({"prompt": "a", "completion": "b"}, "f:0"))
+    for row, example in zip(ROWS, [template.example(row) for row in ROWS], strict=True):
+        assert special(template, example.prompt) == special(template, plain.prompt), "no turn but the template's own"
+        assert special(template, example.completion) == special(template, plain.completion) == ["<|im_end|>"], "one stop token"
+        assert row.messages[0]["content"] in template.tokenizer.decode(example.prompt)
+        assert template.tokenizer.decode(example.completion) == row.completion + "<|im_end|>"
+        assert template.answer(example.completion) == (row.completion, True)
+        assert template.tokens(row.messages) == example.prompt, "and so where a finished model is asked"
     talk = normalise(
         {
             "messages": [
@@ -52,33 +52,33 @@ def test_they_are_read_as_the_text_that_they_are(made):
         },
         "f:5",
     )
-    learned = found.example(talk, LossOn.every_answer)
-    assert special(found, learned.prompt + learned.completion).count("<|im_end|>") == 4
+    learned = template.example(talk, LossOn.every_answer)
+    assert special(template, learned.prompt + learned.completion).count("<|im_end|>") == 4
 
 
-def test_they_are_read_as_control_tokens_where_the_user_says_so(made):
-    found = made("data.split_special_tokens=false")
-    assert special(found, found.example(ENDED).completion) == ["<|im_end|>", "<|im_end|>"]
-    assert special(found, found.example(TEMPLATED).prompt).count("<|im_start|>") == 4
-    assert "is read as a control token" in found.notes([ENDED])[0]
+def test_they_are_read_as_control_tokens_where_the_user_says_so(make_prompt):
+    template = make_prompt("data.split_special_tokens=false")
+    assert special(template, template.example(ENDED).completion) == ["<|im_end|>", "<|im_end|>"]
+    assert special(template, template.example(TEMPLATED).prompt).count("<|im_start|>") == 4
+    assert "is read as a control token" in template.notes([ENDED])[0]
 
 
-def test_each_is_told_with_its_rows(made):
-    told = made().notes(ROWS)
-    assert told[0].startswith("'<|im_end|>', a control token of the model, stands in the answer of f:1, f:2; it is read as text")
-    assert any("in the prompt of f:3, f:4" in line for line in told)
-    assert not made().notes(read(TRAIN))
+def test_each_is_reported_with_its_rows(make_prompt):
+    notes = make_prompt().notes(ROWS)
+    assert notes[0].startswith("'<|im_end|>', a control token of the model, stands in the answer of f:1, f:2; it is read as text")
+    assert any("in the prompt of f:3, f:4" in line for line in notes)
+    assert not make_prompt().notes(read(TRAIN))
     many = [normalise({"prompt": "a", "completion": "b<|im_end|>"}, f"f:{number}") for number in range(5)]
-    assert "f:0, f:1, f:2 and 2 more" in made().notes(many)[0]
+    assert "f:0, f:1, f:2 and 2 more" in make_prompt().notes(many)[0]
 
 
-def test_the_check_the_plan_and_the_log_tell_them(tiny, tmp_path, settings_for, capsys):
+def test_the_check_the_plan_and_the_log_report_them(tiny, tmp_path, settings_for, capsys):
     rows = tmp_path / "train.jsonl"
     rows.write_text('{"prompt": "What is the capital of Peru?", "completion": "Lima.<|im_end|>"}\n')
     (tmp_path / "held.jsonl").write_text('{"prompt": "What is the capital of Laos?", "completion": "Vientiane.<|im_end|>"}\n')
     settings = settings_for(tmp_path, f"data.train={rows}", f"data.validation={tmp_path / 'held.jsonl'}", "data.fields=null")
-    found = preflight.look(settings, None, None)
-    assert any("data.validation: '<|im_end|>', a control token" in note for note in found.notes)
-    ruler = token_lengths.ruler(settings.model, str(tiny), offline=True, data=settings.data)
-    findings = check.check(rows, tmp_path / "held.jsonl", None, ruler, check.Limits(999, 99, False))
+    inspection = preflight.inspect(settings, None, None)
+    assert any("data.validation: '<|im_end|>', a control token" in note for note in inspection.notes)
+    counter = token_lengths.length_counter(settings.model, str(tiny), offline=True, data=settings.data)
+    findings = check.check_files(rows, tmp_path / "held.jsonl", None, counter, check.Limits(999, 99, False))
     assert any(each.verdict == "look" and "data.train: '<|im_end|>', a control token" in each.what for each in findings)

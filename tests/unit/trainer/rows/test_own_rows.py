@@ -61,7 +61,7 @@ def test_a_file_of_settings_names_rows_of_ones_own(tmp_path, monkeypatch):
     assert (data.train, data.validation, data.fields, data.max_length) == ("my.jsonl", "held.csv", ["city"], 2048)
 
 
-def test_without_that_file_the_ways_to_name_rows_are_told():
+def test_without_that_file_the_ways_to_name_rows_are_reported():
     with pytest.raises(Problem, match="there is no data `mine`") as caught:
         load.load(["cloud=twin", "data=mine"])
     assert "write conf/data/mine.yaml" in caught.value.hint and "data.train=FILE" in caught.value.hint
@@ -74,8 +74,8 @@ def test_a_split_is_a_setting_a_neighbour_or_a_path(tmp_path):
     data = load.load(
         ["cloud=twin", f"data.train={quoted(tmp_path / 'train.jsonl')}", f"data.validation={quoted(tmp_path / 'held_out.jsonl')}"]
     ).data
-    found = [splits.rows(data, split)[0].id for split in ("train", "validation", "test_both", f"{tmp_path}/elsewhere/x.jsonl")]
-    assert found == ["train", "held_out", "test_both", "elsewhere/x"]
+    first_ids = [splits.rows(data, split)[0].id for split in ("train", "validation", "test_both", f"{tmp_path}/elsewhere/x.jsonl")]
+    assert first_ids == ["train", "held_out", "test_both", "elsewhere/x"]
     with pytest.raises(Problem, match=r"there is no test_new.jsonl in .*, and no file test_new"):
         splits.path(data, "test_new")
     with pytest.raises(Problem, match="has no row 7") as caught:
@@ -91,19 +91,19 @@ def test_rows_of_the_hub_are_left_to_the_trainer():
 
 def test_rows_are_measured_as_the_model_will_read_them(tiny, template):
     model = load.load(["cloud=twin", f"model.id={quoted(tiny)}"]).model
-    ruler = token_lengths.ruler(model, str(tiny), offline=True)
+    counter = token_lengths.length_counter(model, str(tiny), offline=True)
     row = read(Path(__file__).parents[4] / "data/smoke_train.jsonl")[0]
     example = template.example(row)
-    assert ruler.measure(row) == (len(example.prompt), len(example.completion)) and not ruler.note
+    assert counter.measure(row) == (len(example.prompt), len(example.completion)) and not counter.note
 
 
-def test_a_tokenizer_that_cannot_be_had_is_said_and_words_are_counted():
-    ruler = token_lengths.ruler(load.load(["cloud=twin", "model.id=nobody/nothing"]).model, "nobody/nothing", offline=True)
-    assert ruler.unit == "words" and "nobody/nothing is not in the cache" in ruler.note
+def test_a_tokenizer_that_is_not_there_is_reported_and_words_are_counted():
+    counter = token_lengths.length_counter(load.load(["cloud=twin", "model.id=nobody/nothing"]).model, "nobody/nothing", offline=True)
+    assert counter.unit == "words" and "nobody/nothing is not in the cache" in counter.note
 
 
-def test_rows_that_cannot_be_read_are_told_before_a_box_is_asked_to_score_them(tmp_path):
+def test_rows_that_cannot_be_read_are_reported_before_a_box_is_asked_to_score_them(tmp_path):
     rows = tmp_path / "mine.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\nnot json\n')
     with pytest.raises(Problem, match=r"mine\.jsonl:2"):
-        splits.usable(load.load(["cloud=twin"]).data, str(rows))
+        splits.checked_path(load.load(["cloud=twin"]).data, str(rows))

@@ -93,12 +93,12 @@ def test_a_row_that_is_too_long_stops_the_run_and_is_named(template):
 
 def test_a_row_that_is_too_long_is_left_out_whole_only_when_asked(template, capsys):
     rows = read(TRAIN)
-    kept = template.held_out(rows, data(300, TooLong.drop))
+    examples = template.held_out(rows, data(300, TooLong.drop))
     left_out = [row for row in rows if len(template.example(row)) > 300]
-    assert 0 < len(kept) == len(rows) - len(left_out)
-    assert all(example == template.example(example.row) for example in kept), "none was cut"
-    told = capsys.readouterr().out
-    assert f"left out: {len(left_out)} of {len(rows)} rows" in told and left_out[0].id in told
+    assert 0 < len(examples) == len(rows) - len(left_out)
+    assert all(example == template.example(example.row) for example in examples), "none was cut"
+    printed = capsys.readouterr().out
+    assert f"left out: {len(left_out)} of {len(rows)} rows" in printed and left_out[0].id in printed
 
 
 def test_a_template_that_refuses_a_role_is_a_problem_of_the_data(tokenizer):
@@ -129,9 +129,9 @@ def test_an_answer_that_the_tokenizer_has_no_token_for_is_refused_and_named():
         template.example(replace(QUESTION, completion="A dog."))
 
 
-def test_answers_that_the_tokenizer_gives_back_otherwise_are_told(tokenizer):
+def test_answers_that_the_tokenizer_changes_are_reported(tokenizer):
     from tokenizers.normalizers import Lowercase
 
     (note,) = few_words(Lowercase()).notes([replace(QUESTION, completion="A a"), replace(QUESTION, completion="a A", id="two")])
-    assert "does not give answers back as they are written: 'A a' of row here:1 and 1 more comes back as 'a a'" in note
+    assert "does not preserve answers: 'A a' of row here:1 and 1 more becomes 'a a'" in note
     assert prompt.Prompt(tokenizer, [2]).notes(read(TRAIN)) == []

@@ -28,8 +28,8 @@ def test_csv_and_parquet_give_the_rows_that_jsonl_gives(tmp_path):
         table = csv.DictWriter(file, ["prompt", "completion"])
         table.writeheader()
         table.writerows(raw)
-    found = [rows.read(data(tmp_path / f"a{kind}"), tmp_path)[0][0].rows for kind in (".jsonl", ".csv", ".parquet")]
-    prompts = [[(row.messages, row.completion) for row in each] for each in found]
+    tables = [rows.read(data(tmp_path / f"a{kind}"), tmp_path)[0][0].rows for kind in (".jsonl", ".csv", ".parquet")]
+    prompts = [[(row.messages, row.completion) for row in each] for each in tables]
     assert prompts[0] == prompts[1] == prompts[2]
 
 
@@ -58,9 +58,9 @@ def test_missing_rows_and_rows_that_are_trained_on_are_refused(tmp_path):
 
 
 def test_the_instruction_of_the_rows_is_what_their_prompts_share_or_the_most_frequent_one():
-    def made(*pairs):
+    def rows_of(*pairs):
         return [normalise({"instruction": task, "input": text, "output": "x"}, "f:1") for task, text in pairs]
 
-    assert rows.instruction(made(("Do it.\n\nWell.", "a"), ("Do it.\n\nWell.", "b"))) == "Do it.\n\nWell."
-    assert rows.instruction(made(("Do it.", "a"), ("Try it.", "b"), ("Do it.", "c"))) == "Do it."
-    assert rows.instruction(made(("Do it.", "a"), ("Try it.", "b"))) == ""
+    assert rows.shared_instruction(rows_of(("Do it.\n\nWell.", "a"), ("Do it.\n\nWell.", "b"))) == "Do it.\n\nWell."
+    assert rows.shared_instruction(rows_of(("Do it.", "a"), ("Try it.", "b"), ("Do it.", "c"))) == "Do it."
+    assert rows.shared_instruction(rows_of(("Do it.", "a"), ("Try it.", "b"))) == ""

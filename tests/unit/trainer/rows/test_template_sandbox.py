@@ -38,16 +38,16 @@ def test_a_template_that_takes_all_time_or_memory_is_a_sentence(text):
     assert not isinstance(caught.value, Problem) or "takes more than" in caught.value.what
     assert template_sandbox.render("{{ 1 + 1 }}", {}) == "2", "the next one is not harmed"
     with suppress(Problem, TemplateError):  # Jinja computes what is constant, and lets be what it cannot
-        assert template_sandbox.reads(text) == set()
+        assert template_sandbox.variables(text) == set()
     assert template_sandbox.render("{{ 1 + 1 }}", {}) == "2"
 
 
 @pytest.mark.slow
 def test_the_model_of_such_a_template_is_refused_on_the_laptop_and_in_training(tiny):
-    for made in (AutoTokenizer.from_pretrained(tiny), tokens.Tokens(tiny)):
-        made.chat_template = "{{ 'a' * 20000000000 }}"
+    for tokenizer in (AutoTokenizer.from_pretrained(tiny), tokens.Tokens(tiny)):
+        tokenizer.chat_template = "{{ 'a' * 20000000000 }}"
         with pytest.raises(Problem, match="the model's chat template takes more than") as caught:
-            prompt.Prompt(made, description.stops(tiny))
+            prompt.Prompt(tokenizer, description.stops(tiny))
         assert caught.value.reason == "model_unavailable"
 
 
@@ -57,12 +57,12 @@ def test_it_writes_what_transformers_writes(name):
     if not folder.exists():
         pytest.skip("`make setup` makes it")
     theirs = AutoTokenizer.from_pretrained(folder)
-    for asked in (True, False):
+    for generation in (True, False):
         for turns in (TURNS, TURNS[:1]):
-            whole = theirs.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked)
+            whole = theirs.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
             assert (
-                chat_template.written(theirs, turns, asked=asked)
-                == chat_template.written(tokens.Tokens(folder), turns, asked=asked)
+                chat_template.render(theirs, turns, add_generation_prompt=generation)
+                == chat_template.render(tokens.Tokens(folder), turns, add_generation_prompt=generation)
                 == whole
             )
 
@@ -98,23 +98,23 @@ def test_what_goes_wrong_in_it_is_the_templates(monkeypatch):
 MAC = """
 import pathlib, resource
 from trainer.rows import template_sandbox
-kept = resource.setrlimit
+original = resource.setrlimit
 def setrlimit(what, limits):
     if what == resource.RLIMIT_AS:
         raise ValueError("current limit exceeds maximum limit")
-    kept(what, limits)
+    original(what, limits)
 resource.setrlimit, template_sandbox.STATM = setrlimit, pathlib.Path("/nowhere")
 template_sandbox.serve()
 """
 
 
 def test_a_mac_which_refuses_a_limit_of_memory_renders_all_the_same():
-    asked = json.dumps({"template": "{{ x }}", "values": {"x": "ü"}})
-    done = subprocess.run([sys.executable, "-c", MAC], cwd=ROOT, input=f"{asked}\n", capture_output=True, text=True)
-    assert done.stdout.splitlines()[1:] == [json.dumps({"found": "ü"})], done.stderr
+    request = json.dumps({"template": "{{ x }}", "values": {"x": "ü"}})
+    done = subprocess.run([sys.executable, "-c", MAC], cwd=ROOT, input=f"{request}\n", capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == [json.dumps({"result": "ü"})], done.stderr
 
 
-def test_it_ends_with_whom_it_works_for():
+def test_it_ends_with_its_parent():
     code = "import os; from trainer.rows import template_sandbox as sandbox; sandbox.render('', {})\n"
     code += "print(sandbox._child(os.getpid()).process.pid)"
     for more in ("", "; os.kill(os.getpid(), 9)"):
@@ -125,7 +125,7 @@ def test_it_ends_with_whom_it_works_for():
         assert not _is_renderer(int(done.stdout))
 
 
-def test_a_fork_has_one_of_its_own_and_ends_nobody_elses():
+def test_a_fork_has_a_child_of_its_own_and_ends_no_other():
     code = "import os, sys; from trainer.rows import template_sandbox\n"
     code += "render = lambda: template_sandbox.render('{{ x }}', {'x': os.getpid()}); render()\n"
     code += "if not (pid := os.fork()): sys.exit(render() != str(os.getpid()))\n"

@@ -6,9 +6,9 @@ from tests.unit.trainer import templates
 
 
 @pytest.mark.slow
-def test_no_template_of_trl_is_trained_otherwise_than_it_is_served(tiny):
-    found = templates.table(tiny)
-    assert not [name for name, cells in found.items() if "WRONG" in cells]
-    assert all(cell == "right" or cell.startswith("refused: ") for cells in found.values() for cell in cells[:3])
-    assert all(cells[1] == cells[0] == "right" or cells[0].startswith("refused") for cells in found.values()), "no history is refused"
-    assert templates.PAGE.read_text(encoding="utf-8") == templates.page(found)
+def test_every_template_of_trl_is_trained_as_it_is_served(tiny):
+    verdicts = templates.table(tiny)
+    assert not [name for name, cells in verdicts.items() if "WRONG" in cells]
+    assert all(cell == "right" or cell.startswith("refused: ") for cells in verdicts.values() for cell in cells[:3])
+    assert all(cells[1] == cells[0] == "right" or cells[0].startswith("refused") for cells in verdicts.values()), "no history is refused"
+    assert templates.PAGE.read_text(encoding="utf-8") == templates.page(verdicts)

@@ -34,7 +34,7 @@ def test_rows_are_the_same_tokens_without_transformers(name):
         assert ours.text(row.messages) == theirs.text(row.messages)
         for learn in LossOn:
             assert ours.example(row, learn) == theirs.example(row, learn)
-    assert prompt.show(ours, [ours.example(SPOKEN)]) == prompt.show(theirs, [theirs.example(SPOKEN)])
+    assert prompt.format_first_row(ours, [ours.example(SPOKEN)]) == prompt.format_first_row(theirs, [theirs.example(SPOKEN)])
 
 
 def test_what_a_tokenizers_file_says_of_cutting_and_filling_up_is_heeded_by_nobody(tiny, tmp_path):
@@ -92,7 +92,7 @@ def test_a_template_that_cannot_be_rendered_is_a_sentence(kind, template, with_t
     assert caught.value.reason == "model_unavailable"
 
 
-def test_a_template_whose_end_the_model_does_not_know_is_told_in_one_line(tiny):
+def test_a_template_whose_end_the_model_does_not_know_is_reported_in_one_line(tiny):
     known = tokens.Tokens(tiny)
     end, other = (known.tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|pad|>"))
     of_base, plain = prompt.Prompt(tokens.Tokens(tiny), [other]), tokens.Tokens(tiny)
@@ -116,10 +116,10 @@ def test_many_rows_give_the_tokens_of_each_and_no_text_to_train_on_is_read_twice
     rows = [*read(TRAIN)[:7], SPOKEN, *read(TRAIN)[7:12]]
     for learn in LossOn:
         template.tokenizer.asked = []
-        found = template.examples(rows, data, learn)
-        asked = template.tokenizer.asked
-        assert len(asked) == 12 * 2 + (4 if learn is LossOn.every_answer else 2), "prompt and answer; an earlier answer cuts the prompt"
-        assert found == [replace(template.example(row, learn), values={}) for row in rows]
+        examples = template.examples(rows, data, learn)
+        tokenised = template.tokenizer.asked
+        assert len(tokenised) == 12 * 2 + (4 if learn is LossOn.every_answer else 2), "prompt and answer; an earlier answer cuts the prompt"
+        assert examples == [replace(template.example(row, learn), values={}) for row in rows]
     assert template.held_out(rows, data) == [template.example(row) for row in rows]
     assert all(example.values for example, row in zip(template.held_out(rows, data), rows, strict=True) if row.output)
 
@@ -129,17 +129,17 @@ def test_the_stops_are_those_that_the_loaded_model_names(tiny, base):
 
 
 def test_a_template_that_refuses_says_so_here_too(tiny):
-    found = tokens.Tokens(tiny)
-    found.chat_template = (
+    tokenizer = tokens.Tokens(tiny)
+    tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}{{ messages | tojson }}"
     )
     with pytest.raises(Problem, match="refuses a prompt with the roles system, user, assistant, user: no system turn"):
-        prompt.Prompt(found, [2]).tokens(SPOKEN.messages)
+        prompt.Prompt(tokenizer, [2]).tokens(SPOKEN.messages)
 
 
 def test_a_row_that_is_too_long_is_found_before_anything_is_paid_for(settings_for, tmp_path):
     with pytest.raises(Problem, match=r"row \S+ has \d+ tokens, more than data.max_length=300"):
-        preflight.look(settings_for(tmp_path, "data.max_length=300"), None, None)
+        preflight.inspect(settings_for(tmp_path, "data.max_length=300"), None, None)
 
 
 OUTLOOK = """
@@ -151,8 +151,8 @@ run = load.load({words!r})
 class Card:
     name, bytes = "NVIDIA L4", {memory}
 try:
-    made = preflight.outlook(preflight.look(run, None, None), run, Card, (0.9776, "a list"), True)
-    print(*made.lines, run.train.gradient_checkpointing, sep="\\n")
+    report = preflight.make_report(preflight.inspect(run, None, None), run, Card, (0.9776, "a list"), True)
+    print(*report.lines, run.train.gradient_checkpointing, sep="\\n")
 except Problem as problem:
     print(problem)
 print(sorted({{"torch", "transformers", "peft"}} & set(sys.modules)))

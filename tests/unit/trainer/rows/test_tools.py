@@ -38,11 +38,11 @@ WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</to
 
 
 def prompts(tiny, template):
-    made = []
+    templates = []
     for tokenizer in (AutoTokenizer.from_pretrained(tiny), tokens.Tokens(tiny)):
         tokenizer.chat_template = template
-        made.append(prompt.Prompt(tokenizer, description.stops(tiny)))
-    return made
+        templates.append(prompt.Prompt(tokenizer, description.stops(tiny)))
+    return templates
 
 
 def test_tools_calls_and_results_are_written_by_the_models_template_here_and_there(tiny):
@@ -63,9 +63,9 @@ def test_tools_calls_and_results_are_written_by_the_models_template_here_and_the
 
 @pytest.mark.parametrize("row", [ASKED, TOLD, replace(ASKED, calls=[], completion="x"), replace(TOLD, tools=[])])
 def test_a_template_that_leaves_out_tools_or_calls_or_results_is_refused(tiny, row):
-    for made in prompts(tiny, PLAIN):
+    for template in prompts(tiny, PLAIN):
         with pytest.raises(Problem, match="does not write `tools`|leaves out what a turn"):
-            made.example(row)
+            template.example(row)
 
 
 def test_a_weight_decides_whether_an_earlier_answer_is_learned(tiny):

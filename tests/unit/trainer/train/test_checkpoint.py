@@ -8,13 +8,13 @@ import torch
 
 from conf import schema
 from conf.problem import Problem
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.model import model
 from trainer.record.record import Record
-from trainer.rows.sampler import Order, Portion
+from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop
 from trainer.train.checkpoint import Progress
-from trainer.train.distributed import Team
+from trainer.train.distributed import ProcessGroup
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def settings(settings_for, tmp_path):
 
 def adapted(base_for):
     torch.manual_seed(3)
-    return model.adapt(
+    return model.add_adapter(
         base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), gradient_checkpointing=False
     )  # dropout: chance must resume too
 
 
 def train(tuned, examples, settings, store, record):
-    order = Order([Portion(examples)], settings.seed, settings.train.batch_size)
-    return loop.train(tuned, order, examples[:2], settings, store, record, Team(), lambda: 0.0)
+    order = Sampler([WeightedRows(examples)], settings.seed, settings.train.batch_size)
+    return loop.train(tuned, order, examples[:2], settings, store, record, ProcessGroup(), lambda: 0.0)
 
 
 def weights(tuned):
@@ -43,7 +43,7 @@ def weights(tuned):
 def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(number_format, base_for, examples, settings, tmp_path):
     settings.train.save_total_limit = 10
     whole = adapted(base_for)
-    expected = train(whole, examples, settings, checkpoint.Store(tmp_path / "a", "x", 10), Record(tmp_path))
+    expected = train(whole, examples, settings, checkpoint.CheckpointStore(tmp_path / "a", "x", 10), Record(tmp_path))
     for step in (1, 2, 3, 4):
         place = tmp_path / f"from {step}"
         shutil.copytree(tmp_path / "a", place)
@@ -51,31 +51,31 @@ def test_a_run_that_goes_on_at_any_step_ends_as_one_that_was_left_alone(number_f
             shutil.rmtree(place / f"step-{later:06d}")
         again = adapted(base_for)
         torch.manual_seed(99)
-        found = train(again, examples, settings, checkpoint.Store(place, "x", 10), Record(tmp_path))
-        assert found == expected
+        progress = train(again, examples, settings, checkpoint.CheckpointStore(place, "x", 10), Record(tmp_path))
+        assert progress == expected
         assert all(torch.equal(weight, weights(whole)[name]) for name, weight in weights(again).items())
 
 
 def test_a_run_that_goes_on_in_another_number_format_says_so_and_keeps_it(base_for, examples, settings, tmp_path, capsys):
     def attempt(format):
-        return train(adapted(base_for), examples, settings, checkpoint.Store(tmp_path / "a", "x", 10, format), Record(tmp_path))
+        return train(adapted(base_for), examples, settings, checkpoint.CheckpointStore(tmp_path / "a", "x", 10, format), Record(tmp_path))
 
     assert attempt("bf16 on a GPU").changed is None
     assert attempt("bf16 on a GPU").changed is None
     shutil.rmtree(tmp_path / "a" / "step-000005")
     assert "the number format" not in capsys.readouterr().out
-    told = attempt("fp32 on a CPU").changed
-    assert "from step 1 in bf16 on a GPU; from step 5 in fp32 on a CPU" in told
-    assert f"note: {told}" in capsys.readouterr().out
-    kept = [event["formats"] for event in lines(tmp_path / "events.jsonl") if event["event"] == "formats"]
-    assert kept == [[[0, "bf16 on a GPU"], [4, "fp32 on a CPU"]]]
-    assert attempt("fp32 on a CPU").changed == told, "the last checkpoint keeps it"
+    change = attempt("fp32 on a CPU").changed
+    assert "from step 1 in bf16 on a GPU; from step 5 in fp32 on a CPU" in change
+    assert f"note: {change}" in capsys.readouterr().out
+    recorded = [event["formats"] for event in read_json_lines(tmp_path / "events.jsonl") if event["event"] == "formats"]
+    assert recorded == [[[0, "bf16 on a GPU"], [4, "fp32 on a CPU"]]]
+    assert attempt("fp32 on a CPU").changed == change, "the last checkpoint keeps it"
 
 
 @pytest.fixture
 def saved(tuned, tmp_path):
     """A store with the steps 1 and 2, and the optimizer that it was saved with."""
-    store = checkpoint.Store(tmp_path / "checkpoints", "x", 3)
+    store = checkpoint.CheckpointStore(tmp_path / "checkpoints", "x", 3)
     optimizer = torch.optim.AdamW([weight for weight in tuned.parameters() if weight.requires_grad])
     for step in (1, 2):
         store.save(Progress(step=step, best_step=1), tuned, optimizer)
@@ -92,7 +92,7 @@ def test_a_half_written_checkpoint_is_passed_over(name, saved, tuned):
 
 def test_a_checkpoint_of_another_run_is_refused(saved, tuned):
     store, optimizer = saved
-    other = checkpoint.Store(store.folder, "other settings", 3)
+    other = checkpoint.CheckpointStore(store.folder, "other settings", 3)
     with pytest.raises(Problem, match="step-000002 was made with other settings") as caught:
         other.resume(tuned, optimizer)
     assert caught.value.reason == "refused"

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.unit.trainer import forked
-from trainer.files import digest, lines
-from trainer.train.distributed import Team
+from trainer.files import digest, read_json_lines
+from trainer.train.distributed import ProcessGroup
 
 # Each process adds up its own rows first, so sums differ in their last bits; Adam divides by the root of tiny second moments,
 # which makes those bits visible: equal within 1 % of the largest weight, and the losses of all steps within one in a thousand.
@@ -18,9 +18,9 @@ WORDS = ["quant=none", "train.report_to=[]", "train.steps=3", "train.batch_size=
 def test_every_row_of_a_step_has_one_place_and_the_shares_weigh_the_same(examples):
     shares = []
     for index in (0, 1):
-        team = Team()
-        team.size, team.index = 2, index
-        shares.append(team.share(examples))
+        team = ProcessGroup()
+        team.world_size, team.rank = 2, index
+        shares.append(team.shard(examples))
     assert sorted(row.row.id for share in shares for row in share) == sorted(row.row.id for row in examples)
     tokens = [sum(map(len, share)) for share in shares]
     assert max(tokens) - min(tokens) <= max(map(len, examples))
@@ -56,8 +56,8 @@ def test_two_processes_train_the_adapter_that_one_trains(runs):
 
 
 @pytest.mark.slow
-def test_two_processes_tell_the_losses_that_one_tells_once(runs):
-    one, two = ([event for event in lines(folder / "events.jsonl") if event["event"] == "step"] for folder in runs)
+def test_two_processes_print_the_losses_of_one_once(runs):
+    one, two = ([event for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"] for folder in runs)
     assert [event["step"] for event in two] == [1, 2, 3]
     for alone, together in zip(one, two, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-3)

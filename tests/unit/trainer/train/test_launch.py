@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from conf.text.quoting import quoted
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.record import record
 
 
@@ -38,10 +38,10 @@ def test_accelerate_launches_two_processes_that_make_one_run(tiny, tmp_path):
     while process.poll() is None and not (runs / "team/events.jsonl").exists() and time.monotonic() < deadline:
         most = max(most, len(psutil.Process(process.pid).children()))
         time.sleep(0.1)
-    said, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
     assert most == 2, "the launcher did not start two trainers"
-    assert said.count("run folder: ") == said.count("step 2/2 ") == 1, "each thing is told once"
+    assert output.count("run folder: ") == output.count("step 2/2 ") == 1, "each thing is told once"
     assert record.verify(runs / "team")["run_id"] == "team"
-    assert [event["step"] for event in lines(runs / "team/events.jsonl") if event["event"] == "step"] == [1, 2]
+    assert [event["step"] for event in read_json_lines(runs / "team/events.jsonl") if event["event"] == "step"] == [1, 2]
     assert json.loads((runs / "team/state.json").read_text())["phase"] == "done"

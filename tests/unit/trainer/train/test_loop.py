@@ -10,12 +10,12 @@ from conf.problem import Problem
 from conf.schema import LrScheduler
 from tests.unit.trainer.formats import same_gradients, tolerance
 from trainer.estimate import memory
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.model import attention, model
 from trainer.record.record import Record
-from trainer.rows.sampler import Order, Portion
+from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop, optimizer
-from trainer.train.distributed import Team
+from trainer.train.distributed import ProcessGroup
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def settings(settings_for, tmp_path):
 def step(tuned, rows, settings):
     learner = optimizer.build(tuned, settings.train)
     with attention.packed(tuned.get_base_model()):
-        return loop.take(1, rows, tuned, learner, 1e-2, settings, Team())
+        return loop.training_step(1, rows, tuned, learner, 1e-2, settings, ProcessGroup())
 
 
 def order(examples, settings):
-    return Order([Portion(examples)], settings.seed, settings.train.batch_size)
+    return Sampler([WeightedRows(examples)], settings.seed, settings.train.batch_size)
 
 
 def test_a_step_in_many_packs_is_the_step_in_one(number_format, tuned, examples, settings):
@@ -61,17 +61,17 @@ def _loss(tuned, rows):
 
 def test_every_epoch_has_every_row_once_and_an_order_of_its_own(examples, settings):
     settings.train.batch_size = 4
-    seen = [row.row.id for step in (1, 2, 3) for row in order(examples, settings).step(step)]
-    first, second = seen[:6], seen[6:]
+    ids = [row.row.id for step in (1, 2, 3) for row in order(examples, settings).batch(step)]
+    first, second = ids[:6], ids[6:]
     assert Counter(first) == Counter(second) == Counter(example.row.id for example in examples)
     assert first != second
-    assert seen == [row.row.id for step in (1, 2, 3) for row in order(examples, settings).step(step)]
+    assert ids == [row.row.id for step in (1, 2, 3) for row in order(examples, settings).batch(step)]
 
 
 @pytest.mark.parametrize("schedule", LrScheduler)
 def test_the_learning_rate_rises_then_follows_its_schedule(schedule, settings):
     settings.train.lr_scheduler, settings.train.warmup_ratio, settings.train.lr = schedule, 0.2, 1.0
-    rates = [optimizer.rate(step, 10, settings.train) for step in range(1, 11)]
+    rates = [optimizer.learning_rate(step, 10, settings.train) for step in range(1, 11)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[9] == 1.0 if schedule is LrScheduler.constant else 0 < rates[9] < 0.7
     assert rates[2:] == sorted(rates[2:], reverse=True)
@@ -96,19 +96,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes_and_nam
 
 def test_the_share_of_a_known_card_s_speed_is_recorded_and_no_other_is_made_up(tuned, examples, settings, tmp_path, monkeypatch):
     settings.train.steps, settings.train.batch_size, settings.train.gradient_checkpointing = 1, 2, "yes"
-    monkeypatch.setattr(optimizer, "rate", lambda *_: 0.0)  # the same step each time
-    found = {}
+    monkeypatch.setattr(optimizer, "learning_rate", lambda *_: 0.0)  # the same step each time
+    recorded = {}
     for card in ("NVIDIA L4", "NVIDIA Z1", None):
-        monkeypatch.setattr(model, "gpu", lambda card=card: card)
-        record, store = Record(tmp_path / str(card)), checkpoint.Store(tmp_path / str(card) / "checkpoints", "x", 1)
-        loop.train(tuned, order(examples, settings), examples[:1], settings, store, record, Team(), None)
-        (found[card],) = [event for event in lines(record.events) if event["event"] == "step"]
-    assert found[None]["mfu"] is None and found["NVIDIA Z1"]["mfu"] is None
-    rows = order(examples, settings).step(1)
-    shape, plain = model.sizes_of(tuned), replace(settings, train=replace(settings.train, gradient_checkpointing="no"))
-    operations = memory.work(shape, plain, sum(map(len, rows)), sum(row.learned for row in rows))
-    seconds = sum(map(len, rows)) / found["NVIDIA L4"]["tok_s"]
-    assert found["NVIDIA L4"]["mfu"] == pytest.approx(operations / seconds / 121e12, rel=0.01)
+        monkeypatch.setattr(model, "gpu_name", lambda card=card: card)
+        record, store = Record(tmp_path / str(card)), checkpoint.CheckpointStore(tmp_path / str(card) / "checkpoints", "x", 1)
+        loop.train(tuned, order(examples, settings), examples[:1], settings, store, record, ProcessGroup(), None)
+        (recorded[card],) = [event for event in read_json_lines(record.events) if event["event"] == "step"]
+    assert recorded[None]["mfu"] is None and recorded["NVIDIA Z1"]["mfu"] is None
+    rows = order(examples, settings).batch(1)
+    shape, plain = model.shape_of_model(tuned), replace(settings, train=replace(settings.train, gradient_checkpointing="no"))
+    operations = memory.flops(shape, plain, sum(map(len, rows)), sum(row.learned for row in rows))
+    seconds = sum(map(len, rows)) / recorded["NVIDIA L4"]["tok_s"]
+    assert recorded["NVIDIA L4"]["mfu"] == pytest.approx(operations / seconds / 121e12, rel=0.01)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_changes(tuned, examples, settings):
@@ -132,10 +132,10 @@ def test_a_held_out_loss_that_is_not_finite_is_never_the_best_one(first, tuned, 
         return embedded * float("nan") if len(trained) >= first and not module.training else embedded
 
     tuned.get_base_model().get_input_embeddings().register_forward_hook(poison)
-    store = checkpoint.Store(tmp_path / "checkpoints", "x", 1)
+    store = checkpoint.CheckpointStore(tmp_path / "checkpoints", "x", 1)
     what = f"the loss on held-out rows after step {first} is nan; the rows {examples[0].row.id} have no finite loss"
     with pytest.raises(Problem, match=what) as caught:
-        loop.train(tuned, order(examples, settings), examples[:1], settings, store, Record(tmp_path), Team(), None)
+        loop.train(tuned, order(examples, settings), examples[:1], settings, store, Record(tmp_path), ProcessGroup(), None)
     assert caught.value.reason == "non_finite_loss" and "train.lr" in caught.value.hint
     assert store.newest == 0, "what cannot be measured was saved as the best"
 
@@ -144,17 +144,17 @@ def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examp
     settings.train.steps, settings.train.eval_steps, settings.train.save_steps, settings.train.save_total_limit = 6, 1, 100, 1
     settings.train.lr, settings.train.batch_size = 0.1, 2
     noise = replace(examples[0], completion=[7 * n % 600 for n in range(50)], values={})  # gets less likely as the rows are learned
-    store = checkpoint.Store(tmp_path / "checkpoints", "x", 1)
+    store = checkpoint.CheckpointStore(tmp_path / "checkpoints", "x", 1)
     record = Record(tmp_path)
-    progress = loop.train(tuned, order(examples, settings), [noise], settings, store, record, Team(), None)
+    progress = loop.train(tuned, order(examples, settings), [noise], settings, store, record, ProcessGroup(), None)
     assert 0 < progress.best_step < 5, "a step that only being the best keeps"
     store.restore(progress.best_step, tuned)
     with attention.packed(tuned.get_base_model()):
-        assert loop.measure(tuned, [noise], settings, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
+        assert loop.evaluate_loss(tuned, [noise], settings, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
 
 
 def test_the_rows_that_steps_reach_are_counted_once(examples):
-    order = Order([Portion(examples[:4]), Portion(examples[4:], 0.5)], 17, 2)
+    order = Sampler([WeightedRows(examples[:4]), WeightedRows(examples[4:], 0.5)], 17, 2)
     for steps in range(9):
-        reached = {example.row.id for step in range(1, steps + 1) for example in order.step(step)}
-        assert order.seen(steps) == len(reached)
+        reached = {example.row.id for step in range(1, steps + 1) for example in order.batch(step)}
+        assert order.rows_seen(steps) == len(reached)

@@ -14,7 +14,7 @@ from conf.problem import Problem
 from conf.text.quoting import quoted
 from trainer import __main__ as command
 from trainer.evaluate import finished_run
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.model import model
 from trainer.record import card, figures, record
 from trainer.train import merge
@@ -39,14 +39,14 @@ def logits(model, tokens):
 
 def test_the_round_trip_gives_the_weights_that_training_saw(base_for):
     trained, plain = base_for(schema.Quantisation.nf4).model, base_for().model
-    merge.round_trip(plain, double_quant=True)
-    seen = 0
+    merge.quantize_dequantize(plain, double_quant=True)
+    compared = 0
     for name, module in trained.named_modules():
         if type(module).__name__ == "Linear4bit":
             stored = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
             assert torch.equal(plain.get_submodule(name).weight, stored.to(plain.dtype)), name
-            seen += 1
-    assert seen == 14
+            compared += 1
+    assert compared == 14
     assert torch.equal(plain.lm_head.weight, base_for().model.lm_head.weight), "the head is never quantised"
 
 
@@ -92,7 +92,7 @@ def test_read_back_with_plain_transformers_it_gives_the_answers_that_were_scored
     """None of our code between the saved files and the answers, one row at a time; no PEFT at all."""
     tokenizer = AutoTokenizer.from_pretrained(run / "merged")
     plain = AutoModelForCausalLM.from_pretrained(run / "merged", dtype="auto").eval()
-    for row in lines(run / "predictions.jsonl"):
+    for row in read_json_lines(run / "predictions.jsonl"):
         text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt")
         with torch.inference_mode():
@@ -135,12 +135,12 @@ TOUCHED = [  # what an adapter may change of the embeddings and the head, which 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
 def folder(request, tiny, tmp_path) -> Path:
     """The tiny model, its head the embedding or one of its own."""
-    made = AutoModelForCausalLM.from_pretrained(tiny)
+    base_model = AutoModelForCausalLM.from_pretrained(tiny)
     if not request.param:
-        made.config.tie_word_embeddings = False
-        made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.flip(0).clone())
+        base_model.config.tie_word_embeddings = False
+        base_model.lm_head.weight = torch.nn.Parameter(base_model.lm_head.weight.flip(0).clone())
     shutil.copytree(tiny, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    made.save_pretrained(tmp_path / "model")
+    base_model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -151,7 +151,7 @@ def test_the_exported_and_the_merged_model_are_the_trained_one_whatever_the_adap
     settings = settings_for(tmp_path / "runs", f"model.id={quoted(folder)}", "quant=none")
     base = model.load(settings.model, settings.quant)
     try:
-        tuned = model.adapt(base, schema.Lora(8, 16, 0.0, targets, options), gradient_checkpointing=False).eval()
+        tuned = model.add_adapter(base, schema.Lora(8, 16, 0.0, targets, options), gradient_checkpointing=False).eval()
     except Problem as problem:
         pytest.skip(f"refused: {problem.what}")
     draw = torch.Generator().manual_seed(1)
@@ -159,13 +159,13 @@ def test_the_exported_and_the_merged_model_are_the_trained_one_whatever_the_adap
         for weight in (each for each in tuned.parameters() if each.requires_grad):
             weight.add_(torch.randn(weight.shape, generator=draw) * 0.05)
     tokens = torch.tensor([[1, 50, 200, 33, 7, 90]])
-    wanted = logits(tuned, tokens)
+    expected = logits(tuned, tokens)
     model.save(tuned, base, settings.model, tmp_path / "adapter")
-    whole = merge.assembled("w16", None, settings, tmp_path / "adapter")
-    torch.testing.assert_close(logits(whole, tokens), wanted, rtol=1e-4, atol=1e-4)
+    whole = merge.load_with_adapter("w16", None, settings, tmp_path / "adapter")
+    torch.testing.assert_close(logits(whole, tokens), expected, rtol=1e-4, atol=1e-4)
     merge.merged(whole).save_pretrained(tmp_path / "merged")
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
-    torch.testing.assert_close(logits(saved, tokens), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits(saved, tokens), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_merged_model_that_is_not_the_trained_one_stops_the_run_its_scores_written(settings_for, tmp_path, monkeypatch):
@@ -174,9 +174,9 @@ def test_a_merged_model_that_is_not_the_trained_one_stops_the_run_its_scores_wri
     settings.run_id, own = "wrong", merge.merged
 
     def wrong(whole):
-        made = own(whole)
-        made.lm_head.weight.data.mul_(1.5)
-        return made
+        merged = own(whole)
+        merged.lm_head.weight.data.mul_(1.5)
+        return merged
 
     monkeypatch.setattr(merge, "merged", wrong)
     folder = tmp_path / "runs/wrong"

@@ -13,15 +13,15 @@ from conf.problem import Problem
 from data.rows import read
 from tests.unit.trainer.conftest import TRAIN
 from tests.unit.trainer.formats import tolerance
-from trainer.files import lines
+from trainer.files import read_json_lines
 from trainer.model import attention, lora_options, model
 from trainer.model.packing import packs
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import prompt
-from trainer.rows.sampler import Order, Portion
+from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop, optimizer
-from trainer.train.distributed import Team
+from trainer.train.distributed import ProcessGroup
 
 SMALL = ["quant=none", "train.steps=4", "train.batch_size=2", "train.eval_steps=9", "train.report_to=[]"]
 
@@ -35,11 +35,11 @@ def trained(settings_for, base_for, tmp_path_factory):
         settings = settings_for(folder, *SMALL, *words)
         torch.manual_seed(settings.seed)
         base = base_for()
-        tuned = model.adapt(base, settings.lora, settings.train.gradient_checkpointing == "yes")
+        tuned = model.add_adapter(base, settings.lora, settings.train.gradient_checkpointing == "yes")
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(TRAIN)[:6], settings.data)
-        order = Order([Portion(rows[:4])], settings.seed, settings.train.batch_size)
-        store = checkpoint.Store(folder / "checkpoints", "x", settings.train.save_total_limit)
-        return tuned, loop.train(tuned, order, rows[4:], settings, store, Record(folder), Team(), judge), folder
+        order = Sampler([WeightedRows(rows[:4])], settings.seed, settings.train.batch_size)
+        store = checkpoint.CheckpointStore(folder / "checkpoints", "x", settings.train.save_total_limit)
+        return tuned, loop.train(tuned, order, rows[4:], settings, store, Record(folder), ProcessGroup(), judge), folder
 
     return make
 
@@ -98,7 +98,7 @@ def test_nothing_is_left_to_chance(trained):
 @pytest.mark.parametrize("words", [["train.gradient_checkpointing=true"], ["train.pack_tokens=null"]], ids=lambda words: words[0])
 def test_what_only_costs_or_saves_memory_leaves_the_losses_as_they_are(words, number_format, trained):
     def losses(folder):
-        return [event["loss"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
+        return [event["loss"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"]
 
     assert losses(trained(*words)[2]) == pytest.approx(losses(trained()[2]), rel=tolerance(number_format) * 10)
 
@@ -106,20 +106,20 @@ def test_what_only_costs_or_saves_memory_leaves_the_losses_as_they_are(words, nu
 def test_every_weight_of_a_dora_adapter_learns(trained, base_for, settings_for, tmp_path):
     settings = settings_for(tmp_path, "lora.options.use_dora=true")
     torch.manual_seed(settings.seed)
-    start = adapter(model.adapt(base_for(), settings.lora, False))
-    found = adapter(trained("lora.options.use_dora=true")[0])
-    assert any("magnitude" in name for name in found)
-    assert all(weight.dtype is torch.float32 and not torch.equal(weight, start[name]) for name, weight in found.items())
+    start = adapter(model.add_adapter(base_for(), settings.lora, False))
+    weights = adapter(trained("lora.options.use_dora=true")[0])
+    assert any("magnitude" in name for name in weights)
+    assert all(weight.dtype is torch.float32 and not torch.equal(weight, start[name]) for name, weight in weights.items())
 
 
 @pytest.mark.parametrize("start", ["true", "pissa", "olora"])
 def test_the_exported_adapter_in_plain_peft_is_ours_however_it_started(start, settings_for, base_for, examples, tiny, tmp_path):
     settings = settings_for(tmp_path, *SMALL, f"lora.options.init_lora_weights={start}")
     base = base_for()
-    tuned = model.adapt(base, settings.lora, False)
-    assert model.moves_base(settings.lora) == (start != "true")
+    tuned = model.add_adapter(base, settings.lora, False)
+    assert model.changes_base_weights(settings.lora) == (start != "true")
     if start != "true":
-        model.save_start(tuned, tmp_path / "start")
+        model.save_initial_adapter(tuned, tmp_path / "start")
     with torch.no_grad():
         for _name, weight in tuned.named_parameters():
             if weight.requires_grad:
@@ -134,8 +134,8 @@ def test_the_exported_adapter_in_plain_peft_is_ours_however_it_started(start, se
 
 def test_an_adapter_that_starts_from_the_base_weights_needs_them_plain(base_for, settings_for, tmp_path):
     settings = settings_for(tmp_path, "lora.options.init_lora_weights=pissa")
-    with pytest.raises(Problem, match="cannot be had with these base weights") as caught:
-        model.adapt(base_for(schema.Quantisation.nf4), settings.lora, False)
+    with pytest.raises(Problem, match="does not work with these base weights") as caught:
+        model.add_adapter(base_for(schema.Quantisation.nf4), settings.lora, False)
     assert "quant=none" in caught.value.hint
 
 
@@ -161,7 +161,7 @@ def test_what_peft_can_do_is_let_through(settings_for, tmp_path):
         (["lora.options={loftq_config: 3, init_lora_weights: loftq}"], "init_lora_weights is loftq", "olora"),
     ],
 )
-def test_what_peft_cannot_do_is_said_before_the_model_is_loaded(words, what, hint, settings_for, tmp_path):
+def test_what_peft_cannot_do_is_reported_before_the_model_is_loaded(words, what, hint, settings_for, tmp_path):
     with pytest.raises(Problem, match=what) as caught:
         model.adapter_config(settings_for(tmp_path, *words).lora)
     assert hint in caught.value.hint
@@ -178,9 +178,9 @@ def test_what_peft_cannot_do_is_said_before_the_model_is_loaded(words, what, hin
         (["train.optimizer=bitsandbytes.optim.PagedAdamW8bit"], "takes no option `fused`", "betas"),
     ],
 )
-def test_what_an_optimizer_cannot_take_is_said_before_the_model_is_loaded(words, what, hint, settings_for, tmp_path):
+def test_what_an_optimizer_cannot_take_is_reported_before_the_model_is_loaded(words, what, hint, settings_for, tmp_path):
     with pytest.raises(Problem, match=what) as caught:
-        optimizer.choose(settings_for(tmp_path, *words).train)
+        optimizer.optimizer_class(settings_for(tmp_path, *words).train)
     assert hint in caught.value.hint
 
 
@@ -200,12 +200,12 @@ def test_any_optimizer_goes_on_where_it_was(name, settings_for, base_for, exampl
 
     def attempt(store):
         torch.manual_seed(settings.seed)
-        tuned = model.adapt(base_for(), settings.lora, False)
-        order = Order([Portion(examples)], settings.seed, 2)
-        loop.train(tuned, order, examples[:1], settings, store, Record(tmp_path / "record"), Team(), None)
+        tuned = model.add_adapter(base_for(), settings.lora, False)
+        order = Sampler([WeightedRows(examples)], settings.seed, 2)
+        loop.train(tuned, order, examples[:1], settings, store, Record(tmp_path / "record"), ProcessGroup(), None)
         return adapter(tuned)
 
-    store = checkpoint.Store(tmp_path / "checkpoints", "x", 9)
+    store = checkpoint.CheckpointStore(tmp_path / "checkpoints", "x", 9)
     whole = attempt(store)
     (store.folder / "step-000004" / "COMPLETE").unlink()
     assert same(attempt(store), whole)
@@ -213,7 +213,7 @@ def test_any_optimizer_goes_on_where_it_was(name, settings_for, base_for, exampl
 
 def test_a_faster_b_learns_faster_by_the_ratio(tuned, settings_for, tmp_path):
     learner = optimizer.build(tuned, settings_for(tmp_path, "train.loraplus_lr_ratio=16").train)
-    optimizer.set_rate(learner, 0.5)
+    optimizer.set_lr(learner, 0.5)
     names = {id(weight): name for name, weight in tuned.named_parameters()}
     for group in learner.param_groups:
         assert {"lora_B" in names[id(weight)] for weight in group["params"]} == {group["lr"] == 8.0}
@@ -222,13 +222,13 @@ def test_a_faster_b_learns_faster_by_the_ratio(tuned, settings_for, tmp_path):
 
 def test_wsd_stays_then_decays(settings_for, tmp_path):
     train = settings_for(tmp_path, "train.lr_scheduler=wsd", "train.decay_ratio=0.5", "train.warmup_steps=2", "train.lr=1.0").train
-    rates = [optimizer.rate(step, 10, train) for step in range(1, 11)]
+    rates = [optimizer.learning_rate(step, 10, train) for step in range(1, 11)]
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
 def test_it_stops_once_patience_is_at_its_end_and_stays_stopped(trained, monkeypatch):
     losses = iter([9.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
-    monkeypatch.setattr(loop, "measure", lambda *_: next(losses))
+    monkeypatch.setattr(loop, "evaluate_loss", lambda *_: next(losses))
     _, progress, folder = trained("train.steps=6", "train.eval_steps=1", "train.early_stopping_patience=2")
     assert (progress.step, progress.best_step, progress.over) == (3, 1, True)
     assert (folder / "checkpoints/step-000003").exists()
@@ -244,15 +244,15 @@ def test_the_best_step_may_be_that_of_the_best_answers(trained):
     scores = iter([0.2, 0.9, 0.4, 0.1])
     _, progress, folder = trained("train.metric_for_best_model=macro_f1", "train.eval_steps=1", judge=lambda: next(scores))
     assert (progress.best_step, progress.best_score) == (2, 0.9)
-    assert [event["macro_f1"] for event in lines(folder / "events.jsonl") if event["event"] == "score"] == [0.2, 0.9, 0.4, 0.1]
+    assert [event["macro_f1"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "score"] == [0.2, 0.9, 0.4, 0.1]
 
 
 def test_an_epoch_visits_the_rows_of_each_source_as_often_as_its_weight_says(examples):
-    order = Order([Portion(examples[:2]), Portion(examples[2:4], 2.0), Portion(examples[4:], 0.5)], seed=1, batch_size=7)
+    order = Sampler([WeightedRows(examples[:2]), WeightedRows(examples[2:4], 2.0), WeightedRows(examples[4:], 0.5)], seed=1, batch_size=7)
     assert order.length == 2 + 4 + 1
     drawn = set()
     for epoch in (1, 2, 3, 4, 5, 6):
-        rows = [row.row.id for row in order.step(epoch)]
+        rows = [row.row.id for row in order.batch(epoch)]
         assert all(rows.count(row.row.id) == 1 for row in examples[:2])
         assert all(rows.count(row.row.id) == 2 for row in examples[2:4])
         drawn |= {row.row.id for row in examples[4:] if row.row.id in rows}
@@ -276,9 +276,9 @@ def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(tra
     _, _, folder = trained("train.report_to=[tensorboard]", "train.eval_steps=2")
     curves = EventAccumulator(str(folder / "tensorboard"))
     curves.Reload()
-    told = [event["loss"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
+    losses = [event["loss"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"]
     assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3, 4]
-    assert [point.value for point in curves.Scalars("train/loss")] == pytest.approx(told, rel=1e-6)
+    assert [point.value for point in curves.Scalars("train/loss")] == pytest.approx(losses, rel=1e-6)
     assert [point.step for point in curves.Scalars("eval/loss")] == [0, 2, 4]
     settings = settings_for(tmp_path)
     time.sleep(1.1)  # its files are read in the order of their names, which tell the second and then a number as text
@@ -291,33 +291,33 @@ def test_curves_reach_tensorboard_and_go_on_behind_the_step_of_a_resumed_run(tra
     assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_a_tracker_that_is_not_there_is_said_before_the_model_is_loaded(monkeypatch):
+def test_a_tracker_that_is_not_there_is_reported_before_the_model_is_loaded(monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "mlflow" else name)
     with pytest.raises(Problem, match="no tracker `tensorbord`"):
-        trackers.check(["tensorbord"])
+        trackers.check_trackers(["tensorbord"])
     with pytest.raises(Problem, match="the tracker mlflow is not installed") as caught:
-        trackers.check(["tensorboard", "mlflow"])
+        trackers.check_trackers(["tensorboard", "mlflow"])
     assert "pip install mlflow" in caught.value.hint
 
 
-def test_a_tracker_is_told_every_figure(monkeypatch, trained):
-    told = []
+def test_a_tracker_gets_every_figure(monkeypatch, trained):
+    calls = []
 
     class Mine:
         def __init__(self, folder, settings, step):
-            told.append(("start", step))
+            calls.append(("start", step))
 
         def log(self, figures, step):
-            told.append((step, sorted(figures)))
+            calls.append((step, sorted(figures)))
 
         def close(self):
-            told.append("closed")
+            calls.append("closed")
 
     monkeypatch.setattr(trackers, "KINDS", {"json": Mine})
     trained("train.report_to=[json]", "train.steps=1")
-    assert told[0] == ("start", 0) and told[-1] == "closed"
-    assert (1, ["train/epoch", "train/grad_norm", "train/loss", "train/lr", "train/tok_s"]) in told
-    assert any(step == 1 and "eval/loss" in names for step, names in told[1:-1])
+    assert calls[0] == ("start", 0) and calls[-1] == "closed"
+    assert (1, ["train/epoch", "train/grad_norm", "train/loss", "train/lr", "train/tok_s"]) in calls
+    assert any(step == 1 and "eval/loss" in names for step, names in calls[1:-1])
 
 
 def test_every_answer_of_a_conversation_has_loss_when_asked(template):

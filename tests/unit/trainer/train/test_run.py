@@ -26,10 +26,10 @@ from tests.unit.trainer.conftest import ROOT, TRAIN, VALIDATION
 from tests.unit.trainer.formats import computed_in, native
 from trainer import __main__ as command
 from trainer.evaluate import evaluate, predict
-from trainer.files import digest, lines
+from trainer.files import digest, read_json_lines
 from trainer.model import model
 from trainer.record import record
-from trainer.train.distributed import Team
+from trainer.train.distributed import ProcessGroup
 
 CONTRACT = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/chat_template.jinja", "adapter/tokenizer.json"]
 CONTRACT += [
@@ -63,7 +63,7 @@ def run(settings_for, volume):
     """A finished run; NF4, as the shipped settings have it."""
     settings = settings_for(volume / "runs")
     folder = make(settings, "unbroken")
-    command.train(settings, folder, Team())
+    command.train(settings, folder, ProcessGroup())
     return folder
 
 
@@ -75,7 +75,7 @@ def run_natively(run, settings_for, volume):
     settings = settings_for(volume / "runs")
     folder = make(settings, "natively")
     with computed_in("native"):
-        command.train(settings, folder, Team())
+        command.train(settings, folder, ProcessGroup())
     return folder
 
 
@@ -92,8 +92,8 @@ def test_a_finished_run_holds_every_file_of_the_contract(run):
     assert json.loads((run / "state.json").read_text())["phase"] == "evaluating"
 
 
-def test_the_events_tell_every_step_and_every_measurement(run):
-    events = lines(run / "events.jsonl")
+def test_the_events_have_every_step_and_every_evaluation(run):
+    events = read_json_lines(run / "events.jsonl")
     steps = [event for event in events if event["event"] == "step"]
     assert [event["step"] for event in steps] == [1, 2, 3, 4]
     assert all({"time", "steps", "epoch", "loss", "lr", "grad_norm", "tok_s", "mfu", "mem", "eta"} <= set(event) for event in steps)
@@ -105,7 +105,7 @@ def test_the_events_tell_every_step_and_every_measurement(run):
 def test_the_metrics_are_of_the_exported_step_and_the_tuned_model_learned(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["task"] == "extraction" and metrics["rows"] == metrics["base"]["rows"] == metrics["tuned"]["rows"] == 4
-    losses = {event["step"]: event["loss"] for event in lines(run / "events.jsonl") if event["event"] == "eval"}
+    losses = {event["step"]: event["loss"] for event in read_json_lines(run / "events.jsonl") if event["event"] == "eval"}
     best = min((step for step in losses if step), key=losses.get)
     assert metrics["step"] == best
     assert metrics["completion_loss"] == pytest.approx({"base": losses[0], "tuned": losses[best]})
@@ -127,7 +127,7 @@ def test_plain_peft_and_transformers_give_the_answers_that_were_scored(run, tiny
     )
     tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
     plain = AutoPeftModelForCausalLM.from_pretrained(run / "adapter", dtype=torch.float32, quantization_config=nf4, device_map="cpu").eval()
-    for row in lines(run / "predictions.jsonl"):
+    for row in read_json_lines(run / "predictions.jsonl"):
         text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt")
         with torch.inference_mode():
@@ -146,27 +146,27 @@ def test_the_adapter_says_where_its_base_comes_from_and_at_which_commit(run, tin
 
 
 def test_saving_an_adapter_asks_the_hub_nothing(tuned, base, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *_words, **_options: asked.append(1))
+    requests = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *_words, **_options: requests.append(1))
     model.save(tuned, base, schema.Model("owner/name", "main", "", False), tmp_path)
-    assert not asked and not any("embed" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    assert not requests and not any("embed" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
     tuned.save_pretrained(tmp_path)
-    assert asked, "PEFT's own default no longer asks: the test has lost its subject"
+    assert requests, "PEFT's own default no longer asks: the test has lost its subject"
 
 
 def test_a_gpu_without_bf16_of_its_own_computes_in_fp32_and_says_why(monkeypatch):
     for able, dtype, why in ((True, torch.bfloat16, "natively"), (False, torch.float32, "this GPU has no bf16 and fp16 overflows")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, able=able: able or including_emulation)
-        found, told = native(torch.device("cuda"))
-        assert found is dtype and told.endswith(why)
+        precision, reason = native(torch.device("cuda"))
+        assert precision is dtype and reason.endswith(why)
 
 
 def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
-    answerer = predict.Answerer(run)
-    for row in lines(run / "predictions.jsonl"):
-        asked = answerer.row(json.dumps({"prompt": row["prompt"][-1]["content"]}), "line 1")
-        assert asked.messages == row["prompt"]
-        assert answerer.answer(asked)["output"] == row["tuned"]
+    answerer = predict.Predictor(run)
+    for row in read_json_lines(run / "predictions.jsonl"):
+        question = answerer.row(json.dumps({"prompt": row["prompt"][-1]["content"]}), "line 1")
+        assert question.messages == row["prompt"]
+        assert answerer.predict(question)["output"] == row["tuned"]
     with pytest.raises(Problem, match="line 7 is no row that can be answered"):
         answerer.row("hello", "line 7")
 
@@ -174,8 +174,8 @@ def test_prediction_uses_the_prompt_of_the_run_and_gives_its_answers(run):
 def test_a_prompt_has_the_same_bytes_in_training_evaluation_prediction_and_on_the_card(run, template):
     rows = read(VALIDATION)[:4]
     trained = [template.example(row).prompt for row in rows]
-    asked = predict.Answerer(run).run.prompt
-    scored = [asked.tokens(row["prompt"]) for row in lines(run / "predictions.jsonl")]
+    predicted = predict.Predictor(run).run.prompt
+    scored = [predicted.tokens(row["prompt"]) for row in read_json_lines(run / "predictions.jsonl")]
     assert scored == trained
     tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
     snippet = (run / "card.md").read_text().split("```python")[1].split("```")[0]
@@ -199,10 +199,10 @@ def test_an_input_alone_is_asked_as_training_asked_it_system_turn_and_all(settin
     settings = settings_for(volume / "runs", *files, "data.fields=null", "quant=none", "train.steps=1")
     folder = make(settings, "with-a-system-turn")
     command.train(settings, folder)
-    answerer = predict.Answerer(folder)
+    answerer = predict.Predictor(folder)
     trained = answerer.run.prompt.example(read(tmp_path / "train.jsonl")[3]).prompt
-    for asked in ({"input": "Text 3."}, {"instruction": "Name the city.", "input": "Text 3."}, {"prompt": "Name the city.\n\nText 3."}):
-        assert answerer.run.prompt.tokens(answerer.row(json.dumps(asked), "line 1").messages) == trained
+    for raw in ({"input": "Text 3."}, {"instruction": "Name the city.", "input": "Text 3."}, {"prompt": "Name the city.\n\nText 3."}):
+        assert answerer.run.prompt.tokens(answerer.row(json.dumps(raw), "line 1").messages) == trained
     own = [{"role": "user", "content": "Hello."}]
     assert answerer.row(json.dumps({"messages": own}), "line 1").messages == own
 
@@ -214,19 +214,19 @@ def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_
     settings = settings_for(volume / "runs", *words)
     folder = make(settings, "dropped")
     command.train(settings, folder)
-    told = record.verify(folder)["data"]
-    kept, held = (sum(length <= limit for length in each) for each in lengths)
-    assert 8 < kept < 32 and 3 < held < 16
-    assert {name: count for name, count in told.items() if "rows" in name} == {
-        **{"train_rows": kept, "train_rows_seen": 8, "train_rows_left_out": 32 - kept},
+    counts = record.verify(folder)["data"]
+    fitting, held = (sum(length <= limit for length in each) for each in lengths)
+    assert 8 < fitting < 32 and 3 < held < 16
+    assert {name: count for name, count in counts.items() if "rows" in name} == {
+        **{"train_rows": fitting, "train_rows_seen": 8, "train_rows_left_out": 32 - fitting},
         **{"validation_rows": held, "validation_rows_scored": 3, "validation_rows_left_out": 16 - held},
     }
     card = (folder / "card.md").read_text()
-    assert f"on 8 of the {kept} rows of `{TRAIN.name}`." in card
-    assert f"{32 - kept} of those to train on, {16 - held} of those held out" in card
-    assert f"| training rows | 8 seen of {kept} of" in card and f"| held-out rows | 3 scored of {held} of" in card
+    assert f"on 8 of the {fitting} rows of `{TRAIN.name}`." in card
+    assert f"{32 - fitting} of those to train on, {16 - held} of those held out" in card
+    assert f"| training rows | 8 seen of {fitting} of" in card and f"| held-out rows | 3 scored of {held} of" in card
     page = (folder / "report.html").read_text()
-    assert "tuned on 8 rows, scored greedily on 3 held-out rows" in page and f"{32 - kept} longer ones left out" in page
+    assert "tuned on 8 rows, scored greedily on 3 held-out rows" in page and f"{32 - fitting} longer ones left out" in page
 
 
 def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_is_shipped(settings_for, volume, tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_
     folder = make(settings, "uncommon")
     command.train(settings, folder)
     assert record.verify(folder)["data"]["also"].keys() == settings.data.also.keys()
-    scores = {event["step"]: event["macro_f1"] for event in lines(folder / "events.jsonl") if event["event"] == "score"}
+    scores = {event["step"]: event["macro_f1"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "score"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert scores[metrics["step"]] == max(scores.values()) == metrics["tuned"]["macro_f1"]
     config = json.loads((folder / "adapter/adapter_config.json").read_text())
@@ -252,7 +252,7 @@ def test_an_adapter_from_the_base_weights_chosen_by_its_answers_is_scored_as_it_
 def test_a_sealed_run_is_never_trained_again(run, settings_for, volume):
     before = record.verify(run)
     with pytest.raises(Problem, match="run unbroken is finished and sealed"):
-        command.train(settings_for(volume / "runs"), run, Team())
+        command.train(settings_for(volume / "runs"), run, ProcessGroup())
     assert record.verify(run) == before
 
 
@@ -287,22 +287,22 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_bytes_of_the_unbroken_o
 
 def test_the_base_models_answers_are_generated_once(run, base, template, settings_for, volume, monkeypatch):
     """Keyed by what decides them, kept beside the runs; a local folder, which may change, is never trusted."""
-    asked = []
+    generated = []
 
     def generate(_model, _prompt, examples, _settings, _record, what):
-        asked.append(what)
+        generated.append(what)
         return [('{"stage": "II"}', True)] * len(examples)
 
     monkeypatch.setattr(evaluate, "generate", generate)
     settings = settings_for(volume / "runs")
-    tuned = model.adapt(base, settings.lora, gradient_checkpointing=False)
+    tuned = model.add_adapter(base, settings.lora, gradient_checkpointing=False)
     examples = [template.example(row) for row in read(VALIDATION)[:4]]
     for name, revision, expected in (("a", "1" * 40, True), ("b", "1" * 40, False), ("c", "2" * 40, True), ("d", None, True)):
-        asked.clear()
+        generated.clear()
         folder = volume / "runs" / name
         of_hub = replace(base, revision=revision)
         evaluate.compare(tuned, of_hub, template, examples, settings, "sha", folder, record.Record(folder))
-        assert ("scoring base" in asked) is expected, name
+        assert ("scoring base" in generated) is expected, name
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -339,7 +339,7 @@ def test_a_model_that_cannot_be_had_is_named(owner, what, monkeypatch, tmp_path)
 
 def test_targets_that_match_no_layer_are_a_problem_of_the_settings(base):
     with pytest.raises(Problem, match="matches no layer") as caught:
-        model.adapt(base, schema.Lora(4, 8, 0.0, ["query"], {}), gradient_checkpointing=False)
+        model.add_adapter(base, schema.Lora(4, 8, 0.0, ["query"], {}), gradient_checkpointing=False)
     assert "q_proj" in caught.value.hint
 
 
@@ -347,7 +347,7 @@ def test_a_failed_run_says_why_in_its_state(settings_for, tmp_path):
     settings = settings_for(tmp_path / "runs", "data.max_length=50")
     folder = make(settings, "too-long")
     with pytest.raises(Problem, match="more than data.max_length=50"):
-        command.train(settings, folder, Team())
+        command.train(settings, folder, ProcessGroup())
     state = json.loads((folder / "state.json").read_text())
     assert (state["phase"], state["reason"]) == ("failed", "bad_data")
     assert "data.max_length=50" in state["evidence"] and "data.too_long=drop" in state["hint"]
@@ -355,6 +355,6 @@ def test_a_failed_run_says_why_in_its_state(settings_for, tmp_path):
 
 def test_generation_is_greedy_whatever_the_model_ships(base, template):
     base.model.generation_config = GenerationConfig(do_sample=True, temperature=9.0, repetition_penalty=3.0)
-    model.greedy(base, template.stops)
+    model.use_greedy_decoding(base, template.stops)
     assert base.model.generation_config.do_sample is False
     assert base.model.generation_config.repetition_penalty in (None, 1.0)

@@ -76,14 +76,14 @@ def test_without_a_runs_folder_it_says_so(words):
     [("auto", "yes", "yes"), ("auto", "no", "auto"), ("auto", None, "auto"), ("no", "no", "no"), ("yes", "no", "yes")],
 )
 def test_a_later_attempt_goes_by_what_was_decided_and_a_smaller_card_may_still_recompute(run, monkeypatch, typed, before, now):
-    seen = []
-    monkeypatch.setattr("trainer.train.recipe.run", lambda settings, *_: seen.append(settings.train.gradient_checkpointing))
+    decisions = []
+    monkeypatch.setattr("trainer.train.recipe.run", lambda settings, *_: decisions.append(settings.train.gradient_checkpointing))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     (run / "config.yaml").write_text(load.dump(settings(f"train.gradient_checkpointing={typed}")))
     if before:
         (run / record.DECIDED).write_text(json.dumps({"recompute": before}))
     command.run(run, None)
-    assert seen == [now]
+    assert decisions == [now]
 
 
 def test_what_was_decided_is_read_only_where_it_was_left_open(run):

@@ -15,14 +15,14 @@ from data.rows import read
 from tests.unit.trainer import forked
 from tests.unit.trainer.conftest import TRAIN
 from trainer.evaluate import eval_step
-from trainer.files import digest, lines
+from trainer.files import digest, read_json_lines
 from trainer.model import model
 from trainer.record.record import Record
 from trainer.rows import prompt
-from trainer.rows.sampler import Order, Portion
+from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop
-from trainer.train.distributed import Team
-from trainer.train.signals import Stop
+from trainer.train.distributed import ProcessGroup
+from trainer.train.signals import StopRequest
 
 STEPS = 5
 FORKED = ["quant=none", "train.steps=12", "train.batch_size=2", "train.save_steps=100", "train.eval_steps=4", "data.eval_rows=2"]
@@ -57,10 +57,10 @@ class Job:
 
     def train(self):
         torch.manual_seed(3)
-        self.tuned = model.adapt(self.base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), gradient_checkpointing=False)
-        self.store = checkpoint.Store(self.folder / "checkpoints", "x", 3)
-        order = Order([Portion(self.examples)], self.settings.seed, self.settings.train.batch_size)
-        arguments = (self.examples[:2], self.settings, self.store, Record(self.folder), Team(), lambda: self.score())
+        self.tuned = model.add_adapter(self.base_for(), schema.Lora(4, 8, 0.1, "all-linear", {}), gradient_checkpointing=False)
+        self.store = checkpoint.CheckpointStore(self.folder / "checkpoints", "x", 3)
+        order = Sampler([WeightedRows(self.examples)], self.settings.seed, self.settings.train.batch_size)
+        arguments = (self.examples[:2], self.settings, self.store, Record(self.folder), ProcessGroup(), lambda: self.score())
         return loop.train(self.tuned, order, *arguments)
 
     @property
@@ -125,10 +125,10 @@ def test_a_stop_within_a_measurement_breaks_it_off_and_it_is_made_up_for(job, ex
         striking(patch, eval_step, "packs", 2)  # the first is the one before the first step, the second is behind step 2
         with pytest.raises(Problem, match="after step 2 of 5, which is saved"):
             job.train()
-    assert [event["step"] for event in lines(job.folder / "events.jsonl") if event["event"] == "eval"] == [0]
+    assert [event["step"] for event in read_json_lines(job.folder / "events.jsonl") if event["event"] == "eval"] == [0]
     assert (saved(job)[-1]["step"], saved(job)[-1]["due"]) == (2, True)
     assert job.whole() == expected
-    assert [event["step"] for event in lines(job.folder / "events.jsonl") if event["event"] == "eval"] == [0, 2, 4, 5]
+    assert [event["step"] for event in read_json_lines(job.folder / "events.jsonl") if event["event"] == "eval"] == [0, 2, 4, 5]
 
 
 def test_a_stop_while_the_last_step_is_scored_scores_it_later(job, settings, base_for, examples, tmp_path):
@@ -155,7 +155,7 @@ def test_a_stop_while_a_checkpoint_is_written_waits_until_it_is_whole(job, expec
         with pytest.raises(Problem, match="after step 2 of 5, which is saved"):
             job.train()
     assert not (job.folder / "checkpoints/part").exists()
-    assert [found["step"] for found in saved(job)] == [2] and not saved(job)[0]["due"]
+    assert [checkpoint_progress["step"] for checkpoint_progress in saved(job)] == [2] and not saved(job)[0]["due"]
     assert job.whole() == expected
 
 
@@ -168,7 +168,7 @@ def test_a_stop_before_the_first_step_leaves_nothing(job, expected, monkeypatch)
     assert job.whole() == expected
 
 
-def test_a_stop_again_in_the_same_measurement_writes_nothing_anew(job, expected, monkeypatch):
+def test_a_second_stop_in_the_same_evaluation_writes_nothing_again(job, expected, monkeypatch):
     written = []
     for turn in (2, 1):
         with monkeypatch.context() as patch:
@@ -183,24 +183,24 @@ def test_a_stop_again_in_the_same_measurement_writes_nothing_anew(job, expected,
 
 def test_outside_of_training_the_handlers_are_those_of_before():
     before = signal.getsignal(signal.SIGTERM)
-    with Stop():
+    with StopRequest():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_second_ctrl_c_does_not_wait():
-    with Stop() as asked, pytest.raises(KeyboardInterrupt), asked.later():
+    with StopRequest() as request, pytest.raises(KeyboardInterrupt), request.deferred():
         signal.raise_signal(signal.SIGINT)
-        heard = asked.asked
+        requested = request.requested
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it waited")
-    assert heard
+    assert requested
 
 
-def test_whoever_is_not_to_obey_is_not_stopped():
-    with Stop(obeyed=False) as asked:
+def test_a_process_that_does_not_handle_signals_is_not_stopped():
+    with StopRequest(handled=False) as request:
         stop()
-    assert not asked.asked
+    assert not request.requested
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +227,12 @@ def test_stopped_at_a_random_moment_no_step_is_lost_and_the_bytes_are_the_same(n
     time.sleep(random.Random(f"stop {number}").uniform(0.1, 0.9) * seconds)
     child.terminate()
     child.join()
-    taken = [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
+    taken = [event["step"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"]
     if child.exitcode != 0:  # else it had ended
         state = json.loads((folder / "state.json").read_text())
         assert (state["phase"], state["reason"]) == ("failed", "killed"), (folder / "log.txt").read_text()
         assert not taken or taken[-1] == 12 or f"after step {taken[-1]} of 12, which is saved" in state["evidence"]
     forked.whole(settings, folder)
-    again = [event["step"] for event in lines(folder / "events.jsonl") if event["event"] == "step"]
+    again = [event["step"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step"]
     assert again == list(range(1, 13)), "a step was lost, or taken twice"
     assert digest(folder / forked.ADAPTER) == expected

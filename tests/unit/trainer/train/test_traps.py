@@ -10,7 +10,7 @@ from conf import load
 from data.rows import read
 from tests.unit.trainer.conftest import TRAIN, VALIDATION
 from tests.unit.trainer.finished_run import METRICS, finished, settings
-from trainer.files import digest, lines
+from trainer.files import digest, read_json_lines
 from trainer.record import card, record, report
 
 SCORE = re.compile(r"\b[01]\.\d{3}\b")
@@ -19,9 +19,9 @@ SCORE = re.compile(r"\b[01]\.\d{3}\b")
 def shifted(value):
     """The same figures, each one a little different; counts and steps stay."""
     if isinstance(value, dict):
-        return {key: shifted(entry) for key, entry in value.items()}
+        return {key: shifted(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [shifted(entry) for entry in value]
+        return [shifted(item) for item in value]
     return value * 0.97 + 0.013 if isinstance(value, float) else value
 
 
@@ -34,16 +34,16 @@ def all_scores(values) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [lambda folder: card.render(folder, "me/quick"), report.render], ids=["card", "report"])
-def test_every_score_that_is_told_is_this_run_s_own(page, tmp_path):
+def test_every_reported_score_is_this_run_s_own(page, tmp_path):
     """A card written by hand keeps the figures of the run before."""
-    told = []
+    scores = []
     for name, metrics in (("one", METRICS), ("other", shifted(METRICS))):
         folder = finished(tmp_path / name)
         (folder / "metrics.json").write_text(json.dumps(metrics))
         body = page(folder).partition("Training</h2>")[0].partition("## How to use it")[0]
-        told.append(set(SCORE.findall(re.sub(r"(?s)<style>.*?</style>|^---.*?^---", "", body, flags=re.MULTILINE))))
-        assert told[-1] and told[-1] <= all_scores(metrics), f"{name}: a figure that the record does not have"
-    assert told[0] != told[1]
+        scores.append(set(SCORE.findall(re.sub(r"(?s)<style>.*?</style>|^---.*?^---", "", body, flags=re.MULTILINE))))
+        assert scores[-1] and scores[-1] <= all_scores(metrics), f"{name}: a figure that the record does not have"
+    assert scores[0] != scores[1]
 
 
 def test_what_is_claimed_of_the_training_is_what_the_settings_say(tmp_path):
@@ -59,7 +59,7 @@ def test_what_is_claimed_of_the_training_is_what_the_settings_say(tmp_path):
     ):
         folder = finished(tmp_path / claims[0].replace(" ", ""))
         (folder / "config.yaml").write_text(load.dump(settings(*words)))
-        events = [event | ({"steps": 99} if "steps" in event else {}) for event in lines(folder / "events.jsonl")]
+        events = [event | ({"steps": 99} if "steps" in event else {}) for event in read_json_lines(folder / "events.jsonl")]
         (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
         text = card.render(folder, "me/quick")
         assert all(claim in text for claim in claims), claims
@@ -67,21 +67,21 @@ def test_what_is_claimed_of_the_training_is_what_the_settings_say(tmp_path):
 
 
 def test_the_scored_rows_were_held_out_and_each_was_answered(trained):
-    told, held_out = lines(trained / "predictions.jsonl"), read(VALIDATION)
-    assert [row["expected"] for row in told] == [row.completion for row in held_out[:4]]
+    predictions, held_out = read_json_lines(trained / "predictions.jsonl"), read(VALIDATION)
+    assert [row["expected"] for row in predictions] == [row.completion for row in held_out[:4]]
     learned = {json.dumps(row.messages) for row in read(TRAIN)}
-    assert not [row["id"] for row in told if json.dumps(row["prompt"]) in learned]
-    assert all(isinstance(row[side], str) for row in told for side in ("base", "tuned"))
+    assert not [row["id"] for row in predictions if json.dumps(row["prompt"]) in learned]
+    assert all(isinstance(row[side], str) for row in predictions for side in ("base", "tuned"))
 
 
 def test_the_record_alone_says_what_was_run_on_what_with_what_and_for_how_long(trained):
     """An artefact without config, code, data hash, versions, time and memory cannot be made again."""
-    told = record.verify(trained)
-    assert told["config_sha256"] == digest(trained / "config.yaml") == told["files"]["config.yaml"]["sha256"]
-    assert told["data"]["train"] == digest(TRAIN) and told["data"]["validation"] == digest(VALIDATION)
-    assert set(told["provenance"]) >= {"git_sha", "git_dirty", "image", "instance_type", "price_per_hour", "price_source"}
-    assert {"python", "torch", "transformers", "peft", "bitsandbytes"} <= set(told["versions"])
-    assert told["seconds"]["train"] > 0 and told["peak_memory"] > 0 and told["tokens"] > 0
+    manifest = record.verify(trained)
+    assert manifest["config_sha256"] == digest(trained / "config.yaml") == manifest["files"]["config.yaml"]["sha256"]
+    assert manifest["data"]["train"] == digest(TRAIN) and manifest["data"]["validation"] == digest(VALIDATION)
+    assert set(manifest["provenance"]) >= {"git_sha", "git_dirty", "image", "instance_type", "price_per_hour", "price_source"}
+    assert {"python", "torch", "transformers", "peft", "bitsandbytes"} <= set(manifest["versions"])
+    assert manifest["seconds"]["train"] > 0 and manifest["peak_memory"] > 0 and manifest["tokens"] > 0
     assert yaml.safe_load((trained / "config.yaml").read_text())["train"]["lr"] == record.settings(trained).train.lr
 
 
@@ -89,10 +89,10 @@ def test_a_smoke_run_measures_saves_generates_and_exports_before_its_last_step(t
     """A test mode whose five steps never reach an evaluation or a checkpoint tests what never breaks."""
     train = record.settings(trained).train
     assert train.eval_steps < train.steps and train.save_steps < train.steps
-    steps = [event["step"] for event in lines(trained / "events.jsonl") if event["event"] == "eval"]
+    steps = [event["step"] for event in read_json_lines(trained / "events.jsonl") if event["event"] == "eval"]
     assert steps[0] == 0 and train.eval_steps in steps and train.steps in steps
     assert (trained / "checkpoints" / f"step-{train.save_steps:06d}" / "COMPLETE").exists()
-    done = {event["what"] for event in lines(trained / "events.jsonl") if event["event"] == "progress"}
+    done = {event["what"] for event in read_json_lines(trained / "events.jsonl") if event["event"] == "progress"}
     assert {"scoring tuned", "scoring base"} <= done and (trained / "adapter" / "adapter_model.safetensors").exists()
 
 
