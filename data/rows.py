@@ -276,7 +276,9 @@ def _prompt(raw: dict, where: str) -> Conversation:
     if isinstance(prompt, list) and isinstance(completion, list):  # TRL's conversations
         conversation = turns.messages([*prompt, *completion], "prompt and completion", where)
         later = {index: 1 for index, turn in enumerate(conversation.prompt) if index >= len(prompt) and turn["role"] == "assistant"}
-        return Conversation(conversation.prompt, conversation.answer, later | conversation.weights)  # all answers of the completion have loss
+        return Conversation(
+            conversation.prompt, conversation.answer, later | conversation.weights
+        )  # all answers of the completion have loss
     return Conversation(_user(_text(raw, "prompt", where)), {"role": "assistant", "content": _text(raw, "completion", where)})
 
 

@@ -368,7 +368,7 @@ def test_an_option_whose_effect_is_not_proved_is_refused(option, settings_for, t
 def test_a_name_that_matches_nothing_of_the_model_is_refused(words, what, base, settings_for, tmp_path):
     """PEFT leaves it out without a word where any other name matches."""
     with pytest.raises(Problem, match=re.escape(what)) as caught:
-        model.adapt(base, settings_for(tmp_path, *words).lora, gradient_checkpointing=False)
+        model.add_adapter(base, settings_for(tmp_path, *words).lora, gradient_checkpointing=False)
     assert "lora.targets=[down_proj,gate_proj," in caught.value.hint or "from 0 to " in caught.value.hint
 
 
