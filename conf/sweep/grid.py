@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-from conf.override_words import spelled
+from conf.override_words import quoted
 from conf.problem import Problem
 
 
@@ -37,7 +37,7 @@ def combinations(words: list[str], usage: Usage) -> list[tuple[list[str], list[s
 def read(words: list[str]) -> dict[str, Override]:
     """The words by the settings that they are about; the last one of a setting is meant, as ever."""
     try:
-        return {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(spelled(words))}
+        return {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(quoted(words))}
     except HydraException as error:
         hint = "quote values that hold spaces or brackets: `inv sweep -- 'lora.r=8,16' 'train.lr=choice(1e-4,2e-4)'`"
         raise Problem(str(error).splitlines()[0], hint) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Generic
 
 from conf import run_ids
-from conf.problem import OWN, Problem
+from conf.problem import RUN_REASONS, Problem
 from conf.process.screen import screen
 from conf.sweep.job import Job, R, SweepRun, SweepRuns, assign, newest_sweep
 from conf.sweep.space import Space, Trial
@@ -150,7 +150,7 @@ class Grid(Sweep[R]):
                 if not job.finished:
                     self.launcher.check(job)
             except Problem as problem:
-                if problem.reason not in OWN:
+                if problem.reason not in RUN_REASONS:
                     raise
                 job.problem = problem
                 screen.print(f"{job} cannot be trained: {problem.what}")
@@ -191,7 +191,7 @@ class Search(Sweep[R]):
                 fingerprints.add(job.fingerprint)
                 self.launcher.check(job)
             except Problem as error:
-                if error.reason not in OWN:
+                if error.reason not in RUN_REASONS:
                     raise
                 screen.print(f"{' '.join(swept)} cannot be trained: {error.what}")
                 problem = problem or error
@@ -241,7 +241,7 @@ class Search(Sweep[R]):
                     screen.print(f"{left} to train, as long as each takes what the first does: {forecast}")
                 announced = True
             self._train(number, job)
-            if job.problem and job.problem.reason not in OWN:
+            if job.problem and job.problem.reason not in RUN_REASONS:
                 raise self._unfinished(job.problem, f"{job.problem.hint}; then {self._again} goes on")
 
     def _in_turn(self) -> Iterator[Job[R]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import run_ids, schema
-from conf.problem import OWN, Problem
+from conf.problem import RUN_REASONS, Problem
 from conf.process import argv
 from conf.process.screen import screen
 from conf.sweep.job import Job, SweepRun, SweepRuns
@@ -47,7 +47,7 @@ class BoxLauncher(Launcher[schema.Run]):
     def _run(self, name: str, settings: schema.Run, finished: bool) -> SweepRun:
         state = None if finished else runs.state(self.store, name)
         cancelled, problem = bool(state and state.phase == "cancelled"), None
-        if state and (cancelled or (state.phase == "failed" and state.reason in OWN)):
+        if state and (cancelled or (state.phase == "failed" and state.reason in RUN_REASONS)):
             problem = Problem(state.evidence or f"it was {state.phase}", state.hint or f"`inv logs --run {name}`")
         return SweepRun(settings, finished, cancelled, problem)
 
@@ -94,7 +94,7 @@ class BoxLauncher(Launcher[schema.Run]):
     def _of_its_own(self, job: Job[schema.Run], problem: Problem) -> bool:
         """Whether the run itself says that it failed, for a reason that is not the next one's."""
         state = runs.state(self.store, job.run_id)
-        return problem.reason in OWN and (state.phase, state.reason) == ("failed", problem.reason)
+        return problem.reason in RUN_REASONS and (state.phase, state.reason) == ("failed", problem.reason)
 
     def score(self, job: Job[schema.Run]) -> float:
         return self.score_of(self._fetched(job))

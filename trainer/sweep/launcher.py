@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf import load, run_ids
-from conf.problem import OWN, Problem
+from conf.problem import RUN_REASONS, Problem
 from conf.schema import Recipe
 from conf.sweep.job import Job, SweepRun, SweepRuns
 from conf.sweep.sweep import Launcher
@@ -104,7 +104,7 @@ def _run(folder: Path) -> SweepRun | None:
     if not (folder / "config.yaml").exists():
         return None
     problem = None if sealed(folder) else _failure(folder)
-    return SweepRun(settings(folder), sealed(folder), problem=problem if problem and problem.reason in OWN else None)
+    return SweepRun(settings(folder), sealed(folder), problem=problem if problem and problem.reason in RUN_REASONS else None)
 
 
 def _failure(folder: Path) -> Problem | None:
