@@ -12,10 +12,7 @@ from conf.paths import ROOT
 from conf.problem import Problem
 from conf.process import argv
 from conf.sweep import grid
-<<<<<<< HEAD
 from remote.sweep.command import USAGE
-=======
->>>>>>> 7f504a3 (The new sweeps use the names of today; tests import the grid from where it is)
 
 # A run's config.yaml as the release before wrote it, and what that release called its fingerprint.
 OLD = (Path(__file__).parent / "old_config.yaml").read_text(encoding="utf-8")

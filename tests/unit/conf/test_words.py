@@ -13,10 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from conf import load, override_words, paths, schema, setting_types, setting_values, yaml_file
 from conf.problem import Problem
 from conf.sweep import grid
-<<<<<<< HEAD
 from remote.sweep.command import USAGE
-=======
->>>>>>> 7f504a3 (The new sweeps use the names of today; tests import the grid from where it is)
 
 NOWHERE = Path("no-such-local.yaml")
 # What some reader takes for a number, a truth value, a date, nothing, a list, a comment or the end.
