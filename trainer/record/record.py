@@ -130,7 +130,7 @@ def readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        raise damage(folder, "record", f"is not as a trainer writes it ({type(error).__name__}: {error})") from error
+        raise damaged_run(folder, "record", f"is not as a trainer writes it ({type(error).__name__}: {error})") from error
 
 
 def verify(folder: Path, without: tuple[str, ...] = (), only: tuple[str, ...] = ("",)) -> dict:

@@ -54,7 +54,7 @@ def test_what_is_no_json_object_is_a_sentence(tmp_path, tiny, name, said):
 @pytest.mark.parametrize("said", ODD, ids=str)
 def test_a_config_of_other_types_or_numbers_is_a_sentence_for_all_that_read_it(tmp_path, said):
     place = folder(tmp_path, config=said)
-    for read in (description.config, lambda place: limits.check(place, [], [], None), description.stops):
+    for read in (description.config, lambda place: limits.check_token_limits(place, [], [], None), description.stops):
         with pytest.raises(Problem, match="the model's config.json says "):
             read(place)
 
@@ -114,11 +114,11 @@ def test_a_model_of_no_width_or_of_endless_kinds_of_layers_has_no_sizes(kind):
     assert shape.shape(none, {}) is None and shape.shape(endless, {}) is None
 
 
-@pytest.mark.parametrize("name", preflight.SMALL)
+@pytest.mark.parametrize("name", preflight.ALLOW_PATTERNS)
 def test_a_file_that_is_larger_than_any_model_s_is_not_fetched(settings_for, tmp_path, monkeypatch, name):
     files = [SimpleNamespace(rfilename="config.json", size=500), SimpleNamespace(rfilename=name, size=10**12)]
     hub = SimpleNamespace(model_info=lambda *_, **__: SimpleNamespace(siblings=files, sha="0" * 40))
     monkeypatch.setattr(preflight, "_hub", lambda *_: hub)
     monkeypatch.setattr(preflight, "snapshot_download", lambda *_, **__: pytest.fail("it was fetched"))
     with pytest.raises(Problem, match=rf"the model's {name} has 1,000,000,000,000 bytes"):
-        preflight.look(settings_for(tmp_path, "model.id=stranger/model"), None, None)
+        preflight.inspect(settings_for(tmp_path, "model.id=stranger/model"), None, None)

@@ -38,7 +38,7 @@ def test_a_glance_at_a_stranger_s_rows_and_template_shows_no_control_characters(
     tokenizer.chat_template = "\x1b]0;owned\x07" + tokenizer.chat_template
     made = prompt.Prompt(tokenizer, [tokenizer.eos_token_id])
     evil = normalise({"id": "\x1b[2J", "prompt": "\x1b[31mWhat is it?", "completion": "\x9bA cat."}, "here:1")
-    told = prompt.show(made, [made.example(evil)], colour=True)
+    told = prompt.format_first_row(made, [made.example(evil)], colour=True)
     assert "\\x1b[31mWhat" in told and "\\x1b]0;owned\\x07" in told and "\\x9bA cat." in told
     assert told.count("\x1b") == 2 and not {"\x07", "\x9b"} & set(told), "only our own colour"
 

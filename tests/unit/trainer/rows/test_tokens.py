@@ -44,9 +44,9 @@ def test_what_a_tokenizers_file_says_of_cutting_and_filling_up_is_heeded_by_nobo
     saved["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
     saved["padding"] = {"strategy": {"Fixed": 600}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
     (folder / "tokenizer.json").write_text(json.dumps(saved | {"padding": saved["padding"] | {"pad_token": "<pad>"}}))
-    plain = prompt.Prompt(tokens.Tokens(tiny), tokens.stops(tiny)).example(SPOKEN)
+    plain = prompt.Prompt(tokens.Tokens(tiny), description.stops(tiny)).example(SPOKEN)
     for tokenizer in (tokens.Tokens(folder), AutoTokenizer.from_pretrained(folder)):
-        assert prompt.Prompt(tokenizer, tokens.stops(folder)).example(SPOKEN) == plain
+        assert prompt.Prompt(tokenizer, description.stops(folder)).example(SPOKEN) == plain
 
 
 TURN = "{{ '<|im_start|>' + turn.role + '\\n' }}"
