@@ -97,3 +97,13 @@ def test_what_json_has_no_form_for_is_named_with_its_column_and_left_where_nobod
     parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
     found = scan(tmp_path / "rows.parquet")
     assert not found.errors and found.notes.lines() == ["keys that are not read: `made` (1 row)"]
+
+
+def test_a_dataset_of_the_hub_gives_numbers_as_they_were_written():
+    datasets = pytest.importorskip("datasets")
+    from trainer.rows import rows
+
+    features = {"instruction": datasets.Value("string"), "output": {"x": datasets.Value("float32")}}
+    raw = [{"instruction": "i", "output": {"x": 0.1}}, {"instruction": "j", "output": {"x": 0.7}}]
+    table = datasets.Dataset.from_list(raw, features=datasets.Features(features)).select([1, 0])
+    assert [row.completion for row in rows._scanned(table, "hub:owner/name:train").rows] == ['{"x":0.7}', '{"x":0.1}']
