@@ -13,12 +13,14 @@ import pytest
 from conf import load, paths
 from conf.problem import Problem
 from conf.process.screen import screen
+from conf.sweep.job import Job
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
 from remote.cost import ledger, limit
 from remote.runs import clean, evaluations, follow, hub, lock, predictions, runs
-from remote.sweep import sweep
+from remote.sweep.launcher import BoxLauncher
 from remote.view import show, status
+from tests.unit.remote.sweep.test_launcher import place
 from twin import world
 
 RUN = "20261129-000000-quickstart-0001"
@@ -76,10 +78,9 @@ def test_a_manifest_names_no_file_but_those_of_a_run(aws, store, settings, tmp_p
     into = tmp_path / "mine" / "runs"
     with pytest.raises(Problem, match="is not as a trainer writes it|names no file in"):
         runs.download(aws, settings(), RUN, into)
-    job = sweep.job_of([], settings(f"runs={into}"))
-    job.run_id = RUN
+    launcher = BoxLauncher(aws, store, settings.root, None, None, None)
     with pytest.raises(Problem):
-        sweep.fetched(store, job, settings.root)
+        launcher._fetched(Job(settings(f"runs={into}"), RUN))
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".jsonl"]
 
 
@@ -138,8 +139,7 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     store.put("boxes/i-1/2026.json", body)
     prepared = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
     assert prepared.to_do and prepared.run_id not in ("odd-1", "odd-4")
-    jobs = sweep.jobs(["lora.r=4,8"], lambda words: settings(*words))
-    sweep.place(aws, store, jobs, None, settings.root)
+    place(aws, store, settings, None, "lora.r=4,8")
     assert ledger.box_usage(store, None) == []
     ledger._runs(store)
     assert "odd-2" in status.text(aws, settings(), {})[0]
@@ -253,8 +253,7 @@ def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, sett
     run.run_id, run.provenance.owner = "rank.0", EVE
     store.put("runs/rank.0/config.yaml", load.dump(run).encode())
     for name, expected in (("rank", "rank.0"), (None, None)):
-        jobs = sweep.jobs(["lora.r=8,16"], lambda words: settings(*words))
-        sweep.place(aws, store, jobs, name, settings.root)
+        _, jobs = place(aws, store, settings, name, "lora.r=8,16")
         assert (jobs[0].run_id == expected) is (expected is not None)
 
 
