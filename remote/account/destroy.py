@@ -7,10 +7,10 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote import confirm
 from remote.account import stack
-from remote.aws import auto_stop, capacity
+from remote.aws import auto_stop, capacity, describe
 from remote.aws.instance import ALIVE
 from remote.aws.session import Aws
-from remote.aws.tags import BOX, OWNER
+from remote.aws.tags import BOX, OWNER, tags_of
 
 BUCKET = "DataBucket"
 
@@ -105,13 +105,9 @@ def remove_data(aws: Aws, snapshots: list[str]) -> None:
 
 
 def _boxes(aws: Aws) -> list[str]:
-    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": "instance-state-name", "Values": ALIVE}]
-    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    boxes = [
-        instance for page in pages for group in page["Reservations"] for instance in group["Instances"] if _of_this_stack(aws, instance)
-    ]
+    boxes = [each for each in describe.instances(aws, {"tag-key": [BOX], "instance-state-name": ALIVE}) if _of_this_stack(aws, each)]
     for instance in boxes:
-        tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+        tags = tags_of(instance)
         if tags.get(OWNER) != aws.caller:
             what = f"box `{tags[BOX]}` ({instance['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
             raise Problem(what, "its owner's `inv down --purge` removes it", reason="refused")
@@ -125,7 +121,7 @@ def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
     """The caller's volumes with their sizes, and everybody else's with whose they are."""
     pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
     ours = [volume for page in pages for volume in page["Volumes"] if _of_this_stack(aws, volume)]
-    with_owner = [(volume, {tag["Key"]: tag["Value"] for tag in volume.get("Tags", [])}.get(OWNER)) for volume in ours]
+    with_owner = [(volume, tags_of(volume).get(OWNER)) for volume in ours]
     mine = {volume["VolumeId"]: volume["Size"] for volume, owner in with_owner if owner == aws.caller}
     return mine, {volume["VolumeId"]: owner or "somebody else" for volume, owner in with_owner if owner != aws.caller}
 

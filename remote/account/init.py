@@ -81,11 +81,6 @@ class Token:
 
 
 @dataclass(frozen=True)
-class ReadBack:
-    parameters: int  # how many names there are in Parameter Store
-
-
-@dataclass(frozen=True)
 class Written:
     done: str
     summary: str  # the file
@@ -245,8 +240,8 @@ def store_token(aws: Aws, token: Path | None, ask_for_it: bool, decode: Callable
     return Token("there")
 
 
-def read_back(aws: Aws, wanted: dict[str, str]) -> ReadBack:
-    """Read every name and resource back from AWS."""
+def read_back(aws: Aws, wanted: dict[str, str]) -> int:
+    """Read every name and resource back from AWS; how many names there are in Parameter Store."""
     parameters = {parameter["Name"]: parameter["Value"] for parameter in _parameters(aws)}
     settings = {"s3/bucket": wanted["Bucket"], "ecr/repository": wanted["Repository"], "aws/region": aws.cloud.region}
     expected = {aws.cloud.root + end: value for end, value in settings.items()}
@@ -263,7 +258,7 @@ def read_back(aws: Aws, wanted: dict[str, str]) -> ReadBack:
         raise Problem(f"the account is not what the stack says: {what}", "`inv destroy`, then `inv init`: both keep the bucket", "refused")
     if parameters.pop(parameter_name(BACKUP, aws.cloud.stack), None):
         delete_backup(aws)
-    return ReadBack(len(parameters))
+    return len(parameters)
 
 
 def write_settings(aws: Aws, run: schema.Run, folder: Path, local: Path, changed: bool, token: TokenState) -> Written:

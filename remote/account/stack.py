@@ -8,7 +8,7 @@ from pathlib import Path
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.aws.session import Aws, is_access_denied, region, with_region
+from remote.aws.session import Aws, is_access_denied, pauses, region, with_region
 
 TEMPLATE = Path(__file__).with_name("stack.yaml")
 ROOT = f"/{schema.TOOL}/"  # of every name in Parameter Store, where the stack has no name
@@ -178,13 +178,12 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
         Tags=[TAG],
         **({} if validate else {"DisableValidation": True}),
     )
-    pause = 0.1
-    while (answer := client.describe_change_set(StackName=aws.cloud.own, ChangeSetName=change_set["Id"]))["Status"] in (
-        "CREATE_PENDING",
-        "CREATE_IN_PROGRESS",
-    ):
-        time.sleep(pause)
-        pause = min(pause * 1.5, 3)
+    for _ in pauses(TIMEOUT):
+        answer = client.describe_change_set(StackName=aws.cloud.own, ChangeSetName=change_set["Id"])
+        if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+            break
+    else:
+        raise Problem(f"CloudFormation still looks what would change: {answer['Status']}", "run the same command again", "unreachable")
     if answer["Status"] == "FAILED":
         reason = answer.get("StatusReason", "")
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:
@@ -270,13 +269,11 @@ def remove(aws: Aws, current: Stack) -> None:
 
 
 def _wait(aws: Aws, name: str) -> str:
-    client, deadline, pause = aws.client("cloudformation"), time.monotonic() + TIMEOUT, 0.1
-    while (stack := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"].endswith("IN_PROGRESS"):
-        if time.monotonic() > deadline:
-            raise Problem(f"the stack `{aws.cloud.own}` is still {stack['StackStatus']}", "run the same command again", "unreachable")
-        time.sleep(pause)
-        pause = min(pause * 1.3, 5)
-    return stack["StackStatus"]
+    for _ in pauses(TIMEOUT):
+        status = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
+        if not status.endswith("IN_PROGRESS"):
+            return status
+    raise Problem(f"the stack `{aws.cloud.own}` is still {status}", "run the same command again", "unreachable")
 
 
 def _fix(why: str) -> str:

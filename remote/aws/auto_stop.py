@@ -4,6 +4,7 @@ It is armed when the box starts, never moved, and taken away only when AWS says 
 The only file with boto3's scheduler.
 """
 
+import contextlib
 import functools
 import json
 from dataclasses import dataclass
@@ -24,11 +25,6 @@ WHEN = "%Y-%m-%dT%H:%M:%S"
 @dataclass(frozen=True)
 class Armed:
     stops_at: str
-
-
-@dataclass(frozen=True)
-class Disarmed:
-    disarmed: bool  # there was a schedule
 
 
 def arm(aws: Aws, instance_id: str, hours: float) -> Armed:
@@ -53,14 +49,11 @@ def arm(aws: Aws, instance_id: str, hours: float) -> Armed:
     return Armed(f"{due:{SHOWN}}")
 
 
-def disarm(aws: Aws, instance_id: str) -> Disarmed:
+def disarm(aws: Aws, instance_id: str) -> None:
     """Take the schedule away; the box is stopped."""
     scheduler = aws.client("scheduler")
-    try:
+    with contextlib.suppress(scheduler.exceptions.ResourceNotFoundException):
         scheduler.delete_schedule(Name=_name(aws, instance_id))
-    except scheduler.exceptions.ResourceNotFoundException:
-        return Disarmed(False)
-    return Disarmed(True)
 
 
 def stop_time(aws: Aws, instance_id: str) -> datetime | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
+from remote.aws import describe
 from remote.aws.session import Aws, retry_until_visible, with_region
 
 # Another zone or market may have it.
@@ -95,10 +96,8 @@ def _spot_reclaimed(aws: Aws, instance_id: str) -> Problem:
 
 def release(aws: Aws, instance_id: str) -> None:
     """Give up the spot request of a box, if it has one: a persistent one would launch another box in its place."""
-    ec2 = aws.client("ec2")
-    instance = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    if request := instance.get("SpotInstanceRequestId"):
-        ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
+    if request := describe.instance(aws, instance_id).get("SpotInstanceRequestId"):
+        aws.client("ec2").cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
 
 
 def _zones_and_markets(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
@@ -157,7 +156,6 @@ def _relocation_commands(aws: Aws, box: schema.Box, zone: str, instance_id: str 
 def _termination_commands(aws: Aws, instance_id: str) -> list[str]:
     if not instance_id:
         return []
-    instance = aws.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    request = instance.get("SpotInstanceRequestId")
+    request = describe.instance(aws, instance_id).get("SpotInstanceRequestId")
     spot = [f"aws ec2 cancel-spot-instance-requests --spot-instance-request-ids {request}"] if request else []
     return [*spot, f"aws ec2 terminate-instances --instance-ids {instance_id}"]

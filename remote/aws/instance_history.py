@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from remote.aws import s3
+from remote.aws import describe, s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.aws.tags import BOX, OWNER
@@ -42,7 +42,5 @@ def read(known: dict) -> Uptime:
 
 def last_start(aws: Aws, name: str) -> datetime | None:
     """When a box of this name was last started; AWS shows a terminated one for another hour. None where there was none."""
-    filters = [{"Name": f"tag:{BOX}", "Values": [name]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
-    pages = aws.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    starts = [instance["LaunchTime"] for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
-    return max(starts, default=None)
+    boxes = describe.instances(aws, {f"tag:{BOX}": [name], f"tag:{OWNER}": [aws.caller]})
+    return max((instance["LaunchTime"] for instance in boxes), default=None)

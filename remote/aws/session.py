@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -69,6 +69,16 @@ def retry_until_visible(ask: Callable[[], Answer], unseen: str, what: str) -> An
             screen.note(f"  AWS does not see {what} yet: trying again for two minutes")
         announced = True
         time.sleep(1)
+
+
+def pauses(seconds: float, first: float = 0.1, longest: float = 5) -> Iterator[None]:
+    """Once and again, after pauses that grow, until so many seconds are over."""
+    deadline, pause = time.monotonic() + seconds, first
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(pause * 1.5, longest)
+        yield
 
 
 class Aws:

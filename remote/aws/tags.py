@@ -3,3 +3,8 @@
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 HOST_KEY = "fine-tune-slm:host-key"  # what the box proves itself by to who comes in by SSH, as its console showed it first
 STOPPED = "fine-tune-slm:stopped"  # when and why the box stopped itself: its supervisor writes it
+
+
+def tags_of(resource: dict) -> dict[str, str]:
+    """The tags of what EC2 describes."""
+    return {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}

@@ -9,8 +9,8 @@ from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws.instance_history import last_start
-from remote.aws.session import Aws
-from remote.aws.tags import BOX, OWNER
+from remote.aws.session import Aws, pauses
+from remote.aws.tags import BOX, OWNER, tags_of
 
 OURS = "fine-tune-slm:created"
 BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it calls blank may ever be formatted
@@ -84,7 +84,7 @@ def zone(aws: Aws, name: str) -> str | None:
 def id_and_tags(aws: Aws, name: str) -> tuple[str, dict[str, str]]:
     """The id of the box's volume and its tags."""
     volume = _find(aws, name) or {"VolumeId": "none", "Tags": []}
-    return volume["VolumeId"], {tag["Key"]: tag["Value"] for tag in volume.get("Tags", [])}
+    return volume["VolumeId"], tags_of(volume)
 
 
 def locate(aws: Aws, name: str) -> VolumeZone:
@@ -138,12 +138,13 @@ def delete(aws: Aws, name: str) -> None:
 
 
 def _wait_for_snapshots(aws: Aws, volume_id: str, seconds: int = 3000) -> None:
-    deadline, mine = time.monotonic() + seconds, [{"Name": "volume-id", "Values": [volume_id]}, {"Name": "status", "Values": ["pending"]}]
-    while pending := aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]:
-        if time.monotonic() > deadline:
-            progress = ", ".join(f"{snapshot['SnapshotId']} ({snapshot.get('Progress', '?')})" for snapshot in pending)
-            raise Problem(f"{volume_id} stays until its copy is whole: {progress}", "`inv down --purge` again, later", reason="unreachable")
-        time.sleep(2)
+    mine = [{"Name": "volume-id", "Values": [volume_id]}, {"Name": "status", "Values": ["pending"]}]
+    for _ in pauses(seconds, first=2):
+        pending = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
+        if not pending:
+            return
+    progress = ", ".join(f"{snapshot['SnapshotId']} ({snapshot.get('Progress', '?')})" for snapshot in pending)
+    raise Problem(f"{volume_id} stays until its copy is whole: {progress}", "`inv down --purge` again, later", reason="unreachable")
 
 
 def _fields(volume: dict) -> tuple[str, bool, int]:
@@ -157,15 +158,13 @@ def note_format(aws: Aws, volume_id: str) -> None:
 
 def _grow(aws: Aws, volume: dict, size: int) -> dict:
     """The volume with `size` GB; the file system follows when it is mounted. AWS takes four changes in 24 hours."""
-    ec2, deadline = aws.client("ec2"), time.monotonic() + 300
-    ec2.modify_volume(VolumeId=volume["VolumeId"], Size=size)
-    while time.monotonic() < deadline:
+    aws.client("ec2").modify_volume(VolumeId=volume["VolumeId"], Size=size)
+    for _ in pauses(300):
         change = _modification(aws, volume["VolumeId"])
         if change["ModificationState"] in ("optimizing", "completed"):  # it has its new size, at a lower speed at first
             return volume | {"Size": size}
         if change["ModificationState"] == "failed":
             break
-        time.sleep(1)
     raise Problem(
         f"AWS did not make {volume['VolumeId']} {size} GB large: {change.get('StatusMessage') or change['ModificationState']}",
         f"`aws ec2 describe-volumes-modifications --volume-ids {volume['VolumeId']}`",

@@ -13,14 +13,14 @@ from rich.table import Table
 
 from conf import schema
 from conf.process.screen import screen
-from remote.aws import instance, instance_history, pricing, s3
+from remote.aws import instance, instance_history, launch, pricing, s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import runs
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MINIMUM_BILLED = 60  # seconds: what starts costs a minute at least
-UNATTENDED = timedelta(minutes=instance.UNATTENDED)
+UNATTENDED = timedelta(minutes=launch.UNATTENDED)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 MONTH = 730 * 3600  # seconds; AWS bills disks by the second of a month
 

@@ -19,7 +19,7 @@ from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
 from remote.runs import clean as cleaning
 from remote.runs import evaluations, follow, hub, lock, predictions, runs
-from remote.transport import ssh_ingress
+from remote.transport import agent, ssh_ingress
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
 from remote.transport.transport import Transport
@@ -107,7 +107,7 @@ def _open_transport(plan: Plan, run: schema.Run, box: instance.Ensured) -> None:
         plan.call(ssh_ingress.pin_host_key)(instance_id=box.instance_id, seconds=FIRST_BOOT)
         return
     plan.call(ssh_ingress.close_port, announce=False)(instance_id=box.instance_id, name=run.box.name)
-    plan.call(instance.wait_for_agent)(instance_id=box.instance_id, changed=box.changed)
+    plan.call(agent.wait)(instance_id=box.instance_id, changed=box.changed)
     plan.call(ssh_ingress.note_host_key, announce=False)(instance_id=box.instance_id)
 
 

@@ -5,39 +5,21 @@ The only file with boto3's security groups and console output.
 
 import ipaddress
 import re
-import time
 import urllib.request
-from dataclasses import dataclass
 
 from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws import instance
-from remote.aws.session import Aws
+from remote.aws.session import DENIED, Aws, pauses
 
 PORT = 22
 ADDRESS_SERVICE = "https://checkip.amazonaws.com"  # answers with the caller's address, as AWS sees it
 # cloud-init writes a host's public keys between these lines of the console, at the first boot of an instance.
 SHOWN = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp256) ([A-Za-z0-9+/]+={0,2})")
-DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 
 
-@dataclass(frozen=True)
-class Opened:
-    network: str  # who may come in
-
-
-@dataclass(frozen=True)
-class Closed:
-    was_open: bool
-
-
-@dataclass(frozen=True)
-class HostKey:
-    host_key: str | None  # None: not shown yet
-
-
-def open_port(aws: Aws, instance_id: str, name: str, source: str) -> Opened:
+def open_port(aws: Aws, instance_id: str, name: str, source: str) -> str:
     """Open port 22 of the box's security group to this machine's address and to nobody else."""
     group = instance.ssh_endpoint(aws, instance_id).group
     wanted = _own_network(aws) if source == "auto" else source
@@ -45,40 +27,37 @@ def open_port(aws: Aws, instance_id: str, name: str, source: str) -> Opened:
     _revoke(aws, group, [network for network, whose in open_networks.items() if whose == _description(name) and network != wanted])
     if wanted not in open_networks:
         _authorize(aws, group, wanted, name)
-    return Opened(wanted)
+    return wanted
 
 
-def close_port(aws: Aws, instance_id: str, name: str) -> Closed:
+def close_port(aws: Aws, instance_id: str, name: str) -> bool:
     """Close port 22 of the box's security group again, and look that it is closed."""
     group = instance.ssh_endpoint(aws, instance_id).group
     ours = [network for network, whose in _networks(aws, group).items() if whose == _description(name)]
     if not ours:
-        return Closed(False)
+        return False
     _revoke(aws, group, ours)
     if still_open := [network for network in ours if network in _networks(aws, group)]:
         raise _still_open(group, still_open, "AWS still shows it")
-    return Closed(True)
+    return True
 
 
-def pin_host_key(aws: Aws, instance_id: str, seconds: int) -> HostKey:
+def pin_host_key(aws: Aws, instance_id: str, seconds: int) -> str | None:
     """Read the key by which the box proves itself from its console, once: from then on it must have that key."""
-    known, deadline, pause = instance.ssh_endpoint(aws, instance_id).host_key, time.monotonic() + seconds, 0.2
-    while True:
+    known = instance.ssh_endpoint(aws, instance_id).host_key
+    for _ in pauses(seconds, longest=10):
         shown = _console_host_key(aws, instance_id)
         if shown and known and shown != known:
             raise host_key_changed(instance_id, "its console shows another host key than it did at first")
         if known or (not shown and not seconds):
-            return HostKey(known or None)
+            return known or None
         if shown:
             aws.client("ec2").create_tags(Resources=[instance_id], Tags=[{"Key": instance.HOST_KEY, "Value": shown}])
-            return HostKey(shown)
-        if time.monotonic() > deadline:
-            raise _no_host_key(instance_id, seconds)
-        time.sleep(pause)
-        pause = min(pause * 1.5, 10)
+            return shown
+    raise _no_host_key(instance_id, seconds)
 
 
-def note_host_key(aws: Aws, instance_id: str) -> HostKey | None:
+def note_host_key(aws: Aws, instance_id: str) -> str | None:
     """Note the box's host key while its console still shows it, should SSH be wanted later."""
     try:
         return None if instance.ssh_endpoint(aws, instance_id).host_key else pin_host_key(aws, instance_id, 0)

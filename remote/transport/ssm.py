@@ -5,7 +5,8 @@ import time
 
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.aws.session import Aws, Retry
+from remote.aws import describe
+from remote.aws.session import Aws, Retry, pauses
 from remote.transport.transport import Result, pack
 
 WAITING = {"Pending", "InProgress", "Delayed", "Cancelling"}
@@ -105,12 +106,10 @@ class Ssm:
 
     def _find_sent(self, title: str) -> str | None:
         """The command of this title, if it arrived: SendCommand has no client token, so we look before sending again."""
-        deadline = time.monotonic() + LAG
-        while time.monotonic() < deadline:
+        for _ in pauses(LAG, first=0.5):
             recent = self.aws.client("ssm").list_commands(InstanceId=self.instance_id, MaxResults=20)["Commands"]
             if ids := [command["CommandId"] for command in recent if command.get("Comment") == title]:
                 return ids[0]
-            time.sleep(0.5)
         return None
 
     def _cancel(self, command_id: str, states: set[str]) -> bool:
@@ -139,7 +138,7 @@ class Ssm:
                     # The one clock stands still while the laptop sleeps, and somebody may set the other.
                     return self._finished(invocation, timeout, max(time.monotonic() - started, time.time() - begun))
                 if time.monotonic() > next_check:
-                    if (state := self._instance_state()) in ("stopped", "terminated"):
+                    if (state := describe.instance(self.aws, self.instance_id)["State"]["Name"]) in ("stopped", "terminated"):
                         what = f"the box is {state}: it went off before command {command_id} had ended"
                         raise Problem(what, "`inv status` says why; `inv up`, then the same command again", reason="unreachable")
                     next_check = time.monotonic() + STATE_EVERY
@@ -157,10 +156,6 @@ class Ssm:
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 5)
-
-    def _instance_state(self) -> str:
-        which = self.aws.client("ec2").describe_instances(InstanceIds=[self.instance_id])["Reservations"]
-        return which[0]["Instances"][0]["State"]["Name"]
 
     def _finished(self, invocation: dict, timeout: int, seconds: float) -> dict:
         # Documents spell it with and without spaces: "Delivery Timed Out", "DeliveryTimedOut".

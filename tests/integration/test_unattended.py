@@ -6,11 +6,11 @@ import signal
 import pytest
 from test_recovery import wait_until
 
-from remote.aws import instance
+from remote.aws import launch
 from twin import world
 
 pytestmark = pytest.mark.slow  # half a minute: boxes are launched and left
-LEFT = instance.UNATTENDED * 60  # seconds
+LEFT = launch.UNATTENDED * 60  # seconds
 
 
 def named(name: str) -> tuple[str, str]:

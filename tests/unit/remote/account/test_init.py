@@ -150,7 +150,7 @@ def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_para
     init.apply(aws, shown.change_set, seen.wanted, seen.by_hand)
     after = names(aws)
     assert {name: after[name] for name in before} == before and init.BACKUP in after
-    assert init.read_back(aws, seen.wanted) == init.ReadBack(len(init.NAMES)) and init.BACKUP not in names(aws)
+    assert init.read_back(aws, seen.wanted) == len(init.NAMES) and init.BACKUP not in names(aws)
 
 
 class Later:

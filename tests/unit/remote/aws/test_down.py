@@ -128,14 +128,15 @@ def test_a_purge_of_what_is_gone_says_so(aws, run, capsys):
 
 
 def test_a_copy_of_no_volume_is_said_and_the_box_is_stopped_and_disarmed(aws, run, capsys):
-    instance.stop(aws, instance.find(aws, "ending").id)
+    box = instance.find(aws, "ending").id
+    instance.stop(aws, box)
     ec2 = aws.client("ec2")
     (disk,) = there(aws)["volumes"]
     ec2.detach_volume(VolumeId=disk)
     volume.delete(aws, "ending")
     outcome = perform(verbs.down(run, False, True), aws, Scripts())
     assert "has no volume: there is nothing to copy" in capsys.readouterr().err
-    assert (outcome.of(volume.Snapshot).snapshot_id, outcome.of(auto_stop.Disarmed).disarmed, state(aws)) == (None, True, "stopped")
+    assert (outcome.of(volume.Snapshot).snapshot_id, auto_stop.stop_time(aws, box), state(aws)) == (None, None, "stopped")
 
 
 def test_the_box_is_stopped_before_a_denied_close_of_the_ssh_port_fails(aws, run):

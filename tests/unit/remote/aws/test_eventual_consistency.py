@@ -87,5 +87,5 @@ def test_an_instance_that_was_just_taken_as_the_box_is_the_box_though_a_search_b
     ec2.describe_instances(InstanceIds=[made])
     monkeypatch.setattr(instance, "find", lambda aws, name: None)
     monkeypatch.setattr("remote.confirm.ask", lambda *words: None)
-    adopted = instance._adopt(account, settings(f"box.adopt={made}", "box.name=mine").box, None)
+    adopted = instance._adopted(account, made, "mine", None)
     assert (adopted.id, adopted.owner) == (made, account.caller)

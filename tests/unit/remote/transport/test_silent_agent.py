@@ -8,6 +8,7 @@ import pytest
 from conf.problem import Problem
 from remote.account import permissions
 from remote.aws import instance
+from remote.transport import agent
 from twin import world
 
 pytestmark = pytest.mark.slow  # each waits for an agent
@@ -35,7 +36,7 @@ def test_a_new_box_whose_agent_is_silent_is_rebooted_once_and_answers(aws, silen
     policies = permissions.roles(aws.cloud, "123456789012", "arn:aws:iam::123456789012:user/me")
     world.enforce(Path(aws.cloud.state), [policies["laptop"], policies["files"]])
     before = reboots(aws)
-    assert instance.wait_for_agent(aws, silent, **LAUNCHED).version
+    assert agent.wait(aws, silent, **LAUNCHED)
     assert reboots(aws) == before + 1
     assert "sleeps for half an hour. The box is rebooted, once; waiting on" in capsys.readouterr().err
 
@@ -45,7 +46,7 @@ def test_a_box_that_this_command_has_not_launched_is_never_rebooted(aws, silent,
     """A run may go on on it."""
     before = reboots(aws)
     with pytest.raises(Problem, match=rf"did not register within 2 s(.|\n)*aws ec2 reboot-instances --instance-ids {silent}"):
-        instance.wait_for_agent(aws, silent, **LAUNCHED | {"changed": changed, "seconds": 2})
+        agent.wait(aws, silent, **LAUNCHED | {"changed": changed, "seconds": 2})
     assert reboots(aws) == before
 
 
@@ -53,13 +54,13 @@ def test_an_agent_that_stays_silent_is_waited_for_so_long_and_its_box_not_reboot
     world.fault(Path(aws.cloud.state), "agent-refused", count=1)
     before = reboots(aws)
     with pytest.raises(Problem, match="did not register within 4 s"):
-        instance.wait_for_agent(aws, silent, **LAUNCHED | {"seconds": 4})
+        agent.wait(aws, silent, **LAUNCHED | {"seconds": 4})
     assert reboots(aws) == before + 1
 
 
 def test_who_may_not_reboot_is_told_and_the_wait_goes_on(aws, silent, capsys):
     world.fault(Path(aws.cloud.state), "access-denied", only="ec2.RebootInstances")
     with pytest.raises(Problem, match="did not register"):
-        instance.wait_for_agent(aws, silent, **LAUNCHED | {"seconds": 2})
+        agent.wait(aws, silent, **LAUNCHED | {"seconds": 2})
     world.clear_faults(Path(aws.cloud.state))
     assert "your policy has no ec2:RebootInstances" in capsys.readouterr().err

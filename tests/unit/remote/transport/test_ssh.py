@@ -10,7 +10,7 @@ import pytest
 from conf import load
 from conf.problem import Problem
 from remote.aws import instance
-from remote.transport import ssh, ssh_ingress
+from remote.transport import agent, ssh, ssh_ingress
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
 from twin import world
@@ -38,7 +38,7 @@ def mine(aws, name):
     instance.wait(aws, instance_id)
     ssh_ingress.open_port(aws, instance_id, name, "auto")
     ssh_ingress.pin_host_key(aws, instance_id, 20)
-    instance.wait_for_agent(aws, instance_id)
+    agent.wait(aws, instance_id)
     return instance_id
 
 

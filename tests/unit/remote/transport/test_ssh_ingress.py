@@ -10,7 +10,7 @@ import pytest
 from conf import load
 from conf.problem import Problem
 from remote.aws import instance
-from remote.transport import ssh_ingress
+from remote.transport import agent, ssh_ingress
 from twin import world
 
 
@@ -44,13 +44,13 @@ def tags(aws, instance_id: str) -> dict[str, str]:
 
 def test_the_port_is_open_to_one_address_follows_it_and_is_closed_again(aws, mine):
     assert rules(aws, mine) == {}
-    assert ssh_ingress.open_port(aws, mine, "mine", "auto") == ssh_ingress.Opened("127.0.0.1/32")
+    assert ssh_ingress.open_port(aws, mine, "mine", "auto") == "127.0.0.1/32"
     ssh_ingress.open_port(aws, mine, "mine", "203.0.113.7/32")
     ssh_ingress.open_port(aws, mine, "mine", "203.0.113.7/32")
     assert rules(aws, mine) == {"203.0.113.7/32": "fine-tune-slm:box=mine"}
-    assert ssh_ingress.close_port(aws, mine, "mine") == ssh_ingress.Closed(True)
+    assert ssh_ingress.close_port(aws, mine, "mine") is True
     assert rules(aws, mine) == {}
-    assert ssh_ingress.close_port(aws, mine, "mine") == ssh_ingress.Closed(False)
+    assert ssh_ingress.close_port(aws, mine, "mine") is False
 
 
 def test_a_rule_of_somebody_else_stays_and_serves(aws, mine):
@@ -58,7 +58,7 @@ def test_a_rule_of_somebody_else_stays_and_serves(aws, mine):
     ours = ssh_ingress._rule([{"CidrIp": "203.0.113.9/32", "Description": "the office"}])
     aws.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[ours])
     ssh_ingress.open_port(aws, mine, "mine", "203.0.113.9/32")
-    assert ssh_ingress.close_port(aws, mine, "mine") == ssh_ingress.Closed(False)
+    assert ssh_ingress.close_port(aws, mine, "mine") is False
     assert rules(aws, mine) == {"203.0.113.9/32": "the office"}
     aws.client("ec2").revoke_security_group_ingress(GroupId=group, IpPermissions=[ours])
 
@@ -88,34 +88,34 @@ def test_who_may_not_change_the_group_is_told_which_rights_and_which_command(aws
 
 def test_a_key_that_the_console_shows_late_is_waited_for_and_pinned_for_good(aws, mine, state):
     world.fault(state, "console-late", seconds=1.5)
-    assert ssh_ingress.pin_host_key(aws, mine, 0) == ssh_ingress.HostKey(None)
-    shown = ssh_ingress.pin_host_key(aws, mine, 20).host_key
+    assert ssh_ingress.pin_host_key(aws, mine, 0) is None
+    shown = ssh_ingress.pin_host_key(aws, mine, 20)
     assert shown.startswith("ssh-ed25519 AAAA")
     assert tags(aws, mine)[instance.HOST_KEY] == shown
     world.fault(state, "console-late", seconds=1000)
-    assert ssh_ingress.pin_host_key(aws, mine, 0).host_key == shown
+    assert ssh_ingress.pin_host_key(aws, mine, 0) == shown
     world.forward(state, 1001)
 
 
 def test_another_key_in_the_console_is_refused_with_the_way_out(aws, mine, state):
-    before = ssh_ingress.pin_host_key(aws, mine, 20).host_key
+    before = ssh_ingress.pin_host_key(aws, mine, 20)
     world.fault(state, "host-key-changed", instance=mine)
     with pytest.raises(Problem, match="shows another host key than it did at first") as caught:
         ssh_ingress.pin_host_key(aws, mine, 20)
     assert f"aws ec2 delete-tags --resources {mine} --tags Key={instance.HOST_KEY}" in caught.value.hint
     aws.client("ec2").delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
-    assert ssh_ingress.pin_host_key(aws, mine, 20).host_key != before
+    assert ssh_ingress.pin_host_key(aws, mine, 20) != before
 
 
 def test_a_later_boot_shows_no_key_and_needs_none_that_was_noted(aws, mine, state):
     ec2 = aws.client("ec2")
     ec2.delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
-    noted = ssh_ingress.note_host_key(aws, mine).host_key
+    noted = ssh_ingress.note_host_key(aws, mine)
     assert noted.startswith("ssh-ed25519 ") and ssh_ingress.note_host_key(aws, mine) is None
     instance.stop(aws, mine)
     ec2.start_instances(InstanceIds=[mine])
     assert "BEGIN SSH HOST KEY KEYS" not in ec2.get_console_output(InstanceId=mine, Latest=True)["Output"]
-    assert ssh_ingress.pin_host_key(aws, mine, 0).host_key == noted
+    assert ssh_ingress.pin_host_key(aws, mine, 0) == noted
     ec2.delete_tags(Resources=[mine], Tags=[{"Key": instance.HOST_KEY}])
     with pytest.raises(Problem, match="has shown no host key for 1 s") as caught:
         ssh_ingress.pin_host_key(aws, mine, 1)
@@ -133,7 +133,7 @@ def test_an_agent_that_never_registers_ends_in_a_sentence_that_names_the_other_w
     world.fault(state, "agent-never-registers")
     silent = instance.ensure(aws, load.load(["cloud=twin", "box.name=silent"], local=Path("none")).box).instance_id
     with pytest.raises(Problem, match=f"the agent on {silent} did not register within 1 s") as caught:
-        instance.wait_for_agent(aws, silent, 1)
+        agent.wait(aws, silent, 1)
     assert "`inv up -- box.ssh=true`" in caught.value.hint
 
 

@@ -14,7 +14,7 @@ from remote.plan import perform
 from remote.plan.answers import Volume
 from remote.plan.plan import Step
 from remote.plan.script import SCRIPTS, compose
-from remote.transport import ssm
+from remote.transport import agent, ssm
 from remote.transport.ssm import Ssm
 from remote.transport.transport import pack
 from twin import world
@@ -33,7 +33,7 @@ def mine(aws):
     """The id of a box whose agent takes commands."""
     instance_id = instance.ensure(aws, load.load(["cloud=twin", "box.name=told"], local=Path("none")).box).instance_id
     instance.wait(aws, instance_id)
-    instance.wait_for_agent(aws, instance_id)
+    agent.wait(aws, instance_id)
     return instance_id
 
 
@@ -196,7 +196,7 @@ def test_what_a_dead_laptop_has_left_in_the_queue_does_not_begin_at_the_next_sta
     run = load.load(["cloud=twin", "box.name=told"], local=Path("none"))
     assert instance.ensure(aws, run.box).changed == "started"
     instance.wait(aws, mine)
-    instance.wait_for_agent(aws, mine)
+    agent.wait(aws, mine)
     assert "left" not in Ssm(aws, mine).run(BASH + 'ls "$BOX_ROOT/root"', 60).stdout
     assert aws.client("ssm").get_command_invocation(CommandId=left, InstanceId=mine)["Status"] == "Cancelled"
 
@@ -207,7 +207,7 @@ def test_a_box_that_goes_off_ends_the_wait_for_its_command(aws, state, monkeypat
     box = load.load(["cloud=twin", "box.name=going"], local=Path("none")).box
     leaving = instance.ensure(aws, box).instance_id
     instance.wait(aws, leaving)
-    instance.wait_for_agent(aws, leaving)
+    agent.wait(aws, leaving)
     sent_off = threading.Timer(2, lambda: world.client(state, "ec2").stop_instances(InstanceIds=[leaving], Force=True))
     sent_off.start()
     with pytest.raises(Problem, match="the box is stopped: it went off before command") as caught:
