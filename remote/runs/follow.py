@@ -58,28 +58,37 @@ class Done:
 
 def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None) -> Done:
     """Follow the run until it ends; Ctrl-C leaves it going."""
-    seen, retry = _Progress(per_hour), Retry(aws, f"{run_id} goes on")
+    progress = _Progress(per_hour)
+
+    def show(store: Store, current: runs.State) -> None:
+        progress.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
+
     try:
-        while (current := _poll(aws, run_id, box_name, seen, retry)) is None or current.phase not in ENDED:
-            time.sleep(PAUSE)
+        current = watch(aws, run_id, box_name, f"{run_id} goes on", show)
     except KeyboardInterrupt:
         words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
         raise KeyboardInterrupt(words) from None
     return _outcome(Store(aws), current)
 
 
-def _poll(aws: Aws, run_id: str, box_name: str, seen: "_Progress", retry: Retry) -> runs.State | None:
-    """The run's state; None when AWS could not be asked."""
-    try:
-        store = Store(aws)
-        current = runs.state(store, run_id)
-        seen.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
-        if current.phase not in ENDED and current.age > SILENT_AFTER:
-            check_box(aws, run_id, box_name)
-    except (ClientError, BotoCoreError) as error:
-        retry.wait(error)
-        return None
-    return current
+def watch(aws: Aws, run_id: str, box_name: str, goes_on: str, show: Callable[[Store, runs.State], None]) -> runs.State:
+    """The run's state when it has ended; until then `show` is given each. A Problem where nobody is left who could end the run.
+
+    What waiting or a login mends is waited for: `goes_on` says what is not harmed meanwhile.
+    """
+    retry = Retry(aws, goes_on)
+    while True:
+        try:
+            store = Store(aws)
+            current = runs.state(store, run_id)
+            show(store, current)
+            if current.phase in ENDED:
+                return current
+            if current.age > SILENT_AFTER:
+                check_box(aws, run_id, box_name)
+            time.sleep(PAUSE)
+        except (ClientError, BotoCoreError) as error:
+            retry.wait(error)
 
 
 def _outcome(store: Store, current: runs.State) -> Done:

@@ -5,54 +5,52 @@ import csv
 import json
 import os
 import sys
-import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.table import Table
 
 from conf import schema
 from conf.process.screen import screen
 from conf.text import visible
 from remote.aws.s3 import Store
-from remote.aws.session import Aws, Retry
+from remote.aws.session import Aws
 from remote.runs import evaluations, follow, runs
 
 
 def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
     """Print a run's log from its first byte, or its last `lines` lines; with `to_the_end`, until the run ends."""
-    store, retry = Store(aws), Retry(aws, "the run goes on")
+    store = Store(aws)
     run_id = runs.find_newest(aws, run, run_id)
-    text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
-    offset, printed = 0 if lines is None else follow.tail(store, run_id, lines), ""
-    while True:
-        try:
-            store = Store(aws)
-            # Asked before the log is read: what was written until the end is then surely read.
-            current = runs.state(store, run_id)
-            for chunk in follow.log(store, run_id, offset):
-                sys.stdout.buffer.write(visible.visible(text.decode(chunk)).encode("utf-8", "surrogateescape"))
-                offset += len(chunk)
-            sys.stdout.flush()
-            if current.phase in follow.ENDED or not to_the_end:
-                return
-            if current.age > follow.SILENT_AFTER:
-                follow.check_box(aws, run_id, run.box.name)
-                printed = _say(follow.silence_warning(current), printed)
-            time.sleep(follow.PAUSE)
-        except (ClientError, BotoCoreError) as error:
-            if not to_the_end:
-                raise
-            retry.wait(error)
+    log = _Log(0 if lines is None else follow.tail(store, run_id, lines))
+    if to_the_end:
+        follow.watch(aws, run_id, run.box.name, "the run goes on", log.follow)
+    else:
+        log.show(store, runs.state(store, run_id))
 
 
-def _say(words: str, printed: str) -> str:
-    """The words, which are said once while they are the same."""
-    if words and words != printed:
-        screen.note(f"  {words.removeprefix('; ')}")
-    return words
+class _Log:
+    """A run's log, of which what is new is printed."""
+
+    def __init__(self, offset: int):
+        self.offset = offset  # bytes
+        self.text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
+        self.warning = ""
+
+    def show(self, store: Store, current: runs.State) -> None:
+        """Print what is new; the state was asked for before, so that nothing of a run that has ended is left out."""
+        for chunk in follow.log(store, current.run_id, self.offset):
+            sys.stdout.buffer.write(visible.visible(self.text.decode(chunk)).encode("utf-8", "surrogateescape"))
+            self.offset += len(chunk)
+        sys.stdout.flush()
+
+    def follow(self, store: Store, current: runs.State) -> None:
+        self.show(store, current)
+        warning = follow.silence_warning(current)
+        if warning and warning != self.warning:
+            screen.note(f"  {warning.removeprefix('; ')}")
+        self.warning = warning
 
 
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
