@@ -16,7 +16,7 @@ from conf.process.screen import screen
 from remote.aws import instance, instance_history, launch, pricing, s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import runs
+from remote.runs import manifest, runs
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MINIMUM_BILLED = 60  # seconds: what starts costs a minute at least
@@ -191,7 +191,7 @@ def _runs(store: Store) -> Table:
     for run_id, files in runs.listing(store).items():
         if "manifest.json" in files:
             with runs.skip_unreadable(f"run `{run_id}`"):
-                cost = (runs.manifest(store, run_id) or {}).get("price") or {}
+                cost = (manifest.read(store, run_id) or {}).get("price") or {}
                 table.add_row(run_id, f"{cost.get('seconds') or 0:.0f}", _money(cost.get("total")))
     return table
 

@@ -18,7 +18,7 @@ from remote.plan.plan import Plan
 from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
 from remote.runs import clean as cleaning
-from remote.runs import evaluations, follow, hub, lock, predictions, runs
+from remote.runs import download, evaluations, follow, hub, lock, predictions, start
 from remote.transport import agent, ssh_ingress
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
@@ -170,7 +170,7 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     taken = _lock_box(plan, run, "train")
     box = plan.call(instance.require)(name=run.box.name)
     image = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
-    prepared = plan.call(runs.prepare)(run=run, image=image.image, root=root, instance_id=box.instance_id, named=named)
+    prepared = plan.call(start.prepare)(run=run, image=image.image, root=root, instance_id=box.instance_id, named=named)
     remaining = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id, run_id=prepared.run_id)
     plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=prepared.to_do)(
         **_region_and_mount(run),
@@ -196,7 +196,7 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
 def publish(run: schema.Run, run_id: str | None, upload: hub.Upload, root: Path, endpoint: str | None) -> Plan:
     """The finished run's adapter is on the Hub, read back and compared. It needs no box."""
     plan = Plan()
-    fetched = plan.call(runs.download)(run=run, run_id=run_id, into=root / run.runs, merged=run.publish.merged)
+    fetched = plan.call(download.download)(run=run, run_id=run_id, into=root / run.runs, merged=run.publish.merged)
     published = plan.call(hub.publish)(
         upload=upload, run_id=fetched.run_id, folder=fetched.folder, run=run, endpoint=endpoint, say=screen.step
     )

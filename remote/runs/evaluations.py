@@ -15,7 +15,7 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import predictions, runs, trainer_here
+from remote.runs import download, manifest, predictions, runs, trainer_here
 
 Summary = Callable[[dict], list[tuple[str, str, str, str]]]  # of scores: rows of a table
 
@@ -45,9 +45,7 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, split: str, find: Call
     _check_same_rows(store, f"runs/{run_id}/evaluations/{rows.stem}.json", rows)
     box, place = predictions.choose_machine(aws, store, run.box.name)
     screen.note(f"scoring {run_id} on {rows}, {place}")
-    return Chosen(
-        run_id, runs.manifest_sha256(store, run_id), rows, rows.name, rows.stem, box.id if box else None, box is not None, box is None
-    )
+    return Chosen(run_id, manifest.sha256(store, run_id), rows, rows.name, rows.stem, box.id if box else None, box is not None, box is None)
 
 
 def upload_rows(aws: Aws, rows: Path) -> Sent:
@@ -61,7 +59,7 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("scoring on this machine needs the trainer's packages", hint, reason="refused")
-    folder, store = runs.download(aws, run, run_id, root / run.runs).folder, Store(aws)
+    folder, store = download.download(aws, run, run_id, root / run.runs).folder, Store(aws)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
         words = ["trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]

@@ -15,7 +15,7 @@ from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
 from remote.aws.session import Aws, Retry
-from remote.runs import runs
+from remote.runs import manifest, runs
 
 PAUSE = 1.0  # seconds between two looks
 EVENTS_EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
@@ -95,7 +95,7 @@ def _outcome(store: Store, current: runs.State) -> Done:
     if current.phase != "done":
         what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
         raise of_reason(what, current.hint or "`inv logs` shows what it printed", current.reason)
-    if runs.manifest(store, current.run_id) is None:
+    if manifest.read(store, current.run_id) is None:
         raise Problem(f"{current.run_id} is done, and S3 has no manifest of it", "`inv train` delivers it again", reason="damaged_run")
     return Done(current.run_id)
 

@@ -16,7 +16,7 @@ from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import runs, trainer_here
+from remote.runs import download, manifest, runs, trainer_here
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Calla
     lines, store = read(what), Store(aws)
     run_id, (box, where) = runs.find_sealed(aws, run, run_id), choose_machine(aws, store, run.box.name)
     screen.note(f"answering with {run_id} {where}")
-    return Chosen(run_id, runs.manifest_sha256(store, run_id), lines, box.id if box else None, box is not None, box is None)
+    return Chosen(run_id, manifest.sha256(store, run_id), lines, box.id if box else None, box is not None, box is None)
 
 
 def choose_machine(aws: Aws, store: Store, box_name: str) -> tuple[instance.Instance | None, str]:
@@ -83,7 +83,7 @@ def predict_locally(aws: Aws, run: schema.Run, run_id: str, lines: list[str], ro
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
         raise Problem("answering on this machine needs the trainer's packages", hint, reason="refused")
-    folder = runs.download(aws, run, run_id, root / run.runs).folder
+    folder = download.download(aws, run, run_id, root / run.runs).folder
     with tempfile.TemporaryFile() as answers:
         given = "".join(f"{line}\n" for line in lines).encode()
         trainer_here.run(f"answer with {run_id}", ["trainer.evaluate.predict", str(folder)], root, given, answers)

@@ -17,7 +17,7 @@ from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.plan import verbs
 from remote.plan.perform import Outcome, perform
-from remote.runs import audit, runs
+from remote.runs import audit, download, manifest, runs, start
 
 RANKED = ("config.yaml", "metrics.json", "predictions.jsonl")  # of a run, what the leaderboard reads
 
@@ -53,7 +53,7 @@ class BoxLauncher(Launcher[schema.Run]):
 
     def complete(self, job: Job[schema.Run]) -> None:
         """Put the files of rows into S3, and their hashes into the settings."""
-        runs.upload_inputs(self.store, job.settings)
+        start.upload_inputs(self.store, job.settings)
 
     def check(self, job: Job[schema.Run]) -> None:
         """Check rows, token and base model."""
@@ -74,7 +74,7 @@ class BoxLauncher(Launcher[schema.Run]):
             try:
                 perform(verbs.train(job.settings, self.root, known_needs, False), self.aws, verbs.transport(job.settings), answers)
             finally:
-                prepared = answers.of(runs.Prepared)
+                prepared = answers.of(start.Prepared)
                 job.run_id = prepared.run_id if prepared else job.run_id
             job.finished, outcome = True, "ok"
             screen.print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s")
@@ -112,9 +112,9 @@ class BoxLauncher(Launcher[schema.Run]):
         """The folder of a finished run here, with what the leaderboard reads."""
         folder = self.root / job.settings.runs / job.run_id
         with runs.reading_record(job.run_id):
-            stated = (runs.manifest(self.store, job.run_id) or {})["files"]
+            stated = (manifest.read(self.store, job.run_id) or {})["files"]
             for name in RANKED:
-                runs.fetch(self.store, job.run_id, name, stated[name], folder)
+                download.fetch(self.store, job.run_id, name, stated[name], folder)
         return folder
 
     def command(self, name: str) -> str:

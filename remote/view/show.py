@@ -16,7 +16,7 @@ from conf.process.screen import screen
 from conf.text import visible
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import evaluations, follow, runs
+from remote.runs import download, evaluations, follow, runs
 
 
 def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
@@ -56,7 +56,7 @@ class _Log:
 def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
     """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
-    downloaded = runs.download(aws, run, run_id, root / run.runs)
+    downloaded = download.download(aws, run, run_id, root / run.runs)
     run_id, folder = downloaded.run_id, downloaded.folder
     with runs.reading_record(run_id):
         manifest = _read(folder / "manifest.json")
@@ -81,7 +81,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
 
 def spreadsheet(aws: Aws, run: schema.Run, run_id: str | None, root: Path, table: Callable[[dict], list[dict]]) -> None:
     """Print every figure of a finished run as CSV."""
-    folder = runs.download(aws, run, run_id, root / run.runs).folder
+    folder = download.download(aws, run, run_id, root / run.runs).folder
     with runs.reading_record(folder.name):
         rows = table(_read(folder / "metrics.json"))
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
@@ -93,7 +93,7 @@ def compare(
     aws: Aws, run: schema.Run, first: str, second: str, root: Path, difference: Callable[[Path, Path], tuple[list, list, str]]
 ) -> None:
     """Print in which settings two finished runs differ, and how their tuned models scored."""
-    folders = [runs.download(aws, run, run_id, root / run.runs).folder for run_id in (first, second)]
+    folders = [download.download(aws, run, run_id, root / run.runs).folder for run_id in (first, second)]
     with runs.reading_record(f"{first}` or `{second}"):
         settings, figures, note = difference(*folders)
     names = [f"{letter}: {folder.name}" for letter, folder in zip("AB", folders, strict=True)]

@@ -19,7 +19,7 @@ from conf import cli, load
 from conf.problem import Problem
 from conf.process import argv, caller, proxy
 from conf.text import quoting
-from remote.runs import runs
+from remote.runs import download
 from remote.view import status_cache
 from trainer.rows import token_lengths
 from twin import world
@@ -177,9 +177,9 @@ def test_what_is_remembered_for_next_time_is_left_out_where_nothing_can_be_writt
 
 
 def test_files_of_a_run_come_into_a_temporary_folder_where_nothing_can_be_written(tmp_path, capsys):
-    assert runs.writable(tmp_path / "runs") == tmp_path / "runs"
+    assert download.writable(tmp_path / "runs") == tmp_path / "runs"
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
-    instead = runs.writable(tmp_path / "file/runs")
+    instead = download.writable(tmp_path / "file/runs")
     assert instead.is_dir() and tmp_path not in instead.parents and str(instead) in capsys.readouterr().err
     instead.rmdir()
 

@@ -17,7 +17,7 @@ from conf.sweep.job import Job
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
 from remote.cost import ledger, limit
-from remote.runs import clean, evaluations, follow, hub, lock, predictions, runs
+from remote.runs import clean, download, evaluations, follow, hub, lock, predictions, runs, start
 from remote.sweep.launcher import BoxLauncher
 from remote.view import show, status
 from tests.unit.remote.sweep.test_launcher import place
@@ -77,7 +77,7 @@ def test_a_manifest_names_no_file_but_those_of_a_run(aws, store, settings, tmp_p
         store.client.put_object(Bucket=store.bucket, Key=f"{store.key('')}runs/{RUN}/{name or 'x'}", Body=b"bad")
     into = tmp_path / "mine" / "runs"
     with pytest.raises(Problem, match="is not as a trainer writes it|names no file in"):
-        runs.download(aws, settings(), RUN, into)
+        download.download(aws, settings(), RUN, into)
     launcher = BoxLauncher(aws, store, settings.root, None, None, None)
     with pytest.raises(Problem):
         launcher._fetched(Job(settings(f"runs={into}"), RUN))
@@ -90,7 +90,7 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(aws, store, setting
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "into" / RUN / "adapter").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Problem, match="names no file in"):
-        runs.download(aws, settings(), RUN, tmp_path / "into")
+        download.download(aws, settings(), RUN, tmp_path / "into")
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -107,7 +107,7 @@ def test_sizes_are_those_of_the_objects(aws, store, settings, tmp_path, changed)
         store, files={"metrics.json": b"abc"}, more={"files": {"metrics.json": stated | changed if isinstance(changed, dict) else changed}}
     )
     with pytest.raises(Problem, match="is not as a trainer writes it|its record says"):
-        runs.download(aws, settings(), RUN, tmp_path / "into")
+        download.download(aws, settings(), RUN, tmp_path / "into")
 
 
 def test_what_is_larger_than_a_record_is_not_read(store, monkeypatch):
@@ -137,7 +137,7 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     store.put("runs/sweep.0/config.yaml", body)
     store.put("lives/i-1/20260101T000000Z.json", body)
     store.put("boxes/i-1/2026.json", body)
-    prepared = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
+    prepared = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
     assert prepared.to_do and prepared.run_id not in ("odd-1", "odd-4")
     place(aws, store, settings, None, "lora.r=4,8")
     assert ledger.box_usage(store, None) == []
@@ -152,7 +152,7 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
 
 def test_what_has_no_settings_is_listed_as_no_run(aws, store, settings, capsys):
     """One object under a name of a run's was a run that was `created`, and ten of them hid the real ones."""
-    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
+    mine = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     for number in range(12):
         store.put(f"runs/29991231-000000-quickstart-{number:04d}/log/000000000000", b"x")
     shown = status.text(aws, settings(), {})[0]
@@ -202,7 +202,7 @@ def test_a_verb_means_the_callers_own_runs_and_says_whose_another_is(aws, store,
     plant(store, later, owner=EVE)
     plant(store, "20261129-000002-other-0001", owner=world.CALLER, name="other")
     assert runs.find_sealed(aws, settings(), None) == runs.find_newest(aws, settings(), None) == mine
-    assert runs.download(aws, settings(), None, tmp_path / "into").run_id == mine
+    assert download.download(aws, settings(), None, tmp_path / "into").run_id == mine
     assert runs.find_sealed(hers, settings(), None) == later
     assert "not yours" not in capsys.readouterr().err
     assert runs.find_sealed(aws, settings(), later) == later
@@ -221,35 +221,35 @@ def test_a_run_that_was_made_before_runs_had_owners_is_read_where_it_is_named(aw
     plant(store, owner=None)
     with pytest.raises(Problem, match="was made before runs had owners"):
         runs.find_sealed(aws, settings(), None)
-    assert runs.download(aws, settings(), RUN, tmp_path / "into").run_id == RUN
+    assert download.download(aws, settings(), RUN, tmp_path / "into").run_id == RUN
     assert f"run {RUN} is not yours: it was made before runs had owners" in capsys.readouterr().err
 
 
 def test_nobody_goes_on_with_the_run_of_another_unless_he_names_it(aws, store, settings, hers, capsys):
-    theirs = runs.prepare(hers, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
+    theirs = start.prepare(hers, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     store.put(f"runs/{theirs}/state.json", json.dumps({"phase": "failed", "since": runs.now()}).encode())
-    mine = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
+    mine = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     assert mine != theirs
     assert f"it is not yours: `inv train --run {theirs}` goes on with it" in capsys.readouterr().err
-    named = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1", theirs)
+    named = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1", theirs)
     assert named.run_id == theirs and f"belongs to {EVE}" in capsys.readouterr().err
     with pytest.raises(Problem, match="has other settings than these, or is finished"):
-        runs.prepare(aws, settings("lora.r=4"), "reg/name@sha256:1", settings.root, "i-1", theirs)
+        start.prepare(aws, settings("lora.r=4"), "reg/name@sha256:1", settings.root, "i-1", theirs)
     with pytest.raises(Problem, match="there is no run `nope`"):
-        runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1", "nope")
+        start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1", "nope")
 
 
 def test_the_finished_run_of_another_is_not_taken_for_ones_own(aws, store, settings, hers):
     image = "reg/name@sha256:1"
-    theirs = runs.prepare(hers, settings(), image, settings.root, "i-1").run_id
+    theirs = start.prepare(hers, settings(), image, settings.root, "i-1").run_id
     store.put(f"runs/{theirs}/manifest.json", b'{"kind": "full", "files": {}}')
-    assert runs.prepare(aws, settings(), image, settings.root, "i-1").run_id != theirs
-    assert runs.prepare(aws, settings(), image, settings.root, "i-1", theirs).to_do is False
+    assert start.prepare(aws, settings(), image, settings.root, "i-1").run_id != theirs
+    assert start.prepare(aws, settings(), image, settings.root, "i-1", theirs).to_do is False
 
 
 def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, settings, hers):
     run = settings("lora.r=8")
-    runs.upload_inputs(store, run)
+    start.upload_inputs(store, run)
     run.run_id, run.provenance.owner = "rank.0", EVE
     store.put("runs/rank.0/config.yaml", load.dump(run).encode())
     for name, expected in (("rank", "rank.0"), (None, None)):
@@ -258,7 +258,7 @@ def test_the_sweep_of_another_is_gone_on_with_where_it_is_named(aws, store, sett
 
 
 def test_clean_leaves_the_runs_of_others(aws, store, settings, hers, monkeypatch):
-    runs.prepare(hers, settings(), "reg/name@sha256:1", settings.root, "i-1")
+    start.prepare(hers, settings(), "reg/name@sha256:1", settings.root, "i-1")
     plant(store, "20200101-000000-quickstart-0001")
     assert clean.choose(aws, "ours", 1, True, False, (), ()).count == 0
 
@@ -266,34 +266,34 @@ def test_clean_leaves_the_runs_of_others(aws, store, settings, hers, monkeypatch
 def test_the_settings_of_a_run_are_written_once(aws, store, settings):
     run = settings()
     run.run_id = "rank.0"
-    first = runs.prepare(aws, run, "reg/name@sha256:1", settings.root, "i-1")
+    first = start.prepare(aws, run, "reg/name@sha256:1", settings.root, "i-1")
     body = store.get("runs/rank.0/config.yaml")
     assert first.config_sha256 == hashlib.sha256(body).hexdigest()
-    again = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
+    again = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
     assert (again.run_id, again.config_sha256) == ("rank.0", first.config_sha256)
     other = settings("lora.r=4")
     other.run_id = "rank.0"
     with pytest.raises(Problem, match="there is a run `rank.0` already"):
-        runs.prepare(aws, other, "reg/name@sha256:1", settings.root, "i-1")
+        start.prepare(aws, other, "reg/name@sha256:1", settings.root, "i-1")
     assert store.get("runs/rank.0/config.yaml") == body
 
 
 def test_settings_of_one_run_under_the_name_of_another_are_nobodys(aws, store, settings, capsys):
-    first = runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
+    first = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id
     store.put(f"runs/{RUN}/config.yaml", store.get(f"runs/{first}/config.yaml"))
     store.remove_all([f"runs/{first}/config.yaml"])
-    assert runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id != RUN
+    assert start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id != RUN
     assert "is of another run" in capsys.readouterr().err
 
 
 def test_a_planted_run_with_the_callers_settings_and_a_callback_is_never_gone_on_with(aws, store, settings):
     """C2: `hydra.callbacks` in its config.yaml ran code beside the Hub token."""
     run = settings()
-    runs.upload_inputs(store, run)
+    start.upload_inputs(store, run)
     run.run_id, run.provenance.owner = RUN, world.CALLER
     store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode() + b"hydra: {callbacks: {mine: {_target_: os.system}}}\n")
     store.put(f"runs/{RUN}/state.json", b'{"phase": "failed"}')
-    assert runs.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id != RUN
+    assert start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1").run_id != RUN
 
 
 def published(aws, settings, tmp_path, stated, *words):
@@ -433,7 +433,7 @@ def test_every_table_goes_to_the_screen_that_takes_texts_as_they_are():
 
 def test_a_command_that_is_named_holds_nothing_that_a_shell_would_carry_out(aws, store, settings, capsys):
     """Who has a run is in an object of the bucket, and stood as it was in a command to be pasted."""
-    run_id = runs.prepare(aws, settings("box.name=ours"), "reg/name@sha256:1", settings.root, "i-1").run_id
+    run_id = start.prepare(aws, settings("box.name=ours"), "reg/name@sha256:1", settings.root, "i-1").run_id
     store.put(f"runs/{run_id}/box.json", json.dumps({"name": "x; touch /tmp/bad #", "instance": "i-2"}).encode())
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": "running", "since": "2026-01-01T00:00:00+00:00"}).encode())
     clean.choose(aws, "ours", None, True, False, (), ())

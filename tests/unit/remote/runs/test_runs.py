@@ -8,12 +8,12 @@ import pytest
 
 from conf.problem import Problem
 from remote.aws import session as account
-from remote.runs import follow, runs
+from remote.runs import download, follow, runs, start
 from twin import world
 
 
 def prepare(aws, settings, *words, instance="i-1"):
-    return runs.prepare(aws, settings(*words), "reg/name@sha256:1", settings.root, instance)
+    return start.prepare(aws, settings(*words), "reg/name@sha256:1", settings.root, instance)
 
 
 def set_state(store, run_id, phase, minutes_ago=0, **more):
@@ -76,7 +76,7 @@ def test_a_finished_run_that_nobody_has_published_is_not_paid_for_twice(aws, sto
     other = prepare(aws, settings, "seed=2").run_id
     assert other != first.run_id
     set_state(store, other, "failed")
-    changed = runs.prepare(aws, settings(), "reg/name@sha256:2", settings.root, "i-1")
+    changed = start.prepare(aws, settings(), "reg/name@sha256:2", settings.root, "i-1")
     assert changed.run_id != first.run_id, "another trainer may make another run of the same settings"
 
 
@@ -130,13 +130,13 @@ def test_a_run_that_has_ended_elsewhere_is_given_to_the_box_that_goes_on_with_it
 def test_of_two_boxes_that_take_a_run_at_once_one_gets_it(aws, store, settings, monkeypatch):
     first = prepare(aws, settings, "box.name=ada").run_id
     set_state(store, first, "failed")
-    enter = runs._set_phase
+    enter = start._set_phase
 
     def somebody_is_faster(store, run_id, phase):
         enter(store, run_id, phase)
         store.put(f"runs/{first}/box.json", json.dumps({"name": "eve", "instance": "i-3"}).encode())
 
-    monkeypatch.setattr(runs, "_set_phase", somebody_is_faster)
+    monkeypatch.setattr(start, "_set_phase", somebody_is_faster)
     with pytest.raises(Problem, match="was given to another box just now"):
         prepare(aws, settings, "box.name=bob", instance="i-2")
     assert runs.holder(store, first) == "eve"
@@ -176,7 +176,7 @@ def test_a_damaged_file_is_never_handed_on(aws, store, settings, tmp_path):
         f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": {"adapter/a.bin": {"size": 7, "sha256": "0" * 64}}}).encode()
     )
     with pytest.raises(Problem, match=r"adapter/a\.bin does not match"):
-        runs.download(aws, settings(), run_id, tmp_path)
+        download.download(aws, settings(), run_id, tmp_path)
 
 
 def test_a_missing_file_is_named(aws, store, settings, tmp_path):
@@ -185,14 +185,14 @@ def test_a_missing_file_is_named(aws, store, settings, tmp_path):
         f"runs/{run_id}/manifest.json", json.dumps({"kind": "full", "files": {"adapter/a.bin": {"size": 7, "sha256": "0" * 64}}}).encode()
     )
     with pytest.raises(Problem, match=r"adapter/a\.bin is missing"):
-        runs.download(aws, settings(), run_id, tmp_path)
+        download.download(aws, settings(), run_id, tmp_path)
 
 
 def test_the_log_comes_in_order_from_any_byte(aws, store):
     text = b"".join(b"line %d\n" % number for number in range(50))
     cuts = [0, 10, 11, 200, len(text)]
-    for start, end in zip(cuts, cuts[1:], strict=False):
-        store.put(f"runs/r/log/{start:012d}", text[start:end])
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        store.put(f"runs/r/log/{begin:012d}", text[begin:end])
     for offset in (0, 5, 10, 11, 199, 200, len(text)):
         assert b"".join(follow.log(store, "r", offset)) == text[offset:]
 

@@ -8,7 +8,7 @@ from conf import load
 from conf.problem import Problem
 from conf.sweep import grid
 from conf.sweep.sweep import Grid
-from remote.runs import runs
+from remote.runs import start
 from remote.sweep.command import USAGE
 from remote.sweep.launcher import BoxLauncher, forecast
 from twin import world
@@ -23,7 +23,7 @@ def place(aws, store, settings, name, *words):
 
 def made(store, settings, run_id, *words, phase="failed", manifest=False, owner=world.CALLER):
     run = settings(*words)
-    runs.upload_inputs(store, run)
+    start.upload_inputs(store, run)
     run.run_id, run.provenance.owner = run_id, owner
     store.put(f"runs/{run_id}/config.yaml", load.dump(run).replace("gradient_checkpointing: auto", "gradient_checkpointing: 'no'").encode())
     store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase}).encode())
@@ -61,7 +61,7 @@ def test_a_run_is_never_made_over_another(aws, store, settings):
     run = settings("lora.r=16")
     run.run_id = "rank.0"
     with pytest.raises(Problem, match="there is a run `rank.0` already"):
-        runs.prepare(aws, run, "image", settings.root, "i-1")
+        start.prepare(aws, run, "image", settings.root, "i-1")
 
 
 def test_a_long_sweep_says_when_the_box_stops_itself(aws, settings):

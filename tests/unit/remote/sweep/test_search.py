@@ -11,7 +11,7 @@ from conf.sweep import space as spaces
 from conf.sweep.space import Trial
 from conf.sweep.sweep import Search
 from remote.plan.verbs import Needs
-from remote.runs import runs
+from remote.runs import start
 from remote.sweep.launcher import BoxLauncher
 from twin import world
 
@@ -31,7 +31,7 @@ def search_on(aws, store, settings, trials=3, words=WORDS, check=lambda aws, run
 
 def made(store, settings, run_id, swept, score=None, reason="crashed", phase="failed"):
     run = settings(*swept)
-    runs.upload_inputs(store, run)
+    start.upload_inputs(store, run)
     run.run_id, run.provenance.swept, run.provenance.owner = run_id, list(swept), world.CALLER
     files = {"config.yaml": load.dump(run), "metrics.json": json.dumps({"score": score}), "predictions.jsonl": ""}
     for name, text in files.items():

@@ -1,0 +1,166 @@
+"""A run begins, or goes on: its rows and settings are in S3, and the box that it is given to is written down."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf import load, paths, run_ids, schema
+from conf.problem import Problem
+from conf.process.screen import screen
+from remote.aws import pricing
+from remote.aws.s3 import Store
+from remote.aws.session import Aws
+from remote.build import git
+from remote.runs import runs
+from remote.runs.runs import Saved
+
+HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows is a file
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that the box can be given."""
+
+    run_id: str
+    config_sha256: str
+    inputs: tuple[str, ...]  # sha256 of the files of rows
+    to_do: bool  # it is not finished
+
+
+def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str, named: str | None = None) -> Prepared:
+    """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
+    store = Store(aws)
+    store.check_bucket()
+    listing = runs.listing(store)
+    if named is not None:
+        runs.check_named_run(aws, store, named, listing)
+    inputs = upload_inputs(store, run)
+    candidates = _Candidates(aws, store, listing, run, named)
+    (run_id, etag, sha256), to_do = candidates.unfinished(), True
+    if run_id is None and (run_id := candidates.unpublished(image)):
+        to_do = False
+    elif run_id is None and named is not None:
+        what = f"run `{named}` has other settings than these, or is finished"
+        raise Problem(what, f"`inv status` shows it; `inv publish --run {named}`, or train one of your own: `inv train`", "refused")
+    elif run_id is None:
+        run_id, sha256 = _create(store, aws, run, image, root)
+    elif runs.state(store, run_id).phase not in runs.ACTIVE:
+        # Until the box ships the new attempt's state, S3 still says how the last one ended.
+        _set_phase(store, run_id, "created")
+    if to_do:
+        _assign(store, run_id, run.box.name, instance_id, etag)
+    run.run_id = run_id
+    return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
+
+
+def upload_inputs(store: Store, run: schema.Run) -> set[str]:
+    """Put the files of rows into S3 by their hashes, unless they are there, and the hashes into the settings."""
+    inputs = set()
+    for name in ("train", "validation"):
+        source = getattr(run.data, name)
+        if not source.startswith(HUB):
+            sha256 = _upload_rows(store, source, f"data.{name}")
+            setattr(run.data, f"{name}_sha256", sha256)
+            inputs.add(sha256)
+    for source in run.data.also:
+        if not source.startswith(HUB):
+            run.data.also_sha256[source] = _upload_rows(store, source, "data.also")
+            inputs.add(run.data.also_sha256[source])
+    return inputs
+
+
+def _upload_rows(store: Store, source: str, setting: str) -> str:
+    path = paths.resolve(source)
+    if not paths.is_file(path):
+        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", reason="bad_data")
+    return store.put_input(path)[0]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The runs in the bucket, as one looks at them who is to train these settings."""
+
+    aws: Aws
+    store: Store
+    listing: dict[str, set[str]]
+    run: schema.Run
+    named: str | None  # the run named on the command line; it may be another person's
+
+    def may_take(self, run_id: str, saved: Saved) -> bool:
+        if self.named is not None:
+            return run_id == self.named
+        return saved.run.provenance.owner == self.aws.owner or run_id == self.run.run_id
+
+    def unfinished(self) -> tuple[str | None, str | None, str]:
+        """The unfinished run with these settings, if any, with the etag of what says whose it is and the hash of its settings; a Problem
+        while it is another box's, or while this box has another run to do."""
+        candidate: tuple[str | None, str | None, str] = None, None, ""
+        for run_id, files in self.listing.items():
+            if "config.yaml" in files and "manifest.json" not in files:
+                saved = runs.readable_settings(self.store, run_id)
+                candidate = (saved and self._one(run_id, saved)) or candidate
+        return candidate
+
+    def _one(self, run_id: str, saved: Saved) -> tuple[str, str | None, str] | None:
+        box_json, etag = self.store.get_with_etag(f"runs/{run_id}/box.json")
+        current, name = runs.state(self.store, run_id), (box_json and runs.holder(self.store, run_id)) or saved.run.box.name
+        if saved.of_settings(self.run) and self.may_take(run_id, saved):
+            if current.active and name != self.run.box.name:
+                raise Problem(
+                    f"run `{run_id}` of these very settings is {current.phase} on the box `{name}`",
+                    f"`inv logs --run {run_id}` follows it; another of the same: `inv train -- seed=...`",
+                    reason="refused",
+                )
+            return (run_id, etag, saved.sha256) if current.phase != "cancelled" else None
+        if current.active and name == self.run.box.name and current.phase != "created":
+            # A run of this box that is only created is being started by nobody: its lock is ours. The box itself has the last word.
+            raise Problem(
+                f"run `{run_id}` with other settings is still {current.phase}",
+                "`inv logs` follows it; `inv down --force` ends it",
+                reason="refused",
+            )
+        if saved.of_settings(self.run) and current.phase != "cancelled":
+            screen.note(
+                f"  {run_id} has these very settings and is {current.phase}; it is not yours: `inv train --run {run_id}` goes on with it"
+            )
+        return None
+
+    def unpublished(self, image: str) -> str | None:
+        """The newest finished run that these settings and this image have made, while nobody has published it: nobody may have seen its
+        end."""
+        for run_id, files in reversed(self.listing.items()):
+            if {"config.yaml", "manifest.json"} <= files and "published.json" not in files:
+                saved = runs.readable_settings(self.store, run_id)
+                if saved and saved.of_settings(self.run) and saved.run.provenance.image == image and self.may_take(run_id, saved):
+                    screen.note(f"{run_id} was made with these settings and is not published yet: it is not trained again")
+                    screen.note("  for another run with these settings: `inv train -- seed=...`")
+                    return run_id
+        return None
+
+
+def _assign(store: Store, run_id: str, name: str, instance_id: str, etag: str | None) -> None:
+    """Write down which box has the run: another that wakes up with it on its volume lets go of it. A Problem if one was faster."""
+    place, body = f"runs/{run_id}/box.json", json.dumps({"name": name, "instance": instance_id}).encode()
+    if (store.replace(place, body, etag) if etag else store.create(place, body)) is None and store.get(place) != body:
+        raise Problem(f"run `{run_id}` was given to another box just now", "`inv status` shows it", reason="refused")
+
+
+def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> tuple[str, str]:
+    """A new run's id, and the hash of its settings: they are written once, and nobody writes them again."""
+    run.run_id = run.run_id or run_ids.new(run.name)
+    taken = Problem(f"there is a run `{run.run_id}` already, of other settings", "leave `run_id` out: every run gets one", "refused")
+    if run.run_id in runs.listing(store):
+        raise taken
+    sha, dirty = git.commit(root)
+    rate, source = pricing.per_hour(aws, run.box.instance_type)
+    run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source, run.provenance.swept, aws.owner)
+    body = load.dump(run).encode()
+    if store.create(f"runs/{run.run_id}/config.yaml", body) is None and store.get(f"runs/{run.run_id}/config.yaml") != body:
+        raise taken
+    _set_phase(store, run.run_id, "created")
+    return run.run_id, hashlib.sha256(body).hexdigest()
+
+
+def _set_phase(store: Store, run_id: str, phase: str) -> None:
+    store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": runs.now(), "heartbeat": runs.now()}).encode())
