@@ -7,8 +7,9 @@ from pathlib import Path
 
 from conf import schema
 from conf.process.screen import screen
-from remote.account import destroy
+from remote.account import destroy, hub_token, local_settings
 from remote.account import init as account
+from remote.account.survey import survey
 from remote.aws import auto_stop, instance, parameters, volume
 from remote.aws.session import Aws
 from remote.build import docker, ecr
@@ -34,15 +35,15 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
     """The account has all that a run needs but the box, and the settings know its names. `decode` reads the token's file."""
     asks = sys.stdin.isatty() and not yes
     plan = Plan()
-    surveyed = plan.call(account.survey)(run=run)
+    surveyed = plan.call(survey)(run=run)
     proposed = plan.call(account.propose, announce=False)(wanted=surveyed.wanted, adopted=surveyed.adopted, by_hand=surveyed.by_hand)
     plan.call(account.confirm_changes, when=proposed.changed, announce=False)(
         change_set=proposed.change_set, changes=proposed.changes, yes=yes
     )
     plan.call(account.apply, when=proposed.changed)(change_set=proposed.change_set, wanted=surveyed.wanted, by_hand=surveyed.by_hand)
-    stored = plan.call(account.store_token)(token=token, ask_for_it=asks, decode=decode)
+    stored = plan.call(hub_token.store)(token=token, ask_for_it=asks, decode=decode)
     plan.call(account.read_back)(wanted=surveyed.wanted)
-    written = plan.call(account.write_settings)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
+    written = plan.call(local_settings.write)(run=run, folder=folder, local=local, changed=proposed.changed, token=stored.token)
     plan.done("{done}; {summary} has every name", then="`inv up`", done=written.done, summary=written.summary)
     return plan
 

@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 from conf import load
 from conf.problem import Problem
 from remote.account import init, stack
+from remote.account import names as parameter_names
 from twin import world
 
 LEFT = [{"Name": f"/fine-tune-slm/{name}", "Value": name, "Type": "String"} for name in ("s3/bucket", "s3/prefix")]
@@ -66,7 +67,7 @@ class Account:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(init, "NAME_DELAY", 0)
+    monkeypatch.setattr(parameter_names, "NAME_DELAY", 0)
 
 
 @pytest.mark.parametrize("made", [{}, {"/fine-tune-slm/s3/bucket": "s3/bucket", "/fine-tune-slm/s3/prefix": "s3/prefix"}])
@@ -88,7 +89,7 @@ def test_who_does_not_wait_is_given_the_commands(monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         init.apply(account, "change", {}, LEFT)
     assert account.done == ["settled"] and account.names == {
-        init.BACKUP: json.dumps({parameter["Name"]: parameter["Value"] for parameter in LEFT})
+        parameter_names.BACKUP: json.dumps({parameter["Name"]: parameter["Value"] for parameter in LEFT})
     }
     assert (
         "aws ssm put-parameter --region us-east-1 --type String --name /fine-tune-slm/s3/bucket --value s3/bucket"
@@ -127,7 +128,7 @@ def without_a_stack(tmp_path, monkeypatch):
 
 
 def names(aws) -> dict[str, str]:
-    return {parameter["Name"]: parameter["Value"] for parameter in init._parameters(aws)}
+    return {parameter["Name"]: parameter["Value"] for parameter in parameter_names.stored(aws)}
 
 
 def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_parameter_store_may(without_a_stack, monkeypatch, capsys):
@@ -139,7 +140,7 @@ def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_para
     assert "2 names in Parameter Store keep their values" in capsys.readouterr().err and names(aws) == before
 
     # Nobody waits: Parameter Store would not make them yet, the stack is taken back, and they are there again.
-    monkeypatch.setattr(init, "_wait_until_names_are_free", later := Later(state))
+    monkeypatch.setattr(parameter_names, "wait_until_free", later := Later(state))
     later.seconds = [0, 30]
     with pytest.raises(Problem, match="(EbsSizeGb|S3Prefix)Parameter: .*already exists"):
         init.apply(aws, shown.change_set, seen.wanted, seen.by_hand)
@@ -149,8 +150,8 @@ def test_names_that_are_there_are_shown_first_then_kept_and_made_again_once_para
     shown = init.propose(aws, seen.wanted, seen.adopted, seen.by_hand)
     init.apply(aws, shown.change_set, seen.wanted, seen.by_hand)
     after = names(aws)
-    assert {name: after[name] for name in before} == before and init.BACKUP in after
-    assert init.read_back(aws, seen.wanted) == len(init.NAMES) and init.BACKUP not in names(aws)
+    assert {name: after[name] for name in before} == before and parameter_names.BACKUP in after
+    assert init.read_back(aws, seen.wanted) == len(parameter_names.NAMES) and parameter_names.BACKUP not in names(aws)
 
 
 class Later:
@@ -217,9 +218,9 @@ def test_who_may_not_read_why_is_told_which_right_he_lacks(aws, settings, a_role
 
 def test_a_name_that_a_later_version_makes_too_is_kept_where_somebody_has_it_already(aws):
     owned = stack.find(aws).resources
-    assert init._set_by_hand(aws, stack.Stack("UPDATE_COMPLETE", owned)) == []
+    assert parameter_names.set_by_hand(aws, stack.Stack("UPDATE_COMPLETE", owned)) == []
     lacking = {name: id for name, id in owned.items() if id != "/fine-tune-slm/s3/prefix"}
-    (left,) = init._set_by_hand(aws, stack.Stack("UPDATE_COMPLETE", lacking))
+    (left,) = parameter_names.set_by_hand(aws, stack.Stack("UPDATE_COMPLETE", lacking))
     assert (left["Name"], left["Value"]) == ("/fine-tune-slm/s3/prefix", "fine-tune-slm")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf.problem import Problem
-from remote.account import init, stack
+from remote.account import local_settings, names, stack, survey
 from remote.doctor import drift
 from twin.aws.cloudformation import templates
 from twin.aws.services import ecr_lifecycle
@@ -36,7 +36,7 @@ def test_every_parameter_of_the_template_is_given(settings):
     parameters = set(stack.parameters(settings())) | {"Vpc"}
     declared = set(templates.read(TEXT)["Parameters"])
     assert {name for name in declared if not name.startswith("Make")} == parameters
-    decided = {parameter for parameter, _, _ in init.ADOPTED.values()} | {"MakeGithubProvider"}
+    decided = {parameter for parameter, _, _ in survey.ADOPTED.values()} | {"MakeGithubProvider"}
     assert {name for name in declared if name.startswith("Make")} == decided
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_repository_or_would_be_more_than_one_is_refused(settings, gi
 def test_no_more_than_three_names_are_made_at_once():
     """PutParameter takes about three a second (terraform-aws-github-runner issue 2944)."""
     resources = templates.read(TEXT)["Resources"]
-    assert len(init.NAMES) >= 26
+    assert len(names.NAMES) >= 26
     assert templates.throttled(resources, "AWS::SSM::Parameter", 3) == set()
     assert len(templates.throttled({name: about | {"DependsOn": []} for name, about in resources.items()}, "AWS::SSM::Parameter", 3)) > 20
 
@@ -72,8 +72,8 @@ def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
     conf = stack.TEMPLATE.parents[2] / "conf"
     asked = set(re.findall(r"\$\{ssm:(/fine-tune-slm/[^,}]+)", "".join(path.read_text() for path in conf.glob("*/*.yaml"))))
     records = {"ecr/registry", "secrets/aws-credentials-name", "secrets/docker-token-name"}
-    assert set(init.NAMES) - asked == {f"/fine-tune-slm/{name}" for name in records}
-    assert asked <= set(init.NAMES)
+    assert set(names.NAMES) - asked == {f"/fine-tune-slm/{name}" for name in records}
+    assert asked <= set(names.NAMES)
 
 
 def lifecycle_policy() -> str:
@@ -103,7 +103,7 @@ def test_of_twelve_builds_the_ten_newest_remain(parts):
 def test_settings_are_written_without_touching_the_rest_of_a_users_file(tmp_path):
     local = tmp_path / "local.yaml"
     local.write_text("# mine\ncloud: twin\nlora:\n  r: 8\n")
-    init._set(local, {"cloud": "aws", "cloud.region": "eu-west-1"})
+    local_settings._set(local, {"cloud": "aws", "cloud.region": "eu-west-1"})
     assert local.read_text() == "# mine\ncloud: aws\nlora:\n  r: 8\ncloud.region: eu-west-1\n"
 
 

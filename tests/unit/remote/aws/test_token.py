@@ -9,7 +9,7 @@ import pytest
 from conf.problem import Problem
 from conf.text import secret
 from data.readers.text import decode
-from remote.account import init
+from remote.account import hub_token
 from remote.plan import script as scripts
 from remote.runs import hub
 
@@ -107,7 +107,7 @@ def test_a_token_is_read_from_a_file_of_any_origin(tmp_path, form, encoding):
     (tmp_path / "token").write_bytes(
         form.encode(encoding) + "\r\n".encode(encoding).removeprefix(b"\xff\xfe").removeprefix(b"\xef\xbb\xbf")
     )
-    assert init._read_token(tmp_path / "token", False, decode) == TOKEN
+    assert hub_token._read_token(tmp_path / "token", False, decode) == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_token_is_read_from_a_file_of_any_origin(tmp_path, form, encoding):
 def test_a_file_that_holds_no_token_is_refused(tmp_path, content):
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(Problem, match="that is no Hub token"):
-        init._read_token(tmp_path / "token", False, decode)
+        hub_token._read_token(tmp_path / "token", False, decode)
 
 
 def test_a_secret_that_holds_no_token_is_a_sentence(monkeypatch):
