@@ -16,6 +16,7 @@ LOCAL_MODELS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": ".cache/models/smollm2-135m",
     "fine-tune-slm/tiny-random-llama": ".cache/models/tiny",
 }
+HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows is a file
 LONGEST = 300  # characters of a name below a run's folder
 
 
@@ -28,9 +29,17 @@ def resolve(source: str) -> Path:
     return ROOT / path
 
 
+def rows_file(source: str, setting: str) -> Path:
+    """The file of rows that a setting names; a Problem where there is none."""
+    path = resolve(source)
+    if not is_file(path):
+        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+    return path
+
+
 def from_typed(source: str, here: Path) -> str:
     """The setting's value for a file that was typed in the working directory `here`."""
-    if source.startswith(("hub:", "~")) or os.path.isabs(source) or here.resolve() == ROOT:
+    if source.startswith((HUB, "~")) or os.path.isabs(source) or here.resolve() == ROOT:
         return source
     path = here.resolve() / source
     if not exists(path) and exists(ROOT / source):

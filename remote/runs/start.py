@@ -15,8 +15,6 @@ from remote.build import git
 from remote.runs import runs
 from remote.runs.runs import Saved
 
-HUB = "hub:"  # what a dataset of the Hub begins with; any other source of rows is a file
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -59,22 +57,15 @@ def upload_inputs(store: Store, run: schema.Run) -> set[str]:
     inputs = set()
     for name in ("train", "validation"):
         source = getattr(run.data, name)
-        if not source.startswith(HUB):
-            sha256 = _upload_rows(store, source, f"data.{name}")
+        if not source.startswith(paths.HUB):
+            sha256, _ = store.put_input(paths.rows_file(source, f"data.{name}"))
             setattr(run.data, f"{name}_sha256", sha256)
             inputs.add(sha256)
     for source in run.data.also:
-        if not source.startswith(HUB):
-            run.data.also_sha256[source] = _upload_rows(store, source, "data.also")
+        if not source.startswith(paths.HUB):
+            run.data.also_sha256[source], _ = store.put_input(paths.rows_file(source, "data.also"))
             inputs.add(run.data.also_sha256[source])
     return inputs
-
-
-def _upload_rows(store: Store, source: str, setting: str) -> str:
-    path = paths.resolve(source)
-    if not paths.is_file(path):
-        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", reason="bad_data")
-    return store.put_input(path)[0]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def check_data(data: Data, endpoint: str | None, token: str | None) -> dict:
 
 
 def _check_source(source: str, setting: str, data: Data, endpoint: str | None, token: str | None) -> tuple[int | None, str | None]:
-    if source.startswith("hub:"):
+    if source.startswith(paths.HUB):
         return None, _check_hub_dataset(_hub(endpoint, token), source, endpoint)
     scan = _rows(source, setting)
     sha256 = files.digest(paths.resolve(source))
@@ -115,7 +115,7 @@ def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspec
     model_sizes = model_shape(settings, folder, verdict, _hub(endpoint, token))
     data = settings.data
     sources = [(data.train, "data.train"), *((source, "data.also") for source in data.also), (data.validation, "data.validation")]
-    scans = [None if source.startswith("hub:") else _rows(source, setting) for source, setting in sources]
+    scans = [None if source.startswith(paths.HUB) else _rows(source, setting) for source, setting in sources]
     notes = [
         f"note     {setting}: {line}" for scan, (_, setting) in zip(scans, sources, strict=True) if scan for line in scan.notes.lines()
     ]
@@ -288,9 +288,7 @@ def _packing(verdict: Verdict | None, pack_tokens: int | None) -> str:
 
 def _rows(source: str, setting: str) -> rows.Scan | None:
     """The file's rows, or a Problem with the first thing wrong with it; None for Parquet that only the trainer can read."""
-    path = paths.resolve(source)
-    if not paths.is_file(path):
-        raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+    path = paths.rows_file(source, setting)
     if kind(source) == ".parquet" and find_spec("pyarrow") is None:
         return None
     try:

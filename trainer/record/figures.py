@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf import paths
+
 MISSING = "not measured"
 HEADLINES = {
     "extraction": {
@@ -146,4 +148,4 @@ def image(name: str | None) -> str:
 
 def source(data: str) -> str:
     """Where rows came from, without any folder of the machine that had them."""
-    return data if data.startswith("hub:") else Path(data).name
+    return data if data.startswith(paths.HUB) else Path(data).name

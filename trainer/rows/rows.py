@@ -78,7 +78,7 @@ def shared_tools(rows: list[Row]) -> list[dict]:
 
 
 def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table:
-    if source.startswith("hub:"):
+    if source.startswith(paths.HUB):
         rows = _from_hub(source)
         return Table(rows, hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True, default=str).encode()).hexdigest())
     path = _file(setting, source, sha256, inputs)
@@ -101,10 +101,8 @@ def data_check_hint(setting: str, source: str) -> str:
 
 
 def _file(setting: str, source: str, sha256: str | None, inputs: Path) -> Path:
-    for path in ([inputs / sha256] if sha256 else []) + [paths.resolve(source)]:
-        if paths.is_file(path):
-            return path
-    raise Problem(f"{setting} names {source}, and there is no such file", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+    sent = inputs / sha256 if sha256 else None
+    return sent if sent and paths.is_file(sent) else paths.rows_file(source, setting)
 
 
 def _checked_sha256(path: Path, source: str, sha256: str | None) -> str:

@@ -35,7 +35,7 @@ def source(data: Data, split: str) -> str:
 
 def also(data: Data) -> dict[str, Path | None]:
     """The files of `data.also`; None for a dataset of the Hub, which only the trainer reads."""
-    return {name: None if name.startswith("hub:") else paths.resolve(_existing_source("data.also", name)) for name in data.also}
+    return {name: None if name.startswith(paths.HUB) else paths.resolve(_existing_source("data.also", name)) for name in data.also}
 
 
 def checked_path(data: Data, split: str) -> Path:
@@ -45,12 +45,10 @@ def checked_path(data: Data, split: str) -> Path:
 
 
 def _existing_source(setting: str, source: str) -> str:
-    hint = f"give another: `{setting}=FILE.jsonl`"
-    if source.startswith("hub:"):
-        raise Problem(f"{setting} is {source}, which only the trainer reads", hint, "bad_data")
-    if paths.is_file(paths.resolve(source)):
-        return source
-    raise Problem(f"{setting} names {source}, and there is no such file", hint, "bad_data")
+    if source.startswith(paths.HUB):
+        raise Problem(f"{setting} is {source}, which only the trainer reads", f"give another: `{setting}=FILE.jsonl`", "bad_data")
+    paths.rows_file(source, setting)
+    return source
 
 
 def rows(data: Data, split: str, name: str | None = None) -> list[Row]:
