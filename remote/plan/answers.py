@@ -13,7 +13,6 @@ R = TypeVar("R")
 class Setup:
     warming: bool  # run it again
     gpu: str
-    root_free_gb: int
     changed: bool
 
 

@@ -2,7 +2,7 @@
 # Look the box over, and see to it that the supervisor runs: it ships the run's log, and stops a box that nobody needs.
 #   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text), LIFE_LEFT (seconds that cost.limit pays for; may be empty),
 #         PATIENCE (seconds to wait in one go)
-#   out:  facts warming (yes: run it again), gpu, root_free_gb, changed
+#   out:  facts warming (yes: run it again), gpu, changed
 : "${INSTANCE:?setup.sh needs INSTANCE}" "${GPU:?setup.sh needs GPU}" "${SUPERVISOR:?setup.sh needs SUPERVISOR}"
 : "${PATIENCE:?setup.sh needs PATIENCE}" "${LIFE_LEFT?setup.sh needs LIFE_LEFT}"
 
@@ -130,7 +130,6 @@ main() {
   seen=$(gpu)
   fact warming no
   fact gpu "$seen"
-  fact root_free_gb "$(df -Pk "$BOX_ROOT/" | awk 'NR == 2 { printf "%d", $4 / 1048576 }')"
   fact changed "$changed"
 }
 

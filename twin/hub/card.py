@@ -7,8 +7,6 @@ import yaml
 HEAD = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 LISTS_OF_WORDS = ("tags", "datasets", "metrics", "language", "base_model")  # each may also be one word
 
-ONE_WORD = ("license", "library_name", "pipeline_tag")
-
 
 def metadata(readme: str) -> dict:
     """What the head says; empty when there is none or it cannot be read."""
