@@ -183,7 +183,8 @@ def propose(aws: Aws, wanted: dict[str, str], validate: bool = True) -> tuple[st
         if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
             break
     else:
-        raise Problem(f"CloudFormation still looks what would change: {answer['Status']}", "run the same command again", "unreachable")
+        what = f"CloudFormation has not said what would change within {TIMEOUT} s ({answer['Status']})"
+        raise Problem(what, "run the same command again", "unreachable")
     if answer["Status"] == "FAILED":
         reason = answer.get("StatusReason", "")
         if "didn't contain changes" in reason or "No updates are to be performed" in reason:

@@ -112,6 +112,28 @@ def test_a_stack_that_cannot_be_changed_is_named_with_the_way_on(aws, monkeypatc
     assert way in refusal.value.hint
 
 
+class NeverLooked:
+    """CloudFormation, which takes a change set and never says what it would change."""
+
+    cloud = type("Cloud", (), {"own": "fine-tune-slm", "region": "us-east-1"})
+
+    def client(self, service):
+        return self
+
+    def create_change_set(self, **request):
+        return {"Id": "change"}
+
+    def describe_change_set(self, **request):
+        return {"Status": "CREATE_IN_PROGRESS"}
+
+
+def test_a_change_set_that_is_never_ready_is_not_waited_for_without_end_nor_taken_for_one(monkeypatch):
+    monkeypatch.setattr(stack, "find", lambda aws: stack.Stack())
+    monkeypatch.setattr(stack, "TIMEOUT", 0.2)
+    with pytest.raises(Problem, match="has not said what would change"):
+        stack.propose(NeverLooked(), {})
+
+
 @pytest.fixture
 def without_a_stack(tmp_path, monkeypatch):
     """An account in which somebody has put some names into Parameter Store by hand."""
