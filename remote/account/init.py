@@ -88,7 +88,10 @@ def apply(aws: Aws, change_set: str, wanted: dict[str, str], by_hand: list[dict[
 
 
 def read_back(aws: Aws, wanted: dict[str, str]) -> int:
-    """Read every name and resource back from AWS; how many names there are in Parameter Store."""
+    """Read every name and resource back from AWS.
+
+    Answers how many names there are in Parameter Store.
+    """
     parameters = {parameter["Name"]: parameter["Value"] for parameter in names.stored(aws)}
     settings = {"s3/bucket": wanted["Bucket"], "ecr/repository": wanted["Repository"], "aws/region": aws.cloud.region}
     expected = {aws.cloud.root + end: value for end, value in settings.items()}

@@ -20,7 +20,10 @@ def wait(
     changed: StartKind | None = None,
     reboot_after: float = REBOOT_AFTER,
 ) -> str:
-    """Wait until the box's agent takes commands; its version."""
+    """Wait until the box's agent takes commands.
+
+    Answers its version.
+    """
     started = describe.instance(aws, instance_id)["LaunchTime"]
     # Nothing can be at work on a box that this very command has launched.
     reboot_at = time.monotonic() + reboot_after if changed == "launched" else math.inf
