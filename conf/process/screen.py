@@ -124,8 +124,11 @@ class Screen:
     def print(self, text: "str | Table") -> None:
         """Something that was asked for, on stdout."""
         with self.paused():
-            stdout().print(shown(text) if isinstance(text, str) else text, soft_wrap=isinstance(text, str))
-            sys.stdout.flush()
+            if isinstance(text, str):  # without rich, which the trainer's image does not have
+                print(shown(text), flush=True)
+            else:
+                stdout().print(text)
+                sys.stdout.flush()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

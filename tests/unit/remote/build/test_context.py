@@ -1,5 +1,6 @@
 """What the image is made of: the allow-list is docker's own, the bytes are the same everywhere, the tag knows all that matters."""
 
+import ast
 import io
 import os
 import shutil
@@ -91,3 +92,15 @@ def test_an_argument_that_the_dockerfile_has_not_is_refused(tree):
 )
 def test_of_all_patterns_that_match_the_last_decides(patterns, inside, outside):
     assert [name for name in inside + outside if context.is_included(name, patterns)] == inside
+
+
+def test_no_file_of_the_image_imports_one_that_stays_outside():
+    inside = set(context.files(ROOT))
+    missing = set()
+    for name in (name for name in inside if name.endswith(".py")):
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("conf", "data", "trainer"):
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                paths = [f"{module.replace('.', '/')}.py" for module in modules]
+                missing |= {(name, path) for path in paths if (ROOT / path).is_file() and path not in inside}
+    assert missing == set()
