@@ -36,7 +36,7 @@ VALUES = {  # none of them the default
     "quant.double": "false",
     "cloud.grade": "machine",
 }
-SMOKE = ["cloud=twin", "experiment=smoke"]
+SMOKE = ["cloud=twin", "experiment=smoke", "box.name=root"]  # who made the old run
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,8 @@ def test_so_it_does_where_both_streams_are_that_pipe():
 
 
 def test_a_command_without_a_stdout_needs_none():
-    ended = subprocess.run(f"{sys.executable} -m invoke --list >&-", shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = ["sh", "-c", '"$0" -m invoke --list >&-', sys.executable]
+    ended = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
