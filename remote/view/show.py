@@ -122,10 +122,13 @@ def _evaluation(scores: dict, summary: Callable) -> str:
 def _model_and_rows(manifest: dict) -> list[str]:
     """What was trained on what."""
     rows = manifest["data"]
-    held_out = f"{rows['validation_rows_scored']} of {rows['validation_rows']} held-out rows scored"
+    seen, scored = (
+        rows.get(name, "an unknown number") for name in ("train_rows_seen", "validation_rows_scored")
+    )  # early runs have neither
+    held_out = f"{scored} of {rows['validation_rows']} held-out rows scored"
     return [
         f"model      {manifest['model']['id']}",
-        f"rows       {rows['train_rows']} to train on, {rows['train_rows_seen']} seen; {held_out}",
+        f"rows       {rows['train_rows']} to train on, {seen} seen; {held_out}",
     ]
 
 

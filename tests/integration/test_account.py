@@ -278,7 +278,7 @@ def left(laptop, volumes: list[str]) -> None:
 @pytest.mark.slow
 def test_a_kept_bucket_is_taken_up_again_and_goes_when_it_is_named(fresh):
     done = fresh.inv("init", "--yes")
-    assert "= bucket fine-tune-slm: is there" in done.stderr and "+ S3 Bucket" not in done.stderr
+    assert "= bucket fine-tune-slm: exists already" in done.stderr and "+ S3 Bucket" not in done.stderr
     fresh.inv("destroy", "--data", "--yes")
     assert buckets(fresh) == []
     left(fresh, volumes=[])
@@ -338,7 +338,7 @@ def test_what_an_account_has_already_is_used_and_survives(made_by_hand):
         ssm.put_parameter(Name=f"/fine-tune-slm/{name}", Value=value, Type="String")
     done = made_by_hand.inv("init", "--yes")
     for words in ("bucket my-own-bucket", "repository fine-tune-llama", "box role EC2-FineTune-Role"):
-        assert f"= {words}: is there" in done.stderr
+        assert f"= {words}: exists already" in done.stderr
     names = parameters(made_by_hand)
     assert {name: names[f"/fine-tune-slm/{name}"] for name in by_hand} == by_hand
     assert (

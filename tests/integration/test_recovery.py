@@ -104,7 +104,7 @@ def test_a_run_survives_the_laptop_the_trainer_and_the_box(box):
 
 @pytest.mark.slow
 def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
-    settings = ("train.steps=200", "train.save_steps=5", "train.eval_steps=100", "train.batch_size=2", "seed=3")
+    settings = ("train.steps=1000", "train.save_steps=10", "train.eval_steps=500", "train.batch_size=2", "seed=3")
     real_trainer.register(box.state)
     box.inv("up", "deploy")
     box.inv("train", "--detach", overrides=settings)
@@ -115,11 +115,11 @@ def test_down_with_force_ends_a_run_and_train_goes_on_with_it(box):
     left = state(box, run_id)
     assert (left["phase"], left["reason"]) == ("failed", "killed")
     step = steps(box, run_id)[-1]
-    assert f"ended from outside after step {step} of 200, which is saved" in left["evidence"]
+    assert f"ended from outside after step {step} of 1000, which is saved" in left["evidence"]
     done = box.inv("up", "deploy", "train", "down", overrides=settings)
     assert f"{run_id} is done" in done.stdout
-    assert steps(box, run_id) == list(range(1, 201)), "a step was taken twice"
-    assert f"going on after step {step} of 200" in box.inv("logs", "--run", run_id).stdout
+    assert steps(box, run_id) == list(range(1, 1001)), "a step was taken twice"
+    assert f"going on after step {step} of 1000" in box.inv("logs", "--run", run_id).stdout
 
 
 @pytest.mark.slow

@@ -58,3 +58,9 @@ def test_an_interrupted_run_says_so_and_costs_what_all_its_attempts_took(store):
 
 def test_an_unknown_price_is_called_that(store):
     assert show._times(seal(store, "one", total=None))[1] == "price      unknown: no price is known for g6.2xlarge"
+
+
+def test_a_record_that_counts_neither_seen_nor_scored_rows_is_reported():
+    early = MANIFEST | {"data": {"train_rows": 8, "validation_rows": 4}}
+    words = "8 to train on, an unknown number seen; an unknown number of 4 held-out rows scored"
+    assert show._model_and_rows(early) == ["model      somebody/a-model", f"rows       {words}"]
