@@ -13,7 +13,7 @@ from twin import world
 
 pytestmark = pytest.mark.slow  # each waits for an agent
 
-LAUNCHED = {"changed": "launched", "patience": 0.5, "seconds": 60}
+LAUNCHED = {"changed": "launched", "reboot_after": 0.5, "seconds": 60}
 
 
 @pytest.fixture
