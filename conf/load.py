@@ -106,6 +106,8 @@ def values(text: bytes | str, name: str = "config.yaml of the run") -> dict:
         if key in settings:
             raise _not_plain_data(name, f"it has `{key}`")
     _check_plain_data(settings, name)
+    if isinstance(publish := settings.get("publish"), dict) and publish.get("gguf") is False:  # as 0.1.0 wrote it for none
+        publish["gguf"] = None
     origin = settings.get("provenance")
     if isinstance(origin, dict) and isinstance(origin.get("swept"), list):
         origin["swept"] = [renamed.word(override) if isinstance(override, str) else override for override in origin["swept"]]
@@ -136,6 +138,8 @@ def fingerprint(run: schema.Recipe) -> str:
     decisive = renamed.with_old_names({key: value for key, value in _plain(run).items() if key not in NOT_IN_FINGERPRINT})
     del decisive["train"]["recompute"]
     decisive["merged"] = run.publish.merged  # it is made and scored before the run is sealed
+    if run.publish.gguf:
+        decisive["gguf"] = run.publish.gguf.value
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -50,6 +50,14 @@ class LossOn(Enum):
     every_answer = "every_answer"
 
 
+class Gguf(Enum):
+    """How the weights stand in a GGUF file, by llama.cpp's names."""
+
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q4_k_m = "q4_k_m"
+
+
 class TooLong(Enum):
     """What becomes of a row that has more tokens than `data.max_length`."""
 
@@ -193,12 +201,14 @@ class Publish:
     repository: str | None = MISSING  # null means `<whoami>/<name>`
     private: bool = MISSING
     merged: bool = MISSING  # also make the adapter one model with its base, in `<repository>-merged`: as large as the base itself
-    gguf: bool = MISSING  # not possible yet
+    gguf: Gguf | None = MISSING  # also put the merged model into one file for llama.cpp and Ollama, beside it in that repository
 
     def __post_init__(self):
-        if self.gguf:
-            convert = "`publish.merged=true`, then run convert_hf_to_gguf.py of https://github.com/ggml-org/llama.cpp on the merged model"
-            raise ValueError(f"publish.gguf cannot be true: llama.cpp's converter is in no package of its makers; {convert}")
+        if self.gguf is Gguf.q4_k_m:
+            what = "publish.gguf is q4_k_m, which only llama.cpp's own program can make"
+            raise ValueError(f"{what}; use f16, then `llama-quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M`")
+        if self.gguf and not self.merged:
+            raise ValueError(f"publish.gguf is {self.gguf.value}, which is made of the merged model; add `publish.merged=true`")
 
 
 @dataclass

@@ -64,4 +64,5 @@ def check_quantised_once(settings: Recipe, config: dict) -> None:
         raise Problem(what, "train it as it is stored: `quant=none`; or name the model that it was made from: `model.id=owner/name`")
     if how and settings.publish.merged:
         what = f"{settings.model.id} is stored quantised ({how}): merging into it would round the adapter away"
-        raise Problem(what, "publish the adapter alone: `publish.merged=false`; or name the model that it was made from")
+        alone = "publish.merged=false" + " publish.gguf=null" * bool(settings.publish.gguf)
+        raise Problem(what, f"publish the adapter alone: `{alone}`; or name the model that it was made from")

@@ -128,7 +128,8 @@ def _quantise(settings: Recipe, *_) -> tuple[str, Recipe] | None:
 def _adapter_alone(settings: Recipe, *_) -> tuple[str, Recipe] | None:
     if not settings.publish.merged:
         return None
-    return "publish.merged=false", replace(settings, publish=replace(settings.publish, merged=False))
+    word = "publish.merged=false" + " publish.gguf=null" * bool(settings.publish.gguf)
+    return word, replace(settings, publish=replace(settings.publish, merged=False, gguf=None))
 
 
 def _set(settings: Recipe, **values) -> Recipe:

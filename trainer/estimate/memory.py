@@ -24,6 +24,7 @@ MOMENTS = {
 }  # bytes a weight, by optimizer; Adam has two moments
 LOGITS = 12  # bytes, counted: logarithms of probabilities, and gradients of them and of the logits, in fp32 also where bf16 is computed
 CHOICE = 8  # extra bytes of a logit in generation: a copy in fp32, and that of the previous token
+GGUF = {None: 0.0, schema.Gguf.f16: 2.0, schema.Gguf.q8_0: 1 + 34 / 64}  # a merged model and its file, as a share of the 16-bit weights
 LOGS, UNKNOWN = 10**9, 0.3  # bytes of logs and reports; share of the base model's size, for an adapter of unknown size
 RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot use
 
@@ -113,7 +114,8 @@ def _table_parameters(model: Shape, lora: schema.Lora) -> int:
 
 def disk_bytes(model: Shape | None, settings: schema.Recipe, weights: int) -> int:
     """Peak bytes that a run takes on the volume, with the base model's downloaded `weights`."""
-    whole = (1 + merged_forms(settings)) * weights  # every merged form is on disk until all are scored
+    # Every merged form is on disk until all are scored; then the best one, and its GGUF file.
+    whole = math.ceil((1 + max(merged_forms(settings), GGUF[settings.publish.gguf])) * weights)
     if model is None:
         return whole + math.ceil(UNKNOWN * weights) + LOGS
     adapter = trainable_parameters(model, settings.lora)
@@ -326,7 +328,7 @@ def make_plan(
     seconds = {
         "training": _at_least(operations, speed, steps * PASS * model.layers, gpu),
         "measuring": (1 + evals) * eval_seconds + evals * answers * (train.metric_for_best_model is schema.BestMetric.macro_f1),
-        "scoring": (2 + merged_forms(settings)) * answers,  # of the base model, of the tuned one, and of what is merged
+        "scoring": (2 + merged_forms(settings) + bool(settings.publish.gguf)) * answers,  # of base, tuned, merged, and GGUF
     }
     if train.max_hours:
         seconds["training"] = min(seconds["training"], train.max_hours * 3600)

@@ -1,9 +1,9 @@
 """A sealed run on the Hub: private unless asked otherwise, one commit, tagged with the run's id, read back and compared.
 
 What is published is a closed list: of the adapter folder the files that PEFT and transformers load (`ADAPTER`), of a merged
-model those that transformers loads (`MERGED`), the card as README.md, and metrics.json. The rest stays: optimizer states and
-checkpoints; predictions, report and log, which hold rows of the user's data; config.yaml and manifest.json, which name folders,
-buckets and accounts. The card shows what of them may be public.
+model those that transformers, llama.cpp and Ollama load (`MERGED`), the card as README.md, and metrics.json. The rest stays: optimizer
+states and checkpoints; predictions, report and log, which hold rows of the user's data; config.yaml and manifest.json, which name
+folders, buckets and accounts. The card shows what of them may be public.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ ADAPTER = (
     "merges.txt",
 )
 TOKENIZER = ADAPTER[2:]
-MERGED = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", *TOKENIZER)
+GGUF = ("model-f16.gguf", "model-q8_0.gguf", "Modelfile")
+MERGED = (*GGUF, "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", *TOKENIZER)
 SHARDS = re.compile(r"model-\d+-of-\d+\.safetensors")
 OURS = (*ADAPTER, *MERGED, "README.md", "metrics.json")
 

@@ -24,6 +24,7 @@ from trainer.estimate import architecture, fit, limits, memory, shape
 from trainer.estimate import summary as words
 from trainer.estimate.architecture import Verdict
 from trainer.estimate.shape import Shape
+from trainer.export import architectures, vocabulary
 from trainer.hub import permissions
 from trainer.hub_errors import explained
 from trainer.record import figures
@@ -133,6 +134,7 @@ def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspec
     check_scorable([example.row for example in scored], data.fields)
     sampler = Sampler(portions, settings.seed, settings.train.batch_size)
     limits.check_token_limits(folder, sampler.examples, scored, data)
+    vocabulary.check_gguf(settings, description.config(folder), template, [example.row for example in [*scored, *sampler.examples]])
     return Inspection(template, sampler, scored, model_sizes, verdict, notes)
 
 
@@ -251,6 +253,7 @@ def _verdict(settings: Recipe, config: Path) -> Verdict | None:
     architecture.check_quantised_once(settings, values)
     verdict = architecture.verdict(settings.model.id, values)
     architecture.check_gradient_checkpointing(settings, verdict)
+    architectures.check_gguf(settings, values)
     return verdict
 
 

@@ -48,6 +48,7 @@ def _context(folder: Path, manifest: dict | None) -> dict:
         "lines": figures.summary(metrics),
         "fields": figures.fields(metrics),
         "forms": figures.forms(metrics),
+        "gguf": metrics.get("gguf"),
         "example": _example(folder),
         "steps": max((event["step"] for event in done), default=None),
         "planned": done[-1]["steps"] if done else None,

@@ -101,6 +101,8 @@ def forms(metrics: dict) -> list[dict]:
         return []
     scores_by_form = {"adapter on its base": metrics["tuned"]}
     scores_by_form |= {FORMS[form] + " (published)" * (form == merged["chosen"]): score for form, score in merged["forms"].items()}
+    gguf = metrics.get("gguf") or {}
+    scores_by_form |= {f"that as a GGUF file, {gguf['format']} (published)": gguf["scores"]} if gguf.get("file") else {}
     lines_by_form = {what: summary({"task": metrics["task"], "tuned": score}) for what, score in scores_by_form.items()}
     return [
         {"what": what, "lines": [line for line in lines if line.key in SLICED[metrics["task"]]]} for what, lines in lines_by_form.items()

@@ -50,12 +50,12 @@ def merge_best(
         merged(whole).save_pretrained(model_folder, max_shard_size=SHARD)
         prompt.tokenizer.save_pretrained(model_folder)
         del whole
-        _free_memory()
+        free_memory()
         saved = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").to(model.device())
         _check_logits(form, _logits(saved, examples[0]), expected, saved.dtype)
-        answers[form] = _answers(saved, model_folder.name, base, prompt, examples, settings, record)
+        answers[form] = answer_rows(saved, model_folder.name, base, prompt, examples, settings, record)
         del saved
-        _free_memory()
+        free_memory()
         forms[form] = evaluate.score_answers(answers[form], [example.row for example in examples], settings)
     chosen = best(forms)
     (folder / f"merged-{chosen}").rename(folder / "merged")
@@ -128,7 +128,7 @@ def quantize_dequantize(base: PreTrainedModel, double_quant: bool) -> None:
             module.weight.copy_(functional.dequantize_4bit(stored, state))
 
 
-def _answers(
+def answer_rows(
     saved: PreTrainedModel, name: str, base: BaseModel, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record
 ) -> list[evaluate.Answer]:
     """The answers of the model that was loaded from the disk."""
@@ -137,7 +137,7 @@ def _answers(
     return evaluate.generate(saved, prompt, examples, settings, record, f"scoring {name}")
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     gc.collect()
     if model.has_gpu():
         torch.cuda.empty_cache()

@@ -15,12 +15,13 @@ from conf.schema import Data, Recipe
 from data.score import score
 from trainer.estimate import architecture, fit, limits, memory, summary
 from trainer.evaluate import evaluate
+from trainer.export import architectures, vocabulary
 from trainer.model import attention, lora_options, model, proof, serving
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Sampler, WeightedRows
-from trainer.train import checkpoint, loop, merge, optimizer
+from trainer.train import checkpoint, gguf_export, loop, merge, optimizer
 from trainer.train.distributed import ProcessGroup
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -40,6 +41,7 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
     architecture.check_quantised_once(settings, config)
     verdict = architecture.verdict(settings.model.id, config)
     architecture.check_gradient_checkpointing(settings, verdict)
+    architectures.check_gguf(settings, config)
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), description.stops(files), settings.data)
     _print_control_tokens(template, training, held_out, settings.data)
     portions = [WeightedRows(template.examples(table.rows, settings.data, settings.data.loss_on), table.weight) for table in training]
@@ -48,6 +50,7 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
     scored = validation[: settings.data.eval_rows]
     rows.check_scorable([example.row for example in scored], settings.data.fields)
     limits.check_token_limits(files, sampler.examples, scored, settings.data)
+    vocabulary.check_gguf(settings, config, template, [example.row for example in [*scored, *sampler.examples]])
     print(prompt.format_first_row(template, sampler.examples), flush=True)
     if template.warning:
         print(f"note     {template.warning}", flush=True)
@@ -100,7 +103,13 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
     record.predictions(answers)
     if settings.publish.merged:
         scores["merged"], texts = merge.merge_best(tuned, base, template, scored, scoring, folder, record)
-        record.predictions([row | {"merged": text} for row, text in zip(answers, texts, strict=True)])
+        answers = [row | {"merged": text} for row, text in zip(answers, texts, strict=True)]
+        record.predictions(answers)
+    if settings.publish.gguf:
+        merged_scores = scores["merged"]["forms"][scores["merged"]["chosen"]]
+        record.metrics(scores | details | {"seconds": clock.seconds})
+        scores["gguf"], texts = gguf_export.export(folder / "merged", base, template, scored, scoring, record, (merged_scores, texts))
+        record.predictions([row | {"gguf": text} for row, text in zip(answers, texts or [None] * len(answers), strict=True)])
     clock.lap("evaluate")
     record.metrics(scores | details | {"seconds": clock.seconds})
     record.seal(

@@ -143,6 +143,7 @@ def test_rows_are_scored_at_once_as_many_as_fit():
     ("words", "offer"),
     [
         (["publish.merged=true"], "set `publish.merged=false` ("),
+        (["publish.merged=true", "publish.gguf=f16"], "set `publish.merged=false publish.gguf=null` ("),
         (["quant=none"], "set `quant=nf4` ("),
         ([], "no setting makes it smaller: "),
     ],

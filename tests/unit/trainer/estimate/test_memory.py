@@ -309,8 +309,9 @@ def test_the_planned_steps_are_those_of_the_loop_with_rows_that_are_visited_twic
         (["train.metric_for_best_model=macro_f1"], "measuring", lambda seconds, looks: looks * seconds["scoring"] / 2),
         (["publish.merged=true"], "scoring", lambda seconds, _: seconds["scoring"]),
         (["publish.merged=true", "quant=none"], "scoring", lambda seconds, _: seconds["scoring"] / 2),
+        (["publish.merged=true", "publish.gguf=f16", "quant=none"], "scoring", lambda seconds, _: seconds["scoring"]),
     ],
-    ids=["macro_f1", "merged", "merged without NF4"],
+    ids=["macro_f1", "merged", "merged without NF4", "GGUF"],
 )
 def test_all_that_is_generated_is_planned(words, part, more):
     plain, other = eight()("NVIDIA L4"), eight(*words)("NVIDIA L4")
@@ -332,6 +333,8 @@ ADAPTER_8B = 41_943_040  # weights of rank 16 in all linear layers
         (["train.save_total_limit=10"], 1, 12, 12),
         (["publish.merged=true"], 3, 5, 12),
         (["publish.merged=true", "quant=none"], 2, 5, 12),
+        (["publish.merged=true", "publish.gguf=f16", "quant=none"], 3, 5, 12),
+        (["publish.merged=true", "publish.gguf=f16"], 3, 5, 12),
         (["train.optimizer=bitsandbytes.optim.AdamW8bit"], 1, 5, 6),
     ],
 )

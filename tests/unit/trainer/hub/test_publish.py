@@ -17,6 +17,7 @@ from conf.problem import Problem
 from tests.unit.trainer.finished_run import FACTS, METRICS, RUN_ID, finished, score, sealed, settings, unsealed
 from trainer.hub.publish import publish
 from trainer.hub_errors import explained
+from trainer.record import record
 from twin.hub.app import Hub
 
 TOKEN, READ_TOKEN = "hf_write", "hf_read"
@@ -253,8 +254,8 @@ def test_metrics_and_readme_agree_after_publishing(run, hub):
     assert metrics["tuned"]["macro_f1"] in [result.metric_value for result in card.data.eval_results]
 
 
-def merged_run(folder):
-    """A sealed run that made a merged model in two files of weights."""
+def merged_run(folder, gguf=None):
+    """A sealed run that made a merged model in two files of weights; `gguf` is what it tells of a GGUF file."""
     run = settings("publish.merged=true")
     written = unsealed(folder, run)
     (folder / "merged").mkdir()
@@ -262,8 +263,12 @@ def merged_run(folder):
         (folder / "merged" / name).write_text("{}")
     for number in (1, 2):
         (folder / "merged" / f"model-0000{number}-of-00002.safetensors").write_bytes(b"weights" * number)
+    for name in ("model-q8_0.gguf", "Modelfile") if gguf and gguf["file"] else ():
+        (folder / "merged" / name).write_bytes(b"GGUF")
     better = score(0.8, 0.5)
-    written.metrics(METRICS | {"merged": {"chosen": "w16", "forms": {"nf4": METRICS["tuned"], "w16": better}}})
+    written.metrics(
+        METRICS | {"merged": {"chosen": "w16", "forms": {"nf4": METRICS["tuned"], "w16": better}}} | ({"gguf": gguf} if gguf else {})
+    )
     written.seal(run, FACTS)
     return folder
 
@@ -289,6 +294,33 @@ def test_a_merged_model_has_a_repository_and_a_true_card_of_its_own(tmp_path, hu
     assert f"[{NAME}](https://huggingface.co/{NAME})" in card.text and "peft" not in card.data.tags
     (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     compile(code, "card", "exec")
+
+
+MADE = {"format": "q8_0", "file": "model-q8_0.gguf", "why": None, "modelfile": None, "scores": score(0.7, 0.4)}
+FAILED = MADE | {"file": None, "why": "its tensor x is not the merged model's", "scores": None}
+
+
+@pytest.mark.parametrize(
+    ("gguf", "files", "told"),
+    [
+        (MADE, {"model-q8_0.gguf", "Modelfile"}, ["ollama create quickstart -f model/Modelfile", "GGUF file, q8_0 (published) | 0.7"]),
+        (MADE | {"modelfile": "its rows have tools"}, {"model-q8_0.gguf"}, ["There is no Modelfile for Ollama: its rows have tools."]),
+        (FAILED, set(), ["There is no GGUF file: its tensor x is not the merged model's."]),
+        (None, set(), ["There is no GGUF file: the run was made without `publish.gguf`."]),
+    ],
+    ids=["made", "no Modelfile", "failed", "not asked for"],
+)
+def test_a_gguf_file_is_published_beside_the_merged_model_and_the_card_tells_how_to_run_it(gguf, files, told, tmp_path, hub):
+    run = merged_run(tmp_path / RUN_ID, gguf)
+    if gguf and gguf["modelfile"]:
+        (run / "merged/Modelfile").unlink()
+        (run / "manifest.json").unlink()
+        record.Record(run).seal(settings("publish.merged=true"), FACTS)
+    result = publish(run, "quickstart", True, hub.endpoint, TOKEN, print, merged=True)
+    assert {name for name in result["merged"]["files"] if name in ("model-q8_0.gguf", "model-f16.gguf", "Modelfile")} == files
+    card = ModelCard.load(hub.client.hf_hub_download(f"{NAME}-merged", "README.md", cache_dir=tmp_path / "cache")).text
+    assert all(each in card for each in told) and ("llama-server" in card) == bool(files)
+    assert f"vllm serve {NAME}-merged --revision {RUN_ID}" in card and f"transformers serve {NAME}-merged@{RUN_ID}" in card
 
 
 def test_the_adapter_alone_is_published_without_the_merged_model_at_hand(tmp_path, hub):

@@ -114,11 +114,6 @@ def test_the_adapter_of_the_run_is_still_that_of_training(run):
     assert finished_run.load(run).base.precision == record.manifest(run)["precision"]
 
 
-def test_gguf_is_refused_with_the_way_to_it():
-    with pytest.raises(Problem, match=r"publish.gguf cannot be true[\s\S]*convert_hf_to_gguf.py"):
-        load.load(["cloud=twin", "publish.gguf=true"])
-
-
 TOUCHED = [  # what an adapter may change of the embeddings and the head, which many small models share
     (["q_proj", "embed_tokens"], {}),
     (["q_proj", "lm_head"], {}),
