@@ -138,6 +138,9 @@ def fingerprint(run: schema.Recipe) -> str:
     decisive = renamed.with_old_names({key: value for key, value in _plain(run).items() if key not in NOT_IN_FINGERPRINT})
     del decisive["train"]["recompute"]
     decisive["merged"] = run.publish.merged  # it is made and scored before the run is sealed
+    for added in ("adapter", "adapter_sha256"):  # runs of 0.1.0 have neither
+        if not decisive["lora"][added]:
+            del decisive["lora"][added]
     if run.publish.gguf:
         decisive["gguf"] = run.publish.gguf.value
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -73,6 +73,8 @@ POSITIVE += ("eval_steps", "early_stopping_patience", "save_steps", "save_total_
 # A folder, a key in S3 and a container are called so; docker's own rule for names, and a length that leaves room for endings.
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,99}")
 
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")  # owner/name
+
 SMALLEST_PREFIX = 24  # of the network that may come in by SSH: 256 addresses
 
 
@@ -101,6 +103,8 @@ class Lora:
     dropout: float = MISSING
     targets: Any = MISSING  # "all-linear" or a list of module names, as PEFT's target_modules
     options: dict[str, Any] = MISSING  # more of PEFT's LoraConfig, by its own names
+    adapter: str | None = None  # a finished run, or `owner/name` on the Hub, from whose adapter training goes on; null: a new adapter
+    adapter_sha256: dict[str, str] = field(default_factory=dict)  # of a run's adapter, by file; filled in when a run is made
 
     def __post_init__(self):
         positive("lora.r", self.r)
@@ -109,6 +113,8 @@ class Lora:
         listed = isinstance(self.targets, list) and self.targets and all(isinstance(name, str) and name for name in self.targets)
         if not (self.targets == "all-linear" or listed):
             raise ValueError(f"lora.targets is {self.targets!r}; use all-linear or a list such as [q_proj,v_proj]")
+        if self.adapter and not (RUN_ID.fullmatch(self.adapter) or HUB_ID.fullmatch(self.adapter)):
+            raise ValueError(f"lora.adapter is {self.adapter!r}; name a finished run, or an adapter on the Hub as owner/name")
         for taken, ours in {"r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}.items():
             if taken in self.options:
                 raise ValueError(f"lora.options has {taken}; set `lora.{ours}` in its place")

@@ -36,6 +36,9 @@ class Preflight:
 
     def check_inputs(self, aws: Any, settings: Any) -> Needs:
         """Check rows, token and base model before anything is paid for, and tell what the run will need."""
+        from remote.runs import earlier_adapter
+
+        earlier_adapter.check(aws, settings)
         prices = card_and_price(aws, settings)
         facts, report = self.load().run_checks(settings, *access(aws), *prices, False)
         for line in report.details:
@@ -71,7 +74,9 @@ class Preflight:
         """What would be created, what training needs, which boxes would be cheaper or faster; the price last."""
         from remote.build import ecr
         from remote.cost import offers
+        from remote.runs import earlier_adapter
 
+        earlier_adapter.check(aws, run)
         print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
         seen = self.load().inspect(run, *access(aws))
         need = functools.partial(self.load().estimate_cards, seen, run)

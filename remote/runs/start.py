@@ -12,7 +12,7 @@ from remote.aws import pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.build import git
-from remote.runs import runs
+from remote.runs import earlier_adapter, runs
 from remote.runs.runs import Saved
 
 
@@ -22,7 +22,7 @@ class Prepared:
 
     run_id: str
     config_sha256: str
-    inputs: tuple[str, ...]  # sha256 of the files of rows
+    inputs: tuple[str, ...]  # sha256 of the files that the trainer reads
     to_do: bool  # it is not finished
 
 
@@ -53,7 +53,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
 
 
 def upload_inputs(store: Store, run: schema.Run) -> set[str]:
-    """Put the files of rows into S3 by their hashes, unless they are there, and the hashes into the settings."""
+    """Put what the trainer reads into S3 by its hash, unless it is there, and the hashes into the settings: rows and an adapter."""
     inputs = set()
     for name in ("train", "validation"):
         source = getattr(run.data, name)
@@ -65,6 +65,9 @@ def upload_inputs(store: Store, run: schema.Run) -> set[str]:
         if not source.startswith(paths.HUB):
             run.data.also_sha256[source], _ = store.put_input(paths.rows_file(source, "data.also"))
             inputs.add(run.data.also_sha256[source])
+    if earlier_adapter.names_run(run):
+        run.lora.adapter_sha256 = earlier_adapter.upload(store, run)
+        inputs |= set(run.lora.adapter_sha256.values())
     return inputs
 
 

@@ -25,7 +25,7 @@ from trainer.estimate import summary as words
 from trainer.estimate.architecture import Verdict
 from trainer.estimate.shape import Shape
 from trainer.export import architectures, vocabulary
-from trainer.hub import permissions
+from trainer.hub import adapter_config, permissions
 from trainer.hub_errors import explained
 from trainer.record import figures
 from trainer.rows import description, prompt, tokens
@@ -66,7 +66,9 @@ def check_inputs(settings: Run, endpoint: str | None, token: str | None) -> dict
     facts["repository"] = (
         permissions.check_write_access(hub, repository, settings.name, settings.kind.value, settings.publish.merged) if token else None
     )
-    return facts | check_model(hub, settings, endpoint)
+    facts |= check_model(hub, settings, endpoint)
+    adapter_config.check_on_hub(settings, endpoint, token or False, facts["model_revision"])
+    return facts
 
 
 def check_data(data: Data, endpoint: str | None, token: str | None) -> dict:

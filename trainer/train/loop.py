@@ -54,7 +54,7 @@ def train(
         try:
             if progress.step == 0:
                 progress.base_loss = processes.broadcast(
-                    evaluate_loss(tuned, held_out, settings, 0, record, trackers) if processes.is_main_process else None
+                    _base_loss(tuned, held_out, settings, record, trackers) if processes.is_main_process else None
                 )
             else:
                 print(f"going on after step {progress.step} of {last}", flush=True)
@@ -85,6 +85,15 @@ def train(
             for tracker in trackers:
                 tracker.close()
     return progress
+
+
+def _base_loss(tuned: PeftModel, held_out: list[Example], settings: Recipe, record: Record, trackers: list) -> float:
+    """The base model's loss on held-out rows; a new adapter changes nothing yet, an earlier one is switched off for it."""
+    initial_loss = evaluate_loss(tuned, held_out, settings, 0, record, trackers)
+    if not settings.lora.adapter:
+        return initial_loss
+    with tuned.disable_adapter():
+        return eval_step.measure(tuned, held_out, settings.train.pack_tokens, None, record.heartbeat)["loss"]
 
 
 def training_step(

@@ -21,7 +21,7 @@ from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Sampler, WeightedRows
-from trainer.train import checkpoint, gguf_export, loop, merge, optimizer
+from trainer.train import checkpoint, earlier_adapter, gguf_export, loop, merge, optimizer
 from trainer.train.distributed import ProcessGroup
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -33,6 +33,7 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
     optimizer.optimizer_class(settings.train)
     model.adapter_config(settings.lora)
     lora_options.check_merged(settings)
+    initial_adapter = earlier_adapter.find(settings.lora, folder)
     trackers.check_trackers(settings.train.report_to)
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
@@ -61,6 +62,8 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
     base = replace(model.load(settings.model, settings.quant), tokenizer=template.tokenizer)
     torch.manual_seed(settings.seed)  # of the adapter's initial weights
     tuned = model.add_adapter(base, settings.lora, settings.train.gradient_checkpointing == "yes")
+    if initial_adapter:
+        earlier_adapter.load(initial_adapter, tuned, base, settings)
     record.event("progress", what="loading model", done=1, of=1)
     served, seconds = serving.verify_generation(tuned, base, template, sampler.examples)
     measured = [*sampler.examples, *scored]
@@ -71,6 +74,7 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
     clock.lap("load")
 
     identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
+    identity += "".join(initial_adapter.sha256.values()) if initial_adapter else ""
     store = checkpoint.CheckpointStore(folder / "checkpoints", identity, settings.train.save_total_limit, model.number_format(base))
     start = folder / "checkpoints" / "start" if model.changes_base_weights(settings.lora) else None
     if start and processes.is_main_process:
@@ -128,6 +132,7 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
             "stops": template.stops,
             "answers_behind": template.opening,
             "stored": architecture.stored_quantisation(config),
+            "earlier": initial_adapter.facts if initial_adapter else None,
             "tokens": progress.tokens,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "seconds": clock.seconds,

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
 from werkzeug.serving import make_server
 
 from conf import load
@@ -194,7 +195,6 @@ def test_a_token_that_may_only_read_is_refused_before_training(tmp_path, hub):
     ],
 )
 def test_a_token_that_may_write_is_reported_with_the_repository(token, words, place, tmp_path, hub):
-    from huggingface_hub import HfApi
 
     facts, report = run_checks(run(tmp_path, *words), hub, token, None, None, False)
     assert facts["repository"] == place
@@ -234,8 +234,40 @@ def test_a_dataset_of_the_hub_must_exist_and_be_named_whole(tmp_path, hub):
 
 
 def test_a_dataset_of_the_hub_is_found(tmp_path, hub):
-    from huggingface_hub import HfApi
 
     HfApi(endpoint=hub, token=TOKEN).create_repo(DATASET, repo_type="dataset", exist_ok=True)
     facts = check_inputs(run(tmp_path, f"data.train='hub:{DATASET}:train'"), hub, TOKEN)
     assert facts["train_rows"] is None and facts["train_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("config", "what", "hint"),
+    [
+        ({}, None, ""),
+        ({"r": 8}, "has r=8, and this run has 16", "`lora.r=8`"),
+        ({"use_rslora": True}, "has use_rslora=True, and this run has False", "`lora.options.use_rslora=true`"),
+        (
+            {"base_model_name_or_path": "owner/other"},
+            "was trained on owner/other, and this run trains owner/base",
+            "`model.id=owner/other`",
+        ),
+        ({"revision": "0" * 40}, "at 000000000000, and this run has", f"`model.revision={'0' * 40}`"),
+        ({"peft_type": "LOHA"}, "is of the kind LOHA, not LORA", "`lora.adapter=null`"),
+        (None, "has no adapter_config.json", "`lora.adapter=null`"),
+    ],
+    ids=["fits", "rank", "scale", "base", "commit", "kind", "no adapter"],
+)
+def test_an_adapter_of_the_hub_to_go_on_from_is_looked_at_on_the_laptop(config, what, hint, tmp_path, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    client, name = HfApi(endpoint=hub, token=TOKEN), f"owner/{tmp_path.name}"
+    client.create_repo(name)
+    fitting = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "base_model_name_or_path": MODEL, "revision": None}
+    files = {"adapter_model.safetensors": b"weights"}
+    files |= {} if config is None else {"adapter_config.json": json.dumps(fitting | config).encode()}
+    client.create_commit(name, [CommitOperationAdd(file, body) for file, body in files.items()], commit_message="an adapter")
+    settings = run(tmp_path, f"lora.adapter={name}")
+    if what is None:
+        check_inputs(settings, hub, TOKEN)
+        return
+    problem = refusal(settings, hub)
+    assert what in problem.what and hint in problem.hint
