@@ -9,6 +9,7 @@ from remote.runs.runs import reading_record
 # The trainer writes nothing else.
 ROOM = r"(adapter|merged|tensorboard|evaluations)/[A-Za-z0-9_][A-Za-z0-9._=+@ -]*"
 FILE = re.compile(rf"{ROOM}|(config\.yaml|decided\.json|(events|predictions)\.jsonl|metrics\.json|card\.md|report\.html)")
+SHA256 = re.compile(r"[0-9a-f]{64}")  # it becomes part of a key in S3, and a word of a command on the box
 MOST = 10_000  # files of a run
 LARGEST = 1 << 24  # bytes of a manifest
 
@@ -40,7 +41,7 @@ def check(store: Store, run_id: str, body: bytes) -> dict:
         for name, file in files.items():
             if not FILE.fullmatch(name):
                 raise ValueError(f"it names a file {name[:100]!r}")
-            if not (isinstance(file["size"], int) and file["size"] >= 0 and isinstance(file["sha256"], str)):
+            if not (isinstance(file["size"], int) and file["size"] >= 0 and SHA256.fullmatch(file["sha256"])):
                 raise ValueError(f"it says of {name} {file}")
     return stated
 
