@@ -100,7 +100,10 @@ def test_every_way_to_the_disk_is_the_one_that_looks_at_the_name():
         assert ("download_file" in path.read_text() or "download_fileobj" in path.read_text()) == (path.name == "s3.py"), path
 
 
-@pytest.mark.parametrize("changed", [{"size": -1}, {"size": "7"}, {"size": None}, {"size": 10**15}, {"sha256": 7}, 3, None])
+@pytest.mark.parametrize(
+    "changed",
+    [{"size": -1}, {"size": "7"}, {"size": None}, {"size": 10**15}, {"sha256": 7}, {"sha256": "$(id)"}, {"sha256": "../" * 20}, 3, None],
+)
 def test_sizes_are_those_of_the_objects(aws, store, settings, tmp_path, changed):
     stated = {"size": 3, "sha256": "0" * 64}
     plant(
