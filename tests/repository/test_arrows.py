@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from itertools import count
 from pathlib import Path
@@ -165,3 +166,9 @@ def test_no_step_writes_to_the_terminal_beside_the_screen():
                 complains.add(path.relative_to(ROOT / "remote").as_posix())
     assert prints == PRINTS
     assert not complains
+
+
+def test_pytest_looks_into_every_folder_of_tests(pytestconfig):
+    """By itself it passes over folders called `build`, `dist` and the like: all tests of remote/build went unrun for a day."""
+    folders = {part for path in (ROOT / "tests").rglob("test_*.py") for part in path.relative_to(ROOT).parts[:-1]}
+    assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in pytestconfig.getini("norecursedirs"))]

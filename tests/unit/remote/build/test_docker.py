@@ -47,8 +47,8 @@ def test_the_very_bytes_that_the_box_would_get_are_built_under_the_same_tag(fake
     words = (fake_docker.parent / "docker.words").read_text()
     assert (fake_docker.parent / "docker.stdin").read_bytes() == context.tarball(tree)
     assert made == docker.Built(ecr.tag(tree, {"BASE": "b"}), f"fine-tune-slm:{ecr.tag(tree, {'BASE': 'b'})}")
-    assert f"--tag {made['local']}" in words and "--build-arg=BASE=b" in words
-    assert f"--label=fine-tune-slm.content={made['tag']}" in words and "--label=org.opencontainers.image.revision=unknown" in words
+    assert f"--tag {made.local}" in words and "--build-arg=BASE=b" in words
+    assert f"--label=fine-tune-slm.content={made.tag}" in words and "--label=org.opencontainers.image.revision=unknown" in words
 
 
 def test_without_docker_the_box_is_named_that_builds_it(tree, monkeypatch, tmp_path):
