@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.schema import Data, LossOn, TooLong
 from conf.text.visible import visible
 from data.readers.turns import Turn
@@ -262,7 +263,7 @@ def _within_max_length(examples: list[Example], data: Data, most: int) -> list[E
     if len(long) == len(examples):
         raise Problem(f"every row has more than data.max_length={data.max_length} tokens", "raise `data.max_length`", "bad_data")
     if long:
-        print(f"left out: {len(long)} of {len(examples)} rows, of more than {data.max_length} tokens; {first_ids(long)}", flush=True)
+        screen.note(f"left out: {len(long)} of {len(examples)} rows, of more than {data.max_length} tokens; {first_ids(long)}")
     return [example for example in examples if len(example) <= data.max_length]
 
 

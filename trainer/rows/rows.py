@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conf import paths
 from conf.problem import Problem
+from conf.process.screen import screen
 from conf.schema import Data
 from conf.text import quoting
 from data import rows as files
@@ -91,7 +92,7 @@ def _table(setting: str, source: str, sha256: str | None, inputs: Path) -> Table
 def print_notes(scan: Scan, setting: str) -> list[Row]:
     """Print the notes about the rows, and return the rows."""
     for line in scan.notes.lines():
-        print(f"note     {setting}: {line}", flush=True)
+        screen.note(f"note     {setting}: {line}")
     return scan.rows
 
 

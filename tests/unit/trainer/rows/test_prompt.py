@@ -97,7 +97,7 @@ def test_a_row_that_is_too_long_is_left_out_whole_only_when_asked(template, caps
     left_out = [row for row in rows if len(template.example(row)) > 300]
     assert 0 < len(examples) == len(rows) - len(left_out)
     assert all(example == template.example(example.row) for example in examples), "none was cut"
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert f"left out: {len(left_out)} of {len(rows)} rows" in printed and left_out[0].id in printed
 
 
