@@ -177,10 +177,10 @@ def test_a_build_goes_on_without_the_deploy_that_started_it_and_the_next_one_fol
 
 def test_where_somebody_has_pushed_the_same_content_meanwhile_theirs_is_taken(aws, run, box, tree):
     (tree / "app/hello.py").write_text("import time; time.sleep(1.5)")
-    deployed = {}
+    deployed = []
     thread = threading.Thread(target=lambda: deployed.append(deploy(aws, run, tree)))
     thread.start()
-    while stage(box) != "start the image":
+    while thread.is_alive() and stage(box) != "start the image":
         time.sleep(0.05)
     theirs = world.register_image(state(), aws.cloud.repository, ecr.tag(tree), ["/bin/true"], tree, {})
     thread.join()
