@@ -7,6 +7,7 @@ import copy
 import functools
 import os
 import sys
+from typing import Any
 
 from invoke import Collection, Exit
 
@@ -99,7 +100,7 @@ def settings(c, words=None, connected=True, fetch=None):
     rehearsal = c.config.run.dry
     run = load.load(overrides() if words is None else words, fetch=None if rehearsal and not fetch else parameters)
     if not run.cloud.loopback or (connected and not rehearsal):
-        connect(c, run.cloud.loopback, run.cloud.state)  # also where nothing had to be fetched
+        connect(c, run.cloud.loopback, run.cloud.state or "")  # also where nothing had to be fetched
     if not sys.stderr.isatty():  # after the twin's environment, which forgets every setting of the Hub's client
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return run
@@ -116,5 +117,6 @@ def connect(c, loopback: bool, state: str) -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
-    if boto3 := sys.modules.get("boto3"):  # which keeps the keys of a world before
+    boto3: Any = sys.modules.get("boto3")
+    if boto3:  # which keeps the keys of a world before
         boto3.DEFAULT_SESSION = None

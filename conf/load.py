@@ -276,7 +276,7 @@ def _register(composed: DictConfig, fetch: Fetch | None) -> None:
 
 def _without_parameters(composed: DictConfig) -> dict:
     """The cloud's settings that do not come from Parameter Store: which cloud to ask, and in which region."""
-    plain = OmegaConf.to_container(composed.cloud, resolve=False)
+    plain: Any = OmegaConf.to_container(composed.cloud, resolve=False)
     return {key: value for key, value in plain.items() if not (isinstance(value, str) and PARAMETER.search(value))}
 
 
@@ -292,7 +292,7 @@ def _typed(kind: type, composed: DictConfig):
     except MissingMandatoryValue as error:
         raise Problem(f"`{error.full_key}` has no value", f"give one: `{error.full_key}=VALUE`") from error
     except ValidationError as error:
-        raise _invalid(error.full_key, error.value) from error
+        raise _invalid(error.full_key or "", error.value) from error
     except OmegaConfBaseException as error:
         what = "`${...}` refers to another setting or a variable: write the value itself, or `\\${...}` for plain text"
         raise Problem(str(error).splitlines()[0], what) from error

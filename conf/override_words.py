@@ -65,7 +65,9 @@ def _opens(text: str, start: int, position: int) -> bool:
 
 def _quoted(word: str, here: Path | None) -> str:
     match = WORD.fullmatch(word)
-    kind = setting_types.kind_of(match["key"]) if match else None
+    if match is None:
+        return word
+    kind = setting_types.kind_of(match["key"])
     if kind in (None, Kind.room, Kind.options, Kind.other):
         return word
     if any("\ud800" <= character <= "\udfff" for character in word):

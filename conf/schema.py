@@ -15,8 +15,10 @@ GITHUB = r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+|[A-Za-z0-9-]+@[0-9]+/[A-Za-z0-9._-]+@[0
 
 # Parameter Store says most of these, and they are in commands that messages give: no name of AWS's has a sign that a shell acts on.
 AWS_NAME = re.compile(r"[A-Za-z0-9_.:/@+=,#()-]*|<ssm:[A-Za-z0-9_./-]+>")  # the latter stands for what nobody has asked for
-NAMED_BY_AWS = ("region", "bucket", "repository", "box_role", "instance_profile", "launch_template", "scheduler_role")
-NAMED_BY_AWS += ("hub_secret", "hub_read_secret", "log_group", "log_stream_prefix")
+NAMED_BY_AWS = (
+    *("region", "bucket", "repository", "box_role", "instance_profile", "launch_template", "scheduler_role"),
+    *("hub_secret", "hub_read_secret", "log_group", "log_stream_prefix"),
+)
 
 
 class Kind(Enum):
@@ -67,8 +69,10 @@ class TooLong(Enum):
 
 NO_OPTIONS = {"messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"}  # of a chat template
 
-POSITIVE = ("steps", "epochs", "max_hours", "batch_size", "pack_tokens", "lr", "loraplus_lr_ratio", "decay_ratio", "max_grad_norm")
-POSITIVE += ("eval_steps", "early_stopping_patience", "save_steps", "save_total_limit", "eval_batch_size")  # of `train`
+POSITIVE = (  # of `train`
+    *("steps", "epochs", "max_hours", "batch_size", "pack_tokens", "lr", "loraplus_lr_ratio", "decay_ratio", "max_grad_norm"),
+    *("eval_steps", "early_stopping_patience", "save_steps", "save_total_limit", "eval_batch_size"),
+)
 
 # A folder, a key in S3 and a container are called so; docker's own rule for names, and a length that leaves room for endings.
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,99}")

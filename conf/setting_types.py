@@ -4,7 +4,7 @@ YAML and Hydra guess a value's type from its looks: `1e3` is a number, `no` a tr
 says text, it is the text as it is written.
 """
 
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -91,10 +91,10 @@ def _kind(kind: Any) -> Kind | None:
 def all_paths(kind: type = schema.Run, prefix: str = "") -> list[str]:
     """Every setting that there is."""
     paths = []
-    for name, field in kind.__dataclass_fields__.items():
-        paths.append(prefix + name)
-        if is_dataclass(field.type):
-            paths += all_paths(field.type, f"{prefix}{name}.")
+    for field in fields(kind):
+        paths.append(prefix + field.name)
+        if isinstance(field.type, type) and is_dataclass(field.type):
+            paths += all_paths(field.type, f"{prefix}{field.name}.")
     return paths
 
 

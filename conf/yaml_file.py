@@ -8,6 +8,7 @@ Hydra reads the files of conf/, and a run's, by the same code (`register`).
 import re
 from pathlib import Path
 from shlex import quote as pasted
+from typing import Any
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -43,7 +44,7 @@ MEANINGS = {
 }
 
 
-class Loader(OMEGACONF):
+class Loader(OMEGACONF):  # type: ignore[valid-type, misc]  # made by a function
     """Takes no more levels than a reader of them can."""
 
     depth = 0
@@ -76,7 +77,7 @@ def write(values: dict) -> str:
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
-def escaped(value: object) -> object:
+def escaped(value: Any) -> Any:
     """The values for OmegaConf, which would look up a `${name}`: a backslash makes it plain text."""
     if isinstance(value, str):
         return INTERPOLATION.sub(lambda match: match[1] * 2 + r"\${", value)
@@ -154,7 +155,7 @@ def _keep_text(node: yaml.Node, path: str, name: str, strict: bool) -> None:
     elif isinstance(node, yaml.SequenceNode) and kind in (Kind.room, Kind.group):
         raise Problem(f"{_line(node, name)}: `{path}` is a list, and takes settings", setting_types.nearest(f"{path}.?"))
     elif isinstance(node, yaml.MappingNode):
-        node.value = [pair for pair in node.value if not _is_empty_section(*pair, path)]
+        node.value = [(key, value) for key, value in node.value if not _is_empty_section(key, value, path)]
         _rename(node, path, name, strict)
         _keep_text_in_mapping(node, path, name, kind, strict)
 
@@ -276,7 +277,8 @@ class Files(FileConfigSource):
         text = decoded(path.read_bytes(), display_path(path))
         header = self._get_header_dict(text[:512])
         group = config_path.removesuffix(".yaml").rpartition("/")[0].replace("/", ".")
-        package = {"_global_": "", None: group, "_group_": group}.get(header["package"], header["package"])
+        named = header["package"] or "_group_"
+        package = {"_global_": "", "_group_": group}.get(named, named)
         ours = package.partition(".")[0] != "hydra" and "@" not in config_path
         values = read(text, display_path(path), package) if ours else yaml.load(text, Loader)
         return ConfigResult(config=OmegaConf.create(values), path=f"file://{self.path}", provider=self.provider, header=header)

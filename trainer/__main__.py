@@ -24,7 +24,9 @@ import time
 import traceback
 import warnings
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
+from typing import cast
 
 import hydra
 from omegaconf import DictConfig
@@ -183,7 +185,7 @@ if __name__ == "__main__":
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     warnings.simplefilter("ignore", FutureWarning)  # between libraries: nothing that a user can act on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
-    sys.stdout.reconfigure(line_buffering=True)
+    cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     secret.keep_out_of_core_dumps()
     if sys.argv[1:2] == ["preflight"]:
         sys.exit(_preflight(sys.argv[2:]))

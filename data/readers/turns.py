@@ -6,6 +6,7 @@ dropped; null and empty ones say nothing.
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from data.readers.tables import RowError, describe
 
@@ -15,7 +16,7 @@ SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assista
 SPEAKERS |= {"observation": "tool", "tool": "tool", "function_call": "assistant"}
 ABSENT = (None, "", [], {})
 KEYS_READ = {"assistant": {"weight", "tool_calls"}, "tool": {"tool_call_id", "name"}}  # besides role and content
-Turn = dict[str, object]
+Turn = dict[str, Any]
 
 
 @dataclass(frozen=True)

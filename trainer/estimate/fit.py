@@ -85,13 +85,13 @@ def decide_gradient_checkpointing(
 
 def _hint(settings: Recipe, needs: MemoryNeed, available: AvailableMemory, longest: int, changes: tuple) -> str:
     """The changes that would make it fit, each alone; else all that help, together; else how large a card must be."""
-    changes = [change for change in changes if change(settings, needs, available, longest)]
-    alone = [change(settings, needs, available, longest) for change in changes]
+    possible = [change for change in changes if change(settings, needs, available, longest)]
+    alone = [change(settings, needs, available, longest) for change in possible]
     fitting = [f"`{overrides}` ({needs(changed) / GB:.1f} GB)" for overrides, changed in alone if needs(changed) <= available.bytes]
     if fitting:
         return "set " + ", or ".join(fitting)
     overrides, changed = [], settings
-    for change in changes:
+    for change in possible:
         override, changed = change(changed, needs, available, longest)
         overrides.append(override)
         if needs(changed) <= available.bytes:

@@ -233,8 +233,8 @@ def mfu(
     Real tokens, 4 operations for a frozen weight, 6 for one of the adapter, 4 for the head where there is loss: what is computed
     again to save memory does not count.
     """
-    most = gpu and model and peak_flops(gpu)
-    if not most:
+    most = peak_flops(gpu) if gpu else None
+    if model is None or not most:
         return None
     plain = replace(settings, train=replace(settings.train, gradient_checkpointing="no"))
     return flops(model, plain, tokens, supervised) / seconds / (most * 1e12 * cards)

@@ -168,7 +168,7 @@ def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> 
         everything - sum(tensor.numbers for tensor in packed) if stored else everything - linear,
         sum(tensor.numbers * WIDTHS.get(tensor.kind, 1) for tensor in packed) if stored else None,
         _first_number(text, TAKING_PART) or 1,
-        ADAPTED_EXPERTS.get(config.get("model_type"), ()),
+        ADAPTED_EXPERTS.get(config.get("model_type", ""), ()),
     )
 
 
@@ -186,7 +186,7 @@ def _kinds(tensors: dict[str, Tensor], config: dict, hidden: int) -> tuple[tuple
     matrices, experts, numbers = defaultdict(list), defaultdict(list), 0
     for name, tensor in tensors.items():
         layer, inside = _place(name)
-        if EXPERTS.search(name):
+        if layer and EXPERTS.search(name):
             experts[layer].append((inside, tensor))
         elif sizes := _linear(name, tensor, config, hidden):
             numbers += math.prod(sizes)
@@ -251,7 +251,7 @@ def _header(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if length <= path.stat().st_size else None
+            header = json.loads(file.read(length)) if length <= path.stat().st_size else {"": {}}
         return {name: tensor(info["shape"], info["dtype"]) for name, info in header.items() if name != "__metadata__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise no_safetensors(path) from error

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -58,7 +59,8 @@ def reload_adapter(tuned: PeftModel, adapter: Path) -> None:
     """Load the exported files into the model: what is scored is what others will load."""
     exported = load_peft_weights(str(adapter), device=str(tuned.device))
     learned = sum(weight.requires_grad for _, weight in tuned.named_parameters(remove_duplicate=False))  # files hold tied ones twice
-    unknown = set_peft_model_state_dict(tuned, exported).unexpected_keys
+    result: Any = set_peft_model_state_dict(tuned, exported)  # torch's named tuple of missing and unexpected keys
+    unknown = result.unexpected_keys
     if unknown or len(exported) != learned:
         what = f"the exported adapter holds {len(exported)} weights, {len(unknown)} of them unknown; {learned} were learned"
         raise Problem(what, "start a new run with `inv train`", "damaged_run")

@@ -95,5 +95,5 @@ def _weight_bytes(name: str, revision: str) -> int:
     if Path(name).is_dir():
         return sum(path.stat().st_size for path in Path(name).glob("*.safetensors"))
     with explained(name, os.environ.get("HF_ENDPOINT")):
-        files = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(name, revision=revision, files_metadata=True).siblings
-    return sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)
+        files = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(name, revision=revision, files_metadata=True).siblings or ()
+    return sum((file.size or 0) for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)

@@ -54,8 +54,8 @@ def _within_rows(module, query, key, value, attention_mask, *, lengths: list[int
     masks = _masks(tuple(lengths), sliding_window, query.dtype, query.device)
     outputs = []
     for row in range(0 if lengths[0] else 1, len(lengths)):
-        key_value = (torch.cat([states[0], states[row]], 2) if row and lengths[0] else states[row] for states in (keys, values))
-        outputs.append(sdpa_attention_forward(module, queries[row], *key_value, masks[row], **options)[0])
+        seen, answered = (torch.cat([states[0], states[row]], 2) if row and lengths[0] else states[row] for states in (keys, values))
+        outputs.append(sdpa_attention_forward(module, queries[row], seen, answered, masks[row], **options)[0])
     return torch.cat(outputs, dim=1), None
 
 

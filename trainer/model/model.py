@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -230,7 +231,7 @@ def _inputs(model: PeftModel, pack: Pack, noise: float) -> dict[str, torch.Tenso
 
 def save_initial_adapter(tuned: PeftModel, folder: Path) -> None:
     """Save the initial adapter for `save`, which subtracts it again: it was taken out of the base weights."""
-    config = tuned.peft_config["default"]
+    config: Any = tuned.peft_config["default"]  # of LoRA
     start, config.init_lora_weights = config.init_lora_weights, True
     tuned.save_pretrained(folder, save_embedding_layers=False)
     config.init_lora_weights = start
@@ -284,8 +285,8 @@ def available_memory() -> AvailableMemory | None:
     if has_gpu():
         free, total = torch.cuda.mem_get_info(device())
         return AvailableMemory(torch.cuda.get_device_name(device()), min(free, int(total * (1 - memory.RESERVE))))
-    free = free_memory()
-    return None if free is None else AvailableMemory("this machine", free)
+    left = free_memory()
+    return None if left is None else AvailableMemory("this machine", left)
 
 
 def free_memory() -> int | None:

@@ -4,6 +4,8 @@ On a CPU with AVX512-BF16, bitsandbytes repacks a layer's weights the first time
 0.50.2): from then on no gradient goes through the layer, and its constants are rounded to bf16. A run evaluates before its first step.
 """
 
+from typing import cast
+
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -27,7 +29,7 @@ def layers(model: torch.nn.Module) -> dict[str, Linear4bit]:
 
 def describe(model: PreTrainedModel) -> str:
     """How much of the base weights is in 4 bits, in words: experts that share one tensor are not quantised."""
-    quantised = sum(layer.weight.quant_state.shape.numel() for layer in layers(model).values())
+    quantised = sum(cast(Params4bit, layer.weight).quant_state.shape.numel() for layer in layers(model).values())
     apart = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None}
     rest = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in apart}
     plain = sum(weight.numel() for weight in rest.values() if not isinstance(weight, Params4bit))

@@ -72,7 +72,7 @@ def verify_training(tuned: PeftModel, examples: list[Example], train: Train, ref
     return Proof(True, "rows in a pack give what they give alone", differences, seconds, longest)
 
 
-def _compute_alone(tuned: PeftModel, rows: list[Example], noise: float) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+def _compute_alone(tuned: PeftModel, rows: list[Example], noise: float) -> tuple[list[torch.Tensor], dict[str, torch.Tensor | None]]:
     """The logits of each row and the gradients of all, in the model's own attention; a Problem where training is not possible."""
     kind = type(tuned.get_base_model()).__name__
     try:

@@ -95,17 +95,24 @@ def _check_source(source: str, setting: str, data: Data, endpoint: str | None, t
     return len(scan.rows), sha256
 
 
-def _hub(endpoint: str | None, token: str | None) -> HfApi:
+def _hub(endpoint: str | None, token: str | bool | None) -> HfApi:
     return HfApi(endpoint=endpoint, token=token or False)  # False: never the token of a login on this machine
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What the model will see, in its own tokens, and its sizes. None where only the trainer can find out."""
+class TokenizedRows:
+    """The rows in the model's own tokens."""
 
-    prompt: Prompt | None
-    sampler: Sampler | None
+    prompt: Prompt
+    sampler: Sampler
     held_out: list[Example]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the model will see, and its sizes. None where only the trainer can find out."""
+
+    rows: TokenizedRows | None
     shape: Shape | None
     verdict: Verdict | None
     notes: list[str]  # such as keys of rows that are not read
@@ -122,14 +129,13 @@ def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspec
     notes = [
         f"note     {setting}: {line}" for scan, (_, setting) in zip(scans, sources, strict=True) if scan for line in scan.notes.lines()
     ]
-    if None in scans or not (folder / "tokenizer.json").is_file():
-        return Inspection(None, None, [], model_sizes, verdict, notes)
-    *training, held_out = [scan.rows for scan in scans]
+    read = [scan.rows for scan in scans if scan]
+    if len(read) < len(scans) or not (folder / "tokenizer.json").is_file():
+        return Inspection(None, model_sizes, verdict, notes)
+    *training, held_out = read
     template = Prompt(tokens.Tokens(folder), description.stops(folder), data)
     notes += [f"note     {template.warning}"] if template.warning else []
-    notes += [
-        f"note     {setting}: {line}" for scan, (_, setting) in zip(scans, sources, strict=True) for line in template.notes(scan.rows)
-    ]
+    notes += [f"note     {setting}: {line}" for rows, (_, setting) in zip(read, sources, strict=True) for line in template.notes(rows)]
     weights = [1.0, *data.also.values()]
     portions = [WeightedRows(template.examples(rows, data, data.loss_on), weight) for rows, weight in zip(training, weights, strict=True)]
     scored = template.held_out(held_out, data)[: data.eval_rows]
@@ -137,7 +143,7 @@ def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspec
     sampler = Sampler(portions, settings.seed, settings.train.batch_size)
     limits.check_token_limits(folder, sampler.examples, scored, data)
     vocabulary.check_gguf(settings, description.config(folder), template, [example.row for example in [*scored, *sampler.examples]])
-    return Inspection(template, sampler, scored, model_sizes, verdict, notes)
+    return Inspection(TokenizedRows(template, sampler, scored), model_sizes, verdict, notes)
 
 
 @dataclass(frozen=True)
@@ -160,48 +166,46 @@ def make_report(inspection: Inspection, run: Run, card, hourly: tuple | None, co
     `card` and `hourly` come from AWS. None stands for this machine: no price, and what fits is decided where it trains.
     """
     notes = [*map(visible, inspection.notes)]
-    if inspection.prompt is None:
+    tokenized, sizes = inspection.rows, inspection.shape
+    if tokenized is None:
         later = "tokens, memory and time are known when training starts: only the trainer can read these rows or this model"
         return Report([], [*notes, later])
-    first_row = [prompt.format_first_row(inspection.prompt, inspection.sampler.examples, colour)]
-    if inspection.shape is None:
+    first_row = [prompt.format_first_row(tokenized.prompt, tokenized.sampler.examples, colour)]
+    packing_and_serving = [_packing(inspection.verdict, run.train.pack_tokens), _serving(tokenized.prompt)]
+    if sizes is None:
         unknown = f"memory   unknown: no safetensors file of {run.model.id} lists layers; what fits is known when training starts"
-        return Report([*first_row, *_packing_and_serving(inspection, run)], [*notes, unknown])
+        return Report([*first_row, *packing_and_serving], [*notes, unknown])
     gpu = card.name if card else None
     available = fit.AvailableMemory(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
     planned: Recipe = run
     if available:
-        run.train.gradient_checkpointing, why = _decide_checkpointing(inspection, run, available)
-        planned = _fit_scoring(inspection, run, available)
-    plan = memory.make_plan(inspection.shape, planned, inspection.sampler, inspection.held_out, gpu)
+        planned, why = _fit(tokenized, sizes, inspection.verdict, run, available)
+    plan = memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, gpu)
     seconds = sum(plan.seconds.values())
     details = [
         *first_row,
-        *words.lines(plan, run, inspection.shape, gpu, available, why, run.box.disk_gb),
-        *_packing_and_serving(inspection, run),
+        *words.lines(plan, run, sizes, gpu, available, why, run.box.disk_gb),
+        *packing_and_serving,
     ]
     price = _price(seconds, hourly, run.box) if hourly else None
     return Report(details, [*notes, *words.notes(plan)], price, None if math.isnan(seconds) else seconds)
 
 
-def _packing_and_serving(inspection: Inspection, run: Run) -> list[str]:
-    """How rows are trained, and how the model is served."""
-    stop = inspection.prompt.tokenizer.decode([inspection.prompt.stop])
-    serving = f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1"
-    return [_packing(inspection.verdict, run.train.pack_tokens), serving]
+def _serving(template: Prompt) -> str:
+    stop = template.tokenizer.decode([template.stop])
+    return f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1"
 
 
-def _decide_checkpointing(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> tuple[str, str]:
-    needs = fit.training_need(inspection.shape, inspection.sampler, memory.number_width(available.what))
-    able = inspection.verdict is None or inspection.verdict.gradient_checkpointing
-    return fit.decide_gradient_checkpointing(run, needs, available, inspection.sampler.longest, inspection.shape.like_llama, able)
-
-
-def _fit_scoring(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> Recipe:
-    return fit.fit_eval_batch_size(
-        run, fit.scoring_need(inspection.shape, inspection.held_out, memory.number_width(available.what)), available
+def _fit(tokenized: TokenizedRows, sizes: Shape, verdict: Verdict | None, run: Run, available: fit.AvailableMemory) -> tuple[Recipe, str]:
+    """The settings that fit, and why gradient checkpointing is as it is; what is decided about that is a setting of `run` from now on."""
+    width, sampler = memory.number_width(available.what), tokenized.sampler
+    needs = fit.training_need(sizes, sampler, width)
+    able = verdict is None or verdict.gradient_checkpointing
+    run.train.gradient_checkpointing, why = fit.decide_gradient_checkpointing(
+        run, needs, available, sampler.longest, sizes.like_llama, able
     )
+    return fit.fit_eval_batch_size(run, fit.scoring_need(sizes, tokenized.held_out, width), available), why
 
 
 def estimate_cards(inspection: Inspection, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
@@ -213,14 +217,14 @@ def estimate_cards(inspection: Inspection, run: Run, cards: dict[str, int]) -> d
 
 
 def _estimate_card(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> tuple[float, bool]:
-    if inspection.sampler is None or inspection.shape is None:
+    tokenized, sizes = inspection.rows, inspection.shape
+    if tokenized is None or sizes is None:
         return math.nan, True  # only the trainer can read these rows, or the model's sizes
     try:
-        run.train.gradient_checkpointing, _ = _decide_checkpointing(inspection, run, available)
-        planned = _fit_scoring(inspection, run, available)
+        planned, _ = _fit(tokenized, sizes, inspection.verdict, run, available)
     except Problem:
         return math.nan, False
-    return sum(memory.make_plan(inspection.shape, planned, inspection.sampler, inspection.held_out, available.what).seconds.values()), True
+    return sum(memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, available.what).seconds.values()), True
 
 
 def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> str:
@@ -313,7 +317,7 @@ def _check_fields(path: str, setting: str, scanned: list[rows.Row], fields: list
     if text:
         what = f"{path}: row {text.id} answers with plain text, and data.fields asks for keys of a JSON answer"
         raise Problem(what, "make every output an object, or score free text: `data.fields=null`", "bad_data")
-    present = {key for row in scanned for key in row.output}
+    present = {key for row in scanned for key in row.output or ()}
     unknown = [name for name in fields if name not in present]
     if unknown:
         what = f"no row of {path} ({setting}) has the field {unknown[0]!r} in its output"

@@ -4,6 +4,7 @@ A figure that the record lacks says "not measured". No folder, account or machin
 """
 
 import json
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def render_merged(folder: Path, repository: str, adapter: str) -> str:
     chosen = context["metrics"]["merged"]["forms"][context["metrics"]["merged"]["chosen"]]
     merged_metrics = context["metrics"] | {"tuned": chosen, "completion_loss": None}
     front = _front(context["run"], merged_metrics, context["config"], repository)
-    front.library_name, front.base_model_relation = "transformers", "finetune"
-    front.tags = [tag for tag in front.tags if tag not in ("peft", "lora") and not tag.startswith("base_model:")]
+    front.library_name = "transformers"
+    vars(front)["base_model_relation"] = "finetune"  # it takes any name
+    front.tags = [tag for tag in front.tags or () if tag not in ("peft", "lora") and not tag.startswith("base_model:")]
     return _template("merged.md.j2").render(**context, front=front.to_yaml(), repository=repository, adapter=adapter)
 
 
@@ -129,7 +131,7 @@ def _template(name: str):
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable] = {
         "text": figures.text,
         "duration": lambda value: figures.duration(value or None),
         "size": lambda value: figures.size(value or None),
@@ -138,4 +140,5 @@ def _template(name: str):
         "source": figures.source,
         "python": repr,
     }
+    environment.filters |= filters
     return environment.get_template(name)

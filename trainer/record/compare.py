@@ -52,7 +52,7 @@ def same_rows(first: Path, second: Path) -> bool:
 
 def _gain(line: Line) -> str:
     if line.gain is None:
-        return "" if None in (line.base, line.tuned) else f"{line.tuned - line.base:+.3f}"
+        return "" if line.base is None or line.tuned is None else f"{line.tuned - line.base:+.3f}"
     low, high = line.gain["interval"]
     return f"{line.gain['value']:+.3f} ({low:+.3f} to {high:+.3f})"
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 from markupsafe import Markup
 
@@ -41,14 +42,14 @@ def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], la
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}
     with matplotlib.rc_context(style | {"xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "grid.color": GRID}):
         figure, axes = pyplot.subplots(figsize=(4.6, 2.7), layout="constrained")
         nonempty = [curve for curve in series if curve[2]]
         for name, colour, points in nonempty:
             marker = "o" if len(points) <= 40 else None
             # Dashes distinguish the two where colours do not.
-            line = {"linestyle": "--" if colour == BASE else "-", "linewidth": 1.8, "marker": marker, "markersize": 3.5}
+            line: dict[str, Any] = {"linestyle": "--" if colour == BASE else "-", "linewidth": 1.8, "marker": marker, "markersize": 3.5}
             axes.plot(*zip(*points, strict=True), color=colour, label=name, **line)
         axes.set(xlabel="step", ylabel=label)
         # The same steps under every curve, and whole numbers only.

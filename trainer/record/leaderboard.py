@@ -72,7 +72,7 @@ def spreadsheet(entries: list[RankedRun]) -> str:
     writer.writerow((*columns, "train_seconds"))
     for rank, run in enumerate(entries, start=1):
         gain = [run.gain["value"], *run.gain["interval"]] if run.gain else [None] * 3
-        bounds = run.interval or [None, None]
+        bounds = run.interval or (None, None)
         row = (rank, run.run_id, run.overrides, run.what, run.score, *bounds, *gain, run.loss, run.seconds)
         writer.writerow([visible.cell(value) for value in row])
     return page.getvalue()
@@ -83,7 +83,8 @@ def _unranked(folder: Path, overrides: str) -> RankedRun:
     key = figures.SLICED[metrics["task"]][0]
     line = next(line for line in figures.summary(metrics) if line.key == key)
     loss = (metrics.get("completion_loss") or {}).get("tuned")
-    return RankedRun(folder.name, overrides, line.what, line.tuned, line.tuned_interval, loss, metrics["seconds"]["train"])
+    seconds = metrics["seconds"]["train"]
+    return RankedRun(folder.name, overrides, line.what, line.tuned, line.tuned_interval, loss, seconds)  # type: ignore[arg-type]  # a finished run is scored
 
 
 def _rank_key(run: RankedRun) -> tuple:

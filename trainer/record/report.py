@@ -82,16 +82,10 @@ def _objects(row: dict, scored: list[str]) -> dict:
     expected = score.parse(row["expected"]) or {}
     answers = {side: score.parse(row[side]) for side in ("base", "tuned") if isinstance(row.get(side), str)}
     whole = {side: answer for side, answer in answers.items() if answer is not None}
-    table = [
-        {
-            "name": name,
-            "expected": _value(expected.get(name)),
-            "cells": [_cell(name, answer.get(name), expected.get(name)) for answer in whole.values()],
-        }
-        for name in scored
-    ]
-    right = "tuned" in whole and all(line["cells"][-1]["right"] for line in table)
-    return {"fields": table, "sides": list(whole), "broken": {side: row[side] for side in answers if side not in whole}, "right": right}
+    table = {name: [_cell(name, answer.get(name), expected.get(name)) for answer in whole.values()] for name in scored}
+    right = "tuned" in whole and all(cells[-1]["right"] for cells in table.values())
+    lines = [{"name": name, "expected": _value(expected.get(name)), "cells": cells} for name, cells in table.items()]
+    return {"fields": lines, "sides": list(whole), "broken": {side: row[side] for side in answers if side not in whole}, "right": right}
 
 
 def _cell(name: str, answer: object, expected: object) -> dict:

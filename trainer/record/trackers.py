@@ -85,7 +85,12 @@ class Trackio(Wandb):
         return {"resume": "allow"}
 
 
-KINDS = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": Wandb, "trackio": Trackio}
+KINDS: dict[str, Callable[[Path, Recipe, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": Mlflow,
+    "wandb": Wandb,
+    "trackio": Trackio,
+}
 
 
 def check_trackers(names: list[str]) -> None:
@@ -101,19 +106,20 @@ class SafeTracker:
     """A tracker whose failure does not stop the run: it is reported once, and the tracker is switched off."""
 
     def __init__(self, name: str, tracker: Tracker):
-        self.name, self.tracker = name, tracker
+        self.name = name
+        self.tracker: Tracker | None = tracker
 
     def log(self, figures: dict[str, float], step: int) -> None:
-        self._try(lambda: self.tracker.log(figures, step))
+        self._try(lambda tracker: tracker.log(figures, step))
 
     def close(self) -> None:
-        self._try(lambda: self.tracker.close())
+        self._try(lambda tracker: tracker.close())
 
-    def _try(self, call: Callable[[], None]) -> None:
+    def _try(self, call: Callable[[Tracker], None]) -> None:
         if self.tracker is None:
             return
         try:
-            call()
+            call(self.tracker)
         except Exception as error:  # of any library, for any reason: hours of training must not hang on a curve
             print(f"the tracker {self.name} is switched off: {_first_line(error)}", flush=True)
             self.tracker = None

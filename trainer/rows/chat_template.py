@@ -178,7 +178,7 @@ def _lead(tokenizer, options: dict) -> str:
 
 
 def _sample(tokenizer, answered: bool, template: str | None = None) -> str:
-    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    turns: list[Turn] = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     try:
         return render(tokenizer, turns if answered else turns[:1], add_generation_prompt=not answered, template=template)
     except Problem as error:

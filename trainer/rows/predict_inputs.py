@@ -76,8 +76,7 @@ def _with_answer(raw: object, instruction: str) -> object:
         if key in raw:
             return raw
     if "prompt" in raw:
-        answer = [{"role": "assistant", "content": "-"}] if isinstance(raw["prompt"], list) else "-"
-        return raw | {"completion": answer}
+        return raw | {"completion": [{"role": "assistant", "content": "-"}] if isinstance(raw["prompt"], list) else "-"}
     if not (instruction or "instruction" in raw) and "input" in raw:
         return {"prompt": raw["input"], "completion": "-"} | {key: value for key, value in raw.items() if key != "input"}
     return {"instruction": instruction, **raw, "output": "-"} if "input" in raw or "instruction" in raw else raw

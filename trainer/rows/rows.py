@@ -55,7 +55,7 @@ def check_scorable(rows: list[Row], fields: list[str] | None) -> None:
 def _scorable_hint(rows: list[Row]) -> str:
     if any(row.output is None for row in rows):
         return "make every answer an object, or score free text: `data.fields=null`"
-    names = sorted({name for row in rows for name in row.output})
+    names = sorted({name for row in rows for name in row.output or ()})
     return f"the {len(rows)} scored rows have: `{files.fields_override(names)}`; `data.eval_rows` scores more" if names else ""
 
 

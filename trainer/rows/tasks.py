@@ -25,9 +25,9 @@ def check(c):
 
     run = local_settings()
     limits = check.Limits(run.data.max_length, run.data.max_new_tokens, run.data.too_long is TooLong.drop)
-    names = [splits.source(run.data, name) for name in splits.OWN]
-    files = [splits.path(run.data, name) for name in splits.OWN]
-    findings = check.check_files(*files, run.data.fields, length_counter(run), limits, names, splits.also(run.data))
+    names = (splits.source(run.data, "train"), splits.source(run.data, "validation"))
+    training, held_out = splits.path(run.data, "train"), splits.path(run.data, "validation")
+    findings = check.check_files(training, held_out, run.data.fields, length_counter(run), limits, names, splits.also(run.data))
     print(check.text(findings))
     if any(finding.verdict == "wrong" for finding in findings):
         raise Exit(code=1)
@@ -72,5 +72,5 @@ def length_counter(run):
     from trainer.rows import token_lengths
 
     folder = LOCAL_MODELS.get(run.model.id)
-    here = folder is not None and (ROOT / folder).is_dir()
-    return token_lengths.length_counter(run.model, str(ROOT / folder) if here else run.model.id, offline=run.cloud.loopback, data=run.data)
+    place = str(ROOT / folder) if folder and (ROOT / folder).is_dir() else run.model.id
+    return token_lengths.length_counter(run.model, place, offline=run.cloud.loopback, data=run.data)

@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -39,7 +40,7 @@ def variables(template: str) -> set[str]:
     return set(_ask({"template": template}))
 
 
-def _ask(request: dict) -> str | list[str]:
+def _ask(request: dict) -> Any:
     answer = _child(os.getpid()).ask(request)
     if answer is None:
         _child.cache_clear()
@@ -54,11 +55,12 @@ def _ask(request: dict) -> str | list[str]:
 class Child:
     """A process that renders, one conversation after the other."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     owner: int
 
     def ask(self, request: dict) -> dict | None:
         """Its answer; None where the request ended it."""
+        assert self.process.stdin and self.process.stdout  # they are pipes
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
@@ -85,7 +87,7 @@ def _child(owner: int) -> Child:
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     child = Child(process, owner)
     atexit.register(child.end)
-    if process.stdout.readline() != READY:
+    if not process.stdout or process.stdout.readline() != READY:
         raise RuntimeError(f"{shlex.join(command)} did not start: its own words are above")
     return child
 

@@ -7,6 +7,7 @@ import json
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -24,6 +25,9 @@ class Tokens:
     """The tokenizer in a model's folder."""
 
     is_fast = True
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
 
     def __init__(self, folder: Path):
         file = folder / "tokenizer.json"
@@ -73,7 +77,7 @@ class Tokens:
     def decode(self, tokens: list[int], skip_special_tokens: bool = False) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
 
-    def convert_ids_to_tokens(self, token: int) -> str:
+    def convert_ids_to_tokens(self, token: int) -> str | None:
         return self.tokenizer.id_to_token(token)
 
     @property
@@ -91,7 +95,7 @@ class Tokens:
 class Generation(Extension):
     """`{% generation %}`, around answers: transformers marks their tokens by it; the text is what is inside."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 (jinja2's own type)
 
     def parse(self, parser) -> nodes.Scope:
         line = next(parser.stream).lineno
@@ -122,7 +126,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return world
 
 
-def _by_name(place: Path, template: object) -> str | dict[str, str] | None:
+def _by_name(place: Path, template: Any) -> str | dict[str, str] | None:
     """A template, or where a model has several of them, each by its name, as transformers keeps them."""
     try:
         found = {each["name"]: each["template"] for each in template} if isinstance(template, list) else template

@@ -147,14 +147,16 @@ def evaluate_and_save(
             _evaluate(tuned, held_out, settings, step, record, trackers, scorer) if processes.is_main_process else None
         )
     with stop.deferred():
-        better = result is not None and (result[1] > progress.best_score or not progress.best_step)
+        better = False
         if result is not None:
+            loss, score = result
+            better = score > progress.best_score or not progress.best_step
             progress.waited = 0 if better else progress.waited + 1
             progress.over = progress.over or (
                 train.early_stopping_patience is not None and progress.waited >= train.early_stopping_patience
             )
-        if better:
-            progress.best_step, (progress.best_loss, progress.best_score) = step, result
+            if better:
+                progress.best_step, progress.best_loss, progress.best_score = step, loss, score
         progress.due = False
         if processes.is_main_process and (better or step % train.save_steps == 0 or progress.over):
             store.save(progress, tuned, optimizer)
@@ -247,7 +249,7 @@ def _all_reduce_gradients(processes: ProcessGroup, total: torch.Tensor, weights:
     for weight in weights:
         if weight.grad is None:  # more processes than rows
             weight.grad = torch.zeros_like(weight)
-    processes.all_reduce([total, *(weight.grad for weight in weights)])
+    processes.all_reduce([total, *(weight.grad for weight in weights if weight.grad is not None)])
 
 
 def _not_finite(step: int, rows: list[Example], tuned: PeftModel, value: float) -> Problem:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from importlib import import_module
 
 import torch
@@ -32,7 +33,7 @@ def optimizer_class(train: Train) -> type[torch.optim.Optimizer]:
 
 def build(tuned: PeftModel, train: Train) -> torch.optim.Optimizer:
     """An optimizer of the adapter's weights. Each group's `ratio` says how much faster than `train.lr` it learns."""
-    kind = optimizer_class(train)
+    kind: Callable[..., torch.optim.Optimizer] = optimizer_class(train)
     weights = [(name, weight) for name, weight in tuned.named_parameters() if weight.requires_grad]
     # LoRA+ (arXiv 2402.12354): B starts at zero and may learn faster than A.
     faster = [weight for name, weight in weights if "lora_B" in name]

@@ -22,12 +22,12 @@ from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, earlier_adapter, gguf_export, loop, merge, optimizer
-from trainer.train.distributed import ProcessGroup
+from trainer.train.distributed import NullRecord, ProcessGroup
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def run(settings: Recipe, folder: Path, record: Record, started: float, processes: ProcessGroup) -> None:
+def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: float, processes: ProcessGroup) -> None:
     """Fine-tune, score and record one model in `folder`. `started` is when the process did, by the monotonic clock."""
     clock = StageTimer(started)
     optimizer.optimizer_class(settings.train)
@@ -113,7 +113,7 @@ def run(settings: Recipe, folder: Path, record: Record, started: float, processe
         merged_scores = scores["merged"]["forms"][scores["merged"]["chosen"]]
         record.metrics(scores | details | {"seconds": clock.seconds})
         scores["gguf"], texts = gguf_export.export(folder / "merged", base, template, scored, scoring, record, (merged_scores, texts))
-        record.predictions([row | {"gguf": text} for row, text in zip(answers, texts or [None] * len(answers), strict=True)])
+        record.predictions([row | {"gguf": texts[index] if texts else None} for index, row in enumerate(answers)])
     clock.lap("evaluate")
     record.metrics(scores | details | {"seconds": clock.seconds})
     record.seal(

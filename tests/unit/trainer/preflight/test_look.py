@@ -48,7 +48,7 @@ def test_parquet_without_pyarrow_is_no_mistake_of_the_rows(settings_for, tmp_pat
     (tmp_path / "rows.parquet").write_bytes(b"of no matter")
     monkeypatch.setattr(preflight, "find_spec", lambda _name: None)
     inspection = preflight.inspect(settings_for(tmp_path, f"data.train={quoted(tmp_path / 'rows.parquet')}"), None, None)
-    assert inspection.prompt is None and inspection.shape is not None
+    assert inspection.rows is None and inspection.shape is not None
 
 
 def test_the_preflight_of_a_model_in_a_folder_checks_the_rows_too(tiny, tmp_path):
