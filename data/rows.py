@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data.readers import arrow, tables, turns
+from data.readers import arrow, numbers, tables, turns
 from data.readers.tables import RowError, describe, records
 from data.readers.turns import ABSENT, Conversation, Turn
 
@@ -264,7 +264,9 @@ def _compact(value: object, key: str, where: str) -> str:
     if foreign := arrow.foreign(value, key):
         raise RowError(where, f"`{foreign[0]}` is {describe(foreign[1])}", "write it as text or as a number, as the model is to answer it")
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return numbers.dumps(value)
+    except numbers.TooLargeError as error:
+        raise RowError(where, f"`{key}` has the number {error}, too large to be read back", "write it as text, in quotes") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise RowError(
             where, f"`{key}` cannot be written as JSON ({error})", "use strings, numbers, lists, objects and null only"

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.readers import arrow, cells, text
+from data.readers import arrow, cells, numbers, text
 
 NESTED = {"messages", "meta", "conversations", "history", "tools"}  # columns that hold more than text
 DEEPEST = 64  # levels of a row
@@ -33,6 +33,8 @@ class RowError(ValueError):
 def describe(value: object) -> str:
     """A value's type, with as much of the value as fits a line."""
     names = {type(None): "missing or null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    if isinstance(value, numbers.WrittenNumber):
+        return f"a number ({value.written[:40]})"
     if isinstance(value, arrow.Foreign):
         return f"a value of the type {value.kind}"
     kind = "an object" if isinstance(value, dict) else names.get(type(value), f"a {type(value).__name__}")
@@ -108,7 +110,7 @@ def _line(line: bytes, where: str, name: str) -> object:
 
 def _json(written: str, where: str, what: str = "the line", hint: str = ONE_OBJECT) -> object:
     try:
-        value = json.loads(written, object_pairs_hook=_object)
+        value = numbers.loads(written, _object)
     except DuplicateKeyError as error:
         return RowError(where, f"{what} has the key `{error}` twice", "rename or remove one of them")
     except (ValueError, RecursionError) as error:
