@@ -88,6 +88,7 @@ class ScanNotes:
 
     unread: Counter = field(default_factory=Counter)  # keys, and how many rows have them
     spaced: int = 0  # rows of a CSV file with spaces around the text of a cell
+    labels: Counter = field(default_factory=Counter)  # numbers under `label`, and how many rows have them
     nulls: int = 0  # rows whose objects have nulls in a table of fixed columns, where an absent key looks the same
 
     def lines(self) -> list[str]:
@@ -95,6 +96,9 @@ class ScanNotes:
         if len(unread_keys) > NAMED:
             unread_keys = [*unread_keys[:NAMED], f"{len(unread_keys) - NAMED} more"]
         lines = [f"keys that are not read: {', '.join(unread_keys)}"] if unread_keys else []
+        if self.labels:
+            rated = "; where 0 says that an answer is bad, take the row out: it is learned too" if {*self.labels} <= {"0", "1"} else ""
+            lines.append(f"`label` holds numbers, and answers are learned as their text stands, without them{rated}")
         if self.spaced:
             count = f"{self.spaced:,} {'rows' if self.spaced > 1 else 'row'}"
             lines.append(f"cells with spaces around their text, which the model reads too: {count}; write a,b and not a, b")
@@ -169,6 +173,8 @@ def normalise(raw: object, where: str, notes: ScanNotes | None = None) -> Row:
         raise RowError(where, f"`meta` is {describe(meta)}", "make it an object, or leave it out")
     if notes:
         notes.unread.update(unread)
+        if "label" in unread and re.fullmatch(r"-?\d+", number := str(raw["label"]).strip()):
+            notes.labels[number] += 1
     return _row(where if name is None else str(name), conversation, raw, meta or {}, where)
 
 
@@ -214,8 +220,8 @@ def _unread(raw: dict, kind: tuple[str, ...], where: str) -> list[str]:
 
 def _changes_meaning(key: str, value: object, read_text: str) -> bool:
     """Whether the row means something else without the key; not where its text is a part of what is read."""
-    if key == "label":
-        return isinstance(value, bool)
+    if key == "label":  # of preference data: whether the answer is a good one
+        return isinstance(value, bool) or str(value).strip().lower() in ("true", "false")
     return key in CHANGES_MEANING and not (key in PROMPT_TEXTS and _is_contained(value, read_text))
 
 

@@ -1,14 +1,17 @@
 """The values of an Arrow table (Parquet, datasets of the Hub) as their author wrote them.
 
-A float of 32 bits becomes the shortest decimal with its value: 0.1, where Python would make it 0.10000000149011612. A value without a
-form in JSON, such as a time or bytes, becomes a `Foreign`: it is counted where its key is not read, and refused by name where it is
-part of a prompt or an answer.
+The number of a class (datasets' ClassLabel) becomes its name. A float of 32 bits becomes the shortest decimal with its value: 0.1, where
+Python would make it 0.10000000149011612. A value without a form in JSON, such as a time or bytes, becomes a `Foreign`: it is counted where
+its key is not read, and refused by name where it is part of a prompt or an answer.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+NO_CLASS = -1  # in datasets: a class is not known
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,28 @@ def foreign(value: object, path: str) -> tuple[str, Foreign] | None:
         return path, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return next((inner for key, item in items if (inner := foreign(item, f"{path}.{key}"))), None)
+
+
+def with_class_names(value: object, feature: object) -> object:
+    """The value with the names of its classes, where `datasets` keeps their numbers. `feature` describes it, as `Features.to_dict` does."""
+    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    if isinstance(names, list) and type(value) is int:
+        return None if value == NO_CLASS else names[value] if 0 <= value < len(names) else value
+    if isinstance(value, dict) and isinstance(feature, dict):
+        return {key: with_class_names(item, feature.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and feature:
+        inner = feature.get("feature") if isinstance(feature, dict) else feature[0] if isinstance(feature, list) else None
+        return [with_class_names(item, inner) for item in value]
+    return value
+
+
+def features(metadata: dict[bytes, bytes] | None) -> dict:
+    """What `datasets` has written into a Parquet file about its columns; empty where it has not."""
+    try:
+        described = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return described if isinstance(described, dict) else {}
 
 
 def _values(column: Any) -> list:

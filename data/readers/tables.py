@@ -213,7 +213,8 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
         if duplicate := next((column for column in names if names.count(column) > 1), None):
             yield name, RowError(name, f"the file has the column `{duplicate}` twice", "rename or remove one of them")
             return
-        rows = list(arrow.rows(file.read()))
+        described = arrow.features(file.schema_arrow.metadata)
+        rows = [arrow.with_class_names(row, described) for row in arrow.rows(file.read())]
     except (ArrowException, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         what = (

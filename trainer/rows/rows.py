@@ -134,7 +134,9 @@ def _from_hub(source: str) -> list[Row]:
 def _scanned(table, source: str) -> Scan:
     floats = "float32" in str(table.features)  # Python would give each more digits than were written
     whole = arrow.rows(table.with_format("arrow")[:]) if floats else table
-    scan = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(whole, start=1)), source, columns=True)
+    described = table.features.to_dict()
+    named = (arrow.with_class_names(raw, described) for raw in whole)
+    scan = files.collect(((f"{source} row {number}", raw) for number, raw in enumerate(named, start=1)), source, columns=True)
     if scan.errors:
         raise scan.errors[0]
     return scan

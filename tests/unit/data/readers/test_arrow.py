@@ -107,3 +107,47 @@ def test_a_dataset_of_the_hub_gives_numbers_as_they_were_written():
     raw = [{"instruction": "i", "output": {"x": 0.1}}, {"instruction": "j", "output": {"x": 0.7}}]
     table = datasets.Dataset.from_list(raw, features=datasets.Features(features)).select([1, 0])
     assert [row.completion for row in rows._scanned(table, "hub:owner/name:train").rows] == ['{"x":0.7}', '{"x":0.1}']
+
+
+def classes(datasets):
+    """Features of an answer with classes: alone, in a list, and in a list of objects."""
+    name = datasets.ClassLabel(names=["flu", "cold"])
+    return datasets.Features(
+        {
+            "instruction": datasets.Value("string"),
+            "output": {"kind": name, "kinds": datasets.List(name), "all": [{"kind": name, "count": datasets.Value("int64")}]},
+        }
+    )
+
+
+CLASSES = {"kind": 1, "kinds": [0, 1], "all": [{"kind": 0, "count": 1}, {"kind": -1, "count": 0}]}
+NAMED_CLASSES = '{"kind":"cold","kinds":["flu","cold"],"all":[{"kind":"flu","count":1},{"kind":null,"count":0}]}'
+
+
+@pytest.mark.parametrize("place", ["the Hub", "a file"])
+def test_the_number_of_a_class_is_learned_as_its_name(place, tmp_path):
+    """As the Hub's pages show it, and as the labels are called in the dataset's card."""
+    datasets = pytest.importorskip("datasets")
+    from trainer.rows import rows
+
+    table = datasets.Dataset.from_list([{"instruction": "i", "output": CLASSES}], features=classes(datasets))
+    table.to_parquet(tmp_path / "rows.parquet")
+    found = rows._scanned(table, "hub:owner/name:train") if place == "the Hub" else scan(tmp_path / "rows.parquet")
+    assert [row.completion for row in found.rows] == [NAMED_CLASSES]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"info": {"features": 3}}',
+        b'{"info": {"features": {"output": {"_type": "ClassLabel", "names": 3}}}}',
+        b'{"info": {"features": {"output": [], "instruction": null}}}',
+    ],
+)
+def test_a_description_that_says_nothing_changes_nothing(written, tmp_path):
+    table = pyarrow.table({"instruction": ["i"], "output": pyarrow.array([{"kind": 1, "kinds": [2]}])})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": written}), tmp_path / "rows.parquet")
+    assert [row.completion for row in scan(tmp_path / "rows.parquet").rows] == ['{"kind":1,"kinds":[2]}']

@@ -223,3 +223,31 @@ def test_damaged_parquet_is_a_sentence(tmp_path):
         path.write_bytes(whole[:cut])
         (error,) = scan(path, "rows.parquet").errors
         assert "rows.parquet: the file" in str(error)
+
+
+@pytest.mark.parametrize("label", ["false", "True", " FALSE "])
+def test_a_verdict_on_the_answer_is_refused_as_text_too(label, tmp_path):
+    """CSV has only text: rows that say which answers are bad are not learned as if all were good."""
+    (tmp_path / "rows.csv").write_text(f"prompt,completion,label\np,c,{label}\n")
+    assert "`label` is not read" in scan(tmp_path / "rows.csv").errors[0].what
+
+
+@pytest.mark.parametrize(
+    ("labels", "rated"), [([0, 1], True), (["1", "0"], True), ([1, 1], True), ([0, 1, 2], False), (["2", "0"], False), ([-1, 7], False)]
+)
+def test_a_number_under_label_is_said_not_to_be_learned(labels, rated, tmp_path):
+    """It is a class, whose name the answer has, or a verdict of 0 or 1 on the answer: nobody can tell which from a row."""
+    lines = [json.dumps({"prompt": "p", "completion": "c", "label": label}) for label in labels]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    found = scan(tmp_path / "rows.jsonl")
+    keys, numbers = found.notes.lines()
+    assert not found.errors and keys.startswith("keys that are not read: `label`")
+    assert numbers.startswith("`label` holds numbers, and answers are learned as their text stands")
+    assert ("where 0 says that an answer is bad" in numbers) == rated
+
+
+def test_other_labels_are_counted_like_any_key(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "p", "completion": "c", "label": "flu"}\n{"prompt": "p", "completion": "c", "label": null}\n'
+    )
+    assert scan(tmp_path / "rows.jsonl").notes.lines() == ["keys that are not read: `label` (1 row)"]
