@@ -234,7 +234,7 @@ def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) ->
     if math.isnan(seconds):
         return f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"
     total = figures.money(seconds / 3600 * per_hour)
-    return f"price    about {total}: {words.clock(seconds)} of {box.instance_type}, ${per_hour:.4f} an hour ({source})"
+    return f"price    about {total} for this run: {words.clock(seconds)} of {box.instance_type} at ${per_hour:.4f} an hour ({source})"
 
 
 def _fetch_config(settings: Recipe, endpoint: str | None, token: str | None) -> Path:

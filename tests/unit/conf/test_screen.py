@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from conf.process.screen import coloured
 
 ROOT = Path(__file__).parents[3]
 VERBS = """
-import sys, time
+import os, sys, time
 from invoke import Collection, task
 from conf import cli
 from conf.problem import Problem
@@ -52,7 +53,7 @@ def ask(c):
 @task
 def wait(c):
     with screen.verb("wait"):
-        screen.status("for nothing")
+        screen.status(f"for process {os.getpid()}")
         time.sleep(60)
 
 @task
@@ -155,11 +156,19 @@ def test_a_question_has_the_terminal_to_itself(folder):
     assert code == 0 and terminal.seen(written, 100) == ["shall it be? yes", "ask        it shall: yes  0 s", ""]
 
 
-def test_who_stops_it_gets_a_terminal_with_a_cursor(folder):
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM"])
+def test_who_stops_it_gets_a_terminal_with_a_cursor(folder, way):
     stopped = []
 
     def typed(written: str) -> bytes:
-        return b"\x03" if "for nothing" in written and not stopped and not stopped.append(1) else b""
+        process = re.search(r"process (\d+)", written)
+        if not process or stopped:
+            return b""
+        stopped.append(way)
+        if way == "Ctrl-C":
+            return b"\x03"
+        os.kill(int(process[1]), signal.SIGTERM)
+        return b""
 
     code, written = on_terminal(folder, "wait", typed=typed)
     assert code == 130 and written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
