@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from conf import load
 from conf.schema import Data, Recipe
 from data.score import score
 from trainer.estimate import architecture, fit, limits, memory, summary
+from trainer.estimate.architecture import Verdict
 from trainer.evaluate import evaluate
 from trainer.export import architectures, vocabulary
 from trainer.model import attention, lora_options, model, proof, serving
@@ -30,57 +31,31 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: float, processes: ProcessGroup) -> None:
     """Fine-tune, score and record one model in `folder`. `started` is when the process did, by the monotonic clock."""
     clock = StageTimer(started)
-    optimizer.optimizer_class(settings.train)
-    model.adapter_config(settings.lora)
-    lora_options.check_merged(settings)
+    _check_settings(settings)
     initial_adapter = earlier_adapter.find(settings.lora, folder)
-    trackers.check_trackers(settings.train.report_to)
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
     files, _ = model.fetch(settings.model)
     config = model.config(files)
-    architecture.check_quantised_once(settings, config)
-    verdict = architecture.verdict(settings.model.id, config)
-    architecture.check_gradient_checkpointing(settings, verdict)
-    architectures.check_gguf(settings, config)
-    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), description.stops(files), settings.data)
-    _print_control_tokens(template, training, held_out, settings.data)
-    portions = [WeightedRows(template.examples(table.rows, settings.data, settings.data.loss_on), table.weight) for table in training]
-    sampler = Sampler(portions, settings.seed, settings.train.batch_size)
-    validation = template.held_out(held_out.rows, settings.data)
-    scored = validation[: settings.data.eval_rows]
-    rows.check_scorable([example.row for example in scored], settings.data.fields)
-    limits.check_token_limits(files, sampler.examples, scored, settings.data)
-    vocabulary.check_gguf(settings, config, template, [example.row for example in [*scored, *sampler.examples]])
-    print(prompt.format_first_row(template, sampler.examples), flush=True)
-    if template.warning:
-        print(f"note     {template.warning}", flush=True)
-    planned, lines, scoring = _plan(files, settings, sampler, scored, processes, verdict.gradient_checkpointing)
-    print("\n".join(lines), flush=True)
+    verdict = _check_model(settings, config)
+    inputs = _tokenize(settings, training, held_out, files, config)
+    planned, scoring = _plan(files, settings, inputs, processes, verdict.gradient_checkpointing)
     if processes.is_main_process:
         record.decide(settings)
-    base = replace(model.load(settings.model, settings.quant), tokenizer=template.tokenizer)
-    torch.manual_seed(settings.seed)  # of the adapter's initial weights
-    tuned = model.add_adapter(base, settings.lora, settings.train.gradient_checkpointing == "yes")
-    if initial_adapter:
-        earlier_adapter.load(initial_adapter, tuned, base, settings)
+    base, tuned = _load_model(settings, inputs.template, initial_adapter)
     record.event("progress", what="loading model", done=1, of=1)
-    served, seconds = serving.verify_generation(tuned, base, template, sampler.examples)
-    measured = [*sampler.examples, *scored]
-    proved = proof.verify_training(tuned, measured, settings.train, verdict.why if verdict.outcome == "alone" else None)
-    proved = processes.broadcast(replace(proved, serving=served, seconds=proved.seconds + seconds))
+    proved = _prove(tuned, base, inputs, settings, verdict, processes)
     record.event("proof", **asdict(proved))
     print(f"proof: {proved.summary}", flush=True)
     clock.lap("load")
 
-    identity = load.fingerprint(settings) + "".join(table.sha256 for table in training) + held_out.sha256 + str(base.revision)
-    identity += "".join(initial_adapter.sha256.values()) if initial_adapter else ""
-    store = checkpoint.CheckpointStore(folder / "checkpoints", identity, settings.train.save_total_limit, model.number_format(base))
     start = folder / "checkpoints" / "start" if model.changes_base_weights(settings.lora) else None
     if start and processes.is_main_process:
         model.save_initial_adapter(tuned, start)
-    scorer = make_scorer(tuned, base, template, scored, scoring, record)
-    progress = loop.train(tuned, sampler, scored, proved.apply(settings), store, record, processes, scorer)
+    identity, limit = _identity(settings, inputs, base, initial_adapter), settings.train.save_total_limit
+    store = checkpoint.CheckpointStore(folder / "checkpoints", identity, limit, model.number_format(base))
+    scorer = make_scorer(tuned, base, inputs.template, inputs.scored, scoring, record)
+    progress = loop.train(tuned, inputs.sampler, inputs.scored, proved.apply(settings), store, record, processes, scorer)
     if not processes.is_main_process:
         return
     store.restore(progress.best_step, tuned)
@@ -92,45 +67,19 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
         base = replace(model.load(settings.model, settings.quant), tokenizer=base.tokenizer)
         tuned = PeftModel.from_pretrained(base.model, folder / "adapter", is_trainable=True)
     record.phase("evaluating")
-    evaluate.reload_adapter(tuned, folder / "adapter")
-    scores, answers = evaluate.compare(tuned, base, template, scored, scoring, held_out.sha256, folder, record)
-    learned = [row for table in training for row in table.rows]
-    details = {
-        "split": "validation",
-        "step": progress.best_step,
-        "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
-        "instruction": rows.shared_instruction(learned),
-        "opening": rows.shared_turns(learned),
-        "tools": rows.shared_tools(learned),
-    }
-    record.metrics(scores | details | {"seconds": clock.seconds})  # merging may run out of memory or disk: the scores are written before
-    record.predictions(answers)
-    if settings.publish.merged:
-        scores["merged"], texts = merge.merge_best(tuned, base, template, scored, scoring, folder, record)
-        answers = [row | {"merged": text} for row, text in zip(answers, texts, strict=True)]
-        record.predictions(answers)
-    if settings.publish.gguf:
-        merged_scores = scores["merged"]["forms"][scores["merged"]["chosen"]]
-        record.metrics(scores | details | {"seconds": clock.seconds})
-        scores["gguf"], texts = gguf_export.export(folder / "merged", base, template, scored, scoring, record, (merged_scores, texts))
-        record.predictions([row | {"gguf": texts[index] if texts else None} for index, row in enumerate(answers)])
+    metrics = _score(tuned, base, inputs, progress, scoring, folder, record, clock)
     clock.lap("evaluate")
-    record.metrics(scores | details | {"seconds": clock.seconds})
+    record.metrics(metrics | {"seconds": clock.seconds})
     record.seal(
         settings,
         {
             "model": {"id": settings.model.id, "revision": base.revision},
-            "data": {
-                "train": training[0].sha256,
-                "also": {source: table.sha256 for source, table in zip(settings.data.also, training[1:], strict=True)},
-                "validation": held_out.sha256,
-                **_counts(training, sampler, progress.best_step, held_out, validation, len(scored)),
-            },
+            "data": inputs.hashes(settings.data) | inputs.counts(progress.best_step),
             "precision": base.precision,
             "formats": progress.changed,
             "proof": asdict(proved) | {"told": proved.summary},
-            "stops": template.stops,
-            "answers_behind": template.opening,
+            "stops": inputs.template.stops,
+            "answers_behind": inputs.template.opening,
             "stored": architecture.stored_quantisation(config),
             "earlier": initial_adapter.facts if initial_adapter else None,
             "tokens": progress.tokens,
@@ -142,6 +91,68 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
     )
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The run's rows: as they were read, and in the model's tokens."""
+
+    training: list[rows.Table]
+    held_out: rows.Table
+    template: prompt.Prompt
+    sampler: Sampler
+    validation: list[prompt.Example]
+    scored: list[prompt.Example]  # the first `data.eval_rows` of them
+
+    def hashes(self, data: Data) -> dict:
+        also = {source: table.sha256 for source, table in zip(data.also, self.training[1:], strict=True)}
+        return {"train": self.training[0].sha256, "also": also, "validation": self.held_out.sha256}
+
+    def counts(self, steps: int) -> dict:
+        """How many rows there were, how many were trained on and scored, and how many were left out."""
+        return {
+            "train_rows": len(self.sampler.examples),
+            "train_rows_seen": self.sampler.rows_seen(steps),
+            "train_rows_left_out": sum(len(table.rows) for table in self.training) - len(self.sampler.examples),
+            "validation_rows": len(self.validation),
+            "validation_rows_scored": len(self.scored),
+            "validation_rows_left_out": len(self.held_out.rows) - len(self.validation),
+        }
+
+
+def _check_settings(settings: Recipe) -> None:
+    """A Problem where a library would refuse the settings later, or where a tracker is missing."""
+    optimizer.optimizer_class(settings.train)
+    model.adapter_config(settings.lora)
+    lora_options.check_merged(settings)
+    trackers.check_trackers(settings.train.report_to)
+
+
+def _check_model(settings: Recipe, config: dict) -> Verdict:
+    """What is known of the model's class, or a Problem where it cannot be trained with these settings."""
+    architecture.check_quantised_once(settings, config)
+    verdict = architecture.verdict(settings.model.id, config)
+    architecture.check_gradient_checkpointing(settings, verdict)
+    architectures.check_gguf(settings, config)
+    return verdict
+
+
+def _tokenize(settings: Recipe, training: list[rows.Table], held_out: rows.Table, files: Path, config: dict) -> Inputs:
+    """The rows as the model's template writes them; a Problem where one cannot be trained on or scored."""
+    data = settings.data
+    template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), description.stops(files), data)
+    _print_control_tokens(template, training, held_out, data)
+    portions = [WeightedRows(template.examples(table.rows, data, data.loss_on), table.weight) for table in training]
+    sampler = Sampler(portions, settings.seed, settings.train.batch_size)
+    validation = template.held_out(held_out.rows, data)
+    scored = validation[: data.eval_rows]
+    rows.check_scorable([example.row for example in scored], data.fields)
+    limits.check_token_limits(files, sampler.examples, scored, data)
+    vocabulary.check_gguf(settings, config, template, [example.row for example in [*scored, *sampler.examples]])
+    print(prompt.format_first_row(template, sampler.examples), flush=True)
+    if template.warning:
+        print(f"note     {template.warning}", flush=True)
+    return Inputs(training, held_out, template, sampler, validation, scored)
+
+
 def _print_control_tokens(template: prompt.Prompt, training: list[rows.Table], held_out: rows.Table, data: Data) -> None:
     """Print which control tokens of the model are in rows' texts."""
     for setting, table in zip(["data.train", *["data.also"] * len(data.also), "data.validation"], [*training, held_out], strict=True):
@@ -149,49 +160,100 @@ def _print_control_tokens(template: prompt.Prompt, training: list[rows.Table], h
             print(f"note     {setting}: {line}", flush=True)
 
 
-def _counts(training: list, sampler: Sampler, steps: int, held_out: rows.Table, validation: list, scored: int) -> dict:
-    """How many rows there were, how many were trained on and scored, and how many were left out."""
-    return {
-        "train_rows": len(sampler.examples),
-        "train_rows_seen": sampler.rows_seen(steps),
-        "train_rows_left_out": sum(len(table.rows) for table in training) - len(sampler.examples),
-        "validation_rows": len(validation),
-        "validation_rows_scored": scored,
-        "validation_rows_left_out": len(held_out.rows) - len(validation),
+def _load_model(
+    settings: Recipe, template: prompt.Prompt, initial_adapter: earlier_adapter.EarlierAdapter | None
+) -> tuple[model.BaseModel, PeftModel]:
+    """The base model, and the same with its adapter: a new one, or the one that training goes on from."""
+    base = replace(model.load(settings.model, settings.quant), tokenizer=template.tokenizer)
+    torch.manual_seed(settings.seed)  # of the adapter's initial weights
+    tuned = model.add_adapter(base, settings.lora, settings.train.gradient_checkpointing == "yes")
+    if initial_adapter:
+        earlier_adapter.load(initial_adapter, tuned, base, settings)
+    return base, tuned
+
+
+def _prove(
+    tuned: PeftModel, base: model.BaseModel, inputs: Inputs, settings: Recipe, verdict: Verdict, processes: ProcessGroup
+) -> proof.Proof:
+    """Before the first step, on this very model: generation starts where training does, and packed rows do not see each other."""
+    served, seconds = serving.verify_generation(tuned, base, inputs.template, inputs.sampler.examples)
+    measured = [*inputs.sampler.examples, *inputs.scored]
+    proved = proof.verify_training(tuned, measured, settings.train, verdict.why if verdict.outcome == "alone" else None)
+    return processes.broadcast(replace(proved, serving=served, seconds=proved.seconds + seconds))
+
+
+def _identity(settings: Recipe, inputs: Inputs, base: model.BaseModel, initial_adapter: earlier_adapter.EarlierAdapter | None) -> str:
+    """What a checkpoint must have been made with, to be gone on from."""
+    hashes = [table.sha256 for table in [*inputs.training, inputs.held_out]]
+    adapter = initial_adapter.sha256.values() if initial_adapter else []
+    return "".join([load.fingerprint(settings), *hashes, str(base.revision), *adapter])
+
+
+def _score(
+    tuned: PeftModel,
+    base: model.BaseModel,
+    inputs: Inputs,
+    progress: checkpoint.Progress,
+    settings: Recipe,
+    folder: Path,
+    record: Record,
+    clock: "StageTimer",
+) -> dict:
+    """Score base and tuned, and each form that is published, by the files that are published; the metrics, which the record has already.
+
+    Merging may run out of memory or disk: what is known is written before.
+    """
+    template, scored = inputs.template, inputs.scored
+    evaluate.reload_adapter(tuned, folder / "adapter")
+    scores, answers = evaluate.compare(tuned, base, template, scored, settings, inputs.held_out.sha256, folder, record)
+    learned = [row for table in inputs.training for row in table.rows]
+    metrics = scores | {
+        "split": "validation",
+        "step": progress.best_step,
+        "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},
+        "instruction": rows.shared_instruction(learned),
+        "opening": rows.shared_turns(learned),
+        "tools": rows.shared_tools(learned),
     }
+    record.metrics(metrics | {"seconds": clock.seconds})
+    record.predictions(answers)
+    if settings.publish.merged:
+        metrics["merged"], texts = merge.merge_best(tuned, base, template, scored, settings, folder, record)
+        answers = [row | {"merged": text} for row, text in zip(answers, texts, strict=True)]
+        record.predictions(answers)
+    if settings.publish.gguf:
+        merged_scores = metrics["merged"]["forms"][metrics["merged"]["chosen"]]
+        record.metrics(metrics | {"seconds": clock.seconds})
+        metrics["gguf"], texts = gguf_export.export(folder / "merged", base, template, scored, settings, record, (merged_scores, texts))
+        record.predictions([row | {"gguf": texts[index] if texts else None} for index, row in enumerate(answers)])
+    return metrics
 
 
-def _plan(
-    files: Path, settings: Recipe, sampler: Sampler, scored: list, processes: ProcessGroup, able: bool
-) -> tuple[dict, list[str], Recipe]:
-    """The plan for the record and in lines, and the settings to score with; a Problem where the run does not fit.
+def _plan(files: Path, settings: Recipe, inputs: Inputs, processes: ProcessGroup, able: bool) -> tuple[dict, Recipe]:
+    """Print what the run needs. The plan for the record, and the settings to score with; a Problem where the run does not fit.
 
     `train.gradient_checkpointing=auto` is decided; `able`: the model's class supports it.
     """
-    shape, available, number_bytes = (
-        model.shape_of_config(settings.model.id, files),
-        model.available_memory(),
-        model.bytes_per_number(model.device()),
-    )
-    train, why, scoring = (
-        settings.train,
-        "this machine does not say how much memory is free" if shape else "the model's tensors show no layers",
-        settings,
-    )
+    train, sampler, scoring = settings.train, inputs.sampler, settings
+    shape, available = model.shape_of_config(settings.model.id, files), model.available_memory()
+    number_bytes = model.bytes_per_number(model.device())
+    why = "this machine does not say how much memory is free" if shape else "the model's tensors show no layers"
     if shape and available:
         needs = fit.training_need(shape, sampler, number_bytes)
         train.gradient_checkpointing, why = processes.broadcast(
             fit.decide_gradient_checkpointing(settings, needs, available, sampler.longest, shape.like_llama, able)
         )
-        scoring = fit.fit_eval_batch_size(settings, fit.scoring_need(shape, scored, number_bytes), available)
+        scoring = fit.fit_eval_batch_size(settings, fit.scoring_need(shape, inputs.scored, number_bytes), available)
     if train.gradient_checkpointing == "auto":
         train.gradient_checkpointing = "yes" if able else "no"  # the safe choice
+    decided = {"recompute": train.gradient_checkpointing, "why": why}
     if shape is None:
-        return {"recompute": train.gradient_checkpointing, "why": why}, [f"memory and time are not planned: {why}"], settings
-    plan = memory.make_plan(shape, scoring, sampler, scored, model.gpu_name(), number_bytes)
-    lines = [*summary.lines(plan, settings, shape, model.gpu_name(), available, why), *summary.notes(plan)]
-    planned = {"planned_memory": plan.memory, "planned_scoring": plan.scoring}
-    return {"recompute": train.gradient_checkpointing, "why": why} | planned, lines, scoring
+        print(f"memory and time are not planned: {why}", flush=True)
+        return decided, settings
+    plan = memory.make_plan(shape, scoring, sampler, inputs.scored, model.gpu_name(), number_bytes)
+    for line in [*summary.lines(plan, settings, shape, model.gpu_name(), available, why), *summary.notes(plan)]:
+        print(line, flush=True)
+    return decided | {"planned_memory": plan.memory, "planned_scoring": plan.scoring}, scoring
 
 
 def make_scorer(
