@@ -15,6 +15,7 @@ renders the same bytes everywhere:
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -31,6 +32,7 @@ PLAIN = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endf
 DATE = "{% set date_string = '26 Jul 2024' %}{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 QUESTION, ANSWER = "a", "an answer"
 OTHER_MODEL = "train a model whose template knows tools: `model.id=owner/name`; or write them into the text of the turns"
+CALLS_ALONE = "take the text out of turns that call tools; or give a template that writes it: `data.chat_template=FILE.jinja`"
 OWN_TEMPLATE = "give a template of your own: `data.chat_template=FILE.jinja`; docs/TEMPLATES.md shows how one is mended"
 THINKING = ({"enable_thinking": False}, {"enable_thinking": True}, {"thinking": False}, {"thinking": True})  # usual names of one switch
 TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")  # `</think>`, `<|message|>`, `[/INST]`
@@ -101,9 +103,11 @@ def generation_prompt(tokenizer, messages: list[Turn], tools: list[dict] | None 
     """What generation starts from; a Problem where the template leaves out a part of it."""
     text = render(tokenizer, messages, tools, add_generation_prompt=True)
     for message in messages:  # an earlier answer may be written without its thoughts
-        _check_written(text, message, _calls(message) if message["role"] == "assistant" else [message["content"].strip()])
+        _check_written(text, message, [] if message["role"] == "assistant" else [message["content"].strip()])
     if tools and text == render(tokenizer, messages, None, add_generation_prompt=True):
         raise Problem("the model's chat template does not write `tools`", OTHER_MODEL, "bad_data")
+    if unnamed := next((name for tool in tools or [] if (name := str(tool["function"]["name"])) not in text), None):
+        raise Problem(f"the model's chat template leaves out the tool {unnamed!r}", OTHER_MODEL, "bad_data")
     return text
 
 
@@ -113,7 +117,7 @@ def prompt_and_answer(tokenizer, messages: list[Turn], answer: Turn, tools: list
     if not whole.startswith(before):
         raise _generation_differs(tokenizer, before, whole)
     behind = whole[len(before) :]
-    _check_written(behind, answer, _calls(answer) or [answer["content"].rpartition("</think>")[2].strip()])
+    _check_written(behind, answer, [answer["content"].rpartition("</think>")[2].strip()])
     return before, behind
 
 
@@ -208,12 +212,23 @@ def answer_turn(row: Row) -> Turn:
 
 
 def _check_written(text: str, message: Turn, parts: list[str]) -> None:
-    """A Problem where the template leaves out a part of a turn."""
-    for part in parts:
-        if part not in text and not any(json.dumps(part, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (True, False)):
+    """A Problem where the template leaves out one of these parts of a turn, or a part of its calls."""
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    for arguments in [call["arguments"] for call in calls if call["arguments"]]:
+        if str(arguments) in text:
+            what = f"the model's chat template writes a call's arguments as Python, not as JSON: {str(arguments)[:60]}"
+            raise Problem(what, OWN_TEMPLATE, "bad_data")
+    for part, count in Counter([*parts, *(part for call in calls for part in [call["name"], *_texts(call["arguments"])])]).items():
+        if max(text.count(written) for written in (part, *(json.dumps(part, ensure_ascii=only)[1:-1] for only in (True, False)))) < count:
             what = f"the model's chat template leaves out what a turn of `{message['role']}` says: {part[:60]!r}"
-            raise Problem(what, OTHER_MODEL if message["role"] == "tool" or message.get("tool_calls") else OWN_TEMPLATE, "bad_data")
+            hint = CALLS_ALONE if calls and part in parts else OTHER_MODEL if message["role"] == "tool" or calls else OWN_TEMPLATE
+            raise Problem(what, hint, "bad_data")
 
 
-def _calls(message: Turn) -> list[str]:
-    return [call["function"]["name"] for call in message.get("tool_calls", ())]
+def _texts(value: object) -> list[str]:
+    """The keys and texts of a call's arguments, which every template writes in one way; numbers and null have several."""
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in [key, *_texts(item)]]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value.strip()] if isinstance(value, str) else []

@@ -113,6 +113,11 @@ def variables(template: str) -> list[str]:
     return sorted(names - {*NAMED, "messages", "add_generation_prompt", "raise_exception", "strftime_now", "range", "namespace"})
 
 
+def _tojson(value: object, ensure_ascii: bool = False, **options) -> str:
+    """JSON as transformers' filter writes it."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
 @cache  # compiling takes a hundred times as long as rendering a row
 def _compiled(template: str) -> Template:
     return _environment().from_string(template)
@@ -120,7 +125,7 @@ def _compiled(template: str) -> Template:
 
 def _environment() -> ImmutableSandboxedEnvironment:
     world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
-    world.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    world.filters["tojson"] = _tojson
     world.globals["raise_exception"] = _raise
     world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return world

@@ -15,7 +15,7 @@ from conf.text.quoting import quoted
 from data.rows import normalise, read
 from tests.unit.trainer.conftest import ROOT, TRAIN
 from trainer.preflight import preflight
-from trainer.rows import description, prompt, tokens
+from trainer.rows import chat_template, description, prompt, tokens
 
 TURNS = [("system", "Be brief."), ("user", "Hi  there.\n"), ("assistant", "Good day."), ("user", "And now?"), ("assistant", "Bye.")]
 SPOKEN = normalise({"messages": [{"role": role, "content": text} for role, text in TURNS]}, "here:1")
@@ -179,3 +179,12 @@ def test_the_outlook_refuses_what_does_not_fit_and_says_what_would(tiny):
     done = outlook(tiny, 4_000_000)
     assert done.startswith("the fullest step takes ") and "NVIDIA L4" in done and "hint: " in done
     assert done.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("options", ["", "ensure_ascii=true", "ensure_ascii=False, indent=2", "separators=(',', ':'), sort_keys=true"])
+def test_json_is_written_as_transformers_writes_it_with_every_option(tiny, options):
+    """GLM-4.5's template says `tojson(ensure_ascii=False)`."""
+    theirs, ours = AutoTokenizer.from_pretrained(tiny), tokens.Tokens(tiny)
+    theirs.chat_template = ours.chat_template = f"{{{{ messages[0] | tojson({options}) }}}}"
+    turns = [{"role": "user", "content": "Zürich <b>"}]
+    assert chat_template.render(ours, turns) == theirs.apply_chat_template(turns, tokenize=False)

@@ -68,6 +68,58 @@ def test_a_template_that_leaves_out_tools_or_calls_or_results_is_refused(tiny, r
             template.example(row)
 
 
+def calling(written):
+    """A template that writes each call so."""
+    return START + CALLS.replace("{{ '\\n<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}", written) + END
+
+
+NAMED, ARGUMENTS = "{{ '\\n' + call.function.name + ' ' }}", "{{ call.function.arguments | tojson }}"
+NESTED = '{"city": "Rome", "days": 1e1, "where": {"näher": ["am Fluß", "say \\"hi\\"", true, null]}}'
+INCOMPLETE = {
+    "names alone": (calling(NAMED), "leaves out what a turn of `assistant` says: 'city'"),
+    "as Python": (calling(NAMED + "{{ call.function.arguments }}"), "writes a call's arguments as Python, not as JSON: {'city'"),
+    "the first call": (calling("{% if loop.first %}" + NAMED + ARGUMENTS + "{% endif %}"), "leaves out what a turn of `assistant` says"),
+    "values alone": (
+        calling(NAMED + "{% for value in call.function.arguments.values() %}{{ value | tojson }}{% endfor %}"),
+        "says: 'city'",
+    ),
+    "text beside a call": (START + CALLS.replace("{{ '\\n' + message.content }}", "") + END, "says: 'Let me look.'"),
+    "the first tool": ((START + CALLS + END).replace("in tools %}", "in tools[:1] %}"), "leaves out the tool 'clock'"),
+}
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+
+
+def two_calls(second: str, content: str = "Let me look."):
+    function = {"name": "weather", "arguments": second}
+    answer = {"role": "assistant", "content": content, "tool_calls": [CALL, {"type": "function", "function": function}]}
+    return normalise({"messages": [TURNS[0], answer], "tools": [TOOL, CLOCK]}, "f:1")
+
+
+@pytest.mark.parametrize(("template", "what"), INCOMPLETE.values(), ids=INCOMPLETE)
+@pytest.mark.parametrize("second", [NESTED, CALL["function"]["arguments"]], ids=["nested", "the same twice"])
+def test_a_template_that_writes_a_part_of_the_calls_or_tools_is_refused(tiny, template, what, second):
+    for ours in prompts(tiny, template):
+        with pytest.raises(Problem) as caught:
+            ours.example(two_calls(second))
+        assert what in caught.value.what and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "{{ '\\n' + call.function | tojson }}",
+        NAMED + ARGUMENTS,
+        NAMED + "{% for key, one in call.function.arguments.items() %}<{{ key }}>{{ one if one is string else one | tojson }}{% endfor %}",
+        NAMED + "{{ call.function.arguments | tojson(ensure_ascii=true) }}",
+    ],
+    ids=["JSON", "a name and JSON", "XML", "ASCII"],
+)
+@pytest.mark.parametrize("content", ["Let me look.", ""])
+def test_whole_calls_are_learned_however_a_template_writes_them(tiny, call, content):
+    theirs, ours = prompts(tiny, calling(call))
+    assert theirs.example(two_calls(NESTED, content)) == ours.example(two_calls(NESTED, content))
+
+
 def test_a_weight_decides_whether_an_earlier_answer_is_learned(tiny):
     turns = [{"role": role, "content": text} for role, text in (("user", "1"), ("assistant", "a"), ("user", "2"), ("assistant", "b"))]
     (_, ours) = prompts(tiny, PLAIN)
