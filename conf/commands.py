@@ -4,17 +4,14 @@ Messages name a command in backticks, as in `inv up`. Those of a script or of th
 """
 
 import re
-import shlex
 
 from conf import renamed
 from conf.problem import Problem
 from conf.process import argv
-from conf.text import secret
-from conf.text.visible import CONTROL
+from conf.text.quoting import without_secrets
 
 COMMAND = re.compile(r"`inv ([a-z][^`]{0,4000})`")
 WITHOUT_SETTINGS = re.compile(r"data\.build\b|bench\.")
-ODD = re.compile(f"{CONTROL.pattern}|[`\n\t\ud800-\udfff]")  # what would end the message's line or its command, or is no letter
 
 
 def runnable(text: str, words: list[str] | None = None) -> str:
@@ -41,14 +38,8 @@ def _with(typed: list[str], command: str) -> str:
     settled = {renamed.key(word.strip("$'\"")) for word in own.split()}
     swept = verbs.split()[0] == "sweep"
     fitting = [word for word in typed if renamed.key(word) not in settled and (swept or not _of_several_values(word))]
-    words = [*(_quoted(word) for word in fitting if not _secret(word)), *([own] if own else [])]
+    words = [*filter(None, [without_secrets(fitting)]), *([own] if own else [])]
     return " ".join([verbs, "--", *words]) if words else verbs
-
-
-def _secret(word: str) -> bool:
-    """Whether it has a value that nobody may read off a screen."""
-    named = secret.NAMED.fullmatch(renamed.key(word).upper().replace(".", "_"))
-    return bool(named or secret.PASSWORD.search(word)) or secret.hide(word) != word
 
 
 def _of_several_values(word: str) -> bool:
@@ -61,14 +52,3 @@ def _of_several_values(word: str) -> bool:
         return any(override.is_sweep_override() for override in grid.read([word]).values())
     except Problem:
         return False  # what nobody can read is as it was typed
-
-
-def _quoted(word: str) -> str:
-    """The word as a shell takes it; one that holds what no line may is written in the escapes of bash and zsh."""
-    if not ODD.search(word):
-        return shlex.quote(word)
-    return "$'" + "".join(f"\\{letter}" if letter in "'\\" else _escaped(letter) for letter in word) + "'"
-
-
-def _escaped(letter: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape")) if ODD.match(letter) else letter

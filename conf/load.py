@@ -21,6 +21,8 @@ from conf import override_words, paths, renamed, schema, setting_types, setting_
 from conf.problem import Problem
 from conf.process import caller
 from conf.setting_types import Kind
+from conf.text import secret
+from conf.text.quoting import without_secrets
 
 FOLDER = setting_types.FOLDER
 LOCAL = FOLDER / "local.yaml"
@@ -60,12 +62,14 @@ def load(overrides: list[str], fetch: Fetch | None = None, local: Path = LOCAL) 
     composed = _compose(_defaults(overrides, local), overrides)
     _register(composed, fetch)
     _read_template(composed)
+    _refuse_secrets(OmegaConf.to_container(composed, resolve=False))
     return _typed(schema.Run, composed)
 
 
 def recipe(composed: DictConfig) -> schema.Recipe:
     """The trainer's part of a composed configuration, checked."""
     _read_template(composed)
+    _refuse_secrets(OmegaConf.to_container(_recipe_keys(composed), resolve=False))
     return _typed(schema.Recipe, _recipe_keys(composed))
 
 
@@ -238,7 +242,7 @@ def _bad_override(error: Exception, overrides: list[str]) -> Problem:
         return _unreadable([*unknown, *mentioned][0])
     if key:
         return _no_such_setting(key)
-    what = f"cannot use the overrides `{shlex.join(overrides)}`: {message.splitlines()[0]}"
+    what = f"cannot use the overrides `{without_secrets(overrides)}`: {message.splitlines()[0]}"
     return Problem(what, "each is a setting and its value, such as `lora.r=16`")
 
 
@@ -300,6 +304,17 @@ def _typed(kind: type, composed: DictConfig):
         quoted = RULE.fullmatch(str(error))
         what, hint = quoted.groups() if quoted else (str(error), "")
         raise Problem(what, hint or "see conf/schema.py for the rules") from error
+
+
+def _refuse_secrets(value: object, path: str = "") -> None:
+    """Nothing, or a Problem where a setting holds a password or a known token.
+
+    A run's settings are in S3, its name is in every key, and docker keeps build arguments in the image's history.
+    """
+    if isinstance(value, str) and (secret.LOGIN.search(value) or secret.hide(value) != value):
+        raise Problem(f"`{path}` holds a password or a token, and others can read a run's settings", "use a value that needs none")
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        _refuse_secrets(item, f"{path}.{name}".lstrip("."))
 
 
 def _check_types(kind: type, values: Any) -> None:

@@ -116,6 +116,7 @@ def _preflight(overrides: list[str]) -> None:
 
     from trainer.preflight import preflight
 
+    secret.know_overrides(overrides)
     try:
         run = load.load(overrides)
         hub, colour = (os.environ.get("HF_ENDPOINT"), get_token()), sys.stdout.isatty()
@@ -126,7 +127,7 @@ def _preflight(overrides: list[str]) -> None:
             _, report = preflight.run_checks(run, *hub, None, None, colour)
         print("\n".join(report.lines))
     except Problem as problem:
-        sys.exit(f"error: {problem}")
+        sys.exit(f"error: {secret.hide(str(problem))}")
 
 
 def _own_settings(arguments: list[str]) -> None:
@@ -144,6 +145,7 @@ def _train(overrides: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own; its errors become sentences here
     yaml_file.register()
     sweeper.register()
+    secret.know_overrides(overrides)
     try:
         _own_settings(overrides)
         overrides = renamed.words(overrides)
@@ -151,7 +153,7 @@ def _train(overrides: list[str]) -> None:
         with load.explained(overrides):
             main()
     except Problem as problem:
-        sys.exit(f"error: {problem}")
+        sys.exit(f"error: {secret.hide(str(problem))}")
 
 
 def _run(arguments: list[str]) -> None:

@@ -3,12 +3,15 @@
 import sys
 
 from conf import renamed
+from conf.text import secret
 
 
 def overrides(argv: list[str] | None = None) -> list[str]:
     """The overrides after `--`, as the shell passed them, old names of settings replaced. `argv` is this process's where it is None."""
     words = sys.argv if argv is None else argv
-    return renamed.words(words[words.index("--") + 1 :]) if "--" in words else []
+    typed = words[words.index("--") + 1 :] if "--" in words else []
+    secret.know_overrides(typed)
+    return renamed.words(typed)
 
 
 def add(word: str) -> None:

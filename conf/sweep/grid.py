@@ -1,6 +1,5 @@
 """Every combination of settings that are given several values, by Hydra's own reading of the words."""
 
-import shlex
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,6 +9,7 @@ from hydra.errors import HydraException
 
 from conf.override_words import quoted
 from conf.problem import Problem
+from conf.text.quoting import without_secrets
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def combinations(words: list[str], usage: Usage) -> list[tuple[list[str], list[s
         raise Problem("nothing is to be swept: no setting has several values", f"give one several: `{usage.command} lora.r=8,16`")
     if intervals := [override.input_line for override in overrides.values() if override.value_type is ValueType.INTERVAL_SWEEP]:
         what = f"`{intervals[0]}` does not say which values to try: a search draws them, and needs `{usage.trials}`"
-        raise Problem(what, f"`{usage.search} {shlex.join(words)}`, or name the values: `train.lr=1e-4,2e-4`")
+        raise Problem(what, f"`{usage.search} {without_secrets(words)}`, or name the values: `train.lr=1e-4,2e-4`")
     chosen = [dict(zip(overrides, each, strict=True)) for each in product(*map(values, overrides.values()))]
     return [(list(each.values()), [word for key, word in each.items() if key in swept]) for each in chosen]
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 _read: set[str] = set()  # every value that this process has read
 NAMED = re.compile(r".*(TOKEN|PASSWORD|API_KEY|SECRET_ACCESS_KEY)")  # in the environment: ours, AWS's, and those of trackers
-PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")  # in an address, as of an index of packages
+LOGIN = re.compile(r"(?<=://)[^/\s@]+@")  # in an address, as of an index of packages: a name and a password, or a token
 SHORTEST = 8  # a shorter word would blot out innocent text
 
 
@@ -47,6 +47,21 @@ def know(text: str) -> None:
     """From now on `hide` finds this value."""
     if len(text) >= SHORTEST:
         _read.add(text)
+
+
+def in_override(word: str) -> list[str]:
+    """What nobody may read of an override: the login of an address, the value of a setting that is called like a secret."""
+    name, _, text = word.lstrip("+~").partition("=")
+    logins = LOGIN.findall(word)
+    secrets = logins + [part for login in logins for part in login[:-1].split(":") if len(part) >= SHORTEST]
+    if NAMED.fullmatch(name.upper().replace(".", "_")) and text:
+        secrets.append(text if len(text) >= SHORTEST else word)
+    return secrets
+
+
+def know_overrides(words: list[str]) -> None:
+    """From now on `hide` finds what nobody may read of these overrides."""
+    _read.update(text for word in words for text in in_override(word))
 
 
 def hide(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conf import run_ids, schema
+from conf import commands, run_ids, schema
 from conf.problem import RUN_REASONS, Problem
 from conf.process import argv
 from conf.process.screen import screen
@@ -48,7 +48,7 @@ class BoxLauncher(Launcher[schema.Run]):
         state = None if finished else runs.state(self.store, name)
         cancelled, problem = bool(state and state.phase == "cancelled"), None
         if state and (cancelled or (state.phase == "failed" and state.reason in RUN_REASONS)):
-            problem = Problem(state.evidence or f"it was {state.phase}", state.hint or f"`inv logs --run {name}`")
+            problem = Problem(state.evidence or f"it was {state.phase}", _of_job(state.hint or f"`inv logs --run {name}`", settings))
         return SweepRun(settings, finished, cancelled, problem)
 
     def complete(self, job: Job[schema.Run]) -> None:
@@ -57,7 +57,10 @@ class BoxLauncher(Launcher[schema.Run]):
 
     def check(self, job: Job[schema.Run]) -> None:
         """Check rows, token and base model."""
-        self.needs[job.words] = self.find_needs(self.aws, job.settings)
+        try:
+            self.needs[job.words] = self.find_needs(self.aws, job.settings)
+        except Problem as problem:
+            raise Problem(problem.what, _of_job(problem.hint, job.settings), problem.reason) from problem
 
     def forecast(self, jobs: Sequence[Job[schema.Run]]) -> str:
         return forecast(self.aws, jobs[0].settings, [self.needs[job.words].planned for job in jobs]) if jobs else "nothing is left to train"
@@ -79,10 +82,11 @@ class BoxLauncher(Launcher[schema.Run]):
             job.finished, outcome = True, "ok"
             screen.print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s")
         except Problem as problem:
+            own_hint = _of_job(problem.hint, job.settings)
             if not self._of_its_own(job, problem):
-                hint = "`inv up deploy`, then" if problem.reason in ("unreachable", "stopped", "killed") else f"{problem.hint}; then"
+                hint = "`inv up deploy`, then" if problem.reason in ("unreachable", "stopped", "killed") else f"{own_hint}; then"
                 raise Problem(problem.what, f"{hint} {again} goes on with the sweep", problem.reason) from problem
-            job.problem = problem
+            job.problem = Problem(problem.what, own_hint, problem.reason)
             screen.print(f"  failed: {problem.what}")
         except KeyboardInterrupt as stop:
             watched = f"stopped watching; {job.run_id} goes on, and no job begins after it"
@@ -118,7 +122,12 @@ class BoxLauncher(Launcher[schema.Run]):
         return folder
 
     def command(self, name: str) -> str:
-        return shlex.join(["inv", "sweep", "--name", name, *self.options, "--", *argv.overrides()])
+        return shlex.join(["inv", "sweep", "--name", name, *self.options])  # what was typed comes to it on the screen
+
+
+def _of_job(hint: str, settings: schema.Run) -> str:
+    """The hint, whose commands have the values of the job that it is about: of a setting with several, none would be in them."""
+    return commands.runnable(hint, [*argv.overrides(), *settings.provenance.swept])
 
 
 def forecast(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:

@@ -16,6 +16,7 @@ from conf.problem import RUN_REASONS, Problem
 from conf.schema import Recipe
 from conf.sweep.job import Job, SweepRun, SweepRuns
 from conf.sweep.sweep import Launcher
+from conf.text.quoting import without_secrets
 from trainer import files
 from trainer.record import leaderboard
 from trainer.record.record import Record, sealed, settings
@@ -96,7 +97,7 @@ class ProcessLauncher(Launcher[Recipe]):
 
     def command(self, name: str) -> str:
         words = [word for word in sys.argv[1:] if not word.startswith("run_id=")]
-        return shlex.join(["python", "-m", "trainer", *words, f"run_id={name}"])
+        return f"python -m trainer {without_secrets([*words, f'run_id={name}'])}"
 
 
 def _run(folder: Path) -> SweepRun | None:

@@ -16,6 +16,7 @@ from conf.problem import Problem
 from conf.schema import Recipe
 from conf.sweep import grid, space
 from conf.sweep.sweep import Grid, Search
+from conf.text import secret
 from trainer.sweep.launcher import ProcessLauncher
 
 USAGE = grid.Usage("python -m trainer -m", "python -m trainer -m hydra.sweeper.n_trials=12", "hydra.sweeper.n_trials")
@@ -35,7 +36,7 @@ class OneByOne(Sweeper):
             sweep = self._asked(arguments)
             sweep.run(ProcessLauncher(Path(sweep.first.runs).resolve()), sweep.first.run_id)
         except Problem as problem:
-            print(f"error: {problem}", file=sys.stderr, flush=True)
+            print(f"error: {secret.hide(str(problem))}", file=sys.stderr, flush=True)
             sys.exit(130 if problem.reason == "killed" else 1)
 
     def _asked(self, words: list[str]) -> Grid[Recipe] | Search[Recipe]:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from conf import cli, commands
+from conf import cli, commands, load
 from conf.problem import Problem
 from conf.text import secret
 
@@ -50,6 +50,19 @@ def test_a_second_time_changes_nothing_and_a_shell_gives_back_every_letter(word)
 def test_a_secret_is_in_no_command(word, monkeypatch):
     monkeypatch.setattr(secret, "_read", {"very-secret-word"})
     assert words(commands.runnable("`inv up`", ["cloud=twin", word])) == ["inv", "up", "--", "cloud=twin"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["hub.token=hf_abcdefgh", "hub.token=abc", "data.train=https://me:hunter22@index/a,b", "x.api_key=abcdefgh=", "seed=https://a:b@c"],
+)
+def test_no_error_repeats_a_secret_that_was_typed(word, typed, monkeypatch):
+    monkeypatch.setattr(secret, "_read", set())
+    typed("cloud=twin", word)
+    with pytest.raises(cli.Exit) as ended:
+        cli.in_sentences(lambda: load.load(cli.overrides()), lambda error: None)()
+    for hidden in ("hf_abcdefgh", "token=abc", "hunter22", "abcdefgh=", "a:b@"):
+        assert hidden not in ended.value.message
 
 
 def test_the_name_of_a_secret_is_none():

@@ -8,7 +8,7 @@ import yaml
 from conf import load, schema
 from conf.problem import REASONS, Problem
 from conf.process import argv
-from conf.text import quoting
+from conf.text import quoting, secret
 
 CONF = Path(load.FOLDER)
 NOWHERE = Path("no-such-local.yaml")
@@ -240,10 +240,21 @@ def test_recomputation_takes_yamls_words_for_yes_and_no(typed, taken):
 
 def test_a_password_for_an_index_is_refused_and_not_shown():
     """docker would keep it in the image's history, AWS in the text of the command that builds it, S3 in every run's settings."""
-    with pytest.raises(Problem, match="cloud.build_args.TORCH_INDEX holds a password") as told:
+    with pytest.raises(Problem, match="`cloud.build_args.TORCH_INDEX` holds a password") as told:
         load.load(["cloud=twin", "cloud.build_args={TORCH_INDEX: https://me:hunter22@index.example/simple}"])
     assert "hunter22" not in str(told.value)
     assert load.load(["cloud=twin", "cloud.build_args={BASE: debian:12@sha256:ab}"]).cloud.build_args["BASE"] == "debian:12@sha256:ab"
+
+
+@pytest.mark.parametrize(
+    "word", ["data.train=https://me:hunter22@files.example/x", "name=hf_known_to_this_process", "train.report_to=[a, 'x://u:hunter22@h']"]
+)
+def test_a_setting_that_holds_a_secret_is_refused_and_not_shown(word, monkeypatch):
+    """A run's settings are in the bucket, and what it is called is in every key."""
+    monkeypatch.setattr(secret, "_read", {"hf_known_to_this_process"})
+    with pytest.raises(Problem, match="holds a password or a token") as refused:
+        load.load(["cloud=twin", word])
+    assert "hunter22" not in str(refused.value) and "hf_known" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", schema.NAMED_BY_AWS)
