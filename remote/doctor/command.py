@@ -10,6 +10,7 @@ from conf import commands, schema
 from conf.cli import settings
 from conf.problem import Problem
 from conf.process.screen import screen, shown
+from conf.text import secret
 from remote.aws.session import Aws
 from remote.build import ecr
 from remote.doctor import diagnose
@@ -29,7 +30,7 @@ def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable) ->
                 raise
             findings = diagnose.settings_unreadable(login_findings, problem)
     findings = [replace(one, command=commands.runnable(one.command)) for one in findings]
-    print(diagnose.as_json(findings) if as_json else shown(diagnose.as_text(findings)))
+    print(secret.hide(diagnose.as_json(findings)) if as_json else shown(diagnose.as_text(findings)))
     return diagnose.all_ok(findings)
 
 

@@ -11,7 +11,9 @@ from remote.aws import session
 from remote.aws.session import explain
 from remote.doctor import account, drift, instance, login, network, permissions, quota
 from remote.doctor.check import Check, Context
+from remote.runs import runs
 
+LONGEST = 1000  # characters of a line: what a finding repeats may be somebody else's text
 MARKS = {OK: "ok     ", NOTE: "note   ", BROKEN: "BROKEN ", UNKNOWN: "unknown"}
 
 
@@ -64,7 +66,18 @@ def run_checks(context: Context, more_checks: list[Check]) -> list[Finding]:
         return findings
     with ThreadPoolExecutor(8) as pool:
         findings += [one for each in pool.map(lambda check: _run_check(check, context), [*CHECKS, *more_checks]) for one in each]
-    return [replace(one, command=session.with_region(one.command, context.run.cloud.region)) for one in findings]
+    return on_one_line([replace(one, command=session.with_region(one.command, context.run.cloud.region)) for one in findings])
+
+
+def on_one_line(findings: list[Finding]) -> list[Finding]:
+    """The findings, what each says on a line of its own."""
+    return [replace(one, what=_one_line(one.what), why=_one_line(one.why)) for one in findings]
+
+
+def _one_line(text: str) -> str:
+    """The text on one line of bounded length: a line end in it would begin a finding that is none."""
+    line = " ".join(text[: 2 * LONGEST].split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def _run_check(check: Check, context: Context) -> list[Finding]:
@@ -73,6 +86,9 @@ def _run_check(check: Check, context: Context) -> list[Finding]:
         return check.run(context)
     except Problem as problem:
         return [Finding(check.name, BROKEN, problem.what, check.why, problem.hint)]
+    except runs.BROKEN as error:
+        what = f"an answer is not as its service documents it ({type(error).__name__}: {error})"
+        return [Finding(check.name, UNKNOWN, what, check.why, "`inv doctor` asks again")]
     except Exception as error:
         meaning = explain(error)
         if meaning is None:
