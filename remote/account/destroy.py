@@ -108,7 +108,7 @@ def _boxes(aws: Aws) -> list[str]:
     boxes = [each for each in describe.instances(aws, {"tag-key": [BOX], "instance-state-name": ALIVE}) if _of_this_stack(aws, each)]
     for instance in boxes:
         tags = tags_of(instance)
-        if tags.get(OWNER) != aws.caller:
+        if not aws.is_mine(tags.get(OWNER)):
             what = f"box `{tags[BOX]}` ({instance['InstanceId']}) of {tags.get(OWNER, 'somebody else')} needs this account's stack"
             raise Problem(what, "its owner's `inv down --purge` removes it", reason="refused")
         if instance["State"]["Name"] != "stopped":
@@ -122,13 +122,13 @@ def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:
     pages = aws.client("ec2").get_paginator("describe_volumes").paginate(Filters=[{"Name": "tag-key", "Values": [BOX]}])
     ours = [volume for page in pages for volume in page["Volumes"] if _of_this_stack(aws, volume)]
     with_owner = [(volume, tags_of(volume).get(OWNER)) for volume in ours]
-    mine = {volume["VolumeId"]: volume["Size"] for volume, owner in with_owner if owner == aws.caller}
-    return mine, {volume["VolumeId"]: owner or "somebody else" for volume, owner in with_owner if owner != aws.caller}
+    mine = {volume["VolumeId"]: volume["Size"] for volume, owner in with_owner if aws.is_mine(owner)}
+    return mine, {volume["VolumeId"]: owner or "somebody else" for volume, owner in with_owner if not aws.is_mine(owner)}
 
 
 def _snapshots(aws: Aws) -> dict[str, int]:
     """What `down --snapshot` has kept, with the size of the volume that it is of: AWS does not say how much of that is paid for."""
-    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.caller]}]
+    filters = [{"Name": "tag-key", "Values": [BOX]}, {"Name": f"tag:{OWNER}", "Values": [aws.owner, aws.caller]}]
     pages = aws.client("ec2").get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
     return {
         snapshot["SnapshotId"]: snapshot["VolumeSize"] for page in pages for snapshot in page["Snapshots"] if _of_this_stack(aws, snapshot)

@@ -98,7 +98,7 @@ def find(aws: Aws, name: str) -> Instance | None:
             f"terminate all but one: `aws ec2 terminate-instances --instance-ids {instances[-1].id}`",
             reason="refused",
         )
-    if instances and instances[0].owner != aws.caller:
+    if instances and not aws.is_mine(instances[0].owner):
         owner = instances[0].owner or "nobody we know"
         raise Problem(f"box `{name}` ({instances[0].id}) belongs to {owner}", "use a name of your own: `box.name=...`", reason="refused")
     return instances[0] if instances else None
@@ -243,7 +243,7 @@ def _adopted(aws: Aws, id: str, name: str, current: Instance | None) -> Instance
     if current and current.id != id:
         hint = "`inv down --purge` removes it; or give the other a name: `box.name=...`"
         raise Problem(f"box `{name}` is {current.id}", hint, reason="refused")
-    return current or replace(_parse(adopt(aws, id, name)), owner=aws.caller)  # a search by the new tag may not find it yet
+    return current or replace(_parse(adopt(aws, id, name)), owner=aws.owner)  # a search by the new tag may not find it yet
 
 
 def stop(aws: Aws, instance_id: str) -> Stopped:

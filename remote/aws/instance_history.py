@@ -42,5 +42,5 @@ def read(known: dict) -> Uptime:
 
 def last_start(aws: Aws, name: str) -> datetime | None:
     """When a box of this name was last started; AWS shows a terminated one for another hour. None where there was none."""
-    boxes = describe.instances(aws, {f"tag:{BOX}": [name], f"tag:{OWNER}": [aws.caller]})
+    boxes = describe.instances(aws, {f"tag:{BOX}": [name], f"tag:{OWNER}": [aws.owner, aws.caller]})
     return max((instance["LaunchTime"] for instance in boxes), default=None)

@@ -27,7 +27,7 @@ shutdown -h +{UNATTENDED}
 def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
     """The id of a new box, in the volume's zone where there is one."""
     ec2 = aws.client("ec2")
-    tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.caller}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
+    tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.owner}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
     image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
     root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
     disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
@@ -78,7 +78,7 @@ def adopt(aws: Aws, id: str, name: str) -> dict:
     profile = description.get("IamInstanceProfile", {}).get("Arn", "no role").rpartition("/")[2]
     about = f"{description['InstanceType']}, {description['State']['Name']}, "
     about += f"launched {description['LaunchTime']:%Y-%m-%d} from {description['ImageId']}"
-    about += f" with {profile}; tags: {', '.join(f'{key}={value}' for key, value in sorted(tags.items())) or 'none'}"
+    about += f" with {profile}; tags: {', '.join(' '.join(f'{key}={value}'.split()) for key, value in sorted(tags.items())) or 'none'}"
     confirm.ask(
         False,
         f"{id} is {about}.\nTake it as the box `{name}`, run scripts on it as root and stop it when it is idle?",
@@ -87,12 +87,12 @@ def adopt(aws: Aws, id: str, name: str) -> dict:
     )
     ec2 = aws.client("ec2")
     try:
-        ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}])
+        ec2.create_tags(Resources=[id], Tags=[{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.owner}])
     except ec2.exceptions.ClientError as error:
         if not is_access_denied(error):
             raise
         # Who may tag any instance as a box may stop any instance: no policy of ours allows it.
-        tag_arguments = f"Key={BOX},Value={name} Key={OWNER},Value={aws.caller}"
+        tag_arguments = f"Key={BOX},Value={name} Key={OWNER},Value={aws.owner}"
         hint = f"somebody with that right runs `aws ec2 create-tags --resources {id} --tags {tag_arguments}`; then `inv up`"
         raise Problem(f"your policy does not let you take {id}", hint, reason="refused") from error
     return description

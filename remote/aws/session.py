@@ -133,9 +133,14 @@ class Aws:
 
     @property
     def owner(self) -> str:
-        """The ARN that runs are made under: people who share a role differ by the session's name, unless a program numbers its sessions."""
+        """The ARN that runs, boxes and volumes are made under: people who share a role differ by the session's name, unless a program
+        numbers its sessions."""
         arn = self._arn()
         return self.caller if ":assumed-role/" in arn and PROGRAM_SESSION.fullmatch(arn.rsplit("/", 1)[1]) else arn
+
+    def is_mine(self, tagged_owner: str | None) -> bool:
+        """Whether a box or a volume with this owner is the caller's. Those of 0.1.0 have the ARN of a role, whoever made them with it."""
+        return tagged_owner in (self.owner, self.caller)
 
     def _arn(self) -> str:
         with self._identity:

@@ -100,7 +100,7 @@ def snapshot(aws: Aws, name: str) -> Snapshot:
         return Snapshot(None, "no copy of the volume was made")
     if existing := _current_snapshot(aws, volume, name):
         return Snapshot(existing, f"{existing} is a copy of the volume already")
-    tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.caller}]
+    tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.owner}]
     answer = aws.client("ec2").create_snapshot(
         VolumeId=volume["VolumeId"],
         Description=f"fine-tune-slm {name}",
@@ -116,7 +116,7 @@ def _current_snapshot(aws: Aws, volume: dict, name: str) -> str | None:
     if since[0] is None:
         return None
     mine = [{"Name": "volume-id", "Values": [volume["VolumeId"]]}, {"Name": f"tag:{BOX}", "Values": [name]}]
-    mine += [{"Name": f"tag:{OWNER}", "Values": [aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
+    mine += [{"Name": f"tag:{OWNER}", "Values": [aws.owner, aws.caller]}, {"Name": "status", "Values": ["pending", "completed"]}]
     snapshots = aws.client("ec2").describe_snapshots(OwnerIds=["self"], Filters=mine)["Snapshots"]
     # AWS gives a box's start in whole seconds.
     return next((snapshot["SnapshotId"] for snapshot in snapshots if snapshot["StartTime"].replace(microsecond=0) > max(since)), None)
@@ -203,7 +203,7 @@ def _wait(aws: Aws, state: str, volume_id: str) -> None:
 def _find(aws: Aws, name: str) -> dict | None:
     volumes = aws.client("ec2").describe_volumes(Filters=[{"Name": f"tag:{BOX}", "Values": [name]}])["Volumes"]
     # Not a filter: who asks may still be asked for meanwhile.
-    return next((volume for volume in volumes if {"Key": OWNER, "Value": aws.caller} in volume.get("Tags", [])), None)
+    return next((volume for volume in volumes if aws.is_mine(tags_of(volume).get(OWNER))), None)
 
 
 def _attachments(volume: dict | None) -> list[dict]:
@@ -212,7 +212,7 @@ def _attachments(volume: dict | None) -> list[dict]:
 
 def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
     # OURS says that this volume began blank, from no snapshot: without it nothing is ever formatted.
-    tags = {BOX: box.name, OWNER: aws.caller, OURS: BLANK, "Name": f"fine-tune-slm {box.name}"}
+    tags = {BOX: box.name, OWNER: aws.owner, OURS: BLANK, "Name": f"fine-tune-slm {box.name}"}
     return aws.client("ec2").create_volume(
         AvailabilityZone=zone,
         Size=box.disk_gb,
