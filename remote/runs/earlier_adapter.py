@@ -3,8 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from conf import paths, schema
+from conf import override_words, paths, schema
 from conf.problem import Problem
+from conf.text.quoting import setting, shell_word
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import download, manifest, runs
@@ -15,9 +16,11 @@ NEW = "start a new adapter: `lora.adapter=null`"
 
 
 def check(aws: Aws, run: schema.Run) -> None:
-    """Nothing, or a Problem where training cannot go on from the run that `lora.adapter` names."""
+    """Nothing, or a Problem where training cannot go on from the run that `lora.adapter` names; another person's is said to be his."""
     if names_run(run):
-        _fitting_manifest(Store(aws), run)
+        store, name = Store(aws), str(run.lora.adapter)
+        _fitting_manifest(store, run)
+        runs.check_named_run(aws, store, name, {name: {"config.yaml"}})
 
 
 def names_run(run: schema.Run) -> bool:
@@ -53,14 +56,11 @@ def _fitting_manifest(store: Store, run: schema.Run) -> dict:
     earlier = runs.saved_settings(store, name).run
     if earlier.model.id != run.model.id:
         what = f"run `{name}` trained {earlier.model.id}, and this run trains {run.model.id}"
-        raise Problem(what, f"`model.id={earlier.model.id}`, or {NEW}", "refused")
-    for setting in SHAPE:
-        trained, asked = getattr(earlier.lora, setting), getattr(run.lora, setting)
+        raise Problem(what, f"`{setting('model.id', earlier.model.id)}`, or {NEW}", "refused")
+    for part in SHAPE:
+        trained, asked = getattr(earlier.lora, part), getattr(run.lora, part)
         if trained != asked:
-            what = f"run `{name}` has lora.{setting}={_override(trained)}, and this run {_override(asked)}"
-            raise Problem(what, f"`'lora.{setting}={_override(trained)}'`, or {NEW}", "refused")
+            own, word = (override_words.word(f"lora.{part}", value) for value in (asked, trained))
+            what = f"run `{name}` has {word}, and this run {own.partition('=')[2]}"
+            raise Problem(what, f"`{shell_word(word)}`, or {NEW}", "refused")
     return stated
-
-
-def _override(value: object) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)

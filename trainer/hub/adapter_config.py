@@ -5,9 +5,10 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
 
+from conf import override_words
 from conf.problem import Problem
 from conf.schema import Lora, Recipe
-from conf.text.quoting import setting
+from conf.text.quoting import setting, shell_word
 from trainer.hub_errors import explained
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -65,7 +66,7 @@ def check(config: dict, name: str, settings: Recipe, commit: str | None) -> None
     for key, option, asked in _scaling(settings.lora):
         if (trained := config.get(key, asked)) != asked:
             what = f"the adapter of {name} has {key}={trained}, and this run has {asked}"
-            raise Problem(what, f"`lora.{option}={str(trained).lower()}`, or {NEW}", "refused")
+            raise Problem(what, f"`{shell_word(override_words.word(f'lora.{option}', trained))}`, or {NEW}", "refused")
 
 
 def _scaling(lora: Lora) -> list[tuple]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 
 from conf import schema
@@ -78,7 +79,10 @@ def load(earlier: EarlierAdapter, tuned: PeftModel, base: BaseModel, settings: s
     content = earlier.paths[WEIGHTS].read_bytes()
     if hashlib.sha256(content).hexdigest() != earlier.sha256[WEIGHTS]:
         raise Problem(f"the adapter of {earlier.name} has changed while it was read", "`inv train` again", "damaged_run")
-    weights = read_tensors(content)
+    try:
+        weights = read_tensors(content)
+    except SafetensorError as error:
+        raise Problem(f"{WEIGHTS} of {earlier.name} is no safetensors file: {error}", NEW, "refused") from error
     expected = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     shapes, theirs = ({name: tuple(weight.shape) for name, weight in each.items()} for each in (expected, weights))
     if differing := sorted(set(shapes.items()) ^ set(theirs.items())):

