@@ -59,7 +59,7 @@ def test_a_run_that_ada_s_box_makes_is_gone_on_with_by_bob_s_only_when_hers_is_s
     boxes.inv("up", "deploy", overrides=(ADA,))  # her volume holds the run as the current one
     root = boxes.state / "boxes" / hers / "root/mnt/training"
     wait_until(lambda: not (root / "current").exists() and not (root / "runs" / run_id).exists())
-    assert len(trainers(boxes)) == 1 and state(boxes, run_id)["phase"] in runs.ACTIVE
+    assert state(boxes, run_id)["phase"] in (*runs.ACTIVE, "done"), "his goes on"
     wait_until(lambda: state(boxes, run_id)["phase"] == "done")
     log = boxes.object(f"fine-tune-slm/runs/{run_id}/log.txt").decode()
     assert boxes.inv("logs", "--run", run_id).stdout == log

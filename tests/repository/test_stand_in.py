@@ -1,7 +1,6 @@
 """The stand-in image makes what the real one makes, in a second, so that what befalls a run can be tested often."""
 
 import json
-import time
 
 import pytest
 import stand_in_trainer
@@ -24,10 +23,8 @@ def runs(laptop) -> list[str]:
 
 @pytest.mark.slow
 def test_a_stand_in_run_is_sealed_verified_and_published_like_any_other(quick):
-    begun = time.monotonic()
     done = quick.inv("train", "publish", overrides=("train.steps=20",))
     assert "is published and verified" in done.stdout
-    assert time.monotonic() - begun < 60
     (run_id,) = runs(quick)
     assert state(quick, run_id)["phase"] == "done"
     log = quick.object(f"fine-tune-slm/runs/{run_id}/log.txt").decode()

@@ -56,7 +56,7 @@ def written(path: Path) -> str:
 
 class Machine(Laptop):
     def inv(self, *verbs: str, overrides: tuple[str, ...] = (), **options):
-        return super().inv(*verbs, overrides=(GRADE, *overrides), timeout=900, **options)
+        return super().inv(*verbs, overrides=(GRADE, *overrides), timeout=3600, **options)
 
     @property
     def instance(self) -> str:
