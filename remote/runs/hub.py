@@ -43,6 +43,7 @@ class Upload(Protocol):
         token: str,
         say: Callable[[str], None],
         merged: bool = False,
+        gguf: str | None = None,
     ) -> dict[str, Any]: ...
 
 
@@ -57,7 +58,8 @@ def publish(
 ) -> Published:
     """Upload the adapter and its card to the Hub, download it again, compare every hash."""
     repository = _repository(aws, run, run_id, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-    record = upload(folder, repository, run.publish.private, endpoint, token(aws), say, run.publish.merged)
+    gguf = run.publish.gguf and run.publish.gguf.value
+    record = upload(folder, repository, run.publish.private, endpoint, token(aws), say, run.publish.merged, gguf)
     store, name = Store(aws), f"runs/{run_id}/published.json"
     before = store.json(name) or {}
     if _without_time(before) == _without_time(record):

@@ -41,11 +41,21 @@ OURS = (*ADAPTER, *MERGED, "README.md", "metrics.json")
 Say = Callable[[str], None]
 
 
-def publish(folder: Path, repository: str, private: bool, endpoint: str | None, token: str, say: Say, merged: bool = False) -> dict:
+def publish(
+    folder: Path,
+    repository: str,
+    private: bool,
+    endpoint: str | None,
+    token: str,
+    say: Say,
+    merged: bool = False,
+    gguf: str | None = None,
+) -> dict:
     """Where the run is on the Hub, with the sha256 of every file as the Hub gave it back. Doing it again changes nothing.
 
     A `repository` without an owner is the token's.
-    With `merged`, the merged model goes to `<repository>-merged`, and its place is under "merged".
+    With `merged`, the merged model goes to `<repository>-merged`, and its place is under "merged"; `gguf` is the form of the GGUF file
+    that is to be with it.
     """
     with record.readable(folder):
         run = record.verify(folder, without=() if merged else ("merged/",))
@@ -60,7 +70,7 @@ def publish(folder: Path, repository: str, private: bool, endpoint: str | None, 
     with record.readable(folder):
         contents = {repository: _adapter_files(folder, repository, run)}
         if merged:
-            contents[f"{repository}-merged"] = _merged_files(folder, repository, run)
+            contents[f"{repository}-merged"] = _merged_files(folder, repository, run, gguf, say)
     private = _private(run, private, say)
     done = [_publish_files(hub, name, content, run, private, endpoint, say) for name, content in contents.items()]
     return done[0] | ({"merged": done[1]} if merged else {})
@@ -109,13 +119,19 @@ def _adapter_files(folder: Path, repository: str, run: dict) -> dict[str, Path |
     return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card.render(folder, repository).encode()}
 
 
-def _merged_files(folder: Path, repository: str, run: dict) -> dict[str, Path | bytes]:
+def _merged_files(folder: Path, repository: str, run: dict, gguf: str | None, say: Say) -> dict[str, Path | bytes]:
     """What will be published of the merged model."""
     merged = {path.name: path for path in (folder / name for name in run["files"]) if path.parent == folder / "merged"}
     chosen = {name: path for name, path in merged.items() if name in MERGED or SHARDS.fullmatch(name)}
     if "config.json" not in chosen:
         hint = "train again with `publish.merged=true`, or publish the adapter alone: `publish.merged=false`"
         raise Problem(f"run {folder.name} has no merged model: it was trained without one", hint, "refused")
+    if gguf and f"model-{gguf}.gguf" not in chosen:
+        made = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("gguf") or {}
+        if made.get("format") != gguf:
+            hint = f"train again with `publish.merged=true publish.gguf={gguf}`, or publish without one: `publish.gguf=null`"
+            raise Problem(f"run {folder.name} has no GGUF file {gguf}: it was trained without one", hint, "refused")
+        say(f"no GGUF file is published: {made['why']}")
     card_of_it = card.render_merged(folder, f"{repository}-merged", repository)
     return {**chosen, "metrics.json": folder / "metrics.json", "README.md": card_of_it.encode()}
 

@@ -336,6 +336,20 @@ def test_a_run_without_a_merged_model_says_so_before_anything_is_uploaded(run, h
     assert "publish.merged=true" in caught.value.hint and not hub.client.repo_exists(NAME)
 
 
+@pytest.mark.parametrize(
+    ("gguf", "told"), [(None, "trained without one"), (MADE | {"format": "f16"}, "trained without one"), (FAILED, None)]
+)
+def test_a_gguf_file_that_was_asked_for_and_is_not_there_is_no_secret(gguf, told, tmp_path, hub):
+    run, lines = merged_run(tmp_path / RUN_ID, gguf and gguf | {"file": None}), []
+    if told:
+        with pytest.raises(Problem, match=told) as caught:
+            publish(run, "quickstart", True, hub.endpoint, TOKEN, print, merged=True, gguf="q8_0")
+        assert "publish.gguf=q8_0" in caught.value.hint and not hub.client.repo_exists(NAME)
+    else:
+        publish(run, "quickstart", True, hub.endpoint, TOKEN, lines.append, merged=True, gguf="q8_0")
+        assert "no GGUF file is published: its tensor x is not the merged model's" in lines
+
+
 def test_an_upload_that_breaks_off_again_and_again_is_a_hub_that_does_not_answer():
     with pytest.raises(Problem, match="did not answer"), explained("me/mine", "http://127.0.0.1:1"):
         raise RuntimeError("Error while uploading 'adapter_model.safetensors' to the Hub.") from httpx2.RemoteProtocolError("cut")
