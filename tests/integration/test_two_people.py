@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,52 @@ def test_settings_that_eve_has_written_are_never_carried_out_by_anns_box(ann, ev
 def phase_of(person: Person, phase: str) -> list[str]:
     known = [each for each in run_ids(person.laptop) if f"{PREFIX}/{each}/state.json" in person.laptop.objects()]
     return [each for each in known if state(person.laptop, each)["phase"] == phase]
+
+
+def test_eve_neither_stops_nor_ends_nor_uses_anns_box(ann, eve):
+    """Both have one login's name on their machines, so that the box's name is the same."""
+    instance = ann.laptop.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
+    for verb in (["stop-run"], ["down", "--force"], ["down", "--purge", "--yes"], ["up"], ["deploy"], ["train"], ["clean", "--yes"]):
+        message = sentence(eve.inv(*verb, ok=False))
+        assert f"({instance}) belongs to arn:aws:sts::{world.ACCOUNT}:assumed-role/ann" in message, verb
+    assert ann.laptop.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["State"]["Name"] == "running"
+    assert not [key for key in ann.laptop.objects() if "/locks/" in key], "a refused verb left its lock on her box"
+
+
+def test_with_a_box_name_of_her_own_eve_goes_on_with_and_removes_no_run_of_anns(ann, eve):
+    own = ("box.name=eve",)
+    before = [key for key in ann.laptop.objects() if "/runs/" in key]
+    eve.inv("clean", "--yes", "--older-than", "0", overrides=own, ok=False)
+    assert [key for key in ann.laptop.objects() if "/runs/" in key] == before
+    (finished, *_) = phase_of(ann, "done")
+    for verb in (["train", "--run", finished], ["publish", "--run", f"{finished}x"], ["report", "--run", f"../{finished}"]):
+        sentence(eve.inv(*verb, ok=False, overrides=own))
+    printed = eve.inv("publish", "--run", finished, overrides=own)
+    assert f"run {finished} is not yours: it belongs to" in printed.stderr
+
+
+def test_what_eve_puts_into_the_folder_of_anns_run_is_refused_or_shown_as_it_is(ann, eve):
+    finished = phase_of(ann, "done")[-1]
+    folder = f"{PREFIX}/{finished}"
+    kept = {
+        name: ann.laptop.object(f"{folder}/{name}")
+        for name in ("metrics.json", "state.json", "manifest.json", "published.json")
+        if f"{folder}/{name}" in ann.laptop.objects()
+    }
+    for name, body in {"adapter/evil.safetensors": b"x", "adapter/../../../loot": b"x", "evaluations/\x1b[2J.json": b"[]"}.items():
+        eve.put(f"{finished}/{name}", body)
+    eve.put(f"{finished}/published.json", json.dumps({"url": "https://evil\x1b]0;mine\x07/[/x]", "files": []}).encode())
+    shown = ann.inv("report", "--run", finished)
+    assert "\x1b" not in shown.stdout + shown.stderr and "https://evil\\x1b]0;mine\\x07/[/x]" in shown.stdout
+    for body in (b"[]", b"7", b"{", b'{"verified": true, "files": 3}'):
+        eve.put(f"{finished}/published.json", body)
+        done = ann.inv("publish", "--run", finished, ok=False)
+        assert "Traceback" not in done.stderr and (done.returncode == 0 or "hint: " in done.stderr), done.stderr
+    eve.put(f"{finished}/metrics.json", kept["metrics.json"].replace(b"0.", b"1.", 1) + b" ")
+    for verb in ("report", "publish"):
+        shutil.rmtree(ann.laptop.folder / "runs")  # else the file that is here, with the right hash, is the one that is read
+        message = sentence(ann.inv(verb, "--run", finished, ok=False))
+        assert "metrics.json" in message
+    for name, body in kept.items():
+        eve.put(f"{finished}/{name}", body)
+    ann.inv("report", "--run", finished)
