@@ -51,7 +51,7 @@ def merge_best(
         prompt.tokenizer.save_pretrained(model_folder)
         del whole
         free_memory()
-        saved = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").to(model.device())
+        saved = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto", **model.NO_REMOTE_CODE).to(model.device())
         _check_logits(form, _logits(saved, examples[0]), expected, saved.dtype)
         answers[form] = answer_rows(saved, model_folder.name, base, prompt, examples, settings, record)
         del saved
