@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
-REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt tests/requirements.txt
+REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
 # What a change does not wait for, because all of it would take hours: stories told at each call or for each fault, and whole chains on a
@@ -10,6 +10,8 @@ MODELS := .cache/models/smollm2-135m .cache/models/tiny
 NIGHT := tests/faults/test_faults_of_the_box.py tests/faults/test_faults_of_aws.py tests/faults/test_crash_account.py tests/faults/test_crash_chain.py \
   tests/faults/test_crash_verbs.py tests/faults/test_housekeeping.py tests/system/test_chains.py tests/system/test_build_on_box.py \
   tests/unit/trainer/record/test_trackers_for_real.py
+# Python compiles what it imports; pip would compile gigabytes that nobody does.
+PIP := $(VENV) -m pip install --quiet --no-compile
 # In the order of the files: those that take longest stand in the middle.
 PYTEST := $(VENV) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 PROGRAMS := .ci/run .ci/odd-clone .ci/release-notes $(wildcard twin/box/*.sh twin/box/bin/*.sh twin/box/machine/*.sh twin/box/machine/bin/* tests/system/*.sh)
@@ -26,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS PYTHO
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/installed $(MODELS) ## the virtual environment and the two small models
+setup: .venv/installed .venv/tests $(MODELS) ## the virtual environment and the two small models
 
 .venv/installed: $(REQUIREMENTS)
 	@case "$$PWD" in *:*) echo "error: the path $$PWD holds a colon, which ends a folder in PATH; clone into another folder"; exit 1;; \
@@ -38,10 +40,15 @@ setup: .venv/installed $(MODELS) ## the virtual environment and the two small mo
 	  torch=$$(grep '^torch==' trainer/requirements.txt); \
 	  if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
 	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=30)' 2>/dev/null; \
-	  then echo "installing $$torch for CPUs, about 200 MB"; $(VENV) -m pip install --quiet "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
-	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(VENV) -m pip install --quiet "$$torch"; fi; }
-	@echo "installing the rest, about 900 MB"
-	@$(VENV) -m pip install --quiet $(REQUIREMENTS:%=-r %)
+	  then echo "installing $$torch for CPUs, about 200 MB"; $(PIP) "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
+	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(PIP) "$$torch"; fi; }
+	@echo "installing the rest, about 800 MB"
+	@$(PIP) $(REQUIREMENTS:%=-r %)
+	@touch $@
+
+.venv/tests: tests/requirements.txt | .venv/installed
+	@echo "installing what tests need, about 100 MB"
+	@$(PIP) -r tests/requirements.txt
 	@touch $@
 
 .cache/models/smollm2-135m: | .venv/installed
@@ -51,10 +58,10 @@ setup: .venv/installed $(MODELS) ## the virtual environment and the two small mo
 .cache/models/tiny: | .venv/installed
 	@$(VENV) -m twin.models tiny $@
 
-run: setup ## the main job: a small model fine-tuned, scored and published on the twin
+run: .venv/installed .cache/models/smollm2-135m ## the main job: a small model fine-tuned, scored and published on the twin
 	@$(VENV) -m invoke twin.start up deploy train publish down report -- cloud=twin experiment=quickstart
 
-smoke: setup ## the same chain on a tiny model, in under a minute
+smoke: .venv/installed .cache/models/tiny ## the same chain on a tiny model, in under a minute
 	@$(VENV) -m invoke smoke -- cloud=twin
 
 test: setup ## the tests that any machine runs in minutes: all units and one whole chain
@@ -83,7 +90,7 @@ ground: setup # what system tests need; as root on Debian it is installed
 	    apt-get update --quiet=2; for package in $$packages; do \
 	      apt-get install --quiet=2 --yes --no-install-recommends $$package >/dev/null || \
 	      echo "$$package could not be installed: tests that need it are skipped, each with its reason"; done; fi
-	@$(VENV) -m pip install --quiet -r tests/system/requirements.txt
+	@$(PIP) -r tests/system/requirements.txt
 
 pictures: ground ## the pictures of README, of a real `make run`
 	@$(VENV) tests/support/pictures.py
