@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws.session import Aws
 from remote.build import context, ecr
 
@@ -64,9 +65,11 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> None:
         (labels.get(CONTENT) == tag, f"content   {labels.get(CONTENT, 'no label')}; this tree is {tag}"),
         (REVISION in labels, f"revision  {labels.get(REVISION, 'no label')}; this tree is at {ecr.revision(root)}"),
     ]
-    print("\n".join(f"{'ok   ' if right else 'WRONG'} {words}" for right, words in findings))
-    print(f"      size      {description['imageSizeInBytes'] / 1e9:.2f} GB, compressed")
-    print(f"      age       pushed {pushed:%Y-%m-%d %H:%M} UTC, {(datetime.now(UTC) - pushed).days} days ago; its content is this tree's")
+    screen.print("\n".join(f"{'ok   ' if right else 'WRONG'} {words}" for right, words in findings))
+    screen.print(f"      size      {description['imageSizeInBytes'] / 1e9:.2f} GB, compressed")
+    screen.print(
+        f"      age       pushed {pushed:%Y-%m-%d %H:%M} UTC, {(datetime.now(UTC) - pushed).days} days ago; its content is this tree's"
+    )
     if wrong := [words.split()[0] for right, words in findings if not right]:
         hint = "`inv image.push` writes the digest down; another image is made by a change of the tree, since a tag cannot be moved"
         raise Problem(f"the image is not what it should be: {', '.join(wrong)}", hint, reason="refused")

@@ -77,7 +77,7 @@ class Preflight:
         from remote.runs import earlier_adapter
 
         earlier_adapter.check(aws, run)
-        print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
+        screen.print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
         seen = self.load().inspect(run, *access(aws))
         need = functools.partial(self.load().estimate_cards, seen, run)
         fitting, small = offers.offers(aws, run, need) if seen.shape else ([], [])
@@ -85,9 +85,10 @@ class Preflight:
         print("\n".join([*report.details, *report.notes]))
         if fitting:
             screen.print(offers.table(run, fitting))
-            print(f"too small for this run: {', '.join(small)}\n" if small else "", end="")
+            if small:
+                screen.print(f"too small for this run: {', '.join(small)}")
         if report.price:
-            print(report.price)
+            screen.print(report.price)
 
 
 def _print_notes(report: Any) -> None:

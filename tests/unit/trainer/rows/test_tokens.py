@@ -171,7 +171,7 @@ def test_the_outlook_shows_the_mask_the_stop_token_and_what_was_decided_without_
     assert "GB of 22.1 GB usable on NVIDIA L4 in the fullest step: base weights 0.00" in done
     assert "train.gradient_checkpointing=no: with all activations kept the fullest step takes" in done
     assert "train.eval_steps=50 is more than all 4 steps" in done
-    assert "an assumption, not measured" in done and "of g6.2xlarge, $0.9776 an hour (a list)" in done
+    assert "an assumption, not measured" in done and "of g6.2xlarge at $0.9776 an hour (a list)" in done
     assert done.splitlines()[-2:] == ["no", "[]"], "what is decided is what the run is made with"
 
 
