@@ -145,7 +145,6 @@ def test_argv_is_read_in_one_place():
 
 # What was asked for (a table, a rehearsal, answers) is printed; what a step has to say goes through conf/process/screen.py.
 PRINTS = {
-    "build/docker.py",
     "doctor/command.py",
     "plan/command.py",
     "plan/preflight.py",  # `inv plan`
