@@ -77,7 +77,7 @@ def decide_gradient_checkpointing(
         why = "transformers has no gradient checkpointing for this class"
         return chosen, f"{why}; with all activations kept it is about {required / GB:.1f} GB of {available}"
     if not exact:
-        why = "the model is not made like a Llama, and what its layers would keep is an estimate"
+        why = "what the layers of this architecture would keep is an estimate"
         return chosen, f"{why}; {required / GB:.1f} GB of {available} as it is"
     why = f"with all activations kept the fullest step takes {plain / GB:.1f} GB of {available}"
     return chosen, f"{why}; {required / GB:.1f} GB as it is" if chosen == "yes" else why

@@ -1,7 +1,7 @@
 """What a run will need, before anything is paid for: memory by purpose, and time, from the sizes of model and rows.
 
-Weights are counted from the model's own tensors, whatever its family. Activations are counted for models
-built like a Llama, as PEFT and transformers save them, and estimated from the matrices for others; tests compare them with allocations.
+Weights are counted from the model's own tensors, whatever its family. Activations follow from its matrices, as PEFT and transformers save
+their inputs and outputs, and from a table of what each architecture keeps besides; tests compare them with allocations.
 Seconds follow from the operations and an assumed rate; the plan says that it is assumed.
 """
 
@@ -26,6 +26,7 @@ LOGITS = 12  # bytes, counted: logarithms of probabilities, and gradients of the
 CHOICE = 8  # extra bytes of a logit in generation: a copy in fp32, and that of the previous token
 GGUF = {None: 0.0, schema.Gguf.f16: 2.0, schema.Gguf.q8_0: 1 + 34 / 64}  # a merged model and its file, as a share of the 16-bit weights
 LOGS, UNKNOWN = 10**9, 0.3  # bytes of logs and reports; share of the base model's size, for an adapter of unknown size
+WHOLE = 0.5  # attention matrices a layer keeps at the least where it computes any; less comes from masks
 RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot use
 
 # Dense bf16 TFLOP/s that the maker states, by the device's name at AWS.
@@ -145,7 +146,15 @@ def activations(model: Shape, layer: Layer, lora: schema.Lora, step: ForwardPass
     # Rows that share a beginning each save the keys and values of it and of themselves, for every query head.
     spread = 2 * model.queries * (sum(step.rows) + step.shared * len(step.rows)) if step.shared else 0
     norms = tokens * (2 * hidden * (4 if width == 2 else width) + 8 + 4 * model.heads)  # two norms in fp32; attention's log-sum-exp
-    return width * (tokens * saved + spread + merged) + norms
+    copies = _layer_parameters(model, layer, lora) if width == 2 else 0  # of the adapter, whose own weights are in fp32
+    more = model.activations.beyond(width)
+    beyond = tokens * (more.hidden * hidden + more.inner * model.inner) + more.attention * _attention_numbers(model, step)
+    return math.ceil(width * max(tokens * saved + spread + merged + copies + beyond, 0) + norms)
+
+
+def _attention_numbers(model: Shape, step: ForwardPass) -> int:
+    """Numbers of a layer's attention matrices, in the classes that compute them."""
+    return model.heads * (sum(row * (row + step.shared) for row in step.rows) + step.shared**2)
 
 
 def masks(step: ForwardPass, width: int) -> int:
@@ -154,24 +163,30 @@ def masks(step: ForwardPass, width: int) -> int:
 
 
 def training_memory(model: Shape, settings: schema.Recipe, step: ForwardPass, width: int) -> dict[str, int]:
-    """Peak bytes of a step, by purpose."""
+    """Peak bytes of a step, by purpose: where the loss is computed, or in the backward pass of a layer."""
     nf4 = settings.quant.kind is schema.Quantisation.nf4
     weights = trainable_parameters(model, settings.lora)
     layer_bytes = [(activations(model, layer, settings.lora, step, width, nf4), count) for layer, count in model.reading]
-    stream = step.tokens * model.hidden * width
-    recomputed = model.layers * stream + max(size for size, _ in layer_bytes)
-    activation_bytes = recomputed if settings.train.gradient_checkpointing == "yes" else sum(size * count for size, count in layer_bytes)
+    again = settings.train.gradient_checkpointing == "yes"
+    kept = model.layers * step.tokens * model.hidden * width if again else sum(size * count for size, count in layer_bytes)
+    kept += masks(step, width)
     into, out = _adapted_experts(model, settings.lora)  # the gradient of one layer's merged experts, one matrix after the other
     experts = max(layer.expert_numbers for layer, _ in model.kinds) * (2 if into else out) // 3
-    return {
+    static = {
         "base weights": base_weights(model, settings.quant, width),
         "adapter": 4 * weights,
         "gradients": 4 * weights,
         "optimizer": optimizer_bytes(settings.train) * weights,
-        "activations": activation_bytes + masks(step, width),
-        "logits": step.supervised * model.vocabulary * LOGITS,
-        "workspace": width * (experts + model.widest * nf4 + 3 * step.tokens * model.inner),  # one unpacked matrix; one MLP's gradients
     }
+    loss = {"activations": kept, "logits": step.supervised * model.vocabulary * LOGITS}
+    matrices = _attention_numbers(model, step) * (model.activations.beyond(width).attention >= WHOLE)  # and two gradients of them
+    backward = {
+        "activations": kept + again * max(size for size, _ in layer_bytes),  # one layer's are computed again
+        # One unpacked matrix; one MLP's gradients, or those of one attention.
+        "workspace": width * (experts + model.widest * nf4 + max(3 * step.tokens * model.inner, 2 * matrices)),
+    }
+    fullest = max(loss, backward, key=lambda parts: sum(parts.values()))
+    return static | {purpose: math.ceil(model.activations.margin * size) for purpose, size in fullest.items()}
 
 
 def scoring_memory(model: Shape, settings: schema.Recipe, held_out: list, width: int) -> dict[str, int]:

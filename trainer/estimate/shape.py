@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conf.problem import Problem
+from trainer.estimate import activations
+from trainer.estimate.activations import Activations
 from trainer.rows.description import HEAD_WIDTHS, HEADS, TAKING_PART
 
 MOST_KINDS = 1000  # of layers: the largest model has a tenth of it
 LONGEST = 1 << 40  # numbers along one side of a tensor, at the most
 WIDTHS = dict.fromkeys(("F64", "I64", "U64"), 8) | dict.fromkeys(("F32", "I32", "U32"), 4) | dict.fromkeys(("F16", "BF16", "I16", "U16"), 2)
 COMPUTED = {"F64", "F32", "F16", "BF16"}  # numbers that become those that the run computes with
-LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 NUMBER = re.compile(r"^(.*?)\.?\b(\d+)\.(.*)$")  # of a layer, the first one in a name
 # By transformers' names: other modalities, embeddings and heads, and weights with two dimensions that are no linear layer.
 OTHER_SENSES = re.compile(r"(^|[._])(vision|visual|image|audio|speech|multi_modal|mm_projector|multimodal|conformer|siglip)")
@@ -99,6 +100,7 @@ class Shape:
     plain: int  # numbers that it leaves as they are
     stored: int | None  # bytes of what the model's owner has quantised, which stay as they are stored
     active: int  # experts that read a token
+    activations: Activations  # what layers keep beyond their matrices
     expert_names: tuple[str, ...]  # by which PEFT adapts experts: two input matrices, and the output; empty where it does not
 
     @property
@@ -120,11 +122,9 @@ class Shape:
         return sum(count * (_multiplied(layer) + self._experts(layer)) for layer, count in self.reading)
 
     @property
-    def like_llama(self) -> bool:
+    def counted(self) -> bool:
         """Whether activations are counted, not estimated."""
-        return self.stored is None and all(
-            {matrix.name for matrix in layer.linear} == LLAMA and not layer.experts for layer, _ in self.reading
-        )
+        return self.stored is None and self.activations.counted
 
     def _experts(self, layer: Layer) -> int:
         return layer.expert_numbers * self.active // layer.experts if layer.experts else 0
@@ -158,7 +158,7 @@ def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> 
     return Shape(
         kinds,
         hidden,
-        max((max(matrix.inputs, matrix.outputs) for matrix in reading if matrix.block != "self_attn"), default=hidden),
+        max((_width(matrix) for matrix in reading if matrix.block != "self_attn"), default=hidden),
         heads,
         heads * width,
         (text.get("num_key_value_heads") or heads) * width,
@@ -168,8 +168,14 @@ def shape(tensors: dict[str, Tensor], config: dict, text_only: bool = False) -> 
         everything - sum(tensor.numbers for tensor in packed) if stored else everything - linear,
         sum(tensor.numbers * WIDTHS.get(tensor.kind, 1) for tensor in packed) if stored else None,
         _first_number(text, TAKING_PART) or 1,
+        activations.of(config.get("model_type")),
         ADAPTED_EXPERTS.get(config.get("model_type", ""), ()),
     )
+
+
+def _width(matrix: Matrix) -> int:
+    """The width between the two layers of an MLP, or of what takes its place."""
+    return max(matrix.inputs, matrix.outputs // 2 if matrix.name == "gate_up_proj" else matrix.outputs)
 
 
 def _modules(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

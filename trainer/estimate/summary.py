@@ -8,7 +8,7 @@ from trainer.estimate.fit import GB, AvailableMemory
 from trainer.estimate.memory import Plan
 from trainer.estimate.shape import Shape
 
-ESTIMATED = "activations and workspace are estimated: the model is not made like a Llama"
+ESTIMATED = "activations and workspace are estimated: what layers of this architecture keep is not known within 10 %"
 
 
 def lines(
@@ -47,7 +47,7 @@ def _steps(plan: Plan, settings: schema.Recipe, model: Shape, disk: float | None
 
 
 def _memory(plan: Plan, available: AvailableMemory | None, model: Shape) -> str:
-    about, why = ("", "") if model.like_llama else ("about ", f" ({ESTIMATED})")
+    about, why = ("", "") if model.counted else ("about ", f" ({ESTIMATED})")
     return (
         f"memory   {about}{plan.bytes / GB:.1f} GB{f' of {available}' if available else ''} in the fullest step{why}: {_parts(plan.memory)}"
     )

@@ -202,9 +202,7 @@ def _fit(tokenized: TokenizedRows, sizes: Shape, verdict: Verdict | None, run: R
     width, sampler = memory.number_width(available.what), tokenized.sampler
     needs = fit.training_need(sizes, sampler, width)
     able = verdict is None or verdict.gradient_checkpointing
-    run.train.gradient_checkpointing, why = fit.decide_gradient_checkpointing(
-        run, needs, available, sampler.longest, sizes.like_llama, able
-    )
+    run.train.gradient_checkpointing, why = fit.decide_gradient_checkpointing(run, needs, available, sampler.longest, sizes.counted, able)
     return fit.fit_eval_batch_size(run, fit.scoring_need(sizes, tokenized.held_out, width), available), why
 
 

@@ -241,7 +241,7 @@ def _plan(files: Path, settings: Recipe, inputs: Inputs, processes: ProcessGroup
     if shape and available:
         needs = fit.training_need(shape, sampler, number_bytes)
         train.gradient_checkpointing, why = processes.broadcast(
-            fit.decide_gradient_checkpointing(settings, needs, available, sampler.longest, shape.like_llama, able)
+            fit.decide_gradient_checkpointing(settings, needs, available, sampler.longest, shape.counted, able)
         )
         scoring = fit.fit_eval_batch_size(settings, fit.scoring_need(shape, inputs.scored, number_bytes), available)
     if train.gradient_checkpointing == "auto":

@@ -141,7 +141,7 @@ def plan(name: str) -> tuple[Recipe, memory.Plan]:
     tried = architecture.verdict(run.model.id, {"model_type": PRESETS[name].kind})
     sampler, width = Sampler([WeightedRows(list(training))], run.seed, run.train.batch_size), memory.number_width(L4.what)
     needs = fit.training_need(model, sampler, width)
-    chosen, _ = fit.decide_gradient_checkpointing(run, needs, L4, sampler.longest, model.like_llama, tried.gradient_checkpointing)
+    chosen, _ = fit.decide_gradient_checkpointing(run, needs, L4, sampler.longest, model.counted, tried.gradient_checkpointing)
     run = replace(run, train=replace(run.train, gradient_checkpointing=chosen))
     run = fit.fit_eval_batch_size(run, fit.scoring_need(model, list(held_out), width), L4)
     return run, memory.make_plan(model, run, sampler, list(held_out), L4.what)
@@ -154,7 +154,7 @@ def line(name: str) -> str:
     template = f"`{preset.template}`" if preset.template else "shown by the run"
     kwargs = ", ".join(f"`{key}: {str(value).lower()}`" for key, value in run.data.chat_template_kwargs.items())
     trained = {"packed": "in packs", "alone": "a row at a time"}[verdict.outcome]
-    about = "" if model.like_llama else "about "
+    about = "" if model.counted else "about "
     memory_words = f"{about}{planned.bytes / fit.GB:.1f} GB{', recomputing' * (run.train.gradient_checkpointing == 'yes')}"
     cells = [
         f"`{name}`",
@@ -176,8 +176,8 @@ HEAD = """# Model presets
 
 - **Planned on an L4**: what `inv plan` plans for the shipped rows (`experiment=medical_ie_8b`: NF4, steps of 16 rows in packs of at most
   4,096 tokens), of {available:.1f} GB that are usable; behind the semicolon how many rows are scored at once, and what that takes. *About*:
-  activations are estimated, for the model is not made like a Llama. The tokens are SmolLM2's; `inv plan` counts your rows in the model's
-  own. None of these plans was compared with a card.
+  activations are estimated, for what layers of its architecture keep could not be counted. The tokens are SmolLM2's; `inv plan` counts your
+  rows in the model's own. None of these plans was compared with a card.
 - **Trained**: what the proof before step 1 makes of a small random model of this class (transformers {version}), on a CPU. No preset but
   `smollm2_135m` was trained with its own weights here, and none of them on a GPU. Each run proves its own model on its own machine.
 - **Template**: its line in [TEMPLATES.md](TEMPLATES.md), and what the preset sets for it. *Shown by the run*: TRL has no copy of it; every

@@ -3,17 +3,16 @@
 import json
 import math
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from conf import load, schema
 from data.rows import read
 from tests.unit.trainer import architectures
 from tests.unit.trainer.conftest import ROOT, TRAIN
+from tests.unit.trainer.counting import counting, most
 from tests.unit.trainer.llama import LLAMA_8B
 from trainer.estimate import memory, shape
 from trainer.evaluate import evaluate
@@ -110,36 +109,6 @@ def test_scoring_takes_as_many_bytes_as_are_planned(read, written, words, moment
     assert sum(planned.values()) == pytest.approx(most(counted), rel=0.1)
 
 
-@contextmanager
-def counting():
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        yield profiled
-
-
-def most(counted) -> int:
-    """Bytes that lay in memory at the fullest moment, of all that came since the count began.
-
-    What is freed counts only where it came since then: torch remembers the size of a block that an earlier count saw and that was freed
-    after it, and takes whatever lies at that address later for as large.
-    """
-    events, lying, fullest = allocations(counted.profiler.kineto_results.experimental_event_tree()), {}, 0
-    for event in sorted(events, key=lambda event: event.start_time_ns):
-        block = event.typed[1]
-        if block.alloc_size > 0:
-            lying[block.ptr] = block.alloc_size
-        else:
-            lying.pop(block.ptr, None)
-        fullest = max(fullest, sum(lying.values()))
-    return fullest
-
-
-def allocations(events):
-    for event in events:
-        if event.name == "[memory]":
-            yield event
-        yield from allocations(event.children)
-
-
 @pytest.mark.parametrize("width", [torch.float32, torch.bfloat16])
 def test_logits_take_as_many_bytes_as_are_planned(width):
     """The fullest moment of a loss and its gradient, by torch's own count; the logits themselves are gone by then, as in `model.loss`."""
@@ -168,14 +137,17 @@ def test_base_weights_of_any_model_are_counted_before_they_are_loaded(kind, quan
         assert memory.base_weights(sizes, settings, weights.dtype.itemsize) == pytest.approx(real, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "qwen2_moe", "deepseek_v3", "minimax", "gemma3", "llama", "gpt_neox", "phi3"])
+@pytest.mark.parametrize(
+    "kind", ["mixtral", "qwen3_moe", "qwen2_moe", "deepseek_v3", "gemma3", "llama", "gpt_neox", "phi3", "gpt2", "qwen3_next"]
+)
+@pytest.mark.parametrize("again", ["yes", "no"])
 @pytest.mark.parametrize("words", [[], ["lora.options.modules_to_save=[lm_head]"]], ids=["adapter", "modules_to_save"])
-def test_the_fullest_moment_of_a_step_of_any_model_is_planned_on_the_laptop(kind, words, tiny, tmp_path, settings_for):
+def test_the_fullest_moment_of_a_step_of_any_model_is_planned_on_the_laptop(kind, words, again, tiny, tmp_path, settings_for):
     """By torch's own count of a second step; the weights and what the optimizer remembers of them lie there before."""
-    settings = settings_for(tmp_path, "quant=none", "train.gradient_checkpointing=yes", "lora.r=2", *words)
+    settings = settings_for(tmp_path, "quant=none", f"train.gradient_checkpointing={again}", "lora.r=2", *words)
     folder = like(kind, tiny, tmp_path)
     base = model.load(schema.Model(str(folder), "main", "", False), settings.quant)
-    tuned = model.add_adapter(base, settings.lora, gradient_checkpointing=True).train()
+    tuned = model.add_adapter(base, settings.lora, gradient_checkpointing=again == "yes").train()
     row = prompt.Example(None, [5] * 30, [7] * 10)
     (packed,) = packing.packs([row], None)
     learner = optimizer.build(tuned, settings.train)

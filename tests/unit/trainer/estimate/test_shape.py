@@ -88,7 +88,7 @@ def test_a_head_that_is_the_embedding_counts_once_wherever_it_is_listed():
     tied = shape.shape(TENSORS, CONFIG | {"tie_word_embeddings": True})
     without = {name: tensor for name, tensor in TENSORS.items() if not name.startswith("lm_head")}
     assert tied == shape.shape(without, CONFIG | {"tie_word_embeddings": True})
-    assert LLAMA_8B.plain - tied.plain == 128256 * 4096 and LLAMA_8B.like_llama and LLAMA_8B.layers == 32
+    assert LLAMA_8B.plain - tied.plain == 128256 * 4096 and LLAMA_8B.counted and LLAMA_8B.layers == 32
 
 
 def test_a_tower_for_images_counts_only_where_the_class_loads_it():
@@ -113,7 +113,7 @@ def test_what_the_owner_has_quantised_takes_what_is_stored_and_gets_the_adapter_
     packed = {f"model.layers.{number}.self_attn.q_proj.{name}": one for number in range(32) for name, one in tensors.items()}
     quantised = shape.shape(others | packed, CONFIG | {"quantization_config": config})
     run = load.load(["cloud=twin", "quant=none", "experiment=medical_ie_8b"])
-    assert memory.trainable_parameters(quantised, run.lora) == memory.trainable_parameters(LLAMA_8B, run.lora) and not quantised.like_llama
+    assert memory.trainable_parameters(quantised, run.lora) == memory.trainable_parameters(LLAMA_8B, run.lora) and not quantised.counted
     saved = 32 * 4096**2 * (1 if config["quant_method"] == "fp8" else 1.5)
     assert memory.base_weights(LLAMA_8B, run.quant, 2) - memory.base_weights(quantised, run.quant, 2) == pytest.approx(saved, rel=0.02)
 

@@ -97,4 +97,6 @@ def test_a_dense_model_is_in_4_bit_as_a_whole(base_for):
 
 
 def test_a_mixture_of_experts_is_not_planned_as_if_it_were_dense(experts, base):
-    assert not model.shape_of_config("experts", experts).like_llama and model.shape_of_model(base.model).like_llama
+    mixed, dense = model.shape_of_config("experts", experts), model.shape_of_model(base.model)
+    assert all(layer.experts and layer.expert_numbers for layer, _ in mixed.kinds)
+    assert not any(layer.experts for layer, _ in dense.kinds)
