@@ -23,9 +23,11 @@ from remote.plan.command import perform, planned
 from remote.plan.preflight import Preflight
 from remote.tasks import account
 from tests.bench import tasks as bench
-from trainer.rows.tasks import SPLIT
+from trainer.rows import answer_schema
+from trainer.rows.tasks import HOLD, ONCE_MORE, SPLIT, TEXT
 
 MACHINE_CACHE = ROOT / ".cache/machine"
+FINISHED = "id of a finished run; the newest when left out"
 CHAIN = ["up", "deploy", "train", "publish", "down"]
 preflight = Preflight(lambda: importlib.import_module("trainer.preflight.preflight"))
 
@@ -89,7 +91,7 @@ def sweep(c, name=None, trials=None):
     command.sweep(c, name, positive_integer("--trials", trials), ROOT, preflight, leaderboard)
 
 
-@task(help={"run": "id of a finished run; the newest when left out"})
+@task(help={"run": FINISHED})
 def publish(c, run=None):
     """Publish a finished run on the Hugging Face Hub, and verify what arrived."""
     config = settings(c)
@@ -114,7 +116,7 @@ def down(c, force=False, snapshot=False, purge=False, yes=False):
     perform(c, run, "down", parts)
 
 
-@task(help={"run": "id of a finished run; the newest when left out", "csv": "print every figure as CSV instead"})
+@task(help={"run": FINISHED, "csv": "print every figure as CSV instead"})
 def report(c, run=None, csv=False):
     """Show what a finished run came to: scores, Hub URL, report page, time and price."""
     from remote.view import show
@@ -139,34 +141,33 @@ def compare(c, first, second):
     rehearsed(c, f"call   Fetch {first} and {second} from S3") or show.compare(account(config), config, first, second, ROOT, tables)
 
 
-@task(
-    help={
-        "text": "a text, a file (of rows, such as .jsonl: each is answered), or `-` for standard input",
-        "run": "id of a finished run; the newest when left out",
-    }
-)
-def predict(c, text, run=None):
+@task(help={"text": TEXT, "run": FINISHED, "schema": HOLD})
+def predict(c, text, run=None, schema=None):
     """Answer texts with a finished run's adapter: on the box if it is up, else on this machine's CPU."""
     from trainer.rows.predict_inputs import input_lines
 
     config = settings(c)
-    perform(c, config, "predict", planned().predict(config, run, text, ROOT, input_lines), audited=False)
+    parts = planned().predict(config, run, text, ROOT, input_lines, schema, answer_schema.line)
+    perform(c, config, "predict", parts, audited=False)
 
 
-@task(
-    help={
-        "split": SPLIT,
-        "run": "id of a finished run; the newest when left out",
-        "scaffold": "once more with the keys of the answer filled in, reported apart",
-    }
-)
-def evaluate(c, split, run=None, scaffold=False):
+@task(help={"run": FINISHED, "port": "of 127.0.0.1", "schema": HOLD})
+def serve(c, run=None, port="8000", schema=None):
+    """Answer OpenAI's chat API with a finished run's model on this machine, as `tuned` and `base`, until Ctrl-C."""
+    config = settings(c)
+    parts = planned().serve(config, run, positive_integer("--port", port), ROOT, schema, answer_schema.line)
+    perform(c, config, "serve", parts, audited=False)
+
+
+@task(help={"split": SPLIT, "run": FINISHED} | ONCE_MORE)
+def evaluate(c, split, run=None, scaffold=False, schema=False):
     """Score a finished run on any rows: on the box if it is up and free, else on this machine; the result is kept beside it in S3."""
     from trainer.record.report import summary
     from trainer.rows import splits
 
     config = settings(c)
-    perform(c, config, "evaluate", planned().evaluate(config, run, split, ROOT, splits.checked_path, summary, scaffold), audited=False)
+    parts = planned().evaluate(config, run, split, ROOT, splits.checked_path, summary, scaffold, schema)
+    perform(c, config, "evaluate", parts, audited=False)
 
 
 @task(help={"json": "for programs"})
@@ -285,7 +286,7 @@ def explain(error: Exception):
 
 namespace = Collection(
     *(init, plan, up, deploy, train, sweep, publish, down),
-    *(report, compare, predict, evaluate, doctor, smoke),
+    *(report, compare, predict, serve, evaluate, doctor, smoke),
     *Collection.from_module(remote.tasks).tasks.values(),
 )
 for module, name in ((remote.image_tasks, "image"), (trainer.rows.tasks, "data"), (twin.tasks, "twin"), (bench, "bench")):

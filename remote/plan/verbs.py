@@ -19,7 +19,7 @@ from remote.plan.plan import Plan
 from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
 from remote.runs import clean as cleaning
-from remote.runs import download, evaluations, follow, hub, lock, predictions, start
+from remote.runs import download, evaluations, follow, hub, lock, predictions, serving, start
 from remote.transport import agent, ssh_ingress
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
@@ -205,11 +205,21 @@ def publish(run: schema.Run, run_id: str | None, upload: hub.Upload, root: Path,
     return plan
 
 
-def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Callable[[str], list[str]]) -> Plan:
+def predict(
+    run: schema.Run,
+    run_id: str | None,
+    what: str,
+    root: Path,
+    read: Callable[[str], list[str]],
+    answer_schema: str | None,
+    hold: predictions.Hold,
+) -> Plan:
     """The answers of a finished run's model are printed: the box's where it is up and free, else this machine's. `read` makes lines of
-    what is asked."""
+    what is asked, `hold` the one that holds answers to a JSON Schema."""
     plan = Plan()
-    chosen = plan.call(predictions.choose, announce=False)(run=run, run_id=run_id, what=what, read=read)
+    chosen = plan.call(predictions.choose, announce=False)(
+        run=run, run_id=run_id, what=what, read=read, answer_schema=answer_schema, hold=hold
+    )
     box = plan.latest(chosen.instance_id)
     _lock_box(plan, run, "predict", when=chosen.on_box)
     image = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
@@ -228,6 +238,14 @@ def predict(run: schema.Run, run_id: str | None, what: str, root: Path, read: Ca
     return plan
 
 
+def serve(run: schema.Run, run_id: str | None, port: int, root: Path, answer_schema: str | None, hold: predictions.Hold) -> Plan:
+    """A finished run's model answers on this machine, until Ctrl-C."""
+    plan = Plan()
+    chosen = plan.call(serving.choose, announce=False)(run=run, run_id=run_id, port=port, answer_schema=answer_schema, hold=hold)
+    plan.call(serving.serve)(run=run, run_id=chosen.run_id, port=port, lines=chosen.lines, root=root)
+    return plan
+
+
 def evaluate(
     run: schema.Run,
     run_id: str | None,
@@ -236,6 +254,7 @@ def evaluate(
     find: Callable[[schema.Data, str], Path],
     summary: evaluations.Summary,
     scaffold: bool,
+    answer_schema: bool,
 ) -> Plan:
     """The scores of a finished run on other rows are beside it in S3 and printed; `find` tells which file a split of its data is."""
     plan = Plan()
@@ -255,9 +274,12 @@ def evaluate(
         FILE=chosen.file,
         SPLIT=chosen.split,
         SCAFFOLD=scaffold,
+        SCHEMA=answer_schema,
         PATIENCE=15,
     )
-    plan.call(evaluations.score, when=chosen.here)(run=run, run_id=chosen.run_id, rows=chosen.rows, scaffold=scaffold, root=root)
+    plan.call(evaluations.score, when=chosen.here)(
+        run=run, run_id=chosen.run_id, rows=chosen.rows, scaffold=scaffold, answer_schema=answer_schema, root=root
+    )
     plan.call(evaluations.show_scores, announce=False)(run_id=chosen.run_id, split=chosen.split, summary=summary)
     return plan
 

@@ -17,6 +17,7 @@ from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import download, manifest, predictions, runs, trainer_here
 
+OTHER_WAYS = {"scaffold": "keys filled in", "schema": "held to a JSON Schema"}  # to answer than the run was scored, in words
 Summary = Callable[[dict], list[tuple[str, str, str, str]]]  # of scores: rows of a table
 
 
@@ -54,7 +55,7 @@ def upload_rows(aws: Aws, rows: Path) -> Sent:
     return Sent(sha256)
 
 
-def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, root: Path) -> None:
+def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, answer_schema: bool, root: Path) -> None:
     """Fetch the run, score it on this machine, and keep the result beside it in S3."""
     if find_spec("torch") is None:
         hint = "start the box, which has them: `inv up deploy`; or `pip install -r trainer/requirements.txt`"
@@ -62,7 +63,7 @@ def score(aws: Aws, run: schema.Run, run_id: str, rows: Path, scaffold: bool, ro
     folder, store = download.download(aws, run, run_id, root / run.runs).folder, Store(aws)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / rows.stem
-        words = ["trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold]
+        words = ["trainer.evaluate.evaluate_run", str(folder), str(rows), str(out), *["scaffold"] * scaffold, *["schema"] * answer_schema]
         trainer_here.run(f"score {run_id}", words, root)
         for ending in ("predictions.jsonl", "json"):
             name = f"{rows.stem}.{ending}"
@@ -80,8 +81,9 @@ def show_scores(aws: Aws, run_id: str, split: str, summary: Summary) -> None:
 def _print(scores: dict, what: str, summary: Summary) -> None:
     title = f"{what} ({scores['rows']} rows)"
     screen.print(scores_table(summary(scores), title))
-    if filled := scores.get("scaffold"):
-        screen.print(scores_table(summary({"task": scores["task"]} | filled), f"{title}, keys filled in: no score of the run's"))
+    for way, words in OTHER_WAYS.items():
+        if own := scores.get(way):
+            screen.print(scores_table(summary({"task": scores["task"]} | own), f"{title}, {words}: no score of the run's"))
     if scores["trained_on"]:
         screen.print("note       the run was trained on these very rows: this is no test")
 

@@ -18,6 +18,9 @@ from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import download, manifest, runs, trainer_here
 
+# Of a JSON Schema's file or `auto`, the fields of a run and its predictions: the line that holds answers to it.
+Hold = Callable[[str, list[str] | None, bytes], str]
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -34,12 +37,23 @@ class Questions:
     name: str  # the questions' name in S3
 
 
-def choose(aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]]) -> Chosen:
+def choose(
+    aws: Aws, run: schema.Run, run_id: str | None, what: str, read: Callable[[str], list[str]], answer_schema: str | None, hold: Hold
+) -> Chosen:
     """Find the finished run, read what is asked, and choose who answers: the box where it is up and free, else this machine."""
     lines, store = read(what), Store(aws)
     run_id, (box, where) = runs.find_sealed(aws, run, run_id), choose_machine(aws, store, run.box.name)
+    lines = schema_lines(store, run_id, answer_schema, hold) + lines
     screen.note(f"answering with {run_id} {where}")
     return Chosen(run_id, manifest.sha256(store, run_id), lines, box.id if box else None, box is not None, box is None)
+
+
+def schema_lines(store: Store, run_id: str, answer_schema: str | None, hold: Hold) -> list[str]:
+    """The line that holds the run's answers to a JSON Schema, where one is named."""
+    if answer_schema is None:
+        return []
+    fields = runs.configuration(store, run_id).data.fields
+    return [hold(answer_schema, fields, store.get(f"runs/{run_id}/predictions.jsonl") or b"")]
 
 
 def choose_machine(aws: Aws, store: Store, box_name: str) -> tuple[instance.Instance | None, str]:

@@ -1,14 +1,15 @@
 #!/bin/bash
 # Score a finished run on other rows, and keep the result beside it in S3: start that, or follow what was started before.
 #   in:   ROWS (sha256 of an input), FILE (the rows' file name), SPLIT (that without its ending), SCAFFOLD (yes: once more with the keys
-#         filled in), PATIENCE (seconds to wait in one go), and what finished.sh, above, needs
+#         filled in), SCHEMA (yes: once more with answers held to a JSON Schema), PATIENCE (seconds to wait in one go), and what finished.sh,
+#         above, needs
 #   out:  facts scoring (yes, no), changed
 : "${ROWS:?evaluate.sh needs ROWS}" "${FILE:?evaluate.sh needs FILE}" "${SPLIT:?evaluate.sh needs SPLIT}" "${SCAFFOLD:?evaluate.sh needs SCAFFOLD}"
-: "${PATIENCE:?evaluate.sh needs PATIENCE}"
+: "${SCHEMA:?evaluate.sh needs SCHEMA}" "${PATIENCE:?evaluate.sh needs PATIENCE}"
 
 work="$MOUNT/evaluate"
 most=1073741824 # bytes of what comes out
-about="$RUN_ID $ROWS $SCAFFOLD $IMAGE"
+about="$RUN_ID $ROWS $SCAFFOLD $SCHEMA $IMAGE"
 
 fetch_rows() {
   aws s3 cp --quiet "s3://$BUCKET/$PREFIX/inputs/$ROWS" "$work/rows"
@@ -20,7 +21,8 @@ fetch_rows() {
 
 start() {
   local more=()
-  [ "$SCAFFOLD" = no ] || more=(scaffold)
+  [ "$SCAFFOLD" = no ] || more+=(scaffold)
+  [ "$SCHEMA" = no ] || more+=(schema)
   prepare
   rm -rf "$work"
   mkdir -p "$work/in" "$work/out"

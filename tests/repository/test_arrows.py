@@ -22,6 +22,8 @@ LAPTOP = [
     "remote.view.show",
     "remote.runs.predictions",
     "remote.runs.evaluations",
+    "remote.runs.serving",
+    "trainer.rows.answer_schema",
     "conf.sweep.sweep",
     "remote.sweep.command",
     "trainer.record.leaderboard",

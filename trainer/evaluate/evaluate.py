@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-from transformers import PreTrainedConfig
+from transformers import LogitsProcessorList, PreTrainedConfig
 
 from conf.problem import Problem
 from conf.schema import Recipe
@@ -110,15 +110,17 @@ def _generate_or_none(way: Callable, model, prompt: Prompt, prompts: list[list[i
     return None
 
 
-def generate_batch(model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int) -> list[Answer]:
-    """Greedy answers to prompts in tokens, padded on the left."""
+def generate_batch(
+    model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int, processors: LogitsProcessorList | None = None
+) -> list[Answer]:
+    """Greedy answers to prompts in tokens, padded on the left; `processors` may forbid tokens."""
     longest = max(map(len, prompts))
     pad = prompt.tokenizer.pad_token_id
     tokens = torch.tensor([[pad] * (longest - len(prompt_tokens)) + prompt_tokens for prompt_tokens in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(prompt_tokens)) + [1] * len(prompt_tokens) for prompt_tokens in prompts], device=model.device)
     low = (model.get_base_model() if isinstance(model, PeftModel) else model).dtype is torch.bfloat16
     with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
-        outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens)
+        outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens, logits_processor=processors)
     return [prompt.answer(output) for output in outputs[:, longest:].tolist()]
 
 

@@ -6,6 +6,13 @@ from conf.cli import local_settings
 from conf.paths import LOCAL_MODELS, ROOT
 
 SPLIT = "train, validation, a file's name beside the latter such as test_both, or a path"
+# Of verbs in tasks.py about rows.
+TEXT = "a text, a file (of rows, such as .jsonl: each is answered), or `-` for standard input"
+HOLD = "a file of JSON Schema that each answer is held to, or `auto`: the keys that are scored"
+ONCE_MORE = {
+    "scaffold": "once more with the keys of the answer filled in, reported apart",
+    "schema": "once more with answers held to a JSON Schema of the keys that are scored, reported apart",
+}
 
 
 @task

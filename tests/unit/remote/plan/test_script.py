@@ -29,7 +29,17 @@ SETTINGS = {
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},
     "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no", "NEED_GB": "1"},
     "predict": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "ASKED": "questions/1"} | MODEL,
-    "evaluate": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "ROWS": "0", "FILE": "r.jsonl", "SPLIT": "r", "SCAFFOLD": "no"}
+    "evaluate": {
+        "RUN_ID": "r",
+        "IMAGE": "i",
+        "BUCKET": "b",
+        "PREFIX": "p",
+        "ROWS": "0",
+        "FILE": "r.jsonl",
+        "SPLIT": "r",
+        "SCAFFOLD": "no",
+        "SCHEMA": "no",
+    }
     | MODEL,
     "supervise": {
         "BUCKET": "b",

@@ -9,7 +9,7 @@ from tests.unit.remote.scripts.test_script_ends import RUN, Box, refused
 ROWS = b'{"prompt": "a", "completion": "b"}\n'
 SETTINGS = {"RUN_ID": RUN, "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "FILE": "my rows.jsonl", "SPLIT": "my rows"}
 SETTINGS |= {"MANIFEST": hashlib.sha256(b"{}").hexdigest()}
-SETTINGS |= {"ROWS": hashlib.sha256(ROWS).hexdigest(), "HUB_SECRET": "s", "GPU": "no", "SCAFFOLD": "yes", "PATIENCE": 1}
+SETTINGS |= {"ROWS": hashlib.sha256(ROWS).hexdigest(), "HUB_SECRET": "s", "GPU": "no", "SCAFFOLD": "yes", "SCHEMA": "no", "PATIENCE": 1}
 AWS = """
 echo "$*" >>aws.log
 case "$*" in
@@ -89,6 +89,11 @@ def test_what_was_begun_for_other_rows_or_broke_off_is_begun_anew(box):
     (box.root / "docker/slow").unlink()
     assert box.run("evaluate", **SETTINGS | {"SCAFFOLD": "no"}).facts == {"scoring": "no", "changed": "yes"}
     assert [line.endswith(" scaffold") for line in started_in(box)] == [True, False, False]
+
+
+def test_answers_held_to_a_schema_are_asked_for_beside_the_others(box):
+    assert box.run("evaluate", **SETTINGS | {"SCHEMA": "yes"}).code == 0
+    assert started_in(box)[0].endswith("/out/my rows scaffold schema")
 
 
 def test_a_box_that_trains_or_has_no_volume_scores_nothing(box):

@@ -201,7 +201,7 @@ def test_scores_with_keys_filled_in_stand_apart_and_change_no_score_of_the_run(t
     source = tmp_path / "again.jsonl"
     source.write_text("".join(VALIDATION.read_text().splitlines(keepends=True)[:4]))
     metrics = json.loads((trained / "metrics.json").read_text())
-    scores, answers = evaluate_run.evaluate_rows(trained, source, "again", with_scaffold=True)
+    scores, answers = evaluate_run.evaluate_rows(trained, source, "again", ["scaffold"])
     assert (scores["base"], scores["tuned"]) == (metrics["base"], metrics["tuned"])
     assert [row["tuned"] for row in answers] == [row["tuned"] for row in read_json_lines(trained / "predictions.jsonl")]
     assert scores["scaffold"].keys() == {"base", "tuned", "parts", "seconds"} and scores["scaffold"]["tuned"]["rows"] == 4

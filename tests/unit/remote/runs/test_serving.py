@@ -1,0 +1,68 @@
+"""`inv serve`: which run, on which port, held to which schema; refused before anything is fetched."""
+
+import json
+import socket
+
+import pytest
+
+from conf import load
+from conf.problem import Problem
+from remote.runs import runs, serving, trainer_here
+
+RUN = "20260101-000000-quickstart-0000"
+
+
+def hold(source: str, fields: list[str] | None, predictions: bytes) -> str:
+    return json.dumps([source, fields, predictions.decode()])
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_refused_with_another_one(free_port):
+    serving.check_port(free_port)
+    with (
+        socket.create_server(("127.0.0.1", free_port)),
+        pytest.raises(Problem, match=f"port {free_port} of 127.0.0.1 cannot be used") as caught,
+    ):
+        serving.check_port(free_port)
+    assert "Address already in use" in caught.value.what and f"`inv serve --port {free_port + 1}`" in caught.value.hint
+    with pytest.raises(Problem, match="there is no port 70000"):
+        serving.check_port(70_000)
+
+
+def test_what_is_no_finished_run_of_one_s_own_is_not_served(aws, store, settings, free_port):
+    run = settings()
+    with pytest.raises(Problem, match="there is no finished full run of yours called `quickstart`"):
+        serving.choose(aws, run, None, free_port, None, hold)
+    with pytest.raises(Problem, match=f"there is no run `{RUN}`"):
+        serving.choose(aws, run, RUN, free_port, None, hold)
+    store.put(f"runs/{RUN}/config.yaml", b"name: quickstart\nkind: full\nprovenance: {owner: somebody-else}\n")
+    store.put(f"runs/{RUN}/manifest.json", b'{"kind": "full", "name": "quickstart", "files": {}, "seconds": {}}')
+    with pytest.raises(Problem, match="there is no finished full run of yours called `quickstart`"):
+        serving.choose(aws, run, None, free_port, None, hold)
+
+
+def test_the_schema_is_that_of_the_run_s_own_fields(aws, store, settings, free_port, monkeypatch):
+    run = settings()
+    run.run_id = RUN
+    store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode())
+    store.put(f"runs/{RUN}/predictions.jsonl", b"{}\n")
+    monkeypatch.setattr(runs, "find_sealed", lambda *_: RUN)
+    assert serving.choose(aws, run, None, free_port, None, hold).lines == []
+    (line,) = serving.choose(aws, run, None, free_port, "auto", hold).lines
+    assert json.loads(line) == ["auto", run.data.fields, "{}\n"]
+
+
+def test_the_trainer_serves_what_was_fetched_until_ctrl_c(aws, settings, monkeypatch, tmp_path):
+    def ended(what, words, root, given):
+        assert (what, words, given) == ("serve r", ["trainer.evaluate.serve", str(tmp_path / "r"), "8000"], b"line")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving.download, "download", lambda *_: serving.download.Downloaded("r", tmp_path / "r"))
+    monkeypatch.setattr(trainer_here, "run", ended)
+    with pytest.raises(KeyboardInterrupt, match="r is no longer served"):
+        serving.serve(aws, settings(), "r", 8000, ["line"], tmp_path)
