@@ -18,6 +18,7 @@ PAGES = sorted(
 ELSEWHERE = {  # by the beginning of the line: the test that runs it
     "make run": "tests/integration/test_chain.py",
     "make test": "tests/integration/test_chain.py",
+    "inv serve": "tests/unit/trainer/evaluate/test_serve.py",
     "inv tensorboard": "tests/unit/remote/view/test_tensorboard.py",
     "python -m trainer -m": "tests/unit/trainer/sweep/test_sweep.py",
     "inv twin.start up deploy train publish down -- cloud.backend=machine": "tests/system/test_chains.py",

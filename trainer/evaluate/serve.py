@@ -167,12 +167,19 @@ class _Quiet(WSGIRequestHandler):
         """Nothing of a request is written down."""
 
 
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise Problem(f"port {port} of {HOST} cannot be used ({error.strerror})", "name another one, or 0 for any", "refused") from error
+
+
 def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # between libraries: nothing that a user can act on
     try:
         if len(sys.argv) != 3 or not sys.argv[2].isdecimal():
             raise Problem("which run, and on which port?", "python -m trainer.evaluate.serve RUN_FOLDER PORT")
-        folder, listening = Path(sys.argv[1]), socket.create_server((HOST, int(sys.argv[2])))
+        folder, listening = Path(sys.argv[1]), _listen(int(sys.argv[2]))
         schema, _ = answer_schema.of_input(sys.stdin.read())
         with redirect_stdout(sys.stderr):
             api = ChatApi(Predictor(folder, schema))

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -179,7 +178,6 @@ def test_openai_s_own_client_gets_the_answers_of_predict(started, trained, servi
 def test_a_port_that_is_taken_no_finished_run_and_no_schema_are_sentences(started, tmp_path):
     first = started('{"schema": {"type": "object"}}')
     port = int(first.address.split(":")[2].split("/")[0])
-    assert "Address already in use" in started(port=port).said
+    assert f"port {port} of 127.0.0.1 cannot be used" in started(port=port).said
     assert "holds no finished run" in started(folder=tmp_path).said
-    begun = time.monotonic()
-    assert "cannot be held to this schema" in started('{"schema": {"type": "wrong"}}').said and time.monotonic() - begun < 60
+    assert "cannot be held to this schema" in started('{"schema": {"type": "wrong"}}').said

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from conf.paths import ROOT
 from conf.problem import Problem
+from data import schema as shipped
+from data.rows import read
 from trainer.rows import answer_schema
 
 
@@ -14,7 +17,7 @@ def test_the_keys_come_in_the_order_of_the_answers_with_the_types_that_they_have
         "type": "object",
         "properties": {
             "stage": {"type": ["null", "string"]},
-            "sites": {"type": ["array"], "items": {"type": ["number", "string"]}},
+            "sites": {"type": ["array"], "items": {"type": ["integer", "string"]}},
             "size": {"type": ["number"]},
             "never": {},
         },
@@ -35,6 +38,12 @@ def test_the_answers_are_those_that_the_run_was_scored_against():
 )
 def test_a_first_line_that_is_no_schema_is_a_row(text):
     assert answer_schema.of_input(text) == (None, text)
+
+
+def test_answers_of_the_shipped_task_are_held_to_the_schema_by_which_they_are_scored():
+    answers = [row.output for row in read(ROOT / "data/validation.jsonl")[:5]]
+    assert answer_schema.of_fields(shipped.fields(), answers) == shipped.schema()
+    assert answer_schema.of_fields(shipped.fields()[:-1], answers)["required"] == shipped.fields()[:-1]
 
 
 def test_free_text_has_no_keys():
