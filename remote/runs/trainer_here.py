@@ -18,7 +18,11 @@ def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[byt
         streams = {"stdout": out, "stderr": subprocess.PIPE} if out else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         command = [sys.executable, "-m", *words]
         with subprocess.Popen(command, stdin=questions, cwd=root, encoding="utf-8", errors="surrogateescape", **streams) as process:
-            for line in process.stderr or process.stdout or ():
-                screen.relay(line.rstrip("\n"))
+            try:
+                for line in process.stderr or process.stdout or ():
+                    screen.relay(line.rstrip("\n"))
+            except BaseException:  # a signal may have reached this process alone
+                process.terminate()
+                raise
     if process.returncode:
         raise Problem(f"the trainer could not {what} here", "its own words are above; `inv up deploy` starts the box", "crashed")

@@ -1,7 +1,10 @@
 """`inv serve`: which run, on which port, held to which schema; refused before anything is fetched."""
 
+import contextlib
 import json
+import re
 import socket
+import time
 
 import pytest
 
@@ -14,6 +17,25 @@ RUN = "20260101-000000-quickstart-0000"
 
 def hold(source: str, fields: list[str] | None, predictions: bytes) -> str:
     return json.dumps([source, fields, predictions.decode()])
+
+
+def test_what_is_interrupted_leaves_no_program_behind(monkeypatch, tmp_path):
+    def interrupted(line):
+        lines.append(line)
+        raise KeyboardInterrupt
+
+    lines = []
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    monkeypatch.setattr(trainer_here.screen, "relay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer_here.run("serve", ["http.server", "0", "--bind", "127.0.0.1"], tmp_path)
+    port = int(re.search(r"port (\d+)", lines[0])[1])
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            time.sleep(0.1)
+            continue
+        return
+    raise AssertionError("the program still listens")
 
 
 @pytest.fixture
