@@ -53,7 +53,7 @@ def test_a_run_goes_on_another_box_where_it_ended_and_its_log_has_no_gap(box):
     assert resumed >= 20
     after = log.split("going on after step ")[1].splitlines()[1:]
     assert [line for line in after if line.startswith("step ")] == [f"step {number} of 60" for number in range(resumed + 1, 61)]
-    assert not checkpoints(box, run_id), "a finished run's checkpoints are not paid for any longer"
+    wait_until(lambda: not checkpoints(box, run_id))  # nobody pays for a finished run's any longer
 
 
 def test_cleaning_lists_then_removes_what_came_to_nothing_and_never_what_runs(box):

@@ -26,7 +26,7 @@ RUNNING = "running"  # the trainer makes its steps, and nobody watches
 WATCHED = "watched"  # the same, and `inv train` shows it
 STEPS = 12
 IDLE = 2  # minutes: what is typed next must come sooner, on a busy machine, too
-ALLOWED = IDLE * 60 + 120  # seconds that are paid for after the last useful one
+ALLOWED = IDLE * 60 + 900  # seconds that are paid for after the last useful one; two minutes where nothing else runs
 
 
 @dataclass(frozen=True)

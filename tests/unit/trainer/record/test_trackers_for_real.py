@@ -110,7 +110,10 @@ def test_a_run_that_was_interrupted_is_one_run_with_one_curve(name, settings_for
     for curve, kind in ((losses, "step"), (held_out, "eval")):
         assert curve == [[event["step"], pytest.approx(event["loss"])] for event in events if event["event"] == kind]
     assert [step for step, _ in losses] == [1, 2, 3, 4] and [step for step, _ in held_out] == [0, 2, 4]
-    assert yaml.safe_load(config) == yaml.safe_load((folder / "config.yaml").read_text())
+    settings, decided = yaml.safe_load((folder / "config.yaml").read_text()), json.loads((folder / "decided.json").read_text())
+    assert settings["train"]["gradient_checkpointing"] == "auto"
+    settings["train"]["gradient_checkpointing"] = decided["recompute"]  # the settings as it was trained with them
+    assert yaml.safe_load(config) == settings
     assert status in ([], ["FINISHED"])
 
 
