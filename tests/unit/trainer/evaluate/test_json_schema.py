@@ -45,7 +45,9 @@ def loaded(base_for):
 
 
 @pytest.mark.parametrize("limit", [1, 6, 40])
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+@pytest.mark.parametrize(
+    "schema", [pytest.param(schema, id=name, marks=[pytest.mark.slow] * (name == "shipped")) for name, schema in SCHEMAS.items()]
+)
 def test_a_random_model_s_answers_are_valid_however_early_they_are_cut(schema, limit, loaded):
     random_model, prompt, prompts = loaded
     held = json_schema.JsonSchema(json_schema.grammar(schema), prompt)
