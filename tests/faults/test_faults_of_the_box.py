@@ -72,7 +72,7 @@ STORIES = [
         "gpu-lost", WATCHED, "failed (gpu_lost): the trainer has lost the GPU", ON_THE_VOLUME, ("inv train",), settings=PATIENT, ends=True
     ),
     Story("container-killed", WATCHED, "failed (killed)", ON_THE_VOLUME, ("inv train",), settings=PATIENT, ends=True),
-    Story("box-stopped", RUNNING, "is stopp", ON_THE_VOLUME, ("inv up deploy train",), ends=True),  # on a busy machine still "stopping"
+    Story("box-stopped", RUNNING, "is stopped", ON_THE_VOLUME, ("inv up deploy train",), ends=True),
     Story(
         "spot-notice",
         RUNNING,
