@@ -74,7 +74,7 @@ def settings() -> None:
     def composed(name: str, overrides: list[str]):
         try:
             return in_parts(name, parser.parse_overrides(overrides))
-        except Exception:
+        except Exception:  # the real way tells what is wrong
             return compose(name, overrides=overrides)
 
     load.compose = composed

@@ -6,18 +6,15 @@ processes, for what this CPU computes natively. How close two results must be fo
 
 import json
 import os
-import subprocess
-import sys
-import sysconfig
 
 os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order: equal means equal
 
 from pathlib import Path
 
+import environments
 import loaded
 import pytest
 import torch
-from machine import lacking
 from peft import PeftModel
 
 from conf import load, schema
@@ -151,16 +148,5 @@ def trained(settings_for) -> Path:
 
 @pytest.fixture(scope="session")
 def serving_python() -> Path:
-    """A Python that has what `transformers serve` needs, and OpenAI's client, before the packages of this one; made once."""
-    place, packages = ROOT / ".cache/serving", ROOT / "tests/unit/trainer/serving.txt"
-    python, made = place / "bin/python", place / "made"
-    if made.exists() and made.read_text() == packages.read_text():
-        return python
-    subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-    (installed,) = place.glob("lib/python*/site-packages")
-    (installed / "project.pth").write_text(str(Path(sysconfig.get_path("purelib")).resolve()) + "\n")
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", packages], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"the server's packages cannot be installed: {(done.stderr.splitlines() or ['pip says nothing'])[-1]}")
-    made.write_text(packages.read_text())
-    return python
+    """A Python that has what `transformers serve` needs, and OpenAI's client."""
+    return environments.python_with(ROOT / ".cache/serving", ROOT / "tests/unit/trainer/serving.txt")

@@ -5,10 +5,9 @@ Of each architecture that is written, on a small random model; of SmolLM2, on it
 
 import json
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
+import environments
 import pytest
 import torch
 from machine import lacking
@@ -86,19 +85,8 @@ func main() {
 
 @pytest.fixture(scope="module")
 def python():
-    """A Python that has llama.cpp and Go, before the packages of this one; made once."""
-    python, made = PLACE / "bin/python", PLACE / "made"
-    if made.exists() and made.read_text() == PACKAGES.read_text():
-        return python
-    subprocess.run([sys.executable, "-m", "venv", "--clear", PLACE], check=True)
-    (packages,) = PLACE.glob("lib/python*/site-packages")
-    (packages / "project.pth").write_text(str(Path(sysconfig.get_path("purelib")).resolve()) + "\n")
-    words = ["install", "--quiet", "--no-deps", "--require-hashes", "-r", PACKAGES]
-    done = subprocess.run([python, "-m", "pip", *words], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"llama.cpp cannot be installed: {(done.stderr.splitlines() or ['pip says nothing'])[-1]}")
-    made.write_text(PACKAGES.read_text())
-    return python
+    """A Python that has llama.cpp and Go."""
+    return environments.python_with(PLACE, PACKAGES, "--no-deps", "--require-hashes")
 
 
 def ask(python: Path, file: Path, prompt: list[int], steps: int = STEPS, size: int = models.SIZES["vocab_size"]) -> dict:

@@ -4,13 +4,11 @@ import json
 import os
 import re
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
+import environments
 import pytest
 import yaml
-from machine import lacking
 
 from tests.unit.trainer import forked
 from tests.unit.trainer.conftest import ROOT
@@ -66,18 +64,7 @@ print(json.dumps([run.name, curve("train/loss"), curve("eval/loss"), run.config[
 
 @pytest.fixture(scope="module")
 def python():
-    """A Python that has the libraries, in versions of their own, before the packages of this one; made once."""
-    python, marker = PLACE / "bin/python", PLACE / "made"
-    if marker.exists() and marker.read_text() == PACKAGES.read_text():
-        return str(python)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", PLACE], check=True)
-    (packages,) = PLACE.glob("lib/python*/site-packages")
-    (packages / "project.pth").write_text(str(Path(sysconfig.get_path("purelib")).resolve()) + "\n")
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", PACKAGES], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"the trackers' libraries cannot be installed: {(done.stderr.splitlines() or ['pip says nothing'])[-1]}")
-    marker.write_text(PACKAGES.read_text())
-    return str(python)
+    return str(environments.python_with(PLACE, PACKAGES))
 
 
 @pytest.fixture

@@ -1,0 +1,24 @@
+"""Virtual environments that have packages of their own, in versions of their own, before the packages of this one."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from machine import lacking
+
+
+def python_with(place: Path, packages: Path, *options: str) -> Path:
+    """The Python of the environment in `place`, made once of a list of requirements; the test is skipped where it cannot be."""
+    python, made = place / "bin/python", place / "made"
+    if made.exists() and made.read_text() == packages.read_text():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+    (installed,) = place.glob("lib/python*/site-packages")
+    (installed / "project.pth").write_text(str(Path(sysconfig.get_path("purelib")).resolve()) + "\n")
+    words = ["install", "--quiet", *options, "-r", packages]
+    done = subprocess.run([python, "-m", "pip", *words], capture_output=True, text=True)
+    if done.returncode:
+        lacking(f"the packages of {packages.name} cannot be installed: {(done.stderr.splitlines() or ['pip says nothing'])[-1]}")
+    made.write_text(packages.read_text())
+    return python
