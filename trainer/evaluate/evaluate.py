@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,10 @@ def generate(
     record.event("progress", what=what, done=0, of=len(order))
     while len(answers) < len(order):
         batch = _same_rope_form(order[len(answers) : len(answers) + size], examples, model.config)
-        outputs = _generate_or_none(
-            way or generate_batch, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens
-        )
+        with _heartbeat_at_each_token(model, record):
+            outputs = _generate_or_none(
+                way or generate_batch, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens
+            )
         if outputs is None:
             size = len(batch) // 2
             print(f"{what}: {len(batch)} rows at once do not fit into memory; {size} are tried", flush=True)
@@ -90,6 +91,17 @@ def generate(
         record.event("progress", what=what, done=len(answers), of=len(order))
         print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)
     return [answers[index] for index in range(len(examples))]
+
+
+@contextmanager
+def _heartbeat_at_each_token(model, record: Record) -> Iterator[None]:
+    """A batch of long answers takes minutes, in which nothing else shows that the run is alive."""
+    written = model.get_base_model() if isinstance(model, PeftModel) else model
+    hook = written.register_forward_hook(lambda *_: record.heartbeat())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _same_rope_form(batch: list[int], examples: list[Example], config: PreTrainedConfig) -> list[int]:

@@ -7,6 +7,7 @@ import torch
 
 from trainer.evaluate import evaluate
 from trainer.evaluate.evaluate_run import TimingRecord
+from trainer.model import model
 from trainer.rows import prompt
 
 
@@ -34,6 +35,18 @@ def test_the_longest_rows_come_first_and_answers_keep_the_order_of_rows(base, te
     assert [text for text, _ in answers] == [str(len(example.prompt)) for example in examples]
     lengths = [length for batch in way.asked for length in batch]
     assert lengths == sorted(lengths, reverse=True) and [len(batch) for batch in way.asked] == [4, 2]
+
+
+def test_the_run_shows_that_it_is_alive_while_a_batch_is_answered(base_for, template, examples, settings_for, tmp_path):
+    """`no sign of life for 2 min` was said of a run that was scoring 32 rows at once."""
+    base, settings = base_for(), settings_for(tmp_path, f"train.eval_batch_size={len(examples)}", "data.max_new_tokens=5")
+    timing, beats = TimingRecord(), []
+    timing.heartbeat = lambda: beats.append(1)
+    evaluate.generate(base.model, template, examples, settings, timing, "scoring")
+    tuned = model.add_adapter(base, settings.lora, gradient_checkpointing=False)
+    alone = len(beats)
+    evaluate.generate(tuned, template, examples, settings, timing, "scoring")
+    assert alone > 1 and len(beats) == 2 * alone
 
 
 def test_what_does_not_fit_is_halved_until_it_does(base, template, examples, settings_for, tmp_path, capsys):
