@@ -47,6 +47,8 @@ def serve(aws: Aws, run: schema.Run, run_id: str, port: int, lines: list[str], r
         raise Problem(what, "`pip install -r trainer/requirements.txt`", reason="refused")
     folder = download.download(aws, run, run_id, root / run.runs).folder
     try:
-        trainer_here.run(f"serve {run_id}", ["trainer.evaluate.serve", str(folder), str(port)], root, "\n".join(lines).encode())
+        words = ["trainer.evaluate.serve", str(folder), str(port)]
+        again = f"then `inv serve --run {run_id} --port {port}`"
+        trainer_here.run(f"serve {run_id}", words, root, "\n".join(lines).encode(), instead=again)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{run_id} is no longer served") from None

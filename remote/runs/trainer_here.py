@@ -9,9 +9,12 @@ from typing import IO
 from conf.problem import Problem
 from conf.process.screen import screen
 
+ON_THE_BOX = "`inv up deploy` starts the box"  # which does it, too
 
-def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[bytes] | None = None) -> None:
-    """The program has done its work; what it prints is in `out`, or is shown where there is none. A Problem where it failed."""
+
+def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[bytes] | None = None, instead: str = ON_THE_BOX) -> None:
+    """The program has done its work; what it prints is in `out`, or is shown where there is none. A Problem where it failed,
+    with what to do `instead`."""
     with tempfile.TemporaryFile() as questions:
         questions.write(given)
         questions.seek(0)
@@ -25,4 +28,4 @@ def run(what: str, words: list[str], root: Path, given: bytes = b"", out: IO[byt
                 process.terminate()
                 raise
     if process.returncode:
-        raise Problem(f"the trainer could not {what} here", "its own words are above; `inv up deploy` starts the box", "crashed")
+        raise Problem(f"the trainer could not {what} here", f"its own words are above; {instead}", "crashed")

@@ -70,7 +70,8 @@ def test_the_schema_is_that_of_the_run_s_own_fields(aws, store, settings, free_p
 
 
 def test_the_trainer_serves_what_was_fetched_until_ctrl_c(aws, settings, monkeypatch, tmp_path):
-    def ended(what, words, root, given):
+    def ended(what, words, root, given, instead):
+        assert instead == "then `inv serve --run r --port 8000`"
         assert (what, words, given) == ("serve r", ["trainer.evaluate.serve", str(tmp_path / "r"), "8000"], b"line")
         raise KeyboardInterrupt
 
