@@ -28,7 +28,7 @@ start() {
   mkdir -p "$work/in" "$work/out"
   fetch_rows
   hand_over "$work/out"
-  # shellcheck disable=SC2034 # finished.sh mounts it
+  # finished.sh mounts it
   shared=(--volume "$work/in:$work/in:ro" --volume "$work/out:$work/out")
   ask_model --detach examine "${run:?}" "$work/in/$FILE" "$work/out/$SPLIT" "${more[@]}" >"$work/said" 2>&1 ||
     failed "$work/said" "docker on the box could not start the trainer"

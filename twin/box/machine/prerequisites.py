@@ -23,7 +23,6 @@ TESTED = {
     "pvcreate": "lvm2",
     "sfdisk": "fdisk",
     "systemd-analyze": "systemd",
-    "shellcheck": "shellcheck",
     "docker-compose": "docker-compose",
     "chromium": "chromium",
 }
