@@ -2,7 +2,7 @@
 
 import pytest
 import stand_in_trainer
-from stories import WATCHED, Clock, Story, StoryRun, boxes_have_stopped, run_story
+from stories import WATCHED, Story, boxes_have_stopped, run_story
 
 from twin import world
 
@@ -75,18 +75,9 @@ STORIES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def story_runs(laptop):
-    """The stories told so far; each leaves its box behind."""
-    laptop.clock = Clock(laptop.state)
-    return []
-
-
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_a_story(laptop, story_runs, story):
-    story_run = StoryRun(laptop, laptop.clock, story, 100 + STORIES.index(story))
-    run_story(story_run)
-    story_runs.append(story_run)
+    run_story(laptop, story_runs, story, seed=100 + STORIES.index(story))
 
 
 def test_every_box_that_was_left_has_stopped_by_itself_soon_enough(laptop, story_runs):

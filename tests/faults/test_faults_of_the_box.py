@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from stories import RUNNING, WATCHED, Clock, Story, StoryRun, boxes_have_stopped, run_story
+from stories import RUNNING, WATCHED, Story, boxes_have_stopped, run_story
 from test_recovery import wait_until
 
 from twin import world
@@ -126,18 +126,9 @@ STORIES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def story_runs(laptop):
-    """The stories told so far; each leaves its box behind."""
-    laptop.clock = Clock(laptop.state)
-    return []
-
-
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_a_story(laptop, story_runs, story):
-    story_run = StoryRun(laptop, laptop.clock, story, 100 + STORIES.index(story))
-    run_story(story_run)
-    story_runs.append(story_run)
+    run_story(laptop, story_runs, story, seed=100 + STORIES.index(story))
 
 
 def test_every_box_that_was_left_has_stopped_by_itself_soon_enough(laptop, story_runs):

@@ -156,9 +156,9 @@ class StoryRun:
         return subprocess.CompletedProcess(words, going.returncode, printed, "")
 
 
-def run_story(story_run: StoryRun) -> None:
-    """The story from its beginning to its end, which is checked."""
-    story = story_run.story
+def run_story(laptop, before: list[StoryRun], story: Story, seed: int) -> None:
+    """The story from its beginning to its end, which is checked; it is then one of those told before."""
+    story_run = StoryRun(laptop, laptop.clock, story, seed)
     done = story_run.meet_fault()
     world.clear_faults(story_run.laptop.state)
     check_last_words(done, story)
@@ -170,6 +170,7 @@ def run_story(story_run: StoryRun) -> None:
         if not story_run.has({"train": "manifest.json", "publish": "published.json"}[verb]):
             story_run.inv(verb)
     check_end(story_run)
+    before.append(story_run)
 
 
 def check_last_words(done: subprocess.CompletedProcess, story: Story) -> None:
