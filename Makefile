@@ -52,7 +52,7 @@ setup: .venv/installed .venv/tests $(MODELS) ## the virtual environment and the 
 	@touch $@
 
 .cache/models/smollm2-135m: | .venv/installed
-	@echo "getting SmolLM2-135M-Instruct, about 90 MB, and converting it: a minute, once"
+	@echo "getting SmolLM2-135M-Instruct, about 90 MB, and converting it: half a minute, once"
 	@$(VENV) -m twin.models smollm2 $@
 
 .cache/models/tiny: | .venv/installed
