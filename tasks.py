@@ -14,7 +14,7 @@ import remote.image_tasks
 import remote.tasks
 import trainer.rows.tasks
 import twin.tasks
-from conf.cli import overrides, positive_integer, rehearsed, settings, user_errors
+from conf.cli import overrides, positive_integer, rehearsed, seconds, settings, user_errors
 from conf.paths import LOCAL_MODELS, ROOT
 from conf.problem import Problem
 from conf.process import argv, streams
@@ -55,11 +55,11 @@ def init(c, token=None, yes=False, name=None):
     perform(c, run, "init", parts)
 
 
-@task
-def up(c):
+@task(help={"wait": "where AWS has no room, go on trying for so long, such as 2h or 90m"})
+def up(c, wait=None):
     """Start the box, or make it, with its volume attached and its agent answering."""
     run = settings(c)
-    perform(c, run, "up", planned().up(run, preflight.estimate_cost))
+    perform(c, run, "up", planned().up(run, preflight.estimate_cost, seconds("--wait", wait) if wait else 0))
 
 
 @task

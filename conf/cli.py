@@ -61,6 +61,9 @@ def rehearsed(c, intent: str) -> bool:
     return c.config.run.dry
 
 
+UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
 def positive_integer(option: str, text: str | None) -> int | None:
     """What an option says; None where it is left out. Invoke's own numbers end in a traceback for anything else."""
     from conf.problem import Problem
@@ -68,6 +71,16 @@ def positive_integer(option: str, text: str | None) -> int | None:
     if text is not None and not (text.isdecimal() and int(text) > 0):
         raise Problem(f"{option} is {text}", f"it takes a whole number, 1 or more: `{option} 10`", reason="bad_config")
     return None if text is None else int(text)
+
+
+def seconds(option: str, text: str) -> float:
+    """What an option says: a number of hours, minutes or seconds, such as 2h, 90m or 30s."""
+    from conf.problem import Problem
+
+    number, unit = text[:-1], text[-1:]
+    if not (number.replace(".", "", 1).isdecimal() and number.isascii() and unit in UNITS):
+        raise Problem(f"{option} is {text!r}", f"it takes hours, minutes or seconds: `{option} 2h`, `{option} 90m`", reason="bad_config")
+    return float(number) * UNITS[unit]
 
 
 def overrides() -> list[str]:

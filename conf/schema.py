@@ -334,11 +334,19 @@ class Cloud:
         return f"/{self.own}/"
 
 
+class AllocationStrategy(Enum):
+    """EC2 Fleet's names."""
+
+    prioritized = "prioritized"  # in the order in which they are listed
+    lowest_price = "lowest_price"
+
+
 @dataclass
 class Box:
     name: str = MISSING  # found by the tag fine-tune-slm:box; in a stack with a name it is STACK:NAME
     adopt: str | None = MISSING  # id of an instance to take as the box where none has its tag, after a question
-    instance_type: str = MISSING
+    instance_type: Any = MISSING  # or a list: the first of them that AWS has room for
+    allocation_strategy: AllocationStrategy = MISSING  # the order in which the types of a list are tried
     subnet: str | None = MISSING  # null: any of the default network
     ami: str = MISSING  # public parameter that names the image
     root_gb: int = MISSING
@@ -354,6 +362,10 @@ class Box:
     user: str = MISSING  # of the image; it may use sudo without a password
 
     def __post_init__(self):
+        if not self.instance_types or not all(isinstance(kind, str) and kind and AWS_NAME.fullmatch(kind) for kind in self.instance_types):
+            raise ValueError(
+                f"box.instance_type is {self.instance_type!r}; use a type such as g6.2xlarge, or a list: [g6.2xlarge,g5.2xlarge]"
+            )
         positive("box.root_gb", self.root_gb)
         positive("box.disk_gb", self.disk_gb)
         positive("box.idle_minutes", self.idle_minutes)
@@ -364,6 +376,11 @@ class Box:
             raise ValueError(f"box.mount is {self.mount!r}; use an absolute path such as /mnt/training")
         if self.ssh_from != "auto":
             self._check_network()
+
+    @property
+    def instance_types(self) -> list[str]:
+        """The types that will do. Parameter Store has them in one text."""
+        return self.instance_type.replace(" ", "").split(",") if isinstance(self.instance_type, str) else self.instance_type
 
     def _check_network(self) -> None:
         try:

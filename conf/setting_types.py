@@ -15,7 +15,11 @@ from conf import renamed, schema
 
 FOLDER = Path(__file__).parent
 GROUPS = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.isalpha()}
-ANY_TEXT = ("lora.targets", "train.gradient_checkpointing")  # text, or a list of texts: OmegaConf has no type for either
+ANY_TEXT = (
+    "box.instance_type",
+    "lora.targets",
+    "train.gradient_checkpointing",
+)  # text, or a list of texts: OmegaConf has no type for either
 FILES = (
     "data.train",
     "data.validation",

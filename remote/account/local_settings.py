@@ -57,7 +57,7 @@ def summary(aws: Aws, run: schema.Run, token: TokenState) -> str:
         "bucket": f"s3://{cloud.bucket}/{cloud.prefix.strip('/')}",
         "image repository": uri,
         "log group": cloud.log_group,
-        "box": f"{run.box.instance_type}, role {cloud.box_role}, launch template {cloud.launch_template}",
+        "box": f"{' or '.join(run.box.instance_types)}, role {cloud.box_role}, launch template {cloud.launch_template}",
         "EC2 instance": values.get(f"{cloud.root}ec2/instance-id", "none"),
         "EBS volume": f"{values.get(f'{cloud.root}ebs/volume-id', 'none')} ({run.box.disk_gb} GB {run.box.disk_type} at {run.box.mount})",
         "Hub token": f"secret {cloud.hub_secret}: {'none yet' if token == 'none yet' else 'stored'}",

@@ -96,7 +96,7 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "Subnet": box.subnet,
         "InstanceId": cloud.instance_id,
         "VolumeId": cloud.volume_id,
-        "InstanceType": box.instance_type,
+        "InstanceType": ",".join(box.instance_types),
         "MountPath": box.mount,
         "VolumeType": box.disk_type,
         "VolumeGb": box.disk_gb,

@@ -1,13 +1,18 @@
-"""Where a box can be launched: each zone in turn, spot first if wanted, and what to do when no zone has capacity."""
+"""Where a box can be launched: each type and zone in turn, spot first if wanted, and what to do when nowhere has capacity."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.aws import describe
+from remote.aws import describe, pricing
 from remote.aws.session import Aws, retry_until_visible, with_region
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 # Another zone or market may have it.
 NO_CAPACITY = (
@@ -29,58 +34,74 @@ SPOT = {
 }
 
 
-def launch_in_any_zone(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str, dict], str]) -> str:
-    """The id that `launch(zone, market)` answers at the first place that has room; `zone` is where the volume is."""
+class NoCapacity(Problem):
+    """AWS has no room now, which may change any minute."""
+
+
+def launch_where_available(aws: Aws, box: schema.Box, zone: str | None, launch: Callable[[str, str, dict], str]) -> str:
+    """The id that `launch(type, zone, market)` answers at the first place that has room; `zone` is where the volume is."""
     from botocore.exceptions import ClientError
 
-    refused = []
-    for where, market in _zones_and_markets(aws, box, zone):
+    refused: list[str] = []
+    closed: dict[tuple[str, bool], Problem] = {}  # types that the account may not have, on demand or as spot
+    for kind, where, market in _places(aws, box, zone):
+        if (kind, bool(market)) in closed:
+            continue
         try:
-            return retry_until_visible(functools.partial(launch, where, market), NEW_PROFILE, "the box's new role")
+            return retry_until_visible(functools.partial(launch, kind, where, market), NEW_PROFILE, "the box's new role")
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-            if code == "VcpuLimitExceeded":
-                raise _quota(aws, box, error) from error
-            if code == "PendingVerification":
-                hint = "wait for AWS's mail, four hours at most, then `inv up`; after that, write to aws-verification@amazon.com"
-                raise Problem(
-                    f"AWS is still verifying this account and launches nothing for it in {aws.cloud.region}", hint, "refused"
-                ) from error
-            if NOT_FREE_TIER in message:
-                raise _free_plan(aws, box) from error
-            if code not in NO_CAPACITY and NO_SUBNET not in message:
+            if problem := _refused_to_account(aws, kind, error):
+                closed[kind, bool(market)] = problem
+                reason = code
+            elif code in NO_CAPACITY or NO_SUBNET in message:
+                reason = NO_SUBNET.lower() if NO_SUBNET in message else code
+            else:
                 raise
-            refused.append(f"{where}{', spot' if market else ''}: {NO_SUBNET.lower() if NO_SUBNET in message else code}")
-            screen.note(f"  no {box.instance_type} in {refused[-1]}")
+            place = f"{where}{', spot' if market else ''}"
+            screen.note(f"  no {kind} in {place}: {reason}")
+            refused.append(f"{place}: {reason}" if len(box.instance_types) == 1 else f"{kind} in {place}: {reason}")
+    if len(closed) == len(refused):
+        raise next(iter(closed.values()))
     raise _no_capacity(aws, box, zone, refused)
 
 
-def _free_plan(aws: Aws, box: schema.Box) -> Problem:
+def _refused_to_account(aws: Aws, kind: str, error: "ClientError") -> Problem | None:
+    """Why this account may not have the type, wherever; None where it may. An account that may have nothing raises its Problem."""
+    if error.response["Error"]["Code"] == "PendingVerification":
+        hint = "wait for AWS's mail, four hours at most, then `inv up`; after that, write to aws-verification@amazon.com"
+        what = f"AWS is still verifying this account and launches nothing for it in {aws.cloud.region}"
+        raise Problem(what, hint, "refused") from error
+    if error.response["Error"]["Code"] == "VcpuLimitExceeded":
+        return _quota(kind, error)
+    return _free_plan(aws, kind) if NOT_FREE_TIER in error.response["Error"].get("Message", "") else None
+
+
+def _free_plan(aws: Aws, kind: str) -> Problem:
     """Accounts made since July 2025 may be on AWS's Free plan."""
     hint = f"{UPGRADE}: your remaining credits stay, and AWS charges what goes beyond them; then `inv up`"
-    what = f"this account is on AWS's Free plan, which launches no {box.instance_type}"
+    what = f"this account is on AWS's Free plan, which launches no {kind}"
     return Problem(what, with_region(hint, aws.cloud.region), reason="refused")
 
 
-def start(aws: Aws, box: schema.Box, instance_id: str, zone: str) -> None:
-    """The stopped box starts again; where its zone has no room for it, a Problem with the way out."""
+def start(aws: Aws, box: schema.Box, instance_id: str, kind: str, zone: str) -> None:
+    """The stopped box, of the type `kind`, starts again; where its zone has no room for it, a Problem with the way out."""
     from botocore.exceptions import ClientError
 
     try:
         aws.client("ec2").start_instances(InstanceIds=[instance_id])
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code == "VcpuLimitExceeded":
-            raise _quota(aws, box, error) from error
-        if NOT_FREE_TIER in error.response["Error"].get("Message", ""):
-            raise _free_plan(aws, box) from error
+        if problem := _refused_to_account(aws, kind, error):
+            raise problem from error
         if code == "IncorrectSpotRequestState":
             raise _spot_reclaimed(aws, instance_id) from error
         if code not in NO_CAPACITY:
             raise
-        raise Problem(
-            f"{zone} has no {box.instance_type} for {instance_id} now, and its volume is there",
-            f"try again later, or move the volume to another zone:\n{_relocation_commands(aws, box, zone, instance_id)}",
+        raise NoCapacity(
+            f"{zone} has no {kind} for {instance_id} now, and its volume is there",
+            f"try again later, `inv up --wait 2h` goes on trying, or move the volume to another zone:\n"
+            f"{_relocation_commands(aws, box, kind, zone, instance_id)}",
             reason="refused",
         ) from error
 
@@ -100,42 +121,55 @@ def release(aws: Aws, instance_id: str) -> None:
         aws.client("ec2").cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
 
 
-def _zones_and_markets(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, dict]]:
-    """Every zone that offers the type, or the volume's; spot everywhere before anything else."""
-    zones = _zones(aws, box)
-    if not zones:
-        raise Problem(
-            f"{aws.cloud.region} has no {box.instance_type}", "another `box=...` or `cloud.region=...`; `inv doctor` looks", "refused"
-        )
+def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, str, dict]]:
+    """Every type and zone that offers it, or the volume's zone alone; spot everywhere before anything else."""
+    offered = {kind: zones(aws, kind) for kind in box.instance_types}
+    if not any(offered.values()):
+        what = f"{aws.cloud.region} has no {' and no '.join(box.instance_types)}"
+        raise Problem(what, "another `box=...` or `cloud.region=...`; `inv doctor` looks", "refused")
     for market in [SPOT, {}] if box.spot else [{}]:
-        yield from ((one, market) for one in ([zone] if zone else zones))
+        for kind in _ordered(aws, box, bool(market)):
+            yield from ((kind, one, market) for one in ([zone] if zone and offered[kind] else offered[kind]))
 
 
-def _zones(aws: Aws, box: schema.Box) -> list[str]:
-    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [box.instance_type]}]}
+def _ordered(aws: Aws, box: schema.Box, spot: bool) -> list[str]:
+    """The types in the order in which they are tried; one without a known price comes last."""
+    if box.allocation_strategy is schema.AllocationStrategy.prioritized or len(box.instance_types) == 1:
+        return box.instance_types
+    prices = pricing.spot(aws, box.instance_types) if spot else {kind: pricing.per_hour(aws, kind)[0] for kind in box.instance_types}
+    known = {kind: price for kind, price in prices.items() if price is not None}
+    return sorted(box.instance_types, key=lambda kind: known.get(kind, math.inf))
+
+
+def zones(aws: Aws, kind: str) -> list[str]:
+    """Where the region offers the type."""
+    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [kind]}]}
     pages = aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
     return sorted(offering["Location"] for page in pages for offering in page["InstanceTypeOfferings"])
 
 
-def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> Problem:
-    what = f"no {box.instance_type} is available now ({'; '.join(refused)})"
+def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> NoCapacity:
+    types = box.instance_types
+    what = f"no {' and no '.join(types)} is available now ({'; '.join(refused)})"
+    wait = "`inv up --wait 2h` goes on trying"
     if zone:
-        way_out = _relocation_commands(aws, box, zone)
-        return Problem(what, f"try again later, or move the volume out of {zone}:\n{way_out}", reason="refused")
-    return Problem(what, "try again later, or take another type: `box.instance_type=g5.2xlarge`", reason="refused")
+        way_out = _relocation_commands(aws, box, types[0], zone)
+        return NoCapacity(what, f"{wait}; or move the volume out of {zone}:\n{way_out}", reason="refused")
+    more = f"`box.instance_type=[{','.join(dict.fromkeys([*types, 'g5.2xlarge', 'g6e.2xlarge']))}]`"
+    return NoCapacity(what, f"{wait}; more types to choose from: {more}", reason="refused")
 
 
-def _quota(aws: Aws, box: schema.Box, error: Exception) -> Problem:
+def _quota(kind: str, error: Exception) -> Problem:
     hint = "`inv doctor` prints the command that asks AWS for more; `aws ec2 describe-instances` shows what else runs"
-    return Problem(f"the account's vCPU quota leaves no room for a {box.instance_type}: {error}", hint, reason="refused")
+    return Problem(f"the account's vCPU quota leaves no room for a {kind}: {error}", hint, reason="refused")
 
 
-def _relocation_commands(aws: Aws, box: schema.Box, zone: str, instance_id: str = "") -> str:
+def _relocation_commands(aws: Aws, box: schema.Box, kind: str, zone: str, instance_id: str = "") -> str:
     """The commands, one a line, that take the volume to another zone by a copy: a volume itself can leave none."""
     from remote.aws import volume  # which knows boxes, which know capacity
 
     old, tags = volume.id_and_tags(aws, box.name)
-    other = next((candidate for candidate in _zones(aws, box) if candidate != zone), zone)
+    other = next((candidate for candidate in zones(aws, kind) if candidate != zone), zone)
     mine = f"--owner-ids self --filters Name=tag:{volume.BOX},Values={box.name}"
     newest = f"aws ec2 describe-snapshots {mine} --query 'max_by(Snapshots, &StartTime).SnapshotId' --output text"
     words = ",".join(f"{{Key={key},Value='{value}'}}" for key, value in tags.items())

@@ -7,6 +7,7 @@ from typing import Literal
 
 from conf import schema
 from conf.problem import Problem
+from conf.process.screen import screen
 from remote.aws import auto_stop, capacity, describe, instance_history
 from remote.aws.launch import ALIVE, UNATTENDED, adopt, launch
 from remote.aws.session import Aws, is_access_denied, pauses
@@ -143,6 +144,12 @@ def ssh_endpoint(aws: Aws, instance_id: str) -> SshEndpoint:
     return SshEndpoint(description.get("PublicIpAddress", ""), group, tags_of(description).get(HOST_KEY, ""))
 
 
+def type_of(aws: Aws, box: schema.Box) -> str:
+    """The type of the box, whatever the settings say; where there is none, the first that `up` would launch."""
+    instance = find(aws, box.name)
+    return instance.instance_type if instance else box.instance_types[0]
+
+
 def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured:
     """Find the box by its tag; start it when it is stopped, launch it when there is none."""
     instance = find(aws, box.name)
@@ -152,12 +159,18 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured
         _wait(aws, "instance_stopped", instance.id)
     if instance is None:
         return Ensured(launch(aws, box, volume_zone), "launched")
+    if instance.instance_type not in box.instance_types and not box.adopt:
+        wanted = " or ".join(box.instance_types)
+        screen.note(
+            f"  box `{box.name}` is a {instance.instance_type} and no {wanted}; for one on the same volume: "
+            f"`aws ec2 terminate-instances --region {aws.cloud.region} --instance-ids {instance.id}`, then `inv up`"
+        )
     if instance.state in ("stopped", "stopping"):
         instance_history.write(aws, _describe(aws, instance.id).uptime)
         _cancel_commands(aws, instance.id)
         auto_stop.disarm(aws, instance.id)  # of its life before, which has ended: it would stop this one too early
         aws.client("ec2").delete_tags(Resources=[instance.id], Tags=[{"Key": STOPPED}])
-        capacity.start(aws, box, instance.id, instance.zone)
+        capacity.start(aws, box, instance.id, instance.instance_type, instance.zone)
         return Ensured(instance.id, "started")
     return Ensured(instance.id, None)
 

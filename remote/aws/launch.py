@@ -34,10 +34,10 @@ def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
     # A lost answer and a second try within a minute are one launch; but a box that has ended meanwhile is not launched by its old token.
     moment = f"{int(time.time() // 60)}-{_recently_terminated(aws, box.name)}"
 
-    def in_zone(zone: str, market: dict) -> str:
+    def in_zone(kind: str, zone: str, market: dict) -> str:
         answer = ec2.run_instances(
             ImageId=image,
-            InstanceType=box.instance_type,
+            InstanceType=kind,
             MinCount=1,
             MaxCount=1,
             # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
@@ -46,13 +46,13 @@ def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
             UserData=USER_DATA,
             # By its hash: a token has 64 characters at most.
-            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{box.instance_type}".encode()).hexdigest(),
+            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{kind}".encode()).hexdigest(),
             **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
             **({"InstanceMarketOptions": market} if market else {}),
         )
         return answer["Instances"][0]["InstanceId"]
 
-    return capacity.launch_in_any_zone(aws, box, _zone(aws, box, volume_zone), in_zone)
+    return capacity.launch_where_available(aws, box, _zone(aws, box, volume_zone), in_zone)
 
 
 def _zone(aws: Aws, box: schema.Box, volume_zone: str | None) -> str | None:

@@ -40,7 +40,7 @@ def show(aws: Aws, run: schema.Run) -> None:
     """Print the ledger."""
     store = Store(aws)
     box = instance.find(aws, run.box.name)
-    boxes, source = _boxes(aws, store, box, run.box.instance_type)
+    boxes, source = _boxes(aws, store, box, run.box.instance_types[0])
     lines = [*boxes, *_disks(aws, run)]
     table = Table("what", "how much", "rate", "USD", box=None, pad_edge=False)
     for line in lines:

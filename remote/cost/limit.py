@@ -26,12 +26,12 @@ def enforce(aws: Aws, run: schema.Run, planned: float | None = None) -> MaxLife:
     limit, hours = run.cost.limit, run.box.max_hours
     if limit is None:
         return MaxLife(hours)
-    rate, source = _rate(aws, run)
+    kind, rate, source = _rate(aws, run)
     hours_planned = (planned or 0) / 3600
     dollars = hours_planned * rate
     if dollars > limit:
         raise Problem(
-            f"the run is planned to cost ${dollars:.2f}, and cost.limit is ${limit:.2f}: {hours_planned:.1f} h of {run.box.instance_type} "
+            f"the run is planned to cost ${dollars:.2f}, and cost.limit is ${limit:.2f}: {hours_planned:.1f} h of {kind} "
             f"at ${rate:.4f} an hour ({source})",
             f"`cost.limit={math.ceil(dollars * 1.2)}` allows it; `train.max_hours={limit / rate * 0.8:.1f}` ends it earlier; "
             "`inv plan` lists cheaper boxes",
@@ -45,7 +45,7 @@ def remaining_life(aws: Aws, run: schema.Run, instance_id: str, run_id: str | No
     limit = run.cost.limit
     if limit is None:
         return RemainingLife(None)
-    rate, _ = _rate(aws, run)
+    _, rate, _ = _rate(aws, run)
     stretches = ledger.box_usage(Store(aws), instance.find(aws, run.box.name))
     mine = [usage for usage in stretches if (usage.running and usage.instance == instance_id) or (run_id and usage.run == run_id)]
     rates = {kind: pricing.planned(aws, kind, run.cost.per_hour)[0] for kind in {usage.instance_type for usage in mine} if kind}
@@ -59,9 +59,11 @@ def remaining_life(aws: Aws, run: schema.Run, instance_id: str, run_id: str | No
     return RemainingLife(int((limit - spent) / rate * 3600))
 
 
-def _rate(aws: Aws, run: schema.Run) -> tuple[float, str | None]:
-    rate, source = pricing.planned(aws, run.box.instance_type, run.cost.per_hour)
+def _rate(aws: Aws, run: schema.Run) -> tuple[str, float, str | None]:
+    """The box's type, USD an hour of it, and who says so."""
+    kind = instance.type_of(aws, run.box)
+    rate, source = pricing.planned(aws, kind, run.cost.per_hour)
     if rate is None:
-        what = f"cost.limit=${run.cost.limit:.2f} cannot be enforced: no price is known for {run.box.instance_type} in {aws.cloud.region}"
+        what = f"cost.limit=${run.cost.limit:.2f} cannot be enforced: no price is known for {kind} in {aws.cloud.region}"
         raise Problem(what, "set the price, `cost.per_hour=USD`, or drop the limit, `cost.limit=null`", reason="refused")
-    return rate, source
+    return kind, rate, source

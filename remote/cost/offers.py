@@ -27,6 +27,7 @@ class Offer:
     seconds: float  # nan where nobody knows
     hourly: float | None
     spot: float | None
+    mine: bool  # the box's own type, or the first that `up` would launch
 
     @property
     def dollars(self) -> float:
@@ -37,7 +38,7 @@ def describe_existing(aws: Aws, run: schema.Run, tag: str) -> str:
     """What is there, and what `up` and `deploy` would add to it."""
     box, digest = instance.find(aws, run.box.name), ecr.find_digest(aws, tag)[1]
     market = " on spot, if there is room," if run.box.spot else ""
-    new = f"none; a {run.box.instance_type} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
+    new = f"none; a {' or '.join(run.box.instance_types)} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
     words = {"running": "runs", "stopped": "is stopped and would be started", "stopping": "is stopping and would be started"}
     lines = [f"box      {f'{box.id}, {box.instance_type}, {words.get(box.state, box.state)}' if box else new}"]
     monthly, _ = pricing.disk_month(aws, run.box.disk_type)
@@ -51,20 +52,27 @@ def describe_existing(aws: Aws, run: schema.Run, tag: str) -> str:
 
 def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str]]:
     """Boxes whose card the run fits into, the cheapest for it first; and the types that are too small."""
-    cards = gpu.cards(aws, tuple(dict.fromkeys((*TYPES, run.box.instance_type))))
+    mine = instance.type_of(aws, run.box)
+    cards = gpu.cards(aws, tuple(dict.fromkeys((*TYPES, *run.box.instance_types, mine))))
     needed = need({card.name: card.bytes for card in cards.values()})
-    fitting = [kind for kind, card in cards.items() if needed[card.name][1] or kind == run.box.instance_type]
+    fitting = [kind for kind, card in cards.items() if needed[card.name][1] or kind == mine]
     spots = pricing.spot(aws, fitting)
     with ThreadPoolExecutor(8) as pool:
-        rates = dict(zip(fitting, pool.map(lambda kind: pricing.planned(aws, kind, _configured_price(run, kind))[0], fitting), strict=True))
-    offered = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind)) for kind in fitting]
+        rates = dict(
+            zip(
+                fitting,
+                pool.map(lambda kind: pricing.planned(aws, kind, run.cost.per_hour if kind == mine else None)[0], fitting),
+                strict=True,
+            )
+        )
+    offered = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind), kind == mine) for kind in fitting]
     return sorted(offered, key=lambda one: (math.isnan(one.dollars), one.dollars)), [kind for kind in cards if kind not in fitting]
 
 
-def table(run: schema.Run, offered: list[Offer]) -> Table:
+def table(offered: list[Offer]) -> Table:
     """The chosen box, and those that are cheaper or faster for this run."""
     shown = Table("type", "card", "hours", "USD an hour", "USD for the run", "on spot", "", box=None, pad_edge=False)
-    mine = next((offer for offer in offered if offer.kind == run.box.instance_type), None)
+    mine = next((offer for offer in offered if offer.mine), None)
     for offer in offered:
         verdict = "yours" if offer is mine else comparison(offer, mine)
         if verdict:
@@ -85,7 +93,3 @@ def comparison(offer: Offer, mine: Offer | None) -> str:
 
 def money(dollars: float | None, digits: int = 3) -> str:
     return "unknown" if dollars is None or math.isnan(dollars) else f"{dollars:.{digits}f}"
-
-
-def _configured_price(run: schema.Run, kind: str) -> float | None:
-    return run.cost.per_hour if kind == run.box.instance_type else None

@@ -37,8 +37,8 @@ class Context:
         return images[0] if images else {}
 
     @functools.cached_property
-    def kind(self) -> dict | None:
-        """The instance type as EC2 describes it."""
-        wanted = [{"Name": "instance-type", "Values": [self.run.box.instance_type]}]
-        types = self.aws.client("ec2").describe_instance_types(Filters=wanted)["InstanceTypes"]
-        return types[0] if types else None
+    def types(self) -> dict[str, dict]:
+        """The box's instance types, as EC2 describes those that it knows here."""
+        wanted = [{"Name": "instance-type", "Values": self.run.box.instance_types}]
+        pages = self.aws.client("ec2").get_paginator("describe_instance_types").paginate(Filters=wanted)
+        return {description["InstanceType"]: description for page in pages for description in page["InstanceTypes"]}

@@ -1,6 +1,9 @@
 """Whether a box can be had: quota, zones, price."""
 
+import functools
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
 from conf.finding import BROKEN, NOTE, OK, Finding
 from remote.aws import capacity, pricing, volume
@@ -21,24 +24,37 @@ def codes(kind: str) -> tuple[str | None, str | None]:
     return demand, SPOT_OF_P.get(f"p{generation}") if letters == "p" else SPOT.get(demand or "")
 
 
+def _of_each_type(context: Context, examine: Callable[[Context, str], list[Finding]]) -> list[Finding]:
+    """What is found of each type that would do. Where one can be had, the want of another stops nothing."""
+    found = [examine(context, kind) for kind in context.run.box.instance_types]
+    if any(all(finding.verdict != BROKEN for finding in findings) for findings in found):
+        found = [[replace(one, verdict=NOTE) if one.verdict == BROKEN else one for one in findings] for findings in found]
+    return [finding for findings in found for finding in findings]
+
+
 def quota(context: Context) -> list[Finding]:
-    """What AWS lets the account run of this family, also as spot where that is wanted."""
-    if context.kind is None:
+    """What AWS lets the account run of each type's family, also as spot where that is wanted."""
+    return _of_each_type(context, _quotas)
+
+
+def _quotas(context: Context, kind: str) -> list[Finding]:
+    if kind not in context.types:
         return []  # the check of the type says so
-    demand, spot = codes(context.run.box.instance_type)
-    cores = context.kind["VCpuInfo"]["DefaultVCpus"]
-    findings = [_quota(context, cores, demand, "on demand", BROKEN, "AWS launches nothing beyond it; an increase takes hours to days")]
+    demand, spot = codes(kind)
+    why = "AWS launches nothing beyond it; an increase takes hours to days"
+    findings = [_quota(context, kind, demand, "on demand", BROKEN, why)]
     if context.run.box.spot:
-        findings.append(_quota(context, cores, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
+        findings.append(_quota(context, kind, spot, "as spot", NOTE, "`up` takes a box on demand in its place, which costs more"))
     return findings
 
 
-def _quota(context: Context, needed: int, code: str | None, market: str, verdict: str, why: str) -> Finding:
+def _quota(context: Context, kind: str, code: str | None, market: str, verdict: str, why: str) -> Finding:
     if code is None:
-        what = f"it is unknown which quota counts a {context.run.box.instance_type} {market}"
+        what = f"it is unknown which quota counts a {kind} {market}"
         return Finding("quota", NOTE, what, why, "`aws service-quotas list-service-quotas --service-code ec2`")
+    needed = context.types[kind]["VCpuInfo"]["DefaultVCpus"]
     value = context.aws.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
-    what = f"{value:.0f} vCPUs {market} ({code}), of which a {context.run.box.instance_type} takes {needed}"
+    what = f"{value:.0f} vCPUs {market} ({code}), of which a {kind} takes {needed}"
     if value >= needed:
         return Finding("quota", OK, what)
     command = f"`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {needed}`"
@@ -54,26 +70,28 @@ def plan(context: Context) -> list[Finding]:
         return [Finding("plan", OK, "none: the account is older than AWS's plans")]
     if state.get("accountPlanType") != "FREE":
         return [Finding("plan", OK, "paid")]
-    kind = context.run.box.instance_type
-    if context.kind is None or context.kind.get("FreeTierEligible"):
-        return [Finding("plan", OK, f"free, and so is a {kind}")]
     credits = state.get("accountPlanRemainingCredits", {}).get("amount")
-    what = f"the account is on AWS's Free plan, which launches no {kind}" + (
-        "" if credits is None else f"; ${credits:.0f} of credits are left"
-    )
+    left = "" if credits is None else f"; ${credits:.0f} of credits are left"
+    return _of_each_type(context, functools.partial(_on_free_plan, left=left))
+
+
+def _on_free_plan(context: Context, kind: str, left: str) -> list[Finding]:
+    if kind not in context.types or context.types[kind].get("FreeTierEligible"):
+        return [Finding("plan", OK, f"free, and so is a {kind}")]
+    what = f"the account is on AWS's Free plan, which launches no {kind}{left}"
     why = "`up` would be refused; the paid plan keeps your credits, and AWS charges what goes beyond them"
     return [Finding("plan", BROKEN, what, why, capacity.UPGRADE)]
 
 
 def offered(context: Context) -> list[Finding]:
-    """Where the type can be had, and whether that is where the volume is."""
-    kind, region = context.run.box.instance_type, context.run.cloud.region
-    request = {"LocationType": "availability-zone", "Filters": [{"Name": "instance-type", "Values": [kind]}]}
-    pages = context.aws.client("ec2").get_paginator("describe_instance_type_offerings").paginate(**request)
-    zones = sorted(offering["Location"] for page in pages for offering in page["InstanceTypeOfferings"])
+    """Where each type can be had, and whether that is where the volume is."""
+    return _of_each_type(context, functools.partial(_offered, where=volume.zone(context.aws, context.run.box.name)))
+
+
+def _offered(context: Context, kind: str, where: str | None) -> list[Finding]:
+    region, zones = context.run.cloud.region, capacity.zones(context.aws, kind)
     if not zones:
         return [Finding("type", BROKEN, f"{region} has no {kind}", "the box is of this type", "another `box=...` or `cloud.region=...`")]
-    where = volume.zone(context.aws, context.run.box.name)
     if where and where not in zones:
         what = f"the volume is in {where}; {kind} can be had in {', '.join(zones)}"
         command = "`inv down --snapshot`, then make a volume of the snapshot in one of these, with the same tags"
@@ -82,11 +100,12 @@ def offered(context: Context) -> list[Finding]:
 
 
 def prices(context: Context) -> list[Finding]:
-    hourly, source = pricing.per_hour(context.aws, context.run.box.instance_type)
+    return [_price(context, kind) for kind in context.run.box.instance_types]
+
+
+def _price(context: Context, kind: str) -> Finding:
+    hourly, source = pricing.per_hour(context.aws, kind)
     if hourly is None:
-        return [
-            Finding(
-                "price", NOTE, "unknown: the Price List does not say", "what you will pay", "https://aws.amazon.com/ec2/pricing/on-demand/"
-            )
-        ]
-    return [Finding("price", OK, f"${hourly:.4f} an hour ({source})")]
+        what = f"unknown: the Price List says nothing of a {kind}"
+        return Finding("price", NOTE, what, "what you will pay", "https://aws.amazon.com/ec2/pricing/on-demand/")
+    return Finding("price", OK, f"${hourly:.4f} an hour of a {kind} ({source})")

@@ -5,6 +5,7 @@ import re
 import textwrap
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from remote.transport.transport import Transport
 
 R = TypeVar("R")
 DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")  # of which a person reads the beginning
+RETRY = 60  # seconds between two tries of what is tried again
 KILLED = 137  # 128 and SIGKILL, which the kernel sends when memory runs out
 CLOCK = ("RequestTimeTooSkewed", "InvalidSignatureException")  # what AWS calls it
 
@@ -94,7 +96,7 @@ def _perform(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: 
 
 def _run_part(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws: Aws, transport: Callable[[Aws, str], Transport]) -> None:
     if isinstance(part, Call):
-        outcome.answers[number] = part.action(aws, **outcome.values(part.inputs))
+        outcome.answers[number] = _call(plan, part, outcome, aws)
     else:
         facts = _run(part, outcome, transport(aws, outcome.value(part.on)))
         while facts is not None and part.repeat_while and facts.get(part.repeat_while) == "yes":
@@ -102,6 +104,23 @@ def _run_part(plan: Plan, number: int, part: Call | Step, outcome: Outcome, aws:
             facts = _run(part, outcome, transport(aws, outcome.value(part.on)))
         if facts is not None:
             outcome.answers[number] = answers.read(part.script, part.answer, facts)
+
+
+def _call(plan: Plan, call: Call, outcome: Outcome, aws: Aws) -> Any:
+    """What the action answers; one that may be tried again is, for as long as it says."""
+    deadline = time.monotonic() + (call.retry.seconds if call.retry else 0)
+    while True:
+        try:
+            return call.action(aws, **outcome.values(call.inputs))
+        except Problem as problem:
+            left = deadline - time.monotonic()
+            if call.retry is None or not isinstance(problem, call.retry.on) or left <= 0:
+                raise
+            pause = min(RETRY, left)
+            end = datetime.now(UTC) + timedelta(seconds=left)
+            screen.note(f"  {problem.what}; next try in {pause:.0f} s, the last at {end:%H:%M} UTC")
+            time.sleep(pause)
+            _renew(plan, aws, outcome)
 
 
 def _run(step: Step, outcome: Outcome, transport: Transport) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from conf.problem import Problem
 from remote.aws.session import Aws
 from remote.plan import script as scripts
 
@@ -66,6 +67,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """A call that may fail in this way is made again, for so many seconds."""
+
+    on: type[Problem]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Call:
     """A function `action(aws, **inputs)`; the first line of its docstring is what it intends."""
 
@@ -73,6 +82,7 @@ class Call:
     inputs: dict[str, Any]
     when: "bool | Reference" = True  # left out unless this is true
     announce: bool = True  # whether a line says that it is done
+    retry: Retry | None = None
 
     @property
     def intent(self) -> str:
@@ -123,7 +133,13 @@ class Plan:
         return iter(self.parts)
 
     def call(
-        self, action: Callable[Concatenate[Aws, P], R], *, when: bool = True, announce: bool = True, answer: type[R] | None = None
+        self,
+        action: Callable[Concatenate[Aws, P], R],
+        *,
+        when: bool = True,
+        announce: bool = True,
+        answer: type[R] | None = None,
+        retry: Retry | None = None,
     ) -> Callable[P, R]:
         """Add a call of `action`: give the result its inputs, as the action would be given them.
 
@@ -136,7 +152,7 @@ class Plan:
             condition = self._condition(where, when)
             for name, value in inputs.items():
                 self._check(where, name, value, hints.get(name, Any), condition)
-            self.parts.append(Call(action, inputs, condition, announce))
+            self.parts.append(Call(action, inputs, condition, announce, retry))
             return cast(R, Answer(self, len(self.parts) - 1, where, answer or hints.get("return")))
 
         return add

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from conf.price import HourlyPrice
 from conf.problem import Problem
 from conf.process.screen import coloured, screen
 
@@ -44,7 +45,7 @@ class Preflight:
         for line in report.details:
             screen.detail(line)
         _print_notes(report)
-        return Needs(report.seconds, facts["need_gb"], prices[1][0])
+        return Needs(report.seconds, facts["need_gb"], prices[1].per_hour)
 
     def estimate_cost(self, aws: Any, settings: Any) -> Forecast:
         """Tell what the run will cost."""
@@ -66,7 +67,7 @@ class Preflight:
             if rows not in cache:
                 cache[rows] = self.load().inspect(run, *access(aws))
             prices = card_and_price(aws, run)
-            return Needs(self.load().make_report(cache[rows], run, *prices, False).seconds, facts["need_gb"], prices[1][0])
+            return Needs(self.load().make_report(cache[rows], run, *prices, False).seconds, facts["need_gb"], prices[1].per_hour)
 
         return check
 
@@ -84,7 +85,7 @@ class Preflight:
         report = self.load().run_checks(run, *access(aws), *card_and_price(aws, run), coloured(sys.stdout), seen)[1]
         print("\n".join([*report.details, *report.notes]))
         if fitting:
-            screen.print(offers.table(run, fitting))
+            screen.print(offers.table(fitting))
             if small:
                 screen.print(f"too small for this run: {', '.join(small)}")
         if report.price:
@@ -105,7 +106,8 @@ def access(aws: Any) -> tuple[str | None, str]:
 
 
 def card_and_price(aws: Any, run: Any) -> tuple:
-    """The box's card, and its price to plan with."""
-    from remote.aws import gpu, pricing
+    """The card of the box, or of the one that `up` would launch, and its price to plan with."""
+    from remote.aws import gpu, instance, pricing
 
-    return gpu.card(aws, run.box.instance_type), pricing.planned(aws, run.box.instance_type, run.cost.per_hour)
+    kind = instance.type_of(aws, run.box)
+    return gpu.card(aws, kind), HourlyPrice(kind, *pricing.planned(aws, kind, run.cost.per_hour))

@@ -10,12 +10,12 @@ from conf.process.screen import screen
 from remote.account import destroy, hub_token, local_settings
 from remote.account import init as account
 from remote.account.survey import survey
-from remote.aws import auto_stop, instance, parameters, volume
+from remote.aws import auto_stop, capacity, instance, parameters, volume
 from remote.aws.session import Aws
 from remote.build import docker, ecr
 from remote.cost import limit
 from remote.plan import answers
-from remote.plan.plan import Plan
+from remote.plan.plan import Plan, Retry
 from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
 from remote.runs import clean as cleaning
@@ -62,14 +62,15 @@ def remove_account(run: schema.Run, data: bool, yes: bool) -> Plan:
     return plan
 
 
-def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | None = None) -> Plan:
-    """The box runs, its volume is attached, its agent answers, it has what every run needs."""
+def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | None = None, wait: float = 0) -> Plan:
+    """The box runs, its volume is attached, its agent answers, it has what every run needs. Where AWS has no room, it is tried for `wait`
+    seconds."""
     plan = Plan()
     planned = plan.call(estimate_cost, announce=False, answer=Forecast)(run).planned if estimate_cost else None
     life = plan.call(limit.enforce, announce=False)(run=run, planned=planned)
     _lock_box(plan, run, "up")
     where = plan.call(volume.locate, announce=False)(name=run.box.name)
-    box = plan.call(instance.ensure)(box=run.box, volume_zone=where.zone)
+    box = plan.call(instance.ensure, retry=Retry(capacity.NoCapacity, wait) if wait else None)(box=run.box, volume_zone=where.zone)
     armed = plan.call(auto_stop.arm)(instance_id=box.instance_id, hours=life.life_hours)
     plan.on_failure(instance.still_on_notice)(instance_id=box.instance_id, changed=box.changed, stops_at=armed.stops_at)
     running = plan.call(instance.wait, announce=False)(instance_id=box.instance_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from conf import load, paths, run_ids, schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.aws import pricing
+from remote.aws import instance, pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.build import git
@@ -147,8 +147,9 @@ def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> 
     if run.run_id in runs.listing(store):
         raise taken
     sha, dirty = git.commit(root)
-    rate, source = pricing.per_hour(aws, run.box.instance_type)
-    run.provenance = schema.Provenance(sha, dirty, image, run.box.instance_type, rate, source, run.provenance.swept, aws.owner)
+    kind = instance.type_of(aws, run.box)
+    rate, source = pricing.per_hour(aws, kind)
+    run.provenance = schema.Provenance(sha, dirty, image, kind, rate, source, run.provenance.swept, aws.owner)
     body = load.dump(run).encode()
     if store.create(f"runs/{run.run_id}/config.yaml", body) is None and store.get(f"runs/{run.run_id}/config.yaml") != body:
         raise taken

@@ -12,7 +12,7 @@ from conf.process import argv
 from conf.process.screen import screen
 from conf.sweep.job import Job, SweepRun, SweepRuns
 from conf.sweep.sweep import Launcher
-from remote.aws import pricing
+from remote.aws import instance, pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.plan import verbs
@@ -136,7 +136,8 @@ def forecast(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
         return "how long the rest takes is not known here"
     seconds = sum(filter(None, planned))
     length = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
-    rate, source = pricing.planned(aws, run.box.instance_type, run.cost.per_hour)
-    price = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({run.box.instance_type}, {source})"
+    kind = instance.type_of(aws, run.box)
+    rate, source = pricing.planned(aws, kind, run.cost.per_hour)
+    price = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({kind}, {source})"
     note = f"; the box stops itself after box.max_hours={run.box.max_hours:g}, and the same command goes on with the rest"
     return f"the rest is planned to take {length} {price}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)

@@ -14,8 +14,9 @@ from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, Saf
 from huggingface_hub.utils import disable_progress_bars
 
 from conf import paths
+from conf.price import HourlyPrice
 from conf.problem import Problem
-from conf.schema import Box, Data, Recipe, Run
+from conf.schema import Data, Recipe, Run
 from conf.text.visible import visible
 from data import rows
 from data.readers.tables import kind
@@ -37,11 +38,11 @@ ALLOW_PATTERNS = ["config.json", "generation_config.json", "tokenizer.json", "to
 
 
 def run_checks(
-    run: Run, endpoint: str | None, token: str | None, card, hourly: tuple | None, colour: bool, inspection: "Inspection | None" = None
+    run: Run, endpoint: str | None, token: str | None, card, price: HourlyPrice | None, colour: bool, inspection: "Inspection | None" = None
 ) -> "tuple[dict, Report]":
     """`check_inputs` and `make_report`: facts for the run, and lines to print; or a Problem with the first thing that would stop it."""
     facts = check_inputs(run, endpoint, token)
-    report = make_report(inspection or inspect(run, endpoint, token), run, card, hourly, colour)
+    report = make_report(inspection or inspect(run, endpoint, token), run, card, price, colour)
     repository = facts["repository"]
     allowed = (
         f"the token may write to {repository}, where the run can be published"
@@ -160,10 +161,10 @@ class Report:
         return [*self.details, *self.notes, *([self.price] if self.price else [])]
 
 
-def make_report(inspection: Inspection, run: Run, card, hourly: tuple | None, colour: bool) -> Report:
+def make_report(inspection: Inspection, run: Run, card, price: HourlyPrice | None, colour: bool) -> Report:
     """What the run will see and need; a Problem where it does not fit. `train.gradient_checkpointing=auto` is decided.
 
-    `card` and `hourly` come from AWS. None stands for this machine: no price, and what fits is decided where it trains.
+    `card` and `price` come from AWS. None stands for this machine: no price, and what fits is decided where it trains.
     """
     notes = [*map(visible, inspection.notes)]
     tokenized, sizes = inspection.rows, inspection.shape
@@ -188,8 +189,8 @@ def make_report(inspection: Inspection, run: Run, card, hourly: tuple | None, co
         *words.lines(plan, run, sizes, gpu, available, why, run.box.disk_gb),
         *packing_and_serving,
     ]
-    price = _price(seconds, hourly, run.box) if hourly else None
-    return Report(details, [*notes, *words.notes(plan)], price, None if math.isnan(seconds) else seconds)
+    line = _price(seconds, price) if price else None
+    return Report(details, [*notes, *words.notes(plan)], line, None if math.isnan(seconds) else seconds)
 
 
 def _serving(template: Prompt) -> str:
@@ -225,14 +226,14 @@ def _estimate_card(inspection: Inspection, run: Run, available: fit.AvailableMem
     return sum(memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, available.what).seconds.values()), True
 
 
-def _price(seconds: float, hourly: tuple[float | None, str | None], box: Box) -> str:
-    per_hour, source = hourly
-    if per_hour is None:
-        return f"price    unknown: AWS has no price of {box.instance_type}"
+def _price(seconds: float, price: HourlyPrice) -> str:
+    if price.per_hour is None:
+        return f"price    unknown: AWS has no price of {price.instance_type}"
+    rate = f"${price.per_hour:.4f} an hour"
     if math.isnan(seconds):
-        return f"price    ${per_hour:.4f} an hour of {box.instance_type} ({source}); the time is unknown"
-    total = figures.money(seconds / 3600 * per_hour)
-    return f"price    about {total} for this run: {words.clock(seconds)} of {box.instance_type} at ${per_hour:.4f} an hour ({source})"
+        return f"price    {rate} of {price.instance_type} ({price.source}); the time is unknown"
+    total = figures.money(seconds / 3600 * price.per_hour)
+    return f"price    about {total} for this run: {words.clock(seconds)} of {price.instance_type} at {rate} ({price.source})"
 
 
 def _fetch_config(settings: Recipe, endpoint: str | None, token: str | None) -> Path:

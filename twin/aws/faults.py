@@ -220,15 +220,16 @@ def delay(armed: Armed, request: wire.Request, proceed) -> wire.Response:
 
 
 def no_capacity(armed: Armed, request: wire.Request, proceed) -> wire.Response:
-    """In the zones of the fault; the refusal names the others, as the real one does."""
+    """Of the types and in the zones of the fault; the refusal names the others, as the real one does."""
     from twin.aws.ec2 import instances
 
-    zones = armed.options["zones"].split(",") if armed.options["zones"] else []
-    zone = request.parameters.get("Placement.AvailabilityZone")
+    zones, types = (armed.options[name].split(",") if armed.options[name] else [] for name in ("zones", "types"))
+    zone, kind = request.parameters.get("Placement.AvailabilityZone"), request.parameters.get("InstanceType")
     if request.operation == "StartInstances":
-        zone = instances.find(request.region, request.listed("InstanceId")[0]).availability_zone
+        stopped = instances.find(request.region, request.listed("InstanceId")[0])
+        zone, kind = stopped.availability_zone, stopped.instance_type
     zone = zone or f"{request.region}a"
-    if zones and zone not in zones:
+    if (zones and zone not in zones) or (types and kind not in types):
         armed.struck -= 1
         return proceed()
     others = [f"{request.region}{letter}" for letter in ZONES if zones and f"{request.region}{letter}" not in zones]
@@ -281,7 +282,7 @@ KINDS = {
     "request-lost": Kind("the connection goes away before the call is done", lose_request),
     "answer-lost": Kind("the call is done, its answer is lost", lose_answer, only="ssm.SendCommand"),
     "slow": Kind("calls take some seconds longer", delay, options={"seconds": 2.0}),
-    "capacity": Kind("no capacity", no_capacity, only="ec2.RunInstances,ec2.StartInstances", options={"zones": ""}),
+    "capacity": Kind("no capacity", no_capacity, only="ec2.RunInstances,ec2.StartInstances", options={"zones": "", "types": ""}),
     "instance-lag": Kind("a new instance is not known yet", instance_not_found, only="ec2.DescribeInstances"),
     "s3-slow": Kind("S3 takes some seconds longer", delay, only="s3.*", options={"seconds": 2.0}),
     "s3-cut": Kind("an upload to S3 is cut in the middle", lose_request, only="s3.PUT", options={"at": 0.5}, intake=True),

@@ -50,3 +50,14 @@ def test_an_option_that_is_no_positive_integer_is_refused(text):
     assert cli.positive_integer("--tail", None) is None and cli.positive_integer("--tail", "10") == 10
     with pytest.raises(Problem, match=f"--tail is {text}"):
         cli.positive_integer("--tail", text)
+
+
+def test_an_option_takes_hours_minutes_or_seconds():
+    assert [cli.seconds("--wait", text) for text in ("2h", "1.5h", "90m", "30s")] == [7200, 5400, 5400, 30]
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2 h", "two hours", "-1h", "1e3s", "²h", "1.2.3h", "nanh"])
+def test_an_option_that_is_no_length_of_time_is_refused(text):
+    with pytest.raises(Problem, match=r"--wait is (.|\n)*it takes hours, minutes or seconds: `--wait 2h`") as refusal:
+        cli.seconds("--wait", text)
+    assert refusal.value.reason == "bad_config"

@@ -58,6 +58,9 @@ def test_no_experiment_chooses_a_cloud():
         (["lora.options.lora_alpha=3"], "lora.options has lora_alpha", "`lora.alpha`"),
         (["data.also={more.jsonl: 0}"], "data.also.more.jsonl is 0", "more than 0"),
         (["lora.r=???"], "`lora.r` has no value", "lora.r="),
+        (["box.instance_type=[]"], "box.instance_type is []", "[g6.2xlarge,g5.2xlarge]"),
+        (["box.instance_type=[null]"], "box.instance_type is [None]", "a type such as"),
+        (["box.instance_type='$(id)'"], "box.instance_type is '$(id)'", "a type such as"),
         (["lora.targets=[null]"], "lora.targets is [None]", "all-linear"),
         (["lora.targets=['']"], "lora.targets is ['']", "all-linear"),
         (["lora.r=8,16"], "lora.r", "inv sweep -- lora.r=8,16"),
@@ -179,6 +182,14 @@ def test_parameters_are_fetched_once_and_defaults_stand_in():
     assert (run.cloud.bucket, run.box.instance_type, run.cloud.prefix) == ("mine", "g5.xlarge", "fine-tune-slm")
     assert len(requests) == 1
     assert "/my/type" in requests[0]
+
+
+def test_types_of_a_box_are_one_or_a_list_and_in_parameter_store_one_text():
+    assert loaded().box.instance_types == ["g6.2xlarge"]
+    assert loaded("box.instance_type=[g6.2xlarge,g5.2xlarge]").box.instance_types == ["g6.2xlarge", "g5.2xlarge"]
+    stored = {"/fine-tune-slm/s3/bucket": "mine", "/my/type": "g6.2xlarge, g5.2xlarge"}
+    run = loaded("cloud=aws", "box.instance_type='${ssm:/my/type}'", fetch=lambda names, cloud: stored)
+    assert run.box.instance_types == ["g6.2xlarge", "g5.2xlarge"]
 
 
 def test_all_missing_parameters_are_named_in_one_error():

@@ -65,20 +65,22 @@ def test_a_role_that_was_made_just_now_is_waited_for(account, settings, capsys, 
     world.fault(state(account), "role-late", seconds=5)
     ec2, tried = account.client("ec2"), []
 
-    def launch(zone: str, market: dict) -> str:
+    def launch(kind: str, zone: str, market: dict) -> str:
         tried.append(zone)
         image = account.client("ssm").get_parameter(Name=settings().box.ami)["Parameter"]["Value"]
         asked = {"ImageId": image, "InstanceType": "g6.2xlarge", "MinCount": 1, "MaxCount": 1}
         return ec2.run_instances(**asked, IamInstanceProfile={"Name": "newborn"})["Instances"][0]["InstanceId"]
 
-    assert capacity.launch_in_any_zone(account, settings().box, "us-east-1a", launch).startswith("i-")
+    assert capacity.launch_where_available(account, settings().box, "us-east-1a", launch).startswith("i-")
     assert set(tried) == {"us-east-1a"} and len(tried) > 1
     assert capsys.readouterr().err.count("AWS does not see the box's new role yet") == 1
     monkeypatch.setattr(calls, "PROPAGATION", 0)
     world.fault(state(account), "role-late", seconds=3600)
     iam.create_instance_profile(InstanceProfileName="never")
     with pytest.raises(ClientError, match="Invalid IAM Instance Profile name"):
-        capacity.launch_in_any_zone(account, settings().box, "us-east-1a", lambda zone, market: missing(ec2, settings().box.ami, account))
+        capacity.launch_where_available(
+            account, settings().box, "us-east-1a", lambda kind, zone, market: missing(ec2, settings().box.ami, account)
+        )
 
 
 def missing(ec2, ami: str, account) -> str:
@@ -97,6 +99,39 @@ def test_where_no_zone_has_room_every_try_is_told(account, settings):
         Problem, match=r"no g6.2xlarge is available now \(us-east-1a: InsufficientInstanceCapacity; us-east-1b: (.|\n)*box.instance_type="
     ):
         instance.ensure(account, settings().box)
+
+
+def test_of_a_list_of_types_the_first_that_can_be_had_is_taken(account, settings, capsys):
+    world.fault(state(account), "capacity", count=0, types="g6.2xlarge")
+    wanted = settings("box.instance_type=[g6.2xlarge,g5.2xlarge]").box
+    made = had(account, wanted)
+    assert (made.instance_type, instance.type_of(account, wanted)) == ("g5.2xlarge", "g5.2xlarge")
+    assert "no g6.2xlarge in us-east-1a: InsufficientInstanceCapacity" in capsys.readouterr().err
+
+
+def test_of_a_list_of_types_the_cheapest_is_taken_when_asked(account, settings):
+    words = ("box.instance_type=[g5.2xlarge,g6.2xlarge,g6e.2xlarge]", "box.allocation_strategy=lowest_price")
+    assert had(account, settings(*words).box).instance_type == "g6.2xlarge"
+
+
+def test_a_type_that_the_quota_leaves_no_room_for_is_passed_over(account, settings):
+    world.fault(state(account), "quota", code="L-DB2E81BA", value=0)
+    assert had(account, settings("box.instance_type=[g6.2xlarge,m7i.large]").box).instance_type == "m7i.large"
+
+
+def test_where_no_type_can_be_had_each_is_told_and_that_it_may_be_tried_again(account, settings):
+    world.fault(state(account), "capacity", count=0)
+    each = r"no g6.2xlarge and no g5.2xlarge is available now \(g6.2xlarge in us-east-1a: Insufficient.*g5.2xlarge in us-east-1a: Insuff"
+    with pytest.raises(capacity.NoCapacity, match=rf"{each}(.|\n)*`inv up --wait 2h` goes on trying"):
+        instance.ensure(account, settings("box.instance_type=[g6.2xlarge,g5.2xlarge]").box)
+
+
+def test_a_box_of_another_type_than_the_settings_is_told_with_the_way_to_another(account, settings, capsys):
+    made = had(account, settings().box).instance_id
+    instance.ensure(account, settings("box.instance_type=g5.2xlarge").box)
+    told = capsys.readouterr().err
+    assert "is a g6.2xlarge and no g5.2xlarge" in told and f"aws ec2 terminate-instances --region us-east-1 --instance-ids {made}`" in told
+    assert instance.type_of(account, settings("box.instance_type=g5.2xlarge").box) == "g6.2xlarge"
 
 
 def test_where_the_volume_is_no_other_zone_is_tried(account, settings):
@@ -185,7 +220,7 @@ def refusing(*refusals: tuple[str, str]):
     """A launch that AWS refuses so often, in these words."""
     left = list(refusals)
 
-    def launch(zone: str, market: dict) -> str:
+    def launch(kind: str, zone: str, market: dict) -> str:
         if not left:
             return f"i-in-{zone}"
         code, message = left.pop(0)
@@ -196,14 +231,14 @@ def refusing(*refusals: tuple[str, str]):
 
 def test_a_zone_without_a_default_subnet_is_passed_over(account, settings):
     none = ("InvalidInput", "No default subnet for availability zone: 'us-east-1a'.")
-    assert capacity.launch_in_any_zone(account, settings().box, None, refusing(none)) == "i-in-us-east-1b"
+    assert capacity.launch_where_available(account, settings().box, None, refusing(none)) == "i-in-us-east-1b"
     with pytest.raises(ClientError, match="InvalidInput"):
-        capacity.launch_in_any_zone(account, settings().box, None, refusing(("InvalidInput", "something else")))
+        capacity.launch_where_available(account, settings().box, None, refusing(("InvalidInput", "something else")))
 
 
 def test_an_account_that_aws_still_checks_is_told_to_wait(account, settings):
     with pytest.raises(Problem, match=r"AWS is still verifying this account(.|\n)*four hours at most"):
-        capacity.launch_in_any_zone(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
+        capacity.launch_where_available(account, settings().box, None, refusing(("PendingVerification", "Your request is being validated")))
 
 
 def test_a_box_with_a_long_name_is_launched_with_its_volume(account, settings):

@@ -40,15 +40,15 @@ def test_a_larger_run_leaves_the_small_cards_out(aws):
 
 def test_the_table_has_the_chosen_one_and_what_is_better_in_some_way(aws):
     card = gpu.Card("NVIDIA L4", 24 * GB)
-    mine = offers.Offer("g6.2xlarge", card, 3600, 1.0, 0.4)
+    mine = offers.Offer("g6.2xlarge", card, 3600, 1.0, 0.4, True)
     offered = [
         mine,
-        offers.Offer("a", card, 3600, 0.8, None),
-        offers.Offer("b", card, 600, 9.0, None),
-        offers.Offer("c", card, 600, 1.0, None),
+        offers.Offer("a", card, 3600, 0.8, None, False),
+        offers.Offer("b", card, 600, 9.0, None, False),
+        offers.Offer("c", card, 600, 1.0, None, False),
     ]
-    offered += [offers.Offer("slow", card, 7200, 2.0, None), offers.Offer("unpriced", card, 60, None, None)]
-    shown = offers.table(run(), offered)
+    offered += [offers.Offer("slow", card, 7200, 2.0, None, False), offers.Offer("unpriced", card, 60, None, None, False)]
+    shown = offers.table(offered)
     rows = list(zip(*(column._cells for column in shown.columns), strict=True))
     assert [(row[0], row[-1]) for row in rows] == [
         ("g6.2xlarge", "yours"),

@@ -11,7 +11,7 @@ from conf.process.screen import screen
 from remote.aws import instance
 from remote.plan import answers, verbs
 from remote.plan.perform import Outcome, outline, perform, rehearse
-from remote.plan.plan import Plan, Step, fits
+from remote.plan.plan import Plan, Retry, Step, fits
 from remote.transport.transport import Result
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -107,6 +107,37 @@ def test_a_step_is_run_again_while_it_says_so_and_its_words_are_for_people(monke
     with pytest.raises(Problem):
         perform(plan(), NO_ACCOUNT, Recorder(Result(1, "@@ problem=p\n@@ hint=h\n@@ reason=crashed\n", "its last words\n")))
     assert "    its last words\n" in capsys.readouterr().err
+
+
+class Busy(Problem):
+    pass
+
+
+def test_what_may_come_is_tried_again_while_the_lock_is_renewed_and_for_no_longer_than_was_asked(monkeypatch, capsys):
+    tries, renewed, clock = [], [], [0.0]
+    monkeypatch.setattr("remote.plan.perform.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("remote.plan.perform.time.sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+
+    def launch(aws) -> Box:
+        tries.append(clock[0])
+        if len(tries) < 3:
+            raise Busy("no room", "`inv up`", "refused")
+        return find(aws)
+
+    def plan(seconds: float) -> Plan:
+        made = Plan()
+        held = made.call(find)()
+        made.hold(held.minutes, lambda aws, value: renewed.append(value), lambda aws, value: None)
+        made.call(launch, retry=Retry(Busy, seconds))()
+        return made
+
+    assert perform(plan(100), NO_ACCOUNT, Recorder()).of(Box)
+    assert tries == [0, 60, 100] and len(renewed) == 3
+    assert capsys.readouterr().err.count("no room; next try in ") == 2
+    tries.clear()
+    with pytest.raises(Busy):
+        perform(plan(50), NO_ACCOUNT, Recorder())
+    assert len(tries) == 2, "at once, and after 50 seconds for the last time"
 
 
 def test_a_plan_is_the_same_twice_and_can_be_rehearsed_without_an_account():

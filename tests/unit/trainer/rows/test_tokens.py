@@ -145,13 +145,14 @@ def test_a_row_that_is_too_long_is_found_before_anything_is_paid_for(settings_fo
 OUTLOOK = """
 import sys
 from conf import load
+from conf.price import HourlyPrice
 from conf.problem import Problem
 from trainer.preflight import preflight
 run = load.load({words!r})
 class Card:
     name, bytes = "NVIDIA L4", {memory}
 try:
-    report = preflight.make_report(preflight.inspect(run, None, None), run, Card, (0.9776, "a list"), True)
+    report = preflight.make_report(preflight.inspect(run, None, None), run, Card, HourlyPrice("g6.2xlarge", 0.9776, "a list"), True)
     print(*report.lines, run.train.gradient_checkpointing, sep="\\n")
 except Problem as problem:
     print(problem)
