@@ -29,8 +29,11 @@ mount --rbind /dev "$PART/root/dev"
 cp /etc/resolv.conf "$PART/root/etc/resolv.conf"
 printf '#!/bin/sh\\nexit 101\\n' >"$PART/root/usr/sbin/policy-rc.d"
 chmod 755 "$PART/root/usr/sbin/policy-rc.d"
-chroot "$PART/root" apt-get -qq update
-chroot "$PART/root" apt-get -qq install --no-install-recommends -o Dpkg::Options::=--force-unsafe-io $PACKAGES
+tries=0
+until chroot "$PART/root" apt-get -qq -o Acquire::Retries=3 update; do
+  tries=$((tries + 1)); [ "$tries" -lt 4 ]; sleep 5 # a mirror answers 404 while it is renewed, which apt takes for final
+done
+chroot "$PART/root" apt-get -qq -o Acquire::Retries=3 install --no-install-recommends -o Dpkg::Options::=--force-unsafe-io $PACKAGES
 rm "$PART/root/usr/sbin/policy-rc.d"
 rm -rf "$PART/root"/var/cache/apt/* "$PART/root"/var/lib/apt/lists/*
 """
@@ -96,11 +99,17 @@ def install(below: Path, part: Path) -> None:
     shutil.rmtree(work)
 
 
+class InstallError(RuntimeError):
+    """A Debian could not be made."""
+
+    hint = "check the network and the room on the disk, then the same command again: what was finished is kept"
+
+
 def run(command: list[str], failed: str, **more: str) -> None:
     environment = os.environ | {"PATH": prerequisites.SYSTEM_PATH} | more
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", capture_output=True)
     if done.returncode:
-        raise RuntimeError(f"{failed}:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")
+        raise InstallError(f"{failed}:\n{done.stdout[-2000:]}{done.stderr[-1000:]}".rstrip())
 
 
 def command_line(cache: Path) -> Path:
