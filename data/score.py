@@ -2,8 +2,8 @@
 
 Extraction (the rows' outputs are objects, `fields` names their keys). A prediction counts only if the whole of it is one
 JSON object; nothing is repaired, and text that is no such object answers every field with nothing. Each field is compared
-as a set of normalised strings, P predicted and E expected (see `data.scoring.values`), so null, "" and [] are all the empty set, and
-empty is an answer: both empty is right. With sums over all rows:
+as a set of normalised strings, P predicted and E expected (see `data.scoring.values`: numbers by what they come to, objects by key), so
+null, "" and [] are all the empty set, and empty is an answer: both empty is right. With sums over all rows:
 
     precision     sum |P & E| / sum |P|                 of one field
     recall        sum |P & E| / sum |E|
@@ -43,9 +43,9 @@ from bisect import bisect_left
 from data.rows import Row
 from data.scoring.bootstrap import Counts, intervals, total
 from data.scoring.count import COARSE, PARTS, counted, parse
-from data.scoring.values import normalise, values
+from data.scoring.values import compared, normalise, values
 
-__all__ = ["check_scorable", "difference", "normalise", "parse", "score", "values"]
+__all__ = ["check_scorable", "compared", "difference", "normalise", "parse", "score", "values"]
 
 BANDS = {50: "up to 50 words", 100: "51 to 100 words", 200: "101 to 200 words"}
 

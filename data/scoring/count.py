@@ -9,7 +9,7 @@ from types import NoneType
 from data import schema
 from data.rows import Fact, Row
 from data.scoring.bootstrap import Counts
-from data.scoring.values import gene_symbol, normalise, stage_group, values
+from data.scoring.values import compared, gene_symbol, normalise, stage_group, values
 
 PARTS = 1_000_000  # a row's token F1 is counted in millionths: whole numbers add up exactly
 COARSE = {"stage_group": ("stage", stage_group), "gene_symbol": ("gene_mutation", gene_symbol)}
@@ -26,8 +26,8 @@ def counted(predictions: list[str], rows: list[Row], stopped: list[bool], fields
 
 def _facts(prediction: str, row: Row, ended: bool, fields: list[str], fits: Callable[[dict], bool], ours: bool) -> Counts:
     answer = parse(prediction)
-    predicted = {name: values((answer or {}).get(name), name) for name in fields}
-    expected = {name: values(row.output.get(name), name) for name in fields}
+    pairs = {name: compared((answer or {}).get(name), row.output.get(name), name) for name in fields}
+    predicted, expected = ({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
     counts = {
         "rows": 1,
         "json_valid": int(answer is not None),
@@ -99,10 +99,15 @@ def _shape(rows: list[Row], fields: list[str]) -> Callable[[dict], bool]:
     """What a schema-valid answer is: the shipped schema where the rows obey it, else the keys and types seen in the rows."""
     if set(fields) == set(schema.fields()) and all(schema.fits(row.output, schema.schema()) for row in rows):
         return lambda answer: schema.fits(answer, schema.schema())
-    types = {name: {type(row.output.get(name)) for row in rows} for name in fields}
+    types = {name: {_kind(row.output.get(name)) for row in rows} for name in fields}
     if set(fields) == set(schema.fields()) and set().union(*types.values()) <= {str, NoneType}:  # flat answers: null says nothing
         types = {name: {str, NoneType} for name in fields}
-    return lambda answer: set(answer) == set(fields) and all(type(answer[name]) in types[name] for name in fields)
+    return lambda answer: set(answer) == set(fields) and all(_kind(answer[name]) in types[name] for name in fields)
+
+
+def _kind(value: object) -> type:
+    """The type of a value of JSON, where 85 is as much a number as 85.5."""
+    return float if type(value) is int else type(value)
 
 
 def _refuse(constant: str) -> None:

@@ -89,7 +89,8 @@ def _objects(row: dict, scored: list[str]) -> dict:
 
 
 def _cell(name: str, answer: object, expected: object) -> dict:
-    return {"text": _value(answer), "right": score.values(answer, name) == score.values(expected, name)}
+    predicted, right = score.compared(answer, expected, name)
+    return {"text": _value(answer), "right": predicted == right}
 
 
 def _texts(row: dict) -> dict:

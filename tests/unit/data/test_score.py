@@ -70,7 +70,37 @@ def test_values_of_strings_lists_and_other_types():
     assert values(None) == values("") == values([]) == values([None, " "]) == set()
     assert values("Stage\u00a0 IV") == {"stage iv"}
     assert values(["Liver", "liver ", "bone"]) == {"liver", "bone"}
-    assert values(3) == {"3"} and values({"k": 1}) == {'{"k": 1}'}
+    assert values(3) == {"3"} and values({"k": True}) == {'{"k": "true"}'}
+
+
+@pytest.mark.parametrize(
+    "predicted, expected, alike",
+    [
+        (6.4, "6.40", True),
+        ("6.40", 6.4, True),
+        (85, 85.0, True),
+        (85, 8.5e1, True),
+        (0, -0.0, True),
+        (1e300, 1e300, True),
+        (6.4, 6.41, False),
+        ("1.10", "1.1", False),  # two versions
+        ("007", 7, False),
+        (True, 1, False),
+        ("2023-09-08", "08.09.2023", False),  # as it is written
+        ({"quantity": "4", "name": "Soap"}, {"name": "soap", "quantity": 4.0}, True),
+        ({"name": "soap", "price": None}, {"name": "soap"}, True),
+        ([{"name": "tea", "n": 1}, {"name": "soap", "n": 4}], [{"n": "4", "name": "soap"}, {"n": 1, "name": "tea"}], True),
+        ([{"name": "tea", "n": 4}, {"name": "soap", "n": 1}], [{"name": "soap", "n": 4}, {"name": "tea", "n": 1}], False),
+        ([{}, {"name": ""}], [], True),
+    ],
+)
+def test_values_are_compared_by_what_they_mean(predicted, expected, alike):
+    assert run([{"a": predicted}], [{"a": expected}], fields=["a"])["row_exact"] == alike
+
+
+def test_a_whole_number_follows_the_schema_where_rows_have_others():
+    assert run([{"a": 85}], [{"a": 85.5}], fields=["a"])["schema_valid"] == 1.0
+    assert run([{"a": "85"}], [{"a": 85.5}], fields=["a"])["schema_valid"] == 0.0
 
 
 def test_other_dashes_are_the_same_value():
