@@ -11,10 +11,11 @@ from pathlib import Path
 from invoke import Collection, Exit, task
 
 import remote.image_tasks
+import remote.sweep.tasks
 import remote.tasks
 import trainer.rows.tasks
 import twin.tasks
-from conf.cli import overrides, positive_integer, rehearsed, seconds, settings, user_errors
+from conf.cli import overrides, positive_integer, read_before_invoke, rehearsed, seconds, settings, user_errors
 from conf.paths import LOCAL_MODELS, ROOT
 from conf.problem import Problem
 from conf.process import argv, streams
@@ -27,7 +28,7 @@ from trainer.rows import answer_schema
 from trainer.rows.tasks import HOLD, ONCE_MORE, SPLIT, TEXT
 
 MACHINE_CACHE = ROOT / ".cache/machine"
-FINISHED = "id of a finished run; the newest when left out"
+FINISHED = "id of a finished run, or its end; `best`: of the highest score; the newest when left out"
 CHAIN = ["up", "deploy", "train", "publish", "down"]
 preflight = Preflight(lambda: importlib.import_module("trainer.preflight.preflight"))
 
@@ -77,20 +78,6 @@ def train(c, detach=False, run=None):
     perform(c, run, "train", planned().train(run, ROOT, preflight.check_inputs, detach, named))
 
 
-@task(
-    help={
-        "name": "of the sweep; when left out the newest that has one of these runs, else a new one",
-        "trials": "how many runs, their values drawn by the scores of those before (Optuna), in the place of each combination",
-    }
-)
-def sweep(c, name=None, trials=None):
-    """Train a run for each combination of values, one after the other, and rank them: inv sweep -- lora.r=8,16 train.lr=1e-4,2e-4"""
-    from remote.sweep import command
-    from trainer.record import leaderboard
-
-    command.sweep(c, name, positive_integer("--trials", trials), ROOT, preflight, leaderboard)
-
-
 @task(help={"run": FINISHED})
 def publish(c, run=None):
     """Publish a finished run on the Hugging Face Hub, and verify what arrived."""
@@ -120,7 +107,7 @@ def down(c, force=False, snapshot=False, purge=False, yes=False):
 def report(c, run=None, csv=False):
     """Show what a finished run came to: scores, Hub URL, report page, time and price."""
     from remote.view import show
-    from trainer.record.report import summary, table
+    from trainer.record.report import advice, summary, table
 
     config = settings(c)
     if rehearsed(c, f"call   Fetch the files of {run or 'the newest finished run'} from S3"):
@@ -128,10 +115,10 @@ def report(c, run=None, csv=False):
     if csv:
         show.spreadsheet(account(config), config, run, ROOT, table)
     else:
-        show.report(account(config), config, run, ROOT, summary)
+        show.report(account(config), config, run, ROOT, summary, advice)
 
 
-@task(positional=["first", "second"])
+@task(positional=["first", "second"], help={"first": "id of a finished run", "second": "id of another finished run"})
 def compare(c, first, second):
     """Show in which settings two finished runs differ, and which scored better."""
     from remote.view import show
@@ -273,6 +260,11 @@ def fetch_parameters(names, cloud) -> dict:
     return session.fetch(names, cloud)
 
 
+def records(name: str):
+    """A module of the trainer that reads records of runs, imported when it is needed."""
+    return importlib.import_module(f"trainer.record.{name}")
+
+
 def twin_state(c, connected=True) -> Path:
     return state_folder(settings(c, connected=connected))
 
@@ -285,15 +277,17 @@ def explain(error: Exception):
 
 
 namespace = Collection(
-    *(init, plan, up, deploy, train, sweep, publish, down),
+    *(init, plan, up, deploy, train, publish, down),
     *(report, compare, predict, serve, evaluate, doctor, smoke),
     *Collection.from_module(remote.tasks).tasks.values(),
+    *Collection.from_module(remote.sweep.tasks).tasks.values(),
 )
 for module, name in ((remote.image_tasks, "image"), (trainer.rows.tasks, "data"), (twin.tasks, "twin"), (bench, "bench")):
     namespace.add_collection(Collection.from_module(module, name))
 namespace.collections["twin"].add_task(twin_start, "start")
 # What the verbs of the rooms need of each other, which do not know each other.
 namespace.configure({"fetch_parameters": fetch_parameters, "twin_environment": environment, "twin_state": twin_state})
-namespace.configure({"rehearsed": rehearsed, "print": screen.print})
+namespace.configure({"rehearsed": rehearsed, "print": screen.print, "preflight": lambda: preflight, "records": records})
 user_errors(namespace, explain)
+read_before_invoke(namespace)
 streams.end_with_the_reader()

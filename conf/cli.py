@@ -25,6 +25,42 @@ def user_errors(verbs: Collection, explain) -> Collection:
     return verbs
 
 
+def read_before_invoke(verbs: Collection) -> None:
+    """`inv VERB --help` shows the verb's help and does nothing else: Invoke takes it for the text of a verb that wants one. A verb that
+    lacks a text is told in a sentence. Nothing happens where this process is no `inv`."""
+    from conf.process import argv
+
+    if not argv.of_inv():
+        return
+    words = argv.before_overrides()
+    names = [position for position, word in enumerate(words) if word in verbs.task_names]
+    asked = next((position for position, word in enumerate(words) if word in ("-h", "--help")), None)
+    if asked is not None and (named := [words[position] for position in names if position < asked]):
+        os.execv(sys.executable, [sys.executable, "-m", "invoke", "--help", named[-1]])
+    if names and asked is None and (problem := _lacking(verbs, words)):
+        sys.exit(f"error: {problem}")
+
+
+def _lacking(verbs: Collection, words: list[str]):
+    """The Problem of a verb that lacks a text; None where all have theirs, and where Invoke itself has to speak."""
+    from invoke.exceptions import ParseError
+    from invoke.main import program
+    from invoke.parser import Parser
+
+    from conf.problem import Problem
+
+    try:
+        Parser(initial=program.initial_context, contexts=verbs.to_contexts()).parse_argv(list(words))
+    except ParseError as error:
+        lacking = error.context.missing_positional_args if error.context else []
+        if lacking and error.context:
+            name, first = error.context.name, lacking[0]
+            return Problem(
+                f"`inv {name}` lacks {str(first.name).upper()}: {first.help or 'see its help'}", f"`inv --help {name}` shows it all"
+            )
+    return None
+
+
 def in_sentences(body, explain):
     @functools.wraps(body)
     def wrapped(*args, **kwargs):

@@ -4,6 +4,7 @@ Messages name a command in backticks, as in `inv up`. Those of a script or of th
 """
 
 import re
+from pathlib import Path
 
 from conf import renamed
 from conf.problem import Problem
@@ -23,6 +24,43 @@ def runnable(text: str, words: list[str] | None = None) -> str:
     return COMMAND.sub(lambda found: f"`inv {_with(typed, found[1])}`" if typed else found[0], text)
 
 
+def recorded() -> list[str]:
+    """The overrides of this process for the record of a run: without secrets, files by names that hold in any folder."""
+    from conf import override_words
+
+    words = [word for word in _typed() if without_secrets([word])]
+    return override_words.quoted(words, Path.cwd())
+
+
+def again(words: list[str], *own: str) -> str:
+    """Recorded overrides as words of a command, behind `own` ones, which they give way to. What is no setting is left out, for they are a
+    run's; and so is what only its cloud had."""
+    from conf import setting_types
+
+    settled = {_group(word) for word in own}
+    fitting = [
+        word
+        for word in words
+        if setting_types.kind_of(_key(word)) and _group(word) not in settled | {"cloud", "run_id"} and not _of_several_values(word)
+    ]
+    return " ".join([*own, *filter(None, [without_secrets(fitting)])])
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def is_about(word: str, setting: str) -> bool:
+    """Whether the override gives this setting a value."""
+    return renamed.key(word) == setting
+
+
+def _group(word: str) -> str:
+    """What a word settles: a setting; all of the cloud's are one."""
+    key = renamed.key(word)
+    return "cloud" if key.startswith("cloud.") else key
+
+
 def _typed() -> list[str]:
     """What was typed; nothing where it contradicts itself, which is what the message says then."""
     try:
@@ -36,8 +74,15 @@ def _with(typed: list[str], command: str) -> str:
         return command
     verbs, _, own = command.partition(" -- ")
     settled = {renamed.key(word.strip("$'\"")) for word in own.split()}
+    other_cloud = "cloud" in settled and not verbs.startswith("twin.")  # what was typed about one cloud means nothing on another
     swept = verbs.split()[0] == "sweep"
-    fitting = [word for word in typed if renamed.key(word) not in settled and (swept or not _of_several_values(word))]
+    fitting = [
+        word
+        for word in typed
+        if renamed.key(word) not in settled
+        and (swept or not _of_several_values(word))
+        and not (other_cloud and renamed.key(word).startswith("cloud."))
+    ]
     words = [*filter(None, [without_secrets(fitting)]), *([own] if own else [])]
     return " ".join([verbs, "--", *words]) if words else verbs
 

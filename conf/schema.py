@@ -231,6 +231,7 @@ class Provenance:
     price_source: str | None = None
     swept: list[str] = field(default_factory=list)  # overrides: what sets it apart in its sweep
     owner: str | None = None  # who made it, by the name in IAM
+    typed: list[str] = field(default_factory=list)  # the overrides it was made with, without secrets; files by names that hold anywhere
 
 
 @dataclass

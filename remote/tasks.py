@@ -65,7 +65,11 @@ def status(c):
 
 
 @task(
-    help={"run": "id of a run; the newest when left out", "follow": "go on until the run ends", "tail": "begin with the last so many lines"}
+    help={
+        "run": "id of a run, or its end; the newest when left out",
+        "follow": "go on until the run ends",
+        "tail": "begin with the last so many lines",
+    }
 )
 def logs(c, run=None, follow=False, tail=None):
     """Print a run's log, with the box on or off."""
@@ -76,7 +80,7 @@ def logs(c, run=None, follow=False, tail=None):
     rehearsed(c, f"call   Read the log of {run or 'the newest run'} from S3") or show.logs(account(config), config, run, follow, lines)
 
 
-@task(help={"run": "id of a run; the newest ten when left out", "port": "on 127.0.0.1"})
+@task(help={"run": "id of a run, or its end; the newest ten when left out", "port": "on 127.0.0.1"})
 def tensorboard(c, run=None, port="6006"):
     """Show the curves of runs in TensorBoard on 127.0.0.1, with the box on or off."""
     from remote.view import tensorboard

@@ -25,6 +25,7 @@ from data.scoring.negation import unnegated_mentions
 from data.scoring.values import LISTS
 
 Answer = dict[str, object]
+MOST = 5_000  # training rows
 FIRST = ("cancer_type",)  # of several values where one is asked for the first is taken, else the last: what does best in training
 
 
@@ -33,6 +34,27 @@ def measure(train: list[Row], rows: list[Row], fields: list[str], seed: int = 0)
     ours = set(fields) == set(schema.fields())
     chosen = {name: make for name, make in BASELINES.items() if ours or name not in OURS}
     return {name: scored(make(train, rows, fields, seed), rows, fields, seed) for name, make in chosen.items()}
+
+
+def beside_a_model(train: list[Row], rows: list[Row], fields: list[str] | None, seed: int = 0) -> dict[str, dict]:
+    """The figures of what needs no model, to stand beside those of one: the usual answer, the nearest row's, and a dictionary's where there
+    is one. Of more than 5,000 training rows so many are drawn: what is compared with each held-out row takes time."""
+    train = train if len(train) <= MOST else random.Random(seed).sample(train, MOST)
+    if fields is None:
+        usual, _ = Counter(row.completion for row in train).most_common(1)[0]
+        texts = {"majority": [usual] * len(rows), "nearest": [row.completion for row in nearest_rows(train, rows)]}
+        return {name: _headline(score(answers, rows, [True] * len(rows), None, seed)) for name, answers in texts.items()}
+    train = [row for row in train if row.output is not None]
+    if not train:
+        return {}
+    ours = set(fields) == set(schema.fields())
+    chosen = {name: BASELINES[made] for name, made in BESIDE.items() if ours or made not in OURS}
+    return {name: _headline(scored(make(train, rows, fields, seed), rows, fields, seed)) for name, make in chosen.items()}
+
+
+def _headline(scores: dict) -> dict:
+    shown = {name: scores[name] for name in ("macro_f1", "row_exact", "exact", "token_f1", "intervals") if name in scores}
+    return shown | {"fields": {name: field["f1"] for name, field in scores.get("fields", {}).items()}}
 
 
 def scored(answers: list[Answer], rows: list[Row], fields: list[str], seed: int) -> dict:
@@ -84,13 +106,18 @@ def class_prior(train: list[Row], rows: list[Row], fields: list[str], seed: int)
 
 
 def nearest(train: list[Row], rows: list[Row], fields: list[str], seed: int) -> list[Answer]:
+    return [row.output for row in nearest_rows(train, rows)]
+
+
+def nearest_rows(train: list[Row], rows: list[Row]) -> list[Row]:
+    """For each row the training row whose text is most like its own."""
     texts = [likeness.words(row) for row in train]
     rarity = {word: math.log(len(texts) / count) for word, count in Counter(word for text in texts for word in set(text)).items()}
     index = defaultdict(list)
     for number, text in enumerate(texts):
         for word, weight in _vector(text, rarity).items():
             index[word].append((number, weight))
-    return [train[_closest(_vector(likeness.words(row), rarity), index)].output for row in rows]
+    return [train[_closest(_vector(likeness.words(row), rarity), index)] for row in rows]
 
 
 def plain_dictionary(train: list[Row], rows: list[Row], fields: list[str], seed: int) -> list[Answer]:
@@ -110,6 +137,7 @@ BASELINES: dict[str, Callable[[list[Row], list[Row], list[str], int], list[Answe
     "dictionary": plain_dictionary,
     "with negation": scoped_dictionary,
 }
+BESIDE = {"majority": "majority", "nearest": "nearest", "dictionary": "with negation"}  # a model, in a run's report
 OURS = ("class prior", "dictionary", "with negation")
 
 

@@ -76,7 +76,7 @@ def _number_paths(value: object, path: Path = ()) -> Iterator[Path]:
 
 
 def number_text(text: str) -> str | None:
-    """A number of JSON in its shortest form, without an exponent; None for any other text, such as 007, and for numbers of enormous size."""
+    """A number of JSON in its shortest form, without an exponent; None for any other text, such as 007."""
     if not NUMBER.fullmatch(text.strip()):
         return None
     try:

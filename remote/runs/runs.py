@@ -20,6 +20,8 @@ from remote.aws.session import Aws
 ACTIVE = {"created", "starting", "running", "evaluating", "uploading"}
 # A run without a sign of life for so long no longer blocks another.
 SILENT = timedelta(minutes=10)
+BEST = "best"  # as a run's name: the one of the highest score
+SHORTEST = 4  # letters of the end of an id that stand for it
 SETTINGS = 1 << 20  # bytes of its config.yaml, at the most
 BROKEN = (
     LookupError,
@@ -171,11 +173,14 @@ def about(store: Store, run_id: str) -> About | None:
 
 
 def find_sealed(aws: Aws, run: schema.Run, run_id: str | None) -> str:
-    """The id of the finished run that a verb means: the one named, or the newest of the caller's with this name and of this kind."""
+    """The id of the finished run that a verb means: the one named, or the newest of the caller's with this name and of this kind; by the
+    name of `best` that of the highest score."""
     store = Store(aws)
     runs = listing(store)
+    if run_id == BEST and BEST not in runs:
+        return _best_of_mine(aws, store, run, runs)
     if run_id is not None:
-        check_named_run(aws, store, run_id, runs)
+        run_id = check_named_run(aws, store, run_id, runs)
         if "manifest.json" not in runs[run_id]:
             raise Problem(f"run `{run_id}` is not finished", "`inv train` finishes it; `inv status` shows it", reason="refused")
         return run_id
@@ -188,8 +193,7 @@ def find_newest(aws: Aws, run: schema.Run, run_id: str | None) -> str:
     store = Store(aws)
     runs = listing(store)
     if run_id is not None:
-        check_named_run(aws, store, run_id, runs)
-        return run_id
+        return check_named_run(aws, store, run_id, runs)
     return _newest_of_mine(aws, store, run, [each for each in reversed(runs) if "config.yaml" in runs[each]], kind=None)
 
 
@@ -212,13 +216,46 @@ def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[
     raise Problem(f"{what}; the newest of all is {run_id}, {details.kind}: it is {owned}", f"`--run {run_id}` takes it", reason="refused")
 
 
-def check_named_run(aws: Aws, store: Store, run_id: str, runs: dict[str, set[str]]) -> None:
-    """Nothing where there is such a run; where it is not the caller's, that is said."""
+def _best_of_mine(aws: Aws, store: Store, run: schema.Run, runs: dict[str, set[str]]) -> str:
+    """The caller's finished run of this name with the highest score, among those scored on the same rows as the newest."""
+    finished = [each for each in reversed(runs) if {"config.yaml", "manifest.json"} <= runs[each]]
+    newest = _newest_of_mine(aws, store, run, finished, kind=run.kind.value)
+    rows, scores = _scored_rows(configuration(store, newest)), {}
+    for run_id in finished:
+        saved = readable_settings(store, run_id)
+        mine = saved and (saved.run.provenance.owner, saved.run.name, saved.run.kind) == (aws.owner, run.name, run.kind)
+        if saved and mine and _scored_rows(saved.run) == rows:
+            with skip_unreadable(f"runs/{run_id}/metrics.json"):
+                tuned = (store.json(f"runs/{run_id}/metrics.json") or {})["tuned"]
+                scores[run_id] = float(tuned["token_f1"] if saved.run.data.fields is None else tuned["macro_f1"])
+    best = max(scores, key=lambda each: scores[each], default=newest)  # of equals the newest
+    screen.note(f"  {best} is the best of {len(scores)} finished runs on these rows" + f" ({scores[best]:.3f})" * (best in scores))
+    return best
+
+
+def _scored_rows(run: schema.Run) -> tuple:
+    return run.data.validation_sha256 or run.data.validation, run.data.eval_rows, run.data.fields
+
+
+def check_named_run(aws: Aws, store: Store, run_id: str, runs: dict[str, set[str]]) -> str:
+    """The id of the run that is named in full, or by the end of its id; where it is not the caller's, that is said."""
     if run_id not in runs:
-        raise Problem(f"there is no run `{run_id}`", "`inv status` lists the runs", reason="refused")
+        run_id = _ending_in(run_id, runs)
     details = about(store, run_id) if "config.yaml" in runs[run_id] else None
     if details and details.owner != aws.owner:
         screen.note(f"  run {run_id} is not yours: it {details.whose}")
+    return run_id
+
+
+def _ending_in(end: str, runs: dict[str, set[str]]) -> str:
+    """The one run whose id ends so."""
+    fitting = [each for each in runs if len(end) >= SHORTEST and each.endswith(end)]
+    if len(fitting) > 1:
+        listed = ", ".join(fitting[-5:])
+        raise Problem(f"{len(fitting)} runs end in `{end}`: {listed}", f"name one in full: `--run {fitting[-1]}`", reason="refused")
+    if not fitting:
+        raise Problem(f"there is no run `{end}`", "`inv status` lists the runs", reason="refused")
+    return fitting[0]
 
 
 def holder(store: Store, run_id: str) -> str | None:

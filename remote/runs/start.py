@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf import load, paths, run_ids, schema
+from conf import commands, load, paths, run_ids, schema
 from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws import instance, pricing
@@ -32,7 +32,7 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
     store.check_bucket()
     listing = runs.listing(store)
     if named is not None:
-        runs.check_named_run(aws, store, named, listing)
+        named = runs.check_named_run(aws, store, named, listing)
     inputs = upload_inputs(store, run)
     candidates = _Candidates(aws, store, listing, run, named)
     (run_id, etag, sha256), to_do = candidates.unfinished(), True
@@ -149,7 +149,7 @@ def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> 
     sha, dirty = git.commit(root)
     kind = instance.type_of(aws, run.box)
     rate, source = pricing.per_hour(aws, kind)
-    run.provenance = schema.Provenance(sha, dirty, image, kind, rate, source, run.provenance.swept, aws.owner)
+    run.provenance = schema.Provenance(sha, dirty, image, kind, rate, source, run.provenance.swept, aws.owner, commands.recorded())
     body = load.dump(run).encode()
     if store.create(f"runs/{run.run_id}/config.yaml", body) is None and store.get(f"runs/{run.run_id}/config.yaml") != body:
         raise taken

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from conf import schema
+from conf import commands, schema
 from conf.process.screen import screen
 from conf.text import visible
 from remote.aws.s3 import Store
@@ -53,17 +53,20 @@ class _Log:
         self.warning = warning
 
 
-def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable) -> None:
-    """Print scores, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
+def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: Callable, advice: Callable[[Path, dict], list[str]]) -> None:
+    """Print scores, what is wrong, Hub URL, report page, time and price of a finished run, and open the page where there is a screen."""
     store = Store(aws)
     downloaded = download.download(aws, run, run_id, root / run.runs)
     run_id, folder = downloaded.run_id, downloaded.folder
     with runs.reading_record(run_id):
         manifest = _read(folder / "manifest.json")
         head, lines = _model_and_rows(manifest), _times(manifest)
-        table = evaluations.scores_table(summary(_read(folder / "metrics.json")))
+        metrics = _read(folder / "metrics.json")
+        table, coached = evaluations.scores_table(summary(metrics)), [visible.visible(line) for line in advice(folder, metrics)]
     screen.print("\n".join([f"run        {run_id}", *head]))
     screen.print(table)
+    for line in coached:
+        screen.print(line)
     page = folder / "report.html"
     for name in sorted(name for name in runs.listing(store)[run_id] if name.startswith("evaluations/") and name.endswith(".json")):
         with runs.skip_unreadable(f"runs/{run_id}/{name}"):
@@ -74,7 +77,7 @@ def report(aws: Aws, run: schema.Run, run_id: str | None, root: Path, summary: C
     screen.print(f"report     {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}")
     for line in lines:
         screen.print(line)
-    screen.print(f"next       {_next(run)}")
+    screen.print(f"next       {_next(aws, store, run, run_id)}")
     if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         webbrowser.open(page.as_uri())
 
@@ -147,8 +150,13 @@ def _times(manifest: dict) -> list[str]:
     ]
 
 
-def _next(run: schema.Run) -> str:
-    own = "on your own rows: `inv up deploy train publish down -- data.train=my.jsonl data.validation=held_out.jsonl`"
-    if run.cloud.loopback:
-        return f"on AWS: `inv up deploy train publish down -- cloud=aws experiment=medical_ie_8b`\n           {own}"
-    return own
+def _next(aws: Aws, store: Store, run: schema.Run, run_id: str) -> str:
+    """What to type next: on AWS with the very words that the caller's run was made with; where it had none, with rows of one's own."""
+    chain, saved = "inv up deploy train publish down --", runs.readable_settings(store, run_id)
+    typed = saved.run.provenance.typed if saved and saved.run.provenance.owner == aws.owner else []
+    words = commands.again(typed, "cloud=aws")
+    own = "on your own rows: `inv train -- experiment=own data.train=my.jsonl data.validation=held_out.jsonl 'data.fields=[city,people]'`"
+    if any(commands.is_about(word, "data.train") for word in typed):
+        return f"on AWS: `{chain} {words}`" if run.cloud.loopback else f'`inv predict "a text" --run {run_id}`'
+    on_aws = f"{words if typed else 'cloud=aws experiment=medical_ie_8b'}"
+    return f"on AWS: `{chain} {on_aws}`\n           {own}" if run.cloud.loopback else own

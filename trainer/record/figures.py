@@ -12,7 +12,7 @@ HEADLINES = {
         "row_exact": "row exact match",
         "json_valid": "valid JSON",
         "schema_valid": "follows the schema",
-        "hallucination": "made-up values (lower is better)",
+        "hallucination": "wrong values, share of all given (lower is better)",
         "unsupported": "values that the note does not mention (lower is better)",
         "distractor_hit": "traps walked into (lower is better)",
         "empty_f1": "F1 of leaving a field empty",
@@ -22,6 +22,11 @@ HEADLINES = {
 }
 LOWER_IS_BETTER = {"hallucination", "unsupported", "distractor_hit", "completion_loss"}
 WHERE_KNOWN = {"unsupported", "distractor_hit", "empty_f1"}  # shown only where they were measured: they need rows with evidence
+BASELINES = {
+    "majority": "always the usual value",
+    "nearest": "the answer of the most similar training row",
+    "dictionary": "a dictionary of the task, without reading",
+}
 # The ways to merge the adapter into its base; see `train/merge.py`.
 FORMS = {
     "nf4": "merged with the base weights that training saw (NF4 and back)",
@@ -48,6 +53,17 @@ class Line:
         if self.base is None or self.tuned is None or self.base == self.tuned:
             return None
         return (self.tuned < self.base) == (self.key in LOWER_IS_BETTER)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is scored on the same rows without a model."""
+
+    what: str
+    score: float
+    interval: list[float] | None
+    exact: float
+    beaten: bool | None  # by the tuned model, as far as both intervals show; None where they overlap
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,24 @@ def fields(metrics: dict) -> list[Line]:
     base, tuned = ((metrics.get(side) or {}).get("fields", {}) for side in ("base", "tuned"))
     gains = (metrics.get("difference") or {}).get("fields", {})
     return [_field(name, base.get(name, {}), tuned.get(name, {}), gains.get(name)) for name in tuned or base]
+
+
+def baselines(metrics: dict) -> list[Baseline]:
+    """What needs no model, the best first; none where it was not measured."""
+    key, exact = SLICED[metrics["task"]]
+    tuned = _interval(metrics["tuned"], key)
+    made = [
+        Baseline(BASELINES[name], scores[key], _interval(scores, key), scores[exact], _beaten(tuned, _interval(scores, key)))
+        for name, scores in (metrics.get("baselines") or {}).items()
+        if name in BASELINES
+    ]
+    return sorted(made, key=lambda baseline: -baseline.score)
+
+
+def _beaten(tuned: list[float] | None, other: list[float] | None) -> bool | None:
+    if not tuned or not other or (tuned[0] <= other[1] and other[0] <= tuned[1]):
+        return None
+    return tuned[0] > other[1]
 
 
 def slices(metrics: dict) -> list[Slice]:

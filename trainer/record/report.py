@@ -12,9 +12,10 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 
 from data import score
 from trainer import files
-from trainer.record import curves, figures
+from trainer.record import coach, curves, figures
 
 TEMPLATES = Path(__file__).parent / "templates"
+LONG = 300  # characters of a value in an example of what is wrong
 EXAMPLES = 4  # examples of each sort
 
 
@@ -31,6 +32,11 @@ def render(folder: Path, manifest: dict | None = None) -> str:
         slices=figures.slices(metrics),
         forms=figures.forms(metrics),
         plots=curves.draw(files.read_json_lines(folder / "events.jsonl")),
+        baselines=figures.baselines(metrics),
+        tuned_score=next(line for line in figures.summary(metrics) if line.key == figures.SLICED[metrics["task"]][0]),
+        score_name=figures.HEADLINES[metrics["task"]][figures.SLICED[metrics["task"]][0]],
+        coach=coach.of_folder(folder, metrics),
+        groups=coach.SHOWN,
         wrong=wrong[:EXAMPLES],
         right=right[:EXAMPLES],
         count={"wrong": len(wrong), "right": len(right)},
@@ -47,6 +53,16 @@ def summary(metrics: dict) -> list[tuple[str, str, str, str]]:
         (what, figures.text(line.base, line.base_interval), figures.text(line.tuned, line.tuned_interval), verdicts[line.better])
         for what, line in lines
     ]
+
+
+def advice(folder: Path, metrics: dict) -> list[str]:
+    """Lines for a terminal: what needs no model beside the tuned one, what is wrong with its answers, and what to do."""
+    lines = (
+        [f"without a model: {' · '.join(f'{each.what} {figures.text(each.score)}' for each in beside)}"]
+        if (beside := figures.baselines(metrics))
+        else []
+    )
+    return lines + coach.lines(coach.of_folder(folder, metrics))
 
 
 def table(metrics: dict) -> list[dict]:
@@ -129,6 +145,7 @@ def _template():
         "duration": figures.duration,
         "size": figures.size,
         "money": figures.money,
+        "shorten": lambda text: text if len(text) <= LONG else f"{text[:LONG]}…",
         "image": figures.image,
     }
     return environment.get_template("report.html.j2")

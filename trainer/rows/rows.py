@@ -59,6 +59,11 @@ def _scorable_hint(rows: list[Row]) -> str:
     return f"the {len(rows)} scored rows have: `{files.fields_override(names)}`; `data.eval_rows` scores more" if names else ""
 
 
+def empty_counts(rows: list[Row], fields: list[str] | None) -> dict[str, int]:
+    """How many rows leave each field empty."""
+    return {name: sum(not score.values((row.output or {}).get(name), name) for row in rows) for name in fields or ()}
+
+
 def shared_instruction(rows: list[Row]) -> str:
     """The task's text without any row's own: the paragraphs that all prompts begin with, else the most frequent first paragraph."""
     prompts = [row.messages[-1]["content"] for row in rows]

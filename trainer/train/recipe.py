@@ -13,6 +13,7 @@ from peft import PeftModel
 from conf import load
 from conf.schema import Data, Recipe
 from data.score import score
+from data.scoring import baselines
 from trainer.estimate import architecture, fit, limits, memory, summary
 from trainer.estimate.architecture import Verdict
 from trainer.evaluate import evaluate
@@ -206,8 +207,11 @@ def _score(
     template, scored = inputs.template, inputs.scored
     evaluate.reload_adapter(tuned, folder / "adapter")
     scores, answers = evaluate.compare(tuned, base, template, scored, settings, inputs.held_out.sha256, folder, record)
-    learned = [row for table in inputs.training for row in table.rows]
+    learned, fields = [row for table in inputs.training for row in table.rows], settings.data.fields
+    trained = [example.row for example in inputs.sampler.examples]
     metrics = scores | {
+        "baselines": baselines.beside_a_model(trained, [example.row for example in scored], fields, settings.seed),
+        "training": {"rows": len(trained), "empty": rows.empty_counts(trained, fields)},
         "split": "validation",
         "step": progress.best_step,
         "completion_loss": {"base": progress.base_loss, "tuned": progress.best_loss},

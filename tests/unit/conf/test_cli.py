@@ -1,10 +1,14 @@
 """Every verb ends in a sentence where somebody else is at fault, and a room's own verb is left as it is."""
 
+import subprocess
+import sys
+
 import pytest
 from invoke import Collection, Context, Exit, task
 
 import tasks
 from conf import cli
+from conf.paths import ROOT
 from conf.problem import Problem
 from twin.world import WorldError
 
@@ -61,3 +65,19 @@ def test_an_option_that_is_no_length_of_time_is_refused(text):
     with pytest.raises(Problem, match=r"--wait is (.|\n)*it takes hours, minutes or seconds: `--wait 2h`") as refusal:
         cli.seconds("--wait", text)
     assert refusal.value.reason == "bad_config"
+
+
+def inv(*words):
+    return subprocess.run([sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("words", [["predict", "--help"], ["compare", "one", "-h"], ["twin.fault", "--help", "--", "cloud=twin"]])
+def test_help_executes_nothing(words):
+    """To Invoke, `--help` behind a verb that wants a text is that text: the model answered it."""
+    shown = inv(*words)
+    assert shown.returncode == 0 and shown.stdout.startswith("Usage: ") and words[0] in shown.stdout.splitlines()[0], shown.stderr
+
+
+def test_a_verb_that_lacks_a_text_is_told_in_a_sentence():
+    refused = inv("compare", "one")
+    assert refused.returncode == 1 and refused.stderr.startswith("error: `inv compare` lacks SECOND: id of another finished run\n\nhint: ")

@@ -102,3 +102,18 @@ def test_words_that_contradict_each_other_end_in_a_sentence(typed):
 
 def test_a_long_text_of_somebody_else_takes_no_time():
     assert commands.runnable("`inv a" + " -- " * 200_000, ["cloud=twin"]).startswith("`inv a -- ")
+
+
+def test_a_run_s_words_are_typed_again_on_another_cloud(typed, monkeypatch, tmp_path):
+    """From another folder too; what only its cloud had, a secret, a sweep's values and what is no setting are left out."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it's mine.jsonl").write_text("{}\n")
+    typed("cloud=twin", "cloud.state=/a", "data.train=it's mine.jsonl", "data.fields=[a,b]", "hub.token=hf_abcdefgh", "lora.r=8,16")
+    recorded = commands.recorded()
+    monkeypatch.chdir("/")
+    again = commands.again([*recorded, "rm -rf=1"], "cloud=aws")
+    run = load.load(shlex.split(again))
+    assert (run.cloud.name, run.data.fields, run.data.train) == ("aws", ["a", "b"], str(tmp_path / "it's mine.jsonl"))
+    assert len(shlex.split(again)) == 3
+    typed("cloud=twin", "cloud.state=/a", "seed=3")
+    assert commands.runnable(f"`inv up -- {again}`").count("cloud") == 1 and "seed=3" in commands.runnable(f"`inv up -- {again}`")

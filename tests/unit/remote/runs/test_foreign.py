@@ -192,10 +192,10 @@ def test_an_event_that_no_trainer_writes_ends_no_watch(event):
 @pytest.mark.parametrize("metrics", [b"[]", b"{}", b'{"task": "fields", "rows": "many"}', b"not json"])
 def test_a_report_of_a_run_that_no_trainer_made_is_a_sentence(aws, store, settings, tmp_path, metrics):
     plant(store, files={"metrics.json": metrics})
-    from trainer.record.report import summary
+    from trainer.record.report import advice, summary
 
     with pytest.raises(Problem, match="is not as a trainer writes it"):
-        show.report(aws, settings(), RUN, tmp_path, summary)
+        show.report(aws, settings(), RUN, tmp_path, summary, advice)
 
 
 def test_a_verb_means_the_callers_own_runs_and_says_whose_another_is(aws, store, settings, tmp_path, hers, capsys):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from conf import load
 from conf.problem import Problem
 from remote.aws import session as account
 from remote.runs import download, follow, runs, start
@@ -230,3 +231,29 @@ def test_parameters_are_fetched_in_calls_of_ten(aws):
 )
 def test_progress_is_one_line(phase, events, line):
     assert follow.progress_line(phase, events) == line
+
+
+def test_a_run_is_named_by_the_end_of_its_id(aws, store, settings):
+    for run_id in ("20260101-000000-receipts-b19d", "20260102-000000-quickstart-ab12", "sweep-ab12.1", "sweep-ab12"):
+        seal(store, run_id)
+    assert runs.find_sealed(aws, settings(), "b19d") == "20260101-000000-receipts-b19d"
+    assert runs.find_newest(aws, settings(), "receipts-b19d") == "20260101-000000-receipts-b19d"
+    assert runs.find_sealed(aws, settings(), "sweep-ab12") == "sweep-ab12", "named in full"
+    with pytest.raises(Problem, match="2 runs end in `ab12`: 20260102-000000-quickstart-ab12, sweep-ab12"):
+        runs.find_sealed(aws, settings(), "ab12")
+    for name in ("12", "", "none"):
+        with pytest.raises(Problem, match=f"there is no run `{name}`"):
+            runs.find_sealed(aws, settings(), name)
+
+
+def test_the_best_run_is_the_one_of_the_highest_score_on_the_newest_one_s_rows(aws, store, settings):
+    for number, (score, words) in enumerate([(0.9, ()), (0.7, ()), (0.99, ("data.eval_rows=7",)), (0.5, ())]):
+        run = settings(*words)
+        run.run_id, run.provenance.owner, run.data.validation_sha256 = f"run-{number}", world.CALLER, "a" * 64
+        store.put(f"runs/run-{number}/config.yaml", load.dump(run).encode())
+        store.put(f"runs/run-{number}/metrics.json", json.dumps({"tuned": {"macro_f1": score, "token_f1": score}}).encode())
+        seal(store, f"run-{number}")
+    assert runs.find_sealed(aws, settings(), None) == "run-3"
+    assert runs.find_sealed(aws, settings(), "best") == "run-0"
+    store.put("runs/run-0/metrics.json", b"[]")
+    assert runs.find_sealed(aws, settings(), "best") == "run-1"

@@ -2,6 +2,7 @@
 
 import json
 
+from conf import load
 from remote.cost import ledger
 from remote.runs import audit
 from remote.view import show
@@ -30,7 +31,7 @@ def test_time_and_price_of_a_run_do_not_change_with_what_was_run_after_it(aws, s
     seal(store, "20261129-000000-a-0001")
 
     def reported():
-        show.report(aws, run, "20261129-000000-a-0001", tmp_path, lambda metrics: [])
+        show.report(aws, run, "20261129-000000-a-0001", tmp_path, lambda metrics: [], lambda folder, metrics: ["  advice"])
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("time", "price"))]
 
     folder = tmp_path / run.runs / "20261129-000000-a-0001"
@@ -64,3 +65,20 @@ def test_a_record_that_counts_neither_seen_nor_scored_rows_is_reported():
     early = MANIFEST | {"data": {"train_rows": 8, "validation_rows": 4}}
     words = "8 to train on, an unknown number seen; an unknown number of 4 held-out rows scored"
     assert show._model_and_rows(early) == ["model      somebody/a-model", f"rows       {words}"]
+
+
+def test_the_next_command_has_the_words_that_the_run_was_made_with(aws, store, settings):
+    """Those of the caller's own run: what another person's run was made with is no command to paste."""
+    run = settings("experiment=smoke")
+    run.provenance.typed = ["cloud=twin", "data.train='my rows.jsonl'", "data.fields=[city]"]
+
+    def following(run_id, owner):
+        run.run_id, run.provenance.owner = run_id, owner
+        store.put(f"runs/{run_id}/config.yaml", load.dump(run).encode())
+        return show._next(aws, store, run, run_id)
+
+    chain = "inv up deploy train publish down -- cloud=aws"
+    assert following("mine", aws.owner) == f"on AWS: `{chain} 'data.train='\"'\"'my rows.jsonl'\"'\"'' 'data.fields=[city]'`"
+    assert "my rows" not in following("theirs", "arn:aws:iam::123456789012:user/eve")
+    run.provenance.typed = []
+    assert following("plain", aws.owner).startswith(f"on AWS: `{chain} experiment=medical_ie_8b`\n")

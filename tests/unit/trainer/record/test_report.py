@@ -165,7 +165,7 @@ def test_a_terminal_gets_base_and_tuned_as_plain_rows():
 
 def test_a_worse_figure_is_called_worse():
     rows = {row[0]: row[3] for row in report.summary({**METRICS, "base": METRICS["tuned"], "tuned": METRICS["base"]})}
-    assert rows["macro-F1 over fields"] == "worse" and rows["made-up values (lower is better)"] == "worse"
+    assert rows["macro-F1 over fields"] == "worse" and rows["wrong values, share of all given (lower is better)"] == "worse"
 
 
 def test_the_laptop_imports_all_of_it_without_torch_or_matplotlib():
@@ -190,3 +190,60 @@ def test_a_row_is_right_where_the_scorer_says_so_whatever_else_it_holds(tmp_path
     assert "<td>gene_mutation" not in text and "EGFR" not in text.split("Right after tuning")[1].split("</section>")[0]
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     assert "Right after tuning" not in report.render(folder)
+
+
+def receipts(folder, answers, **metrics):
+    """A run whose held-out rows have a date, a currency and items; `answers` are the tuned model's."""
+    rows = [
+        {
+            "id": f"held_out.jsonl:{number}",
+            "prompt": [{"role": "user", "content": "Café Luna, 6.40 EUR"}],
+            "expected": json.dumps({"date": None, "currency": "SEK"}),
+            "base": "no idea",
+            "tuned": answer if isinstance(answer, str) else json.dumps(answer),
+        }
+        for number, answer in enumerate(answers, start=1)
+    ]
+    sides = {
+        side: METRICS[side] | {"fields": dict.fromkeys(("date", "currency"), METRICS[side]["fields"]["stage"])}
+        for side in ("base", "tuned")
+    }
+    (folder / "predictions.jsonl").write_text("".join(files.json_line(row) for row in rows))
+    (folder / "metrics.json").write_text(json.dumps(METRICS | sides | metrics))
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_misses_are_grouped_with_what_to_do(tmp_path):
+    """First-use's two errors behind most misses: a date for every receipt without one, and another currency."""
+    folder = finished(tmp_path)
+    answers = [{"date": "2023-01-02", "currency": "CHF"}] * 4 + [{"date": None, "currency": "SEK"}] + ['{"date": null, "curr']
+    metrics = receipts(folder, answers, training={"rows": 400, "empty": {"date": 120, "currency": 0}})
+    lines = "\n".join(report.advice(folder, metrics))
+    assert "9 misses in 5 of 6 rows; the first two kinds are 89% of them" in lines
+    assert 'date: invented where it is empty, 4x; held_out.jsonl:1: "2023-01-02" in place of nothing' in lines
+    assert "120 of 400 training rows leave it empty" in lines and "4 of these 4 stand nowhere in the text" in lines
+    assert '"SEK" was answered as "CHF" 4 times' in lines
+    page = report.render(folder)
+    assert "What is wrong, and what helps" in page and "<b>date</b> invented where it is empty" in page
+    assert "the whole answer</b> cut off before its end" in page
+
+
+def test_a_run_with_nothing_wrong_has_no_advice(tmp_path):
+    folder = finished(tmp_path)
+    metrics = receipts(folder, [{"date": None, "currency": "sek"}])
+    assert report.advice(folder, metrics) == [] and "what helps" not in report.render(folder)
+
+
+def test_what_needs_no_model_stands_beside_the_scores(tmp_path):
+    folder = finished(tmp_path)
+    made = {"macro_f1": 0.9, "row_exact": 0.5, "intervals": {"macro_f1": [0.88, 0.92], "row_exact": [0.4, 0.6]}}
+    low = made | {"macro_f1": 0.75, "intervals": {"macro_f1": [0.7, 0.8]}}
+    metrics = METRICS | {"baselines": {"majority": low, "dictionary": made | {"macro_f1": 0.9}}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    page = report.render(folder)
+    assert "Without a model" in page and "A dictionary of the task, without reading is still better than the tuned model." in page
+    assert "Whether the tuned model beats always the usual value these rows do not tell." in page
+    assert (
+        "without a model: a dictionary of the task, without reading 0.900 · always the usual value 0.750"
+        in report.advice(folder, metrics)[0]
+    )

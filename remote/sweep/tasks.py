@@ -1,0 +1,19 @@
+"""`inv sweep`: several runs of one command. What it needs of the trainer, `tasks.py` puts into Invoke's configuration."""
+
+from invoke import task
+
+from conf.cli import positive_integer
+from conf.paths import ROOT
+
+
+@task(
+    help={
+        "name": "of the sweep; when left out the newest that has one of these runs, else a new one",
+        "trials": "how many runs, their values drawn by the scores of those before (Optuna), in the place of each combination",
+    }
+)
+def sweep(c, name=None, trials=None):
+    """Train a run for each combination of values, one after the other, and rank them: inv sweep -- lora.r=8,16 train.lr=1e-4,2e-4"""
+    from remote.sweep import command
+
+    command.sweep(c, name, positive_integer("--trials", trials), ROOT, c.preflight(), c.records("leaderboard"))
