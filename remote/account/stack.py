@@ -40,6 +40,7 @@ class Stack:
     resources: dict[str, str] = field(default_factory=dict)  # name in the template to physical id
     kinds: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
+    id: str = ""  # as AWS gives it; it names the stack also when it is gone
 
     @property
     def created(self) -> bool:
@@ -66,14 +67,15 @@ def find(aws: Aws) -> Stack:
         if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id ... does not exist"
             return Stack()
         raise
-    pages = client.get_paginator("list_stack_resources").paginate(StackName=aws.cloud.own)
+    # By its id: a stack that an earlier `destroy` removes can be gone by its name from one call to the next.
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=stack["StackId"])
     resources = [
         resource for page in pages for resource in page["StackResourceSummaries"] if not resource["ResourceStatus"].startswith("DELETE")
     ]
     names = {resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "") for resource in resources}
     kinds = {resource["LogicalResourceId"]: resource["ResourceType"] for resource in resources}
     parameters = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])}
-    return Stack(stack["StackStatus"], names, kinds, parameters)
+    return Stack(stack["StackStatus"], names, kinds, parameters, stack["StackId"])
 
 
 def parameters(run: schema.Run) -> dict[str, str]:
@@ -246,24 +248,23 @@ def find_settled(aws: Aws) -> Stack:
     if not current.status.endswith("IN_PROGRESS") or current.status in NOT_CREATED:
         return current
     screen.note(f"  the stack `{aws.cloud.own}` is {current.status}: waiting until CloudFormation is done")
-    _wait(aws, aws.client("cloudformation").describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"])
+    _wait(aws, current.id)
     return find(aws)
 
 
 def wait_until_settled(aws: Aws) -> str:
     """Its status, once CloudFormation does nothing with it any more."""
-    status = find(aws).status
-    return status if status in ("", *NOT_CREATED) else _wait(aws, aws.cloud.own)
+    current = find(aws)
+    return current.status if current.status in ("", *NOT_CREATED) else _wait(aws, current.id)
 
 
 def remove(aws: Aws, current: Stack) -> None:
     """Delete the stack and wait for its end; what it retains stays."""
     client, token = aws.client("cloudformation"), uuid.uuid4().hex
-    id = client.describe_stacks(StackName=aws.cloud.own)["Stacks"][0]["StackId"]
-    client.delete_stack(StackName=aws.cloud.own, ClientRequestToken=token)
-    status = _wait(aws, id)
+    client.delete_stack(StackName=current.id, ClientRequestToken=token)
+    status = _wait(aws, current.id)
     if status == "DELETE_FAILED":
-        why = _reason(aws, id, token)
+        why = _reason(aws, current.id, token)
         raise Problem(
             f"the stack `{aws.cloud.own}` could not be removed: {why}", f"{_fix(why)}, then run the same command again", "refused"
         )
