@@ -138,9 +138,9 @@ def predict(c, text, run=None, schema=None):
     perform(c, config, "predict", parts, audited=False)
 
 
-@task(help={"run": FINISHED, "port": "of 127.0.0.1", "schema": HOLD})
+@task(aliases=["play"], help={"run": FINISHED, "port": "of 127.0.0.1", "schema": HOLD})
 def serve(c, run=None, port="8000", schema=None):
-    """Answer OpenAI's chat API with a finished run's model on this machine, as `tuned` and `base`, until Ctrl-C."""
+    """Try a finished run's model on a page of this machine, and answer OpenAI's chat API, as `tuned` and `base`, until Ctrl-C."""
     config = settings(c)
     parts = planned().serve(config, run, positive_integer("--port", port), ROOT, schema, answer_schema.line)
     perform(c, config, "serve", parts, audited=False)

@@ -23,7 +23,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from conf.problem import Problem
-from trainer.evaluate import finished_run
+from trainer.evaluate import finished_run, try_page
 from trainer.evaluate.predict import Predictor
 from trainer.rows import answer_schema
 
@@ -97,8 +97,8 @@ def _schema(response_format: object) -> dict | None:
 class ChatApi:
     """The API as a WSGI application."""
 
-    def __init__(self, predictor: Predictor):
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, folder: Path):
+        self.predictor, self.folder = predictor, folder
         self.lock = threading.Lock()  # the adapter is switched off for `base`
         self.started = int(time.time())
 
@@ -119,13 +119,22 @@ class ChatApi:
 
     def _answer(self, request: Request) -> Response:
         # A page of any site can ask 127.0.0.1, under a name of its own: browsers say which page it is, other clients do not.
-        if request.headers.get("Origin") or request.host.rpartition(":")[0] not in (HOST, "localhost"):
+        own = request.headers.get("Origin") in (None, f"http://{request.host}")
+        if not own or request.host.rpartition(":")[0] not in (HOST, "localhost"):
             raise BadRequest(f"only programs on this machine are answered, at {HOST}", 403)
+        if (request.method, request.path) == ("GET", "/"):
+            return self._page()
         if (request.method, request.path) == ("GET", "/v1/models"):
             return _json({"object": "list", "data": [self._model(name) for name in MODELS]})
         if (request.method, request.path) != ("POST", "/v1/chat/completions"):
             raise BadRequest(f"{request.method} {request.path} is not answered here: POST /v1/chat/completions, GET /v1/models", 404)
         return self._complete(question(request.get_json(force=True), self.predictor.instruction))
+
+    def _page(self) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        page = try_page.render(self.folder, self.predictor.run.settings.model.id, self.predictor.instruction, MODELS, nonce)
+        headers = {"Content-Security-Policy": try_page.policy(nonce), "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        return Response(page, mimetype="text/html", headers=headers)
 
     def _model(self, name: str) -> dict:
         return {"id": name, "object": "model", "created": self.started, "owned_by": self.predictor.run.settings.model.id}
@@ -182,10 +191,11 @@ def main() -> None:
         folder, listening = Path(sys.argv[1]), _listen(int(sys.argv[2]))
         schema, _ = answer_schema.of_input(sys.stdin.read())
         with redirect_stdout(sys.stderr):
-            api = ChatApi(Predictor(folder, schema))
+            api = ChatApi(Predictor(folder, schema), folder)
         address, port = listening.getsockname()
         server = make_server(HOST, port, api, threaded=True, request_handler=_Quiet, fd=listening.fileno())
-        print(f"http://{address}:{port}/v1 answers as `tuned` and `base`, without a key; Ctrl-C ends it", flush=True)
+        print(f"http://{address}:{port}/v1 answers as `tuned` and `base`, without a key", flush=True)
+        print(f"http://{address}:{port}/ is a page to try them on; Ctrl-C ends both", flush=True)
         server.serve_forever()
     except KeyboardInterrupt:
         pass

@@ -6,6 +6,8 @@ processes, for what this CPU computes natively. How close two results must be fo
 
 import json
 import os
+import shutil
+from importlib.util import find_spec
 
 os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order: equal means equal
 
@@ -15,6 +17,7 @@ import environments
 import loaded
 import pytest
 import torch
+from machine import lacking
 from peft import PeftModel
 
 from conf import load, schema
@@ -28,6 +31,22 @@ ROOT = Path(__file__).parents[3]
 TRAIN, VALIDATION = ROOT / "data/smoke_train.jsonl", ROOT / "data/smoke_validation.jsonl"
 torch.set_num_threads(1)
 loaded.curves()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser."""
+    if find_spec("playwright") is None:
+        lacking("it needs a browser's driver: pip install -r tests/system/requirements.txt")
+    place = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if place is None:
+        lacking("it needs a browser: apt-get install --no-install-recommends chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True, scope="module")

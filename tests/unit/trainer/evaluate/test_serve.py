@@ -38,8 +38,8 @@ def predictor(trained):
 
 
 @pytest.fixture(scope="module")
-def client(predictor):
-    return Client(serve.ChatApi(predictor))
+def client(predictor, trained):
+    return Client(serve.ChatApi(predictor, trained))
 
 
 def ask(client, **values):
@@ -89,7 +89,7 @@ def test_a_request_may_name_a_schema_of_its_own(kind, client):
 
 
 def test_every_answer_is_held_to_the_server_s_schema(trained):
-    held = Client(serve.ChatApi(predict.Predictor(trained, {"enum": ["yes", "no"]})))
+    held = Client(serve.ChatApi(predict.Predictor(trained, {"enum": ["yes", "no"]}), trained))
     assert {text(ask(held, model=name)) for name in ("tuned", "base")} <= {'"yes"', '"no"'}
 
 
@@ -127,6 +127,22 @@ def test_other_addresses_and_broken_bodies_are_sentences(client):
     assert client.post("/v1/chat/completions", json=[1], **local).json["error"]["message"] == "a request is a JSON object"
     assert client.post("/v1/chat/completions", data=b"x" * (serve.LARGEST + 1), **local).status_code == 413
     assert [model["id"] for model in client.get("/v1/models", **local).json["data"]] == ["tuned", "base"]
+
+
+def test_the_page_has_held_out_rows_and_may_ask_this_server_alone(client, predictor, trained):
+    page = client.get("/", base_url="http://127.0.0.1:8000")
+    (rows,) = re.findall('<script type="application/json" id="rows" nonce="[^"]+">(.*?)</script>', page.text)
+    first = read_json_lines(trained / "predictions.jsonl")[0]
+    assert json.loads(rows)[0]["expected"] == first["expected"]
+    assert first["prompt"][-1]["content"].split("\n\n", 1)[1] == json.loads(rows)[0]["text"], "without its own wording of the instruction"
+    policy = page.headers["Content-Security-Policy"]
+    (nonce,) = set(re.findall("'nonce-([^']+)'", policy))
+    assert "default-src 'none'; connect-src 'self';" in policy and page.text.count(f'nonce="{nonce}"') == 3
+    assert nonce not in client.get("/", base_url="http://127.0.0.1:8000").text
+    asked = {"model": "tuned", "messages": [{"role": "user", "content": "Stage II."}]}
+    for origin, status in (("http://127.0.0.1:8000", 200), ("http://127.0.0.1:8001", 403), ("null", 403)):
+        answer = client.post("/v1/chat/completions", json=asked, base_url="http://127.0.0.1:8000", headers={"Origin": origin})
+        assert answer.status_code == status, origin
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://example.com"}, {"Host": "example.com:8000"}])

@@ -1,11 +1,8 @@
 """The report as a reader meets it: on a phone and on a desk, by day and by night, in a real browser."""
 
 import json
-import shutil
-from importlib.util import find_spec
 
 import pytest
-from machine import lacking
 
 from tests.unit.trainer.finished_run import METRICS, PREDICTIONS, finished, prediction
 from trainer.record import report
@@ -14,21 +11,6 @@ pytestmark = pytest.mark.system
 # What is wider than the box it is in, scrolled or cut off.
 TOO_WIDE = """[...document.querySelectorAll("body *")].filter(one => !one.closest("svg") && getComputedStyle(one).display != "inline"
   && one.clientWidth && one.scrollWidth > one.clientWidth + 1).map(one => one.outerHTML.slice(0, 200))"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if find_spec("playwright") is None:
-        lacking("it needs a browser's driver: pip install -r tests/system/requirements.txt")
-    place = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if place is None:
-        lacking("it needs a browser: apt-get install --no-install-recommends chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
