@@ -75,7 +75,7 @@ def _with(typed: list[str], command: str) -> str:
     verbs, _, own = command.partition(" -- ")
     settled = {renamed.key(word.strip("$'\"")) for word in own.split()}
     other_cloud = "cloud" in settled and not verbs.startswith("twin.")  # what was typed about one cloud means nothing on another
-    swept = verbs.split()[0] == "sweep"
+    swept = verbs.split()[0] in ("sweep", "curve")
     fitting = [
         word
         for word in typed

@@ -145,6 +145,8 @@ def fingerprint(run: schema.Recipe) -> str:
     for added in ("adapter", "adapter_sha256"):  # runs of 0.1.0 have neither
         if not decisive["lora"][added]:
             del decisive["lora"][added]
+    if run.data.train_rows is None:  # runs of 0.1.0 know no other number
+        del decisive["data"]["train_rows"]
     if run.publish.gguf:
         decisive["gguf"] = run.publish.gguf.value
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -142,6 +142,7 @@ class Data:
     train_sha256: str | None = None  # filled in when a run is made; the run's inputs are found by it
     validation_sha256: str | None = None
     also_sha256: dict[str, str] = field(default_factory=dict)
+    train_rows: int | None = None  # of `train`, drawn by the seed: those of a smaller number are among a larger one's; null: all
     chat_template: str | None = None  # Jinja, in place of the model's own; a file's name stands for what is in it
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # what the template reads besides the turns, by its own names
     split_special_tokens: bool = True  # whether a control token of the model in a row's text is read as text, as all of it
@@ -149,8 +150,9 @@ class Data:
     def __post_init__(self):
         for name in sorted(NO_OPTIONS & self.chat_template_kwargs.keys()):
             raise ValueError(f"data.chat_template_kwargs has {name}, which the rows and the model say; leave it out")
-        for name in ("max_length", "eval_rows", "max_new_tokens"):
-            positive(f"data.{name}", getattr(self, name))
+        for name in ("max_length", "train_rows", "eval_rows", "max_new_tokens"):
+            if getattr(self, name) is not None:
+                positive(f"data.{name}", getattr(self, name))
         for source, weight in self.also.items():
             positive(f"data.also.{source}", weight)
         if self.fields is not None and (not self.fields or len(set(self.fields)) < len(self.fields)):

@@ -41,11 +41,11 @@ rows for both sides, so an interval without 0 in it means that one side is bette
 from bisect import bisect_left
 
 from data.rows import Row
-from data.scoring.bootstrap import Counts, intervals, total
+from data.scoring.bootstrap import Counts, intervals, resampled, total
 from data.scoring.count import COARSE, PARTS, counted, parse
 from data.scoring.values import compared, normalise, values
 
-__all__ = ["check_scorable", "compared", "difference", "normalise", "parse", "score", "values"]
+__all__ = ["check_scorable", "compared", "difference", "normalise", "parse", "resamples", "score", "values"]
 
 BANDS = {50: "up to 50 words", 100: "51 to 100 words", 200: "101 to 200 words"}
 
@@ -79,6 +79,17 @@ def difference(before: list[str], after: list[str], rows: list[Row], fields: lis
         return figures
     headline = {name: figure for name, figure in figures.items() if isinstance(name, str)}
     return headline | {"fields": {name: figures["f1", name] for name in fields}}
+
+
+def resamples(answers: list[list[str]], rows: list[Row], fields: list[str] | None, seed: int = 0) -> list[list[float]]:
+    """The foremost figure of each list of answers to the same rows, in each of 1,000 resamples, the same for all lists."""
+    key = "token_f1" if fields is None else "macro_f1"
+    sides = [_headline_counts(counted(texts, rows, [True] * len(rows), fields), fields) for texts in answers]
+    joined = [{(side, name): count for side, row in enumerate(group) for name, count in row.items()} for group in zip(*sides, strict=True)]
+    return [
+        [_headline({name: count for (number, name), count in totals.items() if number == side}, fields)[key] for side in range(len(sides))]
+        for totals in resampled(joined, seed)
+    ]
 
 
 def _headline(totals: Counts, fields: list[str] | None) -> dict:

@@ -58,6 +58,11 @@ class Preflight:
         _print_notes(report)
         return Forecast(report.seconds)
 
+    def training_rows(self, aws: Any, settings: Any) -> int | None:
+        """How many rows there are to train on; None where only the trainer can read them."""
+        seen = self.load().inspect(settings, *access(aws))
+        return len(seen.rows.sampler.examples) if seen.rows else None
+
     def cached(self) -> Callable[[Any, Any], Needs]:
         """`check_inputs` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
         cache: dict[str, Any] = {}

@@ -30,7 +30,8 @@ class BoxLauncher(Launcher[schema.Run]):
     find_needs: verbs.Check
     leaderboard: Callable[[dict[Path, str]], tuple[str, str]]  # of run folders and what sets each apart: a text, and the best run
     score_of: Callable[[Path], float]  # of a run's folder
-    options: tuple[str, ...] = ()  # of `inv sweep`, besides the name
+    options: tuple[str, ...] = ()  # of the verb, besides the name
+    verb: str = "sweep"
     needs: dict[str, verbs.Needs] = field(default_factory=dict)  # by a job's words, as they were before anything was paid for
 
     def runs(self, name: str | None) -> SweepRuns:
@@ -122,7 +123,7 @@ class BoxLauncher(Launcher[schema.Run]):
         return folder
 
     def command(self, name: str) -> str:
-        return shlex.join(["inv", "sweep", "--name", name, *self.options])  # what was typed comes to it on the screen
+        return shlex.join(["inv", self.verb, "--name", name, *self.options])  # what was typed comes to it on the screen
 
 
 def _of_job(hint: str, settings: schema.Run) -> str:

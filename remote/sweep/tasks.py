@@ -1,4 +1,4 @@
-"""`inv sweep`: several runs of one command. What it needs of the trainer, `tasks.py` puts into Invoke's configuration."""
+"""`inv sweep` and `inv curve`: several runs of one command. What it needs of the trainer, `tasks.py` puts into Invoke's configuration."""
 
 from invoke import task
 
@@ -17,3 +17,11 @@ def sweep(c, name=None, trials=None):
     from remote.sweep import command
 
     command.sweep(c, name, positive_integer("--trials", trials), ROOT, c.preflight(), c.records("leaderboard"))
+
+
+@task(help={"name": "of the curve; when left out the newest that has one of these runs, else a new one"})
+def curve(c, name=None):
+    """How many rows do I need? Show the score against the number of training rows: inv curve -- data.train_rows=128,512,null"""
+    from remote.sweep import command
+
+    command.curve(c, name, ROOT, c.preflight(), c.records("learning_curve"))

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import stand_in_trainer
@@ -172,3 +173,18 @@ def test_a_job_that_cannot_be_trained_is_named_before_anything_is_paid_for(box):
     assert "none.jsonl, and there is no such file" in missing.stderr and "`data.train=FILE.jsonl`" in missing.stderr
     named = box.inv("sweep", "--name", "Not/this", overrides=("lora.r=2,4",), ok=False)
     assert "a sweep cannot be called 'Not/this'" in named.stderr
+
+
+def test_a_curve_chooses_numbers_of_rows_trains_them_and_shows_what_twice_as_many_would_bring(laptop):
+    stand_in_trainer.register(laptop.state, step_seconds=0)
+    laptop.inv("up", "deploy")
+    refused = laptop.inv("curve", overrides=("train.steps=2",), ok=False)
+    assert "2 steps of 8 rows see 16 rows, however many there are" in refused.stderr
+    words = ("train.steps=null", "train.epochs=1", "seed=5")
+    first = laptop.inv("curve", overrides=words)
+    name = re.search(r"sweep (\S+): 3 jobs, 0 of them finished", first.stdout)[1]
+    assert f"job 1 of 3: {name}.0 (data.train_rows=2) begins" in first.stdout and f"{name}.2 (data.train_rows=null) begins" in first.stdout
+    assert "twice the rows (64) would bring" in first.stdout and "next       `inv publish --run " in first.stdout
+    page = re.search(r"page +(.+)", first.stdout)[1]
+    assert page.endswith(f"{name}.html") and "<svg" in Path(page).read_text(encoding="utf-8")
+    assert "3 of them finished" in laptop.inv("curve", overrides=words).stdout, "the same command trains nothing again"

@@ -85,6 +85,8 @@ def test_a_command_names_verbs_options_and_settings_that_there_are(page, line):
         overrides = argv.overrides(words)
         if trials := verbs.get("sweep", {}).get("trials"):
             assert space.read(overrides, int(trials)).axes
+        elif "curve" in verbs:
+            assert settings([word for word in overrides if not word.startswith("data.train_rows=")])
         elif "sweep" in verbs:
             assert len(Grid(grid.combinations(overrides, USAGE), settings).jobs) > 1
         else:

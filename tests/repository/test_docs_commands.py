@@ -24,7 +24,7 @@ ELSEWHERE = {  # by the beginning of the line: the test that runs it
     "inv twin.start up deploy train publish down -- cloud.backend=machine": "tests/system/test_chains.py",
 }
 ROWS = {"my.jsonl": 40, "held_out.jsonl": 8}
-NEEDS_A_BOX = {"deploy", "train", "sweep", "stop-run"}
+NEEDS_A_BOX = {"deploy", "train", "sweep", "curve", "stop-run"}
 
 
 class Reader:

@@ -58,7 +58,8 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
                     save(folder, step)
     record.phase("evaluating")
     adapter(folder, settings)
-    record.metrics(usual.METRICS | {"step": steps})
+    rows_trained_on = settings.data.train_rows or sum(len(table.rows) for table in training)
+    record.metrics(usual.METRICS | {"step": steps, "training": {"rows": rows_trained_on, "empty": {}}})
     keys = dict.fromkeys(settings.data.fields or [])
     record.predictions([row | {"expected": json.dumps(keys | json.loads(row["expected"]))} for row in usual.PREDICTIONS])
     data = {"train": training[0].sha256, "validation": held_out.sha256, "train_rows": 1, "validation_rows": 1}
@@ -86,7 +87,7 @@ def inject_failure(step: int, first: int, folder: Path) -> None:
 
 
 def no_room(folder: Path) -> None:
-    if any((parent.parent / "full").exists() for parent in [folder.resolve(), *folder.resolve().parents]):
+    if any((parent.parent / "full").is_file() for parent in [folder.resolve(), *folder.resolve().parents]):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

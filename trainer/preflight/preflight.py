@@ -32,7 +32,7 @@ from trainer.record import figures
 from trainer.rows import description, prompt, tokens
 from trainer.rows.prompt import Example, Prompt
 from trainer.rows.rows import check_scorable, data_check_hint
-from trainer.rows.sampler import Sampler, WeightedRows
+from trainer.rows.sampler import Sampler, WeightedRows, drawn
 
 ALLOW_PATTERNS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 
@@ -139,6 +139,7 @@ def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspec
     notes += [f"note     {setting}: {line}" for rows, (_, setting) in zip(read, sources, strict=True) for line in template.notes(rows)]
     weights = [1.0, *data.also.values()]
     portions = [WeightedRows(template.examples(rows, data, data.loss_on), weight) for rows, weight in zip(training, weights, strict=True)]
+    portions[0] = WeightedRows(drawn(portions[0].examples, data.train_rows, settings.seed))
     scored = template.held_out(held_out, data)[: data.eval_rows]
     check_scorable([example.row for example in scored], data.fields)
     sampler = Sampler(portions, settings.seed, settings.train.batch_size)

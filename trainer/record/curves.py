@@ -2,6 +2,9 @@
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from markupsafe import Markup
@@ -30,20 +33,75 @@ def draw(events: list[dict]) -> list[tuple[str, Markup]]:
     return [(title, _plot(label, series, last)) for title, label, series in curves if any(points for _, _, points in series)]
 
 
+def draw_scores(curve: Any) -> Markup | None:  # of learning_curve
+    """The scores against the number of training rows, with their intervals, and the forecast; None where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        return None
+    with _style(curve.what) as pyplot:
+        figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+        points, forecast = curve.points, curve.forecast
+        counts, scores = [point.rows for point in points], [point.score for point in points]
+        spread = [point.interval or [point.score, point.score] for point in points]
+        bars = [
+            [score - low for score, (low, _) in zip(scores, spread, strict=True)],
+            [high - score for score, (_, high) in zip(scores, spread, strict=True)],
+        ]
+        axes.errorbar(counts, scores, yerr=bars, color=TUNED, linewidth=1.8, marker="o", markersize=4, capsize=3, label="tuned model")
+        if forecast:
+            end, span = scores[-1] + forecast.gain, [[forecast.gain - forecast.low], [forecast.high - forecast.gain]]
+            axes.plot([counts[-1], forecast.rows], [scores[-1], end], color=TUNED, linestyle=":", linewidth=1.8)
+            axes.errorbar(
+                [forecast.rows],
+                [end],
+                yerr=span,
+                color=TUNED,
+                marker="o",
+                markersize=4,
+                capsize=3,
+                markerfacecolor="none",
+                label="forecast",
+            )
+        for line, dash in zip(curve.baselines, ("--", "-.", ":"), strict=False):
+            axes.axhline(line.score, color=BASE, linestyle=dash, linewidth=1.2, label=line.what)
+        axes.set(xscale="log", xlabel="training rows", ylabel=curve.what, ylim=(0, 1.02))
+        ticks = [*counts, *([forecast.rows] if forecast else [])]
+        axes.set_xticks(ticks, labels=[f"{count:,}" for count in ticks])
+        axes.minorticks_off()
+        axes.grid(linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        return Markup(_inline(_svg(figure, pyplot), f"{curve.what} by training rows"))
+
+
 def _points(events: list[dict], key: str) -> list[tuple[int, float]]:
     """The values by step; of a step that was repeated after an interruption, the last."""
     return sorted({event["step"]: event[key] for event in events if event.get(key) is not None}.items())
 
 
-def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], last: int) -> Markup:
-    import matplotlib  # 60 MB that the laptop does without: only the trainer draws
+@contextmanager
+def _style(label: str) -> Iterator[Any]:
+    """pyplot, drawing SVG in the page's colours."""
+    import matplotlib  # 60 MB that the laptop may do without
 
     matplotlib.use("svg")
     from matplotlib import pyplot
-    from matplotlib.ticker import MaxNLocator
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}
     with matplotlib.rc_context(style | {"xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "grid.color": GRID}):
+        yield pyplot
+
+
+def _svg(figure: Any, pyplot: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    pyplot.close(figure)
+    return text.getvalue()
+
+
+def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], last: int) -> Markup:
+    with _style(label) as pyplot:
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = pyplot.subplots(figsize=(4.6, 2.7), layout="constrained")
         nonempty = [curve for curve in series if curve[2]]
         for name, colour, points in nonempty:
@@ -61,17 +119,14 @@ def _plot(label: str, series: list[tuple[str, str, list[tuple[int, float]]]], la
         axes.spines[["top", "right"]].set_visible(False)
         if len(nonempty) > 1:
             axes.legend(frameon=False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        pyplot.close(figure)
-    return Markup(_inline(text.getvalue(), label))
+        return Markup(_inline(_svg(figure, pyplot), f"{label} by step"))
 
 
 def _inline(svg: str, label: str) -> str:
     """The drawing without what only a file of its own needs, in the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label} by step">', svg, count=1)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)  # the page's own is inherited
     for stand_in, colour in COLOURS.items():
         svg = svg.replace(stand_in, colour)

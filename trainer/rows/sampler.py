@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
+from conf.problem import Problem
 from conf.schema import Train
 from trainer.rows.prompt import Example
 
@@ -16,6 +17,19 @@ class WeightedRows:
 
     examples: list[Example]
     weight: float = 1.0
+
+
+def drawn(examples: list[Example], count: int | None, seed: int) -> list[Example]:
+    """So many of the rows, in their order, all of them for None. A smaller number's rows are among a larger number's; a Problem where
+    there are not so many."""
+    if count is None:
+        return examples
+    if count > len(examples):
+        what = f"data.train_rows is {count:,}, and data.train has {len(examples):,} rows that can be trained on"
+        raise Problem(what, "all of them: `data.train_rows=null`", "bad_data")
+    order = list(range(len(examples)))
+    random.Random(f"{seed} rows").shuffle(order)
+    return [examples[index] for index in sorted(order[:count])]
 
 
 class Sampler:

@@ -22,7 +22,7 @@ from trainer.model import attention, lora_options, model, proof, serving
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
-from trainer.rows.sampler import Sampler, WeightedRows
+from trainer.rows.sampler import Sampler, WeightedRows, drawn
 from trainer.train import checkpoint, earlier_adapter, gguf_export, loop, merge, optimizer
 from trainer.train.distributed import NullRecord, ProcessGroup
 
@@ -99,6 +99,7 @@ class Inputs:
     training: list[rows.Table]
     held_out: rows.Table
     template: prompt.Prompt
+    usable: int  # training rows that are not too long; `data.train_rows` may ask for fewer
     sampler: Sampler
     validation: list[prompt.Example]
     scored: list[prompt.Example]  # the first `data.eval_rows` of them
@@ -111,8 +112,9 @@ class Inputs:
         """How many rows there were, how many were trained on and scored, and how many were left out."""
         return {
             "train_rows": len(self.sampler.examples),
+            "train_rows_of": self.usable,
             "train_rows_seen": self.sampler.rows_seen(steps),
-            "train_rows_left_out": sum(len(table.rows) for table in self.training) - len(self.sampler.examples),
+            "train_rows_left_out": sum(len(table.rows) for table in self.training) - self.usable,
             "validation_rows": len(self.validation),
             "validation_rows_scored": len(self.scored),
             "validation_rows_left_out": len(self.held_out.rows) - len(self.validation),
@@ -142,6 +144,8 @@ def _tokenize(settings: Recipe, training: list[rows.Table], held_out: rows.Table
     template = prompt.Prompt(model.load_tokenizer(settings.model.id, files), description.stops(files), data)
     _print_control_tokens(template, training, held_out, data)
     portions = [WeightedRows(template.examples(table.rows, data, data.loss_on), table.weight) for table in training]
+    usable = sum(len(portion.examples) for portion in portions)
+    portions[0] = WeightedRows(drawn(portions[0].examples, data.train_rows, settings.seed))
     sampler = Sampler(portions, settings.seed, settings.train.batch_size)
     validation = template.held_out(held_out.rows, data)
     scored = validation[: data.eval_rows]
@@ -151,7 +155,7 @@ def _tokenize(settings: Recipe, training: list[rows.Table], held_out: rows.Table
     print(prompt.format_first_row(template, sampler.examples), flush=True)
     if template.warning:
         print(f"note     {template.warning}", flush=True)
-    return Inputs(training, held_out, template, sampler, validation, scored)
+    return Inputs(training, held_out, template, usable, sampler, validation, scored)
 
 
 def _print_control_tokens(template: prompt.Prompt, training: list[rows.Table], held_out: rows.Table, data: Data) -> None:
