@@ -185,6 +185,8 @@ if __name__ == "__main__":
         _quiet()
     # A log needs no progress bars; telemetry would tell the Hub which model this is.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Packs differ in size: segments of the GPU's memory that grow leave fewer gaps between them.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     warnings.simplefilter("ignore", FutureWarning)  # between libraries: nothing that a user can act on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)

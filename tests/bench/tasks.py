@@ -18,9 +18,9 @@ def status(c):
     c.run(shlex.join([sys.executable, "tests/bench/status.py"]))
 
 
-@task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "random NF4 weights of these sizes: llama31-8b"})
+@task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "what a card shows, in ten minutes: llama31-8b"})
 def trainer(c, steps=4, rounds=2, shape=None):
-    """Time training beside TRL: tokens a second, peak memory, losses."""
+    """Time training beside TRL: tokens a second, peak memory, losses; with --shape also proof, resume and scoring."""
     words = [sys.executable, "tests/bench/trainer.py", "--steps", str(steps), "--rounds", str(rounds)]
     c.run(shlex.join(words + (["--shape", shape] if shape else [])))
 

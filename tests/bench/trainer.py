@@ -1,11 +1,12 @@
 """Ours beside TRL: the same model, adapter, rows and numbers, a few steps of each in turn, real tokens a second and peak memory.
 
     python tests/bench/trainer.py                       SmolLM2-135M on this machine's CPU
-    python tests/bench/trainer.py --shape llama31-8b    random weights in NF4, of Llama-3.1-8B's sizes; needs a GPU
+    python tests/bench/trainer.py --shape llama31-8b    all that a card has to show (card.py), on random NF4 weights of Llama-3.1-8B's sizes
 
 TRL gets its best settings that compute the same: no recomputation, loss on the completion only, the head at those tokens only
 (its default), fused AdamW; packing where its attention can keep rows apart, which takes flash attention and so a GPU, else padded
-batches of the size that is fastest (`--trl-batch`). Each turn is a process of its own; the first step of each is not timed.
+batches of the size that is fastest (`--trl-batch`). Where the plan says that this does not fit the card, both recompute. Each turn is a
+process of its own; the first step of each is not timed.
 """
 
 import argparse
@@ -15,13 +16,12 @@ import resource
 import statistics
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT)  # `trainer` is the room, not this file
+sys.path[:1] = [str(ROOT), str(ROOT / "tests/support")]  # `trainer` is the room, not this file
 SMALL = ROOT / ".cache/models/smollm2-135m"
 PLACE = ROOT / ".cache/bench/trl"
 LLAMA = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
@@ -30,6 +30,7 @@ SHAPES = {"llama31-8b": LLAMA, "toy": LLAMA | {"hidden_size": 256, "intermediate
 SHAPES["toy"] |= {"num_attention_heads": 8, "head_dim": 32}
 ROW, ANSWER, COMMON = 220, 83, 39  # tokens of a row, of its answer, and of what all rows begin with: the shipped task's in Llama's tokens
 RATE, SEED = 1e-3, 17
+TURNS = ["ours", "trl", "card", "run"]
 
 
 def main() -> None:
@@ -40,17 +41,24 @@ def main() -> None:
     words.add_argument("--trl-batch", type=int, default=4, help="rows that TRL pads together")
     words.add_argument("--pack-tokens", type=int, default=4096, help="tokens of a forward pass of ours")
     words.add_argument("--shape", choices=SHAPES, help="random NF4 weights of these sizes, in place of SmolLM2-135M")
-    words.add_argument("--turn", choices=["ours", "trl"], help=argparse.SUPPRESS)
+    words.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
+    words.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of the turn `run`
     asked = words.parse_args()
     if asked.turn:
-        print(json.dumps({"ours": ours, "trl": theirs}[asked.turn](asked)))
+        from tests.bench import card
+
+        print(json.dumps({"ours": ours, "trl": theirs, "card": card.measure, "run": card.run}[asked.turn](asked)))
+    elif asked.shape:
+        from tests.bench import card
+
+        card.show(asked)
     else:
         compare(asked)
 
 
 def compare(asked: argparse.Namespace) -> None:
     """Take turns, then print the medians and their ratios."""
-    pythons = {"ours": sys.executable, "trl": _their_python()}
+    pythons = {"ours": sys.executable, "trl": their_python()}
     turns: dict[str, list[dict]] = {"ours": [], "trl": []}
     for number in range(asked.rounds):
         for name, python in pythons.items():
@@ -70,25 +78,27 @@ def compare(asked: argparse.Namespace) -> None:
             print(f"MFU of {name}: {statistics.median(turn['mfu'] for turn in found):.1%} ({found[0]['formula']})")
 
 
-def _their_python() -> str:
-    """TRL's own environment, made when it is not there: a virtual environment that also sees this one's packages."""
-    python = PLACE / "bin/python"
-    if not (PLACE / "made").exists():
-        print("making TRL's environment in .cache/bench", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PLACE)], check=True)
-        (packages,) = PLACE.glob("lib/python*/site-packages")
-        (packages / "project.pth").write_text(str(Path(sysconfig.get_path("purelib")).resolve()) + "\n")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", ROOT / "tests/bench/requirements.txt"], check=True)
-        (PLACE / "made").touch()
-    return str(python)
+def their_python() -> str:
+    """TRL's own environment, which also sees this one's packages."""
+    import environments
+
+    return str(environments.make(PLACE, ROOT / "tests/bench/requirements.txt"))
+
+
+def turn(name: str, python: str, *words: str) -> subprocess.Popen:
+    """A process of its own for one turn; its last line is its figures."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"WANDB_MODE": "disabled", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    command = [python, __file__, *sys.argv[1:], "--turn", name, *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _turn(name: str, python: str) -> dict:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
-    done = subprocess.run([python, __file__, *sys.argv[1:], "--turn", name], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"the turn of {name} failed\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    process = turn(name, python)
+    out, errors = process.communicate()
+    if process.returncode:
+        sys.exit(f"the turn of {name} failed\n{out[-2000:]}{errors[-4000:]}")
+    return json.loads(out.splitlines()[-1])
 
 
 def job(asked: argparse.Namespace):
@@ -97,6 +107,7 @@ def job(asked: argparse.Namespace):
 
     from conf import load, schema
     from data.rows import Row, read
+    from trainer.estimate import memory
     from trainer.model import model
     from trainer.rows import prompt
     from trainer.rows.sampler import Sampler, WeightedRows
@@ -116,9 +127,26 @@ def job(asked: argparse.Namespace):
     else:
         base = model.load(schema.Model(str(SMALL), "main", "", False), settings.quant)
         rows = prompt.Prompt(base.tokenizer, base.stops).examples(read(ROOT / "data/train.jsonl"), settings.data)
-    tuned = model.add_adapter(base, settings.lora, gradient_checkpointing=False)
     order = Sampler([WeightedRows(rows)], SEED, asked.rows)
-    return settings, base, tuned, [order.batch(number) for number in range(1, asked.steps + 2)]
+    steps = [order.batch(number) for number in range(1, asked.steps + 2)]
+    settings.quant.kind = schema.Quantisation.nf4 if asked.shape else schema.Quantisation.none
+    settings.train.gradient_checkpointing = "no"
+    if torch.cuda.is_available():  # the weights are on the card already: what is free now says less
+        room = torch.cuda.get_device_properties(0).total_memory * (1 - memory.RESERVE)
+        settings.train.gradient_checkpointing = "yes" if planned(settings, base, steps) > room else "no"
+    tuned = model.add_adapter(base, settings.lora, settings.train.gradient_checkpointing == "yes")
+    return settings, base, tuned, steps
+
+
+def planned(settings, base, steps: list) -> int:
+    """Bytes of the fullest pack's step, as the plan of a run counts them."""
+    from trainer.estimate import memory
+    from trainer.model import model
+    from trainer.model.packing import packs
+
+    fullest = max((pack for rows in steps for pack in packs(rows, settings.train.pack_tokens)), key=lambda pack: pack.tokens.numel())
+    load = memory.ForwardPass(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
+    return sum(memory.training_memory(model.shape_of_model(base.model), settings, load, base.model.dtype.itemsize).values())
 
 
 def _random_base(sizes: dict):
@@ -127,6 +155,8 @@ def _random_base(sizes: dict):
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
     from transformers.quantizers import AutoHfQuantizer
+
+    from trainer.model import nf4
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -153,33 +183,35 @@ def _random_base(sizes: dict):
     )
     model.hf_quantizer = AutoHfQuantizer.from_config(model.config.quantization_config)
     model.is_loaded_in_4bit = model.is_quantized = True
+    nf4.disable_repacking(model)
     return model
 
 
 def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
     """A few steps of ours; `change` may take settings and base model before the first one."""
-    from conf import schema
-    from trainer.estimate import memory
-    from trainer.model import attention, model
+    from trainer.model.kernels import Kernels
+
+    settings, base, tuned, steps = job(asked)
+    if change:
+        change(settings, base)
+    return timed(asked, settings, base, tuned, steps, Kernels())
+
+
+def timed(asked: argparse.Namespace, settings, base, tuned, steps: list, kernels) -> dict:
+    """The figures of these steps, with these kernels."""
+    from trainer.model import attention
     from trainer.model.packing import packs
     from trainer.train import loop, optimizer
     from trainer.train.distributed import ProcessGroup
 
-    settings, base, tuned, steps = job(asked)
-    settings.quant.kind = schema.Quantisation.nf4 if asked.shape else schema.Quantisation.none
-    if change:
-        change(settings, base)
     learner, losses, marks = optimizer.build(tuned, settings.train), [], []
-    with attention.packed(base.model):
+    with attention.packed(base.model, kernels.attention):
         for number, rows in enumerate(steps, start=1):
             marks.append(_now())
-            losses.append(loop.training_step(number, rows, tuned, learner, RATE, settings, ProcessGroup())["loss"])
+            losses.append(loop.training_step(number, rows, tuned, learner, RATE, settings, ProcessGroup(), kernels.loss)["loss"])
         marks.append(_now())
-    fullest = max((pack for rows in steps for pack in packs(rows, settings.train.pack_tokens)), key=lambda pack: pack.tokens.numel())
-    load = memory.ForwardPass(fullest.tokens.numel(), fullest.lengths[1:], fullest.lengths[0], len(fullest.labels))
-    planned = memory.training_memory(model.shape_of_model(base.model), settings, load, base.model.dtype.itemsize)
     how = f"packed, {len(packs(steps[0], settings.train.pack_tokens))} forward pass a step"
-    return _figures(asked, base, marks, losses, steps, how) | {"planned": sum(planned.values())}
+    return _figures(asked, base, marks, losses, steps, how) | {"planned": planned(settings, base, steps)}
 
 
 def theirs(asked: argparse.Namespace) -> dict:
@@ -193,7 +225,7 @@ def theirs(asked: argparse.Namespace) -> dict:
     from trl import SFTConfig, SFTTrainer
 
     logging.disable(logging.WARNING)
-    _, base, tuned, steps = job(asked)
+    settings, base, tuned, steps = job(asked)
     rows = [row for step in steps for row in step]
     table = Dataset.from_list(
         [{"input_ids": row.prompt + row.completion, "completion_mask": [0] * len(row.prompt) + [1] * len(row.completion)} for row in rows]
@@ -224,7 +256,7 @@ def theirs(asked: argparse.Namespace) -> dict:
         weight_decay=0.0,
         bf16=gpu,
         use_cpu=not gpu,
-        gradient_checkpointing=False,
+        gradient_checkpointing=settings.train.gradient_checkpointing == "yes",
         completion_only_loss=True,
         padding_free=flash,  # TRL's packing mixes steps; this lays a step's rows end to end without padding
         max_length=None,

@@ -16,7 +16,7 @@ from peft import PeftModel
 from torch.nn import functional
 
 from trainer.model import model
-from trainer.model.packing import packs
+from trainer.model.packing import on_device, packs
 from trainer.rows.prompt import Example
 
 
@@ -26,7 +26,7 @@ def measure(tuned: PeftModel, examples: list[Example], pack_tokens: int | None, 
     tuned.eval()
     total, matches = torch.zeros((), device=tuned.device), []
     for pack in packs(examples, pack_tokens):
-        logits, labels = model.logits(tuned, pack), pack.labels.to(tuned.device)
+        logits, labels = model.logits(tuned, pack), on_device(pack.labels, tuned.device)
         total += functional.cross_entropy(logits.float(), labels, reduction="sum")
         matches += [
             (row, match.tolist()) for row, match in zip(pack.rows, _split_by_row(logits.argmax(-1) == labels, pack.rows), strict=True)

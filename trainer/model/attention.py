@@ -12,17 +12,19 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from trainer.model.varlen import VARLEN
+
 PACKED = "packed"
 
 
-def packed(model: PreTrainedModel) -> AbstractContextManager:
+def packed(model: PreTrainedModel, implementation: str = PACKED) -> AbstractContextManager:
     """Within this, `model` takes packs (with `lengths=`); outside it takes batches with a mask, as `generate` needs."""
-    return _with_implementation(model, PACKED)
+    return _with_implementation(model, implementation)
 
 
-def for_pack_tokens(model: PreTrainedModel, pack_tokens: int | None) -> AbstractContextManager:
+def for_pack_tokens(model: PreTrainedModel, pack_tokens: int | None, implementation: str = PACKED) -> AbstractContextManager:
     """Within this, `model` takes packs of `pack_tokens`; where that is None, one row at a time in the model's own attention."""
-    return packed(model) if pack_tokens else nullcontext()
+    return packed(model, implementation) if pack_tokens else nullcontext()
 
 
 def unpacked(model: PreTrainedModel, implementation: str) -> AbstractContextManager:
@@ -31,7 +33,7 @@ def unpacked(model: PreTrainedModel, implementation: str) -> AbstractContextMana
 
 
 def is_packed(model: PreTrainedModel) -> bool:
-    return model.config._attn_implementation == PACKED
+    return model.config._attn_implementation in (PACKED, VARLEN)
 
 
 def implementations(model: PreTrainedModel) -> set[str]:

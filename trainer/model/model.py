@@ -28,7 +28,7 @@ from trainer.estimate import architecture, memory, shape
 from trainer.estimate.fit import AvailableMemory
 from trainer.hub_errors import explained
 from trainer.model import attention, layers, lora_options, nf4
-from trainer.model.packing import Pack
+from trainer.model.packing import Pack, on_device
 from trainer.rows import description
 
 ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -53,20 +53,19 @@ def load(model: schema.Model, quant: schema.Quant) -> BaseModel:
     target = device()
     dtype, described = precision(target)
     quantised, stored = quant.kind is schema.Quantisation.nf4, architecture.stored_quantisation(config(folder))
-    options = ({"quantization_config": nf4.config(quant, dtype)} if quantised else {}) | (
-        {"device_map": {"": target}} if quantised or stored else {}
-    )
+    options = {"quantization_config": nf4.config(quant, dtype)} if quantised else {}
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **NO_REMOTE_CODE, **options)
+        # Straight to the device: the host needs no room for all of the weights.
+        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": target}, **NO_REMOTE_CODE, **options)
     nf4.disable_repacking(weights)
     stops = weights.generation_config.eos_token_id
     plain = f"base weights as they are stored: {stored}" if stored else "base weights not quantised"
     described += f", {nf4.describe(weights)}" if quantised and nf4.layers(weights) else f", {plain}"
     print(f"{model.id}: {sum(p.numel() for p in weights.parameters()):,} stored numbers; {described}", flush=True)
     implementation = weights.config._attn_implementation
-    return BaseModel(weights if options else weights.to(target), tokenizer, revision, _as_list(stops), described, implementation)
+    return BaseModel(weights, tokenizer, revision, _as_list(stops), described, implementation)
 
 
 def load_tokenizer(name: str, files: Path) -> transformers.PreTrainedTokenizerBase:
@@ -193,13 +192,13 @@ def add_adapter(base: BaseModel, lora: schema.Lora, gradient_checkpointing: bool
 
 def loss(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
     """The sum of the losses of the pack's supervised tokens."""
-    return functional.cross_entropy(logits(model, pack, noise).float(), pack.labels.to(model.device), reduction="sum")
+    return functional.cross_entropy(logits(model, pack, noise).float(), on_device(pack.labels, model.device), reduction="sum")
 
 
 def logits(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
     """The logits at the pack's supervised tokens. The head is computed at those tokens only."""
     device, base = model.device, model.get_base_model()
-    options, supervised = _pack_options(base, pack), pack.supervised.to(device)
+    options, supervised = _pack_options(base, pack), on_device(pack.supervised, device)
     selects = "logits_to_keep" in inspect.signature(base.forward).parameters
     if selects:
         options["logits_to_keep"] = supervised
@@ -211,7 +210,7 @@ def logits(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
 def _pack_options(base: transformers.PreTrainedModel, pack: Pack) -> dict:
     """The arguments of a pack besides its tokens; none for a single row."""
     if attention.is_packed(base):
-        return {"position_ids": pack.positions.to(base.device), "lengths": pack.lengths}
+        return {"position_ids": on_device(pack.positions, base.device), "lengths": pack.lengths}
     if len(pack.rows) > 1:
         raise ValueError(f"{len(pack.rows)} rows in a pack, and the model would take them for one")
     return {}
@@ -219,13 +218,13 @@ def _pack_options(base: transformers.PreTrainedModel, pack: Pack) -> dict:
 
 def _inputs(model: PeftModel, pack: Pack, noise: float) -> dict[str, torch.Tensor]:
     """The pack's tokens, or their embeddings with NEFTune's noise (arXiv 2310.05914): uniform, scaled by the length of each row."""
-    tokens = pack.tokens.to(model.device)
+    tokens = on_device(pack.tokens, model.device)
     if not noise:
         return {"input_ids": tokens}
     embedded = model.get_input_embeddings()(tokens)
     shared, rests = pack.lengths[0], pack.lengths[1:]
     lengths = [shared + sum(rests) / len(rests)] * shared + [shared + rest for rest in rests for _ in range(rest)]
-    size = noise / (torch.tensor(lengths, device=model.device) * embedded.shape[-1]).sqrt()
+    size = noise / (on_device(torch.tensor(lengths), model.device) * embedded.shape[-1]).sqrt()
     return {"inputs_embeds": embedded + (torch.rand_like(embedded) * 2 - 1) * size[:, None].to(embedded.dtype)}
 
 

@@ -23,6 +23,11 @@ class Pack:
     rows: list[Example]  # whose tokens these are, in this order
 
 
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; the host does not wait for a copy to a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def packs(examples: list[Example], limit: int | None) -> list[Pack]:
     """All rows, in packs of at most `limit` tokens, filled with the longest rows first.
 

@@ -9,17 +9,19 @@ Where packing fails, rows are trained one at a time, which is exact by definitio
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from peft import PeftModel
 
 from conf.problem import Problem
 from conf.schema import Recipe, Train
-from trainer.model import attention, model
-from trainer.model.packing import Pack, packs
+from trainer.model import attention, chunked_loss, model, varlen
+from trainer.model.kernels import Kernels
+from trainer.model.packing import Pack, on_device, packs
 from trainer.rows.prompt import Example
 
 ROW_TOKENS, SHARED_TOKENS = 16, 4  # tokens of a row, and of the beginning that the rows share
@@ -28,6 +30,7 @@ ROW_TOKENS, SHARED_TOKENS = 16, 4  # tokens of a row, and of the beginning that 
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.15}
 SAME_SHAPES = {torch.float32: 1e-4, torch.bfloat16: 0.01}  # the same sums of the same numbers; experts may be reordered
 NAMED = 3  # weights that an error names
+CHUNK = 4  # tokens of a chunk of the loss: short rows make several
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ class Proof:
     seconds: float
     longest: int = 0  # tokens of the longest row that was checked; longer ones may have other positions
     serving: str = ""  # what was checked of prompt and stop token, in words
+    kernels: Kernels = field(default_factory=Kernels)  # what computes attention and loss
 
     @property
     def summary(self) -> str:
         """The proof in a line."""
         figures = ", ".join(f"{what} {difference:.2g}" for what, difference in self.differences.items())
-        return f"{self.why} (relative differences: {figures})" + f"; {self.serving}" * bool(self.serving)
+        return "; ".join(filter(None, [f"{self.why} (relative differences: {figures})", self.kernels.told, self.serving]))
 
     def apply(self, settings: Recipe) -> Recipe:
         """The settings to train with: without packs where packing failed."""
@@ -63,13 +67,14 @@ def verify_training(tuned: PeftModel, examples: list[Example], train: Train, ref
     with _deterministic(tuned):
         alone = _compute_alone(tuned, rows, train.neftune_noise_alpha)
         _check_causal(tuned, rows[1], alone[0][1])
-        differences, refusal = _compare_packed(tuned, rows, longest, alone) if refusal is None else ({}, refusal)
+        differences, refusal = _compare_packed(tuned, rows, longest, alone, attention.PACKED) if refusal is None else ({}, refusal)
         if refusal:
             differences |= _compare_after_eval(tuned, rows, alone)
+        kernels = _choose_kernels(tuned, rows, longest, alone, packed=refusal is None)
     seconds = time.monotonic() - started
     if refusal:
-        return Proof(False, f"rows are trained one at a time: {refusal}", differences, seconds, longest)
-    return Proof(True, "rows in a pack give what they give alone", differences, seconds, longest)
+        return Proof(False, f"rows are trained one at a time: {refusal}", differences, seconds, longest, kernels=kernels)
+    return Proof(True, "rows in a pack give what they give alone", differences, seconds, longest, kernels=kernels)
 
 
 def _compute_alone(tuned: PeftModel, rows: list[Example], noise: float) -> tuple[list[torch.Tensor], dict[str, torch.Tensor | None]]:
@@ -104,12 +109,56 @@ def _check_causal(tuned: PeftModel, row: Example, logits: torch.Tensor) -> None:
         raise Problem(what, "choose another model: `model.id=owner/name`", "model_unavailable")
 
 
-def _compare_packed(tuned: PeftModel, rows: list[Example], longest: int, alone: tuple) -> tuple[dict[str, float], str | None]:
-    """How far the rows in a pack are from the rows alone, and why they must not share one."""
+def _choose_kernels(tuned: PeftModel, rows: list[Example], longest: int, alone: tuple, packed: bool) -> Kernels:
+    """The kernels of a GPU that give what the rows give alone; without one those of every device."""
+    base = tuned.get_base_model()
+    if not model.has_gpu():
+        return Kernels(told="attention row by row, as on every CPU" if packed else "")
+    chosen, told = attention.PACKED, []
+    if packed:
+        why = varlen.refusal(base) or _compare_packed(tuned, rows, longest, alone, varlen.VARLEN)[1]
+        chosen = attention.PACKED if why else varlen.VARLEN
+        told.append(f"attention row by row: {why}" if why else "attention by varlen_attn")
+    why = chunked_loss.refusal(tuned) or _compare_loss(tuned, rows, chosen if packed else None)
+    told.append(f"all logits at once: {why}" if why else "loss by linear_cross_entropy")
+    return Kernels(chosen, not why, "; ".join(told))
+
+
+def _compare_loss(tuned: PeftModel, rows: list[Example], implementation: str | None) -> str | None:
+    """Why the chunked loss must not be used: another loss or other gradients than those of all logits at once."""
+    base, limit = tuned.get_base_model(), sum(map(len, rows)) if implementation else None
+    try:
+        with attention.for_pack_tokens(base, limit, implementation or attention.PACKED):
+            plain = _loss_and_gradients(tuned, packs(rows, limit), model.loss)
+            chunked = _loss_and_gradients(tuned, packs(rows, limit), partial(chunked_loss.loss, chunk=CHUNK))
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        return f"linear_cross_entropy does not work here ({type(error).__name__}: {_first_line(error)})"
+    differences = {"loss": _difference([chunked[0]], [plain[0]]), "gradients": _difference(chunked[1], plain[1])}
+    limits = {"loss": SAME_SHAPES[base.dtype], "gradients": ROUNDING[base.dtype]}
+    off = [f"{what}: {difference:.2g} off" for what, difference in differences.items() if not difference <= limits[what]]
+    return f"linear_cross_entropy gives another result ({', '.join(off)})" if off else None
+
+
+def _loss_and_gradients(tuned: PeftModel, all_packs: list[Pack], loss: Callable) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    tuned.train()
+    tuned.zero_grad(set_to_none=True)
+    total = sum(loss(tuned, pack) for pack in all_packs)
+    total.backward()
+    gradients = [weight.grad for weight in tuned.parameters() if weight.requires_grad]
+    tuned.zero_grad(set_to_none=True)
+    return total.detach(), gradients
+
+
+def _compare_packed(
+    tuned: PeftModel, rows: list[Example], longest: int, alone: tuple, implementation: str
+) -> tuple[dict[str, float], str | None]:
+    """How far the rows in a pack are from the rows alone, in this attention, and why they must not share one."""
     base, differences = tuned.get_base_model(), {}
     try:
-        with attention.packed(base):
-            other_implementations = attention.implementations(base) - {attention.PACKED}
+        with attention.packed(base, implementation):
+            other_implementations = attention.implementations(base) - {implementation}
             if other_implementations:
                 raise PackingError(f"{type(base).__name__} keeps its own attention ({', '.join(sorted(other_implementations))})")
             (pack,) = packs(rows, sum(map(len, rows)))
@@ -150,7 +199,7 @@ def _gradients(tuned: PeftModel, all_packs: list[Pack]) -> tuple[list[torch.Tens
     row_logits = []
     for pack in all_packs:
         logits = model.logits(tuned, pack)
-        torch.nn.functional.cross_entropy(logits.float(), pack.labels.to(tuned.device), reduction="sum").backward()
+        torch.nn.functional.cross_entropy(logits.float(), on_device(pack.labels, tuned.device), reduction="sum").backward()
         row_logits += _of_rows(logits.detach(), pack)
     weights = {name: weight for name, weight in tuned.named_parameters() if weight.requires_grad}
     gradients = {name: weight.grad for name, weight in weights.items()}

@@ -20,6 +20,7 @@ from trainer.estimate import memory
 from trainer.estimate.shape import Shape
 from trainer.evaluate import eval_step
 from trainer.model import attention, model
+from trainer.model.kernels import Kernels
 from trainer.model.packing import packs
 from trainer.record.record import Record
 from trainer.record.trackers import start_trackers
@@ -42,11 +43,12 @@ def train(
     record: Record,
     processes: ProcessGroup,
     scorer: Callable,
+    kernels: Kernels = Kernels(),  # noqa: B008 (frozen)
 ) -> Progress:
     """Train to the last step. The best step is among the checkpoints; `scorer` scores where `train.metric_for_best_model` asks for it."""
     last, optimizer = sampler.total_steps(settings.train), optimizers.build(tuned, settings.train)
     with (
-        attention.for_pack_tokens(tuned.get_base_model(), settings.train.pack_tokens),
+        attention.for_pack_tokens(tuned.get_base_model(), settings.train.pack_tokens, kernels.attention),
         StopRequest(handled=processes.is_main_process) as stop,
     ):
         progress = store.resume(tuned, optimizer)
@@ -71,7 +73,8 @@ def train(
                         step = progress.step + 1
                         rows = sampler.batch(step)
                         lr = optimizers.learning_rate(step, last, settings.train)
-                        figures = training_step(step, rows, tuned, optimizer, lr, settings, processes) | {"epoch": sampler.epoch(step)}
+                        figures = training_step(step, rows, tuned, optimizer, lr, settings, processes, kernels.loss)
+                        figures["epoch"] = sampler.epoch(step)
                         progress.step, progress.tokens, progress.due = step, progress.tokens + sum(map(len, rows)), True
                         progress_reporter.report(record, trackers, figures, rows)
                         progress.seconds, stop_requested = processes.broadcast((time.monotonic() - started, stop.requested))
@@ -104,6 +107,7 @@ def training_step(
     lr: float,
     settings: Recipe,
     processes: ProcessGroup,
+    loss_of: Callable = model.loss,
 ) -> dict[str, float]:
     """One optimizer step. It reads from the device once, before the weights change."""
     tuned.train()
@@ -112,7 +116,7 @@ def training_step(
     supervised = sum(row.learned for row in rows)
     total = torch.zeros((), device=tuned.device)
     for pack in packs(processes.shard(rows), settings.train.pack_tokens):
-        pack_loss = model.loss(tuned, pack, settings.train.neftune_noise_alpha) / supervised
+        pack_loss = loss_of(tuned, pack, settings.train.neftune_noise_alpha) / supervised
         pack_loss.backward()
         total += pack_loss.detach()
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]

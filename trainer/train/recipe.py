@@ -56,7 +56,7 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
     identity, limit = _identity(settings, inputs, base, initial_adapter), settings.train.save_total_limit
     store = checkpoint.CheckpointStore(folder / "checkpoints", identity, limit, model.number_format(base))
     scorer = make_scorer(tuned, base, inputs.template, inputs.scored, scoring, record)
-    progress = loop.train(tuned, inputs.sampler, inputs.scored, proved.apply(settings), store, record, processes, scorer)
+    progress = loop.train(tuned, inputs.sampler, inputs.scored, proved.apply(settings), store, record, processes, scorer, proved.kernels)
     if not processes.is_main_process:
         return
     store.restore(progress.best_step, tuned)
