@@ -63,7 +63,7 @@ def write(file: Path, settings: Recipe, prompt: Prompt, vocabulary: Vocabulary, 
     lines = [
         f"FROM ./{file.name}",
         f'TEMPLATE """{frame.go_template()}"""',
-        f"PARAMETER stop {json.dumps(prompt.tokenizer.convert_ids_to_tokens(prompt.stop), ensure_ascii=False)}",
+        f"PARAMETER stop {_value(prompt.tokenizer.convert_ids_to_tokens(prompt.stop))}",
         "PARAMETER temperature 0",  # greedy and plain, as it was scored
         "PARAMETER repeat_penalty 1",
         f"PARAMETER num_ctx {context}",
@@ -126,3 +126,9 @@ def _turn(role: str, content: str) -> Turn:
 def _quoted(text: str) -> str:
     """A piece of text in a Go template; what JSON writes of a text, Go reads."""
     return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if text else ""
+
+
+def _value(text: str) -> str:
+    """A text in a Modelfile: Ollama takes it from between the first and the last quotation marks, and knows no escapes."""
+    marks = '"""' if '"' in text else '"'
+    return f"{marks}{text}{marks}"

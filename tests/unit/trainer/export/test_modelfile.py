@@ -46,6 +46,21 @@ def test_it_asks_as_the_run_was_scored(made):
     assert r'{{ "<|im_start|>system\nBe kind.<|im_end|>\n" }}' in lines[1] and "<|begin|>" not in lines[1], "Ollama begins by itself"
 
 
+def read_by_ollama(line: str) -> str:
+    """As `unquote` in Ollama's parser/parser.go reads a value: it looks at both ends, and knows no escapes."""
+    value = line.removeprefix("PARAMETER stop ")
+    marks = next(marks for marks in ('"""', '"') if value.startswith(marks))
+    assert value.endswith(marks) and len(value) >= 2 * len(marks)
+    return value[len(marks) : -len(marks)]
+
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", '<"end">', '"end"', "<\\end>", "é"])
+def test_a_stop_token_of_any_characters_is_what_ollama_reads(made, monkeypatch, stop):
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.convert_ids_to_tokens", lambda *_words: stop)
+    text, why = made(SYSTEM + CHATML + ASKED)
+    assert why is None and read_by_ollama(text.splitlines()[2]) == stop
+
+
 @pytest.mark.parametrize(
     "template",
     [
