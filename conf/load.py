@@ -15,9 +15,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
-from conf import override_words, paths, renamed, schema, setting_types, setting_values, yaml_file
+from conf import made_for_rows, override_words, paths, renamed, schema, setting_types, setting_values, yaml_file
 from conf.problem import Problem
 from conf.process import caller
 from conf.setting_types import Kind
@@ -34,6 +40,11 @@ PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 FORMER_HYDRA_KEYS = {
     "defaults": ["_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}],
     "hydra": {"output_subdir": None, "run": {"dir": "."}},
+}
+EXAMPLES = {  # of settings that only the user knows
+    "data.train": "data.train=my.jsonl",
+    "data.validation": "data.validation=held_out.jsonl",
+    "data.fields": "'data.fields=[city,people]'` scores these keys of the answers; free text: `data.fields=null",
 }
 COMMANDS = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}  # Hydra's keys that call something
 
@@ -68,9 +79,15 @@ def load(overrides: list[str], fetch: Fetch | None = None, local: Path = LOCAL) 
 
 def recipe(composed: DictConfig) -> schema.Recipe:
     """The trainer's part of a composed configuration, checked."""
+    _register_made_for_rows()
     _read_template(composed)
     _refuse_secrets(OmegaConf.to_container(_recipe_keys(composed), resolve=False))
     return _typed(schema.Recipe, _recipe_keys(composed))
+
+
+def _register_made_for_rows() -> None:
+    OmegaConf.register_new_resolver("rows_name", made_for_rows.name, replace=True)
+    OmegaConf.register_new_resolver("usual_lr", made_for_rows.lr, replace=True)
 
 
 def _recipe_keys(whole: DictConfig) -> DictConfig:
@@ -178,6 +195,7 @@ def _flat(nested: dict, path: str = "") -> list[str]:
 
 def _compose(defaults: list[str], overrides: list[str]) -> DictConfig:
     OmegaConf.register_new_resolver("caller", caller.box_name, replace=True)
+    _register_made_for_rows()
     yaml_file.register()
     GlobalHydra.instance().clear()
     with explained(overrides), initialize_config_dir(str(FOLDER.resolve()), version_base="1.3"):
@@ -295,8 +313,10 @@ def _typed(kind: type, composed: DictConfig):
         return OmegaConf.to_object(merged)
     except ConfigKeyError as error:
         raise _no_such_setting(error.full_key or str(error.key)) from error
-    except MissingMandatoryValue as error:
-        raise Problem(f"`{error.full_key}` has no value", f"give one: `{error.full_key}=VALUE`") from error
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        missing = str(error).rpartition("Missing mandatory value: ")[2].split()[0].strip("\"'")  # what a value refers to
+        key = missing if setting_types.kind_of(missing) else error.full_key or ""
+        raise Problem(f"`{key}` has no value", f"give one: `{EXAMPLES.get(key, f'{key}=VALUE')}`") from error
     except ValidationError as error:
         raise _invalid(error.full_key or "", error.value) from error
     except OmegaConfBaseException as error:

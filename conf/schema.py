@@ -138,7 +138,7 @@ class Data:
     loss_on: LossOn = MISSING
     also: dict[str, float] = MISSING  # more training rows: from where, and how often an epoch visits each (2 is twice, 0.5 every other)
     eval_rows: int = MISSING  # rows of `validation` that are scored, from the top; what `too_long` leaves out does not count
-    max_new_tokens: int = MISSING  # limit of one generated answer
+    max_new_tokens: int | None = MISSING  # limit of one generated answer; null: by the longest of the rows
     train_sha256: str | None = None  # filled in when a run is made; the run's inputs are found by it
     validation_sha256: str | None = None
     also_sha256: dict[str, str] = field(default_factory=dict)
@@ -159,11 +159,17 @@ class Data:
             shown = f"[{','.join(self.fields)}]"
             raise ValueError(f"data.fields is {shown}; name each key to score once, or score free text: `data.fields=null`")
 
+    @property
+    def answer_limit(self) -> int:
+        """`max_new_tokens`, once it is made for the rows."""
+        assert self.max_new_tokens is not None, "the rows' answers have not been looked at"
+        return self.max_new_tokens
+
 
 @dataclass
 class Train:
     steps: int | None = MISSING  # optimizer steps; null means `epochs` decides
-    epochs: float = MISSING
+    epochs: float | None = MISSING  # null: by the number of rows, few more often
     max_hours: float | None = MISSING  # of training, after which it stops wherever it is; null means no limit
     batch_size: int = MISSING  # rows whose gradients make one optimizer step
     pack_tokens: int | None = MISSING  # tokens of one packed forward pass; the step's rows fill as few as they fit in; null: a row each

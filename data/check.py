@@ -37,7 +37,7 @@ class Limits:
     """What a run would do about long rows; lengths are in tokens."""
 
     row: int  # data.max_length
-    answer: int  # data.max_new_tokens
+    answer: int | None  # data.max_new_tokens; None: by the longest answer
     drop: bool  # leave out rows that are too long, in place of stopping
 
 
@@ -139,7 +139,8 @@ def lengths(setting: str, rows: list[Row], length_counter: LengthCounter, limits
         fate = "they would be left out, none is cut" if limits.drop else "the run would stop; raise it, or say `data.too_long=drop`"
         what = f"{setting}: rows with more tokens than data.max_length={limits.row}: {len(long):,}; {fate}"
         findings.append(Finding("look" if limits.drop else "wrong", what, _examples(long)))
-    cut = [f"{row.id}: {size[1] - limits.answer:,} too many" for row, size in zip(rows, sizes, strict=True) if size[1] > limits.answer]
+    most_tokens = limits.answer or max(size[1] for size in sizes)
+    cut = [f"{row.id}: {size[1] - most_tokens:,} too many" for row, size in zip(rows, sizes, strict=True) if size[1] > most_tokens]
     if cut and setting == "data.validation":
         what = (
             f"{setting}: answers with more tokens than data.max_new_tokens={limits.answer}, after which the model is cut off: {len(cut):,}"

@@ -17,7 +17,7 @@ def test_the_plan_names_each_part_the_memory_the_time_and_the_price_and_starts_n
         assert f"\n{verb}\n  " in f"\n{out}"
     assert "  train.sh on the box" in out and "  Let AWS itself stop the box" in out
     assert "the loss is on what stands between [[ and ]]" in out and "--- 32 rows, " in out
-    assert "steps    3 of 8 rows" in out and "usable on NVIDIA L4 in the fullest step" in out
+    assert "steps    3 steps x 8 rows = 24 of 32 rows (0.8 epochs)" in out and "usable on NVIDIA L4 in the fullest step" in out
     assert "time     about " in out and " for this run: " in out and " of g6.2xlarge at $0.9776 an hour (" in out
     assert out.splitlines()[-1].startswith("price    about $")
     assert asked_to_change(laptop, before) == []

@@ -12,7 +12,7 @@ CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"
 
 def check_token_limits(folder: Path, training: list[Example], scored: list[Example], data: Data) -> None:
     """A Problem where a row has a token without an embedding, or more tokens than the model's context."""
-    _check_limits(description.config(folder), training, scored, data.max_new_tokens)
+    _check_limits(description.config(folder), training, scored, data.answer_limit)
 
 
 def check_prompts(config: dict, prompts: list[Example], answer: int) -> None:

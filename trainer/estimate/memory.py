@@ -55,6 +55,7 @@ class Plan:
     assumed: str  # how the seconds were estimated
     scoring: dict[str, int]  # peak bytes of scoring, by purpose
     eval_batch_size: int  # rows scored at once
+    visits: str  # how many of the rows the steps visit, in words
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -195,7 +196,7 @@ def scoring_memory(model: Shape, settings: schema.Recipe, held_out: list, width:
     The peak is in the last layer's prefill, or at the last token. Gradients of the last step are still allocated.
     """
     rows, read = min(settings.train.eval_batch_size, len(held_out)), max((len(example.prompt) for example in held_out), default=0)
-    weights, written = trainable_parameters(model, settings.lora), read + settings.data.max_new_tokens
+    weights, written = trainable_parameters(model, settings.lora), read + settings.data.answer_limit
     static = {"base weights": base_weights(model, settings.quant, width), "adapter": 4 * weights, "gradients": 4 * weights}
     if settings.train.metric_for_best_model is schema.BestMetric.macro_f1:  # scored between steps
         static["optimizer"] = optimizer_bytes(settings.train) * weights
@@ -337,7 +338,7 @@ def make_plan(
     evals = math.ceil(steps / train.eval_steps)  # besides the one before the first step
     scored = sum(map(len, held_out))
     batches = math.ceil(len(held_out) / train.eval_batch_size)
-    answers = _at_least(_reading(model, scored), speed, batches * settings.data.max_new_tokens * TOKEN * model.layers, gpu)
+    answers = _at_least(_reading(model, scored), speed, batches * settings.data.answer_limit * TOKEN * model.layers, gpu)
     eval_seconds = _at_least(2 * model.multiplied * scored, speed, PASS * model.layers / 3, gpu)
     operations = flops(model, settings, sum(map(len, visits)), sum(example.learned for example in visits))
     seconds = {
@@ -349,7 +350,12 @@ def make_plan(
         seconds["training"] = min(seconds["training"], train.max_hours * 3600)
     width = number_bytes or number_width(gpu)
     needed, generating = peak_memory(model, settings, sampler, width), scoring_memory(model, settings, held_out, width)
-    return Plan(needed, seconds, steps, source, generating, train.eval_batch_size, _notes(settings, steps))
+    visited, rows = steps * train.batch_size, sampler.length
+    visited_rows = f"{visited:,} of {rows:,} rows" if visited < rows else f"{rows:,} rows"
+    words = f"{steps:,} steps x {train.batch_size} rows = {visited_rows} ({visited / rows:.1f} epochs)"
+    few = f"{words}; `train.steps=null train.epochs=3` trains on all of them"
+    notes = [*([few] if train.steps and visited < rows else []), *_notes(settings, steps)]
+    return Plan(needed, seconds, steps, source, generating, train.eval_batch_size, words, notes)
 
 
 def merged_forms(settings: schema.Recipe) -> int:

@@ -41,7 +41,7 @@ def _steps(plan: Plan, settings: schema.Recipe, model: Shape, disk: float | None
     room = memory.disk_bytes(model, settings, memory.base_weights(model, schema.Quant(schema.Quantisation.none, False), 2))
     of = f" of {disk:.0f}" if disk else ""
     return (
-        f"steps    {plan.steps} of {train.batch_size} rows; measured every {train.eval_steps}, saved every {train.save_steps}; "
+        f"steps    {plan.visits}; measured every {train.eval_steps}, saved every {train.save_steps}; "
         f"checkpoints and models take {room / GB:.1f}{of} GB of disk"
     )
 

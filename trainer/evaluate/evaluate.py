@@ -81,7 +81,7 @@ def generate(
         batch = _same_rope_form(order[len(answers) : len(answers) + size], examples, model.config)
         with _heartbeat_at_each_token(model, record):
             outputs = _generate_or_none(
-                way or generate_batch, model, prompt, [examples[index].prompt for index in batch], settings.data.max_new_tokens
+                way or generate_batch, model, prompt, [examples[index].prompt for index in batch], settings.data.answer_limit
             )
         if outputs is None:
             size = len(batch) // 2
@@ -150,7 +150,7 @@ def _cache_key(base: BaseModel, prompt: Prompt, examples: list[Example], setting
         "rows": sha256,
         "prompts": [example.prompt for example in examples],
         "generation": [
-            settings.data.max_new_tokens,
+            settings.data.answer_limit,
             settings.train.eval_batch_size,
             prompt.stops,
             prompt.tokenizer.pad_token_id,

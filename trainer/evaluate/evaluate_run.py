@@ -52,7 +52,7 @@ def evaluate_rows(folder: Path, source: Path, split: str, other_ways: Collection
     settings = replace(run.settings, data=replace(run.settings.data, validation=str(source)))
     examples, sha256 = run.prompt.held_out(rows, settings.data), files.digest(source)
     check_scorable([example.row for example in examples], settings.data.fields)
-    limits.check_prompts(run.config, examples, settings.data.max_new_tokens)
+    limits.check_prompts(run.config, examples, settings.data.answer_limit)
     generators = {name: WAYS[name](run, examples) for name in other_ways}
     timing = TimingRecord()
     scores, answers = evaluate.compare(run.tuned, run.base, run.prompt, examples, settings, sha256, folder, timing)

@@ -60,7 +60,7 @@ class Predictor:
     def predict(self, row: Row, base: bool = False, limit: int | None = None, generate: Callable | None = None) -> dict:
         """The answer of the tuned model, or of its base; of at most `limit` tokens where that is given, else of as many as in the run.
         `generate` is another way than that of all answers."""
-        prompt, limit = self.run.prompt.tokens(row.messages, row.tools), limit or self.run.settings.data.max_new_tokens
+        prompt, limit = self.run.prompt.tokens(row.messages, row.tools), limit or self.run.settings.data.answer_limit
         limits.check_prompts(self.run.config, [Example(row, prompt, [])], limit)
         with self.run.tuned.disable_adapter() if base else nullcontext():
             ((output, stopped),) = (generate or self.generate)(self.run.tuned, self.run.prompt, [prompt], limit)

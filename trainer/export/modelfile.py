@@ -59,7 +59,7 @@ def write(file: Path, settings: Recipe, prompt: Prompt, vocabulary: Vocabulary, 
             return "its rows have tools, which Ollama's templates could not be shown to write"
         if beginning + frame.render(row.messages) != prompt.text(row.messages):
             return f"Ollama would write row {row.id} otherwise than its chat template"
-    context = settings.data.max_length + settings.data.max_new_tokens
+    context = settings.data.max_length + settings.data.answer_limit
     lines = [
         f"FROM ./{file.name}",
         f'TEMPLATE """{frame.go_template()}"""',
@@ -67,7 +67,7 @@ def write(file: Path, settings: Recipe, prompt: Prompt, vocabulary: Vocabulary, 
         "PARAMETER temperature 0",  # greedy and plain, as it was scored
         "PARAMETER repeat_penalty 1",
         f"PARAMETER num_ctx {context}",
-        f"PARAMETER num_predict {settings.data.max_new_tokens}",
+        f"PARAMETER num_predict {settings.data.answer_limit}",
     ]
     file.with_name("Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return None

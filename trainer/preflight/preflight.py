@@ -32,7 +32,7 @@ from trainer.record import figures
 from trainer.rows import description, prompt, tokens
 from trainer.rows.prompt import Example, Prompt
 from trainer.rows.rows import check_scorable, data_check_hint
-from trainer.rows.sampler import Sampler, WeightedRows, drawn
+from trainer.rows.sampler import Sampler, WeightedRows, drawn, with_answer_limit
 
 ALLOW_PATTERNS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 
@@ -107,6 +107,13 @@ class TokenizedRows:
     prompt: Prompt
     sampler: Sampler
     held_out: list[Example]
+    data: Data  # the settings of rows, with what is made for them
+
+    def settings(self, run: Run) -> Run:
+        """The run's settings with those."""
+        made = copy.copy(run)
+        made.data = self.data
+        return made
 
 
 @dataclass(frozen=True)
@@ -139,13 +146,15 @@ def inspect(settings: Recipe, endpoint: str | None, token: str | None) -> Inspec
     notes += [f"note     {setting}: {line}" for rows, (_, setting) in zip(read, sources, strict=True) for line in template.notes(rows)]
     weights = [1.0, *data.also.values()]
     portions = [WeightedRows(template.examples(rows, data, data.loss_on), weight) for rows, weight in zip(training, weights, strict=True)]
+    learned = [example for portion in portions for example in portion.examples]
     portions[0] = WeightedRows(drawn(portions[0].examples, data.train_rows, settings.seed))
     scored = template.held_out(held_out, data)[: data.eval_rows]
+    data = with_answer_limit(data, [*learned, *scored])
     check_scorable([example.row for example in scored], data.fields)
     sampler = Sampler(portions, settings.seed, settings.train.batch_size)
     limits.check_token_limits(folder, sampler.examples, scored, data)
     vocabulary.check_gguf(settings, description.config(folder), template, [example.row for example in [*scored, *sampler.examples]])
-    return Inspection(TokenizedRows(template, sampler, scored), model_sizes, verdict, notes)
+    return Inspection(TokenizedRows(template, sampler, scored, data), model_sizes, verdict, notes)
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,7 @@ def make_report(inspection: Inspection, run: Run, card, price: HourlyPrice | Non
     gpu = card.name if card else None
     available = fit.AvailableMemory(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
-    planned: Recipe = run
+    planned: Recipe = tokenized.settings(run)
     if available:
         planned, why = _fit(tokenized, sizes, inspection.verdict, run, available)
     plan = memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, gpu)
@@ -191,6 +200,9 @@ def make_report(inspection: Inspection, run: Run, card, price: HourlyPrice | Non
         *packing_and_serving,
     ]
     line = _price(seconds, price) if price else None
+    if run.cloud.loopback and gpu:  # the box is emulated, and trains on this machine
+        here = memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, None).seconds
+        notes.append(f"time     here, on this machine's CPU: about {words.clock(sum(here.values()))}, at {memory.assumed_flops(None)[1]}")
     return Report(details, [*notes, *words.notes(plan)], line, None if math.isnan(seconds) else seconds)
 
 
@@ -205,7 +217,7 @@ def _fit(tokenized: TokenizedRows, sizes: Shape, verdict: Verdict | None, run: R
     needs = fit.training_need(sizes, sampler, width)
     able = verdict is None or verdict.gradient_checkpointing
     run.train.gradient_checkpointing, why = fit.decide_gradient_checkpointing(run, needs, available, sampler.longest, sizes.counted, able)
-    return fit.fit_eval_batch_size(run, fit.scoring_need(sizes, tokenized.held_out, width), available), why
+    return fit.fit_eval_batch_size(tokenized.settings(run), fit.scoring_need(sizes, tokenized.held_out, width), available), why
 
 
 def estimate_cards(inspection: Inspection, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:

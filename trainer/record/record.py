@@ -74,7 +74,8 @@ class Record:
 
     def decide(self, settings: Recipe) -> None:
         """Write what the trainer has decided for `auto`: a later attempt does the same. config.yaml is never written again."""
-        write(self.folder / DECIDED, files.json_page({"recompute": settings.train.gradient_checkpointing}))
+        values = {"recompute": settings.train.gradient_checkpointing, "max_new_tokens": settings.data.max_new_tokens}
+        write(self.folder / DECIDED, files.json_page(values))
 
     def metrics(self, values: dict) -> None:
         self._stays_open()
@@ -162,6 +163,8 @@ def settings(folder: Path, sha256: str | None = None) -> Recipe:
         raise Problem(what, "`inv train` again; if it says so again, somebody writes into this run", "damaged_run")
     recipe = load.saved(body, str(path))
     recipe.train.gradient_checkpointing = decided(folder, recipe) or recipe.train.gradient_checkpointing
+    if recipe.data.max_new_tokens is None and (folder / DECIDED).exists():
+        recipe.data.max_new_tokens = _decided_answer_limit(folder)
     return recipe
 
 
@@ -179,6 +182,18 @@ def decided(folder: Path, recipe: Recipe) -> str | None:
     try:
         with path.open("rb") as file:
             return {"yes": "yes", "no": "no"}[json.loads(file.read(4096))["recompute"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_run(folder, DECIDED, "is not as a trainer writes it") from error
+
+
+def _decided_answer_limit(folder: Path) -> int | None:
+    """The limit of answers that the trainer has made for the rows; a run of theirs has decided it before anything was answered."""
+    try:
+        with (folder / DECIDED).open("rb") as file:
+            limit = json.loads(file.read(4096))["max_new_tokens"]
+        if limit is not None and (not isinstance(limit, int) or not 0 < limit < 1_000_000):
+            raise ValueError(limit)
+        return limit
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_run(folder, DECIDED, "is not as a trainer writes it") from error
 

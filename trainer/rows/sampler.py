@@ -3,11 +3,12 @@
 import math
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from conf import made_for_rows
 from conf.problem import Problem
-from conf.schema import Train
+from conf.schema import Data, Train
 from trainer.rows.prompt import Example
 
 
@@ -30,6 +31,13 @@ def drawn(examples: list[Example], count: int | None, seed: int) -> list[Example
     order = list(range(len(examples)))
     random.Random(f"{seed} rows").shuffle(order)
     return [examples[index] for index in sorted(order[:count])]
+
+
+def with_answer_limit(data: Data, examples: list[Example]) -> Data:
+    """The settings with a limit of answers, by the longest of these rows' where there is none."""
+    if data.max_new_tokens:
+        return data
+    return replace(data, max_new_tokens=made_for_rows.max_new_tokens(max(len(example.completion) for example in examples)))
 
 
 class Sampler:
@@ -55,7 +63,7 @@ class Sampler:
 
     def total_steps(self, train: Train) -> int:
         """How many steps these settings ask for."""
-        return train.steps or math.ceil(train.epochs * self.length / train.batch_size)
+        return train.steps or math.ceil((train.epochs or made_for_rows.epochs(self.length)) * self.length / train.batch_size)
 
     def rows_seen(self, steps: int) -> int:
         """How many different rows the first `steps` steps train on."""

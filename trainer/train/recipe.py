@@ -22,7 +22,7 @@ from trainer.model import attention, lora_options, model, proof, serving
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
-from trainer.rows.sampler import Sampler, WeightedRows, drawn
+from trainer.rows.sampler import Sampler, WeightedRows, drawn, with_answer_limit
 from trainer.train import checkpoint, earlier_adapter, gguf_export, loop, merge, optimizer
 from trainer.train.distributed import NullRecord, ProcessGroup
 
@@ -145,10 +145,12 @@ def _tokenize(settings: Recipe, training: list[rows.Table], held_out: rows.Table
     _print_control_tokens(template, training, held_out, data)
     portions = [WeightedRows(template.examples(table.rows, data, data.loss_on), table.weight) for table in training]
     usable = sum(len(portion.examples) for portion in portions)
+    learned = [example for portion in portions for example in portion.examples]
     portions[0] = WeightedRows(drawn(portions[0].examples, data.train_rows, settings.seed))
     sampler = Sampler(portions, settings.seed, settings.train.batch_size)
     validation = template.held_out(held_out.rows, data)
     scored = validation[: data.eval_rows]
+    data = settings.data = with_answer_limit(data, [*learned, *scored])
     rows.check_scorable([example.row for example in scored], data.fields)
     limits.check_token_limits(files, sampler.examples, scored, data)
     vocabulary.check_gguf(settings, config, template, [example.row for example in [*scored, *sampler.examples]])

@@ -32,7 +32,7 @@ def test_it_shows_the_mask_the_tokens_the_plan_and_starts_nothing(tiny, tmp_path
     assert "--- 32 rows, " in done.stdout and "every answer ends with '<|im_end|>'" in done.stdout
     headings = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
     assert {"steps", "memory", "numbers", "time"} <= headings
-    assert "steps    3 of 8 rows" in done.stdout
+    assert "steps    3 steps x 8 rows = " in done.stdout
     assert not (tmp_path / "runs").exists()
 
 
