@@ -48,14 +48,19 @@ def of_reason(what: str, hint: str, reason: str) -> Problem:
 
 
 # Errors of a folder that the user can correct; any other is a bug.
-PLACE_ERRORS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+PLACE_ERRORS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG} | FULL
 
 
 def explain(error: Exception) -> Problem | None:
     """An error of a file's place, or one that has a `hint` of its own, as a Problem; None when it is something else."""
     if hint := getattr(error, "hint", None):
         return Problem(str(error), hint)
-    if not isinstance(error, OSError) or error.errno not in PLACE_ERRORS or error.filename is None:
+    if not isinstance(error, OSError) or error.errno not in PLACE_ERRORS:
+        return None
+    if error.filename is None and error.errno in FULL:  # a file that was opened before says no name
+        return Problem(f"a disk of this machine is full: {os.strerror(error.errno)}", "make room there: `df -h` shows where", "disk_full")
+    if error.filename is None:
         return None
     what = f"{os.fsdecode(error.filename)}: {os.strerror(error.errno)}"
     return Problem(what, "make room or give yourself the right there; or run the command in a copy of this tree that is yours", "refused")

@@ -194,6 +194,13 @@ def test_what_cannot_be_written_is_a_sentence_with_its_place(number):
     assert f"{os.strerror(number)}\n\nhint: " in refusal.value.message and refusal.value.code == 1
 
 
+def test_a_file_that_a_full_disk_does_not_take_is_a_sentence():
+    """A file that is open already: the error has no name of it."""
+    with pytest.raises(Exit) as refusal:
+        cli.in_sentences(lambda: Path("/dev/full").write_bytes(b"a run's file"), tasks.explain)()
+    assert refusal.value.message.startswith("error: a disk of this machine is full: No space left on device\n\nhint: make room there")
+
+
 def test_a_mistake_of_ours_is_no_sentence_about_a_place():
     def read():
         raise FileNotFoundError(errno.ENOENT, "No such file", "/lost")

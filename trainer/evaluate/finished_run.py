@@ -20,10 +20,11 @@ from trainer.record import record
 from trainer.record.failure import diagnose
 from trainer.rows.prompt import Prompt
 
-SETTING = re.compile(r"\b(data|train|lora|quant|model)\.[a-z_]+=|`quant=")  # in a hint: a finished run's settings cannot change
+SETTING = re.compile(r"\b(data|train|lora|quant|model|box)\.[a-z_]+=|`quant=")  # in a hint: a finished run's settings cannot change
 # Hints in place of it, by reason.
 HINTS = {
     "bad_data": "correct such rows or leave them out: a finished run answers as it was trained, and takes no settings",
+    "disk_full": "make room there: `df -h` shows where, and `inv clean` removes old runs",
     "out_of_memory": "take shorter rows, or a machine with more memory",
     "crashed": "try the rows one by one: if one of them always fails, report it with this line",
 }

@@ -2,13 +2,14 @@
 
 import json
 import socket
+from pathlib import Path
 
 import psutil
 import pytest
 
-from conf import load
+from conf import load, problem
 from conf.problem import Problem
-from remote.runs import runs, serving, trainer_here
+from remote.runs import download, runs, serving, trainer_here
 
 RUN = "20260101-000000-quickstart-0000"
 
@@ -79,3 +80,16 @@ def test_the_trainer_serves_what_was_fetched_until_ctrl_c(aws, settings, monkeyp
     monkeypatch.setattr(trainer_here, "run", ended)
     with pytest.raises(KeyboardInterrupt, match="r is no longer served"):
         serving.serve(aws, settings(), "r", 8000, ["line"], tmp_path)
+
+
+def test_a_disk_that_is_full_is_a_sentence_before_the_model_is_loaded(aws, store, settings, free_port, monkeypatch, tmp_path):
+    run, inside = settings(), download.paths.inside
+    store.put(f"runs/{RUN}/config.yaml", b"name: quickstart\nkind: full\n")
+    store.put(f"runs/{RUN}/manifest.json", b'{"kind": "full", "name": "quickstart", "files": {}, "seconds": {}}')
+    full = {"manifest.json": Path("/dev/full")}  # takes no byte
+    monkeypatch.setattr(download.paths, "inside", lambda folder, name: full.get(name) or inside(folder, name))
+    monkeypatch.setattr(trainer_here, "run", None)
+    with pytest.raises(OSError, match="No space left") as caught:
+        serving.serve(aws, run, RUN, free_port, [], tmp_path)
+    meaning = problem.explain(caught.value)
+    assert meaning.reason == "disk_full" and "a disk of this machine is full" in meaning.what and "df -h" in meaning.hint

@@ -137,7 +137,13 @@ def test_no_hint_names_a_setting_where_a_finished_run_answers(trained, tmp_path,
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), RuntimeError("CUDA out of memory"), RuntimeError("what"), Problem("it cannot", "choose: `model.id=owner/name`")],
+    [
+        MemoryError(),
+        OSError(28, "No space left on device"),
+        RuntimeError("CUDA out of memory"),
+        RuntimeError("what"),
+        Problem("it cannot", "choose: `model.id=owner/name`"),
+    ],
 )
 def test_what_stops_an_answer_has_a_hint_without_settings(error):
     assert not finished_run.SETTING.search(finished_run.explain(error).hint)
