@@ -12,6 +12,8 @@ from data import likeness, vocabulary
 from data.rows import Row, Scan, fields_override, scan
 
 BROKEN_ROWS = 20  # broken rows of a file that are listed
+ODD = 4  # times the median that make a row odd
+NAMED = 12  # values of a field that are all named
 EXAMPLES = 5  # of anything else
 
 
@@ -46,6 +48,9 @@ def count_words(note: str) -> LengthCounter:
     return LengthCounter(lambda row: (len(likeness.prompt(row).split()), len(row.completion.split())), "words", note)
 
 
+KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", dict: "an object"}
+
+
 def check_files(
     train: Path,
     held_out: Path,
@@ -71,6 +76,7 @@ def check_files(
         findings += [Finding("look", f"{setting}: {line}") for line in length_counter.notes(rows_of_file)]
         findings += [
             *white_space(setting, rows_of_file),
+            *without_text(setting, rows_of_file),
             *answer_fields(setting, rows_of_file, fields),
             *lengths(setting, rows_of_file, length_counter, limits),
             *copies(setting, rows_of_file),
@@ -79,7 +85,7 @@ def check_files(
         findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would mean nothing"))
     elif len(rows) == len(files):
         findings += leaks(*rows.values())
-    return findings + [finding for name in fields or () for finding in labels(name, rows)]
+    return findings + [finding for name in fields or () for finding in [*types(name, rows), *labels(name, rows)]]
 
 
 def usable_rows(setting: str, name: str, file_scan: Scan) -> list[Finding]:
@@ -118,10 +124,40 @@ def _field(setting: str, rows: list[Row], name: str) -> list[Finding]:
     if lacking:
         what = f"{setting}: answers without the field {name!r}, which count as empty there: {len(lacking):,} of {len(rows):,}"
         findings.append(Finding("look", what, _examples(lacking)))
-    kinds = sorted({type(row.output[name]).__name__ for row in rows if row.output.get(name) is not None})
+    kinds = sorted(_kinds(rows, name))
     if len(kinds) > 1:
-        findings.append(Finding("look", f"{setting}: {name!r} is sometimes a {' and sometimes a '.join(kinds)}; use one of them"))
+        findings.append(Finding("look", f"{setting}: {name!r} is sometimes {' and sometimes '.join(kinds)}; use one of them"))
     return findings
+
+
+def types(name: str, rows: dict[str, list[Row]]) -> list[Finding]:
+    """Whether the two files write the values of a field as one type."""
+    kinds = {setting: _kinds(rows_of_file, name) for setting, rows_of_file in rows.items()}
+    if len(kinds) < 2 or any(len(each) != 1 for each in kinds.values()) or len({*map(frozenset, kinds.values())}) == 1:
+        return []
+    written = " and ".join(f"{next(iter(each))} in {setting}" for setting, each in kinds.items())
+    return [Finding("look", f"{name}: {written}; the model learns to write it as in data.train")]
+
+
+def _kinds(rows: list[Row], name: str) -> set[str]:
+    """What the values of a field are, as JSON has it."""
+    return {kind for row in rows if row.output is not None and (kind := _kind(row.output.get(name)))}
+
+
+def _kind(value: object) -> str:
+    """ "" for nothing."""
+    if isinstance(value, list):
+        inside = sorted({kind for item in value if (kind := _kind(item))})
+        return f"a list of {' and '.join(kind.split(' ', 1)[-1] + 's' * (kind != 'text') for kind in inside)}" if inside else ""
+    return "" if value is None or value == "" else KINDS[type(value)]
+
+
+def without_text(setting: str, rows: list[Row]) -> list[Finding]:
+    """Rows that have only the instruction, where the others have a text as well."""
+    alone = [row.id for row in rows if row.text == row.messages[-1]["content"]]
+    if not alone or len(alone) * 2 > len(rows):
+        return []
+    return [Finding("look", f"{setting}: rows with an instruction and no text: {len(alone):,} of {len(rows):,}", _examples(alone))]
 
 
 def lengths(setting: str, rows: list[Row], length_counter: LengthCounter, limits: Limits) -> list[Finding]:
@@ -134,6 +170,9 @@ def lengths(setting: str, rows: list[Row], length_counter: LengthCounter, limits
     if length_counter.note:
         return [Finding("look", what, [length_counter.note])]
     findings = [Finding("good", what)]
+    odd = [f"{row.id}: {sum(size):,}" for row, size in zip(rows, sizes, strict=True) if sum(size) > ODD * max(median, most / 2)]
+    if odd:
+        findings.append(Finding("look", f"{setting}: rows far longer than all others: {len(odd):,}", _examples(odd)))
     long = [f"{row.id}: {sum(size) - limits.row:,} too many" for row, size in zip(rows, sizes, strict=True) if sum(size) > limits.row]
     if long:
         fate = "they would be left out, none is cut" if limits.drop else "the run would stop; raise it, or say `data.too_long=drop`"
@@ -186,7 +225,7 @@ def labels(name: str, rows: dict[str, list[Row]]) -> list[Finding]:
     empty = " and ".join(
         f"{sum(not vocabulary.items(row, name) for row in rows_of_file) / len(rows_of_file):.0%}" for rows_of_file in rows.values()
     )
-    often = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(3))
+    often = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(3 if len(counts) > NAMED else NAMED))
     what = f"{name}: {len(counts):,} values, {len(new):,} of them in held-out rows only; empty in {empty}; most often {often}"
     spelling_groups = [" | ".join(f"{value} ({count:,})" for value, count in group[:6]) for group in vocabulary.variants(counts)]
     if spelling_groups:

@@ -77,8 +77,11 @@ def shared_runs(train: list[Row], held_out: list[Row]) -> list[tuple[Row, str]]:
     leaks = []
     for row in held_out:
         text = words(row)
-        runs = (" ".join(text[start : start + LEAK]) for start in range(len(text) - LEAK + 1))
-        run = next((run for run in runs if 1 <= counts[run] <= limit), None)
+        runs = [" ".join(text[start : start + LEAK]) for start in range(len(text) - LEAK + 1)]
+        wording = {place for start, run in enumerate(runs) if counts[run] > limit for place in range(start, start + LEAK)}
+        # The end of the wording and a first word or two of the row's own are no run of the row.
+        own = (run for start, run in enumerate(runs) if wording.isdisjoint(range(start, start + LEAK)))
+        run = next((run for run in own if counts[run]), None)
         if run:
             leaks.append((row, run))
     return leaks

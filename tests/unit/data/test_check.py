@@ -120,7 +120,7 @@ def test_a_field_that_no_answer_has_names_those_there_are(checked):
 def test_a_field_that_some_answers_lack_or_write_in_another_type_is_reported(checked):
     findings = checked([row("a", city="Oslo"), row("b", city=["Oslo"]), row("c", town="Oslo")], lines(1))
     assert finding_with(findings, "look", "without the field 'city'").details[0].endswith(":3")
-    finding_with(findings, "look", "'city' is sometimes a list and sometimes a str")
+    finding_with(findings, "look", "'city' is sometimes a list of text and sometimes text")
 
 
 def test_text_answers_cannot_have_fields(checked):
@@ -192,3 +192,60 @@ def test_seven_keys_of_strings_or_nulls_pass_as_they_are(checked):
 def test_the_page_has_a_line_for_each_finding_with_its_details_beneath():
     page = check.text([check.Finding("look", "that", ["here", "there"]), check.Finding("good", "this")])
     assert page.splitlines() == ["look  that", "          here", "          there", "good  this"]
+
+
+def receipts(number, total, start=0):
+    texts = ("Kiosk", "Luna", "Nordlys", "Huber", "Verde", "Metro", "Pilot", "Emma", "Bottle", "Market", "Leaf", "Harbour")
+    return [
+        row(f"{texts[index % 12]} {index} " + " ".join(f"x{start}w{index}p{place}" for place in range(20)), total=total(index))
+        for index in range(start, start + number)
+    ]
+
+
+def test_a_number_in_one_file_and_text_in_the_other_is_reported(checked):
+    findings = checked(receipts(5, float), receipts(3, lambda index: f"{index}.40", 50), fields=("total",))
+    finding_with(
+        findings, "look", "total: a number in data.train and text in data.validation; the model learns to write it as in data.train"
+    )
+
+
+def test_whole_numbers_and_others_are_one_type_and_objects_of_a_list_have_a_name(checked):
+    numbers = checked(receipts(5, lambda index: index if index % 2 else index + 0.5), receipts(3, float, 50), fields=("total",))
+    assert [finding for finding in numbers if finding.verdict != "good"] == []
+    mixed = checked(receipts(4, lambda index: [{"a": 1}] if index % 2 else ["a"]), receipts(3, lambda _: [{"a": 2}], 50), fields=("total",))
+    finding_with(mixed, "look", "data.train: 'total' is sometimes a list of objects and sometimes a list of text; use one of them")
+
+
+def test_a_row_without_a_text_is_reported_where_others_have_one(checked):
+    bare = {"instruction": "Give the facts.", "input": "", "output": {"city": "Oslo"}}
+    (place,) = finding_with(checked([*lines(5), bare], lines(2, "other")), "look", "no text: 1 of 6").details
+    assert place.endswith("train.jsonl:6")
+
+
+def test_a_row_far_longer_than_all_others_is_reported(checked):
+    long = row(" ".join(f"long{place}" for place in range(400)))
+    findings = checked([*lines(30), long], lines(2, "other"), limits=Limits(1000, 20, drop=False))
+    assert "far longer" in check.text(findings)
+    finding_with(findings, "look", "data.train: rows far longer than all others: 1")
+
+
+def test_few_values_are_all_named(checked):
+    """`Euro` and the sign are one currency, which no spelling shows: the reader sees it."""
+    names = ("EUR", "Euro", "€", "CHF")
+    findings = checked(receipts(8, lambda index: names[index % 4]), receipts(4, lambda index: names[index % 4], 50), fields=("total",))
+    assert all(name in next(finding.what for finding in findings if finding.what.startswith("total:")) for name in names)
+
+
+def test_an_instruction_in_the_prompt_s_column_is_no_leak(checked):
+    """First use: 75 of 80 rows. The end of the instruction and a shop's name of three words are in some rows, and are no row's text."""
+    shops = ("Green Leaf Market", "Cafe Luna Nord", "Pilot Book Shop", "Metro Hard Ware", *(f"Shop Number {n}" for n in range(16)))
+    wording = "Read the receipt below and answer with one JSON object that has the keys shop and total and nothing else please"
+
+    def rows(number, start):
+        texts = [f"{shops[n % 20]} " + " ".join(f"s{start}n{n}w{place}" for place in range(20)) for n in range(number)]
+        return [{"prompt": f"{wording}\n{text}", "completion": '{"city": "Oslo"}'} for text in texts]
+
+    findings = checked(rows(60, 0), rows(10, 1))
+    assert not [finding for finding in findings if finding.what.startswith("leak")], check.text(findings)
+    copied = checked(rows(60, 0), [*rows(9, 1), rows(60, 0)[3] | {"completion": '{"city": "Rome"}'}])
+    finding_with(copied, "look", "held-out rows with 13 words in a row")
