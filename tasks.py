@@ -189,9 +189,10 @@ def plan(c):
     run = settings(c)
     if rehearsed(c, "call   Ask for the box's card and price; count tokens, memory and time"):
         return
+    price = preflight.show(account(run), run, ROOT)
     for verb, parts in chain(run).items():
         print(f"{verb}\n{outline(parts)}")
-    preflight.show(account(run), run, ROOT)
+    screen.print(price)
 
 
 @task(help={"empty": "an account with nothing in it, for `inv init`"})

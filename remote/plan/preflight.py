@@ -76,8 +76,8 @@ class Preflight:
 
         return check
 
-    def show(self, aws: Any, run: Any, root: Path) -> None:
-        """What would be created, what training needs, which boxes would be cheaper or faster; the price last."""
+    def show(self, aws: Any, run: Any, root: Path) -> str:
+        """Show what would be created, what training needs, which boxes would be cheaper or faster; and return the price, to stand last."""
         from remote.build import ecr
         from remote.cost import offers
         from remote.runs import earlier_adapter
@@ -93,8 +93,7 @@ class Preflight:
             screen.print(offers.table(fitting))
             if small:
                 screen.print(f"too small for this run: {', '.join(small)}")
-        if report.price:
-            screen.print(report.price)
+        return report.price or "price    unknown"
 
 
 def _print_notes(report: Any) -> None:

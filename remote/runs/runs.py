@@ -208,12 +208,24 @@ def _newest_of_mine(aws: Aws, store: Store, run: schema.Run, newest_first: list[
             return run_id
         others.append(run_id)
     what = f"there is no {f'finished {kind} ' if kind else ''}run of yours called `{run.name}`"
+    if kind and (going := _going_on(aws, store, run)):
+        raise Problem(f"no run of yours called `{run.name}` has finished yet; {going}", "`inv logs --follow` follows it", reason="refused")
     other = next(((run_id, details) for run_id in others if (details := about(store, run_id))), None)
     if other is None:
         raise Problem(what, "make one with `inv train`", reason="refused")
     run_id, details = other
     owned = f"yours, called `{details.name}`" if details.owner == aws.owner else f"called `{details.name}`, and {details.whose}"
     raise Problem(f"{what}; the newest of all is {run_id}, {details.kind}: it is {owned}", f"`--run {run_id}` takes it", reason="refused")
+
+
+def _going_on(aws: Aws, store: Store, run: schema.Run) -> str:
+    """The caller's run of this name that goes on, with its phase; empty where there is none."""
+    unfinished = [run_id for run_id, files in listing(store).items() if "config.yaml" in files and "manifest.json" not in files]
+    for run_id in reversed(unfinished):
+        details, current = about(store, run_id), state(store, run_id)
+        if current.active and details and (details.owner, details.name) == (aws.owner, run.name):
+            return f"{run_id} is {current.phase}"
+    return ""
 
 
 def _best_of_mine(aws: Aws, store: Store, run: schema.Run, runs: dict[str, set[str]]) -> str:

@@ -103,7 +103,7 @@ class _Candidates:
             if current.active and name != self.run.box.name:
                 raise Problem(
                     f"run `{run_id}` of these very settings is {current.phase} on the box `{name}`",
-                    f"`inv logs --run {run_id}` follows it; another of the same: `inv train -- seed=...`",
+                    f"`inv logs --follow --run {run_id}` follows it; another of the same: `inv train -- seed=...`",
                     reason="refused",
                 )
             return (run_id, etag, saved.sha256) if current.phase != "cancelled" else None
@@ -111,7 +111,7 @@ class _Candidates:
             # A run of this box that is only created is being started by nobody: its lock is ours. The box itself has the last word.
             raise Problem(
                 f"run `{run_id}` with other settings is still {current.phase}",
-                "`inv logs` follows it; `inv down --force` ends it",
+                "`inv logs --follow` follows it; `inv stop-run` ends it",
                 reason="refused",
             )
         if saved.of_settings(self.run) and current.phase != "cancelled":

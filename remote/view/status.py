@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.table import Table
@@ -91,9 +91,19 @@ def _own_switch(report: dict | None, launched: datetime) -> str:
     if report is None or datetime.fromisoformat(report["seen"]) < launched:
         return "  its supervisor has not reported yet; `inv up` starts it"
     seconds = (datetime.now(UTC) - datetime.fromisoformat(report["seen"])).total_seconds()
-    doing = f"busy with {report['run']}" if report["run"] else f"idle for {report['idle'] / 60:.0f} of {report['idle_limit'] / 60:.0f} min"
-    quiet = "; that is long: `inv up` looks after it" if seconds > 300 else ""
-    return f"  {doing}, stops itself in {report['life_left'] / 3600:.1f} h at the latest, as it said {seconds:.0f} s ago{quiet}"
+    doing = (
+        f"busy with {report['run']}, stops when it is idle"
+        if report["run"]
+        else f"idle; stops after {report['idle_limit'] / 60:.0f} idle minutes"
+    )
+    latest = datetime.fromisoformat(report["seen"]) + timedelta(seconds=report["life_left"])
+    quiet = f"; it has said nothing for {seconds / 60:.0f} min: `inv up` looks after it" if seconds > 300 else ""
+    return f"  {doing}, at the latest {_clock(latest)}{quiet}"
+
+
+def _clock(moment: datetime) -> str:
+    """A time as one reads it, with its day where that is not today."""
+    return f"{moment:%H:%M} UTC" if moment.date() == datetime.now(UTC).date() else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _runs(states: list[runs.State], listing: dict[str, set[str]]) -> str:

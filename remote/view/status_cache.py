@@ -31,7 +31,7 @@ def show(root: Path) -> None:
         return
     seconds = max(0, time.time() - path.stat().st_mtime)
     age = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-    print(f"{age} ago it was, and may no longer be:")
+    print(f"last known, {age} old:")
     print("".join(f"  {line}\n" for line in remembered["text"].splitlines()), flush=True)
     print("now:", flush=True)
 

@@ -88,7 +88,7 @@ def test_status_shows_what_it_remembers_first_and_never_as_current(box):
     box.inv("down", "--force")
     out = box.inv("status", overrides=("seed=77",)).stdout
     remembered, now = out.split("\nnow:\n")
-    assert "ago it was, and may no longer be:" in remembered
+    assert "last known, " in remembered
     assert " running" in remembered and " stopped" in now
 
 

@@ -24,7 +24,7 @@ def diagnose(error: BaseException) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Problem("the trainer was ended from outside", "start it again: it goes on at its last checkpoint", "killed")
+        return Problem("the trainer was ended from outside", "`inv train` goes on at its last checkpoint", "killed")
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
         return Problem(
             f"the disk is full: {text}",

@@ -29,7 +29,7 @@ def render(folder: Path, manifest: dict | None = None) -> str:
         metrics=metrics,
         lines=figures.summary(metrics),
         fields=figures.fields(metrics),
-        slices=figures.slices(metrics),
+        slices=_with_a_difference(figures.slices(metrics)),
         forms=figures.forms(metrics),
         plots=curves.draw(files.read_json_lines(folder / "events.jsonl")),
         baselines=figures.baselines(metrics),
@@ -43,6 +43,12 @@ def render(folder: Path, manifest: dict | None = None) -> str:
         config=(folder / "config.yaml").read_text(encoding="utf-8"),
         longest=max(manifest["seconds"].values(), default=0),
     )
+
+
+def _with_a_difference(slices: list[figures.Slice]) -> list[figures.Slice]:
+    """Those of kinds that tell rows apart: one group of all rows says what the headline says."""
+    kinds = [part.kind for part in slices]
+    return [part for part in slices if kinds.count(part.kind) > 1 or part.kind not in ("length", "split")]
 
 
 def summary(metrics: dict) -> list[tuple[str, str, str, str]]:

@@ -1,6 +1,7 @@
 """The input of `predict` as JSON lines: from a text, a file of text, or the rows of a file. Torch-free, for the laptop and the box."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from data import rows
 from data.readers import tables, text
 from data.rows import Row
 
+PATH = re.compile(r"(?:~|\.{0,2})/\S*|[\w./~-]+\.[a-z]{1,8}", re.ASCII)  # what is no text, but the name of a file
 HINT = 'write {"input": "..."} or {"prompt": "..."}'
 
 
@@ -19,7 +21,10 @@ def input_lines(source: str) -> list[str]:
     if source == "-":
         return [_line(_read(lambda: text.decode(sys.stdin.buffer.read()), "standard input"))]
     names_a_file = tables.kind(source) or source.endswith((".txt", ".md"))
-    if "\n" in source or not (names_a_file or paths.is_file(Path(source))):
+    if not source.strip():
+        raise Problem("the text is empty", 'give a text, a file, or `-` for standard input: `inv predict "a text"`', reason="bad_data")
+    looks_like_a_file = names_a_file or PATH.fullmatch(source)
+    if "\n" in source or not (looks_like_a_file or paths.is_file(Path(source))):
         return [_line(source)]
     path = Path(source).expanduser()
     if not paths.is_file(path):

@@ -187,9 +187,10 @@ def evaluate_loss(tuned: PeftModel, examples: list[Example], settings: Recipe, s
     record.event("eval", step=step, **figures)
     for tracker in trackers:
         tracker.log({f"eval/{name}": value for name, value in figures.items() if isinstance(value, float)}, step)
-    fields_text = f", fields {figures['field_match']:.3f}" if figures.get("field_match") is not None else ""
+    fields_text = f"; whole fields right {figures['field_match']:.0%}" if figures.get("field_match") is not None else ""
     print(
-        f"step {step}: loss on held-out rows {figures['loss']:.4f}; put first: tokens {figures['token_match']:.3f}{fields_text}", flush=True
+        f"step {step}: loss on held-out rows {figures['loss']:.4f}; next-token accuracy {figures['token_match']:.0%}{fields_text}",
+        flush=True,
     )
     return figures["loss"]
 
@@ -199,12 +200,12 @@ def _save_interrupted(
 ) -> Problem:
     """Save the interrupted step, unless it is saved already; the Problem says where the run resumes."""
     if progress.step == 0:
-        return Problem("the trainer was ended from outside before its first step", "start it again", "killed")
+        return Problem("the trainer was ended from outside before its first step", "`inv train` starts it again", "killed")
     if processes.is_main_process and store.newest != progress.step:
         store.save(progress, tuned, optimizer)
     what = f"the trainer was ended from outside after step {progress.step} of {last}, which is saved"
     print(what, flush=True)
-    return Problem(what, "start it again: it goes on from there", "killed")
+    return Problem(what, "`inv train` goes on from there, unless `inv stop-run` has ended the run for good", "killed")
 
 
 class ProgressReporter:

@@ -146,7 +146,7 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     assert ledger.box_usage(store, None) == []
     ledger._runs(store)
     assert "odd-2" in status.text(aws, settings(), {})[0]
-    with pytest.raises(Problem, match="there is no finished full run of yours"):
+    with pytest.raises(Problem, match="no run of yours called `quickstart` has finished yet; .* is created"):
         runs.find_sealed(aws, settings(), None)
     assert runs.find_newest(aws, settings(), None) == prepared.run_id
     clean.choose(aws, "ours", 1, True, False, (), ())

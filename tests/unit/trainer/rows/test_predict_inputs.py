@@ -108,3 +108,20 @@ def test_a_question_that_cannot_be_asked_is_named(raw, sentence):
     with pytest.raises(Problem) as caught:
         predict_inputs.prompt_row(raw, "line 1", "Say it.")
     assert any(part in caught.value.what for part in sentence.split("|"))
+
+
+@pytest.mark.parametrize("name", ["val.csvx", "held_out.parquett", "./notes", "~/receipts/one", "/tmp/none/here", "rows.jsonl"])
+def test_the_name_of_a_file_that_is_not_there_is_no_text(name):
+    with pytest.raises(Problem, match="there is no file"):
+        predict_inputs.input_lines(name)
+
+
+@pytest.mark.parametrize("text", ["Stage II.", "and/or", "Stage II.\nb.txt", "Kiosk 24, 6.40", "e.g. this.", "6.40"])
+def test_a_text_with_dots_and_slashes_is_one(text):
+    assert predict_inputs.input_lines(text) == [json.dumps({"input": text})]
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_text_is_refused(text):
+    with pytest.raises(Problem, match="the text is empty"):
+        predict_inputs.input_lines(text)
