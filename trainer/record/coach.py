@@ -79,7 +79,7 @@ def lines(coach: Coach | None, shown: int = 3) -> list[str]:
     """The same for a terminal."""
     if coach is None or not coach.advice:
         return []
-    lines = [coach.headline]
+    lines = [f"{coach.headline}; add rows like these to train on, never these"]
     for each in coach.advice[:shown]:
         example = each.example
         told = f"{example.row}: {_quoted(example.predicted)} in place of {_quoted(example.expected)}"

@@ -48,7 +48,9 @@ def draw_scores(curve: Any) -> Markup | None:  # of learning_curve
         ]
         axes.errorbar(counts, scores, yerr=bars, color=TUNED, linewidth=1.8, marker="o", markersize=4, capsize=3, label="tuned model")
         if forecast:
-            end, span = scores[-1] + forecast.gain, [[forecast.gain - forecast.low], [forecast.high - forecast.gain]]
+            end, (low, high) = scores[-1] + forecast.gain, spread[-1]
+            # The last score may be off as well as the gain.
+            span = [[end - low - forecast.low], [max(min(high + forecast.high, 1.0) - end, 0.0)]]
             axes.plot([counts[-1], forecast.rows], [scores[-1], end], color=TUNED, linestyle=":", linewidth=1.8)
             axes.errorbar(
                 [forecast.rows],
@@ -59,6 +61,7 @@ def draw_scores(curve: Any) -> Markup | None:  # of learning_curve
                 markersize=4,
                 capsize=3,
                 markerfacecolor="none",
+                linestyle=":",
                 label="forecast",
             )
         for line, dash in zip(curve.baselines, ("--", "-.", ":"), strict=False):
@@ -69,7 +72,7 @@ def draw_scores(curve: Any) -> Markup | None:  # of learning_curve
         axes.minorticks_off()
         axes.grid(linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return Markup(_inline(_svg(figure, pyplot), f"{curve.what} by training rows"))
 
 

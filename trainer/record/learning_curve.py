@@ -111,7 +111,7 @@ def _forecast(folders: list[Path], points: list[Point]) -> tuple[Forecast | None
     last = _gain(_slope(counts[-2:], [point.score for point in points[-2:]], held_out), points[-1].score, held_out)
     whole = _gain(slope, points[-1].score, held_out)
     low, high = gains[round(0.025 * len(gains))], gains[round(0.975 * len(gains)) - 1]
-    return Forecast(2 * counts[-1], whole, min(low, last), max(high, last), 1 - 2**slope), ""
+    return Forecast(2 * counts[-1], whole, min(low, last, whole), max(high, last, whole), 1 - 2**slope), ""
 
 
 def _samples(folders: list[Path]) -> tuple[list[list[float]], int]:

@@ -224,8 +224,8 @@ def test_misses_are_grouped_with_what_to_do(tmp_path):
     assert "120 of 400 training rows leave it empty" in lines and "4 of these 4 stand nowhere in the text" in lines
     assert '"SEK" was answered as "CHF" 4 times' in lines
     page = report.render(folder)
-    assert "What is wrong, and what helps" in page and "<b>date</b> invented where it is empty" in page
-    assert "the whole answer</b> cut off before its end" in page
+    assert "What is wrong, and what helps" in page and "<b>date</b>: invented where it is empty" in page
+    assert "the whole answer</b>: cut off before its end" in page
 
 
 def test_a_run_with_nothing_wrong_has_no_advice(tmp_path):
