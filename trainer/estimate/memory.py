@@ -23,6 +23,7 @@ MOMENTS = {
     "PagedLion8bit": 1,
 }  # bytes a weight, by optimizer; Adam has two moments
 LOGITS = 12  # bytes, counted: logarithms of probabilities, and gradients of them and of the logits, in fp32 also where bf16 is computed
+# A GPU's chunked loss (trainer/model/chunked_loss.py) takes less; it has not run on one, so no plan counts on it.
 CHOICE = 8  # extra bytes of a logit in generation: a copy in fp32, and that of the previous token
 GGUF = {None: 0.0, schema.Gguf.f16: 2.0, schema.Gguf.q8_0: 1 + 34 / 64}  # a merged model and its file, as a share of the 16-bit weights
 LOGS, UNKNOWN = 10**9, 0.3  # bytes of logs and reports; share of the base model's size, for an adapter of unknown size
