@@ -1,5 +1,6 @@
 """Failures on a world, and the very commands that they print, run through a shell: each is about the same world, box and run."""
 
+import json
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import stand_in_trainer
 from conftest import HOSTILE, ROOT, Laptop
 
 from twin import world
@@ -19,10 +21,10 @@ def printed(said: str) -> list[str]:
     return [command[1] for command in re.finditer("`(inv [^`]*)`", said)]
 
 
-def through_a_shell(command: str, here) -> subprocess.CompletedProcess:
+def through_a_shell(command: str, here, surroundings=HOSTILE) -> subprocess.CompletedProcess:
     """The command as it was printed, typed into bash by somebody else: nothing but the text says what it is about."""
     script = f'inv() {{ {shlex.quote(sys.executable)} -m invoke "$@"; }}\n{command}\n'
-    environment = os.environ | HOSTILE | {"HOME": str(here)}
+    environment = os.environ | surroundings | {"HOME": str(here)}
     return subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=600)
 
 
@@ -67,3 +69,20 @@ def test_a_hint_that_sets_something_itself_keeps_the_rest(laptop):
     assert words[:3] == ["inv", "sweep", "--"] and words[-1] == "lora.r=8,16" and "box.name=other" in words
     rehearsed = through_a_shell(command.replace("inv sweep", "inv --dry sweep", 1), laptop.folder)
     assert rehearsed.returncode == 0 and "job 2 of 2: lora.r=16" in rehearsed.stdout, rehearsed.stderr
+
+
+def test_the_next_commands_of_a_report_are_the_words_of_its_run_and_run(laptop):
+    """On AWS too, where nothing is touched: the run's own rows, fields and name, and no other task's experiment."""
+    stand_in_trainer.register(laptop.state, step_seconds=0)
+    for name, count in (("my rows.jsonl", 40), ("held_out.jsonl", 8)):
+        rows = [{"prompt": f"Where is {name} {n}?", "completion": json.dumps({"city": f"Oslo {n}"})} for n in range(count)]
+        (laptop.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = (f"data.train='{laptop.folder}/my rows.jsonl'", f"data.validation='{laptop.folder}/held_out.jsonl'", "data.fields=[city]")
+    laptop.inv("up", "deploy", "train", overrides=own)
+    said = laptop.inv("report", "--run", "best").stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("next ")]
+    (command,) = printed(line)
+    assert "cloud=aws" in command and "my rows.jsonl" in command and "data.fields=[city]" in command
+    assert "medical_ie" not in command and "cloud.state" not in command and "on your own rows" not in said
+    rehearsed = through_a_shell(command.replace("inv up", "inv --dry up", 1), laptop.folder, {})
+    assert rehearsed.returncode == 0 and "# publish" in rehearsed.stdout, rehearsed.stderr

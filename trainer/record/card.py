@@ -50,6 +50,7 @@ def _context(folder: Path, manifest: dict | None) -> dict:
         "lines": figures.summary(metrics),
         "fields": figures.fields(metrics),
         "forms": figures.forms(metrics),
+        "baselines": figures.baselines(metrics),
         "gguf": metrics.get("gguf"),
         "example": _example(folder),
         "steps": max((event["step"] for event in done), default=None),

@@ -60,6 +60,7 @@ class Baseline:
     """What is scored on the same rows without a model."""
 
     what: str
+    name: str  # of the score
     score: float
     interval: list[float] | None
     exact: float
@@ -104,7 +105,14 @@ def baselines(metrics: dict) -> list[Baseline]:
     key, exact = SLICED[metrics["task"]]
     tuned = _interval(metrics["tuned"], key)
     made = [
-        Baseline(BASELINES[name], scores[key], _interval(scores, key), scores[exact], _beaten(tuned, _interval(scores, key)))
+        Baseline(
+            BASELINES[name],
+            HEADLINES[metrics["task"]][key],
+            scores[key],
+            _interval(scores, key),
+            scores[exact],
+            _beaten(tuned, _interval(scores, key)),
+        )
         for name, scores in (metrics.get("baselines") or {}).items()
         if name in BASELINES
     ]

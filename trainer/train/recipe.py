@@ -80,6 +80,7 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
             "formats": progress.changed,
             "proof": asdict(proved) | {"told": proved.summary},
             "stops": inputs.template.stops,
+            "max_new_tokens": settings.data.max_new_tokens,
             "answers_behind": inputs.template.opening,
             "stored": architecture.stored_quantisation(config),
             "earlier": initial_adapter.facts if initial_adapter else None,

@@ -123,3 +123,20 @@ def test_a_dataset_of_the_hub_is_linked(tmp_path):
 def test_a_run_whose_number_format_changed_says_so(tmp_path):
     folder = sealed(tmp_path, settings(), formats="the number format changed on the way (from step 1 in bf16; from step 5 in fp32)")
     assert "; the number format changed on the way (from step 1 in bf16; from step 5 in fp32) |" in card.render(folder, "me/quick")
+
+
+def test_a_limit_of_answers_that_was_made_for_the_rows_is_in_the_code(tmp_path):
+    """config.yaml holds none then: what was decided is in the manifest."""
+    folder = sealed(tmp_path, settings("data.max_new_tokens=null"), max_new_tokens=104)
+    text = card.render(folder, "me/receipts")
+    assert "max_new_tokens=104," in text and "at most 104 new tokens" in text
+
+
+def test_what_needs_no_model_is_on_the_card(tmp_path):
+    folder = finished(tmp_path)
+    made = {"macro_f1": 0.9, "row_exact": 0.5, "intervals": {"macro_f1": [0.88, 0.92]}}
+    (folder / "metrics.json").write_text(json.dumps(METRICS | {"baselines": {"dictionary": made}}))
+    text = card.render(folder, "me/receipts")
+    assert (
+        "Without a model, macro-F1 over fields on the same rows: a dictionary of the task, without reading 0.900 (0.880 to 0.920)." in text
+    )
