@@ -358,3 +358,19 @@ def test_generation_is_greedy_whatever_the_model_ships(base, template):
     model.use_greedy_decoding(base, template.stops)
     assert base.model.generation_config.do_sample is False
     assert base.model.generation_config.repetition_penalty in (None, 1.0)
+
+
+@pytest.mark.slow
+def test_settings_that_are_made_for_the_rows_are_decided_once_and_recorded(settings_for, tmp_path):
+    """experiment=own: epochs by the number of rows, the limit of answers by the longest; here of ten rows of `data.train_rows`."""
+    settings = settings_for(tmp_path / "runs", "train.steps=null", "train.epochs=null", "data.max_new_tokens=null", "data.train_rows=10")
+    settings.train.max_hours = 1 / 3600 / 100  # the first step is enough
+    folder = make(settings, "own")
+    command.train(record.settings(folder), folder, ProcessGroup())
+    manifest, metrics = record.manifest(folder), json.loads((folder / "metrics.json").read_text())
+    limit = record.settings(folder).data.max_new_tokens
+    assert limit == json.loads((folder / "decided.json").read_text())["max_new_tokens"] == manifest["max_new_tokens"] > 8
+    assert f"max_new_tokens={limit}," in (folder / "card.md").read_text()
+    assert (manifest["data"]["train_rows"], manifest["data"]["train_rows_of"], metrics["training"]["rows"]) == (10, 32, 10)
+    assert next(event["steps"] for event in read_json_lines(folder / "events.jsonl") if event["event"] == "step") == 13, "ten epochs"
+    assert set(metrics["baselines"]) == {"majority", "nearest", "dictionary"} and "Without a model" in (folder / "report.html").read_text()
