@@ -218,7 +218,7 @@ def test_rows_that_were_left_out_or_never_reached_are_no_rows_that_were_trained_
     fitting, held = (sum(length <= limit for length in each) for each in lengths)
     assert 8 < fitting < 32 and 3 < held < 16
     assert {name: count for name, count in counts.items() if "rows" in name} == {
-        **{"train_rows": fitting, "train_rows_seen": 8, "train_rows_left_out": 32 - fitting},
+        **{"train_rows": fitting, "train_rows_of": fitting, "train_rows_seen": 8, "train_rows_left_out": 32 - fitting},
         **{"validation_rows": held, "validation_rows_scored": 3, "validation_rows_left_out": 16 - held},
     }
     card = (folder / "card.md").read_text()
