@@ -20,7 +20,7 @@ import psutil
 
 from twin.aws import wire
 from twin.aws.ec2 import instance_connect, instances
-from twin.box import processes, ssh
+from twin.box import gpus, processes, ssh
 from twin.box.disks import Disks
 from twin.box.real_agent import RealAgent
 
@@ -131,6 +131,7 @@ class Boxes:
             if processes.of(root):
                 return
             install_tools(root)
+            gpus.install(root, instances.find(self.region, instance).instance_type)
             self.note_boot(instance, cold)
             self.warm_up(instance)
             instance_connect.host_key(root)

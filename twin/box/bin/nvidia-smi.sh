@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands for nvidia-smi on a g6 instance: one L4.
-if [ -e "$BOX_ROOT/../faults/gpu-missing" ]; then
+# Stands for nvidia-smi: the GPUs of the instance's type.
+if [ -e "$BOX_ROOT/../faults/gpu-missing" ] || [ ! -s "$BOX_ROOT/etc/gpus" ]; then
   echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running."
   exit 9
 fi
@@ -11,14 +11,23 @@ if [ -e "$BOX_ROOT/../faults/disk-cold" ]; then
   [ "$left" -le 0 ] || sleep "$left"
 fi
 
-# It is busy while a container runs.
+# They are busy while a container runs.
 busy() { grep -lq '"Running": true' "$BOX_ROOT"/var/lib/docker/containers/*/state.json 2>/dev/null; }
 
+gpus="$BOX_ROOT"/etc/gpus # a line for each: name, MiB
+each() { while read -r gpu; do echo "$gpu$1"; done <"$gpus"; }
+listed() {
+  n=0
+  while IFS=, read -r name _; do
+    echo "GPU $n: $name (UUID: GPU-00000000-0000-0000-0000-00000000000$n)"
+    n=$((n + 1))
+  done <"$gpus"
+}
 case "$*" in
-  "--query-gpu=utilization.gpu --format=csv,noheader,nounits") if busy; then echo 93; else echo 0; fi ;;
-  "--query-gpu=name,memory.total,driver_version --format=csv,noheader") echo "NVIDIA L4, 23034 MiB, 580.95.05" ;;
-  "--query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits") echo "NVIDIA L4, 23034, 580.95.05" ;;
-  -L) echo "GPU 0: NVIDIA L4 (UUID: GPU-00000000-0000-0000-0000-000000000000)" ;;
+  "--query-gpu=utilization.gpu --format=csv,noheader,nounits") while read -r _; do if busy; then echo 93; else echo 0; fi; done <"$gpus" ;;
+  "--query-gpu=name,memory.total,driver_version --format=csv,noheader") each " MiB, 580.95.05" ;;
+  "--query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits") each ", 580.95.05" ;;
+  -L) listed ;;
   *)
     echo "nvidia-smi: this emulated GPU answers only -L and --query-gpu=(name,memory.total,driver_version|utilization.gpu) --format=csv,noheader[,nounits]" >&2
     exit 6

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from twin.aws.ec2 import instance_connect, instances
-from twin.box import processes, ssh
+from twin.box import gpus, processes, ssh
 from twin.box.boxes import Boxes
 from twin.box.machine import debian, lifecycle, network, prerequisites
 
@@ -41,6 +41,7 @@ class MachineBoxes(Boxes):
                 return
             (box / "root/dev").mkdir(parents=True, exist_ok=True)
             self.note_boot(instance, cold)
+            gpus.install(box / "root", instances.find(self.region, instance).instance_type)
             instance_connect.host_key(box / "root")
             make_nodes(box / "root/dev")
             self.disks.boot(instance, cold)

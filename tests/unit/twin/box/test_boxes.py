@@ -157,6 +157,27 @@ def test_shows_the_gpu_of_the_instance_type(box):
     assert box.shell(query + ",nounits").stdout.startswith("NVIDIA L4, 23034, 580.")
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("g5.2xlarge", ["NVIDIA A10G, 23028 MiB, 580.95.05"]),
+        ("g6.12xlarge", ["NVIDIA L4, 23034 MiB, 580.95.05"] * 4),
+        ("g6f.large", ["NVIDIA L4, 2861 MiB, 580.95.05"]),
+    ],
+)
+def test_each_type_has_its_own_gpus(cloud, kind, shown):
+    box = cloud.box(InstanceType=kind)
+    assert box.shell("nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader").stdout.splitlines() == shown
+    assert len(box.shell("nvidia-smi -L").stdout.splitlines()) == len(shown)
+    idle = box.shell("nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits").stdout
+    assert idle.splitlines() == ["0"] * len(shown)
+
+
+def test_a_type_without_a_gpu_has_no_driver(cloud):
+    done = cloud.box(InstanceType="m7i.large").shell("nvidia-smi -L")
+    assert done.returncode == 9 and "couldn't communicate with the NVIDIA driver" in done.stdout
+
+
 def log(box, name: str) -> str:
     path = box.root / "var/log" / name
     return path.read_text() if path.exists() else ""
