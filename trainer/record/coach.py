@@ -104,15 +104,11 @@ def _invented(group: Group, metrics: dict) -> str:
     known = metrics.get("training") or {}
     empty = (known.get("empty") or {}).get(group.field)
     have = f"{empty:,} of {known['rows']:,} training rows leave it empty: " if empty is not None else ""
-    nowhere = group.out_of_nowhere
-    check = f"; {nowhere} of these {len(group.misses)} stand nowhere in the text: a check for that finds them" if nowhere else ""
-    return f"{have}add rows like {group.misses[0].row}, and say in the instruction that what the text lacks is null{check}"
+    return f"{have}add rows like {group.misses[0].row}, and say in the instruction that what the text lacks is null{_check(group)}"
 
 
 def _added(group: Group, metrics: dict) -> str:
-    nowhere = group.out_of_nowhere
-    check = f"; {nowhere} of {len(group.misses)} stand nowhere in the text: a check for that finds them" if nowhere else ""
-    return f"add rows like {group.misses[0].row}, and say in the instruction what does not belong there{check}"
+    return f"add rows like {group.misses[0].row}, and say in the instruction what does not belong there{_check(group)}"
 
 
 def _missed(group: Group, metrics: dict) -> str:
@@ -137,10 +133,9 @@ def _value(group: Group, metrics: dict) -> str:
         return f"{_quoted(right)} was answered as {_quoted(mine)} {times} times: add rows that have {_quoted(right)}, like {_rows(group)}"
     inside = sum(bool(miss.in_text) for miss in group.misses)
     if inside * 2 >= len(group.misses):
-        return (
-            f"{inside} of {len(group.misses)} are other values of the same text: add rows with several to choose from, like {_rows(group)}"
-        )
-    return f"add rows like {_rows(group)}; {group.out_of_nowhere} of {len(group.misses)} answers stand nowhere in the text"
+        are = "it is another value" if len(group.misses) == 1 else f"{inside} of {len(group.misses)} are other values"
+        return f"{are} of the same text: add rows with several to choose from, like {_rows(group)}"
+    return f"add rows like {_rows(group)}{_check(group)}"
 
 
 DO = {
@@ -152,6 +147,12 @@ DO = {
     "unit": _unit,
     "value": _value,
 }
+
+
+def _check(group: Group) -> str:
+    """That a check would find values which the texts do not hold; empty where they hold all."""
+    nowhere = group.out_of_nowhere
+    return f"; {nowhere} of {len(group.misses)} stand nowhere in the text: a check for that finds them" if nowhere else ""
 
 
 def _rows(group: Group) -> str:

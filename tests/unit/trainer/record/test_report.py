@@ -221,7 +221,7 @@ def test_misses_are_grouped_with_what_to_do(tmp_path):
     lines = "\n".join(report.advice(folder, metrics))
     assert "9 misses in 5 of 6 rows; the first two kinds are 89% of them" in lines
     assert 'date: invented where it is empty, 4x; held_out.jsonl:1: "2023-01-02" in place of nothing' in lines
-    assert "120 of 400 training rows leave it empty" in lines and "4 of these 4 stand nowhere in the text" in lines
+    assert "120 of 400 training rows leave it empty" in lines and "4 of 4 stand nowhere in the text" in lines
     assert '"SEK" was answered as "CHF" 4 times' in lines
     page = report.render(folder)
     assert "What is wrong, and what helps" in page and "<b>date</b>: invented where it is empty" in page
@@ -246,4 +246,14 @@ def test_what_needs_no_model_stands_beside_the_scores(tmp_path):
     assert (
         "without a model: a dictionary of the task, without reading 0.900 · always the usual value 0.750"
         in report.advice(folder, metrics)[0]
+    )
+
+
+def test_other_values_of_the_same_text_are_told_from_those_of_nowhere(tmp_path):
+    folder = finished(tmp_path)
+    same = receipts(folder, [{"date": None, "currency": "EUR"}])
+    assert "it is another value of the same text: add rows with several to choose from" in "\n".join(report.advice(folder, same))
+    other = receipts(folder, [{"date": None, "currency": name} for name in ("CHF", "USD", "GBP", "EUR")])
+    assert "add rows like held_out.jsonl:1 and held_out.jsonl:2; 3 of 4 stand nowhere in the text" in "\n".join(
+        report.advice(folder, other)
     )
