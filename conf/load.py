@@ -269,7 +269,8 @@ def _bad_override(error: Exception, overrides: list[str]) -> Problem:
 def _several_values(word: str) -> Problem:
     """The Problem of several values where one is wanted."""
     key, _, value = word.partition("=")
-    hint = f"one value each; several are a sweep: `inv sweep -- {shlex.quote(word)}`"
+    verb = "curve" if _key(word) == "data.train_rows" else "sweep"
+    hint = f"one value each; several are a {verb}: `inv {verb} -- {shlex.quote(word)}`"
     if setting_types.kind_of(_key(word)) in (Kind.text, Kind.group):
         hint += f"; a comma that belongs to the text: `{shlex.quote(f'{key}={override_words.quote(value)}')}`"
     return Problem(f"`{key}` has several values: {value}", hint)
