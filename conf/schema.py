@@ -355,7 +355,7 @@ class Box:
     name: str = MISSING  # found by the tag fine-tune-slm:box; in a stack with a name it is STACK:NAME
     adopt: str | None = MISSING  # id of an instance to take as the box where none has its tag, after a question
     instance_type: Any = MISSING  # or a list: the first of them that AWS has room for
-    allocation_strategy: AllocationStrategy = MISSING  # the order in which the types of a list are tried
+    allocation_strategy: AllocationStrategy = AllocationStrategy.prioritized  # how the types of a list are tried; runs of 0.1.0 say none
     subnet: str | None = MISSING  # null: any of the default network
     ami: str = MISSING  # public parameter that names the image
     root_gb: int = MISSING
