@@ -136,7 +136,7 @@ def forecast(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
     if None in planned:
         return "how long the rest takes is not known here"
     seconds = sum(filter(None, planned))
-    length = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+    length = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
     kind = instance.type_of(aws, run.box)
     rate, source = pricing.planned(aws, kind, run.cost.per_hour)
     price = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({kind}, {source})"
