@@ -153,11 +153,12 @@ def _not_plain_data(name: str, why: str) -> Problem:
 def fingerprint(run: schema.Recipe) -> str:
     """The sha256 of all that decides what a run computes: two runs with one fingerprint are the same run.
 
-    Gradient checkpointing changes no step and is decided again for each card, so a run can resume on another one. Checkpoints hold the
-    fingerprint, so it is made of the settings' old names for good.
+    Gradient checkpointing changes no step and is decided again for each card, so a run can resume on another one; so are the processes,
+    which only add up in another order. Checkpoints hold the fingerprint, so it is made of the settings' old names for good.
     """
     decisive = renamed.with_old_names({key: value for key, value in _plain(run).items() if key not in NOT_IN_FINGERPRINT})
-    del decisive["train"]["recompute"]
+    for decided in ("recompute", "processes", "fsdp"):
+        del decisive["train"][decided]
     decisive["merged"] = run.publish.merged  # it is made and scored before the run is sealed
     for added in ("adapter", "adapter_sha256"):  # runs of 0.1.0 have neither
         if not decisive["lora"][added]:

@@ -13,6 +13,7 @@ REASONS = {
     "non_finite_loss": "the loss or a gradient became NaN or infinite",
     "damaged_run": "a file of the run does not match its record",
     "gpu_lost": "the GPU was taken away from the trainer",
+    "process_lost": "one of several processes of the trainer was ended",
     "killed": "the trainer was ended from outside",
     "stopped": "the box was stopped under it, or stopped itself",
     "crashed": "the trainer ended with an error of its own",

@@ -85,6 +85,13 @@ def positive(path: str, value: float) -> None:
         raise ValueError(f"{path} is {value}; use more than 0")
 
 
+def _whole(value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise ValueError(f"train.processes is {value}; use auto, or a number of processes") from error
+
+
 def fraction(path: str, value: float) -> None:
     if not 0 <= value < 1:
         raise ValueError(f"{path} is {value}; use 0 or more and less than 1")
@@ -191,12 +198,18 @@ class Train:
     save_total_limit: int = MISSING  # checkpoints kept besides the best
     eval_batch_size: int = MISSING  # rows generated at once
     report_to: list[str] = MISSING  # tensorboard, mlflow, wandb, trackio
+    processes: Any = "auto"  # that train together on one machine: auto is one a GPU. Runs of 0.1.0 have neither this nor the next
+    fsdp: Any = "auto"  # base weights cut up over the processes: yes, no, or auto: only where one card does not hold them
 
     def __post_init__(self):
-        word = str(self.gradient_checkpointing).lower()
-        self.gradient_checkpointing = {"true": "yes", "false": "no"}.get(word, word)  # YAML's words for both
-        if self.gradient_checkpointing not in ("auto", "yes", "no"):
-            raise ValueError(f"train.gradient_checkpointing is {word}; use auto, yes or no")
+        if str(self.processes) != "auto":
+            self.processes = _whole(self.processes)
+            positive("train.processes", self.processes)
+        for name in ("gradient_checkpointing", "fsdp"):
+            word = str(getattr(self, name)).lower()
+            setattr(self, name, {"true": "yes", "false": "no"}.get(word, word))  # YAML's words for both
+            if getattr(self, name) not in ("auto", "yes", "no"):
+                raise ValueError(f"train.{name} is {word}; use auto, yes or no")
         for name in POSITIVE:
             if getattr(self, name) is not None:
                 positive(f"train.{name}", getattr(self, name))

@@ -19,6 +19,8 @@ ANY_TEXT = (
     "box.instance_type",
     "lora.targets",
     "train.gradient_checkpointing",
+    "train.processes",
+    "train.fsdp",
 )  # text, or a list of texts: OmegaConf has no type for either
 FILES = (
     "data.train",

@@ -2,7 +2,7 @@
 
     python -m trainer model=tiny train.lr=1e-3                   makes a run folder of its own
     python -m trainer run RUN [SHA256]                           works in RUN, and resumes where an earlier attempt stopped
-    accelerate launch --num_processes 2 -m trainer ...           the same run on two GPUs
+    python -m trainer train.processes=2 ...                      by two processes; `auto`, which is usual, takes one a GPU
     python -m trainer preflight model=tiny ...                   only shows what a run would see and need, on this machine
     python -m trainer predict RUN <TEXTS                         a finished run's answers, a JSON line each
     python -m trainer examine RUN ROWS OUT                       a finished run's scores on other rows
@@ -36,10 +36,12 @@ from conf.problem import Problem
 from conf.schema import Recipe
 from conf.text import secret
 from trainer import files
+from trainer.model import distributed
+from trainer.model.distributed import ALONE, NullRecord, ProcessGroup
 from trainer.record import record
 from trainer.record.record import Record, sealed
 from trainer.sweep import sweeper
-from trainer.train.distributed import NullRecord, ProcessGroup
+from trainer.train import launch
 
 FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback may say more than the sentence
 
@@ -47,21 +49,34 @@ FOR_THE_LOG = ("crashed", "out_of_memory", "disk_full")  # where the traceback m
 @hydra.main(version_base="1.3", config_path="../conf", config_name="trainer")
 def main(composed: DictConfig) -> None:
     try:
-        settings, processes = load.recipe(composed), ProcessGroup()
-        folder = processes.broadcast(_own_folder(settings) if processes.is_main_process else None)
-        train(settings, folder, processes)
-        if processes.is_main_process:
-            Record(folder).phase("done")
+        settings = load.recipe(composed)
+        count = launch.processes(settings.train)
+        folder = _own_folder(settings)
+        _train_by(count, settings, folder)
+        Record(folder).phase("done")
     except Problem as problem:
         print(f"error: {secret.hide(str(problem))}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def train(settings: Recipe, folder: Path, processes: ProcessGroup | None = None) -> None:
-    """Train the run in `folder`; a failure and its reason go into the run's state."""
+def _train_by(count: int, settings: Recipe, folder: Path, sha256: str | None = None) -> None:
+    """Train the run in `folder`, in this process or by several that it starts."""
+    if count == 1:
+        train(settings, folder)
+        return
+    _check_unsealed(folder)
+    signal.signal(signal.SIGTERM, _ended)
+    launch.run(folder, sha256, count)
+
+
+def _check_unsealed(folder: Path) -> None:
     if sealed(folder):
         raise Problem(f"run {folder.name} is finished and sealed: it is never trained again", "start a new run", "refused")
-    processes = processes or ProcessGroup()
+
+
+def train(settings: Recipe, folder: Path, processes: ProcessGroup = ALONE) -> None:
+    """Train the run in `folder`; a failure and its reason go into the run's state, by this process or by the one that started several."""
+    _check_unsealed(folder)
     started, run_record = time.monotonic(), Record(folder) if processes.is_main_process else NullRecord()
     signal.signal(signal.SIGTERM, _ended)
     try:
@@ -77,24 +92,39 @@ def train(settings: Recipe, folder: Path, processes: ProcessGroup | None = None)
         if problem.reason in FOR_THE_LOG and problem is not error:
             print(secret.hide(traceback.format_exc()), file=sys.stderr, flush=True)
         with suppress(OSError):  # a full disk may have no room for this either; the sentence is printed anyway
-            run_record.phase("failed", problem.reason, problem.what, problem.hint)
+            if processes.world_size == 1:
+                run_record.phase("failed", problem.reason, problem.what, problem.hint)
         raise problem from None
 
 
 def run(folder: Path, sha256: str | None) -> None:
     """Train the run in `folder` as its own config.yaml says; a Problem, also in its state, where the file has another hash."""
-    processes = ProcessGroup()
     try:
-        settings = record.settings(folder, sha256)
-        if settings.train.gradient_checkpointing == "no" and record.leaves_checkpointing_open(folder):
-            settings.train.gradient_checkpointing = "auto"  # `no` again where that fits: a box with a smaller card can resume the run
+        settings = _settings(folder, sha256)
+        count = launch.processes(settings.train)
     except Problem as problem:
-        if processes.is_main_process and not sealed(folder):
+        if not sealed(folder):
             Record(folder).phase("failed", problem.reason, problem.what, problem.hint)
         raise
-    train(settings, folder, processes)
-    if processes.is_main_process:
-        Record(folder).phase("uploading")
+    _train_by(count, settings, folder, sha256)
+    Record(folder).phase("uploading")
+
+
+def _settings(folder: Path, sha256: str | None) -> Recipe:
+    settings = record.settings(folder, sha256)
+    if settings.train.gradient_checkpointing == "no" and record.leaves_checkpointing_open(folder):
+        settings.train.gradient_checkpointing = "auto"  # `no` again where that fits: a box with a smaller card can resume the run
+    return settings
+
+
+def _take_part(arguments: list[str]) -> None:
+    """One of several processes of a run: the one that started them says how it ended."""
+    folder = Path(arguments[0])
+    try:
+        train(_settings(folder, arguments[1] if len(arguments) > 1 else None), folder, ProcessGroup())
+    except Problem as problem:
+        distributed.report(problem)
+        sys.exit(1)
 
 
 def _own_folder(settings: Recipe) -> Path:
@@ -180,9 +210,10 @@ if __name__ == "__main__":
     if run_arguments is not None:  # as the box starts it
         if not run_arguments or len(run_arguments) > 2 or not Path(run_arguments[0], "config.yaml").is_file():
             sys.exit("error: which run?\n\nhint: give the folder of a run, which has a config.yaml: `python -m trainer run FOLDER`")
-        _log_in(Path(run_arguments[0]))
-    if os.environ.get("RANK", "0") != "0":
-        _quiet()
+        if not distributed.is_one_of_several():  # whose output goes where that of the one that started them goes
+            _log_in(Path(run_arguments[0]))
+        elif os.environ["RANK"] != "0":
+            _quiet()
     # A log needs no progress bars; telemetry would tell the Hub which model this is.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     # Packs differ in size: segments of the GPU's memory that grow leave fewer gaps between them.
@@ -203,4 +234,6 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(evaluate_run.main())
+    if distributed.is_one_of_several():
+        sys.exit(_take_part(sys.argv[2:]))
     sys.exit(_train(sys.argv[1:]) if run_arguments is None else _run(run_arguments))

@@ -1,4 +1,4 @@
-"""The card of a box, as EC2 describes its type."""
+"""The cards of a box, as EC2 describes its type."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,11 @@ from remote.aws.session import Aws
 class Card:
     name: str  # such as NVIDIA L4
     bytes: int
+    count: int = 1  # of such cards in the box
+
+    @property
+    def words(self) -> str:
+        return self.name if self.count == 1 else f"{self.count} x {self.name}"
 
 
 def card(aws: Aws, instance_type: str) -> Card | None:
@@ -28,4 +33,4 @@ def cards(aws: Aws, types: tuple[str, ...]) -> dict[str, Card]:
 
 
 def _card(gpu: dict) -> Card:
-    return Card(f"{gpu['Manufacturer']} {gpu['Name']}", gpu["MemoryInfo"]["SizeInMiB"] * 2**20)
+    return Card(f"{gpu['Manufacturer']} {gpu['Name']}", gpu["MemoryInfo"]["SizeInMiB"] * 2**20, gpu.get("Count", 1))

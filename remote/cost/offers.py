@@ -12,10 +12,14 @@ from remote.aws import gpu, instance, pricing, volume
 from remote.aws.session import Aws
 from remote.build import ecr
 
-# One GPU each: the trainer uses one unless it is set otherwise. In the order of their prices in us-east-1.
-TYPES = ("g4dn.xlarge", "g6.xlarge", "g6.2xlarge", "g5.xlarge", "g5.2xlarge", "g6e.xlarge", "g6e.2xlarge", "p5.4xlarge")
+# In the order of their prices in us-east-1. Those with several GPUs train by as many processes (`train.processes`).
+TYPES = (
+    *("g4dn.xlarge", "g6.xlarge", "g6.2xlarge", "g5.xlarge", "g5.2xlarge", "g6e.xlarge", "g6e.2xlarge"),
+    *("g6.12xlarge", "p5.4xlarge", "g6e.12xlarge", "p4d.24xlarge", "p5.48xlarge"),
+)
 
-Need = Callable[[dict[str, int]], dict[str, tuple[float, bool]]]  # cards and their bytes to planned seconds, and whether the run fits
+# Types with their card, its bytes and how many there are, to planned seconds, and whether the run fits.
+Need = Callable[[dict[str, tuple[str, int, int]]], dict[str, tuple[float, bool]]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str
     """Boxes whose card the run fits into, the cheapest for it first; and the types that are too small."""
     mine = instance.type_of(aws, run.box)
     cards = gpu.cards(aws, tuple(dict.fromkeys((*TYPES, *run.box.instance_types, mine))))
-    needed = need({card.name: card.bytes for card in cards.values()})
-    fitting = [kind for kind, card in cards.items() if needed[card.name][1] or kind == mine]
+    needed = need({kind: (card.name, card.bytes, card.count) for kind, card in cards.items()})
+    fitting = [kind for kind in cards if needed[kind][1] or kind == mine]
     spots = pricing.spot(aws, fitting)
     with ThreadPoolExecutor(8) as pool:
         rates = dict(
@@ -65,7 +69,7 @@ def offers(aws: Aws, run: schema.Run, need: Need) -> tuple[list[Offer], list[str
                 strict=True,
             )
         )
-    offered = [Offer(kind, cards[kind], needed[cards[kind].name][0], rates[kind], spots.get(kind), kind == mine) for kind in fitting]
+    offered = [Offer(kind, cards[kind], needed[kind][0], rates[kind], spots.get(kind), kind == mine) for kind in fitting]
     return sorted(offered, key=lambda one: (math.isnan(one.dollars), one.dollars)), [kind for kind in cards if kind not in fitting]
 
 
@@ -78,7 +82,7 @@ def table(offered: list[Offer]) -> Table:
         if verdict:
             spot = None if offer.spot is None else offer.seconds / 3600 * offer.spot
             hours = "unknown" if math.isnan(offer.seconds) else f"{offer.seconds / 3600:.2f}"
-            shown.add_row(offer.kind, offer.card.name, hours, money(offer.hourly, 4), money(offer.dollars), money(spot), verdict)
+            shown.add_row(offer.kind, offer.card.words, hours, money(offer.hourly, 4), money(offer.dollars), money(spot), verdict)
     return shown
 
 

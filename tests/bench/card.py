@@ -152,8 +152,8 @@ def _waits(settings, base, tuned, rows: list, kernels) -> int:
     import torch
 
     from trainer.model import attention
+    from trainer.model.distributed import ProcessGroup
     from trainer.train import loop, optimizer
-    from trainer.train.distributed import ProcessGroup
 
     learner = optimizer.build(tuned, settings.train)
     with attention.packed(base.model, kernels.attention), warnings.catch_warnings(record=True) as caught:
@@ -184,8 +184,8 @@ def run(asked: argparse.Namespace) -> dict:
     import torch
 
     from trainer.model import attention, proof
+    from trainer.model.distributed import ProcessGroup
     from trainer.train import checkpoint, loop, optimizer
-    from trainer.train.distributed import ProcessGroup
 
     asked.steps = STEPS - 1
     settings, base, tuned, steps = bench.job(asked)

@@ -200,9 +200,9 @@ def ours(asked: argparse.Namespace, change: Callable | None = None) -> dict:
 def timed(asked: argparse.Namespace, settings, base, tuned, steps: list, kernels) -> dict:
     """The figures of these steps, with these kernels."""
     from trainer.model import attention
+    from trainer.model.distributed import ProcessGroup
     from trainer.model.packing import packs
     from trainer.train import loop, optimizer
-    from trainer.train.distributed import ProcessGroup
 
     learner, losses, marks = optimizer.build(tuned, settings.train), [], []
     with attention.packed(base.model, kernels.attention):

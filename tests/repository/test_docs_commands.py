@@ -20,6 +20,7 @@ ELSEWHERE = {  # by the beginning of the line: the test that runs it
     "make test": "tests/integration/test_chain.py",
     "inv serve": "tests/unit/trainer/evaluate/test_serve.py",
     "inv tensorboard": "tests/unit/remote/view/test_tensorboard.py",
+    "python -m trainer model=tiny": "tests/unit/trainer/train/test_launch.py",
     "python -m trainer -m": "tests/unit/trainer/sweep/test_sweep.py",
     "inv twin.start up deploy train publish down -- cloud.backend=machine": "tests/system/test_chains.py",
 }

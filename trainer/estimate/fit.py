@@ -30,14 +30,64 @@ class AvailableMemory:
         return f"{self.bytes / GB:.1f} GB usable on {self.what}"
 
 
-def training_need(model: Shape, sampler: Sampler, number_bytes: int) -> MemoryNeed:
-    """What these rows need on this model; `number_bytes` is the size of a number in the format of computation."""
-    return lambda settings: sum(memory.peak_memory(model, settings, sampler, number_bytes).values())
+def training_need(model: Shape, sampler: Sampler, number_bytes: int, cards: int = 1) -> MemoryNeed:
+    """What these rows need on this model, on each card; `number_bytes` is the size of a number in the format of computation."""
+    return lambda settings: sum(memory.peak_memory(model, settings, sampler, number_bytes, cards).values())
 
 
-def scoring_need(model: Shape, held_out: list, number_bytes: int) -> MemoryNeed:
-    """What scoring these rows needs on this model, in batches of `train.eval_batch_size`."""
-    return lambda settings: sum(memory.scoring_memory(model, settings, held_out, number_bytes).values())
+def scoring_need(model: Shape, held_out: list, number_bytes: int, cards: int = 1) -> MemoryNeed:
+    """What scoring these rows needs on this model, in batches of `train.eval_batch_size`, on each card."""
+    return lambda settings: sum(memory.scoring_memory(model, settings, held_out, number_bytes, cards).values())
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs on each of its cards, and what there is."""
+
+    training: MemoryNeed
+    scoring: MemoryNeed
+    available: AvailableMemory
+    cards: int
+
+
+def decide(
+    settings: Recipe, needs: Needs, longest: int, exact: bool, can_checkpoint: bool, stored: str | None
+) -> tuple[Recipe, Recipe, str]:
+    """The settings with `train.fsdp` and `train.gradient_checkpointing` decided, the same to score with, and why; a Problem where the run
+    does not fit. Weights are cut up over the cards only where one does not hold them. `stored`: how they are stored quantised.
+    """
+    obstacle, asked = fsdp_obstacle(settings, needs.cards, stored), settings.train.fsdp
+    if asked == "yes" and obstacle:
+        raise obstacle
+    if asked != "yes":
+        try:
+            return _decide(_set(settings, fsdp="no"), needs, longest, exact, can_checkpoint)
+        except Problem as problem:
+            if asked == "no" or needs.cards == 1:
+                raise
+            if obstacle:
+                raise Problem(f"{problem.what}; {obstacle.what}", f"{obstacle.hint}; or {problem.hint}", problem.reason) from None
+    trained, scored, why = _decide(_set(settings, fsdp="yes"), needs, longest, exact, can_checkpoint)
+    return trained, scored, f"{why}; the base weights are cut up over {needs.cards} cards (FSDP2)"
+
+
+def _decide(settings: Recipe, needs: Needs, longest: int, exact: bool, can_checkpoint: bool) -> tuple[Recipe, Recipe, str]:
+    chosen, why = decide_gradient_checkpointing(settings, needs.training, needs.available, longest, exact, can_checkpoint)
+    settings = _set(settings, gradient_checkpointing=chosen)
+    return settings, fit_eval_batch_size(settings, needs.scoring, needs.available), why
+
+
+def fsdp_obstacle(settings: Recipe, cards: int, stored: str | None) -> Problem | None:
+    """Why the base weights cannot be cut up over the cards with these settings; None where they can."""
+    start = str(settings.lora.options.get("init_lora_weights"))
+    obstacles = [
+        (cards == 1, "there is one process", "`train.fsdp=no`; or take more: `train.processes=2`"),
+        (stored is not None, f"the model is stored quantised ({stored})", "name the model that it was made from, with `quant=nf4`"),
+        (settings.train.neftune_noise_alpha > 0, "NEFTune's noise needs the whole embedding", "`train.neftune_noise_alpha=0`"),
+        (start.startswith(("pissa", "olora")), f"init_lora_weights={start} needs the whole model", "`lora.options.init_lora_weights=true`"),
+        (settings.publish.merged, "a merged model is made of the whole model", _adapter_alone_words(settings)),
+    ]
+    return next((Problem(f"the base weights cannot be cut up over cards: {why}", hint) for true, why, hint in obstacles if true), None)
 
 
 def fit_eval_batch_size(settings: Recipe, needs: MemoryNeed, available: AvailableMemory) -> Recipe:
@@ -128,8 +178,11 @@ def _quantise(settings: Recipe, *_) -> tuple[str, Recipe] | None:
 def _adapter_alone(settings: Recipe, *_) -> tuple[str, Recipe] | None:
     if not settings.publish.merged:
         return None
-    word = "publish.merged=false" + " publish.gguf=null" * bool(settings.publish.gguf)
-    return word, replace(settings, publish=replace(settings.publish, merged=False, gguf=None))
+    return _adapter_alone_words(settings).strip("`"), replace(settings, publish=replace(settings.publish, merged=False, gguf=None))
+
+
+def _adapter_alone_words(settings: Recipe) -> str:
+    return "`publish.merged=false" + " publish.gguf=null" * bool(settings.publish.gguf) + "`"
 
 
 def _set(settings: Recipe, **values) -> Recipe:

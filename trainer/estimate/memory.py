@@ -32,6 +32,8 @@ RESERVE = 0.08  # of the card: the CUDA context, and what the allocator cannot u
 
 # Dense bf16 TFLOP/s that the maker states, by the device's name at AWS.
 PEAK_FLOPS = {"L4": 121, "A10G": 70, "L40S": 362, "A100": 312, "H100": 989, "H200": 989, "T4": 8.1}  # T4 in fp32: it has no bf16
+# GB a second that a card gets from the others: NVLink of p4d and p5 at about a third of what is stated, PCIe through the host elsewhere.
+EXCHANGE = {"A100": 200, "H100": 300, "H200": 300, "PCIe": 8}  # assumed, not measured
 ASSUMED_MFU = 0.4  # of it that training reaches: published runs reach 0.41 and 0.47 (H100, RTX 4090); not measured on these boxes
 # On a GPU the host must start every kernel. For 8B models 0.25 to 0.4 s a small forward and backward pass are published: 32 layers.
 PASS, TOKEN = 0.01, 0.001  # seconds a layer: to train on a pack at least, and to generate a token for a batch
@@ -71,6 +73,26 @@ def base_weights(model: Shape, quant: schema.Quant, width: int) -> int:
     nf4 = quant.kind is schema.Quantisation.nf4
     weight_bytes = (NF4_DOUBLE if quant.double_quant else NF4_SINGLE) if nf4 else width
     return math.ceil(model.quantised * weight_bytes) + model.plain * width
+
+
+def held_weights(model: Shape, settings: schema.Recipe, width: int, cards: int) -> dict[str, int]:
+    """Bytes of the frozen weights on a card, by purpose; with `train.fsdp` each card holds a part, and gathers for a while what is whole.
+
+    That is the layer that computes, the next one, and all that is in no layer. The constants of 4-bit weights are never cut.
+    """
+    base = base_weights(model, settings.quant, width)
+    if settings.train.fsdp != "yes":
+        return {"base weights": base}
+    nf4 = settings.quant.kind is schema.Quantisation.nf4
+    weight_bytes = base_weights(replace(model, quantised=1 << 20, plain=0), settings.quant, width) / (1 << 20)
+    linear = {layer: sum(matrix.inputs * matrix.outputs for matrix in layer.linear) for layer, _ in model.kinds}
+    layers = {layer: linear[layer] * weight_bytes + layer.expert_numbers * width for layer in linear}
+    constants = sum(linear[layer] * count for layer, count in model.kinds) * (weight_bytes - 0.5) * nf4
+    outside = base - sum(layers[layer] * count for layer, count in model.kinds)
+    return {
+        "base weights": math.ceil((base - constants) / cards + constants),
+        "gathered weights": math.ceil(2 * max(layers.values()) + max(outside, 0)),
+    }
 
 
 def trainable_parameters(model: Shape, lora: schema.Lora) -> int:
@@ -164,7 +186,7 @@ def masks(step: ForwardPass, width: int) -> int:
     return width * sum(row * (row + step.shared) for row in step.rows) if step.shared else 0
 
 
-def training_memory(model: Shape, settings: schema.Recipe, step: ForwardPass, width: int) -> dict[str, int]:
+def training_memory(model: Shape, settings: schema.Recipe, step: ForwardPass, width: int, cards: int = 1) -> dict[str, int]:
     """Peak bytes of a step, by purpose: where the loss is computed, or in the backward pass of a layer."""
     nf4 = settings.quant.kind is schema.Quantisation.nf4
     weights = trainable_parameters(model, settings.lora)
@@ -175,7 +197,7 @@ def training_memory(model: Shape, settings: schema.Recipe, step: ForwardPass, wi
     into, out = _adapted_experts(model, settings.lora)  # the gradient of one layer's merged experts, one matrix after the other
     experts = max(layer.expert_numbers for layer, _ in model.kinds) * (2 if into else out) // 3
     static = {
-        "base weights": base_weights(model, settings.quant, width),
+        **held_weights(model, settings, width, cards),
         "adapter": 4 * weights,
         "gradients": 4 * weights,
         "optimizer": optimizer_bytes(settings.train) * weights,
@@ -191,14 +213,14 @@ def training_memory(model: Shape, settings: schema.Recipe, step: ForwardPass, wi
     return static | {purpose: math.ceil(model.activations.margin * size) for purpose, size in fullest.items()}
 
 
-def scoring_memory(model: Shape, settings: schema.Recipe, held_out: list, width: int) -> dict[str, int]:
+def scoring_memory(model: Shape, settings: schema.Recipe, held_out: list, width: int, cards: int = 1) -> dict[str, int]:
     """Peak bytes of scoring the batch with the longest prompt, by purpose.
 
     The peak is in the last layer's prefill, or at the last token. Gradients of the last step are still allocated.
     """
     rows, read = min(settings.train.eval_batch_size, len(held_out)), max((len(example.prompt) for example in held_out), default=0)
     weights, written = trainable_parameters(model, settings.lora), read + settings.data.answer_limit
-    static = {"base weights": base_weights(model, settings.quant, width), "adapter": 4 * weights, "gradients": 4 * weights}
+    static = {**held_weights(model, settings, width, cards), "adapter": 4 * weights, "gradients": 4 * weights}
     if settings.train.metric_for_best_model is schema.BestMetric.macro_f1:  # scored between steps
         static["optimizer"] = optimizer_bytes(settings.train) * weights
     if settings.publish.merged:  # its weights are not quantised; with the adapter on them before they are merged
@@ -316,11 +338,11 @@ def _most_supervised(rows: list, limit: int) -> int:
     return math.ceil(tokens)
 
 
-def peak_memory(model: Shape, settings: schema.Recipe, sampler: Sampler, width: int) -> dict[str, int]:
+def peak_memory(model: Shape, settings: schema.Recipe, sampler: Sampler, width: int, cards: int = 1) -> dict[str, int]:
     """Peak bytes of all steps, by purpose."""
     train = settings.train
     steps = forward_passes(sampler, train.pack_tokens, sampler.total_steps(train))
-    return max((training_memory(model, settings, step, width) for step in steps), key=lambda parts: sum(parts.values()))
+    return max((training_memory(model, settings, step, width, cards) for step in steps), key=lambda parts: sum(parts.values()))
 
 
 def number_width(gpu: str | None) -> int:
@@ -329,34 +351,56 @@ def number_width(gpu: str | None) -> int:
 
 
 def make_plan(
-    model: Shape, settings: schema.Recipe, sampler: Sampler, held_out: list, gpu: str | None, number_bytes: int | None = None
+    model: Shape,
+    settings: schema.Recipe,
+    sampler: Sampler,
+    held_out: list,
+    gpu: str | None,
+    number_bytes: int | None = None,
+    cards: int = 1,
 ) -> Plan:
-    """The plan for these rows, in tokens, on this device; `number_bytes` is the size of a number where it is known."""
+    """The plan for these rows, in tokens, on so many of these devices; `number_bytes` is the size of a number where it is known."""
     train = settings.train
     steps = sampler.total_steps(train)
     visits = [example for step in range(1, steps + 1) for example in sampler.batch(step)]
     speed, source = assumed_flops(gpu)
+    width = number_bytes or number_width(gpu)
     evals = math.ceil(steps / train.eval_steps)  # besides the one before the first step
     scored = sum(map(len, held_out))
-    batches = math.ceil(len(held_out) / train.eval_batch_size)
-    answers = _at_least(_reading(model, scored), speed, batches * settings.data.answer_limit * TOKEN * model.layers, gpu)
-    eval_seconds = _at_least(2 * model.multiplied * scored, speed, PASS * model.layers / 3, gpu)
-    operations = flops(model, settings, sum(map(len, visits)), sum(example.learned for example in visits))
+    batches, alone = math.ceil(len(held_out) / train.eval_batch_size), settings.data.answer_limit * TOKEN * model.layers
+    answers = _at_least(_reading(model, scored), speed, batches * alone, gpu)  # of one card
+    rounds, gathering = math.ceil(batches / cards), gathering_seconds(model, settings, gpu, width, cards)
+    shared_answers = _at_least(_reading(model, scored) / cards, speed, rounds * alone, gpu)
+    shared_answers += rounds * settings.data.answer_limit * gathering
+    eval_seconds = _at_least(2 * model.multiplied * scored / cards, speed, PASS * model.layers / 3, gpu)
+    tokens = sum(map(len, visits))
+    operations = flops(model, settings, tokens, sum(example.learned for example in visits)) / cards
+    passes = max(tokens / (train.pack_tokens or max(tokens / max(len(visits), 1), 1)) / cards, steps)
+    times = 3 if train.gradient_checkpointing == "yes" else 2  # that a pass gathers every layer
     seconds = {
-        "training": _at_least(operations, speed, steps * PASS * model.layers, gpu),
-        "measuring": (1 + evals) * eval_seconds + evals * answers * (train.metric_for_best_model is schema.BestMetric.macro_f1),
-        "scoring": (2 + merged_forms(settings) + bool(settings.publish.gguf)) * answers,  # of base, tuned, merged, and GGUF
+        "training": _at_least(operations, speed, steps * PASS * model.layers, gpu) + passes * times * gathering,
+        "measuring": (1 + evals) * eval_seconds + evals * shared_answers * (train.metric_for_best_model is schema.BestMetric.macro_f1),
+        # of base and tuned; of merged and GGUF, which one card answers with
+        "scoring": 2 * shared_answers + (merged_forms(settings) + bool(settings.publish.gguf)) * answers,
     }
     if train.max_hours:
         seconds["training"] = min(seconds["training"], train.max_hours * 3600)
-    width = number_bytes or number_width(gpu)
-    needed, generating = peak_memory(model, settings, sampler, width), scoring_memory(model, settings, held_out, width)
+    source += f", on each of {cards} cards" * (cards > 1) + ", which exchange weights at an assumed speed" * bool(gathering)
+    needed, generating = peak_memory(model, settings, sampler, width, cards), scoring_memory(model, settings, held_out, width, cards)
     visited, rows = steps * train.batch_size, sampler.length
     visited_rows = f"{visited:,} of {rows:,} rows" if visited < rows else f"{rows:,} rows"
     words = f"{steps:,} steps x {train.batch_size} rows = {visited_rows} ({visited / rows:.1f} epochs)"
     few = f"{words}; `train.steps=null train.epochs=3` trains on all of them"
     notes = [*([few] if train.steps and visited < rows else []), *_notes(settings, steps)]
     return Plan(needed, seconds, steps, source, generating, train.eval_batch_size, words, notes)
+
+
+def gathering_seconds(model: Shape, settings: schema.Recipe, gpu: str | None, width: int, cards: int) -> float:
+    """How long the cards take to gather every layer once, where each holds a part; nothing is known of processes on CPUs."""
+    if settings.train.fsdp != "yes" or gpu is None:
+        return 0.0
+    speed = next((speed for name, speed in EXCHANGE.items() if name in name_words(gpu)), EXCHANGE["PCIe"])
+    return base_weights(model, settings.quant, width) * (cards - 1) / cards / (speed * 1e9)
 
 
 def merged_forms(settings: schema.Recipe) -> int:

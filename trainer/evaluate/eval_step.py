@@ -16,24 +16,37 @@ from peft import PeftModel
 from torch.nn import functional
 
 from trainer.model import model
+from trainer.model.distributed import ALONE, ProcessGroup
 from trainer.model.packing import on_device, packs
 from trainer.rows.prompt import Example
 
 
 @torch.no_grad()
-def measure(tuned: PeftModel, examples: list[Example], pack_tokens: int | None, fields: list[str] | None, beat: Callable[[], None]) -> dict:
-    """The figures above; without `fields` only those of tokens. At most the logits of one pack are in memory at once."""
+def measure(
+    tuned: PeftModel,
+    examples: list[Example],
+    pack_tokens: int | None,
+    fields: list[str] | None,
+    beat: Callable[[], None],
+    processes: ProcessGroup = ALONE,
+) -> dict:
+    """The figures above; without `fields` only those of tokens. At most the logits of one pack are in memory at once.
+
+    Each process takes some of the packs, and all get the figures, which are those that one process gets.
+    """
     tuned.eval()
-    total, matches = torch.zeros((), device=tuned.device), []
-    for pack in packs(examples, pack_tokens):
+    every, results = packs(examples, pack_tokens), []
+    for pack in processes.share(every):
         logits, labels = model.logits(tuned, pack), on_device(pack.labels, tuned.device)
-        total += functional.cross_entropy(logits.float(), labels, reduction="sum")
-        matches += [
-            (row, match.tolist()) for row, match in zip(pack.rows, _split_by_row(logits.argmax(-1) == labels, pack.rows), strict=True)
-        ]
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum").item()
+        results.append((loss, [match.tolist() for match in _split_by_row(logits.argmax(-1) == labels, pack.rows)]))
         beat()
+    for pack in every[:1] * processes.idle(len(every)):
+        model.logits(tuned, pack)
+    results = processes.collect(results)
+    matches = [row_match for pack, (_, found) in zip(every, results, strict=True) for row_match in zip(pack.rows, found, strict=True)]
     tokens = sum(len(example.completion) for example in examples)
-    figures = {"loss": total.item() / tokens, "token_match": sum(sum(match) for _, match in matches) / tokens}
+    figures = {"loss": sum(loss for loss, _ in results) / tokens, "token_match": sum(sum(match) for _, match in matches) / tokens}
     return figures | (_field_match(matches, fields) if fields else {})
 
 

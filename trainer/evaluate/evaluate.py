@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from data.score import difference, score
 from trainer import files
 from trainer.estimate import limits
 from trainer.model import model as models
+from trainer.model.distributed import ALONE, ProcessGroup
 from trainer.model.model import BaseModel
 from trainer.record.record import Record
 from trainer.rows.prompt import Example, Prompt
@@ -26,17 +28,25 @@ Answer = tuple[str, bool]  # the text, and whether it ended by itself
 
 
 def compare(
-    tuned: PeftModel, base: BaseModel, prompt: Prompt, examples: list[Example], settings: Recipe, sha256: str, folder: Path, record: Record
+    tuned: PeftModel,
+    base: BaseModel,
+    prompt: Prompt,
+    examples: list[Example],
+    settings: Recipe,
+    sha256: str,
+    folder: Path,
+    record: Record,
+    processes: ProcessGroup = ALONE,
 ) -> tuple[dict, list[dict]]:
     """The scores of both models, and every answer. The base model's answers are cached beside the runs."""
     models.use_greedy_decoding(base, prompt.stops)
-    after = generate(tuned, prompt, examples, settings, record, "scoring tuned")
+    after = generate(tuned, prompt, examples, settings, record, "scoring tuned", processes=processes)
     cache = folder.resolve().parent.parent / "base-scores" / f"{_cache_key(base, prompt, examples, settings, sha256)}.json"
-    before = _cached_answers(cache)
+    before = processes.broadcast(_cached_answers(cache) if processes.is_main_process else None)
     if before is None:
         with tuned.disable_adapter():
-            before = generate(tuned, prompt, examples, settings, record, "scoring base")
-        if base.revision:  # a local folder may hold other weights tomorrow
+            before = generate(tuned, prompt, examples, settings, record, "scoring base", processes=processes)
+        if base.revision and processes.is_main_process:  # a local folder may hold other weights tomorrow
             cache.parent.mkdir(parents=True, exist_ok=True)
             files.write(cache, files.json_page({"answers": before}))
     rows = [example.row for example in examples]
@@ -66,30 +76,44 @@ def reload_adapter(tuned: PeftModel, adapter: Path) -> None:
         raise Problem(what, "start a new run with `inv train`", "damaged_run")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what inference mode gathers of a model that is cut up could not be trained with later
 def generate(
-    model, prompt: Prompt, examples: list[Example], settings: Recipe, record: Record, what: str, way: Callable | None = None
+    model,
+    prompt: Prompt,
+    examples: list[Example],
+    settings: Recipe,
+    record: Record,
+    what: str,
+    way: Callable | None = None,
+    processes: ProcessGroup = ALONE,
 ) -> list[Answer]:
     """The model's answer to every row, in the rows' order, by `generate_batch` or in another way. Rows of similar length share a batch,
-    the longest first: a batch that does not fit shows at once, and is halved."""
+    the longest first: a batch that does not fit shows at once, and is halved. Each process answers some of one process's batches."""
     model.eval()
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].prompt))
     answers: dict[int, Answer] = {}
-    size = settings.train.eval_batch_size
-    record.event("progress", what=what, done=0, of=len(order))
-    while len(answers) < len(order):
-        batch = _same_rope_form(order[len(answers) : len(answers) + size], examples, model.config)
+    batches = _batches(order, settings.train.eval_batch_size, examples, model.config)
+    todo, limit = processes.share(batches), settings.data.answer_limit
+    way = way or partial(generate_batch, synced=processes.lockstep)
+    count, own = sum(map(len, todo)), " of this process" if processes.world_size > 1 else ""
+    record.event("progress", what=what, done=0, of=count)
+    while todo:
+        batch = todo[0]
         with _heartbeat_at_each_token(model, record):
-            outputs = _generate_or_none(
-                way or generate_batch, model, prompt, [examples[index].prompt for index in batch], settings.data.answer_limit
-            )
+            outputs = _generate_or_none(way, model, prompt, [examples[index].prompt for index in batch], limit, processes.lockstep)
         if outputs is None:
             size = len(batch) // 2
             print(f"{what}: {len(batch)} rows at once do not fit into memory; {size} are tried", flush=True)
+            todo = _batches([index for batch in todo for index in batch], size, examples, model.config)
             continue
         answers |= dict(zip(batch, outputs, strict=True))
-        record.event("progress", what=what, done=len(answers), of=len(order))
-        print(f"{what}: {len(answers)} of {len(order)} rows", flush=True)
+        del todo[0]
+        record.event("progress", what=what, done=len(answers), of=count)
+        print(f"{what}: {len(answers)} of {count} rows{own}", flush=True)
+    for _ in range(processes.idle(len(batches))):
+        way(model, prompt, [examples[order[-1]].prompt], limit)
+    for others in processes.gather(answers):
+        answers |= others
     return [answers[index] for index in range(len(examples))]
 
 
@@ -104,6 +128,15 @@ def _heartbeat_at_each_token(model, record: Record) -> Iterator[None]:
         hook.remove()
 
 
+def _batches(order: list[int], size: int, examples: list[Example], config: PreTrainedConfig) -> list[list[int]]:
+    """The rows, longest first, in batches of at most `size`."""
+    batches, done = [], 0
+    while done < len(order):
+        batches.append(_same_rope_form(order[done : done + size], examples, config))
+        done += len(batches[-1])
+    return batches
+
+
 def _same_rope_form(batch: list[int], examples: list[Example], config: PreTrainedConfig) -> list[int]:
     """The rows, longest first, up to one whose positions have another form: LongRoPE gives all rows of a batch that of the longest."""
     _, switch = limits.length_dependent_rope(config.get_text_config().to_dict()) or ("", 0)
@@ -111,28 +144,39 @@ def _same_rope_form(batch: list[int], examples: list[Example], config: PreTraine
     return long or batch
 
 
-def _generate_or_none(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int) -> list[Answer] | None:
-    """The answers; None where this many rows do not fit into memory at once."""
+def _generate_or_none(way: Callable, model, prompt: Prompt, prompts: list[list[int]], limit: int, lockstep: bool) -> list[Answer] | None:
+    """The answers; None where this many rows do not fit into memory at once. In lockstep the other processes are left behind: it fails."""
     try:
         return way(model, prompt, prompts, limit)
     except RuntimeError as error:
-        if len(prompts) == 1 or not should_reduce_batch_size(error):
+        if lockstep or len(prompts) == 1 or not should_reduce_batch_size(error):
             raise
     clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the tensors
     return None
 
 
 def generate_batch(
-    model, prompt: Prompt, prompts: list[list[int]], max_new_tokens: int, processors: LogitsProcessorList | None = None
+    model,
+    prompt: Prompt,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    processors: LogitsProcessorList | None = None,
+    synced: bool = False,
 ) -> list[Answer]:
-    """Greedy answers to prompts in tokens, padded on the left; `processors` may forbid tokens."""
+    """Greedy answers to prompts in tokens, padded on the left; `processors` may forbid tokens. `synced`: until all processes are done."""
     longest = max(map(len, prompts))
     pad = prompt.tokenizer.pad_token_id
     tokens = torch.tensor([[pad] * (longest - len(prompt_tokens)) + prompt_tokens for prompt_tokens in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(prompt_tokens)) + [1] * len(prompt_tokens) for prompt_tokens in prompts], device=model.device)
     low = (model.get_base_model() if isinstance(model, PeftModel) else model).dtype is torch.bfloat16
     with torch.autocast(model.device.type, torch.bfloat16) if low else nullcontext():
-        outputs = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens, logits_processor=processors)
+        outputs = model.generate(
+            input_ids=tokens,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            logits_processor=processors,
+            synced_gpus=synced,
+        )
     return [prompt.answer(output) for output in outputs[:, longest:].tolist()]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 from trainer.model import model
@@ -33,7 +34,9 @@ def loss(tuned: PeftModel, pack: Pack, noise: float = 0.0, chunk: int = CHUNK) -
 
 
 def refusal(tuned: PeftModel) -> str | None:
-    """Why this is not tried: there must be a plain head that is not trained."""
+    """Why this is not tried: there must be a plain head that is not trained, and that the process holds whole."""
+    if isinstance(tuned.get_base_model(), FSDPModule):
+        return "the head is cut up over the cards"
     head = tuned.get_base_model().get_output_embeddings()
     return None if type(head) is torch.nn.Linear and not head.weight.requires_grad else "the head is trained, or is no plain one"
 

@@ -47,18 +47,18 @@ class BaseModel:
     attention: str  # transformers' name of the model's own implementation
 
 
-def load(model: schema.Model, quant: schema.Quant) -> BaseModel:
-    """The base model, fetched by its Hub id (or read from a local folder) and placed on the device."""
+def load(model: schema.Model, quant: schema.Quant, target: torch.device | None = None) -> BaseModel:
+    """The base model, fetched by its Hub id (or read from a local folder), and placed on `target`: usually the device that computes."""
     folder, revision = fetch(model)
-    target = device()
-    dtype, described = precision(target)
+    dtype, described = precision(device())
+    target = target or device()
     quantised, stored = quant.kind is schema.Quantisation.nf4, architecture.stored_quantisation(config(folder))
     options = {"quantization_config": nf4.config(quant, dtype)} if quantised else {}
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model.id, folder)
     with _loadable(model.id):
         # Straight to the device: the host needs no room for all of the weights.
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": target}, **NO_REMOTE_CODE, **options)
+        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": str(target)}, **NO_REMOTE_CODE, **options)
     nf4.disable_repacking(weights)
     stops = weights.generation_config.eos_token_id
     plain = f"base weights as they are stored: {stored}" if stored else "base weights not quantised"
@@ -93,8 +93,9 @@ WRAPPED_BY_PEFT = re.compile(r"^base_model\.model\.|\.(base_layer|original_modul
 
 def shape_of_model(model: transformers.PreTrainedModel | PeftModel) -> shape.Shape | None:
     """The sizes of a model as if nothing were quantised in it, and without its adapter."""
-    weights = {WRAPPED_BY_PEFT.sub("", name): weight for name, weight in model.named_parameters() if not ADDED_BY_PEFT.search(name)}
-    numbers = {name: getattr(weight, "quant_state", weight).shape for name, weight in weights.items()}
+    stored = {f"{name}.weight": layer.quant_state.shape for name, layer in nf4.layers(model).items()}
+    sizes = {name: stored.get(name, weight.shape) for name, weight in model.named_parameters() if not ADDED_BY_PEFT.search(name)}
+    numbers = {WRAPPED_BY_PEFT.sub("", name): size for name, size in sizes.items()}
     values = model.config.to_dict()
     values.pop("quantization_config", None)
     return shape.shape({name: shape.Tensor(tuple(size), "F32") for name, size in numbers.items()}, values)
@@ -203,7 +204,7 @@ def logits(model: PeftModel, pack: Pack, noise: float = 0.0) -> torch.Tensor:
     if selects:
         options["logits_to_keep"] = supervised
     with torch.autocast(device.type, torch.bfloat16, enabled=base.dtype is torch.bfloat16):
-        output = model(**_inputs(model, pack, noise), **options, use_cache=False).logits[0]
+        output = base(**_inputs(model, pack, noise), **options, use_cache=False).logits[0]  # PEFT's own call would pass FSDP's by
     return output if selects else output[supervised]
 
 
@@ -269,9 +270,10 @@ def gpu_name() -> str | None:
     return torch.cuda.get_device_name(device()) if has_gpu() else None
 
 
-def number_format(base: BaseModel) -> str:
-    """The number format and the kind of device: in another one sums differ."""
-    return f"{base.precision.partition(',')[0]} on a {'GPU' if has_gpu() else 'CPU'}"
+def number_format(base: BaseModel, processes: int) -> str:
+    """The number format, and the kind and the number of devices: in others sums differ."""
+    device = "GPU" if has_gpu() else "CPU"
+    return f"{base.precision.partition(',')[0]} on {f'a {device}' if processes == 1 else f'{processes} {device}s'}"
 
 
 def bytes_per_number(target: torch.device) -> int:
@@ -279,13 +281,13 @@ def bytes_per_number(target: torch.device) -> int:
     return precision(target)[0].itemsize
 
 
-def available_memory() -> AvailableMemory | None:
-    """The memory that is free for a run: of the GPU if there is one, else of the machine; None where the system does not say."""
+def available_memory(processes: int = 1) -> AvailableMemory | None:
+    """The memory that is free for a process: of its GPU, or its part of the machine's; None where the system does not say."""
     if has_gpu():
         free, total = torch.cuda.mem_get_info(device())
         return AvailableMemory(torch.cuda.get_device_name(device()), min(free, int(total * (1 - memory.RESERVE))))
     left = free_memory()
-    return None if left is None else AvailableMemory("this machine", left)
+    return None if left is None else AvailableMemory("this machine", left // processes)
 
 
 def free_memory() -> int | None:

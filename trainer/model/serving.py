@@ -50,7 +50,7 @@ def _problem(name: str, what: str) -> Problem:
     return Problem(f"row {name}: {what}", "choose another model: `model.id=owner/name`, or give a template: `data.chat_template=FILE`")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what inference mode gathers of a model that is cut up could not be trained with later
 def _check_stop(tuned: PeftModel, base: BaseModel, prompt: Prompt, example: Example) -> None:
     generation_config, training = base.model.generation_config, tuned.training
     answer_end = example.completion[-WRITTEN:]

@@ -190,9 +190,10 @@ def make_report(inspection: Inspection, run: Run, card, price: HourlyPrice | Non
     available = fit.AvailableMemory(card.name, int(card.bytes * (1 - memory.RESERVE))) if card else None
     why = "what fits is decided where it trains"
     planned: Recipe = tokenized.settings(run)
+    processes = count_processes(run, card.count) if card else 1
     if available:
-        planned, why = _fit(tokenized, sizes, inspection.verdict, run, available)
-    plan = memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, gpu)
+        planned, why = _fit(inspection, run, available, processes)
+    plan = memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, gpu, cards=processes)
     seconds = sum(plan.seconds.values())
     details = [
         *first_row,
@@ -211,32 +212,47 @@ def _serving(template: Prompt) -> str:
     return f"serving  generation starts from the prompt that is trained and stops at {stop!r}; shown on the model before step 1"
 
 
-def _fit(tokenized: TokenizedRows, sizes: Shape, verdict: Verdict | None, run: Run, available: fit.AvailableMemory) -> tuple[Recipe, str]:
-    """The settings that fit, and why gradient checkpointing is as it is; what is decided about that is a setting of `run` from now on."""
-    width, sampler = memory.number_width(available.what), tokenized.sampler
-    needs = fit.training_need(sizes, sampler, width)
-    able = verdict is None or verdict.gradient_checkpointing
-    run.train.gradient_checkpointing, why = fit.decide_gradient_checkpointing(run, needs, available, sampler.longest, sizes.counted, able)
-    return fit.fit_eval_batch_size(tokenized.settings(run), fit.scoring_need(sizes, tokenized.held_out, width), available), why
+def count_processes(run: Recipe, cards: int) -> int:
+    """How many processes train on a box with so many cards; a Problem where more are asked for."""
+    asked = run.train.processes
+    if asked != "auto" and asked > cards:
+        what = f"train.processes is {asked}, and the box has {cards} GPU{'s' * (cards > 1)}"
+        raise Problem(what, "one process a GPU: `train.processes=auto`; or a box with more: `box.instance_type=TYPE`")
+    return cards if asked == "auto" else asked
 
 
-def estimate_cards(inspection: Inspection, run: Run, cards: dict[str, int]) -> dict[str, tuple[float, bool]]:
-    """For each card and its bytes: the planned seconds (nan where its speed is not known), and whether the run fits into it."""
+def _fit(inspection: "Inspection", run: Run, available: fit.AvailableMemory, cards: int) -> tuple[Recipe, str]:
+    """The settings that fit, and why they are as they are; what is decided is a setting of `run` from now on."""
+    tokenized, sizes, verdict, width = inspection.rows, inspection.shape, inspection.verdict, memory.number_width(available.what)
+    assert tokenized and sizes
+    training = fit.training_need(sizes, tokenized.sampler, width, cards)
+    needs = fit.Needs(training, fit.scoring_need(sizes, tokenized.held_out, width, cards), available, cards)
+    able, stored = verdict is None or verdict.gradient_checkpointing, "as its files are" if sizes.stored is not None else None
+    trained, scored, why = fit.decide(tokenized.settings(run), needs, tokenized.sampler.longest, sizes.counted, able, stored)
+    run.train.gradient_checkpointing, run.train.fsdp = trained.train.gradient_checkpointing, trained.train.fsdp
+    return scored, why
+
+
+def estimate_cards(inspection: Inspection, run: Run, cards: dict[str, tuple[str, int, int]]) -> dict[str, tuple[float, bool]]:
+    """For each type with its card, its bytes and how many there are: the planned seconds (nan where the card's speed is not known), and
+    whether the run fits into it."""
     return {
-        name: _estimate_card(inspection, copy.deepcopy(run), fit.AvailableMemory(name, int(size * (1 - memory.RESERVE))))
-        for name, size in cards.items()
+        kind: _estimate_card(inspection, copy.deepcopy(run), fit.AvailableMemory(name, int(size * (1 - memory.RESERVE))), count)
+        for kind, (name, size, count) in cards.items()
     }
 
 
-def _estimate_card(inspection: Inspection, run: Run, available: fit.AvailableMemory) -> tuple[float, bool]:
+def _estimate_card(inspection: Inspection, run: Run, available: fit.AvailableMemory, count: int) -> tuple[float, bool]:
     tokenized, sizes = inspection.rows, inspection.shape
     if tokenized is None or sizes is None:
         return math.nan, True  # only the trainer can read these rows, or the model's sizes
     try:
-        planned, _ = _fit(tokenized, sizes, inspection.verdict, run, available)
+        processes = count_processes(run, count)
+        planned, _ = _fit(inspection, run, available, processes)
     except Problem:
         return math.nan, False
-    return sum(memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, available.what).seconds.values()), True
+    plan = memory.make_plan(sizes, planned, tokenized.sampler, tokenized.held_out, available.what, cards=processes)
+    return sum(plan.seconds.values()), True
 
 
 def _price(seconds: float, price: HourlyPrice) -> str:

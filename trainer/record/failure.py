@@ -1,6 +1,7 @@
 """From the error that stopped a run to the sentence, reason and hint in its state."""
 
 import errno
+import os
 
 from conf.problem import Problem
 
@@ -16,6 +17,8 @@ GPU_LOST = (
     "GPU is lost",
     "fallen off the bus",
 )
+# What gloo and NCCL say of a process that is not there any more.
+PROCESS_LOST = ("Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
 
 
 def diagnose(error: BaseException) -> Problem:
@@ -40,4 +43,7 @@ def diagnose(error: BaseException) -> Problem:
     if any(phrase in text for phrase in GPU_LOST):
         hint = "`inv train` resumes in a new container with the GPU; if that fails: `inv down`, then `inv up deploy train`"
         return Problem(f"the trainer has lost the GPU: {what}", hint, "gpu_lost")
+    if any(phrase in text for phrase in PROCESS_LOST) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        hint = "start it again, as `inv train` does: it goes on at its last checkpoint"
+        return Problem(f"another process of the trainer has ended: {what}", hint, "process_lost")
     return Problem(f"the trainer crashed: {what}", "the traceback is in log.txt of the run", "crashed")

@@ -20,6 +20,7 @@ from trainer.estimate import memory
 from trainer.estimate.shape import Shape
 from trainer.evaluate import eval_step
 from trainer.model import attention, model
+from trainer.model.distributed import ProcessGroup
 from trainer.model.kernels import Kernels
 from trainer.model.packing import packs
 from trainer.record.record import Record
@@ -28,7 +29,6 @@ from trainer.rows.prompt import Example
 from trainer.rows.sampler import Sampler
 from trainer.train import optimizer as optimizers
 from trainer.train.checkpoint import CheckpointStore, Progress
-from trainer.train.distributed import ProcessGroup
 from trainer.train.signals import StopRequest
 
 SHOWN = 16  # rows that an error names
@@ -55,9 +55,7 @@ def train(
         trackers = start_trackers(record.folder, settings, progress.step) if processes.is_main_process else []
         try:
             if progress.step == 0:
-                progress.base_loss = processes.broadcast(
-                    _base_loss(tuned, held_out, settings, record, trackers) if processes.is_main_process else None
-                )
+                progress.base_loss = _base_loss(tuned, held_out, settings, record, trackers, processes)
             else:
                 print(f"going on after step {progress.step} of {last}", flush=True)
                 if progress.changed:
@@ -90,13 +88,15 @@ def train(
     return progress
 
 
-def _base_loss(tuned: PeftModel, held_out: list[Example], settings: Recipe, record: Record, trackers: list) -> float:
+def _base_loss(
+    tuned: PeftModel, held_out: list[Example], settings: Recipe, record: Record, trackers: list, processes: ProcessGroup
+) -> float:
     """The base model's loss on held-out rows; a new adapter changes nothing yet, an earlier one is switched off for it."""
-    initial_loss = evaluate_loss(tuned, held_out, settings, 0, record, trackers)
+    initial_loss = evaluate_loss(tuned, held_out, settings, 0, record, trackers, processes)
     if not settings.lora.adapter:
         return initial_loss
     with tuned.disable_adapter():
-        return eval_step.measure(tuned, held_out, settings.train.pack_tokens, None, record.heartbeat)["loss"]
+        return eval_step.measure(tuned, held_out, settings.train.pack_tokens, None, record.heartbeat, processes)["loss"]
 
 
 def training_step(
@@ -115,10 +115,13 @@ def training_step(
     _seed_step(settings.seed, step, processes)
     supervised = sum(row.learned for row in rows)
     total = torch.zeros((), device=tuned.device)
-    for pack in packs(processes.shard(rows), settings.train.pack_tokens):
+    own = packs(processes.shard(rows), settings.train.pack_tokens)
+    for pack in own:
         pack_loss = loss_of(tuned, pack, settings.train.neftune_noise_alpha) / supervised
         pack_loss.backward()
         total += pack_loss.detach()
+    if processes.lockstep:
+        _pass_idly(tuned, rows, len(own), settings, processes)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     _all_reduce_gradients(processes, total, weights)
     norm = torch.nn.utils.clip_grad_norm_(weights, settings.train.max_grad_norm)
@@ -147,9 +150,7 @@ def evaluate_and_save(
     step, train = progress.step, settings.train
     result = None
     if step % train.eval_steps == 0 or progress.over:
-        result = processes.broadcast(
-            _evaluate(tuned, held_out, settings, step, record, trackers, scorer) if processes.is_main_process else None
-        )
+        result = _evaluate(tuned, held_out, settings, step, record, trackers, processes, scorer)
     with stop.deferred():
         better = False
         if result is not None:
@@ -166,9 +167,11 @@ def evaluate_and_save(
             store.save(progress, tuned, optimizer)
 
 
-def _evaluate(tuned, held_out, settings: Recipe, step: int, record: Record, trackers, scorer: Callable) -> tuple[float, float]:
+def _evaluate(
+    tuned, held_out, settings: Recipe, step: int, record: Record, trackers, processes: ProcessGroup, scorer: Callable
+) -> tuple[float, float]:
     """The loss on held-out rows, and the score that decides about the best step: more is better."""
-    loss = evaluate_loss(tuned, held_out, settings, step, record, trackers)
+    loss = evaluate_loss(tuned, held_out, settings, step, record, trackers, processes)
     if settings.train.metric_for_best_model is BestMetric.loss:
         return loss, -loss
     score = scorer()
@@ -179,9 +182,11 @@ def _evaluate(tuned, held_out, settings: Recipe, step: int, record: Record, trac
     return loss, score
 
 
-def evaluate_loss(tuned: PeftModel, examples: list[Example], settings: Recipe, step: int, record: Record, trackers=()) -> float:
+def evaluate_loss(
+    tuned: PeftModel, examples: list[Example], settings: Recipe, step: int, record: Record, trackers: list, processes: ProcessGroup
+) -> float:
     """Evaluate the held-out rows, and return the mean loss of their answer tokens."""
-    figures = eval_step.measure(tuned, examples, settings.train.pack_tokens, settings.data.fields, record.heartbeat)
+    figures = eval_step.measure(tuned, examples, settings.train.pack_tokens, settings.data.fields, record.heartbeat, processes)
     if not math.isfinite(figures["loss"]):
         raise _eval_not_finite(step, examples, tuned, figures["loss"])  # no later loss would be lower: it would stay the best to the end
     record.event("eval", step=step, **figures)
@@ -248,6 +253,14 @@ def _seed_step(seed: int, step: int, processes: ProcessGroup) -> None:
     """Seed dropout and noise from the step; each process has its own rows, and its own seed."""
     digest = hashlib.sha256(f"{seed} {step} {processes.rank}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:7]))
+
+
+def _pass_idly(tuned: PeftModel, rows: list[Example], own: int, settings: Recipe, processes: ProcessGroup) -> None:
+    """Pass through the model as often as the process with the most packs; it changes no gradient."""
+    counts = [len(packs(share, settings.train.pack_tokens)) for share in processes.shares(rows)]
+    shortest = min(rows, key=len)
+    for pack in packs([shortest], len(shortest)) * (max(counts) - own):
+        (model.loss(tuned, pack) * 0).backward()
 
 
 def _all_reduce_gradients(processes: ProcessGroup, total: torch.Tensor, weights: list[torch.Tensor]) -> None:

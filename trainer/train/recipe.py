@@ -18,13 +18,13 @@ from trainer.estimate import architecture, fit, limits, memory, summary
 from trainer.estimate.architecture import Verdict
 from trainer.evaluate import evaluate
 from trainer.export import architectures, vocabulary
-from trainer.model import attention, lora_options, model, proof, serving
+from trainer.model import attention, lora_options, model, proof, serving, sharding
+from trainer.model.distributed import ALONE, NullRecord, ProcessGroup
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Sampler, WeightedRows, drawn, with_answer_limit
 from trainer.train import checkpoint, earlier_adapter, gguf_export, loop, merge, optimizer
-from trainer.train.distributed import NullRecord, ProcessGroup
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -43,7 +43,7 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
     planned, scoring = _plan(files, settings, inputs, processes, verdict.gradient_checkpointing)
     if processes.is_main_process:
         record.decide(settings)
-    base, tuned = _load_model(settings, inputs.template, initial_adapter)
+    base, tuned = _load_model(settings, inputs.template, initial_adapter, processes)
     record.event("progress", what="loading model", done=1, of=1)
     proved = _prove(tuned, base, inputs, settings, verdict, processes)
     record.event("proof", **asdict(proved))
@@ -54,13 +54,13 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
     if start and processes.is_main_process:
         model.save_initial_adapter(tuned, start)
     identity, limit = _identity(settings, inputs, base, initial_adapter), settings.train.save_total_limit
-    store = checkpoint.CheckpointStore(folder / "checkpoints", identity, limit, model.number_format(base))
-    scorer = make_scorer(tuned, base, inputs.template, inputs.scored, scoring, record)
+    store = checkpoint.CheckpointStore(folder / "checkpoints", identity, limit, model.number_format(base, processes.world_size))
+    scorer = make_scorer(tuned, base, inputs.template, inputs.scored, scoring, record, processes)
     progress = loop.train(tuned, inputs.sampler, inputs.scored, proved.apply(settings), store, record, processes, scorer, proved.kernels)
-    if not processes.is_main_process:
-        return
-    store.restore(progress.best_step, tuned)
-    model.save(tuned, base, settings.model, folder / "adapter", start)
+    if processes.is_main_process:
+        store.restore(progress.best_step, tuned)
+        model.save(tuned, base, settings.model, folder / "adapter", start)
+    processes.gather(None)  # the files are there for all
     clock.lap("train")
     clock.seconds["train"] = round(max(clock.seconds["train"], progress.seconds), 2)  # an interrupted run's earlier attempts count
 
@@ -68,7 +68,10 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
         base = replace(model.load(settings.model, settings.quant), tokenizer=base.tokenizer)
         tuned = PeftModel.from_pretrained(base.model, folder / "adapter", is_trainable=True)
     record.phase("evaluating")
-    metrics = _score(tuned, base, inputs, progress, scoring, folder, record, clock)
+    scores, answers = _score(tuned, base, inputs, scoring, folder, record, processes)
+    if not processes.is_main_process:
+        return
+    metrics = _score_published(tuned, base, inputs, scores, answers, progress, scoring, folder, record, clock)
     clock.lap("evaluate")
     record.metrics(metrics | {"seconds": clock.seconds})
     record.seal(
@@ -169,10 +172,25 @@ def _print_control_tokens(template: prompt.Prompt, training: list[rows.Table], h
 
 
 def _load_model(
-    settings: Recipe, template: prompt.Prompt, initial_adapter: earlier_adapter.EarlierAdapter | None
+    settings: Recipe, template: prompt.Prompt, initial_adapter: earlier_adapter.EarlierAdapter | None, processes: ProcessGroup
 ) -> tuple[model.BaseModel, PeftModel]:
     """The base model, and the same with its adapter: a new one, or the one that training goes on from."""
-    base = replace(model.load(settings.model, settings.quant), tokenizer=template.tokenizer)
+    if settings.train.fsdp != "yes":
+        return _load_whole(settings, template, initial_adapter)
+    devices = sharding.mesh(model.device(), processes.world_size)
+    for rank in range(processes.world_size):  # one after the other: the machine's memory holds one whole model, no card has to
+        if rank == processes.rank:
+            base, tuned = _load_whole(settings, template, initial_adapter, torch.device("cpu"))
+            sharding.shard(tuned, model.device(), devices)
+        processes.gather(None)
+    processes.lockstep = True
+    return base, tuned
+
+
+def _load_whole(
+    settings: Recipe, template: prompt.Prompt, initial_adapter: earlier_adapter.EarlierAdapter | None, target: torch.device | None = None
+) -> tuple[model.BaseModel, PeftModel]:
+    base = replace(model.load(settings.model, settings.quant, target), tokenizer=template.tokenizer)
     torch.manual_seed(settings.seed)  # of the adapter's initial weights
     tuned = model.add_adapter(base, settings.lora, settings.train.gradient_checkpointing == "yes")
     if initial_adapter:
@@ -198,22 +216,30 @@ def _identity(settings: Recipe, inputs: Inputs, base: model.BaseModel, initial_a
 
 
 def _score(
+    tuned: PeftModel, base: model.BaseModel, inputs: Inputs, settings: Recipe, folder: Path, record: Record, processes: ProcessGroup
+) -> tuple[dict, list[dict]]:
+    """The scores of base and tuned, and all answers, by the adapter that was exported."""
+    evaluate.reload_adapter(tuned, folder / "adapter")
+    return evaluate.compare(tuned, base, inputs.template, inputs.scored, settings, inputs.held_out.sha256, folder, record, processes)
+
+
+def _score_published(
     tuned: PeftModel,
     base: model.BaseModel,
     inputs: Inputs,
+    scores: dict,
+    answers: list[dict],
     progress: checkpoint.Progress,
     settings: Recipe,
     folder: Path,
     record: Record,
     clock: "StageTimer",
 ) -> dict:
-    """Score base and tuned, and each form that is published, by the files that are published; the metrics, which the record has already.
+    """Score each form that is published besides the adapter, by its files; all metrics, which the record has already.
 
     Merging may run out of memory or disk: what is known is written before.
     """
     template, scored = inputs.template, inputs.scored
-    evaluate.reload_adapter(tuned, folder / "adapter")
-    scores, answers = evaluate.compare(tuned, base, template, scored, settings, inputs.held_out.sha256, folder, record)
     learned, fields = [row for table in inputs.training for row in table.rows], settings.data.fields
     trained = [example.row for example in inputs.sampler.examples]
     metrics = scores | {
@@ -246,29 +272,44 @@ def _plan(files: Path, settings: Recipe, inputs: Inputs, processes: ProcessGroup
     `train.gradient_checkpointing=auto` is decided; `able`: the model's class supports it.
     """
     train, sampler, scoring = settings.train, inputs.sampler, settings
-    shape, available = model.shape_of_config(settings.model.id, files), model.available_memory()
+    shape, available = model.shape_of_config(settings.model.id, files), model.available_memory(processes.world_size)
     number_bytes = model.bytes_per_number(model.device())
     why = "this machine does not say how much memory is free" if shape else "the model's tensors show no layers"
+    cards, stored = processes.world_size, architecture.stored_quantisation(model.config(files))
     if shape and available:
-        needs = fit.training_need(shape, sampler, number_bytes)
-        train.gradient_checkpointing, why = processes.broadcast(
-            fit.decide_gradient_checkpointing(settings, needs, available, sampler.longest, shape.counted, able)
+        needs = fit.Needs(
+            fit.training_need(shape, sampler, number_bytes, cards),
+            fit.scoring_need(shape, inputs.scored, number_bytes, cards),
+            available,
+            cards,
         )
-        scoring = fit.fit_eval_batch_size(settings, fit.scoring_need(shape, inputs.scored, number_bytes), available)
+        decision = fit.decide(settings, needs, sampler.longest, shape.counted, able, stored)
+        trained, scoring, why = processes.broadcast(decision)  # the memory that is free is not the same for all
+        train.gradient_checkpointing, train.fsdp = trained.train.gradient_checkpointing, trained.train.fsdp
+    elif train.fsdp == "yes" and (obstacle := fit.fsdp_obstacle(settings, cards, stored)):
+        raise obstacle
     if train.gradient_checkpointing == "auto":
         train.gradient_checkpointing = "yes" if able else "no"  # the safe choice
-    decided = {"recompute": train.gradient_checkpointing, "why": why}
+    if train.fsdp == "auto":
+        train.fsdp = "no"
+    decided = {"recompute": train.gradient_checkpointing, "fsdp": train.fsdp, "processes": cards, "why": why}
     if shape is None:
         print(f"memory and time are not planned: {why}", flush=True)
         return decided, settings
-    plan = memory.make_plan(shape, scoring, sampler, inputs.scored, model.gpu_name(), number_bytes)
+    plan = memory.make_plan(shape, scoring, sampler, inputs.scored, model.gpu_name(), number_bytes, cards)
     for line in [*summary.lines(plan, settings, shape, model.gpu_name(), available, why), *summary.notes(plan)]:
         print(line, flush=True)
     return decided | {"planned_memory": plan.memory, "planned_scoring": plan.scoring}, scoring
 
 
 def make_scorer(
-    tuned: PeftModel, base: model.BaseModel, template: prompt.Prompt, scored: list, settings: Recipe, record: Record
+    tuned: PeftModel,
+    base: model.BaseModel,
+    template: prompt.Prompt,
+    scored: list,
+    settings: Recipe,
+    record: Record,
+    processes: ProcessGroup = ALONE,
 ) -> Callable:
     """A function that generates answers with the current weights, and returns their macro-F1 over fields."""
 
@@ -276,7 +317,7 @@ def make_scorer(
         with attention.unpacked(base.model, base.attention):
             models_own = base.model.generation_config
             model.use_greedy_decoding(base, template.stops)
-            answers = evaluate.generate(tuned, template, scored, settings, record, "scoring a step")
+            answers = evaluate.generate(tuned, template, scored, settings, record, "scoring a step", processes=processes)
             base.model.generation_config = models_own
         texts, stopped = [text for text, _ in answers], [ended for _, ended in answers]
         return score(texts, [example.row for example in scored], stopped, settings.data.fields, settings.seed)["macro_f1"]

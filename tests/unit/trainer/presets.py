@@ -6,7 +6,7 @@ Sizes are those of each model's config.json, as the sources named here state the
 model is made of them without weights, and planned by what `inv plan` plans with.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -28,6 +28,7 @@ from trainer.rows.sampler import Sampler, WeightedRows
 ROOT = architectures.ROOT
 PAGE, TOKENIZER = ROOT / "docs/MODELS.md", ROOT / ".cache/models/smollm2-135m"
 L4 = fit.AvailableMemory("NVIDIA L4", int(22888 * 2**20 * (1 - memory.RESERVE)))  # as EC2 describes it
+L40S = fit.AvailableMemory("NVIDIA L40S", int(45776 * 2**20 * (1 - memory.RESERVE)))  # likewise
 LITGPT, TRANSFORMERS = "LitGPT's config.py", "transformers' defaults"
 
 
@@ -39,6 +40,8 @@ class Preset:
     template: str  # its name in docs/TEMPLATES.md; empty where TRL has none of this model
     sizes: dict[str, Any]
     nested: dict[str, dict[str, Any]] = field(default_factory=dict)  # sizes of parts
+    card: fit.AvailableMemory = L4
+    cards: int = 1
 
 
 def _sizes(hidden: int, inner: int, layers: int, heads: int, keys: int, vocabulary: int, tied: bool, **more: Any) -> dict[str, Any]:
@@ -63,6 +66,15 @@ PRESETS = {
     "llama32_1b": Preset("llama", "Llama 3.2", LITGPT, "llama3_2", _sizes(2048, 8192, 16, 32, 8, 128256, True, head_dim=64)),
     "llama32_3b": Preset("llama", "Llama 3.2", LITGPT, "llama3_2", _sizes(3072, 8192, 28, 24, 8, 128256, True, head_dim=128)),
     "llama31_8b": Preset("llama", "Llama 3.1", LITGPT, "llama3_1", _sizes(4096, 14336, 32, 32, 8, 128256, False, head_dim=128)),
+    "llama31_70b": Preset(
+        "llama",
+        "Llama 3.1",
+        LITGPT,
+        "llama3_1",
+        _sizes(8192, 28672, 80, 64, 8, 128256, False, head_dim=128),
+        card=L40S,
+        cards=4,
+    ),
     "qwen3_4b": Preset("qwen3", "Apache-2.0", LITGPT, "qwen3_instruct_2507", _sizes(2560, 9728, 36, 32, 8, 151936, True, head_dim=128)),
     "qwen3_8b": Preset("qwen3", "Apache-2.0", LITGPT, "qwen3", _sizes(4096, 12288, 36, 32, 8, 151936, False, head_dim=128)),
     "qwen35_4b": Preset(
@@ -136,15 +148,15 @@ def rows() -> tuple[tuple, tuple]:
 
 
 def plan(name: str) -> tuple[Recipe, memory.Plan]:
-    """The settings as an L4 decides them, and the plan; a Problem where it does not fit."""
-    run, (model, _), (training, held_out) = settings(name), model_shape(name), rows()
-    tried = architecture.verdict(run.model.id, {"model_type": PRESETS[name].kind})
-    sampler, width = Sampler([WeightedRows(list(training))], run.seed, run.train.batch_size), memory.number_width(L4.what)
-    needs = fit.training_need(model, sampler, width)
-    chosen, _ = fit.decide_gradient_checkpointing(run, needs, L4, sampler.longest, model.counted, tried.gradient_checkpointing)
-    run = replace(run, train=replace(run.train, gradient_checkpointing=chosen))
-    run = fit.fit_eval_batch_size(run, fit.scoring_need(model, list(held_out), width), L4)
-    return run, memory.make_plan(model, run, sampler, list(held_out), L4.what)
+    """The settings as its cards decide them, and the plan; a Problem where it does not fit."""
+    run, (model, _), (training, held_out), preset = settings(name), model_shape(name), rows(), PRESETS[name]
+    card, cards = preset.card, preset.cards
+    tried = architecture.verdict(run.model.id, {"model_type": preset.kind})
+    sampler, width = Sampler([WeightedRows(list(training))], run.seed, run.train.batch_size), memory.number_width(card.what)
+    training_need = fit.training_need(model, sampler, width, cards)
+    needs = fit.Needs(training_need, fit.scoring_need(model, list(held_out), width, cards), card, cards)
+    _, run, _ = fit.decide(run, needs, sampler.longest, model.counted, tried.gradient_checkpointing, None)
+    return run, memory.make_plan(model, run, sampler, list(held_out), card.what, cards=cards)
 
 
 def line(name: str) -> str:
@@ -156,13 +168,14 @@ def line(name: str) -> str:
     trained = {"packed": "in packs", "alone": "a row at a time"}[verdict.outcome]
     about = "" if model.counted else "about "
     memory_words = f"{about}{planned.bytes / fit.GB:.1f} GB{', recomputing' * (run.train.gradient_checkpointing == 'yes')}"
+    on = f"on each of {preset.cards} {preset.card.what}{', cut up' * (run.train.fsdp == 'yes')}: " * (preset.cards > 1)
     cells = [
         f"`{name}`",
         f"`{run.model.id}`",
         f"{weights / 1e9:.2f}B",
         preset.licence + ", gated" * run.model.gated,
         template + f", with {kwargs}" * bool(kwargs),
-        f"{memory_words}; {run.train.eval_batch_size} rows, {sum(planned.scoring.values()) / fit.GB:.1f} GB",
+        f"{on}{memory_words}; {run.train.eval_batch_size} rows, {sum(planned.scoring.values()) / fit.GB:.1f} GB",
         f"{trained} ({verdict.of})",
         preset.source,
     ]
@@ -177,7 +190,8 @@ HEAD = """# Model presets
 - **Planned on an L4**: what `inv plan` plans for the shipped rows (`experiment=medical_ie_8b`: NF4, steps of 16 rows in packs of at most
   4,096 tokens), of {available:.1f} GB that are usable; behind the semicolon how many rows are scored at once, and what that takes. *About*:
   activations are estimated, for what layers of its architecture keep could not be counted. The tokens are SmolLM2's; `inv plan` counts your
-  rows in the model's own. None of these plans was compared with a card.
+  rows in the model's own. *Cut up*: base weights are cut up over the cards (`train.fsdp`), and layers are gathered for each pass. None of
+  these plans was compared with a card.
 - **Trained**: what the proof before step 1 makes of a small random model of this class (transformers {version}), on a CPU. No preset but
   `smollm2_135m` was trained with its own weights here, and none of them on a GPU. Each run proves its own model on its own machine.
 - **Template**: its line in [TEMPLATES.md](TEMPLATES.md), and what the preset sets for it. *Shown by the run*: TRL has no copy of it; every

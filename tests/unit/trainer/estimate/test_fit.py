@@ -16,10 +16,10 @@ from trainer.estimate.fit import STEP, AvailableMemory
 from trainer.evaluate import evaluate
 from trainer.files import read_json_lines
 from trainer.model import model
+from trainer.model.distributed import ProcessGroup
 from trainer.record import record
 from trainer.rows.prompt import Example
 from trainer.rows.sampler import Sampler, WeightedRows
-from trainer.train.distributed import ProcessGroup
 
 GB = 10**9
 ROWS = [Example(None, list(range(length - 80)), [1] * 80) for length in range(150, 312)]
@@ -155,14 +155,14 @@ def test_one_row_that_cannot_be_scored_is_reported_with_what_helps(words, offer)
 
 
 def test_the_trainer_scores_as_many_rows_at_once_as_are_planned(settings_for, tmp_path, monkeypatch):
-    def needs(model, rows, each):
+    def needs(*_):
         return lambda settings: settings.train.eval_batch_size * GB
 
     def compare(tuned, base, template, scored, settings, *_):
         raise Problem(f"scored by {settings.train.eval_batch_size}", "", "killed")
 
     monkeypatch.setattr(fit, "scoring_need", needs)
-    monkeypatch.setattr(model, "available_memory", lambda: AvailableMemory("this machine", 2 * GB))
+    monkeypatch.setattr(model, "available_memory", lambda *_: AvailableMemory("this machine", 2 * GB))
     monkeypatch.setattr(evaluate, "compare", compare)
     run = settings_for(tmp_path / "runs", "quant=none", "train.steps=1", "train.eval_batch_size=4", "train.report_to=[]")
     folder = forked.make(run, "scored")
@@ -177,7 +177,7 @@ def test_a_card_without_bf16_computes_with_four_bytes(gpu, width):
 
 
 def test_the_trainer_refuses_before_it_loads_weights(settings_for, tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "available_memory", lambda: AvailableMemory("this machine", 1_000_000))
+    monkeypatch.setattr(model, "available_memory", lambda *_: AvailableMemory("this machine", 1_000_000))
     monkeypatch.setattr(model, "load", lambda *_: pytest.fail("weights were loaded"))
     run = settings_for(tmp_path / "runs", "quant=none")
     folder = forked.make(run, "too-large")

@@ -17,12 +17,12 @@ from tests.unit.trainer.llama import LLAMA_8B
 from trainer.estimate import memory, shape
 from trainer.evaluate import evaluate
 from trainer.model import attention, lora_options, model, packing
+from trainer.model.distributed import ProcessGroup
 from trainer.record.record import Record
 from trainer.rows import prompt
 from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import loop, optimizer
 from trainer.train.checkpoint import CheckpointStore
-from trainer.train.distributed import ProcessGroup
 
 SMALL = ROOT / ".cache/models/smollm2-135m"
 

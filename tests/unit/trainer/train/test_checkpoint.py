@@ -10,11 +10,11 @@ from conf import schema
 from conf.problem import Problem
 from trainer.files import read_json_lines
 from trainer.model import model
+from trainer.model.distributed import ProcessGroup
 from trainer.record.record import Record
 from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop
 from trainer.train.checkpoint import Progress
-from trainer.train.distributed import ProcessGroup
 
 
 @pytest.fixture

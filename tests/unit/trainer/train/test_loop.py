@@ -12,10 +12,10 @@ from tests.unit.trainer.formats import same_gradients, tolerance
 from trainer.estimate import memory
 from trainer.files import read_json_lines
 from trainer.model import attention, model
+from trainer.model.distributed import ProcessGroup
 from trainer.record.record import Record
 from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop, optimizer
-from trainer.train.distributed import ProcessGroup
 
 
 @pytest.fixture

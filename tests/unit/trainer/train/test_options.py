@@ -15,13 +15,13 @@ from tests.unit.trainer.conftest import TRAIN
 from tests.unit.trainer.formats import tolerance
 from trainer.files import read_json_lines
 from trainer.model import attention, lora_options, model
+from trainer.model.distributed import ProcessGroup
 from trainer.model.packing import packs
 from trainer.record import trackers
 from trainer.record.record import Record
 from trainer.rows import prompt
 from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop, optimizer
-from trainer.train.distributed import ProcessGroup
 
 SMALL = ["quant=none", "train.steps=4", "train.batch_size=2", "train.eval_steps=9", "train.report_to=[]"]
 

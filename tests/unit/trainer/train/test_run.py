@@ -28,8 +28,8 @@ from trainer import __main__ as command
 from trainer.evaluate import evaluate, predict
 from trainer.files import digest, read_json_lines
 from trainer.model import model
+from trainer.model.distributed import ProcessGroup
 from trainer.record import record
-from trainer.train.distributed import ProcessGroup
 
 CONTRACT = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/chat_template.jinja", "adapter/tokenizer.json"]
 CONTRACT += [

@@ -17,11 +17,11 @@ from tests.unit.trainer.conftest import TRAIN
 from trainer.evaluate import eval_step
 from trainer.files import digest, read_json_lines
 from trainer.model import model
+from trainer.model.distributed import ProcessGroup
 from trainer.record.record import Record
 from trainer.rows import prompt
 from trainer.rows.sampler import Sampler, WeightedRows
 from trainer.train import checkpoint, loop
-from trainer.train.distributed import ProcessGroup
 from trainer.train.signals import StopRequest
 
 STEPS = 5

@@ -1,14 +1,12 @@
 """Two processes that train together end with the adapter of one that trains alone."""
 
-import socket
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.unit.trainer import forked
 from trainer.files import digest, read_json_lines
-from trainer.train.distributed import ProcessGroup
+from trainer.model.distributed import ProcessGroup
 
 # Each process adds up its own rows first, so sums differ in their last bits; Adam divides by the root of tiny second moments,
 # which makes those bits visible: equal within 1 % of the largest weight, and the losses of all steps within one in a thousand.
@@ -33,14 +31,7 @@ def runs(settings_for, tmp_path_factory):
     alone, together = settings_for(place, *WORDS), settings_for(place, *WORDS)
     one, two = forked.make(alone, "of-one"), forked.make(together, "of-two")
     forked.whole(alone, one)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    # What torchrun, and so `accelerate launch`, sets for each process that it starts.
-    rendezvous = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
-    children = [forked.start(together, two, RANK=rank, LOCAL_RANK=rank, **rendezvous) for rank in "01"]
-    for child in children:
-        forked.finish(child, two)
+    forked.together(together, two, 2)
     return one, two
 
 
