@@ -33,7 +33,7 @@ class ProcessLauncher(Launcher[Recipe]):
         self.child: subprocess.Popen | None = None
         self.stopped = False
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            hint = "start it without `accelerate launch`: `python -m trainer -m ...`"
+            hint = "start it without another launcher: `python -m trainer -m ...`"
             raise Problem("a sweep starts its own processes, one after the other", hint, "refused")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
