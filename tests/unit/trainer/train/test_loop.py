@@ -150,7 +150,7 @@ def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examp
     assert 0 < progress.best_step < 5, "a step that only being the best keeps"
     store.restore(progress.best_step, tuned)
     with attention.packed(tuned.get_base_model()):
-        assert loop.evaluate_loss(tuned, [noise], settings, 0, record) == pytest.approx(progress.best_loss, rel=1e-6)
+        assert loop.evaluate_loss(tuned, [noise], settings, 0, record, [], ProcessGroup()) == pytest.approx(progress.best_loss, rel=1e-6)
 
 
 def test_the_rows_that_steps_reach_are_counted_once(examples):
