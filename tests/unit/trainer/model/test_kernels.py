@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
@@ -145,6 +146,12 @@ def test_a_head_that_is_trained_keeps_the_plain_loss(tuned):
     assert chunked_loss.refusal(tuned) is None
     tuned.get_base_model().lm_head.weight.requires_grad = True
     assert "trained" in chunked_loss.refusal(tuned)
+
+
+def test_a_head_that_is_cut_up_over_cards_keeps_the_plain_loss(tuned):
+    base = tuned.get_base_model()
+    base.__class__ = type("FSDPLlama", (FSDPModule, type(base)), {})  # as `fully_shard` does
+    assert "cut up over the cards" in chunked_loss.refusal(tuned)
 
 
 @pytest.mark.parametrize(
