@@ -289,7 +289,7 @@ def test_the_base_models_answers_are_generated_once(run, base, template, setting
     """Keyed by what decides them, kept beside the runs; a local folder, which may change, is never trusted."""
     generated = []
 
-    def generate(_model, _prompt, examples, _settings, _record, what):
+    def generate(_model, _prompt, examples, _settings, _record, what, **_shared):
         generated.append(what)
         return [('{"stage": "II"}', True)] * len(examples)
 
