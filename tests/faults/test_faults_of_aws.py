@@ -35,7 +35,7 @@ STORIES = [
     Story("lag", "up", options={"seconds": 1}, repair=faster),
     Story("instance-lag", "up", options={"count": 2}),
     Story("unseen", "up", options={"count": 3}, repair=seen_at_once),
-    Story("capacity", "up", "no g6.2xlarge is available now", "all", ("inv up deploy",), {"count": 0}, hint="try again later"),
+    Story("capacity", "up", "no g6.2xlarge is available now", "all", ("inv up deploy",), {"count": 0}, hint="`inv up --wait 2h -- "),
     Story("quota", "up", "vCPU quota leaves no room", "all", ("inv up deploy",), hint="`inv doctor -- ", repair=room_again),
     Story("access-denied", "deploy", "AWS refused SendCommand", "all", ("inv deploy",), {"only": "ssm.SendCommand"}, hint="`"),
     Story("registry-token-expired", "deploy"),
