@@ -150,7 +150,7 @@ from conf.problem import Problem
 from trainer.preflight import preflight
 run = load.load({words!r})
 class Card:
-    name, bytes = "NVIDIA L4", {memory}
+    name, bytes, count = "NVIDIA L4", {memory}, 1
 try:
     report = preflight.make_report(preflight.inspect(run, None, None), run, Card, HourlyPrice("g6.2xlarge", 0.9776, "a list"), True)
     print(*report.lines, run.train.gradient_checkpointing, sep="\\n")
