@@ -75,6 +75,14 @@ class Machine(Laptop):
         assert done.returncode == 0 or not ok, done.stdout + done.stderr
         return done.stdout.strip()
 
+    def first_process(self) -> str:
+        """What the twin wrote down of the box's first process; nothing while the box is off."""
+        record = self.box / "first.json"
+        try:
+            return record.read_text()
+        except FileNotFoundError:
+            return ""
+
     def instance_state(self) -> str:
         return self.client("ec2").describe_instances(InstanceIds=[self.instance])["Reservations"][0]["Instances"][0]["State"]["Name"]
 

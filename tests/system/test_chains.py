@@ -4,7 +4,6 @@ import pytest
 from machine import MOUNT, may_resize, trainers
 
 from twin import world
-from twin.box.machine import lifecycle
 
 pytestmark = pytest.mark.system
 STEPS = 40
@@ -43,9 +42,9 @@ def test_somebody_stops_the_box_in_the_middle(machine, settings):
 def test_the_box_reboots_in_the_middle(machine, settings):
     with machine.counted() as most:
         run_id = machine.begin(*settings)
-        first = (machine.box / "first.json").read_text()
+        first = machine.first_process()
         world.fault(machine.state, "box-reboots")
-        machine.until(lambda: lifecycle.alive(machine.box) and (machine.box / "first.json").read_text() != first)
+        machine.until(lambda: machine.first_process() not in ("", first))
         done = machine.inv("up", "train", "publish", overrides=settings)
     assert f"{run_id} is done" in done.stdout
     assert most() == 1
