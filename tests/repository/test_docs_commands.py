@@ -18,6 +18,7 @@ PAGES = sorted(
 ELSEWHERE = {  # by the beginning of the line: the test that runs it
     "make run": "tests/integration/test_chain.py",
     "make test": "tests/integration/test_chain.py",
+    "inv play": "tests/unit/trainer/evaluate/test_serve.py",  # the same verb, which answers until it is ended
     "inv serve": "tests/unit/trainer/evaluate/test_serve.py",
     "inv tensorboard": "tests/unit/remote/view/test_tensorboard.py",
     "python -m trainer model=tiny": "tests/unit/trainer/train/test_launch.py",
