@@ -386,7 +386,8 @@ class Box:
     def __post_init__(self):
         if not self.instance_types or not all(isinstance(kind, str) and kind and AWS_NAME.fullmatch(kind) for kind in self.instance_types):
             raise ValueError(
-                f"box.instance_type is {self.instance_type!r}; use a type such as g6.2xlarge, or a list: [g6.2xlarge,g5.2xlarge]"
+                f"box.instance_type is {self.instance_type!r}; use a type such as g6.2xlarge, or several: "
+                "'box.instance_type=[g6.2xlarge,g5.2xlarge]'"
             )
         positive("box.root_gb", self.root_gb)
         positive("box.disk_gb", self.disk_gb)

@@ -155,7 +155,7 @@ def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]
     if zone:
         way_out = _relocation_commands(aws, box, types[0], zone)
         return NoCapacity(what, f"{wait}; or move the volume out of {zone}:\n{way_out}", reason="refused")
-    more = f"`box.instance_type=[{','.join(dict.fromkeys([*types, 'g5.2xlarge', 'g6e.2xlarge']))}]`"
+    more = f"`inv up -- 'box.instance_type=[{','.join(dict.fromkeys([*types, 'g5.2xlarge', 'g6e.2xlarge']))}]'`"
     return NoCapacity(what, f"{wait}; more types to choose from: {more}", reason="refused")
 
 
