@@ -18,13 +18,20 @@ def render(folder: Path, model: str, instruction: str, names: tuple[str, ...], n
 
 
 def held_out(folder: Path, instruction: str) -> list[dict[str, str]]:
-    """Held-out rows that are one question, as one would type them, and their expected answers."""
+    """Held-out rows as one would type them, and their expected answers. A run may be somebody else's: what has another form is left out."""
     rows = []
     for row in files.read_json_lines(folder / "predictions.jsonl"):
-        turns = [{"content": row["prompt"]}] if isinstance(row["prompt"], str) else row["prompt"]
-        if isinstance(text := turns[-1]["content"], str):
-            rows.append({"text": _without_instruction(text, instruction), "expected": row["expected"]})
+        text, expected = _last_turn(row), row.get("expected") if isinstance(row, dict) else None
+        if isinstance(text, str) and isinstance(expected, str):
+            rows.append({"text": _without_instruction(text, instruction), "expected": expected})
     return rows[:ROWS]
+
+
+def _last_turn(row: object) -> object:
+    """What the last turn of the row's prompt says; None where it has no such thing."""
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    last = prompt[-1] if isinstance(prompt, list) and prompt else {"content": prompt}
+    return last.get("content") if isinstance(last, dict) else None
 
 
 def _without_instruction(text: str, instruction: str) -> str:

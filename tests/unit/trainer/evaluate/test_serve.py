@@ -13,7 +13,7 @@ import pytest
 from werkzeug.test import Client
 
 from tests.unit.trainer.conftest import ROOT
-from trainer.evaluate import predict, serve
+from trainer.evaluate import predict, serve, try_page
 from trainer.files import read_json_lines
 
 FORMAT = "native"  # the server is a process of its own
@@ -143,6 +143,15 @@ def test_the_page_has_held_out_rows_and_may_ask_this_server_alone(client, predic
     for origin, status in (("http://127.0.0.1:8000", 200), ("http://127.0.0.1:8001", 403), ("null", 403)):
         answer = client.post("/v1/chat/completions", json=asked, base_url="http://127.0.0.1:8000", headers={"Origin": origin})
         assert answer.status_code == status, origin
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", '{"id": "1"}', '{"prompt": [], "expected": "x"}', '{"prompt": [{"role": "user"}], "expected": "x"}']
+)
+def test_rows_of_another_form_in_somebody_s_run_are_left_out_of_the_page(tmp_path, line):
+    right = {"prompt": [{"role": "user", "content": "Do it.\n\nA note."}], "expected": "{}"}
+    (tmp_path / "predictions.jsonl").write_text(f"{line}\n{json.dumps(right)}\n")
+    assert try_page.held_out(tmp_path, "Do it.") == [{"text": "A note.", "expected": "{}"}]
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://example.com"}, {"Host": "example.com:8000"}])
