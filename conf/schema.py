@@ -425,6 +425,46 @@ class Cost:
                 positive(f"cost.{name}", getattr(self, name))
 
 
+class Engine(Enum):
+    none = "none"
+    batch = "batch"  # AWS Batch, a job for each run
+
+
+class Market(Enum):
+    spot = "spot"
+    on_demand = "on_demand"
+    spot_first = "spot_first"  # on demand where there is no spot
+
+
+@dataclass
+class Fleet:
+    """Where runs train that are not the box's. Those of 0.1.0 know no fleet: hence the values, which conf/fleet/ has too."""
+
+    engine: Engine = Engine.none
+    market: Market = Market.spot
+    instance_type: list[str] = field(default_factory=lambda: ["g6.2xlarge"])  # any of them will do
+    gpus: int = 1  # of one run; 0 where there is no need of one
+    max_vcpus: int = 32  # of all instances together; the account's stack has it
+    attempts: int = 5  # of one run, when AWS takes its instance back or cannot start it
+    max_hours: float = 12.0  # of one attempt
+    wait_minutes: int = 60  # for an instance; the account's stack has it
+    disk_gb: int = 200  # root disk of an instance; the account's stack has it
+
+    def __post_init__(self):
+        if not self.instance_type or not all(name and AWS_NAME.fullmatch(name) for name in self.instance_type):
+            raise ValueError(
+                f"fleet.instance_type is {self.instance_type}; use a list such as 'fleet.instance_type=[g6.2xlarge,g5.2xlarge]'"
+            )
+        if self.gpus < 0:
+            raise ValueError(f"fleet.gpus is {self.gpus}; use 0 or more")
+        for name in ("max_vcpus", "max_hours", "disk_gb"):
+            positive(f"fleet.{name}", getattr(self, name))
+        if not 1 <= self.attempts <= 10:  # AWS Batch, User Guide, "Automated job retries"
+            raise ValueError(f"fleet.attempts is {self.attempts}; use 1 to 10, as AWS Batch does")
+        if self.wait_minutes < 10:  # AWS Batch, API Reference, JobStateTimeLimitAction: 600 seconds at least
+            raise ValueError(f"fleet.wait_minutes is {self.wait_minutes}; use 10 or more, as AWS Batch does")
+
+
 @dataclass
 class Run(Recipe):
     """A recipe with the cloud and the box it runs on: what the laptop composes."""
@@ -432,6 +472,7 @@ class Run(Recipe):
     cloud: Cloud = MISSING
     box: Box = MISSING
     cost: Cost = MISSING
+    fleet: Fleet = field(default_factory=Fleet)  # runs of 0.1.0 have none
 
     def __post_init__(self):
         super().__post_init__()

@@ -27,7 +27,18 @@ def test_every_file_of_every_group_composes(file):
 
 
 def test_there_are_files_to_walk():
-    assert {str(file.parent) for file in FILES} == {"cloud", "box", "model", "lora", "quant", "data", "train", "publish", "experiment"}
+    assert {str(file.parent) for file in FILES} == {
+        "cloud",
+        "box",
+        "fleet",
+        "model",
+        "lora",
+        "quant",
+        "data",
+        "train",
+        "publish",
+        "experiment",
+    }
 
 
 def test_no_experiment_chooses_a_cloud():
@@ -70,6 +81,11 @@ def test_no_experiment_chooses_a_cloud():
         (["model.note=a,"], "`model.note` has several values", "model.note='\"'\"'a,'"),
         (["model.note=null"], "`model.note` cannot be null", "a text"),
         (["data.fields=city"], '`data.fields` cannot be "city"', "'data.fields=[one,two]'"),
+        (["fleet.attempts=11"], "fleet.attempts is 11", "use 1 to 10, as AWS Batch does"),
+        (["fleet.wait_minutes=9"], "fleet.wait_minutes is 9", "use 10 or more, as AWS Batch does"),
+        (["fleet.instance_type=[]"], "fleet.instance_type is []", "use a list such as 'fleet.instance_type=[g6.2xlarge,g5.2xlarge]'"),
+        (["fleet.gpus=-1"], "fleet.gpus is -1", "use 0 or more"),
+        (["fleet=slurm"], "there is no fleet `slurm`", "choose one of: batch, none"),
         (["train.lr=a=b"], "cannot use `train.lr=a=b`", "a number: `train.lr=0.5`"),
         (["foo"], "cannot read the override `foo`", "`lora.r=16`"),
         (["data.also.more.jsonl=0.5"], "there is no setting `data.also.more.jsonl`", "{more.jsonl: 0.5}"),
@@ -120,6 +136,12 @@ def test_the_saved_file_is_data_and_the_trainer_needs_nothing_else():
     assert not load.FORMER_HYDRA_KEYS.keys() & yaml.safe_load(load.dump(run)).keys()
 
 
+def test_runs_from_before_there_were_fleets_are_of_the_box_with_the_values_of_the_yaml():
+    values = yaml.safe_load(load.dump(loaded()))
+    assert values.pop("fleet")["engine"] == "none"
+    assert load.read(yaml.safe_dump(values)) == loaded()
+
+
 def test_a_saved_template_is_text_and_names_no_file(tmp_path):
     """A planted run could have named the token's file, and had it published as a template."""
     (tmp_path / "secret").write_text("hf_token")
@@ -162,7 +184,7 @@ def test_settings_from_elsewhere_that_are_more_than_data_are_refused(more):
 
 
 def test_the_fingerprint_is_of_what_decides_the_result():
-    same, other = loaded(), loaded("box.name=other", "publish.private=false", "cloud.bucket=b")
+    same, other = loaded(), loaded("box.name=other", "publish.private=false", "cloud.bucket=b", "fleet=batch")
     assert load.fingerprint(same) == load.fingerprint(other)
     for decided in ("yes", "no"):  # as a card of another size has it: that is the same run, and it goes on
         assert load.fingerprint(loaded(f"train.gradient_checkpointing={decided}")) == load.fingerprint(same)
