@@ -92,7 +92,11 @@ def tensorboard(c, run=None, port="6006"):
     )
 
 
-@task(help={"who": "laptop and files (who trains needs both), setup (for init and destroy, besides), box, scheduler or workflow"})
+WHO = "laptop and files (who trains needs both), fleet (runs on a fleet, besides), setup and fleet-setup (for init and destroy, besides), "
+WHO += "or what a role may do: box, scheduler, workflow, fleet-instance or job"
+
+
+@task(help={"who": WHO})
 def policy(c, who="laptop"):
     """Print the least that IAM must allow, as a policy."""
     import json

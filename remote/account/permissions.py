@@ -8,7 +8,7 @@ manages, whose own policies let the account's services use them.
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.account import setup_permissions
+from remote.account import fleet_permissions, setup_permissions
 from remote.account.statement import INLINE, MANAGED, Account, Statement, combine_conditions, document, merge_statements, size
 from remote.aws.session import Aws, is_access_denied
 
@@ -85,6 +85,10 @@ def _documents(account: Account) -> dict[str, dict]:
         "box": box(account),
         "scheduler": scheduler(account),
         "workflow": workflow(account),
+        "fleet": merge_statements(fleet_permissions.fleet(account)),
+        "fleet-setup": merge_statements(fleet_permissions.setup(account), setup_permissions.VIA_CLOUDFORMATION),
+        "fleet-instance": fleet_permissions.instance(account),
+        "job": job(account),
     }
     return {who: document(statements) for who, statements in lists.items()}
 
@@ -336,6 +340,11 @@ def box(account: Account) -> list[Statement]:
         ),
         Statement("Agent", "and takes commands", (*agent, *(f"ssmmessages:{name}" for name in AGENT_CHANNELS)), implied=page),
     ]
+
+
+def job(account: Account) -> list[Statement]:
+    """What a run of a fleet calls with its role: what one on the box does, and nothing of the box itself."""
+    return [one for one in box(account) if one.sid in ("ItsRuns", "ListOfItsRuns", "GiveUpUpload", "HubToken")]
 
 
 def workflow(account: Account) -> list[Statement]:

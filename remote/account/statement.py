@@ -95,6 +95,14 @@ class Account:
     def images(self) -> str:
         return self.arn("ecr", f"repository/{self.cloud.repository}")
 
+    @property
+    def registry(self) -> str:
+        """What the names of images in this account's ECR begin with."""
+        if self.cloud.loopback:
+            return "127.0.0.1:*"  # a port of this machine
+        suffix = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return f"{self.account_id}.dkr.ecr.{self.cloud.region}.{suffix}"
+
 
 def combine_conditions(*conditions: dict) -> dict:
     """What all of these conditions want."""
