@@ -16,6 +16,7 @@ from conf.process.screen import screen
 from remote.aws import instance, instance_history, launch, pricing, s3
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
+from remote.cost import fleet_usage
 from remote.runs import manifest, runs
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -41,7 +42,7 @@ def show(aws: Aws, run: schema.Run) -> None:
     store = Store(aws)
     box = instance.find(aws, run.box.name)
     boxes, source = _boxes(aws, store, box, run.box.instance_types[0])
-    lines = [*boxes, *_disks(aws, run)]
+    lines = [*boxes, *_disks(aws, run), *_fleet(aws)]
     table = Table("what", "how much", "rate", "USD", box=None, pad_edge=False)
     for line in lines:
         table.add_row(line.what, line.amount, line.rate, _money(line.dollars))
@@ -173,6 +174,25 @@ def _disk(aws: Aws, disk: dict) -> Line:
     what = f"{disk['VolumeId']}, {disk['Size']} GB {disk['VolumeType']}"
     dollars = None if monthly is None else seconds / MONTH * disk["Size"] * monthly
     return Line(what, f"{seconds:.0f} s", _rate(monthly, "GB and month"), dollars)
+
+
+def _fleet(aws: Aws) -> list[Line]:
+    """A line for each instance that the fleet has had, and one for their root disks, which live as long."""
+    instances = fleet_usage.usage(aws)
+    lines = []
+    for one in instances:
+        dollars, hourly = fleet_usage.cost(aws, one)
+        lines.append(Line(one.words, "unknown" if one.seconds is None else f"{one.seconds:.0f} s", _rate(hourly, "hour"), dollars))
+    if instances and (disk := fleet_usage.root_disk(aws)):
+        size, kind = disk
+        monthly, _ = pricing.disk_month(aws, kind)
+        seconds = sum(one.seconds or 0 for one in instances)
+        known = monthly is not None and all(one.seconds is not None for one in instances)
+        what = f"root disks of the fleet's instances, {size} GB {kind} each"
+        lines.append(
+            Line(what, f"{seconds:.0f} s", _rate(monthly, "GB and month"), seconds / MONTH * size * (monthly or 0) if known else None)
+        )
+    return lines
 
 
 def _bucket(aws: Aws, store: Store) -> Line:
