@@ -93,7 +93,7 @@ WRAPPED_BY_PEFT = re.compile(r"^base_model\.model\.|\.(base_layer|original_modul
 
 def shape_of_model(model: transformers.PreTrainedModel | PeftModel) -> shape.Shape | None:
     """The sizes of a model as if nothing were quantised in it, and without its adapter."""
-    stored = {f"{name}.weight": layer.quant_state.shape for name, layer in nf4.layers(model).items()}
+    stored = {f"{name}.weight": size for name, size in nf4.sizes(model).items()}
     sizes = {name: stored.get(name, weight.shape) for name, weight in model.named_parameters() if not ADDED_BY_PEFT.search(name)}
     numbers = {WRAPPED_BY_PEFT.sub("", name): size for name, size in sizes.items()}
     values = model.config.to_dict()

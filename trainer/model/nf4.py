@@ -27,9 +27,15 @@ def layers(model: torch.nn.Module) -> dict[str, Linear4bit]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
 
 
+def sizes(model: torch.nn.Module) -> dict[str, torch.Size]:
+    """The shape of each layer's weight as if it were not quantised. The state is the weight's; the layer has a copy of it only where the
+    weight was quantised as a part of the layer (Params4bit._quantize, 0.50.2)."""
+    return {name: cast(Params4bit, layer.weight).quant_state.shape for name, layer in layers(model).items()}
+
+
 def describe(model: PreTrainedModel) -> str:
     """How much of the base weights is in 4 bits, in words: experts that share one tensor are not quantised."""
-    quantised = sum(cast(Params4bit, layer.weight).quant_state.shape.numel() for layer in layers(model).values())
+    quantised = sum(size.numel() for size in sizes(model).values())
     apart = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None}
     rest = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in apart}
     plain = sum(weight.numel() for weight in rest.values() if not isinstance(weight, Params4bit))

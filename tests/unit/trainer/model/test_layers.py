@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 from conf import schema
 from tests.unit.trainer.architectures import small
-from trainer.model import layers, model
+from trainer.model import layers, model, nf4
 
 ALL = schema.Lora(4, 8, 0.0, "all-linear", {})
 
@@ -94,6 +94,13 @@ def test_experts_that_nf4_leaves_as_they_are_are_counted_and_said(experts):
 def test_a_dense_model_is_in_4_bit_as_a_whole(base_for):
     assert base_for(schema.Quantisation.nf4).precision.endswith(", base weights in 4-bit NF4")
     assert base_for().precision.endswith(", base weights not quantised")
+
+
+def test_a_quantised_model_has_the_sizes_of_the_plain_one_wherever_its_state_is_kept(base_for):
+    quantised = base_for(schema.Quantisation.nf4).model
+    for layer in nf4.layers(quantised).values():
+        layer.quant_state = None  # as it is where the weight was not quantised as a part of the layer
+    assert model.shape_of_model(quantised) == model.shape_of_model(base_for().model)
 
 
 def test_a_mixture_of_experts_is_not_planned_as_if_it_were_dense(experts, base):
