@@ -205,7 +205,7 @@ class Disks:
     def unmount_all(self, instance: str) -> None:
         for _, directory in mounts(self.root(instance)):
             directory.unlink()
-            directory.mkdir()
+            directory.with_name(f".below-{directory.name}").rename(directory)  # as `mount` has hidden it
 
 
 def mounts(root: Path) -> list[tuple[Path, Path]]:

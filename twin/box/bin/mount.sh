@@ -17,7 +17,6 @@ device=$1 directory=${2%/} table=$BOX_ROOT/etc/mtab
 case $(cat "$device/filesystem" 2>/dev/null) in ext4) ;; *) false ;; esac || fail 32 "$directory: wrong fs type, bad option, bad superblock on $device, missing codepage or helper program, or other error."
 [ ! -e "$device/unreadable" ] || fail 32 "$directory: can't read superblock on $device."
 [ ! -L "$directory" ] || fail 32 "$directory: $device already mounted on $directory."
-# a real mount would hide what is there; here that cannot be, and it is a mistake anyway
-rmdir "$directory" 2>/dev/null || fail 32 "$directory: this emulated mount needs an empty directory."
+mv "$directory" "${directory%/*}/.below-${directory##*/}" # what is there is hidden until it is unmounted
 ln -s "$(readlink -f "$device")/data" "$directory"
 printf '%s\t%s\n' "$(readlink -f "$device")" "$directory" >>"$table"

@@ -10,6 +10,6 @@ pattern=$(printf '%s\n' "$volume" | sed 's/[][*?\]/\\&/g')
 in_use=$(find /proc/[0-9]*/cwd /proc/[0-9]*/fd -maxdepth 1 \( -lname "$pattern" -o -lname "$pattern/*" \) -print -quit 2>/dev/null)
 [ -z "$in_use" ] || fail 32 "$directory: target is busy."
 rm "$directory"
-mkdir "$directory"
+mv "${directory%/*}/.below-${directory##*/}" "$directory"
 grep -Fv -e "	$directory" "$table" >"$table.new"
 mv "$table.new" "$table"

@@ -127,7 +127,8 @@ def test_volume_is_formatted_mounted_and_unmounted_as_on_linux(box, until):
     assert code('umount "$M"') == 0 and code('umount "$M"') == 32 and code('[ ! -e "$M/file" ]') == 0
     assert code('mount "$D" "$M" && [ -s "$M/file" ]') == 0
     assert box.cloud.ec2.detach_volume(VolumeId=volume)["State"] == "busy"
-    assert code('umount "$M"') == 0
+    assert code('umount "$M" && echo x > "$M/below" && mount "$D" "$M" && [ -s "$M/file" ] && [ ! -e "$M/below" ]') == 0, "it is hidden"
+    assert code('umount "$M" && [ -s "$M/below" ] && [ ! -e "$M/file" ]') == 0
     until(lambda: box.cloud.ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available")
     assert not os.path.lexists(device)
     assert refused(box.cloud.ec2.detach_volume, VolumeId=volume) == "IncorrectState"
