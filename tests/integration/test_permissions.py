@@ -58,6 +58,13 @@ def empty(tmp_path_factory):
     world.stop(made.state)
 
 
+def wait(happened, otherwise: str) -> None:
+    deadline = time.monotonic() + 900
+    while not happened():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.5)
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """From an empty account to an empty account, with laptop and boxes held to their policies all the way."""
@@ -71,16 +78,14 @@ def story(tmp_path_factory):
     made.twice("up", overrides=SPOT)
     made.twice("deploy")
     made.inv("train")
+    wait(lambda: not any("/checkpoints/" in key for key in made.objects()), "the box has not removed the checkpoints of a run that is done")
     made.twice("publish")
     made.inv("status", "logs", "report", "costs")
     made.again("doctor")
     made.inv("down", "--snapshot")
     made.again("down")
     made.inv("up", "deploy", overrides=("box.disk_gb=101", "box.idle_minutes=0.02"))
-    deadline = time.monotonic() + 900
-    while not stopped(made):
-        assert time.monotonic() < deadline, "the box did not stop itself"
-        time.sleep(0.5)
+    wait(lambda: stopped(made), "the box did not stop itself")
     made.inv("up", "down", "--purge", "--yes", overrides=("box.disk_gb=101",))
     if SSHD:
         made.inv("up", "down", "--purge", "--yes", overrides=("box.ssh=true",))
