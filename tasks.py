@@ -71,11 +71,14 @@ def deploy(c):
     perform(c, run, "deploy", planned().deploy(run, ROOT))
 
 
-@task(help={"detach": "return as soon as the run has started", "run": "id of an unfinished run with these settings, also somebody else's"})
-def train(c, detach=False, run=None):
+UNFINISHED = "id of an unfinished run with these settings, also somebody else's"
+
+
+@task(help={"detach": "return as soon as the run has started", "run": UNFINISHED, "log": "show what the trainer prints, too"})
+def train(c, detach=False, run=None, log=False):
     """Start a run, or attach to yours with these settings, and follow it to its end."""
     named, run = run, settings(c)
-    perform(c, run, "train", planned().train(run, ROOT, preflight.check_inputs, detach, named))
+    perform(c, run, "train", planned().train(run, ROOT, preflight.check_inputs, detach, named, log))
 
 
 @task(help={"run": FINISHED})

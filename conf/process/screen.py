@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Protocol
@@ -18,7 +18,7 @@ from conf.text import secret
 from conf.text.visible import console, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, Group, RenderableType
     from rich.table import Table
 
 PLAIN_EVERY = 15.0  # seconds between two lines about the same verb where nobody watches a terminal
@@ -34,6 +34,7 @@ class Status:
     text: str = ""
     done: int = 0
     of: int = 0  # 0: nobody knows how much there is to do
+    below: Sequence[str] = ()  # what a terminal has room for besides
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -83,10 +84,10 @@ class Screen:
             self._hide()
             self._status = None
 
-    def status(self, text: str, done: int = 0, of: int = 0) -> None:
-        """What is being done now; `done` of `of`, where that is known."""
+    def status(self, text: str, done: int = 0, of: int = 0, below: Sequence[str] = ()) -> None:
+        """What is being done now; `done` of `of`, where that is known; on a terminal with further lines `below`."""
         if self._status:
-            self._status.text, self._status.done, self._status.of = shown(text), done, of
+            self._status.text, self._status.done, self._status.of, self._status.below = shown(text), done, of, [*map(shown, below)]
 
     def step(self, text: str) -> None:
         """The same, for something that is worth a line among the details."""
@@ -158,7 +159,7 @@ class Screen:
 
 
 class _Live:
-    """One line of a terminal that is drawn anew several times a second."""
+    """A line of a terminal that is drawn anew several times a second, and what stands below it."""
 
     def __init__(self, status: Status):
         from rich.live import Live
@@ -167,7 +168,7 @@ class _Live:
         self.status, self.console = status, _console(sys.stderr)
         self.spinner = Spinner("dots" if self.console.encoding.startswith("utf") else "line")
         # What other libraries write to stderr comes above the line; stdout is for results, which a person may have sent elsewhere.
-        self.live = Live(get_renderable=self._line, console=self.console, refresh_per_second=8, transient=True, redirect_stdout=False)
+        self.live = Live(get_renderable=self._lines, console=self.console, refresh_per_second=8, transient=True, redirect_stdout=False)
         self.live.start()
 
     def stop(self) -> None:
@@ -175,6 +176,14 @@ class _Live:
 
     def write(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
+
+    def _lines(self) -> "Group":
+        from rich.console import Group
+        from rich.text import Text
+
+        below = self.status.below[: max(0, self.console.height - 2)]  # rich cuts what is higher than the terminal
+        indent = " " * (LABEL + 2)
+        return Group(self._line(), *(Text(f"{indent}{line}", style="dim", no_wrap=True, overflow="crop") for line in below))
 
     def _line(self) -> "Table":
         from rich.progress_bar import ProgressBar

@@ -164,7 +164,7 @@ def push(run: schema.Run, root: Path) -> Plan:
     return plan
 
 
-def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | None = None) -> Plan:
+def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | None = None, with_log: bool = False) -> Plan:
     """A run of these settings is going on, the one that is named or one of the caller's; followed to its end, unless `detach`."""
     plan = Plan()
     needs = plan.call(check, answer=Needs)(run)
@@ -190,7 +190,9 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     if detach:
         plan.done("{run_id} has started", then="`inv logs`", run_id=prepared.run_id)
     else:
-        plan.call(follow.attach)(run_id=prepared.run_id, box_name=run.box.name, per_hour=needs.per_hour)
+        plan.call(follow.attach)(
+            run_id=prepared.run_id, box_name=run.box.name, per_hour=needs.per_hour, limit=run.cost.limit, with_log=with_log
+        )
         plan.done("{run_id} is done", then="`inv publish`, `inv report`", run_id=prepared.run_id)
     return plan
 

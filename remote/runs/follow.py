@@ -1,27 +1,23 @@
-"""Watching a run from afar: its log without a gap, its progress on one line, its end."""
+"""Watching a run from afar: its log without a gap, its progress, its end."""
 
-import json
+import codecs
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from conf.problem import Problem, of_reason
 from conf.process.screen import screen
-from conf.text import visible
 from remote.aws import instance
 from remote.aws.s3 import Store
 from remote.aws.session import Aws, Retry
 from remote.runs import manifest, runs
+from remote.runs.progress import ENDED, SILENT_AFTER, Progress
 
 PAUSE = 1.0  # seconds between two looks
-EVENTS_EVERY = 10.0  # seconds between two looks at its events: the box ships them as often
-SILENT_AFTER = timedelta(minutes=2)  # no sign of life for so long: ask whether the box still runs
 CHUNK = re.compile("[0-9]{12}")  # named by the offset of its first byte
-ENDED = {"done", "failed", "cancelled", "lost"}
 
 
 def chunks(store: Store, run_id: str) -> list[tuple[int, int]]:
@@ -56,12 +52,27 @@ class Done:
     run_id: str
 
 
-def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None) -> Done:
-    """Follow the run until it ends; Ctrl-C leaves it going."""
-    progress = _Progress(per_hour)
+class LogReader:
+    """A run's log, of which each piece is given out once, as it comes."""
+
+    def __init__(self, offset: int = 0):
+        self.offset = offset  # bytes
+        self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
+
+    def new(self, store: Store, run_id: str) -> Iterator[str]:
+        for chunk in log(store, run_id, self.offset):
+            self.offset += len(chunk)
+            yield self.decoder.decode(chunk)
+
+
+def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None, limit: float | None = None, with_log: bool = False) -> Done:
+    """Follow the run until it ends, `with_log` with what its log gets from now on; Ctrl-C leaves it going. `per_hour`, `limit`: USD."""
+    progress, lines = Progress(per_hour, limit), _Lines(Store(aws), run_id) if with_log else None
 
     def show(store: Store, current: runs.State) -> None:
         progress.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
+        if lines:
+            lines.show(store)
 
     try:
         current = watch(aws, run_id, box_name, f"{run_id} goes on", show)
@@ -111,82 +122,15 @@ def check_box(aws: Aws, run_id: str, box_name: str) -> None:
         )
 
 
-class _Progress:
-    """Where a run stands, as its state and its events tell; the latter are fetched as often as there may be new ones."""
+class _Lines:
+    """The whole lines that a run's log gets from now on."""
 
-    def __init__(self, per_hour: float | None):
-        self.per_hour = per_hour
-        self.events: list[dict] = []
-        self.phase, self.fetched = "", 0.0
+    def __init__(self, store: Store, run_id: str):
+        self.run_id, self.begun = run_id, ""
+        self.reader = LogReader(sum(chunks(store, run_id)[-1]) if chunks(store, run_id) else 0)
 
-    def update(self, current: runs.State, events: Callable[[], bytes]) -> None:
-        now = time.monotonic()
-        if current.phase != self.phase or now - self.fetched >= EVENTS_EVERY:
-            self.events, self.phase, self.fetched = complete_events(events()), current.phase, now
-        cost = "" if self.per_hour is None else f"  ${self.per_hour * seconds_worked(self.events) / 3600:.2f} so far"
-        line = f"{progress_line(current.phase, self.events)}{cost}{silence_warning(current)}"
-        screen.status(line, *share_done(current.phase, self.events))
-
-
-def complete_events(events: bytes) -> list[dict]:
-    """The events that came whole: the last line may be cut, and so may be one at which an earlier attempt was killed."""
-    parsed = []
-    for line in events[: events.rfind(b"\n") + 1].splitlines():
-        try:
-            parsed.append(visible.values(json.loads(line)))
-        except (ValueError, RecursionError):
-            continue
-    return [event for event in parsed if isinstance(event, dict) and "event" in event]
-
-
-def silence_warning(current: runs.State) -> str:
-    """A warning for a run that has shown no sign of life for minutes, though its box runs."""
-    if current.phase in ENDED or current.age <= SILENT_AFTER:
-        return ""
-    minutes = current.age.total_seconds() // 60
-    since = "at all" if current.age == timedelta.max else f"for {minutes:.0f} min" if minutes < 120 else f"for {minutes // 60:.0f} h"
-    return f"; no sign of life {since}: `inv status` shows the box, `inv down --force` ends it"
-
-
-def seconds_worked(events: list[dict]) -> float:
-    """How long a run's attempts have worked, by its events: what lies between two attempts is not counted."""
-    worked, before = 0.0, None
-    for event in events:
-        try:
-            at = datetime.fromisoformat(event["time"])
-            begins = event["event"] == "phase" and event["phase"] == "running"
-            worked += 0.0 if before is None or begins else max(0.0, (at - before).total_seconds())
-        except runs.BROKEN:  # it may be anybody's
-            continue
-        before = at
-    return worked
-
-
-def share_done(phase: str, events: list[dict]) -> tuple[int, int]:
-    """How much of its steps, or of its rows to score, a run has done, and how many there are; of 0 where that is not known."""
-    latest = _latest(phase, events)
-    names = ("step", "steps") if latest and latest["event"] == "step" else ("done", "of")
-    done, of = ((latest or {}).get(name) for name in names)
-    return (done, of) if isinstance(done, int) and isinstance(of, int) and 0 <= done <= of else (0, 0)
-
-
-def _latest(phase: str, events: list[dict]) -> dict | None:
-    if phase in ("created", "starting", "uploading", "done"):
-        return None
-    return next((event for event in reversed(events) if event["event"] in ("step", "progress")), None)
-
-
-def progress_line(phase: str, events: list[dict]) -> str:
-    """Where a run stands, in one line."""
-    latest = _latest(phase, events)
-    if latest is None:
-        return phase
-    try:
-        if latest["event"] == "progress":
-            return f"{phase}: {latest['what']} {latest['done']}/{latest['of']}"
-        loss = "-" if latest.get("loss") is None else f"{latest['loss']:.3f}"
-        minutes, seconds = divmod(int(latest.get("eta") or 0), 60)
-        pace = f"{latest.get('tok_s') or 0:.0f} tokens/s"
-        return f"{phase}: step {latest['step']}/{latest['steps']}  loss {loss}  {pace}  {minutes}:{seconds:02d} left"
-    except runs.BROKEN:
-        return f"{phase}: its newest event is none that a trainer writes"
+    def show(self, store: Store) -> None:
+        for text in self.reader.new(store, self.run_id):
+            *whole, self.begun = (self.begun + text).split("\n")
+            for line in whole:
+                screen.relay(line)

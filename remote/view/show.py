@@ -1,6 +1,5 @@
 """What the reading verbs print: S3 and tags are all they need, so they work with the box off."""
 
-import codecs
 import csv
 import json
 import os
@@ -16,7 +15,7 @@ from conf.process.screen import screen
 from conf.text import visible
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import download, evaluations, follow, runs
+from remote.runs import download, evaluations, follow, progress, runs
 
 
 def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
@@ -34,20 +33,18 @@ class _Log:
     """A run's log, of which what is new is printed."""
 
     def __init__(self, offset: int):
-        self.offset = offset  # bytes
-        self.text = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # a chunk may end within a letter
+        self.reader = follow.LogReader(offset)
         self.warning = ""
 
     def show(self, store: Store, current: runs.State) -> None:
         """Print what is new; the state was asked for before, so that nothing of a run that has ended is left out."""
-        for chunk in follow.log(store, current.run_id, self.offset):
-            sys.stdout.buffer.write(visible.visible(self.text.decode(chunk)).encode("utf-8", "surrogateescape"))
-            self.offset += len(chunk)
+        for text in self.reader.new(store, current.run_id):
+            sys.stdout.buffer.write(visible.visible(text).encode("utf-8", "surrogateescape"))
         sys.stdout.flush()
 
     def follow(self, store: Store, current: runs.State) -> None:
         self.show(store, current)
-        warning = follow.silence_warning(current)
+        warning = progress.silence_warning(current)
         if warning and warning != self.warning:
             screen.note(f"  {warning.removeprefix('; ')}")
         self.warning = warning

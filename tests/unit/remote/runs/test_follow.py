@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws.session import Retry
-from remote.runs import follow, runs
+from remote.runs import follow, progress, runs
 from remote.view import show
 
 
@@ -131,9 +131,9 @@ def test_trouble_of_aws_itself_ends_no_watch_and_is_said(aws, store, monkeypatch
 
 def test_a_line_that_is_cut_is_no_event_yet():
     step = b'{"event": "step", "step": 1, "steps": 2}'
-    assert len(follow.complete_events(step + b"\n" + b'{"event": "step", "eval": {"a": 1}')) == 1
-    assert follow.complete_events(step) == []
-    assert len(follow.complete_events(b'{"event": "st' + step + b"\n" + step + b"\n")) == 1
+    assert len(progress.complete_events(step + b"\n" + b'{"event": "step", "eval": {"a": 1}')) == 1
+    assert progress.complete_events(step) == []
+    assert len(progress.complete_events(b'{"event": "st' + step + b"\n" + step + b"\n")) == 1
 
 
 class Quiet:
@@ -155,7 +155,7 @@ class Quiet:
 def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(aws, store, settings, monkeypatch, capsys):
     Quiet(store, monkeypatch)
     seen = []
-    monkeypatch.setattr(screen, "status", lambda text, *share: seen.append(text))
+    monkeypatch.setattr(screen, "status", lambda text, *share, below: seen.append(text))
     with pytest.raises(KeyboardInterrupt):
         follow.attach(aws, "the-run", "box", 0.9776)
     assert "no sign of life for " in seen[-1] and seen[-1].startswith("running  $0.00 so far; ")
@@ -163,6 +163,41 @@ def test_where_the_box_runs_and_nothing_lives_the_watcher_is_told_for_how_long(a
     with pytest.raises(KeyboardInterrupt):
         show.logs(aws, settings("box.name=no-such-box"), "the-run", True, None)
     assert capsys.readouterr().err.count("no sign of life for ") == 1
+
+
+def test_a_terminal_shows_the_course_of_a_run_and_its_ceiling(aws, store, monkeypatch):
+    Quiet(store, monkeypatch)
+    steps = [event(0, event="phase", phase="running"), event(1, step=1, loss=2.5, tok_s=400.0, mem=3.14e9), event(2, step=2, loss=None)]
+    steps += [event(3, event="eval", loss=2.0), event(30, step=3, loss=0.5, tok_s=410.0, mem=3.21e9), event(30, event="eval", loss=1.0)]
+    store.put("runs/the-run/events.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in steps))
+    seen = []
+    monkeypatch.setattr(screen, "status", lambda text, *share, below: seen.append(below))
+    with pytest.raises(KeyboardInterrupt):
+        follow.attach(aws, "the-run", "box", 1.0, 8.0)
+    curves = ["loss      2.500 █▁ 0.500", "held out  2.000 █▁ 1.000", "speed     400 ▁█ 410 tokens/s", "memory    3.2 GB at most"]
+    assert seen[-1] == [*curves, "cost      $0.50 of at most $8.00"]
+
+
+def test_events_that_no_trainer_writes_have_no_course():
+    assert progress.curves([event(0, loss="high"), event(1, loss="low")]) == []
+    assert progress.curves([event(0, step=1, loss=2.0, tok_s=1.0)]) == []
+
+
+def test_the_log_is_shown_beside_the_progress_in_whole_lines_from_now_on(aws, store, monkeypatch, capsys):
+    set_state(store, "running", runs.now())
+    store.put("runs/the-run/log/000000000000", b"before\n")
+    pieces = [b"one\ntw", "o ü".encode()[:-1], "ü".encode()[-1:] + b" \x1b[31m\nthree"]
+    offsets = [7, 13, 16]
+
+    def sleep(seconds: float) -> None:
+        if not pieces:
+            raise KeyboardInterrupt
+        store.put(f"runs/the-run/log/{offsets.pop(0):012d}", pieces.pop(0))
+
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        follow.attach(aws, "the-run", "box", None, with_log=True)
+    assert capsys.readouterr().err == "one\ntwo ü \\x1b[31m\n"
 
 
 def test_events_are_fetched_as_often_as_the_box_ships_them(aws, store, monkeypatch):
@@ -194,14 +229,14 @@ def event(minute: int, **more) -> dict:
 def test_time_between_two_attempts_of_a_run_costs_it_nothing():
     begins = {"event": "phase", "phase": "running"}
     events = [event(0, **begins), event(4), event(30, **begins), event(31), event(0), {"event": "step", "time": "never"}, event(2)]
-    assert follow.seconds_worked(events) == 60 * (4 + 1 + 2)
-    assert follow.seconds_worked([]) == 0
+    assert progress.seconds_worked(events) == 60 * (4 + 1 + 2)
+    assert progress.seconds_worked([]) == 0
 
 
 def test_the_share_that_is_done_is_of_steps_or_of_rows_and_never_of_what_no_trainer_writes():
-    assert follow.share_done("running", [event(0, step=3, steps=16)]) == (3, 16)
+    assert progress.share_done("running", [event(0, step=3, steps=16)]) == (3, 16)
     scoring = {"event": "progress", "what": "scoring", "done": 1, "of": 4}
-    assert follow.share_done("evaluating", [event(0, step=16, steps=16), scoring]) == (1, 4)
-    assert follow.share_done("starting", [event(0, step=3, steps=16)]) == (0, 0)
+    assert progress.share_done("evaluating", [event(0, step=16, steps=16), scoring]) == (1, 4)
+    assert progress.share_done("starting", [event(0, step=3, steps=16)]) == (0, 0)
     for strange in ({}, {"step": "3", "steps": 16}, {"step": 17, "steps": 16}, {"step": -1, "steps": 16}):
-        assert follow.share_done("running", [event(0, **strange)]) == (0, 0)
+        assert progress.share_done("running", [event(0, **strange)]) == (0, 0)

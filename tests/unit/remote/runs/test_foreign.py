@@ -17,7 +17,7 @@ from conf.sweep.job import Job
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
 from remote.cost import ledger, limit
-from remote.runs import clean, download, evaluations, follow, hub, lock, predictions, runs, start
+from remote.runs import clean, download, evaluations, follow, hub, lock, predictions, progress, runs, start
 from remote.sweep.launcher import BoxLauncher
 from remote.view import show, status
 from tests.unit.remote.sweep.test_launcher import place
@@ -186,7 +186,7 @@ EVENTS = [{"event": "step", "step": 1, "eta": "soon"}, {"event": "progress"}, {"
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_that_no_trainer_writes_ends_no_watch(event):
-    assert follow.progress_line("running", [event]) == "running: its newest event is none that a trainer writes"
+    assert progress.progress_line("running", [event]) == "running: its newest event is none that a trainer writes"
 
 
 @pytest.mark.parametrize("metrics", [b"[]", b"{}", b'{"task": "fields", "rows": "many"}', b"not json"])
@@ -383,7 +383,7 @@ def test_a_number_that_is_none_of_this_machine_s_ends_no_verb(aws, store, settin
     report = {"seen": "2099-11-22T06:00:00+00:00", "run": "", "idle": HUGE, "idle_limit": 1, "life_left": 1}
     store.put("boxes/i-1/2099.json", json.dumps(report).encode())
     assert status._report(store, "boxes/i-1/2099.json") is None
-    assert follow.progress_line("running", [{"event": "step", "step": 1, "steps": 2, "loss": HUGE}]).endswith("a trainer writes")
+    assert progress.progress_line("running", [{"event": "step", "step": 1, "steps": 2, "loss": HUGE}]).endswith("a trainer writes")
     plant(store, owner=world.CALLER, more={"price": {"seconds": HUGE, "total": 1}})
     ledger._runs(store)
     store.put("locks/me.json", json.dumps({"who": "x", "pid": HUGE, "verb": "up", "token": "t", "since": runs.now()}).encode())

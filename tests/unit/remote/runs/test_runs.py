@@ -9,7 +9,7 @@ import pytest
 from conf import load
 from conf.problem import Problem
 from remote.aws import session as account
-from remote.runs import download, follow, runs, start
+from remote.runs import download, follow, progress, runs, start
 from twin import world
 
 
@@ -230,7 +230,7 @@ def test_parameters_are_fetched_in_calls_of_ten(aws):
     ],
 )
 def test_progress_is_one_line(phase, events, line):
-    assert follow.progress_line(phase, events) == line
+    assert progress.progress_line(phase, events) == line
 
 
 def test_a_run_is_named_by_the_end_of_its_id(aws, store, settings):
