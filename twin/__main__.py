@@ -17,6 +17,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from twin import account, forkserver, world
 from twin.aws import wire
+from twin.aws.batch.service import Batch
 from twin.aws.cloudformation.stacks import Stacks
 from twin.aws.documented import service_models
 from twin.aws.ec2 import instances, launch_templates
@@ -35,6 +36,7 @@ from twin.aws.iam.keys import LAPTOP, OWNER, Keys
 from twin.aws.iam.permissions import Permissions
 from twin.aws.request_log import Journal
 from twin.aws.services.bucket_policies import BucketPolicies
+from twin.aws.services.events import Events
 from twin.aws.services.meter import Meter
 from twin.aws.services.pricing import Pricing
 from twin.aws.services.propagation import Propagation
@@ -144,7 +146,9 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     aws_gateway.opened = propagation.made.clear  # what the account has from the start is not new
     host_faults = hardware.host_faults(aws_gateway, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
     services = [commands, Scheduler(clock, region, aws_gateway), registry, Pricing(), Access(boxes, region, clock)]
-    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies()]
+    events = Events(region, clock.now)
+    boxes.state_changed = events.instance_changed
+    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies(), events, Batch(region)]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {

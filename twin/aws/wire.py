@@ -11,9 +11,12 @@ from xml.sax.saxutils import escape
 from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
+from twin.aws.documented import service_models
+
 ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
 CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
-REST_JSON = ("scheduler", "ssmmessages", "twin")  # services that name an operation by method and path, and answer JSON
+REST_JSON = ("scheduler", "ssmmessages", "twin", "batch")  # services that name an operation by method and path, and answer JSON
+ROUTED = ("batch",)  # those of them whose operations have their own names here
 UNSIGNED = {"/v2/": "registry", "/_twin/": "twin"}  # docker sends Basic authorization, or none at first
 NAMELESS = {"AssumeRoleWithWebIdentity": "sts"}  # operations that are not signed, and so do not say of which service they are
 STACKS = "cloudformation.amazonaws.com"
@@ -139,6 +142,8 @@ def read(environ: dict) -> Request:
         operation = target.rpartition(".")[2]
     elif http.mimetype == "application/x-www-form-urlencoded":
         operation = parse_qs(body.decode()).get("Action", [http.method])[0]
+    elif service in ROUTED:
+        operation = service_models.operation_of_route(service, http.method, http.path, http.args.to_dict(flat=False), http.headers)
     else:
         operation = http.method
     return Request(environ, service or NAMELESS.get(operation, "s3"), operation, region, body, key)

@@ -63,6 +63,7 @@ class Boxes:
         self.agent_key: Callable[[str], str] = lambda instance: ""  # by which the agent of a box signs
         self.power_off: Callable[[str], None] = lambda instance: None  # what EC2 makes of a box that shut itself down
         self.later: Callable[[float, Callable[[], None]], None] = lambda seconds, action: None  # on the world's clock
+        self.state_changed: Callable[[str, str], None] = lambda instance, state: None  # what EventBridge hears of
         self.shutdowns: dict[str, object] = {}  # the one that each box has planned
         self.lock = threading.RLock()
         threading.Thread(target=self.watch, daemon=True).start()
@@ -101,7 +102,7 @@ class Boxes:
         response = forward(request)
         if response.status_code == 200:
             for instance in request.listed("InstanceId"):
-                instances.set_state(self.region, instance, passing)
+                self.become(instance, passing)
                 instances.find(self.region, instance)._reason = "" if request.by == "SHUTDOWN" else f"User initiated ({self.today():{GMT}})"
                 threading.Thread(target=self.switch_off, args=(instance, passing, final)).start()
         return response
@@ -120,10 +121,16 @@ class Boxes:
 
     def begin_life(self, instance: str) -> None:
         instances.find(self.region, instance).launch_time = self.today()
+        self.become(instance, "pending")
         if self.pending:
-            instances.set_state(self.region, instance, "pending")
-            threading.Timer(self.pending, instances.set_state, (self.region, instance, "running")).start()
+            threading.Timer(self.pending, self.become, (instance, "running")).start()
+        else:
+            self.become(instance, "running")
         self.switch_on(instance)
+
+    def become(self, instance: str, state: str) -> None:
+        instances.set_state(self.region, instance, state)
+        self.state_changed(instance, state)
 
     def switch_on(self, instance: str, cold: bool = True) -> None:
         with self.lock:
@@ -275,7 +282,7 @@ class Boxes:
             self.shut_down(instance)
             if instances.find(self.region, instance)._state.name != passing:
                 return  # stopped first and terminated meanwhile
-            instances.set_state(self.region, instance, final)
+            self.become(instance, final)
         if final == "terminated":  # gigabytes on the machine grade: nobody waits for that
             shutil.rmtree(self.root(instance).parent, ignore_errors=True)
 

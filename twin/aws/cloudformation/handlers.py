@@ -13,9 +13,17 @@ from urllib.parse import urlsplit
 
 from twin.aws import wire
 from twin.aws.iam.actions import Access
+from twin.aws.iam.policy import Context
 
 HANDLERS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("handlers.json").read_text(encoding="utf-8"))
+EKS = "Eks:AssociateAccessPolicy Eks:CreateAccessEntry Eks:DeleteAccessEntry Eks:DescribeAccessEntry Eks:DescribeCluster "
+EKS += "Eks:ListAssociatedAccessPolicies"
 ONLY_WITH: dict[str, dict[str, str]] = {
+    "AWS::Batch::ComputeEnvironment": {
+        "EksConfiguration": EKS,
+        "ComputeResources.LaunchTemplate": "ec2:DescribeLaunchTemplateVersions",
+        "ComputeResources.ManagedInstancesProvider": "Batch:SetCapacityTags",
+    },
     "AWS::ECR::Repository": {
         "RepositoryPolicyText": "ecr:SetRepositoryPolicy ecr:DeleteRepositoryPolicy",
         "EncryptionConfiguration.KmsKey": "kms:CreateGrant kms:DescribeKey kms:RetireGrant",
@@ -69,7 +77,17 @@ ACTUAL_ACTIONS = {"s3:DeleteBucketEncryption": "s3:PutEncryptionConfiguration", 
 # Those that are about nothing in particular.
 ANY_RESOURCE = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
 ANY_RESOURCE += ("logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")
-ASKED_BY_THE_CALL = ("iam:PassRole",)  # asked for by the call itself, with the role that is passed
+ANY_RESOURCE += (
+    "Batch:DescribeComputeEnvironments",
+    "Batch:DescribeJobQueues",
+    "events:ListRules",
+    "logs:PutResourcePolicy",
+    "logs:DeleteResourcePolicy",
+)
+ASKED_BY_THE_CALL = ("iam:PassRole", "Iam:PassRole")  # asked for by the call itself, with the role that is passed
+
+# https://docs.aws.amazon.com/batch/latest/userguide/using-service-linked-roles.html
+LINKED: Context = {"iam:AWSServiceName": "batch.amazonaws.com"}
 
 
 def required_access(type: str, handler: str, properties: dict, physical: str, region: str) -> Iterator[Access]:
@@ -80,7 +98,7 @@ def required_access(type: str, handler: str, properties: dict, physical: str, re
             yield Access(
                 ACTUAL_ACTIONS.get(action, action),
                 resource_arn(type, action, properties, physical, region),
-                {"aws:CalledVia": [wire.STACKS]},
+                {"aws:CalledVia": [wire.STACKS]} | (LINKED if action == "iam:CreateServiceLinkedRole" else {}),
             )
 
 
@@ -97,6 +115,8 @@ def resource_arn(type: str, action: str, properties: dict, physical: str, region
         return "*"
     if action.startswith("billing:"):
         return f"arn:aws:billing::{wire.ACCOUNT}:billingview/primary"
+    if action == "iam:CreateServiceLinkedRole":
+        return f"arn:aws:iam::{wire.ACCOUNT}:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
     service, kind, name, regional = ARNS[type]
     place = f"{region if regional else ''}:{'' if service == 's3' else wire.ACCOUNT}"
     return physical if physical.startswith("arn:") else f"arn:aws:{service}:{place}:{kind}{physical or name(properties)}"
@@ -113,6 +133,15 @@ ARNS: dict[str, tuple] = {
     "AWS::IAM::OIDCProvider": ("iam", "oidc-provider/", lambda properties: urlsplit(properties["Url"]).netloc, False),
     "AWS::EC2::SecurityGroup": ("ec2", "security-group/", lambda properties: "new", True),
     "AWS::EC2::LaunchTemplate": ("ec2", "launch-template/", lambda properties: "new", True),
+    "AWS::Logs::ResourcePolicy": ("logs", "log-group:", lambda properties: "*", True),
+    "AWS::Batch::ComputeEnvironment": (
+        "batch",
+        "compute-environment/",
+        lambda properties: properties.get("ComputeEnvironmentName", "new"),
+        True,
+    ),
+    "AWS::Batch::JobQueue": ("batch", "job-queue/", lambda properties: properties.get("JobQueueName", "new"), True),
+    "AWS::Events::Rule": ("events", "rule/", lambda properties: properties.get("Name", "new"), True),
     "AWS::SSM::Parameter": ("ssm", "parameter", lambda properties: properties.get("Name", "/new"), True),
     "AWS::SecretsManager::Secret": ("secretsmanager", "secret:", lambda properties: f"{properties.get('Name', 'new')}-xxxxxx", True),
     "AWS::Budgets::Budget": ("budgets", "budget/", lambda properties: properties["Budget"].get("BudgetName", "new"), False),

@@ -5,14 +5,13 @@ A property that is not named here is refused, so that nothing of a template is q
 
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from twin.aws import wire
+from twin.aws.cloudformation import fleet_resources
+from twin.aws.cloudformation.resource_type import AlreadyExists, Client, Properties, ResourceType
 
-Client = Any  # called with a service's name it gives the boto3 client of that; `key` is the caller's
-Properties = dict[str, Any]
 NOT_FOUND = ("NoSuchEntity", "NoSuchBucket", "NoSuchBucketPolicy", "ParameterNotFound", "NotFoundException")
 NOT_FOUND += (
     "RepositoryNotFoundException",
@@ -21,26 +20,6 @@ NOT_FOUND += (
     "InvalidLaunchTemplateName.NotFoundException",
 )
 NOT_FOUND += ("InvalidLaunchTemplateId.NotFound",)
-
-
-class AlreadyExists(Exception):
-    """There is one of this name that no stack made."""
-
-
-@dataclass(frozen=True)
-class ResourceType:
-    """How one type is handled; `create` answers the physical id."""
-
-    create: Callable[[Client, Properties, str], str]  # the last: a name for what has none
-    update: Callable[[Client, str, Properties], None]
-    delete: Callable[[Client, str, Properties], None]
-    known_properties: tuple[str, ...]
-    create_only: tuple[str, ...] = ()  # properties, or parts of them, whose change means another resource in place of this one
-    attributes: dict[str, Callable[[Client, str], str]] = field(default_factory=dict)
-    iam: bool = False  # the caller must say that he knows what he does
-    primary_identifier: str = ""  # the property that is its primary identifier; where AWS gives that, there is none
-    find: Callable[[Client, str], Any] | None = None  # what has this identifier; nothing, or one of GONE, where nothing has
-    tagged: bool = True  # it takes the stack's tags
 
 
 def create_bucket(client: Client, properties: Properties, default_name: str) -> str:
@@ -235,6 +214,10 @@ def update_launch_template(client: Client, template: str, properties: Properties
     client("ec2").create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=properties["LaunchTemplateData"])
 
 
+def template_version(client: Client, template: str, name: str) -> str:
+    return str(client("ec2").describe_launch_templates(LaunchTemplateIds=[template])["LaunchTemplates"][0][name])
+
+
 def put_parameter(client: Client, properties: Properties, overwrite: bool) -> str:
     more = {"Description": properties["Description"]} if "Description" in properties else {}
     client("ssm").put_parameter(
@@ -298,7 +281,8 @@ def log_group(client: Client, name: str) -> bool:
 
 def needs_replacement(kind: ResourceType, current: Properties, new: Properties) -> bool:
     """Whether what has changed is among what a resource has for life."""
-    return any(property_at(current, name) != property_at(new, name) for name in kind.create_only)
+    fixed = (*kind.create_only, *kind.create_only_at_times(new))
+    return any(property_at(current, name) != property_at(new, name) for name in fixed)
 
 
 def property_at(properties: Properties, path: str) -> Any:
@@ -311,7 +295,7 @@ def without(values: dict, *names: str) -> dict:
     return {key: value for key, value in values.items() if key not in names}
 
 
-RESOURCE_TYPES = {
+RESOURCE_TYPES = fleet_resources.TYPES | {
     "AWS::S3::Bucket": ResourceType(
         create_bucket,
         update_bucket,
@@ -373,6 +357,7 @@ RESOURCE_TYPES = {
         delete_profile,
         ("InstanceProfileName", "Roles"),
         create_only=("InstanceProfileName",),
+        attributes={"Arn": lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Arn"]},
         iam=True,
         tagged=False,
         primary_identifier="InstanceProfileName",
@@ -400,6 +385,7 @@ RESOURCE_TYPES = {
         lambda client, template, properties: client("ec2").delete_launch_template(LaunchTemplateId=template),
         ("LaunchTemplateName", "LaunchTemplateData"),
         create_only=("LaunchTemplateName",),
+        attributes={f"{which}VersionNumber": partial(template_version, name=f"{which}VersionNumber") for which in ("Latest", "Default")},
     ),
     "AWS::SSM::Parameter": ResourceType(
         lambda client, properties, default_name: put_parameter(client, {"Name": default_name} | properties, overwrite=False),

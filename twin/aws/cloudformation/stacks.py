@@ -18,7 +18,8 @@ from xml.sax.saxutils import escape
 
 from twin.aws import wire
 from twin.aws.cloudformation import handlers, templates
-from twin.aws.cloudformation.resources import NOT_FOUND, RESOURCE_TYPES, Client, exists, needs_replacement, spare_name
+from twin.aws.cloudformation.resource_type import Client
+from twin.aws.cloudformation.resources import NOT_FOUND, RESOURCE_TYPES, exists, needs_replacement, spare_name
 from twin.aws.cloudformation.templates import invalid
 
 SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
@@ -265,7 +266,8 @@ class Stacks:
                 raise invalid(f"Template error: resource {name} does not support attribute type {wish} in Fn::GetAtt")
             return attributes[wish](client, id)
 
-        return templates.Scope(definition.parameters | pseudo, definition.template.get("Conditions", {}), physical, attribute)
+        values = templates.referred(definition.template, definition.parameters)
+        return templates.Scope(values | pseudo, definition.template.get("Conditions", {}), physical, attribute)
 
     def describe_change_set(self, request: wire.Request) -> dict:
         stack, change_set = self.find_change_set(request)

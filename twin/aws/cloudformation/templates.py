@@ -68,11 +68,18 @@ def parameters(template: dict, supplied: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def referred(template: dict, values: dict[str, str]) -> dict[str, Any]:
+    """What a reference to each parameter comes to: a list, where its type is one."""
+    declared = template.get("Parameters", {})
+    lists = [name for name in values if str(declared.get(name, {}).get("Type", "")).startswith(("CommaDelimitedList", "List<"))]
+    return values | {name: [one.strip() for one in values[name].split(",") if one.strip()] for name in lists}
+
+
 @dataclass
 class Scope:
     """What the functions of a template refer to."""
 
-    values: dict[str, str]  # of parameters and pseudo parameters
+    values: dict[str, Any]  # of parameters and pseudo parameters
     conditions: dict[str, Any]
     physical: Callable[[str], str]  # a resource's id, by its name in the template
     attribute: Callable[[str, str], str]
@@ -113,6 +120,10 @@ class Scope:
             return self.resolve(content[1] if self.evaluate(content[0]) else content[2])
         if function == "Fn::Join":
             return content[0].join(str(one) for one in self.resolve(content[1]))
+        if function == "Fn::Split":
+            return str(self.resolve(content[1])).split(content[0])
+        if function == "Fn::Select":
+            return self.resolve(content[1])[int(self.resolve(content[0]))]
         if function == "Fn::Sub":
             return self.substitute(*(content if isinstance(content, list) else (content, {})))
         raise invalid(f"Template format error: this emulation does not know {function}")
