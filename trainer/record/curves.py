@@ -21,12 +21,16 @@ def draw(events: list[dict]) -> list[tuple[str, Markup]]:
     if not steps:
         return []
     losses = [("training", TUNED, _points(steps, "loss")), ("held-out", BASE, _points(held_out, "loss"))]
+    looks = [{"step": event["step"]} | event["gpu"] for event in steps if event.get("gpu")]
     matches = [("whole fields", TUNED, _points(held_out, "field_match")), ("single tokens", BASE, _points(held_out, "token_match"))]
     curves = [
         ("Loss per answer token", "loss (nats)", losses),
         ("What the model puts first on held-out rows, given the right text before it", "share", matches),
         ("Learning rate", "learning rate", [("learning rate", TUNED, _points(steps, "lr"))]),
         ("Throughput", "tokens a second", [("tokens a second", TUNED, _points(steps, "tok_s"))]),
+        ("GPU utilisation", "share", [("utilisation", TUNED, _points(looks, "utilization"))]),
+        ("GPU power", "W", [("power", TUNED, _points(looks, "power"))]),
+        ("GPU temperature", "°C", [("temperature", TUNED, _points(looks, "temperature"))]),
         ("Peak memory", "GB", [("peak memory", TUNED, [(step, size / 1e9) for step, size in _points(steps, "mem")])]),
     ]
     last = max(event["step"] for event in steps + held_out)

@@ -24,7 +24,7 @@ from conf.schema import Recipe
 from conf.text import secret
 from trainer import files
 from trainer.files import digest, write
-from trainer.record import card, report
+from trainer.record import card, gpu, report
 
 MANIFEST, DECIDED = "manifest.json", "decided.json"
 MODEL_FILES = ("adapter/", "config.yaml", DECIDED, "metrics.json")  # the files that `predict` and `evaluate` load
@@ -43,6 +43,7 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.events = self.folder / "events.jsonl"
         self.beaten = -math.inf
+        self.gpus: gpu.Sampler | None = None
         state = self.folder / "state.json"
         self.state = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
         if not sealed(self.folder):
@@ -66,8 +67,10 @@ class Record:
             self._write_state()
 
     def event(self, kind: str, **values) -> None:
-        """Append one line to `events.jsonl`."""
+        """Append one line to `events.jsonl`; where the GPUs are looked at, with what they did since the last one."""
         self._stays_open()
+        seen = self.gpus.take() if self.gpus else {}
+        values |= {"gpu": seen} if seen else {}
         with self.events.open("a", encoding="utf-8") as file:
             file.write(secret.hide(files.json_line({"time": now(), "event": kind, **values})))
         self.heartbeat()

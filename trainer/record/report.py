@@ -12,7 +12,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 
 from data import score
 from trainer import files
-from trainer.record import coach, curves, figures
+from trainer.record import coach, curves, figures, gpu
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG = 300  # characters of a value in an example of what is wrong
@@ -23,6 +23,7 @@ def render(folder: Path, manifest: dict | None = None) -> str:
     """The page of the run in `folder`. `manifest` is given while the file is not written yet."""
     manifest = manifest or json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    events = files.read_json_lines(folder / "events.jsonl")
     wrong, right = _examples(files.read_json_lines(folder / "predictions.jsonl"), metrics)
     return _template().render(
         run=manifest,
@@ -31,7 +32,8 @@ def render(folder: Path, manifest: dict | None = None) -> str:
         fields=figures.fields(metrics),
         slices=_with_a_difference(figures.slices(metrics)),
         forms=figures.forms(metrics),
-        plots=curves.draw(files.read_json_lines(folder / "events.jsonl")),
+        plots=curves.draw(events),
+        gpu_use=gpu.sentence(gpu.usage(events)),
         baselines=figures.baselines(metrics),
         tuned_score=next(line for line in figures.summary(metrics) if line.key == figures.SLICED[metrics["task"]][0]),
         score_name=figures.HEADLINES[metrics["task"]][figures.SLICED[metrics["task"]][0]],
@@ -68,7 +70,8 @@ def advice(folder: Path, metrics: dict) -> list[str]:
         if (beside := figures.baselines(metrics))
         else []
     )
-    return lines + coach.lines(coach.of_folder(folder, metrics))
+    used = gpu.sentence(gpu.usage(files.read_json_lines(folder / "events.jsonl")))
+    return lines + coach.lines(coach.of_folder(folder, metrics)) + [used] * bool(used)
 
 
 def table(metrics: dict) -> list[dict]:

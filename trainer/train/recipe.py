@@ -2,7 +2,8 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from trainer.evaluate import evaluate
 from trainer.export import architectures, vocabulary
 from trainer.model import attention, lora_options, model, proof, serving, sharding
 from trainer.model.distributed import ALONE, NullRecord, ProcessGroup
-from trainer.record import trackers
+from trainer.record import gpu, trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Sampler, WeightedRows, drawn, with_answer_limit
@@ -94,6 +95,20 @@ def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: fl
             "plan": planned,
         },
     )
+
+
+@contextmanager
+def gpus_sampled(record: Record | NullRecord) -> Iterator[None]:
+    """The run's events say what its GPUs do, where it has any."""
+    if not torch.cuda.is_available() or not isinstance(record, Record):
+        yield
+        return
+    record.gpus = gpu.Sampler()
+    try:
+        yield
+    finally:
+        record.gpus.close()
+        record.gpus = None
 
 
 @dataclass(frozen=True)
