@@ -170,7 +170,7 @@ def doctor(c, json=False):
     from trainer.estimate import driver
     from trainer.preflight import access
 
-    if not command.doctor(c, json, ROOT, driver.minimum_driver(), access.check_hub_access):
+    if not command.doctor(c, json, ROOT, driver.minimum_driver(), access.check_hub_access, preflight.too_small):
         raise Exit(code=1)
 
 

@@ -457,12 +457,14 @@ class Fleet:
             )
         if self.gpus < 0:
             raise ValueError(f"fleet.gpus is {self.gpus}; use 0 or more")
-        for name in ("max_vcpus", "max_hours", "disk_gb"):
+        for name in ("max_hours", "disk_gb"):
             positive(f"fleet.{name}", getattr(self, name))
+        if self.max_vcpus < 0:
+            raise ValueError(f"fleet.max_vcpus is {self.max_vcpus}; use 0 or more: with 0 `inv init` removes the account's fleet")
         if not 1 <= self.attempts <= 10:  # AWS Batch, User Guide, "Automated job retries"
             raise ValueError(f"fleet.attempts is {self.attempts}; use 1 to 10, as AWS Batch does")
-        if self.wait_minutes < 10:  # AWS Batch, API Reference, JobStateTimeLimitAction: 600 seconds at least
-            raise ValueError(f"fleet.wait_minutes is {self.wait_minutes}; use 10 or more, as AWS Batch does")
+        if not 10 <= self.wait_minutes <= 1440:  # AWS Batch, API Reference, JobStateTimeLimitAction: 600 to 86,400 seconds
+            raise ValueError(f"fleet.wait_minutes is {self.wait_minutes}; use 10 to 1440, as AWS Batch does")
 
 
 @dataclass

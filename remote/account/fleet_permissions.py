@@ -98,7 +98,6 @@ def instance(account: Account) -> list[Statement]:
 def setup(account: Account) -> list[Statement]:
     """What `inv init -- fleet=batch` and `inv destroy` call besides `setup`: CloudFormation on the user's behalf."""
     own, linked = account.cloud.own, account.role("aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch")
-    implied = ("events:ListRules",)
     policies = ("logs:PutResourcePolicy", "logs:DeleteResourcePolicy", "logs:DescribeResourcePolicies")
     return [
         *(one for made in resource_types(account) for one in made.statements()),
@@ -116,7 +115,7 @@ def setup(account: Account) -> list[Statement]:
             "LetEventsWrite", "EventBridge may write into the log of ends", policies, condition=VIA_CLOUDFORMATION_APART, implied=SCHEMAS
         ),
         Statement(
-            "LookAtRules", "CloudFormation's handlers look", implied, (account.arn("events", "rule/*"),), VIA_CLOUDFORMATION_APART, SCHEMAS
+            "LookAtRules", "CloudFormation's handlers look", ("events:ListRules",), condition=VIA_CLOUDFORMATION_APART, implied=SCHEMAS
         ),
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf import load, schema, yaml_file
-from remote.account import names, stack
+from remote.account import fleet, names, stack
 from remote.account.hub_token import TokenState
 from remote.account.survey import ADOPTED
 from remote.aws.session import Aws
@@ -63,6 +63,7 @@ def summary(aws: Aws, run: schema.Run, token: TokenState) -> str:
         "Hub token": f"secret {cloud.hub_secret}: {'none yet' if token == 'none yet' else 'stored'}",
         "Hub repository": cloud.hub_repository or "OWNER/NAME of the run",
         "GitHub repository": f"{cloud.github}, with the variables {_variables(aws)}" if cloud.github else "none",
+        "fleet": fleet.describe(aws, stack.find(aws)),
         "budget": f"{cloud.budget_usd} USD a month" if cloud.budget_usd else "none",
     }
     width = max(map(len, about))

@@ -29,6 +29,11 @@ RECORDS = ("InstanceId", "VolumeId", "ImageDigest", "Registry", "AwsCredentialsN
 # Those that no setting says at all, with what they are where nobody has put them there by hand.
 BY_HAND = {"ecr/registry": "Registry", "secrets/aws-credentials-name": "AwsCredentialsName", "secrets/docker-token-name": "DockerTokenName"}
 DEFAULTS = {"Registry": "none", "AwsCredentialsName": "aws/credentials", "DockerTokenName": "docker/token"}
+# In the template; their rights are in a policy of their own.
+FLEET_RESOURCES: tuple[str, ...] = ("FleetRole", "FleetProfile", "JobRole", "FleetLaunch", "SpotEnvironment", "OnDemandEnvironment")
+FLEET_RESOURCES += ("SpotQueue", "OnDemandQueue", "SpotFirstQueue", "Ends", "EndsPolicy", "EndsRule")
+# Where there is no fleet, no other setting of one changes the stack.
+NO_FLEET = {"FleetMaxVcpus": "0", "FleetInstanceTypes": "none", "FleetSubnets": "none", "FleetDiskGb": "200", "FleetWaitSeconds": "3600"}
 TAG = {"Key": "fine-tune-slm:made-by", "Value": "inv init"}  # of the stack; CloudFormation hands it on
 
 
@@ -110,8 +115,21 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "GithubSubjectById": subjects(cloud.github)[1],
         "ImageDigest": cloud.image_digest,
         **DEFAULTS,
+        **fleet_parameters(run.fleet),
     }
     return {name: "none" if value is None else str(value) for name, value in values.items()}
+
+
+def fleet_parameters(fleet: schema.Fleet) -> dict[str, str]:
+    """Those of a fleet as the settings say; all but the subnets, which the account has."""
+    if fleet.engine is schema.Engine.none or not fleet.max_vcpus:
+        return dict(NO_FLEET)
+    return NO_FLEET | {
+        "FleetMaxVcpus": str(fleet.max_vcpus),
+        "FleetInstanceTypes": ",".join(fleet.instance_type),
+        "FleetDiskGb": str(fleet.disk_gb),
+        "FleetWaitSeconds": str(fleet.wait_minutes * 60),
+    }
 
 
 def subjects(github: str | None) -> tuple[str | None, str | None]:
@@ -279,7 +297,10 @@ def _wait(aws: Aws, name: str) -> str:
 
 
 def _fix(why: str) -> str:
-    return "add what `inv policy --who setup` prints to your policy" if "not authorized to perform" in why else "fix that"
+    if "not authorized to perform" not in why:
+        return "fix that"
+    who = "fleet-setup" if why.partition(":")[0] in FLEET_RESOURCES else "setup"
+    return f"add what `inv policy --who {who}` prints to your policy"
 
 
 def _reason(aws: Aws, stack: str, token: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from conf import schema
 from conf.problem import Problem
-from remote.account import names, stack
+from remote.account import fleet, names, stack
 from remote.aws.session import Aws
 
 # What the stack makes unless it is there already: the resource's name in the template, the parameter that decides, how to look.
@@ -49,6 +49,7 @@ def survey(aws: Aws, run: schema.Run) -> Survey:
     if wanted["MakeInstanceProfile"] == "no":
         _check_profile_role(aws, cloud)
     wanted["Vpc"] = _network(aws, run.box.subnet)
+    wanted |= fleet.wanted(aws, run, current, wanted["Vpc"])
     by_hand = names.set_by_hand(aws, current)
     by_name = {record["Name"].removeprefix(cloud.root): record["Value"] for record in by_hand}
     wanted |= {parameter: by_name[name] for name, parameter in stack.BY_HAND.items() if name in by_name}

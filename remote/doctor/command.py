@@ -13,18 +13,19 @@ from conf.process.screen import screen, shown
 from conf.text import secret
 from remote.aws.session import Aws
 from remote.build import ecr
-from remote.doctor import diagnose
+from remote.doctor import diagnose, fleet
 from remote.doctor.check import Check, Context
 from remote.runs import hub
 
 
-def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable) -> bool:
-    """Print every finding; whether all is well. `driver` is the oldest that the image works with, `check_access` looks at the Hub."""
+def doctor(c, as_json: bool, root: Path, driver: int, check_access: Callable, too_small: Callable) -> bool:
+    """Print every finding; whether all is well. `driver` is the oldest that the image works with, `check_access` looks at the Hub,
+    `too_small` names types of the fleet that the planned run has no room on."""
     login_findings = []
     with screen.verb("doctor", "Look for every reason why the chain would fail"):
         try:
             run = settings(c, fetch=functools.partial(diagnose.fetch, login_findings))
-            findings = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access)])
+            findings = diagnose.run_checks(make_context(run, root, driver), [hub_check(check_access), *fleet.checks(too_small)])
         except Problem as problem:
             if not login_findings:  # AWS was not asked yet: it is the words behind `--`
                 raise

@@ -16,14 +16,15 @@ def routes(context: Context) -> list[Finding]:
     if not subnets:
         return [Finding("network", BROKEN, "the account has no default network here", why, "`aws ec2 create-default-vpc`")]
     tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [subnets[0]["VpcId"]]}])["RouteTables"]
-    closed = [subnet["SubnetId"] for subnet in subnets if not _way_out(subnet, tables)]
+    closed = [subnet["SubnetId"] for subnet in subnets if not has_way_out(subnet, tables)]
     if closed:
         command = "route 0.0.0.0/0 to an internet gateway or a NAT gateway: `aws ec2 create-route --route-table-id ... --gateway-id ...`"
         return [Finding("network", BROKEN, f"no way out of {', '.join(closed)}", why, command)]
     return [Finding("network", OK, f"{len(subnets)} subnets, each with a way out")]
 
 
-def _way_out(subnet: dict, tables: list[dict]) -> bool:
+def has_way_out(subnet: dict, tables: list[dict]) -> bool:
+    """Whether an instance in this subnet comes out of its network, by the routes."""
     own_tables = [table for table in tables if any(link.get("SubnetId") == subnet["SubnetId"] for link in table["Associations"])]
     main = [table for table in tables if any(link.get("Main") for link in table["Associations"])]
     for route in (own_tables or main or [{"Routes": []}])[0]["Routes"]:

@@ -63,6 +63,18 @@ class Preflight:
         seen = self.load().inspect(settings, *access(aws))
         return len(seen.rows.sampler.examples) if seen.rows else None
 
+    def too_small(self, aws: Any, settings: Any) -> list[str]:
+        """The fleet's types on which the planned run has no room; none where only the trainer can tell."""
+        from remote.aws import gpu
+
+        types = tuple(settings.fleet.instance_type)
+        cards, seen = gpu.cards(aws, types), self.load().inspect(settings, *access(aws))
+        if not seen.shape:
+            return []
+        given = {kind: (card.name, card.bytes, min(card.count, settings.fleet.gpus or card.count)) for kind, card in cards.items()}
+        fitting = {kind for kind, (_, fits) in self.load().estimate_cards(seen, settings, given).items() if fits}
+        return [kind for kind in types if kind not in fitting]
+
     def cached(self) -> Callable[[Any, Any], Needs]:
         """`check_inputs` for the jobs of a sweep, without its lines: rows and model are looked at once for all jobs that have the same."""
         cache: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from whole_account import Story, snapshot
 
 from conf import load
 from conf.problem import Problem
-from remote.account import permissions, setup_permissions, stack
+from remote.account import fleet_permissions, permissions, setup_permissions, stack
 from remote.account.statement import INLINE, Account, document, merge_statements, size
 from twin import world
 from twin.aws.cloudformation import handlers, templates
@@ -323,11 +323,11 @@ def lines(document: dict) -> dict[str, dict]:
 def test_what_cloudformation_may_call_for_a_type_is_what_the_types_own_schema_lists():
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-    for made in setup_permissions._resource_types(AT):
+    for made in [*setup_permissions._resource_types(AT), *fleet_permissions.resource_types(AT)]:
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", made.type).schema
-        listed = {action for handler in schema["handlers"].values() for action in handler["permissions"]}
+        listed = {action.lower() for handler in schema["handlers"].values() for action in handler["permissions"]}
         for action in made.actions(f"{made.called} {made.implied}"):
-            assert fnmatch.filter(listed, action), (made.type, action)
+            assert fnmatch.filter(listed, action.lower()), (made.type, action)
 
 
 def resources() -> dict[str, dict]:
@@ -338,7 +338,7 @@ def resources() -> dict[str, dict]:
         "AWS::AccountId": world.ACCOUNT,
         "AWS::StackName": RUN.cloud.own,
     }
-    yes = {"BudgetUsd": "40", "BudgetEmail": "me@example.com", "Vpc": "vpc-1"}
+    yes = {"BudgetUsd": "40", "BudgetEmail": "me@example.com", "Vpc": "vpc-1", "FleetMaxVcpus": "32"}
     template = templates.read(stack.TEMPLATE.read_text())
     yes |= {name: "yes" for name in template["Parameters"] if name.startswith("Make")}
     known = parameters | yes | {"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
@@ -359,6 +359,7 @@ def denied(documents: list[dict]) -> set[str]:
 
 
 def test_setup_and_laptop_may_do_all_that_the_handlers_of_our_types_ask_for():
-    assert denied([*HELD, POLICIES["setup"]]) == set()
-    lacking = denied([*HELD, without("setup", "logs:GetDataProtectionPolicy")])
+    fleet = [POLICIES["fleet"], POLICIES["fleet-setup"]]
+    assert denied([*HELD, POLICIES["setup"], *fleet]) == set()
+    lacking = denied([*HELD, without("setup", "logs:GetDataProtectionPolicy"), *fleet])
     assert lacking == {"logs:GetDataProtectionPolicy for AWS::Logs::LogGroup"}

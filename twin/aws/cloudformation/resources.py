@@ -204,14 +204,23 @@ def rule(properties: Properties) -> dict:
 
 def create_launch_template(client: Client, properties: Properties, default_name: str) -> str:
     answer = client("ec2").create_launch_template(
-        LaunchTemplateName=properties.get("LaunchTemplateName", default_name), LaunchTemplateData=properties["LaunchTemplateData"]
+        LaunchTemplateName=properties.get("LaunchTemplateName", default_name), LaunchTemplateData=launch_data(properties)
     )
     return answer["LaunchTemplate"]["LaunchTemplateId"]
 
 
 def update_launch_template(client: Client, template: str, properties: Properties) -> None:
     """A new version; as on AWS, the default version stays what it was."""
-    client("ec2").create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=properties["LaunchTemplateData"])
+    client("ec2").create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=launch_data(properties))
+
+
+def launch_data(properties: Properties) -> Properties:
+    """As EC2 takes it: a parameter of a stack is a text, and a size is a number."""
+    data = properties["LaunchTemplateData"]
+    if "BlockDeviceMappings" not in data:
+        return data
+    disks = [one | {"Ebs": one["Ebs"] | {"VolumeSize": int(one["Ebs"]["VolumeSize"])}} for one in data["BlockDeviceMappings"]]
+    return data | {"BlockDeviceMappings": disks}
 
 
 def template_version(client: Client, template: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """CloudFormation templates: read, checked, and resolved to plain properties."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -124,6 +125,8 @@ class Scope:
             return str(self.resolve(content[1])).split(content[0])
         if function == "Fn::Select":
             return self.resolve(content[1])[int(self.resolve(content[0]))]
+        if function == "Fn::Base64":
+            return base64.b64encode(str(self.resolve(content)).encode()).decode()
         if function == "Fn::Sub":
             return self.substitute(*(content if isinstance(content, list) else (content, {})))
         raise invalid(f"Template format error: this emulation does not know {function}")

@@ -124,3 +124,25 @@ def test_a_record_that_cannot_be_read_is_left_out(broken, capsys):
     account = Account({"i-1": record(**broken), "i-2": record("i-2", ended=after(100))})
     assert [one.instance for one in fleet_usage.usage(account)] == ["i-2"]
     assert "fleet/i-1.json" in capsys.readouterr().err
+
+
+def test_the_emulated_account_tells_the_same(aws):
+    """Through the real protocols: a record in S3, the words of EventBridge in its log group, a price of the zone."""
+    from remote.aws.s3 import Store
+
+    logs, group = aws.client("logs"), "/aws/events/fine-tune-slm/fleet-ends"
+    began = datetime.now(UTC) - timedelta(hours=1)
+    launched, ended = (began + timedelta(seconds=seconds) for seconds in (0, 840))
+    body = record(launched=launched.strftime(fleet_usage.FORMAT))
+    Store(aws).put("fleet/i-1.json", json.dumps(body).encode())
+    (open_ended,) = fleet_usage.usage(aws)
+    assert open_ended.seconds is None, "there is no log group yet"
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="s")
+    event = {"time": ended.strftime(fleet_usage.FORMAT), "detail": {"instance-id": "i-1", "state": "shutting-down"}}
+    written = {"timestamp": int(ended.timestamp() * 1000), "message": json.dumps(event)}
+    logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[written])
+    (one,) = fleet_usage.usage(aws)
+    dollars, hourly = fleet_usage.cost(aws, one)
+    assert one.seconds == 840 and dollars == pytest.approx(hourly * 840 / 3600) and 0 < hourly < 0.9776
+    assert fleet_usage.root_disk(aws) is None  # the account has no fleet
