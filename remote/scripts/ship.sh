@@ -139,7 +139,7 @@ note_checkpoints() {
   [ -n "$(ls "$1")" ] || return 0
   while read -r name; do
     if steps | grep -Fqx "$name"; then kept+=("$name"); else gone+=(--include "$name/*"); fi
-  done < <(cat "$shipped.checkpoints" 2>/dev/null; ls "$1")
+  done < <(cat "$shipped.checkpoints" 2>/dev/null || true; ls "$1") # the trap of failures is in force in there
   [ "${#gone[@]}" -eq 0 ] || quietly s3 rm --quiet --recursive "$target/checkpoints" --exclude "*" "${gone[@]}" || return 1
   printf '%s\n' "${kept[@]}" >"$shipped.checkpoints"
 }
