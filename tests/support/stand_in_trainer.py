@@ -150,7 +150,14 @@ def finished_run():
 
 
 def main() -> None:
-    """`python -m trainer` with `run` above in the place of its recipe."""
+    """`python -m trainer` with `run` above in the place of its recipe; of the carrier only that it starts this."""
+    room = sys.argv.pop(1) if sys.argv[1:2] in (["trainer"], ["carrier"]) else "trainer"
+    if room == "carrier":
+        from carrier import __main__ as carrier
+        from carrier import process
+
+        process.COMMAND = [sys.executable, str(Path(__file__)), "trainer"]
+        sys.exit(carrier.main(sys.argv[1:]))
     if sys.argv[1:2] == ["predict"]:
         return answer()
     if sys.argv[1:2] == ["examine"]:

@@ -1,0 +1,93 @@
+"""The carrier and the box's supervisor leave the same objects in S3 of the same run folder, the one by boto3, the other by the AWS CLI."""
+
+import json
+import shutil
+
+import loaded
+import pytest
+import scripts
+
+from carrier.ship import NotOurs, Shipper
+from carrier.store import Store
+from remote.plan.script import body, settings_block
+from tests.unit.remote.scripts.test_script_ends import RUN, Box
+
+STATE = {"phase": "running", "since": "2026-12-01T00:00:00Z", "heartbeat": "2026-12-01T00:00:01Z"}
+
+
+@pytest.fixture
+def box(tmp_path, aws):
+    """The run's folder on a volume, and the tools that `ship.sh` needs; `aws` is the real one."""
+    made = Box(tmp_path)
+    (made.root / "bin/aws").write_text(f'#!/bin/sh\nPATH="{loaded.programs()}" exec aws "$@"\n')
+    made.going_on()
+    made.bucket = aws.cloud.bucket
+    for prefix in ("box", "carrier"):
+        store = Store(made.bucket, prefix)
+        if names := store.names(""):
+            store.remove(list(names))
+        store.put(f"runs/{RUN}/box.json", b'{"name": "me", "instance": "i-1"}')
+    return made
+
+
+def ship_sh(box, *words: str) -> None:
+    """What the supervisor does in a round of its own, behind `||` as there: `set -e` does not hold."""
+    settings = {"REGION": "us-east-1", "MOUNT_PATH": "/mnt/training", "BUCKET": box.bucket, "PREFIX": "box", "LOG_GROUP": "/g"}
+    settings |= {"STREAM_PREFIX": "s", "HUB_SECRET": "none", "TOKEN_AGE": "600"}
+    above = "".join(body(name) for name in ("lib", "container", "ship"))
+    text = f"#!/bin/bash\n{settings_block(settings)}{above}\nmirror() {{ :; }}\nchoose\n" + "\n".join(f"{word} || exit 3" for word in words)
+    done = scripts.run(text, box.root)
+    assert done.code == 0, done.stderr
+
+
+def objects(bucket: str, prefix: str) -> dict[str, bytes]:
+    store = Store(bucket, prefix)
+    return {name: store.get(name, 1 << 30) for name in store.names("")}
+
+
+def test_both_leave_the_same_objects_of_a_run_that_goes_on_and_of_its_end(box):
+    folder = box.mount / "runs" / RUN
+    carrier = Shipper(Store(box.bucket, "carrier"), RUN, folder, lambda: True)
+    (folder / "state.json").write_text(json.dumps(STATE))
+    (folder / "log.txt").write_bytes(b"one\ntwo\nhalf a li")
+    (folder / "events.jsonl").write_text('{"event": "step"}\n')
+    (folder / "decided.json").write_text("{}")
+    for step, whole in (("step-000001", True), ("step-000002", False), ("part", True), ("step-odd", True)):
+        place = folder / "checkpoints" / step
+        place.mkdir(parents=True)
+        (place / "adapter.bin").write_text(step)
+        if whole:
+            (place / "COMPLETE").write_text("{}")
+    ship_sh(box, "ship")
+    carrier.ship()
+    assert objects(box.bucket, "carrier") == objects(box.bucket, "box")
+
+    (folder / "log.txt").write_bytes(b"one\ntwo\nhalf a line\nthe last without an end")
+    shutil.rmtree(folder / "checkpoints/step-000001")
+    (folder / "checkpoints/step-000002/COMPLETE").write_text("{}")
+    (folder / "adapter").mkdir()
+    for name in ("manifest.json", "adapter/weights.bin", "left.part", "metrics.json"):
+        (folder / name).write_text(name)
+    (folder / "state.json").write_text(json.dumps(STATE | {"phase": "uploading"}))
+    done = json.dumps(STATE | {"phase": "done"})
+    ship_sh(box, "ship", "deliver")
+    (folder / "state.json").write_text(done + "\n")
+    ship_sh(box, "ship end")
+    (folder / "state.json").write_text(json.dumps(STATE | {"phase": "uploading"}))
+    carrier.ship()
+    assert carrier.deliver()
+    (folder / "state.json").write_text(done + "\n")
+    carrier.ship(end=True)
+    by_box, by_carrier = objects(box.bucket, "box"), objects(box.bucket, "carrier")
+    assert b"".join(text for name, text in sorted(by_carrier.items()) if "/log/" in name) == (folder / "log.txt").read_bytes()
+    assert by_carrier == by_box
+    assert {name.split("/", 2)[2] for name in by_box} >= {"manifest.json", "adapter/weights.bin", "checkpoints/step-000002/adapter.bin"}
+
+
+def test_a_run_that_is_not_ours_any_more_is_not_touched(box):
+    before = objects(box.bucket, "carrier")
+    carrier = Shipper(Store(box.bucket, "carrier"), RUN, box.mount / "runs" / RUN, lambda: False)
+    for send in (carrier.ship, carrier.deliver):
+        with pytest.raises(NotOurs):
+            send()
+    assert objects(box.bucket, "carrier") == before
