@@ -52,7 +52,7 @@ def verify(aws: Aws, run: schema.Run, root: Path) -> None:
     tag = ecr.tag(root, run.cloud.build_args)
     image = ecr.find(aws, tag).image
     description = ecr.describe(aws, tag)
-    started = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", image, "--help", check=False)
+    started = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", image, "trainer", "--help", check=False)
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", image).stdout) or {}
     recorded, digest = run.cloud.image_digest, image.partition("@")[2]
     pushed = description["imagePushedAt"].astimezone(UTC)

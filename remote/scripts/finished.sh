@@ -51,7 +51,7 @@ ask_model() {
   name_gpus
   hold
   hand_over "${run:?}"
-  docker run "${how[@]}" --name "$name" "${held[@]}" "${gpus[@]}" --volume "$run:$run:ro" "${shared[@]}" "$IMAGE" "${@:2}"
+  docker run "${how[@]}" --name "$name" "${held[@]}" "${gpus[@]}" --volume "$run:$run:ro" "${shared[@]}" "$IMAGE" trainer "${@:2}"
 }
 
 # failed FILE OTHERWISE: end with the trainer's own sentence and hint, which stand in what it has said; else with its last line.

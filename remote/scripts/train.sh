@@ -95,7 +95,7 @@ start() {
   write_state "$run" starting
   # A path means the same inside and outside, so that no file of a run depends on where it is read.
   said=$(docker run --detach --name "$name" --label "fine-tune-slm.run=$RUN_ID" --restart no --stop-timeout 120 "${held[@]}" "${gpus[@]}" \
-    --volume "$run:$run" --volume "$run/config.yaml:$run/config.yaml:ro" "${inputs[@]}" --env TOKENIZERS_PARALLELISM=false "$IMAGE" run "$run" "$CONFIG" 2>&1) ||
+    --volume "$run:$run" --volume "$run/config.yaml:$run/config.yaml:ro" "${inputs[@]}" --env TOKENIZERS_PARALLELISM=false "$IMAGE" trainer run "$run" "$CONFIG" 2>&1) ||
     fail crashed "docker on the box could not start the trainer: $(tail -n 1 <<<"$said" | tr -d '\n"')" "\`inv doctor\` looks at the box; then \`inv train\` again"
 }
 

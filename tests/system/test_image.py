@@ -28,7 +28,7 @@ def test_it_trains_as_nobody_in_particular_where_nothing_else_can_be_written(tra
     os.chown(runs, 10001, 10001)
     mounts = ["--volume", f"{runs}:/app/runs", "--volume", f"{ROOT}/data:/app/data:ro", "--volume", f"{TINY}:/app/model:ro"]
     words = ["experiment=smoke", "model.id=/app/model", "train.steps=2", "data.eval_rows=2"]
-    builder.docker("run", "--rm", *LOCKED_DOWN, *mounts, image, *words)
+    builder.docker("run", "--rm", *LOCKED_DOWN, *mounts, image, "trainer", *words)
     (run,) = (folder for folder in runs.iterdir() if (folder / "manifest.json").exists())
     assert json.loads((run / "state.json").read_text())["phase"] == "done"
     assert (run / "adapter/adapter_model.safetensors").stat().st_uid == 10001
@@ -54,6 +54,7 @@ def test_neither_rows_nor_weights_nor_tools_to_install_more_are_in_it(trainer_im
     assert {
         "/app/data/schema.json",
         "/app/trainer/train/recipe.py",
+        "/app/carrier/job.py",
         "/app/conf/trainer.yaml",
         "/app/trainer/record/templates/report.css",
     } <= set(files)
