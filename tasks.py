@@ -20,7 +20,7 @@ from conf.paths import LOCAL_MODELS, ROOT
 from conf.problem import Problem
 from conf.process import argv, streams
 from conf.process.screen import screen
-from remote.plan.command import perform, planned
+from remote.plan.command import perform, planned, train_plan
 from remote.plan.preflight import Preflight
 from remote.tasks import account
 from tests.bench import tasks as bench
@@ -78,7 +78,7 @@ UNFINISHED = "id of an unfinished run with these settings, also somebody else's"
 def train(c, detach=False, run=None, log=False):
     """Start a run, or attach to yours with these settings, and follow it to its end."""
     named, run = run, settings(c)
-    perform(c, run, "train", planned().train(run, ROOT, preflight.check_inputs, detach, named, log))
+    perform(c, run, "train", train_plan(run)(run, ROOT, preflight.check_inputs, detach, named, log))
 
 
 @task(help={"run": FINISHED})

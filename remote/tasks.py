@@ -4,6 +4,7 @@ from invoke import task
 
 from conf.cli import positive_integer, rehearsed, settings
 from conf.paths import ROOT
+from conf.problem import Problem
 from conf.process.screen import screen
 from remote.plan.command import perform, planned
 
@@ -23,11 +24,20 @@ def destroy(c, data=False, yes=False):
     perform(c, run, "destroy", planned().remove_account(run, data, yes), audited=False)
 
 
-@task(name="stop-run")
-def stop_run(c):
+@task(name="stop-run", help={"run": "of a fleet: id of a run, or its end; your newest when left out"})
+def stop_run(c, run=None):
     """End the run that goes on, for good: its log and newest checkpoint in S3, its phase `cancelled`."""
-    run = settings(c)
-    perform(c, run, "stop-run", planned().stop_run(run))
+    named, run = run, settings(c)
+    if run.fleet.engine.value == "none":
+        if named:
+            raise Problem(
+                "a box has one run at a time, which needs no name", "leave `--run` out; of a fleet: `inv stop-run -- fleet=batch`"
+            )
+        perform(c, run, "stop-run", planned().stop_run(run))
+        return
+    from remote.plan import fleet_verbs
+
+    perform(c, run, "stop-run", fleet_verbs.stop_run(run, named))
 
 
 @task(help={"older_than": "days; takes finished runs that are older, too", "yes": "do not ask"})

@@ -35,6 +35,10 @@ class Launcher(ABC, Generic[R]):
     def train(self, job: Job[R], again: str) -> None:
         """Train the job, or leave in it why it failed; a Problem where the sweep cannot go on: the command `again` does later."""
 
+    def train_together(self, jobs: Sequence[Job[R]], again: str) -> bool:
+        """Train several at once, or leave in each why it failed; false where one is trained after the other."""
+        return False
+
     @abstractmethod
     def score(self, job: Job[R]) -> float:
         """By what a finished job is ranked."""
@@ -139,6 +143,9 @@ class Grid(Sweep[R]):
         self._check_all()
         forecast = self.launcher.forecast([job for job in self.jobs if not (job.finished or job.problem)])
         self._announce(f"; {forecast}" if forecast else "")
+        left = [job for job in self.jobs if not (job.finished or job.problem)]
+        if left and self.launcher.train_together(left, self._again):
+            return
         for number, job in enumerate(self.jobs, start=1):
             if not job.problem:
                 self._train(number, job)

@@ -48,6 +48,15 @@ def find(aws: Aws, tag: str) -> Image:
     return Image(f"{registry}@{digest}")
 
 
+def find_for_fleet(aws: Aws, tag: str) -> Image:
+    """Find the image of this tree in ECR, for there is no box that could build it."""
+    registry, digest = find_digest(aws, tag)
+    if digest is None:
+        what = f"ECR repository `{aws.cloud.repository}` has no image of this tree (tag {tag}), and a fleet builds none"
+        raise Problem(what, "`inv up deploy down -- fleet=none` once lets the box build it; or `inv image.push`", reason="refused")
+    return Image(f"{registry}@{digest}")
+
+
 def find_or_upload_context(aws: Aws, tag: str, root: Path) -> ImageOrContext:
     """Find the image of this tree in ECR; where there is none, put what it is made of into S3, for the box to build it."""
     registry, digest = find_digest(aws, tag)

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,15 @@ def planned() -> ModuleType:
     from remote.plan import verbs
 
     return verbs
+
+
+def train_plan(run: "schema.Run") -> Callable[..., "Plan"]:
+    """The plan by which these settings train: on the box, or on a fleet."""
+    if run.fleet.engine.value == "none":
+        return planned().train
+    from remote.plan import fleet_verbs
+
+    return fleet_verbs.train
 
 
 def perform(c: Any, run: "schema.Run", verb: str, plan: "Plan", audited: bool = True) -> None:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from conf.fleet_job import HOLDER
 from conf.problem import Problem
 from conf.process.screen import screen
 from conf.text import quoting
 from remote import confirm
-from remote.aws import instance, volume
+from remote.aws import batch, instance, volume
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import runs
@@ -108,12 +109,15 @@ def _verdict(aws: Aws, store: Store, run_id: str, files: set[str], days: int | N
     if run_id in report.going or state.active:
         return "goes on", False
     holder = runs.holder(store, run_id) or report.name
-    if holder != report.name and state.phase in runs.ACTIVE:
+    on_fleet = holder == HOLDER
+    if on_fleet and batch.live(aws, aws.cloud, run_id):
+        return "goes on", False
+    if not on_fleet and holder != report.name and state.phase in runs.ACTIVE:
         return (
             f"{state.phase} on the box `{holder}`, as it last said: `inv clean -- {quoting.setting('box.name', holder)}` asks that one",
             False,
         )
-    elsewhere = holder != report.name or not report.sure
+    elsewhere = not on_fleet and (holder != report.name or not report.sure)  # a fleet's instance is gone with its disk
     if run_id in report.whole or (elsewhere and (state.phase in ("uploading", "done") or state.reason == "unreachable")):
         return (
             f"ended well, and S3 has not all of it; the volume of `{holder}` may: `inv up deploy train` with its settings delivers it",

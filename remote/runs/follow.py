@@ -67,7 +67,7 @@ class LogReader:
 
 def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None, limit: float | None = None, with_log: bool = False) -> Done:
     """Follow the run until it ends, `with_log` with what its log gets from now on; Ctrl-C leaves it going. `per_hour`, `limit`: USD."""
-    progress, lines = Progress(per_hour, limit), _Lines(Store(aws), run_id) if with_log else None
+    progress, lines = Progress(per_hour, limit), Lines(Store(aws), run_id) if with_log else None
 
     def show(store: Store, current: runs.State) -> None:
         progress.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
@@ -75,15 +75,15 @@ def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None, limit: 
             lines.show(store)
 
     try:
-        current = watch(aws, run_id, box_name, f"{run_id} goes on", show)
+        current = watch(aws, run_id, lambda: check_box(aws, run_id, box_name), f"{run_id} goes on", show)
     except KeyboardInterrupt:
         words = f"stopped watching; {run_id} goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box"
         raise KeyboardInterrupt(words) from None
-    return _outcome(Store(aws), current)
+    return outcome(Store(aws), current)
 
 
-def watch(aws: Aws, run_id: str, box_name: str, goes_on: str, show: Callable[[Store, runs.State], None]) -> runs.State:
-    """The run's state when it has ended; until then `show` is given each. A Problem where nobody is left who could end the run.
+def watch(aws: Aws, run_id: str, check: Callable[[], None], goes_on: str, show: Callable[[Store, runs.State], None]) -> runs.State:
+    """The run's state when it has ended; until then `show` is given each. `check` is a Problem where nobody is left who could end the run.
 
     What waiting or a login mends is waited for: `goes_on` says what is not harmed meanwhile.
     """
@@ -96,13 +96,13 @@ def watch(aws: Aws, run_id: str, box_name: str, goes_on: str, show: Callable[[St
             if current.phase in ENDED:
                 return current
             if current.age > SILENT_AFTER:
-                check_box(aws, run_id, box_name)
+                check()
             time.sleep(PAUSE)
         except (ClientError, BotoCoreError) as error:
             retry.wait(error)
 
 
-def _outcome(store: Store, current: runs.State) -> Done:
+def outcome(store: Store, current: runs.State) -> Done:
     if current.phase != "done":
         what = f"{current.run_id} {current.phase}" + (f" ({current.reason}): {current.evidence}" if current.reason else "")
         raise of_reason(what, current.hint or "`inv logs` shows what it printed", current.reason)
@@ -122,7 +122,7 @@ def check_box(aws: Aws, run_id: str, box_name: str) -> None:
         )
 
 
-class _Lines:
+class Lines:
     """The whole lines that a run's log gets from now on."""
 
     def __init__(self, store: Store, run_id: str):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf import commands, load, paths, run_ids, schema
+from conf.fleet_job import HOLDER
 from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws import instance, pricing
@@ -26,8 +27,11 @@ class Prepared:
     to_do: bool  # it is not finished
 
 
-def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str, named: str | None = None) -> Prepared:
-    """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one."""
+def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str | None, named: str | None = None) -> Prepared:
+    """Put the data into S3 by its hash; go on with the unfinished run of these settings, or make a new one.
+
+    Without a box nobody has it yet: a fleet's job takes it (remote/runs/fleet.py).
+    """
     store = Store(aws)
     store.check_bucket()
     listing = runs.listing(store)
@@ -46,8 +50,8 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str,
     elif runs.state(store, run_id).phase not in runs.ACTIVE:
         # Until the box ships the new attempt's state, S3 still says how the last one ended.
         _set_phase(store, run_id, "created")
-    if to_do:
-        _assign(store, run_id, run.box.name, instance_id, etag)
+    if to_do and instance_id is not None:
+        assign(store, run_id, run.box.name, instance_id, etag)
     run.run_id = run_id
     return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
 
@@ -101,13 +105,14 @@ class _Candidates:
         current, name = runs.state(self.store, run_id), (box_json and runs.holder(self.store, run_id)) or saved.run.box.name
         if saved.of_settings(self.run) and self.may_take(run_id, saved):
             if current.active and name != self.run.box.name:
+                where = HOLDER if name == HOLDER else f"the box `{name}`"
                 raise Problem(
-                    f"run `{run_id}` of these very settings is {current.phase} on the box `{name}`",
+                    f"run `{run_id}` of these very settings is {current.phase} on {where}",
                     f"`inv logs --follow --run {run_id}` follows it; another of the same: `inv train -- seed=...`",
                     reason="refused",
                 )
             return (run_id, etag, saved.sha256) if current.phase != "cancelled" else None
-        if current.active and name == self.run.box.name and current.phase != "created":
+        if current.active and name == self.run.box.name != HOLDER and current.phase != "created":
             # A run of this box that is only created is being started by nobody: its lock is ours. The box itself has the last word.
             raise Problem(
                 f"run `{run_id}` with other settings is still {current.phase}",
@@ -133,7 +138,7 @@ class _Candidates:
         return None
 
 
-def _assign(store: Store, run_id: str, name: str, instance_id: str, etag: str | None) -> None:
+def assign(store: Store, run_id: str, name: str, instance_id: str, etag: str | None) -> None:
     """Write down which box has the run: another that wakes up with it on its volume lets go of it. A Problem if one was faster."""
     place, body = f"runs/{run_id}/box.json", json.dumps({"name": name, "instance": instance_id}).encode()
     if (store.replace(place, body, etag) if etag else store.create(place, body)) is None and store.get(place) != body:
@@ -158,4 +163,9 @@ def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> 
 
 
 def _set_phase(store: Store, run_id: str, phase: str) -> None:
-    store.put(f"runs/{run_id}/state.json", json.dumps({"phase": phase, "since": runs.now(), "heartbeat": runs.now()}).encode())
+    set_state(store, run_id, phase)
+
+
+def set_state(store: Store, run_id: str, phase: str, reason: str = "", evidence: str = "", hint: str = "") -> None:
+    words = {"phase": phase, "since": runs.now(), "reason": reason, "evidence": evidence, "hint": hint, "heartbeat": runs.now()}
+    store.put(f"runs/{run_id}/state.json", json.dumps(words).encode())

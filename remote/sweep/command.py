@@ -9,14 +9,17 @@ from types import ModuleType
 from conf import schema
 from conf.cli import overrides, rehearsed, settings
 from conf.problem import Problem
+from conf.process import argv
 from conf.process.screen import screen
 from conf.sweep import grid, space
 from conf.sweep.sweep import Grid, Search
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.plan import verbs
+from remote.plan.command import train_plan
 from remote.plan.perform import rehearse
 from remote.plan.preflight import Preflight
+from remote.sweep.fleet_launcher import FleetLauncher
 from remote.sweep.launcher import BoxLauncher
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -25,18 +28,30 @@ CURVE = grid.Usage("inv curve --", "inv sweep --trials 12 --", "--trials")
 USAGE = grid.Usage("inv sweep --", "inv sweep --trials 12 --", "--trials")
 
 
-def sweep(c, name: str | None, trials: int | None, root: Path, preflight: Preflight, leaderboard: ModuleType) -> None:
-    """Carry it out, or rehearse it. `leaderboard` ranks and scores folders of runs."""
+def sweep(
+    c,
+    name: str | None,
+    trials: int | None,
+    root: Path,
+    preflight: Preflight,
+    leaderboard: ModuleType,
+    at_once: int | None = None,
+    detach: bool = False,
+) -> None:
+    """Carry it out, or rehearse it. `leaderboard` ranks and scores folders of runs; `at_once` is how many jobs a fleet trains."""
+    if at_once and not any(word.startswith("fleet=") for word in overrides()):
+        argv.add("fleet=batch")
     words, compose = overrides(), functools.partial(settings, c)
     if trials is None:
         sweep: Grid | Search = Grid(grid.combinations(words, USAGE), compose)
     else:
         sweep = Search(space.read(words, trials), trials, compose)
     if rehearsed(c, _rehearsal(sweep)):
-        print(rehearse(verbs.train(sweep.first, root, preflight.check_inputs, False)))
+        print(rehearse(train_plan(sweep.first)(sweep.first, root, preflight.check_inputs, detach)))
         return
-    options = () if trials is None else ("--trials", str(trials))
-    _run(sweep, "sweep", name, BoxLauncherParts(root, preflight.cached(), leaderboard, options))
+    options: tuple[str, ...] = () if trials is None else ("--trials", str(trials))
+    options += ("--fleet", str(at_once)) if at_once else ()
+    _run(sweep, "sweep", name, BoxLauncherParts(root, preflight.cached(), leaderboard, options, at_once, detach))
 
 
 def curve(c, name: str | None, root: Path, preflight: Preflight, learning_curve: ModuleType) -> None:
@@ -54,7 +69,7 @@ def curve(c, name: str | None, root: Path, preflight: Preflight, learning_curve:
     for job in sweep.jobs:
         _check_steps(job.settings)
     if rehearsed(c, _rehearsal(sweep, "curve")):
-        print(rehearse(verbs.train(sweep.first, root, preflight.check_inputs, False)))
+        print(rehearse(train_plan(sweep.first)(sweep.first, root, preflight.check_inputs, False)))
         return
     _run(sweep, "curve", name, BoxLauncherParts(root, preflight.cached(), learning_curve, ()))
 
@@ -88,6 +103,8 @@ class BoxLauncherParts:
     find_needs: verbs.Check
     ranking: ModuleType  # its `best` and its `score` read folders of runs
     options: tuple[str, ...]
+    at_once: int | None = None
+    detach: bool = False
 
 
 def _run(sweep: Grid | Search, verb: str, name: str | None, parts: BoxLauncherParts) -> None:
@@ -96,7 +113,11 @@ def _run(sweep: Grid | Search, verb: str, name: str | None, parts: BoxLauncherPa
     aws = Aws(sweep.first.cloud)
     store = Store(aws)
     store.check_bucket()
-    launcher = BoxLauncher(aws, store, parts.root, parts.find_needs, parts.ranking.best, parts.ranking.score, parts.options, verb)
+    of_both = aws, store, parts.root, parts.find_needs, parts.ranking.best, parts.ranking.score, parts.options, verb
+    on_box = sweep.first.fleet.engine is schema.Engine.none
+    if on_box and (parts.at_once or parts.detach):
+        raise Problem("a box trains one run after the other, and is told of each", "on a fleet: `inv sweep --fleet 4 -- fleet=batch`")
+    launcher = BoxLauncher(*of_both) if on_box else FleetLauncher(*of_both, at_once=parts.at_once, detach=parts.detach)
     with screen.verb(verb):
         sweep.run(launcher, name)
 

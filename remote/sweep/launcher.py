@@ -49,7 +49,7 @@ class BoxLauncher(Launcher[schema.Run]):
         state = None if finished else runs.state(self.store, name)
         cancelled, problem = bool(state and state.phase == "cancelled"), None
         if state and (cancelled or (state.phase == "failed" and state.reason in RUN_REASONS)):
-            problem = Problem(state.evidence or f"it was {state.phase}", _of_job(state.hint or f"`inv logs --run {name}`", settings))
+            problem = Problem(state.evidence or f"it was {state.phase}", of_job(state.hint or f"`inv logs --run {name}`", settings))
         return SweepRun(settings, finished, cancelled, problem)
 
     def complete(self, job: Job[schema.Run]) -> None:
@@ -61,7 +61,7 @@ class BoxLauncher(Launcher[schema.Run]):
         try:
             self.needs[job.words] = self.find_needs(self.aws, job.settings)
         except Problem as problem:
-            raise Problem(problem.what, _of_job(problem.hint, job.settings), problem.reason) from problem
+            raise Problem(problem.what, of_job(problem.hint, job.settings), problem.reason) from problem
 
     def forecast(self, jobs: Sequence[Job[schema.Run]]) -> str:
         return forecast(self.aws, jobs[0].settings, [self.needs[job.words].planned for job in jobs]) if jobs else "nothing is left to train"
@@ -83,7 +83,7 @@ class BoxLauncher(Launcher[schema.Run]):
             job.finished, outcome = True, "ok"
             screen.print(f"  {job.run_id} is done in {time.monotonic() - begun:.0f} s")
         except Problem as problem:
-            own_hint = _of_job(problem.hint, job.settings)
+            own_hint = of_job(problem.hint, job.settings)
             if not self._of_its_own(job, problem):
                 hint = "`inv up deploy`, then" if problem.reason in ("unreachable", "stopped", "killed") else f"{own_hint}; then"
                 raise Problem(problem.what, f"{hint} {again} goes on with the sweep", problem.reason) from problem
@@ -126,7 +126,7 @@ class BoxLauncher(Launcher[schema.Run]):
         return shlex.join(["inv", self.verb, "--name", name, *self.options])  # what was typed comes to it on the screen
 
 
-def _of_job(hint: str, settings: schema.Run) -> str:
+def of_job(hint: str, settings: schema.Run) -> str:
     """The hint, whose commands have the values of the job that it is about: of a setting with several, none would be in them."""
     return commands.runnable(hint, [*argv.overrides(), *settings.provenance.swept])
 

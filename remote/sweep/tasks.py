@@ -10,13 +10,16 @@ from conf.paths import ROOT
     help={
         "name": "of the sweep; when left out the newest that has one of these runs, else a new one",
         "trials": "how many runs, their values drawn by the scores of those before (Optuna), in the place of each combination",
+        "fleet": "on AWS Batch, so many at once",
+        "detach": "hand all of them to AWS Batch, and return",
     }
 )
-def sweep(c, name=None, trials=None):
+def sweep(c, name=None, trials=None, fleet=None, detach=False):
     """Train a run for each combination of values, one after the other, and rank them: inv sweep -- lora.r=8,16 train.lr=1e-4,2e-4"""
     from remote.sweep import command
 
-    command.sweep(c, name, positive_integer("--trials", trials), ROOT, c.preflight(), c.records("leaderboard"))
+    at_once = positive_integer("--fleet", fleet)
+    command.sweep(c, name, positive_integer("--trials", trials), ROOT, c.preflight(), c.records("leaderboard"), at_once, detach)
 
 
 @task(help={"name": "of the curve; when left out the newest that has one of these runs, else a new one"})

@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.table import Table
 
 from conf import commands, schema
+from conf.fleet_job import HOLDER
 from conf.process.screen import screen
 from conf.text import visible
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.runs import download, evaluations, follow, progress, runs
+from remote.runs import download, evaluations, fleet, follow, progress, runs
 
 
 def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines: int | None) -> None:
@@ -24,7 +25,9 @@ def logs(aws: Aws, run: schema.Run, run_id: str | None, to_the_end: bool, lines:
     run_id = runs.find_newest(aws, run, run_id)
     log = _Log(0 if lines is None else follow.tail(store, run_id, lines))
     if to_the_end:
-        follow.watch(aws, run_id, run.box.name, "the run goes on", log.follow)
+        on_fleet = runs.holder(store, run_id) == HOLDER
+        check = fleet.Watcher(aws, run.cloud, run_id).check if on_fleet else lambda: follow.check_box(aws, run_id, run.box.name)
+        follow.watch(aws, run_id, check, "the run goes on", log.follow)
     else:
         log.show(store, runs.state(store, run_id))
 

@@ -18,7 +18,7 @@ from conf.text import visible
 from remote.aws import auto_stop, instance, s3, volume
 from remote.aws.s3 import Store
 from remote.aws.session import MAX_CONNECTIONS, Aws
-from remote.runs import lock, runs
+from remote.runs import fleet, lock, runs
 
 SHOWN = 10  # newest runs
 
@@ -58,7 +58,9 @@ def text(aws: Aws, run: schema.Run, last: dict) -> tuple[str, dict]:
         boxes = [box.id] if box else []
         newest = [place for place in reported.result() if boxes and place.startswith(f"boxes/{boxes[0]}/")][-1:]
         lines = [_box(name, box, dues.about(boxes), reports.about(newest)), disk.result()]
-        lines += [f"locked by {holder.result()}" if holder.result() else "", _runs(states.about(shown), listing.result())]
+        about = states.about(shown)
+        lines += [f"locked by {holder.result()}" if holder.result() else "", _runs(about, listing.result())]
+        lines += fleet.waiting(aws, run, about, store) if run.fleet.engine is schema.Engine.batch else []
     return "\n".join(line for line in lines if line), {"boxes": boxes, "reports": newest, "runs": shown}
 
 
