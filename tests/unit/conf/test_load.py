@@ -82,7 +82,7 @@ def test_no_experiment_chooses_a_cloud():
         (["model.note=null"], "`model.note` cannot be null", "a text"),
         (["data.fields=city"], '`data.fields` cannot be "city"', "'data.fields=[one,two]'"),
         (["fleet.attempts=11"], "fleet.attempts is 11", "use 1 to 10, as AWS Batch does"),
-        (["fleet.wait_minutes=9"], "fleet.wait_minutes is 9", "use 10 or more, as AWS Batch does"),
+        (["fleet.wait_minutes=9"], "fleet.wait_minutes is 9", "use 10 to 1440, as AWS Batch does"),
         (["fleet.instance_type=[]"], "fleet.instance_type is []", "use a list such as 'fleet.instance_type=[g6.2xlarge,g5.2xlarge]'"),
         (["fleet.gpus=-1"], "fleet.gpus is -1", "use 0 or more"),
         (["fleet=slurm"], "there is no fleet `slurm`", "choose one of: batch, none"),
