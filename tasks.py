@@ -20,7 +20,7 @@ from conf.paths import LOCAL_MODELS, ROOT
 from conf.problem import Problem
 from conf.process import argv, streams
 from conf.process.screen import screen
-from remote.plan.command import perform, planned, train_plan
+from remote.plan.command import down_plan, perform, planned, train_plan
 from remote.plan.preflight import Preflight
 from remote.tasks import account
 from tests.bench import tasks as bench
@@ -97,13 +97,13 @@ def publish(c, run=None):
         "snapshot": "keep a copy of the volume as it is then",
         "purge": "remove the box and its volume for good; asks first",
         "yes": "agree to that beforehand",
+        "fleet": "end every job of the stack's fleet, everybody's, and wait until no instance of it is left",
     }
 )
-def down(c, force=False, snapshot=False, purge=False, yes=False):
+def down(c, force=False, snapshot=False, purge=False, yes=False, fleet=False):
     """Stop the box, once everything is delivered."""
     run = settings(c)
-    parts = planned().purge(run, force, yes, snapshot) if purge else planned().down(run, force, snapshot)
-    perform(c, run, "down", parts)
+    perform(c, run, "down", down_plan(run, force, snapshot, purge, yes, fleet))
 
 
 @task(help={"run": FINISHED, "csv": "print every figure as CSV instead"})

@@ -7,7 +7,7 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote import confirm
 from remote.account import stack
-from remote.aws import auto_stop, capacity, describe
+from remote.aws import auto_stop, capacity, describe, fleet, fleet_end
 from remote.aws.instance import ALIVE
 from remote.aws.session import Aws
 from remote.aws.tags import BOX, OWNER, tags_of
@@ -21,6 +21,7 @@ class Survey:
     boxes: list[str]
     volumes: list[str]  # that go
     snapshots: list[str]
+    definitions: list[str]  # of jobs of a fleet
     removes: bool  # anything at all
     retained: str  # what stays, in words
 
@@ -29,6 +30,7 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     """List what would be removed, and what would stay."""
     current = stack.find_settled(aws)
     boxes, (volumes, theirs), snapshots = _boxes(aws), _volumes(aws), _snapshots(aws)
+    definitions = _definitions(aws, current)
     sizes = _sizes(aws, current)
     for name, id in current.resources.items():
         if name != BUCKET and current.kinds[name] not in ("AWS::SSM::Parameter", "AWS::S3::BucketPolicy"):
@@ -37,6 +39,8 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     screen.note(
         f"  - {'SSM Parameter':26} {count} names in Parameter Store" if current.status else "  there is no stack of ours in this account"
     )
+    if definitions:
+        screen.note(f"  - {'Batch JobDefinition':26} {len(definitions)} of this stack's images")
     for id in boxes:
         screen.note(f"  - {'EC2 Instance':26} {id}, with its root disk")
     bucket = _bucket(aws)
@@ -52,7 +56,7 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     retained = [] if data else [*volumes, *snapshots, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
     removes = bool(current.status or boxes or (data and (volumes or snapshots or bucket)))
     words = f" but {' and '.join(retained)}; `inv destroy --data` removes that, too" if retained else ""
-    return Survey(current, boxes, list(volumes) if data else [], list(snapshots), removes, words)
+    return Survey(current, boxes, list(volumes) if data else [], list(snapshots), definitions, removes, words)
 
 
 def confirm_removal(aws: Aws, data: bool, yes: bool) -> None:
@@ -115,6 +119,16 @@ def _boxes(aws: Aws) -> list[str]:
             hint = "`inv down` stops it, once everything is delivered"
             raise Problem(f"box `{tags[BOX]}` ({instance['InstanceId']}) is {instance['State']['Name']}", hint, reason="refused")
     return [instance["InstanceId"] for instance in boxes]
+
+
+def _definitions(aws: Aws, current: stack.Stack) -> list[str]:
+    """The fleet's job definitions; a Problem while it has a job or an instance."""
+    if "SpotQueue" not in current.resources:
+        return []
+    left = [job["jobName"] for job in fleet_end.unfinished_jobs(aws)] + [one["InstanceId"] for one in fleet.instances(aws)]
+    if left:
+        raise Problem(f"the fleet still has {', '.join(left)}", "`inv down --fleet` ends its jobs and waits for its instances", "refused")
+    return fleet_end.definitions(aws)
 
 
 def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:

@@ -14,10 +14,11 @@ from conf import schema
 from conf.fleet_job import WORDS, Exit, job_name
 from conf.problem import Problem
 from remote.aws.session import Aws
+from remote.aws.tags import FLEET
 
 CACHE = "/var/cache/fine-tune-slm"  # on the instance and in its containers: models, and the runs that are made
 TMPFS = "/run/fine-tune-slm"  # of the carrier: the Hub token
-FLEET, RUN, CONTENT = "fine-tune-slm:fleet", "fine-tune-slm:run", "fine-tune-slm:content"  # tags
+RUN, CONTENT = "fine-tune-slm:run", "fine-tune-slm:content"  # tags, besides the fleet's own
 QUEUES = {schema.Market.spot: "spot", schema.Market.on_demand: "on-demand", schema.Market.spot_first: "spot-first"}
 ENDED = ("SUCCEEDED", "FAILED")
 # ECS and the kernel keep a part of an instance's memory, and a job that asks for all of it is never placed

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from conf.cli import rehearsed
+from conf.problem import Problem
 from conf.process.screen import screen
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ def train_plan(run: "schema.Run") -> Callable[..., "Plan"]:
     from remote.plan import fleet_verbs
 
     return fleet_verbs.train
+
+
+def down_plan(run: "schema.Run", force: bool, snapshot: bool, purge: bool, yes: bool, fleet: bool) -> "Plan":
+    """The plan by which the box stops or is gone for good, or the stack's fleet is left empty."""
+    if not fleet:
+        return planned().purge(run, force, yes, snapshot) if purge else planned().down(run, force, snapshot)
+    if force or snapshot or purge:
+        raise Problem("`--fleet` is about no box", "leave the other options out: `inv down --fleet`")
+    from remote.plan import fleet_verbs
+
+    return fleet_verbs.down()
 
 
 def perform(c: Any, run: "schema.Run", verb: str, plan: "Plan", audited: bool = True) -> None:

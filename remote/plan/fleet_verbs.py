@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from conf import schema
-from remote.aws import batch
+from remote.aws import batch, fleet_end
 from remote.build import ecr
 from remote.cost import limit
 from remote.plan.plan import Plan
@@ -42,4 +42,13 @@ def stop_run(run: schema.Run, named: str | None) -> Plan:
     plan = Plan()
     ended = plan.call(fleet.stop)(run=run, run_id=named)
     plan.done("{run_id} is {phase}", then="`inv train` starts a new run", run_id=ended.run_id, phase=ended.phase)
+    return plan
+
+
+def down() -> Plan:
+    """No job of the stack's queues is left, and no instance of its fleet; what ran has a checkpoint, from which it goes on."""
+    plan = Plan()
+    ended = plan.call(fleet_end.end_jobs)()
+    emptied = plan.call(fleet_end.wait_until_empty)()
+    plan.done("{jobs} jobs of the fleet have ended, {instances} instances are gone", jobs=ended.jobs, instances=emptied.instances)
     return plan

@@ -10,7 +10,7 @@ from conf.process.screen import screen
 from remote.account import destroy, hub_token, local_settings
 from remote.account import init as account
 from remote.account.survey import survey
-from remote.aws import auto_stop, capacity, instance, parameters, volume
+from remote.aws import auto_stop, capacity, fleet_end, instance, parameters, volume
 from remote.aws.session import Aws
 from remote.build import docker, ecr
 from remote.cost import limit
@@ -57,6 +57,7 @@ def remove_account(run: schema.Run, data: bool, yes: bool) -> Plan:
     if data:
         # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
         plan.call(destroy.remove_data, when=surveyed.removes)(snapshots=surveyed.snapshots)
+    plan.call(fleet_end.forget_definitions, when=surveyed.removes, announce=False)(arns=surveyed.definitions)
     plan.call(destroy.remove_stack, when=surveyed.removes)(existing=surveyed.stack)
     plan.done("nothing is left{kept}", kept=surveyed.retained)
     return plan

@@ -70,3 +70,11 @@ def test_the_doctor_names_what_keeps_a_fleet_from_running(account):
     assert there["fleet image"]["verdict"] == "broken" and "inv image.push" in there["fleet image"]["command"]
     assert there["fleet memory"]["verdict"] == "ok"
     assert findings(account, *BATCH, "fleet.max_vcpus=16")["fleet"]["verdict"] == "note"
+
+
+def test_destroy_leaves_nothing_of_it(account):
+    init(account, *BATCH)
+    account.inv("down", "--fleet")
+    printed = account.inv("destroy", "--yes")
+    assert "Batch ComputeEnvironment" in printed.stdout + printed.stderr
+    assert environments(account) == {} and not snapshot(account)["roles"]
