@@ -59,6 +59,14 @@ class Service:
         }
         return SimpleNamespace(paginate=pages[name])
 
+    def terminate_job(self, **request):
+        self.checked("TerminateJob", request)
+        (job,) = [job for job in self.jobs if job["jobId"] == request["jobId"]]
+        job |= {"status": "FAILED", "statusReason": request["reason"]}
+
+    def describe_job_queues(self, jobQueues):
+        return {"jobQueues": [{"state": "ENABLED", "status": "VALID"} for name in jobQueues if name == "fine-tune-slm-spot"]}
+
     def describe_instance_types(self, InstanceTypes):
         return {"InstanceTypes": [TYPES[kind] | {"InstanceType": kind} for kind in InstanceTypes]}
 

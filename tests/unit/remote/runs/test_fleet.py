@@ -1,0 +1,137 @@
+"""Runs on a fleet: handed over once, followed though nothing is there yet, ended in words of their own when Batch gives them up."""
+
+import json
+
+import pytest
+
+from conf import paths
+from conf.fleet_job import HOLDER
+from conf.problem import Problem
+from remote.runs import clean, fleet, runs, start
+from remote.runs.fleet import Watcher, as_box
+from tests.unit.remote.aws.test_batch import Service
+
+
+@pytest.fixture
+def service():
+    return Service()
+
+
+@pytest.fixture
+def account(aws, service, monkeypatch):
+    """The emulated account, but for Batch: its answers are the test's."""
+    client = type(aws).client
+    monkeypatch.setattr(type(aws), "client", lambda self, name, once=False: service if name == "batch" else client(self, name, once))
+    return aws
+
+
+@pytest.fixture
+def run(settings):
+    return settings("fleet=batch")
+
+
+@pytest.fixture
+def run_id(account, store, run):
+    prepared = start.prepare(account, as_box(run), "image@sha256:1", paths.ROOT, None)
+    return prepared.run_id
+
+
+def hand_over(account, run, run_id):
+    return fleet.hand_over(account, as_box(run), run_id, "sha", "arn:d:1", 1.0)
+
+
+def state(store, run_id):
+    return store.json(f"runs/{run_id}/state.json")
+
+
+def test_a_run_is_nobodys_until_it_is_handed_over_and_then_it_is_once(account, service, store, run, run_id):
+    assert store.get(f"runs/{run_id}/box.json") is None
+    assert hand_over(account, run, run_id).changed
+    assert store.json(f"runs/{run_id}/box.json") == {"name": HOLDER, "instance": ""}
+    assert not hand_over(account, run, run_id).changed
+    assert len(service.jobs) == 1
+    assert service.request["parameters"] == {
+        "run": run_id,
+        "config": "sha",
+        "seconds": "43200",
+        "limit": "fleet.max_hours",
+        "attempts": "5",
+    }
+
+
+def test_a_job_that_runs_keeps_its_claim(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    taken = json.dumps({"name": HOLDER, "instance": "j0"}).encode()
+    store.put(f"runs/{run_id}/box.json", taken)
+    again = start.prepare(account, as_box(run), "image@sha256:1", paths.ROOT, None)
+    assert again.run_id == run_id
+    hand_over(account, run, run_id)
+    assert store.get(f"runs/{run_id}/box.json") == taken and len(service.jobs) == 1
+
+
+def test_money_ends_a_run_sooner_than_time(account, service, settings, run_id):
+    hand_over(account, settings("fleet=batch", "cost.limit=2"), run_id)
+    assert (service.request["parameters"]["seconds"], service.request["parameters"]["limit"]) == ("7200", "cost.limit")
+
+
+def test_a_run_whose_job_has_ended_without_a_word_is_lost_and_says_what_batch_said(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    watcher = Watcher(account, run.cloud, run_id)
+    assert watcher.words() == "waiting for an instance (RUNNABLE)"
+    service.jobs[0] |= {"status": "FAILED", "statusReason": "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"}
+    with pytest.raises(Problem, match="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY") as caught:
+        Watcher(account, run.cloud, run_id).check()
+    assert "fleet.market=on_demand" in caught.value.hint
+    assert (state(store, run_id)["phase"], state(store, run_id)["reason"]) == ("failed", "unreachable")
+
+
+def test_a_run_that_has_ended_is_not_lost_whatever_its_job_says(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    start.set_state(store, run_id, "done")
+    service.jobs[0] |= {"status": "FAILED"}
+    Watcher(account, run.cloud, run_id).check()
+    assert state(store, run_id)["phase"] == "done"
+
+
+def test_a_run_that_waits_is_cancelled_with_its_job(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    assert fleet.stop(account, as_box(run), run_id) == fleet.Ended(run_id, "cancelled")
+    assert service.jobs[0]["statusReason"] == "inv stop-run"
+    assert state(store, run_id)["phase"] == "cancelled" and store.get(f"runs/{run_id}/stop.json")
+    assert fleet.stop(account, as_box(run), run_id).phase == "cancelled"
+
+
+def test_a_run_on_a_box_is_not_ended_as_one_of_a_fleet(account, store, run, run_id):
+    store.put(f"runs/{run_id}/box.json", b'{"name": "mine", "instance": "i-1"}')
+    with pytest.raises(Problem, match="is on no fleet"):
+        fleet.stop(account, as_box(run), run_id)
+
+
+def test_status_says_what_a_run_waits_for(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    service.jobs[0] |= {"statusReason": "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"}
+    (line,) = fleet.waiting(account, run, [runs.state(store, run_id)], store)
+    assert line == f"{run_id} is on AWS Batch: RUNNABLE: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"
+
+
+def test_clean_leaves_a_run_alone_while_a_job_of_it_waits(account, service, store, run, run_id, monkeypatch):
+    hand_over(account, run, run_id)
+    monkeypatch.setattr(runs.State, "age", property(lambda self: runs.SILENT * 2))  # it has waited for long
+    report = clean.VolumeReport("mine", (), (), sure=False)
+    verdict = lambda: clean._verdict(account, store, run_id, runs.listing(store)[run_id], None, report)  # noqa: E731
+    assert verdict() == ("goes on", False)
+    service.jobs[0] |= {"status": "FAILED"}
+    assert verdict() == ("created, never finished", True)
+
+
+def test_an_account_without_a_fleet_is_named_before_anything_else(account, settings):
+    fleet.check(account, settings("fleet=batch"))
+    with pytest.raises(Problem, match="no fleet") as caught:
+        fleet.check(account, settings("fleet=batch", "fleet.market=on_demand"))
+    assert caught.value.hint == "`inv init -- fleet=batch` makes it"
+
+
+def test_the_dearest_type_is_planned_with(account, settings, monkeypatch):
+    prices = {"g6.2xlarge": 1.0, "g6.12xlarge": 4.6}
+    monkeypatch.setattr(fleet.pricing, "planned", lambda aws, kind, configured: (prices[kind], "a table"))
+    assert fleet.price(account, settings("fleet=batch", "fleet.instance_type=[g6.2xlarge,g6.12xlarge]")) == fleet.Price(4.6)
