@@ -83,8 +83,7 @@ def train(settings: Recipe, folder: Path, processes: ProcessGroup = ALONE) -> No
         run_record.phase("running")
         from trainer.train import recipe  # torch and transformers take seconds to import: only for valid settings
 
-        with recipe.gpus_sampled(run_record):
-            recipe.run(settings, folder, run_record, started, processes)
+        recipe.run(settings, folder, run_record, started, processes)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is sealed: the rest takes no time
     except BaseException as error:
         from trainer.record.failure import diagnose

@@ -32,7 +32,11 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 def run(settings: Recipe, folder: Path, record: Record | NullRecord, started: float, processes: ProcessGroup) -> None:
     """Fine-tune, score and record one model in `folder`. `started` is when the process did, by the monotonic clock."""
-    clock = StageTimer(started)
+    with gpus_sampled(record):
+        _run(settings, folder, record, StageTimer(started), processes)
+
+
+def _run(settings: Recipe, folder: Path, record: Record | NullRecord, clock: "StageTimer", processes: ProcessGroup) -> None:
     _check_settings(settings)
     initial_adapter = earlier_adapter.find(settings.lora, folder)
     training, held_out = rows.read(settings.data, folder)
