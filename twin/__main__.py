@@ -37,6 +37,7 @@ from twin.aws.iam.permissions import Permissions
 from twin.aws.request_log import Journal
 from twin.aws.services.bucket_policies import BucketPolicies
 from twin.aws.services.events import Events
+from twin.aws.services.mail import Mail
 from twin.aws.services.meter import Meter
 from twin.aws.services.pricing import Pricing
 from twin.aws.services.propagation import Propagation
@@ -48,6 +49,7 @@ from twin.box.faults import HostFaults
 from twin.clock import Clock
 from twin.control import Control
 from twin.hub.app import Hub
+from twin.webhook import Webhook
 
 SERVICES = ("s3", "iam", "ec2", "ssm", "ecr", "logs", "secretsmanager", "sts", "scheduler", "cloudformation", "budgets")
 
@@ -98,7 +100,7 @@ def serve_worlds(place: Path) -> None:
 def run(state: Path) -> None:
     plan = json.loads((state / "start.json").read_text(encoding="utf-8"))
     (state / "start.json").unlink()  # an account's secrets may stand in it
-    region, token = plan["account"]["region"], "hf_" + secrets.token_hex(17)
+    region, token, webhook = plan["account"]["region"], "hf_" + secrets.token_hex(17), secrets.token_hex(12)
     journal = Journal(state / "journal.jsonl")
     clock = Clock()
     hardware = backends.hardware(plan, state, region, clock.today)
@@ -108,6 +110,7 @@ def run(state: Path) -> None:
     details = {
         "aws": aws,
         "hub": address(serve(front.faults.wrap(journal.wrap(hub, "hub"), "hub"))),
+        "webhook": f"{address(serve(front.faults.wrap(Webhook(state, webhook, clock.today), 'webhook')))}/services/{webhook}",
         "region": region,
         "token": token,
         "keys": {name: front.keys.of(name) for name in (LAPTOP, OWNER)},
@@ -116,7 +119,7 @@ def run(state: Path) -> None:
     os.environ |= {
         name: value for name, value in world.aws_environment(state, aws, region, front.keys.of(OWNER)).items() if value is not None
     }
-    account.create(plan["account"], token)
+    account.create(plan["account"], token, details["webhook"])
     front.opened()
     publish(state, details)
     instances.backend(region)  # takes a second to import: the first caller need not wait for it
@@ -141,14 +144,14 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     boxes.later = registry.later = lambda seconds, action: clock.at(clock.now() + seconds, action)
     registry.now = clock.now
     clock.on_move = lambda offset: (boxes.move_clocks(offset), commands.pinged(boxes.living_agents()))
-    spot, quotas = Spot(clock, region, metadata, aws_gateway), Quotas(region)
+    spot, quotas, mail = Spot(clock, region, metadata, aws_gateway), Quotas(region), Mail(boxes.state, region, clock.today)
     plan, propagation = AccountPlan(), Propagation(clock.now)
     aws_gateway.opened = propagation.made.clear  # what the account has from the start is not new
     host_faults = hardware.host_faults(aws_gateway, clock, boxes, commands, spot, quotas, registry, consistency, plan, propagation)
     services = [commands, Scheduler(clock, region, aws_gateway), registry, Pricing(), Access(boxes, region, clock)]
-    events = Events(region, clock.now)
-    boxes.state_changed = events.instance_changed
-    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies(), events, Batch(region)]
+    events = Events(region, clock.now, mail)
+    boxes.state_changed, spot.interrupted = events.instance_changed, events.interrupted
+    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies(), events, mail, Batch(region)]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {
@@ -156,6 +159,7 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
         "used": permissions.used,
         "interrupt": spot.interrupt,
         "capacity_is_back": spot.capacity_is_back,
+        "confirm_mail": mail.confirm_all,
     }
     control = Control(
         verbs | {"fault": partial(fault, faults, host_faults), "faults": partial(known, faults, host_faults), "heal": faults.clear}

@@ -18,10 +18,10 @@ BOX_ACTIONS = [
 AGENT_POLICY = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 
 
-def create(account: dict, hub_token: str) -> None:
+def create(account: dict, hub_token: str, webhook: str = "") -> None:
     """Whichever of bucket, repository, instance profile, log group, stack, secrets and parameters are named; an empty account else.
 
-    A secret without a value is the Hub token.
+    A secret without a value is the Hub token; `webhook` names the one that holds the address of this world's receiver.
     """
     client = cache(boto3.Session(region_name=account["region"]).client)  # each takes a fortieth of a second to make
     place = {} if account["region"] == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": account["region"]}}
@@ -39,6 +39,8 @@ def create(account: dict, hub_token: str) -> None:
         create_stack(client, **account["stack"])
     for name, value in account.get("secret", {}).items():
         put_secret(client("secretsmanager"), name, hub_token if value is None else value)
+    if account.get("webhook"):
+        put_secret(client("secretsmanager"), account["webhook"], webhook)
     for name, value in account.get("parameters", {}).items():
         client("ssm").put_parameter(Name=name, Value=value, Type="String")
 

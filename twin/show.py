@@ -1,5 +1,6 @@
 """The meter's ledger and the faults as text, and a fault's options from text."""
 
+import json
 from datetime import UTC, datetime
 
 KINDS = {"instance": "instances", "volume": "disks", "snapshot": "snapshots", "objects": "S3"}
@@ -32,6 +33,13 @@ def duration(seconds: float) -> str:
 
 def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def notices(mails: list[dict], posts: list[dict]) -> str:
+    """Each mail, then each post, as it came."""
+    blocks = [f"{one['time']}  mail to {one['to']}: {one['subject']}\n{one['text']}" for one in mails]
+    blocks += [f"{one['time']}  POST {one['path']}\n{json.dumps(one['body'], indent=1, ensure_ascii=False)}" for one in posts]
+    return "\n\n".join(blocks) or "nothing was mailed or posted yet"
 
 
 def fault(armed: dict) -> str:

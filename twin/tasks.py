@@ -67,6 +67,20 @@ def costs(c):
     c.rehearsed(c, "call   Read the twin's meter") or print(show.bill(world.costs(state)))
 
 
+@task(help={"confirm": "confirm every subscription that waits for it, as whoever opens the links does"})
+def mail(c, confirm=False):
+    """Show what has been mailed by the emulated SNS and posted to the emulated receiver of webhooks."""
+    from twin import show, world
+
+    state = c.twin_state(c)
+    if c.rehearsed(c, "call   Read the twin's mailbox"):
+        return
+    if confirm:
+        print(f"{len(world.confirm_mail(state))} subscriptions are confirmed")
+    else:
+        print(show.notices(world.mails(state), world.posts(state)))
+
+
 @task(help={"hours": "how far; schedules, leases and prices go with it"})
 def forward(c, hours):
     """Move the twin's clock forward."""

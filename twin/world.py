@@ -104,7 +104,7 @@ def status(state: Path) -> dict | None:
     if not details:
         return None
     boxes = [{"instance": root.parent.name, "processes": len(processes.of(root))} for root in roots(state.resolve())]
-    return {"pid": details["pid"], "aws": details["aws"], "hub": details["hub"], "boxes": boxes}
+    return {name: details[name] for name in ("pid", "aws", "hub", "webhook")} | {"boxes": boxes}
 
 
 def forward(state: Path, seconds: float) -> float:
@@ -153,6 +153,25 @@ def mutations(state: Path) -> list[str]:
 def costs(state: Path) -> dict:
     """What the world's account would have to pay so far: `rows`, one a stretch, `sums` by kind, `total`, and what has no known price."""
     return ask(state, "costs")
+
+
+def mails(state: Path) -> list[dict]:
+    """What SNS has sent by e-mail, the oldest first: `time`, `to`, `subject` and `text`."""
+    return _lines(state / "mail.jsonl")
+
+
+def posts(state: Path) -> list[dict]:
+    """What was posted to the receiver of webhooks, the oldest first: `time`, `path` without its token, and `body`."""
+    return _lines(state / "webhook.jsonl")
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def confirm_mail(state: Path) -> list[str]:
+    """The subscriptions that wait for their owner, all confirmed now."""
+    return ask(state, "confirm_mail")["confirmed"]
 
 
 def ask(state: Path, verb: str, **content) -> dict:
@@ -323,7 +342,7 @@ def clear(state: Path) -> None:
         end(details["pid"], details["started"])
     for volatile in ("boxes", "volumes", "snapshots", "stand-ins", "registry"):
         shutil.rmtree(state / volatile, ignore_errors=True)
-    for volatile in ("state.json", "start.json", "ssh_config"):
+    for volatile in ("state.json", "start.json", "ssh_config", "mail.jsonl", "webhook.jsonl"):
         (state / volatile).unlink(missing_ok=True)
 
 

@@ -291,6 +291,9 @@ KINDS = {
     "hub-unauthorized": Kind("the Hub does not accept the token", unauthorised, only="hub.*"),
     "hub-slow": Kind("the Hub takes some seconds longer", delay, only="hub.*", options={"seconds": 2.0}),
     "hub-cut": Kind("an upload to the Hub is cut in the middle", lose_request, only="hub.PUT", options={"at": 0.5}, intake=True),
+    "webhook-error": Kind("the receiver of webhooks answers 5xx", server_error, only="webhook.*", options={"status": 500}),
+    "webhook-slow": Kind("the receiver of webhooks takes some seconds longer", delay, only="webhook.*", options={"seconds": 20.0}),
+    "webhook-cut": Kind("the receiver of webhooks cuts the connection before it takes anything", lose_request, only="webhook.*"),
     "laptop-killed": Kind(
         "the calling process is killed at a call that changes something",
         kill_caller,

@@ -20,7 +20,7 @@ ROUTED = ("batch",)  # those of them whose operations have their own names here
 UNSIGNED = {"/v2/": "registry", "/_twin/": "twin"}  # docker sends Basic authorization, or none at first
 NAMELESS = {"AssumeRoleWithWebIdentity": "sts"}  # operations that are not signed, and so do not say of which service they are
 STACKS = "cloudformation.amazonaws.com"
-QUERY = ("iam", "sts", "cloudformation")  # services whose errors are XML of the older kind
+QUERY = ("iam", "sts", "cloudformation", "sns")  # services whose errors are XML of the older kind
 
 
 @dataclass(frozen=True)

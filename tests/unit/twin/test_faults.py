@@ -294,6 +294,26 @@ def test_an_upload_to_the_hub_is_cut_in_the_middle(cloud):
         hub(cloud, "/lfs/anything", bytes(2_000_000))
 
 
+def post(cloud) -> int:
+    request = urllib.request.Request(json.loads((cloud.state / "state.json").read_text())["webhook"], b'{"text": "hello"}')
+    try:
+        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_receiver_of_webhooks_fails_is_slow_and_is_gone(cloud):
+    strike(cloud, "webhook-error")
+    assert (post(cloud), post(cloud)) == (500, 200)
+    strike(cloud, "webhook-slow", seconds=1)
+    begun = time.monotonic()
+    assert post(cloud) == 200 and time.monotonic() - begun > 1
+    strike(cloud, "webhook-cut")
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        post(cloud)
+    assert [one["path"] for one in world.posts(cloud.state)] == ["/services/TOKEN"] * 2
+
+
 # The agent and the box
 
 

@@ -66,6 +66,12 @@ ONLY_WITH: dict[str, dict[str, str]] = {
         "ReplicationConfiguration": "s3:PutReplicationConfiguration s3:PutBucketReplication s3:DeleteBucketReplication iam:PassRole",
         "WebsiteConfiguration": "s3:PutBucketWebsite s3:DeleteBucketWebsite",
     },
+    "AWS::SNS::Subscription": {"SubscriptionRoleArn": "iam:GetRole iam:PassRole"},
+    "AWS::SNS::Topic": {
+        "DataProtectionPolicy": "sns:PutDataProtectionPolicy",
+        "DeliveryStatusLogging": "iam:GetRole iam:PassRole",
+        "Subscription": "sns:Subscribe sns:Unsubscribe",
+    },
     "AWS::SecretsManager::Secret": {
         "GenerateSecretString": "secretsmanager:GetRandomPassword",
         "ReplicaRegions": "secretsmanager:ReplicateSecretToRegions secretsmanager:RemoveRegionsFromReplication",
@@ -77,6 +83,8 @@ ACTUAL_ACTIONS = {"s3:DeleteBucketEncryption": "s3:PutEncryptionConfiguration", 
 # Those that are about nothing in particular.
 ANY_RESOURCE = ("s3:ListAllMyBuckets", "iam:ListRoles", "secretsmanager:ListSecrets", "ssm:DescribeParameters")
 ANY_RESOURCE += ("logs:DescribeIndexPolicies", "logs:DescribeResourcePolicies")
+ANY_RESOURCE += ("sns:ListTopics", "sns:ListSubscriptions", "sns:GetSubscriptionAttributes", "sns:SetSubscriptionAttributes")
+ANY_RESOURCE += ("sns:Unsubscribe",)
 ANY_RESOURCE += (
     "Batch:DescribeComputeEnvironments",
     "Batch:DescribeJobQueues",
@@ -144,5 +152,8 @@ ARNS: dict[str, tuple] = {
     "AWS::Events::Rule": ("events", "rule/", lambda properties: properties.get("Name", "new"), True),
     "AWS::SSM::Parameter": ("ssm", "parameter", lambda properties: properties.get("Name", "/new"), True),
     "AWS::SecretsManager::Secret": ("secretsmanager", "secret:", lambda properties: f"{properties.get('Name', 'new')}-xxxxxx", True),
+    "AWS::SNS::Topic": ("sns", "", lambda properties: properties.get("TopicName", "new"), True),
+    "AWS::SNS::Subscription": ("sns", "", lambda properties: properties["TopicArn"].rpartition(":")[2], True),
+    "AWS::SNS::TopicPolicy": ("sns", "", lambda properties: properties["Topics"][0].rpartition(":")[2], True),
     "AWS::Budgets::Budget": ("budgets", "budget/", lambda properties: properties["Budget"].get("BudgetName", "new"), False),
 }

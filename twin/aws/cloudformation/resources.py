@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from twin.aws import wire
-from twin.aws.cloudformation import fleet_resources
+from twin.aws.cloudformation import fleet_resources, topic_resources
 from twin.aws.cloudformation.resource_type import AlreadyExists, Client, Properties, ResourceType
 
 NOT_FOUND = ("NoSuchEntity", "NoSuchBucket", "NoSuchBucketPolicy", "ParameterNotFound", "NotFoundException")
@@ -304,123 +304,131 @@ def without(values: dict, *names: str) -> dict:
     return {key: value for key, value in values.items() if key not in names}
 
 
-RESOURCE_TYPES = fleet_resources.TYPES | {
-    "AWS::S3::Bucket": ResourceType(
-        create_bucket,
-        update_bucket,
-        lambda client, name, properties: client("s3").delete_bucket(Bucket=name),
-        (
-            *("BucketName", "BucketEncryption", "VersioningConfiguration", "OwnershipControls"),
-            *("PublicAccessBlockConfiguration", "LifecycleConfiguration", "Tags"),
+RESOURCE_TYPES = (
+    fleet_resources.TYPES
+    | topic_resources.TYPES
+    | {
+        "AWS::S3::Bucket": ResourceType(
+            create_bucket,
+            update_bucket,
+            lambda client, name, properties: client("s3").delete_bucket(Bucket=name),
+            (
+                *("BucketName", "BucketEncryption", "VersioningConfiguration", "OwnershipControls"),
+                *("PublicAccessBlockConfiguration", "LifecycleConfiguration", "Tags"),
+            ),
+            create_only=("BucketName",),
+            attributes={"Arn": lambda client, name: f"arn:aws:s3:::{name}"},
+            primary_identifier="BucketName",
+            find=lambda client, name: client("s3").head_bucket(Bucket=name),
         ),
-        create_only=("BucketName",),
-        attributes={"Arn": lambda client, name: f"arn:aws:s3:::{name}"},
-        primary_identifier="BucketName",
-        find=lambda client, name: client("s3").head_bucket(Bucket=name),
-    ),
-    "AWS::S3::BucketPolicy": ResourceType(
-        create_policy,
-        put_policy,
-        lambda client, bucket, properties: client("s3").delete_bucket_policy(Bucket=bucket),
-        ("Bucket", "PolicyDocument"),
-        create_only=("Bucket",),
-        tagged=False,
-        primary_identifier="Bucket",
-        find=lambda client, bucket: client("s3").get_bucket_policy(Bucket=bucket),
-    ),
-    "AWS::ECR::Repository": ResourceType(
-        create_repository,
-        update_repository,
-        lambda client, name, properties: client("ecr").delete_repository(repositoryName=name, force=properties.get("EmptyOnDelete", False)),
-        (
-            *("RepositoryName", "ImageScanningConfiguration", "ImageTagMutability"),
-            *("EmptyOnDelete", "EncryptionConfiguration", "LifecyclePolicy"),
+        "AWS::S3::BucketPolicy": ResourceType(
+            create_policy,
+            put_policy,
+            lambda client, bucket, properties: client("s3").delete_bucket_policy(Bucket=bucket),
+            ("Bucket", "PolicyDocument"),
+            create_only=("Bucket",),
+            tagged=False,
+            primary_identifier="Bucket",
+            find=lambda client, bucket: client("s3").get_bucket_policy(Bucket=bucket),
         ),
-        create_only=("RepositoryName", "EncryptionConfiguration"),
-        primary_identifier="RepositoryName",
-        find=lambda client, name: client("ecr").describe_repositories(repositoryNames=[name])["repositories"],
-    ),
-    "AWS::Logs::LogGroup": ResourceType(
-        create_log_group,
-        update_log_group,
-        lambda client, name, properties: client("logs").delete_log_group(logGroupName=name),
-        ("LogGroupName", "RetentionInDays"),
-        create_only=("LogGroupName",),
-        primary_identifier="LogGroupName",
-        find=log_group,
-    ),
-    "AWS::IAM::Role": ResourceType(
-        create_role,
-        update_role,
-        delete_role,
-        ("RoleName", "AssumeRolePolicyDocument", "ManagedPolicyArns", "Policies"),
-        create_only=("RoleName",),
-        attributes={"Arn": lambda client, name: client("iam").get_role(RoleName=name)["Role"]["Arn"]},
-        iam=True,
-        primary_identifier="RoleName",
-        find=lambda client, name: client("iam").get_role(RoleName=name),
-    ),
-    "AWS::IAM::InstanceProfile": ResourceType(
-        create_profile,
-        update_profile,
-        delete_profile,
-        ("InstanceProfileName", "Roles"),
-        create_only=("InstanceProfileName",),
-        attributes={"Arn": lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Arn"]},
-        iam=True,
-        tagged=False,
-        primary_identifier="InstanceProfileName",
-        find=lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name),
-    ),
-    "AWS::IAM::OIDCProvider": ResourceType(
-        create_provider,
-        update_provider,
-        lambda client, arn, properties: client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=arn),
-        ("Url", "ClientIdList"),
-        create_only=("Url",),
-        iam=True,
-    ),
-    "AWS::EC2::SecurityGroup": ResourceType(
-        create_group,
-        update_group,
-        lambda client, group, properties: client("ec2").delete_security_group(GroupId=group),
-        ("GroupName", "GroupDescription", "VpcId", "SecurityGroupEgress", "SecurityGroupIngress", "Tags"),
-        create_only=("GroupName", "GroupDescription", "VpcId"),
-        attributes={"GroupId": lambda client, group: group},
-    ),
-    "AWS::EC2::LaunchTemplate": ResourceType(
-        create_launch_template,
-        update_launch_template,
-        lambda client, template, properties: client("ec2").delete_launch_template(LaunchTemplateId=template),
-        ("LaunchTemplateName", "LaunchTemplateData"),
-        create_only=("LaunchTemplateName",),
-        attributes={f"{which}VersionNumber": partial(template_version, name=f"{which}VersionNumber") for which in ("Latest", "Default")},
-    ),
-    "AWS::SSM::Parameter": ResourceType(
-        lambda client, properties, default_name: put_parameter(client, {"Name": default_name} | properties, overwrite=False),
-        lambda client, name, properties: put_parameter(client, {"Name": name} | properties, overwrite=True),
-        lambda client, name, properties: client("ssm").delete_parameter(Name=name),
-        ("Name", "Type", "Value", "Description"),
-        create_only=("Name",),
-        primary_identifier="Name",
-        find=lambda client, name: client("ssm").get_parameters(Names=[name])["Parameters"],
-    ),
-    "AWS::SecretsManager::Secret": ResourceType(
-        create_secret,
-        update_secret,
-        # CloudFormation gives no days to think it over (cloudformation-coverage-roadmap, issue 1999).
-        lambda client, arn, properties: client("secretsmanager").delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
-        ("Name", "Description", "SecretString"),
-        create_only=("Name",),
-    ),
-    "AWS::Budgets::Budget": ResourceType(
-        create_budget,
-        update_budget,
-        lambda client, name, properties: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
-        ("Budget", "NotificationsWithSubscribers"),
-        create_only=("Budget.BudgetName", "NotificationsWithSubscribers"),
-    ),
-}
+        "AWS::ECR::Repository": ResourceType(
+            create_repository,
+            update_repository,
+            lambda client, name, properties: client("ecr").delete_repository(
+                repositoryName=name, force=properties.get("EmptyOnDelete", False)
+            ),
+            (
+                *("RepositoryName", "ImageScanningConfiguration", "ImageTagMutability"),
+                *("EmptyOnDelete", "EncryptionConfiguration", "LifecyclePolicy"),
+            ),
+            create_only=("RepositoryName", "EncryptionConfiguration"),
+            primary_identifier="RepositoryName",
+            find=lambda client, name: client("ecr").describe_repositories(repositoryNames=[name])["repositories"],
+        ),
+        "AWS::Logs::LogGroup": ResourceType(
+            create_log_group,
+            update_log_group,
+            lambda client, name, properties: client("logs").delete_log_group(logGroupName=name),
+            ("LogGroupName", "RetentionInDays"),
+            create_only=("LogGroupName",),
+            primary_identifier="LogGroupName",
+            find=log_group,
+        ),
+        "AWS::IAM::Role": ResourceType(
+            create_role,
+            update_role,
+            delete_role,
+            ("RoleName", "AssumeRolePolicyDocument", "ManagedPolicyArns", "Policies"),
+            create_only=("RoleName",),
+            attributes={"Arn": lambda client, name: client("iam").get_role(RoleName=name)["Role"]["Arn"]},
+            iam=True,
+            primary_identifier="RoleName",
+            find=lambda client, name: client("iam").get_role(RoleName=name),
+        ),
+        "AWS::IAM::InstanceProfile": ResourceType(
+            create_profile,
+            update_profile,
+            delete_profile,
+            ("InstanceProfileName", "Roles"),
+            create_only=("InstanceProfileName",),
+            attributes={"Arn": lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Arn"]},
+            iam=True,
+            tagged=False,
+            primary_identifier="InstanceProfileName",
+            find=lambda client, name: client("iam").get_instance_profile(InstanceProfileName=name),
+        ),
+        "AWS::IAM::OIDCProvider": ResourceType(
+            create_provider,
+            update_provider,
+            lambda client, arn, properties: client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=arn),
+            ("Url", "ClientIdList"),
+            create_only=("Url",),
+            iam=True,
+        ),
+        "AWS::EC2::SecurityGroup": ResourceType(
+            create_group,
+            update_group,
+            lambda client, group, properties: client("ec2").delete_security_group(GroupId=group),
+            ("GroupName", "GroupDescription", "VpcId", "SecurityGroupEgress", "SecurityGroupIngress", "Tags"),
+            create_only=("GroupName", "GroupDescription", "VpcId"),
+            attributes={"GroupId": lambda client, group: group},
+        ),
+        "AWS::EC2::LaunchTemplate": ResourceType(
+            create_launch_template,
+            update_launch_template,
+            lambda client, template, properties: client("ec2").delete_launch_template(LaunchTemplateId=template),
+            ("LaunchTemplateName", "LaunchTemplateData"),
+            create_only=("LaunchTemplateName",),
+            attributes={
+                f"{which}VersionNumber": partial(template_version, name=f"{which}VersionNumber") for which in ("Latest", "Default")
+            },
+        ),
+        "AWS::SSM::Parameter": ResourceType(
+            lambda client, properties, default_name: put_parameter(client, {"Name": default_name} | properties, overwrite=False),
+            lambda client, name, properties: put_parameter(client, {"Name": name} | properties, overwrite=True),
+            lambda client, name, properties: client("ssm").delete_parameter(Name=name),
+            ("Name", "Type", "Value", "Description"),
+            create_only=("Name",),
+            primary_identifier="Name",
+            find=lambda client, name: client("ssm").get_parameters(Names=[name])["Parameters"],
+        ),
+        "AWS::SecretsManager::Secret": ResourceType(
+            create_secret,
+            update_secret,
+            # CloudFormation gives no days to think it over (cloudformation-coverage-roadmap, issue 1999).
+            lambda client, arn, properties: client("secretsmanager").delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
+            ("Name", "Description", "SecretString"),
+            create_only=("Name",),
+        ),
+        "AWS::Budgets::Budget": ResourceType(
+            create_budget,
+            update_budget,
+            lambda client, name, properties: client("budgets").delete_budget(AccountId=wire.ACCOUNT, BudgetName=name),
+            ("Budget", "NotificationsWithSubscribers"),
+            create_only=("Budget.BudgetName", "NotificationsWithSubscribers"),
+        ),
+    }
+)
 
 
 def spare_name(stack: str, logical: str) -> str:

@@ -48,6 +48,7 @@ class Spot:
         self.clock, self.region, self.metadata, self.gateway = clock, region, metadata, gateway
         self.requests: dict[str, Request] = {}  # by instance
         self.lock = threading.Lock()
+        self.interrupted: Callable[[str, str], None] = lambda instance, action: None  # told of each notice
         self.operations: dict[str, wire.Handler] = {
             "ec2.RunInstances": self.run,
             "ec2.StartInstances": self.start,
@@ -152,6 +153,7 @@ class Spot:
         end = self.clock.now() + seconds
         self.metadata.notices[instance] = {"action": spot_request.behaviour, "time": stamp(end)}
         spot_request.status = f"marked-for-{'stop' if spot_request.behaviour == 'stop' else 'termination'}"
+        self.interrupted(instance, spot_request.behaviour)
         self.clock.at(end, lambda: self.reclaim(spot_request))
         return {"instance": instance, "action": spot_request.behaviour, "time": datetime.fromtimestamp(end, UTC).isoformat()}
 

@@ -173,6 +173,18 @@ def budget(request: wire.Request) -> Iterator[Access]:
     yield Access(f"budgets:{action}", f"arn:aws:budgets::{wire.ACCOUNT}:budget/{name}")
 
 
+def topic(request: wire.Request) -> Iterator[Access]:
+    """A subscription is no resource that a policy could name."""
+    content = request.parameters
+    named = content.get("TopicArn") or content.get("ResourceArn") or (arn(request, "sns", content["Name"]) if "Name" in content else "*")
+    yield Access(f"sns:{request.operation}", named)
+
+
+def rule(request: wire.Request) -> Iterator[Access]:
+    name = request.parameters.get("Rule") or request.parameters.get("Name", "*")
+    yield Access(f"events:{request.operation}", arn(request, "events", f"rule/{name}"))
+
+
 def on_existing(request: wire.Request, ids: dict[str, str]) -> Iterator[Access]:
     """An EC2 action on things that exist: `ids` names their kind for each parameter, whose name may begin a list."""
     for key, value in request.parameters.items():
@@ -266,6 +278,8 @@ SERVICES: dict[str, Find] = {
     "iam": identity,
     "cloudformation": stack,
     "budgets": budget,
+    "sns": topic,
+    "events": rule,
 }
 VOLUME, INSTANCE, GROUP = {"VolumeId": "volume"}, {"InstanceId": "instance"}, {"GroupId": "security-group"}
 ABOUT_GROUPS = ("AuthorizeSecurityGroupEgress", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupEgress", "RevokeSecurityGroupIngress")

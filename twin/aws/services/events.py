@@ -1,7 +1,7 @@
-"""EventBridge rules that fire: what becomes of an instance goes to the log groups of the rules that match it, where those allow it.
+"""EventBridge rules that fire: what becomes of an instance goes to the targets of the rules that match it, where those allow it.
 
-Moto keeps rules, targets and the resource policies of CloudWatch Logs. Known are events of EC2 and log groups as targets: EventBridge
-takes no role for them, "CloudWatch Logs must include a resource-based policy that enables EventBridge to write to" them.
+Moto keeps rules, targets and the resource policies of CloudWatch Logs. Known are events of EC2, and log groups and topics as targets.
+EventBridge takes no role for them: "CloudWatch Logs must include a resource-based policy that enables EventBridge to write to" them.
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-cloudwatchlogs-permissions
 """
 
@@ -12,38 +12,46 @@ from collections.abc import Callable
 from twin.aws import wire
 from twin.aws.ec2.metadata import stamp
 from twin.aws.iam import policy
+from twin.aws.services.mail import Mail
 
 PRINCIPALS = ("events.amazonaws.com", "delivery.logs.amazonaws.com")
 NEEDED = ("logs:CreateLogStream", "logs:PutLogEvents")
 
 
 class Events:
-    def __init__(self, region: str, now: Callable[[], float]):
-        self.region, self.now = region, now
+    def __init__(self, region: str, now: Callable[[], float], mail: Mail):
+        self.region, self.now, self.mail = region, now, mail
         self.operations: dict[str, wire.Handler] = {"events.PutTargets": self.check_targets}
 
     def check_targets(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         for target in request.parameters["Targets"]:
-            if ":log-group:" not in target["Arn"]:
-                raise wire.Refusal("ValidationException", "this emulation delivers events to log groups only")
+            if ":log-group:" not in target["Arn"] and not target["Arn"].startswith("arn:aws:sns:"):
+                raise wire.Refusal("ValidationException", "this emulation delivers events to log groups and topics only")
             if "RoleArn" in target:
                 raise wire.Refusal("ValidationException", f"RoleArn is not supported for target {target['Arn']}.")
         return forward(request)
 
     def instance_changed(self, instance: str, state: str) -> None:
         """As https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-instance-state-changes.html shows the event."""
-        arn = f"arn:aws:ec2:{self.region}:{wire.ACCOUNT}:instance/{instance}"
-        about = {"version": "0", "id": str(uuid.uuid4()), "detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2"}
-        about |= {"account": wire.ACCOUNT, "time": stamp(self.now()), "region": self.region, "resources": [arn]}
-        self.publish(about | {"detail": {"instance-id": instance, "state": state}})
+        self.publish("EC2 Instance State-change Notification", instance, {"instance-id": instance, "state": state})
 
-    def publish(self, event: dict) -> None:
+    def interrupted(self, instance: str, action: str) -> None:
+        """As https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html shows it."""
+        self.publish("EC2 Spot Instance Interruption Warning", instance, {"instance-id": instance, "instance-action": action})
+
+    def publish(self, kind: str, instance: str, detail: dict) -> None:
         from moto.events.models import events_backends
 
+        arn = f"arn:aws:ec2:{self.region}:{wire.ACCOUNT}:instance/{instance}"
+        event = {"version": "0", "id": str(uuid.uuid4()), "detail-type": kind, "source": "aws.ec2", "account": wire.ACCOUNT}
+        event |= {"time": stamp(self.now()), "region": self.region, "resources": [arn], "detail": detail}
         for rule in list(events_backends[wire.ACCOUNT][self.region].event_buses["default"].rules.values()):
             if rule.state == "ENABLED" and rule.event_pattern.get_pattern() and rule.event_pattern.matches_event(event):
-                for target in rule.targets:
-                    self.deliver(target["Arn"], event)
+                for target in list(rule.targets):
+                    if ":log-group:" in target["Arn"]:
+                        self.deliver(target["Arn"], event)
+                    else:
+                        self.mail.deliver(target, event)
 
     def deliver(self, target: str, event: dict) -> None:
         """One event is one line, in a stream of its own."""
