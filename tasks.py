@@ -10,7 +10,6 @@ from pathlib import Path
 
 from invoke import Collection, Exit, task
 
-import remote.image_tasks
 import remote.sweep.tasks
 import remote.tasks
 import trainer.rows.tasks
@@ -20,6 +19,7 @@ from conf.paths import LOCAL_MODELS, ROOT
 from conf.problem import Problem
 from conf.process import argv, streams
 from conf.process.screen import screen
+from remote import image_tasks, notify_tasks
 from remote.plan.command import down_plan, perform, planned, train_plan
 from remote.plan.preflight import Preflight
 from remote.tasks import account
@@ -286,8 +286,9 @@ namespace = Collection(
     *Collection.from_module(remote.tasks).tasks.values(),
     *Collection.from_module(remote.sweep.tasks).tasks.values(),
 )
-for module, name in ((remote.image_tasks, "image"), (trainer.rows.tasks, "data"), (twin.tasks, "twin"), (bench, "bench")):
+for module, name in ((image_tasks, "image"), (trainer.rows.tasks, "data"), (twin.tasks, "twin"), (bench, "bench")):
     namespace.add_collection(Collection.from_module(module, name))
+namespace.add_collection(Collection.from_module(notify_tasks, "notify"))
 namespace.collections["twin"].add_task(twin_start, "start")
 # What the verbs of the rooms need of each other, which do not know each other.
 namespace.configure({"fetch_parameters": fetch_parameters, "twin_environment": environment, "twin_state": twin_state})

@@ -34,7 +34,7 @@ FOLDER = setting_types.FOLDER
 LOCAL = FOLDER / "local.yaml"
 # Settings with keys that are not ours: PEFT's, the optimizer's and the Dockerfile's, which check them, and names of files.
 OPEN_SETTINGS = ("lora.options", "train.optimizer_options", "data.also=", "data.chat_template_kwargs", "cloud.build_args")
-NOT_IN_FINGERPRINT = ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost", "fleet")  # these change no result
+NOT_IN_FINGERPRINT = ("run_id", "runs", "provenance", "publish", "cloud", "box", "cost", "notify", "fleet")  # these change no result
 PARAMETER = re.compile(r"\$\{ssm:(?P<name>[^,}]+)(?:,(?P<default>[^}]*))?\}")
 # What each run made before 2026-11-29 carries for Hydra, which composed it on the box then; it says nothing of the run.
 FORMER_HYDRA_KEYS = {
@@ -91,7 +91,7 @@ def _register_made_for_rows() -> None:
 
 
 def _recipe_keys(whole: DictConfig) -> DictConfig:
-    others = ("cloud", "box", "cost", "fleet", "hydra")
+    others = ("cloud", "box", "cost", "notify", "fleet", "hydra")
     return OmegaConf.create({key: value for key, value in whole.items_ex(resolve=False) if key not in others})
 
 

@@ -351,6 +351,11 @@ class Cloud:
         return self.hub_read_secret or self.hub_secret
 
     @property
+    def webhook_secrets(self) -> str:
+        """How the names of secrets begin that hold an address for notices: the box may read these, too."""
+        return f"{self.own}/webhook"
+
+    @property
     def root(self) -> str:
         """Of its names in Parameter Store."""
         return f"/{self.own}/"
@@ -467,6 +472,38 @@ class Fleet:
             raise ValueError(f"fleet.wait_minutes is {self.wait_minutes}; use 10 to 1440, as AWS Batch does")
 
 
+NOTICES = {  # what somebody may be told of
+    "done": "a run is finished, and S3 has all of it",
+    "failed": "a run has failed",
+    "stopped": "a run was ended by hand, or the box by box.max_hours or from outside",
+    "spot": "AWS takes a spot box back",
+    "idle": "the box stops itself, as nobody uses it or its trainer hangs",
+    "cost": "cost.limit is spent",
+}
+EMAIL = re.compile(r"[^\s@<>\"'\\]+@[^\s@<>\"'\\]+\.[^\s@<>\"'\\]+")
+
+
+@dataclass
+class Notify:
+    """Who is told when a run or the box ends. Runs of 0.1.0 have none of it: hence the values, which conf/main.yaml has too."""
+
+    email: str | None = None  # gets mail, once its owner has confirmed it; `inv init` makes the topic
+    webhook: str | None = None  # name of the secret that holds an address which is posted to; never the address
+    on: list[str] = field(default_factory=lambda: list(NOTICES))
+
+    def __post_init__(self):
+        if self.email and not EMAIL.fullmatch(self.email):
+            raise ValueError(f"notify.email is {self.email!r}; use an address such as you@example.com")
+        for name in self.on:
+            if name not in NOTICES:
+                raise ValueError(f"notify.on has {name!r}; name some of {', '.join(NOTICES)}")
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What somebody is told of: nothing where nobody hears of it."""
+        return tuple(name for name in NOTICES if name in self.on and (self.email or self.webhook))
+
+
 @dataclass
 class Run(Recipe):
     """A recipe with the cloud and the box it runs on: what the laptop composes."""
@@ -475,9 +512,14 @@ class Run(Recipe):
     box: Box = MISSING
     cost: Cost = MISSING
     fleet: Fleet = field(default_factory=Fleet)  # runs of 0.1.0 have none
+    notify: Notify = field(default_factory=Notify)
 
     def __post_init__(self):
         super().__post_init__()
+        if self.notify.webhook and not re.fullmatch(f"{self.cloud.webhook_secrets}[A-Za-z0-9_-]*", self.notify.webhook):
+            # What stands there may be the address itself, and is not repeated.
+            name = self.cloud.webhook_secrets
+            raise ValueError(f"notify.webhook is no name that the box may read; keep the address in a secret `{name}`, and say that name")
         stack, _, box_name = self.box.name.rpartition(":")
         if ":" in box_name or stack not in ("", self.cloud.stack or ""):
             raise ValueError(f"box.name is {self.box.name!r}; use a name without `:`, or another stack: `cloud.stack=...`")

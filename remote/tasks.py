@@ -103,7 +103,7 @@ def tensorboard(c, run=None, port="6006"):
 
 
 WHO = "laptop and files (who trains needs both), fleet (runs on a fleet, besides), setup and fleet-setup (for init and destroy, besides), "
-WHO += "or what a role may do: box, scheduler, workflow, fleet-instance or job"
+WHO += "notices (likewise, for notify.email), or what a role may do: box, scheduler, workflow, fleet-instance or job"
 
 
 @task(help={"who": WHO})

@@ -7,7 +7,7 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote import confirm
 from remote.account import stack
-from remote.aws import auto_stop, capacity, describe, fleet, fleet_end
+from remote.aws import auto_stop, capacity, describe, fleet, fleet_end, stop_mail
 from remote.aws.instance import ALIVE
 from remote.aws.session import Aws
 from remote.aws.tags import BOX, OWNER, tags_of
@@ -66,11 +66,13 @@ def confirm_removal(aws: Aws, data: bool, yes: bool) -> None:
         confirm.ask(yes, f"and every run, model and log in s3://{aws.cloud.bucket}, on the volumes and in their copies, for good?")
 
 
-def remove_boxes(aws: Aws, boxes: list[str], volumes: list[str]) -> None:
-    """Terminate the stopped boxes, with their spot requests and the schedules that were to stop them."""
+def remove_boxes(aws: Aws, boxes: list[str], volumes: list[str], mailed: bool = False) -> None:
+    """Terminate the stopped boxes, with their spot requests, and the schedules and rules that are about them."""
     ec2 = aws.client("ec2")
     for id in boxes:
         auto_stop.disarm(aws, id)
+        if mailed:
+            stop_mail.disarm(aws, id)
         capacity.release(aws, id)
         ec2.terminate_instances(InstanceIds=[id])
     if boxes:

@@ -28,6 +28,7 @@ NAME_PARAMETERS = {
     "HubToken": "HubSecret",
     "Launch": "LaunchTemplate",
     "Network": "Vpc",
+    "Subscription": "NotifyEmail",
     "GithubRole": "GithubRepository",
 }
 COLUMNS = {"Add": "+", "Modify": "~", "Remove": "-"}

@@ -8,7 +8,7 @@ manages, whose own policies let the account's services use them.
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.account import fleet_permissions, setup_permissions
+from remote.account import fleet_permissions, notice_permissions, setup_permissions
 from remote.account.statement import INLINE, MANAGED, Account, Statement, combine_conditions, document, merge_statements, size
 from remote.aws.session import Aws, is_access_denied
 
@@ -74,14 +74,16 @@ def how_to_attach(who: str, policy: dict, own: str = schema.TOOL) -> str:
 
 
 def _documents(account: Account) -> dict[str, dict]:
-    mine, setup = (
+    mine, setup, notices = (
         merge_statements(laptop(account), account.ours_by_tag),
         merge_statements(setup_permissions.setup(account), setup_permissions.VIA_CLOUDFORMATION),
+        merge_statements(notice_permissions.notices(account), setup_permissions.VIA_CLOUDFORMATION),
     )
     lists = {
         "laptop": mine,
         "files": merge_statements(files(account)),
         "setup": setup,
+        "notices": notices,
         "box": box(account),
         "scheduler": scheduler(account),
         "workflow": workflow(account),
@@ -220,6 +222,12 @@ def _commands(account: Account) -> list[Statement]:
         ),
         Statement("Ami", "the newest image of AWS for the box", ("ssm:GetParameter",), (theirs,)),
         Statement(
+            "MailFromOutside",
+            "the rules that send mail about a dead box",
+            tuple(f"events:{name}" for name in ("PutRule", "PutTargets", "RemoveTargets", "DeleteRule")),
+            (account.arn("events", f"rule/{account.cloud.own}-i-*"),),
+        ),
+        Statement(
             "StopFromOutside",
             "the schedule that stops a dead box",
             schedules,
@@ -244,6 +252,8 @@ def _files(account: Account) -> list[Statement]:
         Statement("ListRuns", "which runs there are, and whether there is a bucket", ("s3:ListBucket",), (account.bucket,)),
         Statement("LookAtBucket", "`doctor`: nobody else may read it, and it is as `init` made it", looked_at, (account.bucket,)),
         Statement("HubToken", "`train` and `publish` ask the Hub with it", ("secretsmanager:GetSecretValue",), (account.secret,)),
+        Statement("Webhook", "`notify.test` and `doctor`", ("secretsmanager:GetSecretValue",), (account.webhook_secrets,)),
+        Statement("Mail", "`notify.test` and `doctor`", ("sns:Publish", "sns:ListSubscriptionsByTopic"), (account.topic,)),
         Statement(
             "FindImage",
             "the image of this tree",
@@ -318,6 +328,8 @@ def box(account: Account) -> list[Statement]:
             implied="https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html",
         ),
         Statement("HubToken", "the trainer reads the base model with it", ("secretsmanager:GetSecretValue",), (token,)),
+        Statement("Webhook", "where notices are posted to", ("secretsmanager:GetSecretValue",), (account.webhook_secrets,)),
+        Statement("Mail", "notices", ("sns:Publish",), (account.topic,)),
         Statement("RegistryLogin", "has no resource to name", ("ecr:GetAuthorizationToken",)),
         Statement(
             "Pull",

@@ -110,6 +110,7 @@ def parameters(run: schema.Run) -> dict[str, str]:
         "HubRepository": cloud.hub_repository,
         "BudgetUsd": cloud.budget_usd,
         "BudgetEmail": cloud.budget_email,
+        "NotifyEmail": run.notify.email,
         "GithubRepository": cloud.github,
         "GithubSubject": subjects(cloud.github)[0],
         "GithubSubjectById": subjects(cloud.github)[1],
@@ -148,7 +149,7 @@ def subjects(github: str | None) -> tuple[str | None, str | None]:
 def account(run: schema.Run) -> dict:
     """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
     stack = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
-    return {"region": run.cloud.region, "stack": stack, "secret": {run.cloud.hub_secret: None}}
+    return {"region": run.cloud.region, "stack": stack, "secret": {run.cloud.hub_secret: None}, "webhook": run.notify.webhook}
 
 
 def default_names(cloud: dict) -> dict[str, str]:

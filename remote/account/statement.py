@@ -61,6 +61,15 @@ class Account:
         return self.arn("secretsmanager", f"secret:{name}-??????")  # AWS ends each secret's name with six characters
 
     @property
+    def webhook_secrets(self) -> str:
+        return self.arn("secretsmanager", f"secret:{self.cloud.webhook_secrets}*")
+
+    @property
+    def topic(self) -> str:
+        """Of notices, where there is one."""
+        return self.arn("sns", self.cloud.own)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All of ours in Parameter Store, and the path to them."""
         return tuple(self.arn("ssm", f"parameter/{self.cloud.own}{end}") for end in ("", "/*"))

@@ -21,6 +21,16 @@ class RemainingLife:
     life_left: int | None  # seconds that are still paid for; None: there is no limit
 
 
+@dataclass(frozen=True)
+class BoxPrice:
+    per_hour: float | None  # USD; None where nobody says
+
+
+def box_price(aws: Aws, run: schema.Run) -> BoxPrice:
+    """Tell what an hour of the box costs."""
+    return BoxPrice(pricing.planned(aws, instance.type_of(aws, run.box), run.cost.per_hour)[0])
+
+
 def enforce(aws: Aws, run: schema.Run, planned: float | None = None) -> MaxLife:
     """Refuse what would cost more than `cost.limit`; shorten the box's longest life to what it pays for."""
     limit, hours = run.cost.limit, run.box.max_hours

@@ -9,7 +9,7 @@ from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
 from remote.aws import session
 from remote.aws.session import explain
-from remote.doctor import account, drift, instance, login, network, permissions, quota
+from remote.doctor import account, drift, instance, login, network, notices, permissions, quota
 from remote.doctor.check import Check, Context
 from remote.runs import runs
 
@@ -34,6 +34,7 @@ CHECKS = [
     Check("type", "what can be had where", quota.offered),
     Check("price", "what you will pay", quota.prices),
     Check("network", "the box must reach AWS and the Hub", network.routes),
+    Check("notices", "somebody is told when a run or the box ends", notices.receivers),
     Check("box", "the box that is there", instance.box_state),
 ]
 

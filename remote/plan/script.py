@@ -9,7 +9,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 ABOVE = {
     "train": ("container",),
     "cancel": ("container",),
-    "supervise": ("container", "ship"),
+    "supervise": ("container", "ship", "notify"),
     "predict": ("container", "finished"),
     "evaluate": ("container", "finished"),
 }

@@ -10,7 +10,7 @@ from conf.process.screen import screen
 from remote.account import destroy, hub_token, local_settings
 from remote.account import init as account
 from remote.account.survey import survey
-from remote.aws import auto_stop, capacity, fleet_end, instance, parameters, volume
+from remote.aws import auto_stop, capacity, fleet_end, instance, parameters, stop_mail, volume
 from remote.aws.session import Aws
 from remote.build import docker, ecr
 from remote.cost import limit
@@ -53,7 +53,9 @@ def remove_account(run: schema.Run, data: bool, yes: bool) -> Plan:
     plan = Plan()
     surveyed = plan.call(destroy.survey)(run=run, data=data)
     plan.call(destroy.confirm_removal, when=surveyed.removes, announce=False)(data=data, yes=yes)
-    plan.call(destroy.remove_boxes, when=surveyed.removes)(boxes=surveyed.boxes, volumes=surveyed.volumes)
+    plan.call(destroy.remove_boxes, when=surveyed.removes)(
+        boxes=surveyed.boxes, volumes=surveyed.volumes, mailed=run.notify.email is not None
+    )
     if data:
         # Before the stack, with which Parameter Store's word goes for which bucket it is: who is killed in between must find it again.
         plan.call(destroy.remove_data, when=surveyed.removes)(snapshots=surveyed.snapshots)
@@ -73,6 +75,8 @@ def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | N
     where = plan.call(volume.locate, announce=False)(name=run.box.name)
     box = plan.call(instance.ensure, retry=Retry(capacity.NoCapacity, wait) if wait else None)(box=run.box, volume_zone=where.zone)
     armed = plan.call(auto_stop.arm)(instance_id=box.instance_id, hours=life.life_hours)
+    if run.notify.email:
+        plan.call(stop_mail.arm, announce=False)(instance_id=box.instance_id, name=run.box.name, events=run.notify.events)
     plan.on_failure(instance.still_on_notice)(instance_id=box.instance_id, changed=box.changed, stops_at=armed.stops_at)
     running = plan.call(instance.wait, announce=False)(instance_id=box.instance_id)
     plan.call(instance.close_metadata, announce=False)(instance_id=box.instance_id)
@@ -89,12 +93,18 @@ def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | N
         "GPU": run.box.gpu,
         "IDLE": round(run.box.idle_minutes * 60),
         "LIFE": round(run.box.max_hours * 3600),
+        "NOTIFY_ON": run.notify.events,
+        "TOPIC": run.cloud.own if run.notify.email else None,
+        "WEBHOOK_SECRET": run.notify.webhook,
+        "BOX_NAME": run.box.name,
     }
+    price = plan.call(limit.box_price, announce=False)(run=run).per_hour if run.notify.events else None
     ready = plan.step("setup", answers.Setup, on=box.instance_id, timeout=240, repeat_while="warming")(
         **_region_and_mount(run),
         INSTANCE=box.instance_id,
         GPU=run.box.gpu,
         LIFE_LEFT=remaining.life_left,
+        PRICE=price,
         PATIENCE=45,
         SUPERVISOR=compose("supervise", _region_and_mount(run) | _store(run) | watch),
     )
@@ -354,6 +364,8 @@ def _stop_box(
     plan.step("stop", answers.Stop, on=instance_id, timeout=900, when=running, continue_message=continue_message)(
         **_region_and_mount(run), FORCE=bool(continue_message)
     )
+    if run.notify.email:  # who stops it himself need not be told
+        plan.call(stop_mail.disarm, when=there, announce=False)(instance_id=instance_id)
     stopped = plan.call(instance.stop, when=there)(instance_id=instance_id)
     plan.call(auto_stop.disarm, when=there)(instance_id=instance_id)
     copied = {"copied": plan.call(volume.snapshot)(name=run.box.name).copied} if snapshot else {}

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Look the box over, and see to it that the supervisor runs: it ships the run's log, and stops a box that nobody needs.
 #   in:   INSTANCE (i-...), GPU (yes, no), SUPERVISOR (its whole text), LIFE_LEFT (seconds that cost.limit pays for; may be empty),
-#         PATIENCE (seconds to wait in one go)
+#         PRICE (USD an hour of the box; may be empty), PATIENCE (seconds to wait in one go)
 #   out:  facts warming (yes: run it again), gpu, changed
 : "${INSTANCE:?setup.sh needs INSTANCE}" "${GPU:?setup.sh needs GPU}" "${SUPERVISOR:?setup.sh needs SUPERVISOR}"
-: "${PATIENCE:?setup.sh needs PATIENCE}" "${LIFE_LEFT?setup.sh needs LIFE_LEFT}"
+: "${PATIENCE:?setup.sh needs PATIENCE}" "${LIFE_LEFT?setup.sh needs LIFE_LEFT}" "${PRICE?setup.sh needs PRICE}"
 
 # An instance's first boot reads its disk from a snapshot, block by block: the first docker and the first nvidia-smi may take minutes
 # (https://docs.aws.amazon.com/ebs/latest/userguide/initalize-volume.html). What was read once is fast; so this file says that it was.
@@ -90,6 +90,7 @@ END
 install_supervisor() {
   mkdir -p "$PROGRAMS"
   put "$PROGRAMS/instance" 600 "$INSTANCE"
+  put "$PROGRAMS/price" 600 "$PRICE"
   put "$PROGRAMS/supervise.sh" 700 "$SUPERVISOR"
   if [ -d "$BOX_ROOT/run/systemd/system" ]; then
     put "$BOX_ROOT/etc/systemd/system/fine-tune-slm.service" 644 "$(unit)"

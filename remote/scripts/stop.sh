@@ -15,6 +15,15 @@ unmount() {
   done
 }
 
+# A notice that is just being sent (notify.sh) is not cut off by the box's end.
+wait_for_notices() {
+  local tries=0
+  while [ "$tries" -lt 20 ] && [ -n "$(find "$PROGRAMS/notices/sending" -type f -print -quit 2>/dev/null)" ]; do
+    tries=$((tries + 1))
+    sleep 1
+  done
+}
+
 # Sets `going` to the id of the run that goes on, and `answers` to whether docker can be told to end it.
 look() {
   answers=yes going=""
@@ -45,6 +54,7 @@ main() {
     rm -f "$MOUNT/requeue" # the user who takes the box down starts the run again, too
     end_evaluation
     unmount
+    wait_for_notices
     fact changed yes
   else
     fact changed no

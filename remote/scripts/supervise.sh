@@ -1,5 +1,6 @@
 #!/bin/bash
-# The box's one supervisor, from its start to its end: ships the current run (ship.sh, above), and stops a box that nobody needs.
+# The box's one supervisor, from its start to its end: ships the current run (ship.sh, above), tells somebody how it ended (notify.sh), and
+# stops a box that nobody needs.
 #   in:   PERIOD (seconds between two looks), IDLE (seconds without use), LIFE (seconds since the start), GPU (yes, no)
 #         the run's id is in $MOUNT/current, the box's in $PROGRAMS/instance, what ends a run early in $STATE/ending
 # It is held by a lock: there is one at a time. `set -e` does not hold here either (see ship.sh): it must outlive every failure.
@@ -71,6 +72,7 @@ conclude() {
     *) explain_exit ;;
   esac
   ship end || return 1
+  tell_end current || log "how $run_id ended is not told"
   # A finished run's checkpoints are on the volume, and nobody goes on from them.
   [ "$(phase "$run")" != "done" ] || quietly s3 rm --quiet --recursive "$target/checkpoints" || log "checkpoints are left in S3"
   rm -f "$MOUNT/current" "$STATE/ending"
@@ -146,6 +148,8 @@ take_back() { # WHEN
   # Before anything is sent: the box may be off before S3 has taken it.
   [ -z "$going" ] || requeue "$going" || { rm -f "$MOUNT/reserve" && requeue "$going"; } ||
     then="the volume is full, so that it does not go on by itself: \`inv up deploy train -- box.disk_gb=...\` goes on with it"
+  [ -n "$going" ] || then="\`inv up\` starts it again"
+  tell_stop spot "AWS takes this spot box back at $1" "$then" || log "that is not told"
   PATIENCE=40 end_run failed stopped "AWS takes this spot box back at $1" "$then"
   [ ! -f "$MOUNT/runs/$going/manifest.json" ] || rm -f "$MOUNT/requeue" # it had finished
   sync
@@ -181,6 +185,7 @@ revive() {
     mv "$MOUNT/requeue" "$MOUNT/current"
   else
     write_state "$run" failed stopped "docker could not start the trainer again" "\`inv train\` goes on from the newest checkpoint"
+    tell_end requeue || log "that is not told"
     rm -f "$MOUNT/requeue"
     ship end
   fi
@@ -221,16 +226,16 @@ judge() {
   [ "$lease" -le "$now" ] || lease=$now # a command is at work
   [ "$lease" -le "$used" ] || used=$lease
   if [ $((now - started)) -ge "$LIFE" ]; then
-    give_up "box.max_hours is over: it started $(minutes $((now - started))) ago"
+    give_up stopped "box.max_hours is over: it started $(minutes $((now - started))) ago"
   elif [ "$now" -ge "$(cat "$STATE/life" 2>/dev/null || echo $((now + 1)))" ]; then
-    give_up "cost.limit is spent: it started $(minutes $((now - started))) ago"
+    give_up cost "cost.limit is spent: it started $(minutes $((now - started))) ago"
   elif [ $((now - used)) -ge "$IDLE" ] && unused; then
-    give_up "idle: no run and no command for $(minutes $((now - used)))"
+    give_up idle "idle: no run and no command for $(minutes $((now - used)))"
   elif taken=$(notice); then
     take_back "$taken"
     report "spot interruption" || log "S3 did not take the report"
   elif hangs; then
-    give_up "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"
+    give_up idle "idle: the trainer has written nothing for $(minutes "$IDLE") and computes nothing"
   else
     report ""
   fi
@@ -249,15 +254,17 @@ report() { # WHY IT STOPS
 }
 
 # The box stops itself, with its own role; a shutdown stops it, too, where the role may not.
-give_up() { # WHY
+give_up() { # EVENT WHY
   local -x PATIENCE=60 AWS_MAX_ATTEMPTS=2
-  log "$(utc) stopping this box: $1"
-  end_run failed stopped "the box stopped itself: $1" "\`inv up deploy train\` goes on from the newest checkpoint"
-  quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $1" || log "the tag was not taken"
-  report "$1" || log "S3 did not take the report"
+  log "$(utc) stopping this box: $2"
+  tell_stop "$1" "$2" "\`inv up\` starts it again; \`inv up deploy train\` goes on with an unfinished run" || log "that is not told"
+  end_run failed stopped "the box stopped itself: $2" "\`inv up deploy train\` goes on from the newest checkpoint"
+  quietly ec2 create-tags --resources "$instance" --tags "Key=fine-tune-slm:stopped,Value=$(utc) $2" || log "the tag was not taken"
+  report "$2" || log "S3 did not take the report"
   sync
   end_evaluation
   ! mounted || umount "$MOUNT" || log "the volume is in use"
+  last_chance
   quietly ec2 stop-instances --instance-ids "$instance" >/dev/null || shutdown -h now || log "nothing stops this box; trying again"
   sleep 60
   exec 7>&-
@@ -277,6 +284,7 @@ main() {
   exec 8<>"$STATE/bell"
   while true; do
     [ "$(cksum <"$0")" = "$own" ] || exec "$0" # `up` brought another one
+    begin_sending
     judge || log "$(utc) a look at the box failed"
     attend || log "$(utc) a look at the run failed"
   done

@@ -17,7 +17,7 @@ from whole_account import Story, snapshot
 
 from conf import load
 from conf.problem import Problem
-from remote.account import fleet_permissions, permissions, setup_permissions, stack
+from remote.account import fleet_permissions, notice_permissions, permissions, setup_permissions, stack
 from remote.account.statement import INLINE, Account, document, merge_statements, size
 from twin import world
 from twin.aws.cloudformation import handlers, templates
@@ -29,6 +29,7 @@ POLICIES = permissions.roles(RUN.cloud, world.ACCOUNT, world.CALLER)
 HELD = [POLICIES["laptop"], POLICIES["files"]]  # by who trains
 AT = Account("aws", world.ACCOUNT, RUN.cloud, world.CALLER)
 LAPTOP, SETUP, BOX = [*permissions.laptop(AT), *permissions.files(AT)], setup_permissions.setup(AT), permissions.box(AT)
+NOTICES = notice_permissions.notices(AT)
 # Asked only when the answer to a send was lost or nobody waits for the command any more (remote/transport/ssm.py), or a stack could not
 # be made.
 RARE = {("Answers", "ssm:ListCommands"), ("Answers", "ssm:CancelCommand"), ("Stack", "cloudformation:DescribeStackEvents")}
@@ -43,7 +44,8 @@ if not SSHD:  # without one no emulated box can be come to by SSH
 # Newer than what the linter knows of: https://docs.aws.amazon.com/service-authorization/latest/reference/ has each.
 NEWER = ("cloudformation:DescribeEvents", "freetier:GetAccountPlanState", "billing:GetBillingViewData")
 SPOT = ("box.spot=true",)
-GIVEN = ("cloud.budget_usd=40", "cloud.github=me/mine")
+GIVEN = ("cloud.budget_usd=40", "cloud.github=me/mine", "notify.email=me@example.com")
+WEBHOOK = "fine-tune-slm/webhook"
 
 
 def stopped(laptop) -> bool:
@@ -69,13 +71,17 @@ def wait(happened, otherwise: str) -> None:
 def story(tmp_path_factory):
     """From an empty account to an empty account, with laptop and boxes held to their policies all the way."""
     made = Story(tmp_path_factory.mktemp("a story"))
-    world.enforce(made.state, [*HELD, POLICIES["setup"]])
+    world.enforce(made.state, [*HELD, POLICIES["setup"], POLICIES["notices"]])
     made.client("ssm").put_parameter(Name="/fine-tune-slm/ebs/size-gb", Value="100", Type="String")  # by hand, before
     made.twice("init", "--yes", "--token", str(made.token), overrides=GIVEN)
+    world.confirm_mail(made.state)
+    secrets = made.client("secretsmanager")
+    secrets.create_secret(Name=WEBHOOK, SecretString=json.loads((made.state / "state.json").read_text())["webhook"])
+    made.inv("notify.test", overrides=(f"notify.webhook={WEBHOOK}",))
     stand_in_trainer.register(made.state)
     made.twice("doctor")
     made.twice("plan")
-    made.twice("up", overrides=SPOT)
+    made.twice("up", overrides=(*SPOT, f"notify.webhook={WEBHOOK}"))
     made.twice("deploy")
     made.inv("train")
     wait(lambda: not any("/checkpoints/" in key for key in made.objects()), "the box has not removed the checkpoints of a run that is done")
@@ -89,6 +95,7 @@ def story(tmp_path_factory):
     made.inv("up", "down", "--purge", "--yes", overrides=("box.disk_gb=101",))
     if SSHD:
         made.inv("up", "down", "--purge", "--yes", overrides=("box.ssh=true",))
+    secrets.delete_secret(SecretId=WEBHOOK, ForceDeleteWithoutRecovery=True)
     made.twice("destroy", "--yes")
     made.kept = snapshot(made)
     made.twice("destroy", "--data", "--yes")
@@ -118,7 +125,7 @@ def test_nothing_is_left_but_what_was_kept_on_purpose(story):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("who", "statements"), [("laptop", [*LAPTOP, *SETUP]), ("box", BOX)])
+@pytest.mark.parametrize(("who", "statements"), [("laptop", [*LAPTOP, *SETUP, *NOTICES]), ("box", BOX)])
 def test_all_that_is_asked_for_is_allowed(story, who, statements):
     asked = [one for one in story.asked[who] if one["action"] != "sts:GetCallerIdentity"]
     assert asked and [one for one in asked if not allowed(statements, one)] == []
@@ -129,7 +136,10 @@ def allowed(statements, one: dict) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("who", "statements", "beside"), [("laptop", LAPTOP, []), ("laptop", SETUP, LAPTOP), ("box", BOX, [])])
+@pytest.mark.parametrize(
+    ("who", "statements", "beside"),
+    [("laptop", LAPTOP, []), ("laptop", SETUP, LAPTOP), ("laptop", NOTICES, [*LAPTOP, *SETUP]), ("box", BOX, [])],
+)
 def test_without_any_one_line_something_that_was_asked_for_would_be_denied(story, who, statements, beside):
     for one in statements:
         rest = [*(other for other in statements if other is not one), *beside]
@@ -139,7 +149,7 @@ def test_without_any_one_line_something_that_was_asked_for_would_be_denied(story
 
 
 def test_what_no_request_names_has_its_page():
-    every = [*LAPTOP, *SETUP, *BOX, *permissions.workflow(AT)]
+    every = [*LAPTOP, *SETUP, *NOTICES, *BOX, *permissions.workflow(AT)]
     assert all(one.implied.startswith("https://docs.aws.amazon.com/") for one in every if one.implied)
 
 
@@ -181,7 +191,7 @@ def test_without_one_line_of_the_boxs_the_chain_fails_with_a_sentence(laptop, ac
 @pytest.mark.parametrize("action", ["cloudformation:CreateChangeSet", "iam:CreateRole", "ssm:PutParameter", "logs:GetDataProtectionPolicy"])
 @pytest.mark.slow
 def test_without_one_line_of_the_setups_init_fails_with_a_sentence_and_leaves_nothing(empty, action):
-    world.enforce(empty.state, [*HELD, without("setup", action)])
+    world.enforce(empty.state, [*HELD, POLICIES["notices"], without("setup", action)])
     done = empty.inv("init", "--yes", overrides=GIVEN, ok=False)
     world.enforce(empty.state, None)
     assert refused(done, action) and "--who setup" in done.stderr
@@ -246,7 +256,7 @@ def test_policies_fit_into_what_iam_takes(who, names):
 
 def test_who_prints_a_policy_is_told_what_kind_of_policy_takes_it():
     text = permissions.how_to_attach("laptop", POLICIES["laptop"])
-    assert "a managed policy" in text and "an inline policy of a user (2,048):" in text
+    assert "a managed policy" in text and "an inline policy of a user (2,048) or a group (5,120):" in text
     assert "`aws iam create-policy --policy-name fine-tune-slm-laptop --policy-document file://laptop.json`" in text
     assert "inline" not in permissions.how_to_attach("scheduler", POLICIES["scheduler"])
     with pytest.raises(Problem, match="IAM takes 6,144 in one"):
@@ -256,7 +266,7 @@ def test_who_prints_a_policy_is_told_what_kind_of_policy_takes_it():
     assert {"User": 2048, "Group": 5120, "Role": 10240} == policy_sizes.INLINE == {k.title(): most for k, most in INLINE.items()}
 
 
-SHORTENED = [(LAPTOP, (AT.ours_by_tag,)), (SETUP, (setup_permissions.VIA_CLOUDFORMATION,))]
+SHORTENED = [(LAPTOP, (AT.ours_by_tag,)), *((each, (setup_permissions.VIA_CLOUDFORMATION,)) for each in (SETUP, NOTICES))]
 
 
 @pytest.mark.parametrize(("statements", "conditions"), SHORTENED)
@@ -323,7 +333,8 @@ def lines(document: dict) -> dict[str, dict]:
 def test_what_cloudformation_may_call_for_a_type_is_what_the_types_own_schema_lists():
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-    for made in [*setup_permissions._resource_types(AT), *fleet_permissions.resource_types(AT)]:
+    types = [each.resource_types(AT) for each in (fleet_permissions, notice_permissions)]
+    for made in [*setup_permissions._resource_types(AT), *types[0], *types[1]]:
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", made.type).schema
         listed = {action.lower() for handler in schema["handlers"].values() for action in handler["permissions"]}
         for action in made.actions(f"{made.called} {made.implied}"):
@@ -338,11 +349,11 @@ def resources() -> dict[str, dict]:
         "AWS::AccountId": world.ACCOUNT,
         "AWS::StackName": RUN.cloud.own,
     }
-    yes = {"BudgetUsd": "40", "BudgetEmail": "me@example.com", "Vpc": "vpc-1", "FleetMaxVcpus": "32"}
+    yes = {"BudgetUsd": "40", "BudgetEmail": "me@example.com", "NotifyEmail": "me@example.com", "Vpc": "vpc-1", "FleetMaxVcpus": "32"}
     template = templates.read(stack.TEMPLATE.read_text())
     yes |= {name: "yes" for name in template["Parameters"] if name.startswith("Make")}
     known = parameters | yes | {"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com"}
-    called = {"DataBucket": RUN.cloud.bucket}
+    called = {"DataBucket": RUN.cloud.bucket, "Topic": AT.topic}
     scope = templates.Scope(known, template["Conditions"], lambda name: called.get(name, name), lambda name, part: name)
     return {name: about | {"Properties": scope.resolve(about["Properties"])} for name, about in template["Resources"].items()}
 
@@ -359,7 +370,7 @@ def denied(documents: list[dict]) -> set[str]:
 
 
 def test_setup_and_laptop_may_do_all_that_the_handlers_of_our_types_ask_for():
-    fleet = [POLICIES["fleet"], POLICIES["fleet-setup"]]
-    assert denied([*HELD, POLICIES["setup"], *fleet]) == set()
-    lacking = denied([*HELD, without("setup", "logs:GetDataProtectionPolicy"), *fleet])
+    besides = [POLICIES[who] for who in ("fleet", "fleet-setup", "notices")]
+    assert denied([*HELD, POLICIES["setup"], *besides]) == set()
+    lacking = denied([*HELD, without("setup", "logs:GetDataProtectionPolicy"), *besides])
     assert lacking == {"logs:GetDataProtectionPolicy for AWS::Logs::LogGroup"}

@@ -116,6 +116,7 @@ def test_systemd_starts_the_supervisor_starts_it_again_and_starts_it_at_the_next
         "GPU": "no",
         "SUPERVISOR": SUPERVISOR,
         "LIFE_LEFT": "",
+        "PRICE": "",
         "PATIENCE": 5,
     }
     (system.folder / "_script.sh").write_text(compose("setup", settings))

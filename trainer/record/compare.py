@@ -12,7 +12,7 @@ from trainer.record import figures
 from trainer.record.figures import Line
 
 # These differ between any two runs and change no result.
-IGNORED_SETTINGS = ("run_id", "runs", "provenance", "cloud", "fleet")
+IGNORED_SETTINGS = ("run_id", "runs", "provenance", "cloud", "notify", "fleet")
 
 
 def tables(first: Path, second: Path) -> tuple[list[tuple], list[tuple], str]:

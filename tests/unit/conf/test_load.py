@@ -20,6 +20,27 @@ def loaded(*words, fetch=None, local=NOWHERE):
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("notify.on=[done,lunch]", "name some of done, failed, stopped, spot, idle, cost"),
+        ("notify.email=me", "you@example.com"),
+        ("notify.webhook=https://hooks.example.com/T0/s3cret", "keep the address in a secret `fine-tune-slm/webhook`, and say that name"),
+        ("notify.webhook=huggingface/api-token", "keep the address in a secret"),
+    ],
+)
+def test_who_is_to_be_told_is_an_address_or_the_name_of_a_secret_and_no_address_is_repeated(word, said):
+    with pytest.raises(Problem) as caught:
+        load.load(["cloud=twin", word], local=Path("none"))
+    assert said in str(caught.value) and "s3cret" not in str(caught.value)
+
+
+def test_nothing_is_told_where_nobody_hears_of_it():
+    assert load.load(["cloud=twin"], local=Path("none")).notify.events == ()
+    words = ["cloud=twin", "cloud.stack=demo", "notify.webhook=fine-tune-slm-demo/webhook-anna", "notify.on=[failed,done]"]
+    assert load.load(words, local=Path("none")).notify.events == ("done", "failed")
+
+
 def test_every_file_of_every_group_composes(file):
     own = ("data.train=a.jsonl", "data.validation=b.jsonl", "data.fields=null") if file.stem == "own" else ()  # only the user knows these
     run = loaded(f"{file.parent}={file.stem}", *own)

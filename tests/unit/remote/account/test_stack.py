@@ -70,7 +70,9 @@ def test_no_more_than_three_names_are_made_at_once():
 
 def test_every_name_that_the_settings_ask_for_is_made_and_no_other():
     conf = stack.TEMPLATE.parents[2] / "conf"
-    asked = set(re.findall(r"\$\{ssm:(/fine-tune-slm/[^,}]+)", "".join(path.read_text() for path in conf.glob("*/*.yaml"))))
+    asked = set(
+        re.findall(r"\$\{ssm:(/fine-tune-slm/[^,}]+)", "".join(path.read_text() for path in [conf / "main.yaml", *conf.glob("*/*.yaml")]))
+    )
     records = {"ecr/registry", "secrets/aws-credentials-name", "secrets/docker-token-name"}
     assert set(names.NAMES) - asked == {f"/fine-tune-slm/{name}" for name in records}
     assert asked <= set(names.NAMES)

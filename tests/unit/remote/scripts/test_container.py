@@ -157,6 +157,7 @@ def test_a_log_that_claims_to_be_endless_is_shipped_in_chunks_as_far_as_one_goes
 def watched(box, ship: str) -> None:
     """The supervisor with other limits, until it has stopped the box."""
     watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0, "PERIOD": 1}
+    watch |= {"NOTIFY_ON": "", "TOPIC": "", "WEBHOOK_SECRET": "", "BOX_NAME": "mine"}
     watch |= {"IDLE": 4, "LIFE": 3600, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
     path = box.root / "opt/fine-tune-slm/supervise.sh"
     path.write_text(compose("supervise", watch).replace(body("ship"), ship))

@@ -92,7 +92,9 @@ class Box:
         return folder
 
     def run(self, script: str, **settings) -> Result:
-        return scripts.run(compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training", "LIFE_LEFT": ""} | settings), self.root)
+        return scripts.run(
+            compose(script, {"REGION": "r", "MOUNT_PATH": "/mnt/training", "LIFE_LEFT": "", "PRICE": ""} | settings), self.root
+        )
 
     def supervise(self, idle: int | None = None, life: int = 3600) -> str:
         """What the supervisor says until it has stopped the box, or would have; with a run it has time to look at that first.
@@ -101,6 +103,7 @@ class Box:
         """
         idle = idle or (8 if (self.mount / "current").exists() else 2)
         watch = {"BUCKET": "b", "PREFIX": "p", "LOG_GROUP": "/g", "STREAM_PREFIX": "s", "HUB_SECRET": "hub", "TOKEN_AGE": 0}
+        watch |= {"NOTIFY_ON": "", "TOPIC": "", "WEBHOOK_SECRET": "", "BOX_NAME": "mine"}
         watch |= {"PERIOD": 0.2, "IDLE": idle, "LIFE": life, "GPU": "yes", "REGION": "r", "MOUNT_PATH": "/mnt/training"}
         path = self.root / "opt/fine-tune-slm/supervise.sh"
         path.write_text(compose("supervise", watch))
@@ -230,7 +233,7 @@ def test_setup_says_which_program_the_box_lacks(box):
     (box.root / "bin/aws").unlink()
     for name in ("bash", "cat", "mkdir", "df", "awk", "flock", "dirname", "id", "grep", "chmod", "mv"):
         (box.root / "bin" / name).symlink_to(f"/usr/bin/{name}")
-    settings = {"INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x", "LIFE_LEFT": "", "PATIENCE": 1}
+    settings = {"INSTANCE": "i-1", "GPU": "no", "SUPERVISOR": "x", "LIFE_LEFT": "", "PRICE": "", "PATIENCE": 1}
     text = compose("setup", {"REGION": "r", "MOUNT_PATH": "/mnt"} | settings)
     text = text.replace("/usr/local/bin:/usr/bin:/bin:/snap/bin", "")
     refused(scripts.run(text, box.root, PATH=f"{box.root}/bin"), "the box has no `aws`", "bad_config")
