@@ -90,7 +90,7 @@ def serve_worlds(place: Path) -> None:
         get_service_model(service)
         with suppress(KeyError):  # some services know the whole partition only
             get_backend(service)[wire.ACCOUNT]["us-east-1"]
-    for service in ("s3", "scheduler"):  # whose requests do not name their operation
+    for service in ("s3", "scheduler", "batch"):  # whose requests do not name their operation
         service_models.routes(service)
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(0), daemon=True).start()  # the process that started it is gone
     os.register_at_fork(after_in_child=mock_random.seed)  # else all worlds would give their things the same ids
@@ -151,7 +151,10 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     services = [commands, Scheduler(clock, region, aws_gateway), registry, Pricing(), Access(boxes, region, clock)]
     events = Events(region, clock.now, mail)
     boxes.state_changed, spot.interrupted = events.instance_changed, events.interrupted
-    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies(), events, mail, Batch(region)]
+    services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies(), events, mail]
+    batch = Batch(clock, region, aws_gateway, boxes, registry, metadata.notices)
+    permissions.batch_tags = batch.tags_of
+    services.append(batch)
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {

@@ -19,8 +19,9 @@ from fnmatch import fnmatchcase
 import psutil
 
 from twin.aws import wire
+from twin.aws.iam.keys import is_box
 
-OWN = ("twin", "ec2messages")  # not what a client of ours meets: struck only by a fault that names it
+OWN = ("twin", "ec2messages", "taskcredentials")  # not what a client of ours meets: struck only by a fault that names it
 READING = ("Describe", "Get", "List", "Head", "BatchGet", "BatchCheck", "Lookup", "Filter", "Search", "Validate", "Simulate")
 EXPIRED = {"ec2": "RequestExpired", "s3": "ExpiredToken", "sts": "ExpiredToken", "iam": "ExpiredToken", "cloudformation": "ExpiredToken"}
 THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}
@@ -45,6 +46,7 @@ class Kind:
     by: str = "*"
     options: dict = field(default_factory=dict)  # further options, with their defaults
     intake: bool = False  # strikes while the body is still coming in
+    count: int = 1  # how many are struck where nothing else is said; 0: all
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Faults:
     def arm(
         self,
         name: str,
-        count: int = 1,
+        count: int | None = None,
         after: int = 0,
         seed: int | None = None,
         share: float = 0.5,
@@ -103,7 +105,7 @@ class Faults:
             raise ValueError(f"{name} takes {', '.join(kind.options) or 'nothing else'}, not {', '.join(unknown)}")
         chance = None if seed is None else random.Random(seed)
         places = (only or kind.only, key or kind.key, by or kind.by)
-        armed = Armed(name, kind, count, after, *places, share, chance, kind.options | options)
+        armed = Armed(name, kind, kind.count if count is None else count, after, *places, share, chance, kind.options | options)
         with self.lock:
             self.armed.append(armed)
         return {"name": name, "about": kind.about}
@@ -120,7 +122,7 @@ class Faults:
     def strikes(self, request: wire.Request, intake: bool) -> list[Armed]:
         if not self.armed:
             return []
-        by = "box" if request.by.startswith("i-") else "laptop"
+        by = "box" if is_box(request.by) else "laptop"
         with self.lock:
             return [one for one in self.armed if one.kind.intake == intake and one.may_strike(request) and one.due(request, by)]
 
@@ -238,6 +240,14 @@ def no_capacity(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     raise wire.Refusal("InsufficientInstanceCapacity", what, 500)
 
 
+def no_capacity_for_batch(armed: Armed, request: wire.Request, proceed) -> wire.Response:
+    """Everybody else gets instances."""
+    if request.by != wire.BATCH:
+        armed.struck -= 1
+        return proceed()
+    raise wire.Refusal("InsufficientInstanceCapacity", "There is no Spot capacity available that matches your request.", 500)
+
+
 def instance_not_found(armed: Armed, request: wire.Request, proceed) -> wire.Response:
     ids = request.listed("InstanceId")
     if not ids:
@@ -283,6 +293,8 @@ KINDS = {
     "answer-lost": Kind("the call is done, its answer is lost", lose_answer, only="ssm.SendCommand"),
     "slow": Kind("calls take some seconds longer", delay, options={"seconds": 2.0}),
     "capacity": Kind("no capacity", no_capacity, only="ec2.RunInstances,ec2.StartInstances", options={"zones": "", "types": ""}),
+    "batch-submit-lost": Kind("a job is taken, the answer is lost", lose_answer, only="batch.SubmitJob"),
+    "batch-capacity-never": Kind("no capacity for any job of Batch", no_capacity_for_batch, only="ec2.RunInstances", count=0),
     "instance-lag": Kind("a new instance is not known yet", instance_not_found, only="ec2.DescribeInstances"),
     "s3-slow": Kind("S3 takes some seconds longer", delay, only="s3.*", options={"seconds": 2.0}),
     "s3-cut": Kind("an upload to S3 is cut in the middle", lose_request, only="s3.PUT", options={"at": 0.5}, intake=True),

@@ -17,9 +17,11 @@ ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
 CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
 REST_JSON = ("scheduler", "ssmmessages", "twin", "batch")  # services that name an operation by method and path, and answer JSON
 ROUTED = ("batch",)  # those of them whose operations have their own names here
-UNSIGNED = {"/v2/": "registry", "/_twin/": "twin"}  # docker sends Basic authorization, or none at first
+# docker sends Basic authorization, or none at first; credentials of a task are at a path that only the task knows.
+UNSIGNED = {"/v2/": "registry", "/_twin/": "twin", "/_task/": "taskcredentials"}
 NAMELESS = {"AssumeRoleWithWebIdentity": "sts"}  # operations that are not signed, and so do not say of which service they are
 STACKS = "cloudformation.amazonaws.com"
+BATCH = "AWSBATCH"  # stands in the journal for Batch itself
 QUERY = ("iam", "sts", "cloudformation", "sns")  # services whose errors are XML of the older kind
 
 
@@ -143,7 +145,8 @@ def read(environ: dict) -> Request:
     elif http.mimetype == "application/x-www-form-urlencoded":
         operation = parse_qs(body.decode()).get("Action", [http.method])[0]
     elif service in ROUTED:
-        operation = service_models.operation_of_route(service, http.method, http.path, http.args.to_dict(flat=False), http.headers)
+        path = environ.get("RAW_URI", http.path).partition("?")[0]  # as it was sent: an ARN in it has strokes of its own
+        operation = service_models.operation_of_route(service, http.method, path, http.args.to_dict(flat=False), http.headers)
     else:
         operation = http.method
     return Request(environ, service or NAMELESS.get(operation, "s3"), operation, region, body, key)

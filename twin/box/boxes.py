@@ -78,7 +78,8 @@ class Boxes:
     # What follows EC2's answers
 
     def run(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
-        check_user_data(request.parameters.get("UserData", ""))
+        if request.by != wire.BATCH:  # whose user data is for the ECS agent
+            check_user_data(request.parameters.get("UserData", ""))
         response = forward(request)
         for instance in instances.named(response):
             self.begin_life(instance)
@@ -179,7 +180,7 @@ class Boxes:
         """The scripts of each boot, then user data: a script, once in its life. Both beside whatever else the box does by then."""
         root, script = self.root(instance), instances.user_data(self.region, instance)
         due = sorted(str(path.relative_to(root)) for path in root.glob(f"{PER_BOOT}/*"))
-        if script and not (root / USER_DATA).exists():
+        if script.startswith(b"#!") and not (root / USER_DATA).exists():
             (root / USER_DATA).parent.mkdir(parents=True, exist_ok=True)
             (root / USER_DATA).write_bytes(script)
             (root / USER_DATA).chmod(0o700)

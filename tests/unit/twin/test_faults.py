@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError, HTTPClientError
 
 from twin import world
 from twin.aws.iam.keys import LAPTOP
@@ -153,6 +153,31 @@ def test_no_capacity_names_the_other_zones(cloud):
     assert caught.value.response["Error"]["Code"] == "InsufficientInstanceCapacity"
     elsewhere = cloud.launch(Placement={"AvailabilityZone": "us-east-1b"})
     cloud.ec2.terminate_instances(InstanceIds=[elsewhere])
+
+
+def test_a_job_of_batch_is_there_though_its_submission_had_no_answer_and_finds_no_capacity(cloud, until):
+    """Everybody else gets an instance meanwhile."""
+    subnet, batch = cloud.ec2.describe_subnets()["Subnets"][0]["SubnetId"], cloud.batch
+    resources = {"type": "EC2", "maxvCpus": 8, "instanceTypes": ["g6.2xlarge"], "subnets": [subnet], "instanceRole": "box"}
+    group = cloud.ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
+    resources["securityGroupIds"] = [group]
+    batch.create_compute_environment(computeEnvironmentName="struck", type="MANAGED", computeResources=resources)
+    until(lambda: batch.describe_compute_environments()["computeEnvironments"][0]["status"] == "VALID")
+    batch.create_job_queue(jobQueueName="struck", priority=1, computeEnvironmentOrder=[{"order": 1, "computeEnvironment": "struck"}])
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "10"}]
+    own = {"image": "busybox", "resourceRequirements": needs}
+    batch.register_job_definition(jobDefinitionName="struck", type="container", containerProperties=own)
+    until(lambda: batch.describe_job_queues()["jobQueues"][0]["status"] == "VALID")
+    strike(cloud, "batch-capacity-never")
+    strike(cloud, "batch-submit-lost")
+    once = world.client(cloud.state, "batch", retries={"total_max_attempts": 1})
+    with pytest.raises(BotoCoreError):
+        once.submit_job(jobName="lost", jobQueue="struck", jobDefinition="struck")
+    (job,) = batch.list_jobs(jobQueue="struck", jobStatus="RUNNABLE")["jobSummaryList"]
+    stuck = until(lambda: (job_now := batch.describe_jobs(jobs=[job["jobId"]])["jobs"][0]).get("statusReason") and job_now)
+    assert stuck["statusReason"].startswith("CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
+    assert cloud.instance_state(cloud.launch()) in ("pending", "running")
+    batch.cancel_job(jobId=job["jobId"], reason="seen")
 
 
 def test_a_stopped_box_may_find_no_capacity_at_its_start(cloud, machine, until):

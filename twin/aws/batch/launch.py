@@ -44,6 +44,12 @@ def template(named: dict, region: str):
     return next((one for one in instances.backend(region).launch_templates.values() if id == one.id or name == one.name), None)
 
 
+def data(named: dict | None, region: str) -> dict:
+    """What the version of the launch template says that an environment names; nothing where it names none."""
+    found = template(named, region) if named else None
+    return found.get_version(named.get("version") or "$Default").data if found else {}
+
+
 def profile(role: str):
     """The instance profile that `instanceRole` names by its name or its ARN, or None."""
     from moto.iam.models import iam_backends

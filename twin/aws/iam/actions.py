@@ -166,6 +166,81 @@ def stack(request: wire.Request) -> Iterator[Access]:
     )
 
 
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsbatch.html: what each action is about, by the request's field.
+BATCH = {
+    "CreateComputeEnvironment": {"computeEnvironmentName": "compute-environment"},
+    "UpdateComputeEnvironment": {"computeEnvironment": "compute-environment"},
+    "DeleteComputeEnvironment": {"computeEnvironment": "compute-environment"},
+    "CreateJobQueue": {"jobQueueName": "job-queue"},
+    "UpdateJobQueue": {"jobQueue": "job-queue"},
+    "DeleteJobQueue": {"jobQueue": "job-queue"},
+    "GetJobQueueSnapshot": {"jobQueue": "job-queue"},
+    "RegisterJobDefinition": {"jobDefinitionName": "job-definition"},
+    "DeregisterJobDefinition": {"jobDefinition": "job-definition"},
+    "SubmitJob": {"jobDefinition": "job-definition", "jobQueue": "job-queue"},
+    "CancelJob": {"jobId": "job"},
+    "TerminateJob": {"jobId": "job"},
+}
+LISTING = ("DescribeComputeEnvironments", "DescribeJobQueues", "DescribeJobDefinitions", "DescribeJobs", "ListJobs")
+
+
+def batch(request: wire.Request) -> Iterator[Access]:
+    """Resources by name; a definition's image and roles, and the tags that are given; roles are passed."""
+    action = f"batch:{request.operation}"
+    if request.path.startswith("/v1/tags/"):
+        yield Access(action, unquote(request.path.removeprefix("/v1/tags/")))
+        return
+    if request.operation in LISTING:
+        yield Access(action)
+        return
+    content = request.json
+    tags = content.get("tags", {})
+    context: Context = {f"aws:RequestTag/{name}": value for name, value in tags.items()} | ({"aws:TagKeys": list(tags)} if tags else {})
+    about = context | definition_context(content) if request.operation == "RegisterJobDefinition" else context
+    for name, kind in BATCH.get(request.operation, {}).items():
+        yield Access(action, batch_arn(request, kind, content[name]), about)
+    for one in content.get("computeEnvironmentOrder", []):
+        yield Access(action, batch_arn(request, "compute-environment", one["computeEnvironment"]))
+    if tags:
+        kind = {"SubmitJob": "job", "CreateJobQueue": "job-queue", "RegisterJobDefinition": "job-definition"}.get(request.operation)
+        name = content.get("jobQueueName") or content.get("jobDefinitionName") or content.get("computeEnvironmentName") or "new"
+        yield Access("batch:TagResource", batch_arn(request, kind or "compute-environment", name), context)
+    yield from passed_roles(content)
+
+
+def batch_arn(request: wire.Request, kind: str, name: str) -> str:
+    return name if name.startswith("arn:") else arn(request, "batch", f"{kind}/{name}")
+
+
+def definition_context(content: dict) -> Context:
+    """The condition keys of RegisterJobDefinition, which speak of the container."""
+    tasks = content.get("ecsProperties", {}).get("taskProperties") or [{"containers": [content.get("containerProperties", {})]}]
+    own = tasks[0]["containers"][0]
+    log = own.get("logConfiguration", {})
+    context: Context = {"batch:Image": own.get("image", ""), "batch:Privileged": str(own.get("privileged", False)).lower()}
+    options = {
+        "awslogs-group": "Group",
+        "awslogs-region": "Region",
+        "awslogs-stream-prefix": "StreamPrefix",
+        "awslogs-create-group": "CreateGroup",
+    }
+    context |= {f"batch:AWSLogs{word}": value for name, word in options.items() if (value := log.get("options", {}).get(name))}
+    return context | ({"batch:User": own["user"]} if "user" in own else {}) | ({"batch:LogDriver": log["logDriver"]} if log else {})
+
+
+def passed_roles(content: dict) -> Iterator[Access]:
+    """A job's roles to its tasks, an environment's to its instances and to Batch."""
+    containers = [content.get("containerProperties", {}), *content.get("ecsProperties", {}).get("taskProperties", [])]
+    for one in containers:
+        for name in ("jobRoleArn", "taskRoleArn", "executionRoleArn"):
+            if name in one:
+                yield pass_role(one[name], "ecs-tasks.amazonaws.com")
+    if profile := content.get("computeResources", {}).get("instanceRole"):
+        yield pass_role(role_of(profile.rpartition("/")[2]), "ec2.amazonaws.com")
+    if "serviceRole" in content and "aws-service-role" not in content["serviceRole"]:
+        yield pass_role(content["serviceRole"], "batch.amazonaws.com")
+
+
 def budget(request: wire.Request) -> Iterator[Access]:
     content = request.parameters
     name = content.get("BudgetName") or content.get("Budget", {}).get("BudgetName", "*")
@@ -279,6 +354,7 @@ SERVICES: dict[str, Find] = {
     "cloudformation": stack,
     "budgets": budget,
     "sns": topic,
+    "batch": batch,
     "events": rule,
 }
 VOLUME, INSTANCE, GROUP = {"VolumeId": "volume"}, {"InstanceId": "instance"}, {"GroupId": "security-group"}

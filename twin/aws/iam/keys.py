@@ -4,6 +4,7 @@ The laptop and the account's owner have one each, which stand in `state.json`; a
 give out the rest, for users and roles.
 """
 
+import re
 import secrets
 import threading
 
@@ -12,6 +13,7 @@ from twin.aws import wire
 LAPTOP, OWNER = "twin", "owner"
 # How each service says that it does not know a key.
 UNKNOWN_KEY = {"s3": ("InvalidAccessKeyId", 403), "ec2": ("AuthFailure", 401)} | dict.fromkeys(wire.QUERY, ("InvalidClientTokenId", 403))
+TASK = re.compile(r"arn:aws:sts::\d+:assumed-role/[^/]+/[0-9a-f]{32}")  # the session of an ECS task, which has the task's id
 WORDS = "The security token included in the request is invalid."
 
 
@@ -49,6 +51,11 @@ class Keys:
         raise wire.Refusal(code, WORDS, status)
 
 
+def is_box(by: str) -> bool:
+    """Whether an instance asks, or a container on one."""
+    return by.startswith("i-") or bool(TASK.fullmatch(by))
+
+
 def issued() -> str:
     return f"TWIN{secrets.token_hex(16).upper()}"
 
@@ -59,7 +66,7 @@ def principal(key: str) -> str | None:
     from moto.sts.models import sts_backends
 
     access_key = iam_backends[wire.ACCOUNT]["aws"].access_keys.get(key)
-    if access_key and access_key.status == "Active":
+    if access_key and access_key.status == "Active" and access_key.user_name:  # a session's key has none
         return f"arn:aws:iam::{wire.ACCOUNT}:user/{access_key.user_name}"
     sessions = sts_backends[wire.ACCOUNT]["aws"].assumed_roles
     return next((one.arn for one in sessions if one.access_key_id == key), None)

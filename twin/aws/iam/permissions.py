@@ -11,9 +11,9 @@ from xml.sax.saxutils import escape
 from twin.aws import wire
 from twin.aws.ec2 import instances
 from twin.aws.iam import actions, policy
-from twin.aws.iam.keys import LAPTOP
+from twin.aws.iam.keys import LAPTOP, is_box
 
-UNCHECKED = ("registry", "ec2messages", "ssmmessages", "twin")  # check their callers themselves
+UNCHECKED = ("registry", "taskcredentials", "ec2messages", "ssmmessages", "twin")  # check their callers themselves
 ALWAYS = ("sts:GetCallerIdentity",)
 DENIED = {
     "ec2": "UnauthorizedOperation",
@@ -31,6 +31,7 @@ class Permissions:
     def __init__(self, region: str, roleless: Callable[[str], bool] = lambda key: False):
         self.region, self.roleless = region, roleless
         self.laptop: list[dict] | None = None
+        self.batch_tags: Callable[[str], policy.Context] = lambda arn: {}  # of Batch's own things, as conditions ask for them
         self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
         self.asked: dict[str, dict[str, actions.Access]] = {"laptop": {}, "box": {}}  # each once
         self.operations: dict[str, wire.Handler] = {
@@ -64,7 +65,7 @@ class Permissions:
             return
         source = self.source(request.by)
         for access in actions.required(request):
-            access = replace(access, context=access.context | source)
+            access = replace(access, context=access.context | source | self.batch_tags(access.resource))
             self.require(request.by, who, documents, access, DENIED.get(request.service, "AccessDeniedException"))
 
     def source(self, by: str) -> policy.Context:
@@ -80,7 +81,7 @@ class Permissions:
 
     def require(self, by: str, who: str, documents: list[dict], access: actions.Access, code: str) -> None:
         """A refusal unless the policies allow it."""
-        self.asked["box" if by.startswith("i-") else "laptop"].setdefault(str(access), access)
+        self.asked["box" if is_box(by) else "laptop"].setdefault(str(access), access)
         decision = policy.decide(documents, access.action, access.resource, access.context)
         if access.action not in ALWAYS and decision != policy.ALLOWED:
             what = f"User: {who} is not authorized to perform: {access.action} on resource: {access.resource}"

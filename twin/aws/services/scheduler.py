@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from werkzeug.test import EnvironBuilder, run_wsgi_app
-
-from twin.aws import wire
+from twin.aws import calls, wire
 from twin.aws.ec2 import instances
 from twin.aws.iam import actions, policy
 from twin.clock import Clock
@@ -133,15 +131,5 @@ def flat(content: dict) -> dict[str, str]:
 
 
 def call_ec2(gateway: Callable, region: str, operation: str, parameters: dict[str, str], by: str) -> int:
-    """The HTTP status of a call to EC2 that AWS itself makes, through the same door as everybody's, so that the journal has it."""
-    body = urlencode({"Action": operation, "Version": "2016-11-15", **parameters})
-    signed = f"AWS4-HMAC-SHA256 Credential={by}/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=none"
-    builder = EnvironBuilder(
-        method="POST",
-        base_url=f"http://ec2.{region}.amazonaws.com/",
-        data=body,
-        content_type="application/x-www-form-urlencoded",
-        headers={"Authorization": signed},
-    )
-    _, status, _ = run_wsgi_app(gateway, builder.get_environ() | {"twin.by": by}, buffered=True)
-    return int(status.split()[0])
+    """The HTTP status of a call to EC2 that AWS itself makes."""
+    return calls.ec2(gateway, region, operation, parameters, by)[0]
