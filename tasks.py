@@ -235,13 +235,14 @@ def chain(run) -> dict:
     from trainer.hub.publish import publish as upload
 
     verbs = planned()
-    return {
-        "up": verbs.up(run, preflight.estimate_cost),
-        "deploy": verbs.deploy(run, ROOT),
-        "train": verbs.train(run, ROOT, preflight.check_inputs, False),
+    train_and_publish = {
+        "train": train_plan(run)(run, ROOT, preflight.check_inputs, False),
         "publish": verbs.publish(run, None, upload, ROOT, None),
-        "down": verbs.down(run, False),
     }
+    if run.fleet.engine.value != "none":  # no box
+        return train_and_publish
+    box = {"up": verbs.up(run, preflight.estimate_cost), "deploy": verbs.deploy(run, ROOT)}
+    return box | train_and_publish | {"down": verbs.down(run, False)}
 
 
 def image_from_elsewhere(c, run) -> None:

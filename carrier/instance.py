@@ -16,14 +16,18 @@ MOST = 65536  # bytes of an answer
 
 
 def _metadata(name: str) -> str | None:
-    """What the metadata service says under this name; None where it says nothing."""
+    """What the metadata service says under this name of the instance's own; None where it says nothing."""
+    return _said(f"meta-data/{name}")
+
+
+def _said(path: str) -> str | None:
     place = f"{os.environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT', HERE).rstrip('/')}/latest"
     with suppress(OSError, ValueError):
         lasting = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         asked = urllib.request.Request(f"{place}/api/token", method="PUT", headers=lasting)
         with DIRECT.open(asked, timeout=2) as answer:
             token = answer.read(MOST).decode()
-        asked = urllib.request.Request(f"{place}/meta-data/{name}", headers={"X-aws-ec2-metadata-token": token})
+        asked = urllib.request.Request(f"{place}/{path}", headers={"X-aws-ec2-metadata-token": token})
         with DIRECT.open(asked, timeout=2) as answer:
             return answer.read(MOST).decode()
     return None
@@ -33,6 +37,18 @@ def about() -> dict[str, str]:
     """Its id, type and zone, as far as it says them: what the run's price is found by."""
     names = {"host": "instance-id", "type": "instance-type", "zone": "placement/availability-zone", "market": "instance-life-cycle"}
     return {ours: said for ours, theirs in names.items() if (said := _metadata(theirs))}
+
+
+def for_the_ledger() -> dict[str, str | bool] | None:
+    """What the ledger must know of the instance when EC2 has forgotten it, an hour after its end; None where nobody says.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/retrieve-iid.html: `pendingTime` is when it was launched.
+    """
+    with suppress(ValueError, TypeError, KeyError):
+        said = json.loads(_said("dynamic/instance-identity/document") or "")
+        words = {"instance": "instanceId", "instance_type": "instanceType", "zone": "availabilityZone", "launched": "pendingTime"}
+        return {ours: str(said[theirs]) for ours, theirs in words.items()} | {"spot": _metadata("instance-life-cycle") == "spot"}
+    return None
 
 
 def notice() -> str | None:

@@ -1,5 +1,6 @@
 """A job from its start to its end: it takes the run, fetches it, starts its trainer, ships what that writes, and says how it ended."""
 
+import json
 import os
 import shutil
 import time
@@ -35,6 +36,7 @@ class Job:
     def run(self) -> Exit:
         if self._has_ended():
             return Exit.finished
+        self._note_instance()
         about = instance.about() | {"attempt": os.environ.get("AWS_BATCH_JOB_ATTEMPT", "1")}
         self.claim = Claim(self.store, self.words.run_id, claim.job_from_environment(), about)
         if not self.claim.take():
@@ -60,6 +62,11 @@ class Job:
         finally:
             self.token.remove()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _note_instance(self) -> None:
+        """The ledger finds it there; what somebody has added since, such as its end, stays."""
+        if known := instance.for_the_ledger():
+            self.store.claim(f"fleet/{known['instance']}.json", json.dumps(known).encode(), None)
 
     def _has_ended(self) -> bool:
         current = state.phase(self.store.get(f"{self.place}state.json", state.MOST))

@@ -1,11 +1,17 @@
 """The stack's fleet as a whole: what its environments and queues are called, and which instances it has."""
 
+from conf import schema
 from remote.aws import describe
 from remote.aws.session import Aws
 from remote.aws.tags import FLEET
 
 ENVIRONMENTS = ("spot", "on-demand")  # STACK-spot and STACK-on-demand
 QUEUES = (*ENVIRONMENTS, "spot-first")
+MARKETS = {
+    schema.Market.spot: ("spot",),
+    schema.Market.on_demand: ("on-demand",),
+    schema.Market.spot_first: ("spot", "on-demand"),
+}
 THERE = ("pending", "running", "stopping", "shutting-down")
 
 

@@ -10,11 +10,6 @@ from remote.doctor import drift, network, quota
 from remote.doctor.check import Check, Context
 
 INIT = "`inv init -- fleet=batch`"
-MARKETS = {
-    schema.Market.spot: ("spot",),
-    schema.Market.on_demand: ("on-demand",),
-    schema.Market.spot_first: ("spot", "on-demand"),
-}
 # https://docs.aws.amazon.com/batch/latest/userguide/using-service-linked-roles.html: Batch makes its own with the first environment, and
 # EC2's for spot is made by hand or by the first spot instance that a user launches.
 LINKED = {"batch": "AWSServiceRoleForBatch", "spot": "AWSServiceRoleForEC2Spot"}
@@ -36,7 +31,7 @@ def _wanted(context: Context) -> list[str]:
     """The names of the environments that the settings use; none without a fleet."""
     if context.run.fleet.engine is schema.Engine.none:
         return []
-    return [f"{context.run.cloud.own}-{market}" for market in MARKETS[context.run.fleet.market]]
+    return [f"{context.run.cloud.own}-{market}" for market in fleet.MARKETS[context.run.fleet.market]]
 
 
 def environments(context: Context) -> list[Finding]:
@@ -74,7 +69,9 @@ def quotas(context: Context) -> list[Finding]:
     types = list(context.run.fleet.instance_type)
     described = context.aws.client("ec2").describe_instance_types(InstanceTypes=types)["InstanceTypes"]
     vcpus = {one["InstanceType"]: one["VCpuInfo"]["DefaultVCpus"] for one in described}
-    return [_quota(context, kind, vcpus[kind], market) for market in MARKETS[context.run.fleet.market] for kind in types if kind in vcpus]
+    return [
+        _quota(context, kind, vcpus[kind], market) for market in fleet.MARKETS[context.run.fleet.market] for kind in types if kind in vcpus
+    ]
 
 
 def _quota(context: Context, kind: str, vcpus: int, market: str) -> Finding:

@@ -91,11 +91,13 @@ class Preflight:
     def show(self, aws: Any, run: Any, root: Path) -> str:
         """Show what would be created, what training needs, which boxes would be cheaper or faster; and return the price, to stand last."""
         from remote.build import ecr
-        from remote.cost import offers
-        from remote.runs import earlier_adapter
+        from remote.cost import fleet_price, offers
+        from remote.runs import earlier_adapter, fleet
 
         earlier_adapter.check(aws, run)
-        screen.print(offers.describe_existing(aws, run, ecr.tag(root, run.cloud.build_args)))
+        on_fleet, tag = run.fleet.engine.value != "none", ecr.tag(root, run.cloud.build_args)
+        screen.print(fleet_price.describe(aws, run, tag) if on_fleet else offers.describe_existing(aws, run, tag))
+        run = fleet.as_box(run) if on_fleet else run
         seen = self.load().inspect(run, *access(aws))
         need = functools.partial(self.load().estimate_cards, seen, run)
         fitting, small = offers.offers(aws, run, need) if seen.shape else ([], [])
@@ -105,6 +107,8 @@ class Preflight:
             screen.print(offers.table(fitting))
             if small:
                 screen.print(f"too small for this run: {', '.join(small)}")
+        if on_fleet:
+            return "\n".join(fleet_price.lines(run, fleet_price.outlook(aws, run, report.seconds), report.seconds))
         return report.price or "price    unknown"
 
 

@@ -97,7 +97,7 @@ def fleet(aws, tmp_path, monkeypatch):  # noqa: F811
         store.remove(list(names))
     monkeypatch.setenv("HUB_SECRET", aws.cloud.hub_secret)
     monkeypatch.setattr(instance, "about", lambda: {"host": "i-1"})
-    monkeypatch.setattr(instance, "notice", lambda: None)
+    monkeypatch.setattr(instance, "_said", lambda path: None)
     monkeypatch.setattr(process, "owner", lambda: None)
     for module, name in ((job, "PERIOD"), (job, "WHOSE"), (ending, "NOTICE"), (ending, "HANGS")):
         monkeypatch.setattr(module, name, 0.05)

@@ -250,3 +250,15 @@ def test_what_leads_out_of_the_runs_folder_is_not_sent(fleet, tmp_path):
     plant = f"(folder / 'events.jsonl').symlink_to({str(tmp_path / 'secret')!r}); seal()"
     assert fleet.job(plant).run() == Exit.failed
     assert fleet.json("state.json")["reason"] == "damaged_run" and not {"events.jsonl", "manifest.json"} & fleet.names()
+
+
+def test_the_ledger_can_tell_what_the_instance_was_when_ec2_has_forgotten_it(fleet, monkeypatch):
+    document = {"instanceId": "i-1", "instanceType": "g6.2xlarge", "availabilityZone": "us-east-1b", "pendingTime": "2026-11-30T12:00:00Z"}
+    said = {"dynamic/instance-identity/document": json.dumps(document), "meta-data/instance-life-cycle": "spot"}
+    monkeypatch.setattr(instance, "_said", said.get)
+    written = {"instance": "i-1", "instance_type": "g6.2xlarge", "zone": "us-east-1b", "launched": "2026-11-30T12:00:00Z", "spot": True}
+    assert fleet.job("seal()").run() == Exit.finished
+    assert json.loads(fleet.store.get("fleet/i-1.json", 4096)) == written
+    fleet.store.put("fleet/i-1.json", json.dumps(written | {"ended": "2026-11-30T13:00:00Z"}).encode())
+    fleet.job("seal()", number="job-2")._note_instance()
+    assert "ended" in json.loads(fleet.store.get("fleet/i-1.json", 4096)), "what was added stays"
