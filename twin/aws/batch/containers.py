@@ -16,7 +16,7 @@ def words(job: Job, name: str, variables: dict[str, str], root: str, stop_timeou
     linux = own.get("linuxParameters", {})
     options = ["--detach", "--name", name, "--network", "host", "--memory", f"{amount(own, 'MEMORY'):.0f}m"]
     options += ["--stop-timeout", str(stop_timeout), "--label", f"com.amazonaws.ecs.container-name={own['name']}"]
-    options += [word for key, value in variables.items() for word in ("--env", f"{key}={moved(value, places)}")]
+    options += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
     for point in own.get("mountPoints", []):
         source = places[point["containerPath"]]
         options += ["--volume", f"{source}:{source if root else point['containerPath']}{':ro' if point.get('readOnly') else ''}"]
@@ -28,7 +28,7 @@ def words(job: Job, name: str, variables: dict[str, str], root: str, stop_timeou
     options += ["--user", own["user"]] if own.get("user") else []
     options += ["--read-only"] if own.get("readonlyRootFilesystem") else []
     options += ["--gpus", "all"] if amount(own, "GPU") else []
-    return [*options, own["image"], *(moved(word, places) for word in own.get("command", []))]
+    return [*options, own["image"], *(moved(word, places if root else {}) for word in own.get("command", []))]
 
 
 def mounts(own: dict, root: str) -> dict[str, str]:
@@ -41,8 +41,8 @@ def mounts(own: dict, root: str) -> dict[str, str]:
 
 
 def moved(word: str, places: dict[str, str]) -> str:
-    for path, folder in places.items():
-        if folder != path and (word == path or word.startswith(f"{path}/")):
+    for path, folder in sorted(places.items(), reverse=True):  # of two that fit the longer one
+        if word == path or word.startswith(f"{path}/"):
             return folder + word[len(path) :]
     return word
 
@@ -57,7 +57,8 @@ def environment(job: Job, attempt: int, place: str, of_box: dict[str, str], regi
     ecs = {"AWS_EXECUTION_ENV": "AWS_ECS_EC2", "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     batch = {"AWS_BATCH_JOB_ID": job.id, "AWS_BATCH_JOB_ATTEMPT": str(attempt), "AWS_BATCH_CE_NAME": place}
     batch["AWS_BATCH_JQ_NAME"] = job.queue.rpartition("/")[2]
-    return network | ecs | {one["name"]: one["value"] for one in job.container.get("environment", [])} | batch
+    places = mounts(job.container, of_box["BOX_ROOT"]) if of_box["BOX_ROOT"] else {}
+    return network | ecs | {one["name"]: moved(one["value"], places) for one in job.container.get("environment", [])} | batch
 
 
 def log_place(job: Job, task: str) -> tuple[str, str, bool]:

@@ -30,6 +30,7 @@ WORDS = {
     NO_FIT: f"{NO_FIT} - The job resource requirement (vCPU/memory/GPU) is higher than that can be met by the CE(s) of the job queue.",
     UNDETERMINED: f"{UNDETERMINED} - Batch job is blocked, root cause is undetermined.",
 }
+KILLED = 137  # by SIGKILL
 TOO_LONG = "Job attempt duration exceeded timeout"
 ALARM_PATIENCE = 10.0  # seconds that an alarm, which holds the clock, waits for who may want to set one
 
@@ -224,7 +225,8 @@ class Placement:
         with self.lock:
             if task.job.current is not task.attempt:
                 return  # its host was lost before
-            if not self.hosts.is_up(task.host):
+            drained = task.host.draining and task.stopped and code == KILLED
+            if drained or not self.hosts.is_up(task.host):
                 code, reason, status_reason = None, "", f"Host EC2 (instance {task.host.instance}) terminated."
             self.finish(task.job, code, reason, status_reason)
         self.wake.set()

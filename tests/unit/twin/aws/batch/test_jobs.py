@@ -124,7 +124,7 @@ def test_the_ceiling_holds_and_the_next_job_takes_the_same_instance(fleet):
 
 def spot_queue(fleet, spot_data, draining: str) -> str:
     data = {"UserData": base64.b64encode(spot_data.format(draining).encode()).decode(), "MetadataOptions": {"HttpTokens": "required"}}
-    name = f"spot-{draining}"
+    name = f"spot-{draining}-{time.time_ns()}"
     fleet.cloud.ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
     return fleet.queue(fleet.environment("SPOT", maxvCpus=8, launchTemplate={"launchTemplateName": name, "version": "$Latest"}))
 
@@ -162,6 +162,20 @@ def test_a_notice_reaches_the_container_only_where_draining_is_on(fleet, spot_da
     assert fleet.host(job) != instance
     fleet.batch.terminate_job(jobId=id, reason="enough")
     assert fleet.ended(id)["statusReason"] == "enough"
+
+
+def test_a_container_that_draining_has_to_kill_ends_as_with_its_host(fleet, spot_data):
+    fleet.alone()
+    needs = [{"type": "VCPU", "value": "4"}, {"type": "MEMORY", "value": "1000"}]
+    own = {"image": fleet.image, "command": [DEAF], "stopTimeout": 2, "resourceRequirements": needs}
+    task = {"taskProperties": [{"containers": [own]}]}
+    fleet.batch.register_job_definition(jobDefinitionName="deaf", type="container", ecsProperties=task)
+    id = fleet.batch.submit_job(jobName="a", jobQueue=spot_queue(fleet, spot_data, "true"), jobDefinition="deaf")["jobId"]
+    fleet.is_at(id, "RUNNING")
+    instance = fleet.host(fleet.job(id))
+    world.fault(fleet.cloud.state, "spot-notice", instance=instance)
+    job = fleet.ended(id)
+    assert (job["status"], job["statusReason"]) == ("FAILED", f"Host EC2 (instance {instance}) terminated.")
 
 
 def test_capacity_that_is_refused_once_is_asked_for_again(fleet):

@@ -6,9 +6,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from twin import world
-from twin.aws.batch import retries
-from twin.aws.batch.containers import moved
+from twin.aws.batch import containers, retries
+from twin.aws.batch.definitions import Definition
 from twin.aws.batch.hosts import settings
+from twin.aws.batch.jobs import Job
 from twin.aws.iam.keys import LAPTOP, is_box
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def test_settings_of_the_ecs_agent_are_read_in_user_data_and_paths_of_a_containe
     assert settings(spot_data.format("true").encode()) == {"ECS_ENABLE_SPOT_INSTANCE_DRAINING": "true"}
     assert settings(b"") == {}
     places = {"/var/cache/x": "/box/var/cache/x"}
-    assert [moved(word, places) for word in ("/var/cache/x/hub", "/var/cache/xyz", "plain")] == [
+    assert [containers.moved(word, places) for word in ("/var/cache/x/hub", "/var/cache/xyz", "plain")] == [
         "/box/var/cache/x/hub",
         "/var/cache/xyz",
         "plain",
@@ -76,7 +77,6 @@ def test_an_environment_goes_after_its_queue_and_both_after_they_were_disabled(f
     assert "disabled" in refusal(fleet.batch.delete_job_queue, jobQueue=queue)
     fleet.batch.update_job_queue(jobQueue=queue, state="DISABLED")
     assert "not enabled" in refusal(fleet.batch.submit_job, jobName="a", jobQueue=queue, jobDefinition=fleet.definition("true"))
-    assert "being modified" in refusal(fleet.batch.delete_job_queue, jobQueue=queue)
     until(lambda: fleet.batch.describe_job_queues(jobQueues=[queue])["jobQueues"][0]["status"] == "VALID")
     fleet.batch.delete_job_queue(jobQueue=queue)
     until(lambda: not fleet.batch.describe_job_queues(jobQueues=[queue])["jobQueues"])
@@ -182,3 +182,29 @@ def test_every_rule_of_the_page_has_its_test():
     named = {word for line in page.splitlines() if line.startswith("| ") for word in line.split("`") if word.startswith("test_")}
     tests = "".join(path.read_text(encoding="utf-8") for path in HERE.glob("test_*.py"))
     assert len(named) > 15 and [one for one in named if f"def {one}(" not in tests] == []
+
+
+def test_a_mounted_folder_is_one_of_the_box_and_what_the_job_says_of_it_names_that_folder():
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}, {"type": "GPU", "value": "1"}]
+    own = {"image": "i", "command": ["Ref::word"], "resourceRequirements": needs, "user": "0:0", "readonlyRootFilesystem": True}
+    own |= {"volumes": [{"name": "cache", "host": {"sourcePath": "/var/cache/x"}}]}
+    own |= {"mountPoints": [{"sourceVolume": "cache", "containerPath": "/cache", "readOnly": True}]}
+    own |= {
+        "environment": [{"name": "HF_HOME", "value": "/cache/hub"}],
+        "linuxParameters": {"tmpfs": [{"containerPath": "/tmp", "size": 1}]},
+    }
+    definition = Definition("d", "arn:d:1", 1, {"containerProperties": own})
+    job = Job("j", "arn:j", "arn:queue/q", definition, {"parameters": {"word": "go"}}, 0.0)
+
+    def run(root: str) -> tuple[str, dict[str, str]]:
+        of_box = {"BOX_ROOT": root, "AWS_CONFIG_FILE": "/tmp/world/none", "PATH": "/usr/bin"}
+        variables = containers.environment(job, 2, "place", of_box, "us-east-1")
+        return " ".join(containers.words(job, "name", variables, root, 30)), variables
+
+    words, variables = run("/box")
+    assert "--volume /box/var/cache/x:/box/var/cache/x:ro" in words and "--tmpfs /box/tmp:size=1m" in words
+    assert variables["HF_HOME"] == "/box/var/cache/x/hub" and variables["AWS_CONFIG_FILE"] == "/tmp/world/none"
+    assert variables["AWS_BATCH_JOB_ATTEMPT"] == "2" and "PATH" not in variables
+    assert "--gpus all" in words and "--read-only" in words and words.endswith(" i go")
+    words, variables = run("")  # a box that has a root of its own
+    assert "--volume /var/cache/x:/cache:ro" in words and variables["HF_HOME"] == "/cache/hub"
