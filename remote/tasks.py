@@ -24,6 +24,21 @@ def destroy(c, data=False, yes=False):
     perform(c, run, "destroy", planned().remove_account(run, data, yes), audited=False)
 
 
+@task(help={"command": "one command instead, such as nvidia-smi; its exit code is that of `inv`"})
+def shell(c, command=None):
+    """Open a shell on the box over SSH; the port is open meanwhile, to this machine's address alone, and the box stays on."""
+    run = settings(c)
+    perform(c, run, "shell", planned().shell(run, command), audited=False)
+
+
+@task(positional=["port"], help={"port": "of the box", "local": "of 127.0.0.1 here; the same number when left out"})
+def forward(c, port, local=None):
+    """Reach a port of the box, such as 6006, on 127.0.0.1 of this machine, until Ctrl-C."""
+    number = positive_integer("port", port)
+    run = settings(c)
+    perform(c, run, "forward", planned().forward(run, number, positive_integer("--local", local) or number), audited=False)
+
+
 @task(name="stop-run", help={"run": "of a fleet: id of a run, or its end; your newest when left out"})
 def stop_run(c, run=None):
     """End the run that goes on, for good: its log and newest checkpoint in S3, its phase `cancelled`."""

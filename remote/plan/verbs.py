@@ -21,6 +21,7 @@ from remote.plan.script import compose
 from remote.runs import clean as cleaning
 from remote.runs import download, evaluations, follow, hub, lock, predictions, serving, start
 from remote.transport import agent, ssh_ingress
+from remote.transport import shell as person
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
 from remote.transport.transport import Transport
@@ -298,6 +299,22 @@ def evaluate(
     return plan
 
 
+def shell(run: schema.Run, command: str | None) -> Plan:
+    """A person is on the box, or one command has run there."""
+    plan = Plan()
+    box = plan.call(instance.require, announce=False)(name=run.box.name, metadata_closed=False)
+    plan.call(person.shell)(run=run, instance_id=box.instance_id, command=command, attend=_attend(run))
+    return plan
+
+
+def forward(run: schema.Run, port: int, local: int) -> Plan:
+    """A port of the box is one of this machine, until Ctrl-C."""
+    plan = Plan()
+    box = plan.call(instance.require, announce=False)(name=run.box.name, metadata_closed=False)
+    plan.call(person.forward)(run=run, instance_id=box.instance_id, port=port, local=local, attend=_attend(run))
+    return plan
+
+
 def stop_run(run: schema.Run) -> Plan:
     """The run that goes on has written a checkpoint, is in S3, and is cancelled."""
     plan = Plan()
@@ -380,6 +397,10 @@ def _and_snapshot(copied: dict[str, str]) -> str:
 def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
     """What carries scripts to the box."""
     return functools.partial(Ssh, user=run.box.user) if run.box.ssh else Ssm
+
+
+def _attend(run: schema.Run) -> str:
+    return compose("attend", _region_and_mount(run) | {"SECONDS_HELD": person.HELD})
 
 
 def _region_and_mount(run: schema.Run) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """A finished run's model behind OpenAI's chat API on this machine, until Ctrl-C."""
 
-import socket
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
+from remote import local_port
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.runs import download, predictions, runs, trainer_here
-
-HOST, HIGHEST_PORT = "127.0.0.1", 65535
 
 
 @dataclass(frozen=True)
@@ -23,21 +21,10 @@ class Chosen:
 
 def choose(aws: Aws, run: schema.Run, run_id: str | None, port: int, answer_schema: str | None, hold: predictions.Hold) -> Chosen:
     """Find the finished run and a free port."""
-    check_port(port)
+    local_port.check(port, "inv serve --port")
     store, run_id = Store(aws), runs.find_sealed(aws, run, run_id)
     screen.note(f"serving {run_id} on this machine")
     return Chosen(run_id, predictions.schema_lines(store, run_id, answer_schema, hold))
-
-
-def check_port(port: int) -> None:
-    """A Problem where another program listens on this port."""
-    if port > HIGHEST_PORT:
-        raise Problem(f"there is no port {port}; the highest is {HIGHEST_PORT}", "`inv serve --port 8000`", "refused")
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError as error:
-        what = f"port {port} of {HOST} cannot be used ({error.strerror})"
-        raise Problem(what, f"take another one: `inv serve --port {port % HIGHEST_PORT + 1}`", "refused") from error
 
 
 def serve(aws: Aws, run: schema.Run, run_id: str, port: int, lines: list[str], root: Path) -> None:

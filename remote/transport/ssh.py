@@ -50,7 +50,7 @@ class Ssh:
             if attempt:
                 words = "the connection to the box was lost; trying again. Where the script runs on, the new one waits for it"
                 screen.note(words)
-            connection = self._connect()
+            connection = self.connect()
             try:
                 ended = execute(connection, text, timeout)
             finally:
@@ -80,7 +80,7 @@ class Ssh:
             )
         return Result(code, ended.stdout, ended.stderr)
 
-    def _connect(self):
+    def connect(self):
         """A connection to the box that has proved itself. While nothing listens there it is tried again: the box may still boot."""
         from paramiko import AuthenticationException, BadHostKeyException, SSHException
 

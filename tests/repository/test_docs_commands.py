@@ -20,6 +20,8 @@ ELSEWHERE = {  # by the beginning of the line: the test that runs it
     "make test": "tests/integration/test_chain.py",
     "inv play": "tests/unit/trainer/evaluate/test_serve.py",  # the same verb, which answers until it is ended
     "inv serve": "tests/unit/trainer/evaluate/test_serve.py",
+    "inv shell": "tests/unit/remote/transport/test_shell.py",
+    "inv forward": "tests/unit/remote/transport/test_shell.py",
     "inv tensorboard": "tests/unit/remote/view/test_tensorboard.py",
     "python -m trainer model=tiny": "tests/unit/trainer/train/test_launch.py",
     "python -m trainer -m": "tests/unit/trainer/sweep/test_sweep.py",

@@ -24,6 +24,7 @@ MODEL = {"MANIFEST": "0", "HUB_SECRET": "s", "GPU": "no"}
 SETTINGS = {
     "setup": {"INSTANCE": "i-1", "GPU": "yes", "SUPERVISOR": "#!/bin/bash\necho it's me", "PRICE": "", "PATIENCE": "1", "LIFE_LEFT": ""},
     "volume": {"VOLUME": "vol-0abc", "OURS": "yes", "SIZE_GB": "1", "PATIENCE": "1"},
+    "attend": {"SECONDS_HELD": "60"},
     "probe": {"HOSTS": "hub=127.0.0.1:1", "GPU": "no"},
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},
     "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no", "NEED_GB": "1"},

@@ -9,6 +9,7 @@ import pytest
 
 from conf import load, problem
 from conf.problem import Problem
+from remote import local_port
 from remote.runs import download, runs, serving, trainer_here
 
 RUN = "20260101-000000-quickstart-0000"
@@ -36,15 +37,15 @@ def free_port() -> int:
 
 
 def test_a_port_that_is_taken_is_refused_with_another_one(free_port):
-    serving.check_port(free_port)
+    local_port.check(free_port, "inv serve --port")
     with (
         socket.create_server(("127.0.0.1", free_port)),
         pytest.raises(Problem, match=f"port {free_port} of 127.0.0.1 cannot be used") as caught,
     ):
-        serving.check_port(free_port)
+        local_port.check(free_port, "inv serve --port")
     assert "Address already in use" in caught.value.what and f"`inv serve --port {free_port + 1}`" in caught.value.hint
     with pytest.raises(Problem, match="there is no port 70000"):
-        serving.check_port(70_000)
+        local_port.check(70_000, "inv serve --port")
 
 
 def test_what_is_no_finished_run_of_one_s_own_is_not_served(aws, store, settings, free_port):
