@@ -34,7 +34,7 @@ def shell(c, command=None):
 @task(positional=["port"], help={"port": "of the box", "local": "of 127.0.0.1 here; the same number when left out"})
 def forward(c, port, local=None):
     """Reach a port of the box, such as 6006, on 127.0.0.1 of this machine, until Ctrl-C."""
-    number = positive_integer("port", port)
+    number = positive_integer("inv forward", port)
     run = settings(c)
     perform(c, run, "forward", planned().forward(run, number, positive_integer("--local", local) or number), audited=False)
 

@@ -175,7 +175,13 @@ def _boxes(account: Account) -> list[Statement]:
             (account.role("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),),
             implied="https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
         ),
-        Statement("OpenPort", "`shell`, `forward` and `box.ssh=true`: port 22 is opened to the caller, and closed again", SSH_INGRESS, (groups,), ours),
+        Statement(
+            "OpenPort",
+            "`shell`, `forward` and `box.ssh=true`: port 22 is opened to the caller, and closed again",
+            SSH_INGRESS,
+            (groups,),
+            ours,
+        ),
     ]
 
 

@@ -185,13 +185,16 @@ def _intent(call: Call) -> str:
     shown = {
         key: value for key, value in call.inputs.items() if isinstance(value, str | int | bool | Reference | Latest | Path) or value is None
     }
-    words = "  ".join(f"{key}={value}" for key, value in shown.items())
+    words = "  ".join(f"{key}={value}" for key, value in _short(shown).items())
     return f"call   {call.intent}" + (f"  [{words}]" if words else "")
 
 
+def _short(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A long value is a script of ours that travels as a setting: its own text is in remote/scripts."""
+    return {key: value if len(str(value)) < 200 else f"<{len(value)} characters>" for key, value in inputs.items()}
+
+
 def _script(step: Step) -> str:
-    # A long value is a script of ours that travels as a setting: its own text is in remote/scripts.
-    short = {key: value if len(str(value)) < 200 else f"<{len(value)} characters>" for key, value in step.inputs.items()}
     above = "".join(f". {name}.sh\n" for name in ("lib", *script.ABOVE.get(step.script, ())))
-    text = script.settings_block(short) + above + script.body(step.script)
+    text = script.settings_block(_short(step.inputs)) + above + script.body(step.script)
     return f"script {step.script}.sh, at most {step.timeout} s\n" + "\n".join(f"  | {line}" for line in text.splitlines())

@@ -19,16 +19,16 @@ HELD, EVERY = 180, 60  # seconds for which the box counts as used, and between t
 
 
 def shell(aws: Aws, run: schema.Run, instance_id: str, command: str | None, attend: str) -> None:
-    """A person's shell on the box, or one command, whose exit code ends this process; `attend` is the script that keeps the box on."""
+    """Open a shell on the box, or run one command there and exit with its code. `attend` is the script that keeps the box on."""
     with screen.paused(), _connected(aws, run, instance_id, attend) as connection:
         terminal = command is None or (sys.stdin.isatty() and sys.stdout.isatty())
-        ended = connection.run(command or LOGIN, pty=terminal, in_stream=None if terminal else False, warn=True, hide=False)
+        ended = connection.run(command or LOGIN, pty=terminal, warn=True, hide=False)
     if ended.exited:
         sys.exit(ended.exited)
 
 
 def forward(aws: Aws, run: schema.Run, instance_id: str, port: int, local: int, attend: str) -> None:
-    """What listens on this port of the box answers on 127.0.0.1 here, until Ctrl-C."""
+    """Make a port of the box one of 127.0.0.1 here, until Ctrl-C."""
     local_port.check(local, f"inv forward {port} --local")
     with (
         _connected(aws, run, instance_id, attend) as connection,

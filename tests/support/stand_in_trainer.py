@@ -12,7 +12,6 @@ heartbeats) there, `full_at` meets a full disk, `hold_at` waits for a file `go` 
 A question to its finished run is answered with the question's text (`predict`), and with the run's own scores (`examine`).
 """
 
-import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -168,7 +167,7 @@ def main() -> None:
 
     curves.draw = lambda events: []  # matplotlib takes a second
     train.recipe = sys.modules["trainer.train.recipe"] = types.ModuleType("trainer.train.recipe")
-    train.recipe.run, train.recipe.gpus_sampled = run, contextlib.nullcontext
+    train.recipe.run = run
     sys.argv[0] = str(ROOT / "trainer/__main__.py")
     runpy.run_module("trainer", run_name="__main__", alter_sys=True)
 

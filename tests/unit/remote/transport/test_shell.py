@@ -62,6 +62,8 @@ def typed(command: str, *overrides: str) -> list[str]:
 def test_one_command_has_its_output_and_its_exit_code_and_the_port_is_closed_again(aws, box):
     done = subprocess.run(typed("echo out; echo err >&2; exit 3"), cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "out\n") and "err\n" in done.stderr
+    piped = subprocess.run(typed("bash"), cwd=ROOT, input="echo $((1 + 1)); exit 4", capture_output=True, text=True)
+    assert (piped.returncode, piped.stdout) == (4, "2\n")
     assert open_to(aws, box) == {}
 
 
