@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.aws import describe, pricing
+from remote.aws import describe, gpu, pricing
 from remote.aws.session import Aws, retry_until_visible, with_region
 
 if TYPE_CHECKING:
@@ -127,6 +127,10 @@ def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, 
     if not any(offered.values()):
         what = f"{aws.cloud.region} has no {' and no '.join(box.instance_types)}"
         raise Problem(what, "another `box=...` or `cloud.region=...`; `inv doctor` looks", "refused")
+    with_gpu = gpu.cards(aws, tuple(box.instance_types)) if box.gpu else offered
+    if lacking := [kind for kind in box.instance_types if offered[kind] and kind not in with_gpu]:
+        what = f"{' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no GPU, says EC2"
+        raise Problem(what, "`inv plan` lists types that have one; `box.gpu=false` trains on the CPU", "refused")
     for market in [SPOT, {}] if box.spot else [{}]:
         for kind in _ordered(aws, box, bool(market)):
             yield from ((kind, one, market) for one in ([zone] if zone and offered[kind] else offered[kind]))

@@ -101,6 +101,14 @@ def test_where_no_zone_has_room_every_try_is_told(account, settings):
         instance.ensure(account, settings().box)
 
 
+def test_a_type_without_a_gpu_is_refused_before_it_costs_anything(account, settings):
+    with pytest.raises(Problem, match="m7i.xlarge has no GPU, says EC2") as caught:
+        instance.ensure(account, settings("box.instance_type=[m7i.xlarge,g6.2xlarge]").box)
+    assert "`box.gpu=false` trains on the CPU" in caught.value.hint
+    assert instance.find(account, settings().box.name) is None
+    assert had(account, settings("box.instance_type=m7i.xlarge", "box.gpu=false").box).instance_type == "m7i.xlarge"
+
+
 def test_of_a_list_of_types_the_first_that_can_be_had_is_taken(account, settings, capsys):
     world.fault(state(account), "capacity", count=0, types="g6.2xlarge")
     wanted = settings("box.instance_type=[g6.2xlarge,g5.2xlarge]").box
@@ -116,7 +124,7 @@ def test_of_a_list_of_types_the_cheapest_is_taken_when_asked(account, settings):
 
 def test_a_type_that_the_quota_leaves_no_room_for_is_passed_over(account, settings):
     world.fault(state(account), "quota", code="L-DB2E81BA", value=0)
-    assert had(account, settings("box.instance_type=[g6.2xlarge,m7i.large]").box).instance_type == "m7i.large"
+    assert had(account, settings("box.instance_type=[g6.2xlarge,m7i.large]", "box.gpu=false").box).instance_type == "m7i.large"
 
 
 def test_where_no_type_can_be_had_each_is_told_and_that_it_may_be_tried_again(account, settings):
