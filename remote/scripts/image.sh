@@ -51,7 +51,7 @@ main() {
   stage "build the image"
   build
   stage "start the image"
-  docker run --rm --network none --user 10001:10001 --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp "$NAME:$TAG" --help >/dev/null
+  docker run --rm --network none --user 10001:10001 --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp "$NAME:$TAG" trainer --help >/dev/null
   stage "push the image"
   push
 }
