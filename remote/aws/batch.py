@@ -157,7 +157,7 @@ def submit(aws: Aws, run: schema.Run, run_id: str, definition: str, parameters: 
             pass
         if live(aws, run.cloud, run_id):
             break
-    if there := live(aws, run.cloud, run_id) or newest(aws, run.cloud, run_id):
+    if there := latest(aws, run.cloud, run_id):
         return there
     raise Problem(f"AWS Batch has not taken {run_id}", "the same command again: it is handed over once", "unreachable")
 
@@ -181,11 +181,13 @@ def _job(summary: dict) -> FleetJob:
 
 def live(aws: Aws, cloud: schema.Cloud, run_id: str) -> FleetJob | None:
     """The run's job that waits or runs, if there is one."""
-    return next((job for job in reversed(jobs(aws, cloud, run_id)) if not job.ended), None)
+    job = latest(aws, cloud, run_id)
+    return job if job and not job.ended else None
 
 
-def newest(aws: Aws, cloud: schema.Cloud, run_id: str) -> FleetJob | None:
-    return next(iter(reversed(jobs(aws, cloud, run_id))), None)
+def latest(aws: Aws, cloud: schema.Cloud, run_id: str) -> FleetJob | None:
+    """The run's newest job that waits or runs; where all have ended, the newest of them. Of two the second ends at once."""
+    return max(jobs(aws, cloud, run_id), key=lambda job: (not job.ended, job.created), default=None)
 
 
 def end(aws: Aws, cloud: schema.Cloud, run_id: str, why: str) -> None:

@@ -113,7 +113,7 @@ class Watcher:
 
     def look(self) -> batch.FleetJob | None:
         if time.monotonic() - self.asked >= ASK_EVERY:
-            self.asked, self.job = time.monotonic(), batch.newest(self.aws, self.cloud, self.run_id)
+            self.asked, self.job = time.monotonic(), batch.latest(self.aws, self.cloud, self.run_id)
         return self.job
 
     def words(self) -> str:
@@ -163,7 +163,7 @@ def stop(aws: Aws, run: schema.Run, run_id: str | None) -> Ended:
     store.put(f"runs/{run_id}/{STOP}", b"{}\n")
     batch.end(aws, run.cloud, run_id, "inv stop-run")
     for _ in pauses(PATIENCE):
-        current, job = runs.state(store, run_id), batch.newest(aws, run.cloud, run_id)
+        current, job = runs.state(store, run_id), batch.latest(aws, run.cloud, run_id)
         if current.phase in ENDED:
             return Ended(run_id, current.phase)
         if (job is None or job.ended) and (current.phase == "created" or not current.active):
@@ -177,6 +177,6 @@ def waiting(aws: Aws, run: schema.Run, states: list[runs.State], store: Store) -
     lines = []
     for current in states:
         if current.phase == "created" and runs.holder(store, current.run_id) == HOLDER:
-            job = batch.newest(aws, run.cloud, current.run_id)
+            job = batch.latest(aws, run.cloud, current.run_id)
             lines.append(f"{current.run_id} is on AWS Batch: {job.words if job else 'no job of it is known'}")
     return lines

@@ -85,6 +85,15 @@ def test_a_run_whose_job_has_ended_without_a_word_is_lost_and_says_what_batch_sa
     assert (state(store, run_id)["phase"], state(store, run_id)["reason"]) == ("failed", "unreachable")
 
 
+def test_a_run_with_two_jobs_is_that_of_the_one_that_goes_on(account, service, store, run, run_id):
+    """A second one, handed over by another laptop in the same moment, ends at once."""
+    hand_over(account, run, run_id)
+    service.jobs.append(service.jobs[0] | {"jobId": "j1", "status": "SUCCEEDED", "createdAt": 1})
+    assert Watcher(account, run.cloud, run_id).look().id == "j0"
+    Watcher(account, run.cloud, run_id).check()
+    assert state(store, run_id)["phase"] == "created"
+
+
 def test_a_run_that_has_ended_is_not_lost_whatever_its_job_says(account, service, store, run, run_id):
     hand_over(account, run, run_id)
     start.set_state(store, run_id, "done")
