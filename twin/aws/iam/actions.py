@@ -373,7 +373,7 @@ SPECIAL: dict[str, Find] = {
     ),
     "ssm.SendCommand": command,
     "ssm.UpdateInstanceInformation": report,
-    **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents"), stream),
+    **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents", "logs.FilterLogEvents"), stream),
     **dict.fromkeys(
         ("ec2.StartInstances", "ec2.StopInstances", "ec2.RebootInstances", "ec2.TerminateInstances"), partial(on_existing, ids=INSTANCE)
     ),
