@@ -176,7 +176,7 @@ def jobs(aws: Aws, cloud: schema.Cloud, run_id: str) -> list[FleetJob]:
 
 
 def _job(summary: dict) -> FleetJob:
-    return FleetJob(summary["jobId"], summary["status"], summary.get("statusReason", ""), summary.get("createdAt", 0))
+    return FleetJob(summary["jobId"], summary.get("status", ""), summary.get("statusReason", ""), summary.get("createdAt", 0))
 
 
 def live(aws: Aws, cloud: schema.Cloud, run_id: str) -> FleetJob | None:

@@ -47,7 +47,7 @@ def end_jobs(aws: Aws) -> EndedJobs:
             if job["jobId"] not in told:
                 told.add(job["jobId"])
                 batch.terminate_job(jobId=job["jobId"], reason="inv down --fleet")
-                screen.note(f"  {job['jobName']} ends ({job['status']})")
+                screen.note(f"  {job['jobName']} ends ({job.get('status', 'of no known status')})")
         if not jobs:
             return EndedJobs(len(told))
         screen.status(f"{len(jobs)} jobs are ending")
