@@ -181,3 +181,10 @@ def test_a_fleet_that_is_there_stays_as_it_is_where_the_settings_name_none(setti
 def test_instances_are_launched_in_any_default_subnet_or_in_the_one_that_is_named(settings):
     assert fleet.wanted(Subnets(), settings(*FLEET), stack.Stack(), "vpc-1")["FleetSubnets"] == "subnet-a,subnet-b"
     assert fleet.wanted(Subnets(), settings(*FLEET, "box.subnet=subnet-c"), stack.Stack(), "vpc-1")["FleetSubnets"] == "subnet-c"
+
+
+@pytest.mark.parametrize(("resource", "who"), [("SpotEnvironment", "fleet-setup"), ("EndsRule", "fleet-setup"), ("DataBucket", "setup")])
+def test_who_may_not_make_a_part_is_told_which_policy_has_it(resource, who):
+    assert stack._fix(f"{resource}: User: me is not authorized to perform: x:Make") == (
+        f"add what `inv policy --who {who}` prints to your policy"
+    )
