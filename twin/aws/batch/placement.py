@@ -43,7 +43,7 @@ class Placement:
         self.jobs: list[Job] = []
         self.tasks: dict[str, Task] = {}  # by job
         self.make_task: Callable[[Job, Attempt, Host], Task]
-        self.again_at = 0.0  # when a launch that was refused is tried again, on the real clock
+        self.again_at: dict[str, float] = {}  # by environment: when a launch that was refused is tried again, on the real clock
         self.wake = threading.Event()
         environments.end, environments.vcpus = self.end_environment, hosts.vcpus
         queues.end = self.end_queue
@@ -174,7 +174,7 @@ class Placement:
         # Only the last instance may lead beyond maxvCpus: user guide, compute_environment_parameters.
         if self.hosts.vcpus(environment) + vcpus > environment.resources["maxvCpus"]:
             return None, "", ""
-        if time.monotonic() < self.again_at:
+        if time.monotonic() < self.again_at.get(environment.name, 0):
             return None, job.blocked, fitting[0]
         refused = ""
         for kind in fitting:
@@ -182,7 +182,7 @@ class Placement:
             if isinstance(host, Host):
                 return host, "", ""
             refused = CAPACITY if host in NO_CAPACITY else UNDETERMINED
-        self.again_at = time.monotonic() + 1.0
+        self.again_at[environment.name] = time.monotonic() + 1.0
         return None, refused, fitting[0]
 
     def block(self, job: Job, queue: Queue, reason: str, kind: str) -> list[float]:

@@ -188,6 +188,15 @@ def test_capacity_that_is_refused_once_is_asked_for_again(fleet):
     assert [re.search(r'"status": (\d+)', line)[1] for line in launches[-2:]] == ["500", "200"]
 
 
+def test_a_job_goes_to_the_next_environment_of_its_queue_where_the_first_gets_no_instance(fleet):
+    fleet.alone()
+    world.fault(fleet.cloud.state, "quota", code="L-3819A6DF", value=0)
+    id = fleet.submit(fleet.queue(fleet.environment("SPOT"), fleet.environment("EC2")), "true")
+    job = fleet.until(lambda: (job := fleet.job(id))["status"] == "SUCCEEDED" and job)
+    world.fault(fleet.cloud.state, "quota", code="L-3819A6DF", value=1024)
+    assert [one.get("InstanceLifecycle") for one in fleet.instances("running")] == [None] and len(job["attempts"]) == 1
+
+
 def test_a_job_that_finds_no_capacity_is_cancelled_after_its_time(fleet):
     fleet.alone()
     reason = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
