@@ -12,8 +12,6 @@ from twin.aws.batch.refusals import client_error, known_by
 NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 UNSETTLED = 0.1  # seconds that an environment is CREATING or UPDATING, so that a client that does not wait fails here
 HEALTHY = "ComputeEnvironment Healthy"
-# What cannot be changed while its instances stay: the update replaces them. Here nothing of that is known but the rest.
-# https://docs.aws.amazon.com/batch/latest/userguide/updating-compute-environments.html
 NEEDED = ("maxvCpus", "instanceTypes", "subnets", "instanceRole")
 
 
