@@ -31,7 +31,7 @@ from twin.aws.ec2.validations import Validations
 from twin.aws.faults import KINDS, Faults
 from twin.aws.gateway.gateway import Gateway
 from twin.aws.gateway.guard import is_own_socket, programs_only
-from twin.aws.iam import managed_policies, policy_sizes, web_identity
+from twin.aws.iam import linked_roles, managed_policies, policy_sizes, web_identity
 from twin.aws.iam.keys import LAPTOP, OWNER, Keys
 from twin.aws.iam.permissions import Permissions
 from twin.aws.request_log import Journal
@@ -168,7 +168,7 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
         verbs | {"fault": partial(fault, faults, host_faults), "faults": partial(known, faults, host_faults), "heal": faults.clear}
     )
     own = [control, permissions, meter, Validations(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
-    single = [associations, policy_sizes, web_identity, managed_policies]
+    single = [associations, policy_sizes, web_identity, managed_policies, linked_roles]
     aws_gateway.layers = [consistency, launch_templates.operations, *(part.operations for part in [*own, *single])]
     clock.start()
     return aws_gateway

@@ -30,6 +30,15 @@ def describe(aws: Aws, current: Stack) -> str:
     return f"AWS Batch, queues {aws.cloud.own}-spot and {aws.cloud.own}-on-demand, {vcpus} vCPUs of {types} at most"
 
 
+def make_spot_role(aws: Aws) -> None:
+    """Let EC2 make its own role for spot instances, unless it is there: Batch makes only its own one."""
+    iam = aws.client("iam")
+    try:
+        iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    except iam.exceptions.InvalidInputException:  # it has been made
+        return
+
+
 def _subnets(aws: Aws, subnet: str | None, vpc: str) -> list[str]:
     """Where instances are launched: in the subnet that is named, else in any of the default ones, each in a zone of its own."""
     if subnet:

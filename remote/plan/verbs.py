@@ -8,6 +8,7 @@ from pathlib import Path
 from conf import schema
 from conf.process.screen import screen
 from remote.account import destroy, hub_token, local_settings
+from remote.account import fleet as fleet_part
 from remote.account import init as account
 from remote.account.survey import survey
 from remote.aws import auto_stop, capacity, fleet_end, instance, parameters, stop_mail, volume
@@ -41,6 +42,8 @@ def init(run: schema.Run, folder: Path, local: Path, token: Path | None, yes: bo
     plan.call(account.confirm_changes, when=proposed.changed, announce=False)(
         change_set=proposed.change_set, changes=proposed.changes, yes=yes
     )
+    if run.fleet.engine is schema.Engine.batch and run.fleet.market is not schema.Market.on_demand:
+        plan.call(fleet_part.make_spot_role, when=proposed.changed, announce=False)()
     plan.call(account.apply, when=proposed.changed)(change_set=proposed.change_set, wanted=surveyed.wanted, by_hand=surveyed.by_hand)
     stored = plan.call(hub_token.store)(token=token, ask_for_it=asks, decode=decode)
     plan.call(account.read_back)(wanted=surveyed.wanted)

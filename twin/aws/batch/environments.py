@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from twin.aws import wire
 from twin.aws.batch import launch
 from twin.aws.batch.refusals import client_error, known_by
+from twin.aws.iam import linked_roles
 
 NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 UNSETTLED = 0.1  # seconds that an environment is CREATING or UPDATING, so that a client that does not wait fails here
@@ -59,6 +60,8 @@ class Environments:
             raise client_error("this emulation knows managed compute environments of type EC2 and SPOT only")
         check(resources)
         arn = f"arn:aws:batch:{self.region}:{wire.ACCOUNT}:compute-environment/{name}"
+        if not content.get("serviceRole"):
+            linked_roles.ensure("batch.amazonaws.com")
         role = content.get("serviceRole") or f"arn:aws:iam::{wire.ACCOUNT}:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
         usual = {"minvCpus": 0, "desiredvCpus": 0, "allocationStrategy": "BEST_FIT"}
         environment = Environment(name, arn, usual | resources, content.get("state", "ENABLED"), role, content.get("tags", {}))

@@ -15,6 +15,7 @@ from pathlib import Path
 from twin.aws import wire
 from twin.aws.ec2 import instances
 from twin.aws.ec2.metadata import Metadata, stamp
+from twin.aws.iam import linked_roles
 from twin.aws.services.scheduler import call_ec2
 from twin.clock import Clock
 
@@ -67,6 +68,7 @@ class Spot:
         behaviour = parameters.get(f"{OPTIONS}InstanceInterruptionBehavior", "terminate")
         if kind == "one-time" and behaviour != "terminate":
             raise wire.Refusal("InvalidParameterCombination", f"A one-time request cannot {behaviour} its instances; use persistent.")
+        linked_roles.ensure("spot.amazonaws.com")
         response = forward(request)
         for instance in instances.named(response):
             spot_request = Request(f"sir-{secrets.token_hex(4)}", instance, kind, behaviour, stamp(self.clock.now()))

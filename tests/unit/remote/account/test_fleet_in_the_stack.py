@@ -188,3 +188,9 @@ def test_who_may_not_make_a_part_is_told_which_policy_has_it(resource, who):
     assert stack._fix(f"{resource}: User: me is not authorized to perform: x:Make") == (
         f"add what `inv policy --who {who}` prints to your policy"
     )
+
+
+def test_ec2_s_own_role_for_spot_is_made_once(aws):
+    fleet.make_spot_role(aws)
+    fleet.make_spot_role(aws)
+    assert aws.client("iam").get_role(RoleName="AWSServiceRoleForEC2Spot")

@@ -70,6 +70,18 @@ def test_an_environment_is_invalid_with_its_reason(fleet):
     )
 
 
+def test_the_first_environment_makes_batch_s_own_role_and_a_role_is_made_once(fleet):
+    fleet.environment()
+    iam = fleet.cloud.iam
+    assert iam.get_role(RoleName="AWSServiceRoleForBatch")["Role"]["Path"] == "/aws-service-role/batch.amazonaws.com/"
+    with pytest.raises(ClientError, match="AWSServiceRoleForBatch has been taken"):
+        iam.create_service_linked_role(AWSServiceName="batch.amazonaws.com")
+    iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    assert iam.get_role(RoleName="AWSServiceRoleForEC2Spot")["Role"]["Path"] == "/aws-service-role/spot.amazonaws.com/"
+    with pytest.raises(ClientError, match="AWSServiceRoleForEC2Spot has been taken"):
+        iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+
+
 def test_an_environment_goes_after_its_queue_and_both_after_they_were_disabled(fleet, until):
     place = fleet.environment()
     queue = fleet.queue(place)
