@@ -42,7 +42,7 @@ def disarm(aws: Aws, instance_id: str) -> None:
     for event in RULES:
         with contextlib.suppress(client.exceptions.ResourceNotFoundException):
             client.remove_targets(Rule=_name(aws, instance_id, event), Ids=[TARGET])
-        client.delete_rule(Name=_name(aws, instance_id, event))  # one that is not there is no error
+            client.delete_rule(Name=_name(aws, instance_id, event))
 
 
 def topic(aws: Aws) -> str:
