@@ -101,7 +101,7 @@ LINKED: Context = {"iam:AWSServiceName": "batch.amazonaws.com"}
 def required_access(type: str, handler: str, properties: dict, physical: str, region: str) -> Iterator[Access]:
     """All that one handler asks for, for a resource with these properties."""
     unset = {action for path, words in ONLY_WITH.get(type, {}).items() if not is_set(properties, path) for action in words.split()}
-    for action in HANDLERS[type][handler].split():
+    for action in HANDLERS[type].get(handler, "").split():  # a type without a handler that reads is not read back
         if action not in unset and action not in ASKED_BY_THE_CALL:
             yield Access(
                 ACTUAL_ACTIONS.get(action, action),
