@@ -147,8 +147,10 @@ def subjects(github: str | None) -> tuple[str | None, str | None]:
 
 
 def account(run: schema.Run) -> dict:
-    """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret."""
-    stack = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": parameters(run), "tags": [TAG]}
+    """What an account is made of from the start where nobody needs to be asked: this stack, with a token in its secret. A fleet must be
+    asked for, by `inv init`, which also knows the account's subnets."""
+    wanted = parameters(run) | NO_FLEET
+    stack = {"name": run.cloud.own, "template": TEMPLATE.read_text(encoding="utf-8"), "parameters": wanted, "tags": [TAG]}
     return {"region": run.cloud.region, "stack": stack, "secret": {run.cloud.hub_secret: None}, "webhook": run.notify.webhook}
 
 

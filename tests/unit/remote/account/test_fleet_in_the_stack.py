@@ -194,3 +194,8 @@ def test_ec2_s_own_role_for_spot_is_made_once(aws):
     fleet.make_spot_role(aws)
     fleet.make_spot_role(aws)
     assert aws.client("iam").get_role(RoleName="AWSServiceRoleForEC2Spot")
+
+
+def test_an_account_that_starts_with_a_stack_has_no_fleet_before_init_was_asked_for_one(settings):
+    asked = stack.account(settings(*FLEET))["stack"]["parameters"]
+    assert {name: asked[name] for name in stack.NO_FLEET} == stack.NO_FLEET
