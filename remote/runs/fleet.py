@@ -83,7 +83,10 @@ def price(aws: Aws, run: schema.Run) -> Price:
 
 
 def attach(aws: Aws, run: schema.Run, run_id: str, per_hour: float | None, with_log: bool = False) -> follow.Done:
-    """Follow the run until it ends; Ctrl-C leaves it going. `per_hour` is USD; `with_log` shows what its log gets from now on."""
+    """Follow the run until it ends; Ctrl-C leaves it going.
+
+    `per_hour` is USD; `with_log` shows what its log gets from now on.
+    """
     progress, watcher = Progress(per_hour, run.cost.limit), Watcher(aws, run.cloud, run_id)
     lines = follow.Lines(Store(aws), run_id) if with_log else None
 

@@ -66,7 +66,10 @@ class LogReader:
 
 
 def attach(aws: Aws, run_id: str, box_name: str, per_hour: float | None, limit: float | None = None, with_log: bool = False) -> Done:
-    """Follow the run until it ends; Ctrl-C leaves it going. `per_hour` and `limit` are USD; `with_log`: its log from now on as well."""
+    """Follow the run until it ends; Ctrl-C leaves it going.
+
+    `per_hour` and `limit` are USD; `with_log`: its log from now on as well.
+    """
     progress, lines = Progress(per_hour, limit), Lines(Store(aws), run_id) if with_log else None
 
     def show(store: Store, current: runs.State) -> None:
