@@ -123,7 +123,7 @@ def programs() -> str:
 
 @functools.cache
 def trainer() -> tuple[str, ...]:
-    """The words that run `python -m trainer`."""
+    """The words that stand for `python -m` in an image: what follows begins with `trainer` or `carrier`."""
     return sys.executable, "-I", "-S", str(ROOT / "twin/forkserver.py"), served("tests/support/warm_trainer.py", name="trainer")
 
 

@@ -1,4 +1,4 @@
-"""`python -m trainer`, with torch loaded once for many tests and forked for each run: python tests/support/warm_trainer.py SOCKET
+"""`python -m` for trainer and carrier, torch loaded once for many tests and forked for each: python tests/support/warm_trainer.py SOCKET
 
 An image of it is the real trainer in two thirds less time; its runs compute in one thread, as two beside each other only wait. What reads
 the environment while it is imported (huggingface_hub, and so transformers and peft) is left for the run itself.
@@ -29,8 +29,9 @@ LIBRARIES = (
 
 def main(words: list[str]) -> None:
     sys.path.insert(0, os.getcwd())  # as `python -m` does
-    sys.argv = [str(ROOT / "trainer/__main__.py"), *words]
-    runpy.run_module("trainer", run_name="__main__", alter_sys=True)
+    program, *rest = words
+    sys.argv = [str(ROOT / program / "__main__.py"), *rest]
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

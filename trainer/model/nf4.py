@@ -4,8 +4,6 @@ On a CPU with AVX512-BF16, bitsandbytes repacks a layer's weights the first time
 0.50.2): from then on no gradient goes through the layer, and its constants are rounded to bf16. A run evaluates before its first step.
 """
 
-from typing import cast
-
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -28,9 +26,10 @@ def layers(model: torch.nn.Module) -> dict[str, Linear4bit]:
 
 
 def sizes(model: torch.nn.Module) -> dict[str, torch.Size]:
-    """The shape of each layer's weight as if it were not quantised. The state is the weight's; the layer has a copy of it only where the
-    weight was quantised as a part of the layer (Params4bit._quantize, 0.50.2)."""
-    return {name: cast(Params4bit, layer.weight).quant_state.shape for name, layer in layers(model).items()}
+    """The shape of each layer's weight as if it were not quantised. The state is the weight's. The layer has a copy of it only where the
+    weight was quantised as a part of the layer (Params4bit._quantize, 0.50.2), and alone has it where the weight is cut up over cards."""
+    states = {name: getattr(layer.weight, "quant_state", None) or layer.quant_state for name, layer in layers(model).items()}
+    return {name: state.shape for name, state in states.items()}
 
 
 def describe(model: PreTrainedModel) -> str:

@@ -65,7 +65,7 @@ def look() -> Sample:
     """One sample; a Problem where nvidia-smi gives none."""
     command = ["nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader,nounits"]
     try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=True).stdout
         cards = [[_number(cell) for cell in line.split(",")] for line in output.splitlines() if line.strip()]
         utilization, memory, power, temperature = (list(column) for column in zip(*cards, strict=True))
         return Sample(

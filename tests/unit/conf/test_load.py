@@ -19,7 +19,6 @@ def loaded(*words, fetch=None, local=NOWHERE):
     return load.load(list(words), fetch=fetch, local=local)
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -41,6 +40,7 @@ def test_nothing_is_told_where_nobody_hears_of_it():
     assert load.load(words, local=Path("none")).notify.events == ("done", "failed")
 
 
+@pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_file_of_every_group_composes(file):
     own = ("data.train=a.jsonl", "data.validation=b.jsonl", "data.fields=null") if file.stem == "own" else ()  # only the user knows these
     run = loaded(f"{file.parent}={file.stem}", *own)

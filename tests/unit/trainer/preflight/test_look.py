@@ -60,7 +60,7 @@ def test_the_preflight_of_a_model_in_a_folder_checks_the_rows_too(tiny, tmp_path
         f"data.train={quoted(tmp_path / 'train.jsonl')}",
         f"data.validation={quoted(VALIDATION)}",
     ]
-    done = subprocess.run([*loaded.trainer(), "preflight", *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*loaded.trainer(), "trainer", "preflight", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: data.train and data.validation are the same rows"), done.stderr
 
 

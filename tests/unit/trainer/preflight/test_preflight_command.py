@@ -18,7 +18,7 @@ def preflight(tiny, *words: str) -> subprocess.CompletedProcess:
         f"data.train={quoted(TRAIN)}",
         f"data.validation={quoted(VALIDATION)}",
     ]
-    return subprocess.run([*loaded.trainer(), "preflight", *own, *words], cwd=ROOT, text=True, capture_output=True)
+    return subprocess.run([*loaded.trainer(), "trainer", "preflight", *own, *words], cwd=ROOT, text=True, capture_output=True)
 
 
 def test_it_shows_the_mask_the_tokens_the_plan_and_starts_nothing(tiny, tmp_path):

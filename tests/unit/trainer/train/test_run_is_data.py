@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def train(*words, cwd=ROOT):
-    return subprocess.run([*loaded.trainer(), *map(str, words)], cwd=cwd, text=True, capture_output=True)
+    return subprocess.run([*loaded.trainer(), "trainer", *map(str, words)], cwd=cwd, text=True, capture_output=True)
 
 
 EVIL = [
