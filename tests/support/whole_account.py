@@ -6,7 +6,7 @@ from pathlib import Path
 from conftest import Laptop
 
 # What every command leaves on purpose, a line in the audit; locks, which come and go; what a running box says of itself.
-ASIDE = ("/audit/", "/locks/", "/boxes/")
+ASIDE = ("/audit/", "/locks/", "/boxes/", "/notices/")
 
 
 def snapshot(laptop: Laptop) -> dict[str, object]:

@@ -125,6 +125,8 @@ def resource_arn(type: str, action: str, properties: dict, physical: str, region
         return f"arn:aws:billing::{wire.ACCOUNT}:billingview/primary"
     if action == "iam:CreateServiceLinkedRole":
         return f"arn:aws:iam::{wire.ACCOUNT}:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
+    if type == "AWS::SNS::TopicPolicy":  # whose own id is nothing in SNS
+        return properties["Topics"][0]
     service, kind, name, regional = ARNS[type]
     place = f"{region if regional else ''}:{'' if service == 's3' else wire.ACCOUNT}"
     return physical if physical.startswith("arn:") else f"arn:aws:{service}:{place}:{kind}{physical or name(properties)}"
