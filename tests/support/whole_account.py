@@ -13,7 +13,8 @@ def snapshot(laptop: Laptop) -> dict[str, object]:
     """What there is in the account, each kind in an order of its own."""
     s3, iam = laptop.client("s3"), laptop.client("iam")
     buckets = [one["Name"] for one in s3.list_buckets()["Buckets"]]
-    roles = [one["RoleName"] for one in iam.list_roles()["Roles"]]
+    # Roles of AWS's own services stay: they are made at their first use, and belong to nobody's stack.
+    roles = [one["RoleName"] for one in iam.list_roles()["Roles"] if not one["Path"].startswith("/aws-service-role/")]
     return {
         "buckets": buckets,
         "objects": {key: tag for bucket in buckets for key, tag in objects(s3, bucket).items()},
