@@ -28,7 +28,7 @@ class Claim:
     def take(self) -> bool:
         """Whether the run is this job's from now on; not where somebody else is at work on it."""
         body, etag = self.store.get_with_etag(self.place, MOST)
-        holder = _values(body)
+        holder = state.values(body)
         if holder.get("instance") == self.job:
             self.used = self._used(holder)
         elif body is not None and self._at_work(holder):
@@ -36,7 +36,7 @@ class Claim:
         return self.store.claim(self.place, self._text(), etag) or self.ours()
 
     def ours(self) -> bool:
-        return _values(self.store.get(self.place, MOST)).get("instance") == self.job
+        return state.values(self.store.get(self.place, MOST)).get("instance") == self.job
 
     def _at_work(self, holder: dict) -> bool:
         current = self.store.get(f"runs/{self.run_id}/state.json", state.MOST)
@@ -66,11 +66,3 @@ class Claim:
 def job_from_environment() -> str:
     """The job's id, as AWS Batch tells each container (AWS Batch, User Guide, "Job environment variables")."""
     return os.environ.get("AWS_BATCH_JOB_ID") or f"no-job-{os.getpid()}-{time.time_ns()}"
-
-
-def _values(body: bytes | None) -> dict:
-    try:
-        values = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -12,8 +12,8 @@ from conf import load, paths, schema
 from conf.problem import Problem
 
 MOST_SETTINGS = 1 << 20  # bytes of config.yaml
-MOST_EVENTS = 1 << 28
-MOST_LOG = 1 << 30
+MOST_EVENTS = 1 << 28  # bytes of events.jsonl
+MOST_LOG = 1 << 30  # bytes of log.txt; what is behind them stays on the instance
 PIECE = re.compile(r"[0-9]{12,18}")  # of the log, named by the offset of its first byte
 STEP = re.compile(r"step-[0-9]{1,12}")
 

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from carrier import files, state
-from carrier.fetch import STEP
+from carrier.fetch import MOST_EVENTS, MOST_LOG, STEP
 from carrier.store import Store
 from conf.text import secret
 
 MOST_FILES = 10000  # in what is shipped of a run at once
-MOST_EVENTS = 1 << 28  # bytes of events.jsonl
-MOST_LOG = 1 << 30  # bytes of log.txt; what is behind them stays on the instance
 MOST_PIECE = 1 << 26  # bytes of it at once
 NAME = re.compile(r"[-A-Za-z0-9_.+=@/ ]+")
 ENDED = ("failed", "cancelled", "done")

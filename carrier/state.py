@@ -37,14 +37,14 @@ def utc() -> str:
 
 def phase(body: bytes | None) -> str:
     """The phase that a state.json says; empty where it says none."""
-    return str(_values(body).get("phase") or "")
+    return str(values(body).get("phase") or "")
 
 
 def last_sign(body: bytes | None) -> datetime | None:
     """When the run showed its last sign of life."""
-    values = _values(body)
+    said = values(body)
     try:
-        return max(datetime.fromisoformat(str(values[name])) for name in ("heartbeat", "since") if values.get(name))
+        return max(datetime.fromisoformat(str(said[name])) for name in ("heartbeat", "since") if said.get(name))
     except (ValueError, TypeError):
         return None
 
@@ -55,12 +55,13 @@ def lives(body: bytes | None) -> bool:
     return phase(body) in ACTIVE and sign is not None and sign.tzinfo is not None and abs(datetime.now(UTC) - sign) < SILENT
 
 
-def _values(body: bytes | None) -> dict:
+def values(body: bytes | None) -> dict:
+    """What a JSON object of anybody's says; nothing where it is none."""
     try:
-        values = json.loads(body or b"{}")
+        said = json.loads(body or b"{}")
     except (ValueError, RecursionError):
         return {}
-    return values if isinstance(values, dict) else {}
+    return said if isinstance(said, dict) else {}
 
 
 def read(folder: Path) -> bytes | None:
