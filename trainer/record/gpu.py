@@ -98,12 +98,15 @@ def usage(events: list[dict]) -> list[Use]:
     spent: dict[str, list[float]] = {}
     before = None
     for event in events:
-        at = datetime.fromisoformat(event["time"])
-        begins = event["event"] == "phase" and event["phase"] == "running"  # what lies before it is another attempt's
-        if before and not begins and event.get("gpu"):
-            seconds, busy = spent.setdefault(_activity(event), [0.0, 0.0])
-            passed = (at - before).total_seconds()
-            spent[_activity(event)] = [seconds + passed, busy + passed * event["gpu"]["utilization"]]
+        try:
+            at, activity, seen = datetime.fromisoformat(event["time"]), _activity(event), event.get("gpu")
+            begins = event["event"] == "phase" and event["phase"] == "running"  # what lies before it is another attempt's
+            if before and not begins and seen:
+                passed = max(0.0, (at - before).total_seconds())
+                busy = passed * float(seen["utilization"])
+                spent[activity] = [had + more for had, more in zip(spent.get(activity, [0.0, 0.0]), (passed, busy), strict=True)]
+        except (LookupError, TypeError, ValueError, AttributeError):  # it may be anybody's
+            continue
         before = at
     uses = [Use(activity, seconds, busy / seconds) for activity, (seconds, busy) in spent.items() if seconds > 0]
     return sorted(uses, key=lambda use: -use.seconds)

@@ -98,6 +98,15 @@ def test_the_sentence_says_for_what_the_gpu_was_busy_and_what_would_use_it_bette
     )
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"event": "step"}, {"time": "never", "event": "step", "gpu": {}}, {"time": "2026-01-01T00:00:35Z", "event": "step", "gpu": 7}],
+)
+def test_lines_that_no_trainer_writes_change_no_sentence(odd):
+    whole = events()
+    assert gpu.sentence(gpu.usage([*whole[:3], odd, *whole[3:]])) == gpu.sentence(gpu.usage(whole))
+
+
 def test_a_run_that_nobody_has_looked_at_has_no_sentence_and_no_curve():
     without = [{name: value for name, value in event.items() if name != "gpu"} for event in events()]
     assert gpu.sentence(gpu.usage(without)) == "" and gpu.sentence([]) == ""
