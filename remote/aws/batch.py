@@ -149,16 +149,10 @@ def submit(aws: Aws, run: schema.Run, run_id: str, definition: str, parameters: 
     client = aws.client("batch", once=True)
     for _ in range(3):
         try:
-            client.submit_job(**request)
-            break
-        except HTTPClientError:
-            pass
-        except client.exceptions.ServerException:
-            pass
-        if live(aws, run.cloud, run_id):
-            break
-    if there := latest(aws, run.cloud, run_id):
-        return there
+            return FleetJob(client.submit_job(**request)["jobId"], "SUBMITTED", "", 0)
+        except (HTTPClientError, client.exceptions.ServerException):
+            if there := live(aws, run.cloud, run_id):
+                return there
     raise Problem(f"AWS Batch has not taken {run_id}", "the same command again: it is handed over once", "unreachable")
 
 

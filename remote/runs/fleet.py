@@ -15,6 +15,7 @@ from remote.runs import follow, runs, start
 from remote.runs.progress import ENDED, Progress, complete_events, seconds_worked
 
 ASK_EVERY = 15.0  # seconds between two questions to Batch while a run waits or is silent
+UNSEEN = 120  # seconds until a run of which no job is listed counts as lost: AWS promises no list that is up to date
 PATIENCE = 600  # seconds for a run that is to end to be in S3
 
 
@@ -111,7 +112,7 @@ class Watcher:
 
     def __init__(self, aws: Aws, cloud: schema.Cloud, run_id: str):
         self.aws, self.cloud, self.run_id = aws, cloud, run_id
-        self.asked = float("-inf")
+        self.begun, self.asked = time.monotonic(), float("-inf")
         self.job: batch.FleetJob | None = None
 
     def look(self) -> batch.FleetJob | None:
@@ -129,6 +130,8 @@ class Watcher:
         job = job or self.look()
         if job and not job.ended:
             return
+        if job is None and time.monotonic() - self.begun < UNSEEN:
+            return  # a job that was handed over just now may not be listed yet
         store = Store(self.aws)
         current = runs.state(store, self.run_id)
         if current.phase in ENDED:
@@ -141,7 +144,8 @@ def lost(store: Store, run_id: str, job: batch.FleetJob | None) -> Problem:
     why = job.reason or job.status if job else "there is none"
     hint = "`inv train` hands it over again"
     if why.startswith(("CAPACITY", "MISCONFIGURATION")) or "CAPACITY" in why:
-        hint = "'fleet.instance_type=[g6.2xlarge,g5.2xlarge]' or `fleet.market=on_demand` may find room; then `inv train`"
+        hint = "`inv train -- fleet.market=on_demand` may find room; or let the fleet have more types, then `inv train`: "
+        hint += "`inv init -- 'fleet.instance_type=[g6.2xlarge,g5.2xlarge]'`"
     elif "CannotPullContainer" in why:
         hint = "`inv deploy` makes the image ready again, then `inv train`"
     start.set_state(store, run_id, "failed", "unreachable", f"its job on AWS Batch has ended: {why}", hint)

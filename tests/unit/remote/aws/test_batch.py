@@ -43,6 +43,7 @@ class Service:
         if self.lose:
             self.lose -= 1
             raise ConnectionClosedError(endpoint_url="batch")
+        return {"jobName": request["jobName"], "jobId": self.jobs[-1]["jobId"]}
 
     def register_job_definition(self, **request):
         self.checked("RegisterJobDefinition", request)
@@ -99,6 +100,12 @@ def test_a_run_is_handed_over_with_the_part_of_an_instance_that_its_gpus_are(aws
 
 def test_an_answer_that_is_lost_makes_no_second_job(aws, service):
     service.lose = 1
+    assert submit(aws, settings()).id == "j0"
+    assert len(service.jobs) == 1
+
+
+def test_a_job_that_is_taken_and_not_listed_yet_is_taken(aws, service, monkeypatch):
+    monkeypatch.setattr(batch, "jobs", lambda *about: [])
     assert submit(aws, settings()).id == "j0"
     assert len(service.jobs) == 1
 

@@ -81,8 +81,18 @@ def test_a_run_whose_job_has_ended_without_a_word_is_lost_and_says_what_batch_sa
     service.jobs[0] |= {"status": "FAILED", "statusReason": "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"}
     with pytest.raises(Problem, match="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY") as caught:
         Watcher(account, run.cloud, run_id).check()
-    assert "fleet.market=on_demand" in caught.value.hint
+    assert "`inv train -- fleet.market=on_demand`" in caught.value.hint and "`inv init -- 'fleet.instance_type=[" in caught.value.hint
     assert (state(store, run_id)["phase"], state(store, run_id)["reason"]) == ("failed", "unreachable")
+
+
+def test_a_run_whose_job_is_not_listed_yet_is_waited_for_and_not_for_ever(account, service, store, run, run_id, monkeypatch):
+    hand_over(account, run, run_id)
+    service.jobs.clear()
+    watcher = Watcher(account, run.cloud, run_id)
+    assert watcher.words() == "" and state(store, run_id)["phase"] == "created"
+    monkeypatch.setattr(fleet, "UNSEEN", 0)
+    with pytest.raises(Problem, match="there is none"):
+        watcher.check()
 
 
 def test_a_run_with_two_jobs_is_that_of_the_one_that_goes_on(account, service, store, run, run_id):
