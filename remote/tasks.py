@@ -63,13 +63,14 @@ def clean(c, older_than=None, yes=False):
     perform(c, run, "clean", planned().clean(run, days, yes))
 
 
-@task
-def costs(c):
+@task(help={"by": "sums by `person`, `run` or `day`"})
+def costs(c, by=None):
     """Show what runs, box, disks and S3 have cost, as far as AWS says so."""
-    from remote.cost import ledger
+    from remote.cost import ledger, shares
 
+    way = by if by is None else shares.check(by)
     run = settings(c)
-    rehearsed(c, "call   Read runs and reports from S3, disks from EC2, prices from the Price List") or ledger.show(account(run), run)
+    rehearsed(c, "call   Read runs and reports from S3, disks from EC2, prices from the Price List") or ledger.show(account(run), run, way)
 
 
 @task

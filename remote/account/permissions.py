@@ -197,6 +197,19 @@ def _disks(account: Account) -> list[Statement]:
             (volumes,),
             combine_conditions(account.ours_by_tag, account.not_retagged),
         ),
+        # Its root disk is nobody's box by the tag that we look for: of disks without it those may get these tags that no other stack has.
+        Statement(
+            "TagRoot",
+            "AWS's bill says whose a root disk is",
+            ("ec2:CreateTags",),
+            (volumes,),
+            {
+                "StringEquals": {"aws:RequestTag/fine-tune-slm:stack": account.cloud.own},
+                "StringEqualsIfExists": {"aws:ResourceTag/fine-tune-slm:stack": account.cloud.own},
+                "StringNotLike": {"aws:ResourceTag/fine-tune-slm:box": "*"},
+                "ForAllValues:StringEquals": {"aws:TagKeys": ["Name", "fine-tune-slm:owner", "fine-tune-slm:stack"]},
+            },
+        ),
         Statement("KeepCopy", "`down --snapshot`", ("ec2:CreateSnapshot",), (snapshots,), account.created_with_our_tag),
         Statement(
             "UseCopy",

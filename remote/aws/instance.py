@@ -11,7 +11,7 @@ from conf.process.screen import screen
 from remote.aws import auto_stop, capacity, describe, instance_history
 from remote.aws.launch import ALIVE, UNATTENDED, adopt, launch
 from remote.aws.session import Aws, is_access_denied, pauses
-from remote.aws.tags import BOX, HOST_KEY, OWNER, STOPPED, tags_of
+from remote.aws.tags import BOX, HOST_KEY, OWNER, RUN, STOPPED, tags_of
 
 STOP_TIME = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")  # in the reason for a stop: "User initiated (2026-11-22 10:00:00 GMT)"
 # The metadata service gives the box's role away by a token alone, and its token travels one hop: to the box, not into a container on it.
@@ -33,7 +33,7 @@ class Instance:
 
     @property
     def uptime(self) -> instance_history.Uptime:
-        return instance_history.Uptime(self.id, self.instance_type, self.launched, self.stopped_at)
+        return instance_history.Uptime(self.id, self.instance_type, self.launched, self.stopped_at, self.owner or None)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured
         instance_history.write(aws, _describe(aws, instance.id).uptime)
         _cancel_commands(aws, instance.id)
         auto_stop.disarm(aws, instance.id)  # of its life before, which has ended: it would stop this one too early
-        aws.client("ec2").delete_tags(Resources=[instance.id], Tags=[{"Key": STOPPED}])
+        aws.client("ec2").delete_tags(Resources=[instance.id], Tags=[{"Key": STOPPED}, {"Key": RUN}])
         capacity.start(aws, box, instance.id, instance.instance_type, instance.zone)
         return Ensured(instance.id, "started")
     return Ensured(instance.id, None)

@@ -21,6 +21,7 @@ class Uptime:
     instance_type: str
     launched: datetime
     stopped: datetime | None
+    owner: str | None = None  # the ARN of whose box it is; None: it was written down before starts had owners
 
 
 def write(aws: Aws, uptime: Uptime) -> None:
@@ -31,13 +32,15 @@ def write(aws: Aws, uptime: Uptime) -> None:
         "instance_type": uptime.instance_type,
         "launched": uptime.launched.strftime(WHEN),
         "stopped": stopped,
+        "owner": uptime.owner,
     }
     Store(aws).put(f"lives/{uptime.instance}/{uptime.launched:%Y%m%dT%H%M%SZ}.json", json.dumps(body).encode())
 
 
 def read(known: dict) -> Uptime:
     stopped = known["stopped"] and s3.parse_time(known["stopped"])
-    return Uptime(s3.check_text(known["instance"]), s3.check_text(known["instance_type"]), s3.parse_time(known["launched"]), stopped)
+    owner = s3.check_text(known["owner"]) if known.get("owner") else None
+    return Uptime(s3.check_text(known["instance"]), s3.check_text(known["instance_type"]), s3.parse_time(known["launched"]), stopped, owner)
 
 
 def last_start(aws: Aws, name: str) -> datetime | None:

@@ -8,7 +8,7 @@ from conf.problem import Problem
 from remote import confirm
 from remote.aws import capacity, describe
 from remote.aws.session import Aws, is_access_denied
-from remote.aws.tags import BOX, OWNER, tags_of
+from remote.aws.tags import BOX, OWNER, STACK, listed, tags_of
 
 ALIVE = ["pending", "running", "stopping", "stopped"]
 UNATTENDED = 30  # minutes that a new box runs though nobody has come to set it up
@@ -27,7 +27,9 @@ shutdown -h +{UNATTENDED}
 def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
     """The id of a new box, in the volume's zone where there is one."""
     ec2 = aws.client("ec2")
-    tags = [{"Key": BOX, "Value": box.name}, {"Key": OWNER, "Value": aws.owner}, {"Key": "Name", "Value": f"fine-tune-slm {box.name}"}]
+    paid_by = {STACK: aws.cloud.own, OWNER: aws.owner}
+    tags = paid_by | {BOX: box.name, "Name": f"fine-tune-slm {box.name}"}
+    root_tags = paid_by | {"Name": f"fine-tune-slm {box.name} root"}  # not BOX: by that the data volume is found
     image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
     root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
     disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
@@ -43,7 +45,7 @@ def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
             # Its role, its closed network and its metadata service stand there (stack.yaml). A stack's change is a new version of it.
             LaunchTemplate={"LaunchTemplateName": aws.cloud.launch_template, "Version": "$Latest"},
             BlockDeviceMappings=[{"DeviceName": root, "Ebs": disk}],
-            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+            TagSpecifications=[{"ResourceType": "instance", "Tags": listed(tags)}, {"ResourceType": "volume", "Tags": listed(root_tags)}],
             UserData=USER_DATA,
             # By its hash: a token has 64 characters at most.
             ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{kind}".encode()).hexdigest(),

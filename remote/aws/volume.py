@@ -10,7 +10,7 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote.aws.instance_history import last_start
 from remote.aws.session import Aws, pauses
-from remote.aws.tags import BOX, OWNER, tags_of
+from remote.aws.tags import BOX, OWNER, STACK, listed, tags_of
 
 OURS = "fine-tune-slm:created"
 BLANK, FORMATTED = "blank", "formatted"  # what that tag says: only what it calls blank may ever be formatted
@@ -100,7 +100,7 @@ def snapshot(aws: Aws, name: str) -> Snapshot:
         return Snapshot(None, "no copy of the volume was made")
     if existing := _current_snapshot(aws, volume, name):
         return Snapshot(existing, f"{existing} is a copy of the volume already")
-    tags = [{"Key": BOX, "Value": name}, {"Key": OWNER, "Value": aws.owner}]
+    tags = listed({STACK: aws.cloud.own, OWNER: aws.owner, BOX: name})
     answer = aws.client("ec2").create_snapshot(
         VolumeId=volume["VolumeId"],
         Description=f"fine-tune-slm {name}",
@@ -212,7 +212,7 @@ def _attachments(volume: dict | None) -> list[dict]:
 
 def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
     # OURS says that this volume began blank, from no snapshot: without it nothing is ever formatted.
-    tags = {BOX: box.name, OWNER: aws.owner, OURS: BLANK, "Name": f"fine-tune-slm {box.name}"}
+    tags = {STACK: aws.cloud.own, OWNER: aws.owner, BOX: box.name, OURS: BLANK, "Name": f"fine-tune-slm {box.name}"}
     return aws.client("ec2").create_volume(
         AvailabilityZone=zone,
         Size=box.disk_gb,
@@ -220,5 +220,5 @@ def _create(aws: Aws, box: schema.Box, zone: str) -> dict:
         Encrypted=True,
         # A lost answer, and botocore asks again: still one volume. By its hash: a token has 64 characters at most.
         ClientToken=hashlib.sha256(f"{box.name}-{int(time.time() // 60)}".encode()).hexdigest(),
-        TagSpecifications=[{"ResourceType": "volume", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}],
+        TagSpecifications=[{"ResourceType": "volume", "Tags": listed(tags)}],
     )

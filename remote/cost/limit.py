@@ -8,7 +8,7 @@ from conf.problem import Problem
 from remote.aws import instance, pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
-from remote.cost import ledger
+from remote.cost import box_usage
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def remaining_life(aws: Aws, run: schema.Run, instance_id: str, run_id: str | No
     if limit is None:
         return RemainingLife(None)
     _, rate, _ = _rate(aws, run)
-    stretches = ledger.box_usage(Store(aws), instance.find(aws, run.box.name))
+    stretches = box_usage.usage(Store(aws), instance.find(aws, run.box.name))
     mine = [usage for usage in stretches if (usage.running and usage.instance == instance_id) or (run_id and usage.run == run_id)]
     rates = {kind: pricing.planned(aws, kind, run.cost.per_hour)[0] for kind in {usage.instance_type for usage in mine} if kind}
     spent = sum(usage.seconds / 3600 * (rates.get(usage.instance_type) or rate) for usage in mine)

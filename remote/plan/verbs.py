@@ -14,7 +14,7 @@ from remote.account.survey import survey
 from remote.aws import auto_stop, capacity, fleet_end, instance, parameters, stop_mail, volume
 from remote.aws.session import Aws
 from remote.build import docker, ecr
-from remote.cost import limit
+from remote.cost import cost_tags, limit
 from remote.plan import answers
 from remote.plan.plan import Plan, Retry
 from remote.plan.preflight import Forecast, Needs
@@ -85,6 +85,7 @@ def up(run: schema.Run, estimate_cost: Callable[[Aws, schema.Run], Forecast] | N
     running = plan.call(instance.wait, announce=False)(instance_id=box.instance_id)
     plan.call(instance.close_metadata, announce=False)(instance_id=box.instance_id)
     disk = plan.call(volume.ensure)(box=run.box, instance_id=box.instance_id, zone=running.zone)
+    plan.call(cost_tags.ensure, announce=False)(instance_id=box.instance_id)
     plan.call(parameters.write, announce=False)(instance_id=box.instance_id, volume_id=disk.volume_id)
     _open_transport(plan, run, box)
     remaining = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id)
@@ -188,6 +189,7 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
     box = plan.call(instance.require)(name=run.box.name)
     image = plan.call(ecr.find)(tag=ecr.tag(root, run.cloud.build_args))
     prepared = plan.call(start.prepare)(run=run, image=image.image, root=root, instance_id=box.instance_id, named=named)
+    plan.call(cost_tags.note_run, when=prepared.to_do, announce=False)(instance_id=box.instance_id, run_id=prepared.run_id)
     remaining = plan.call(limit.remaining_life, announce=False)(run=run, instance_id=box.instance_id, run_id=prepared.run_id)
     plan.step("train", answers.Train, on=box.instance_id, timeout=600, when=prepared.to_do)(
         **_region_and_mount(run),

@@ -3,12 +3,25 @@
 import re
 
 import pytest
-from test_recovery import wait_until
+import stand_in_trainer
+from conftest import ODD, Laptop
+from test_recovery import run_ids, wait_until
 
 from twin import world
 
 pytestmark = pytest.mark.slow  # half a minute: a box is started three times
+SUM = re.compile(r"^(\S.*?) +(\d+\.\d+) *$", re.M)
 LINE = re.compile(r"^(i-\w+) (\S+) from (\S+) +(\d+) s +(\S+) a hour +(\S+) *$", re.M)
+
+
+@pytest.fixture
+def account(tmp_path):
+    """A world in which nothing has cost anything."""
+    made = Laptop(tmp_path / ODD)
+    made.folder.mkdir()
+    made.inv("twin.start")
+    yield made
+    world.stop(made.state)
 
 
 def instance(laptop) -> dict:
@@ -38,3 +51,22 @@ def test_every_start_costs_what_the_meter_says_after_stop_restart_and_death(lapt
     assert {line[1] for line in lines} == {"g6.2xlarge"}
     laptop.inv("down", "--purge", "--yes")
     assert len(LINE.findall(laptop.inv("costs").stdout)) == 3
+
+
+def test_the_sums_by_person_run_and_day_are_the_total_and_the_meters(account):
+    stand_in_trainer.register(account.state, step_seconds=0.5)
+    account.inv("up", "deploy", "train", overrides=("train.steps=8",))
+    (run_id,) = run_ids(account)
+    world.forward(account.state, 1080)
+    account.inv("down", overrides=("train.steps=8",))
+    sums = {
+        way: {name: float(usd) for name, usd in SUM.findall(account.inv("costs", "--by", way).stdout)} for way in ("person", "run", "day")
+    }
+    paid = sum(row["usd"] for row in world.costs(account.state)["rows"] if row["kind"] in ("instance", "volume"))
+    for way, each in sums.items():
+        total = each.pop("until now")
+        assert sum(each.values()) == pytest.approx(total, abs=0.0005), way
+        assert total == pytest.approx(paid, abs=0.01), way
+    assert list(sums["person"]) == [world.CALLER.rpartition(":")[2]]
+    assert set(sums["run"]) == {run_id, "disks", "no run: set up, or waiting"}
+    assert 4 / 3600 * 0.9 < sums["run"][run_id] < sums["run"]["no run: set up, or waiting"], "it was at work for seconds of these minutes"

@@ -11,7 +11,7 @@ from conf import load
 from conf.problem import Problem
 from remote.aws import instance, instance_history, launch, pricing
 from remote.aws.session import Aws
-from remote.cost import ledger, limit
+from remote.cost import box_usage, limit
 from twin import world
 
 RATE = 0.9776  # of a g6.2xlarge, as the emulated Price List says
@@ -125,7 +125,7 @@ def test_each_start_costs_what_its_own_type_costs(aws, store):
 def test_a_box_that_turned_itself_off_before_it_had_a_supervisor_has_cost_its_half_hour(aws, store):
     begun = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=9)
     instance_history.write(aws, instance_history.Uptime("i-orphan", "g6.2xlarge", begun, None))
-    assert [one.seconds for one in ledger.box_usage(store, None)] == [launch.UNATTENDED * 60]
+    assert [one.seconds for one in box_usage.usage(store, None)] == [launch.UNATTENDED * 60]
 
 
 def test_where_the_price_list_is_out_of_reach_a_dated_table_says_so(aws, no_price_list):

@@ -16,7 +16,7 @@ from conf.process.screen import screen
 from conf.sweep.job import Job
 from remote.aws import s3 as stores
 from remote.aws.session import Aws
-from remote.cost import ledger, limit
+from remote.cost import box_usage, ledger, limit
 from remote.runs import clean, download, evaluations, follow, hub, lock, predictions, progress, runs, start
 from remote.sweep.launcher import BoxLauncher
 from remote.view import show, status
@@ -143,7 +143,7 @@ def test_a_broken_run_of_somebody_is_in_nobodys_way(aws, store, settings, body, 
     prepared = start.prepare(aws, settings(), "reg/name@sha256:1", settings.root, "i-1")
     assert prepared.to_do and prepared.run_id not in ("odd-1", "odd-4")
     place(aws, store, settings, None, "lora.r=4,8")
-    assert ledger.box_usage(store, None) == []
+    assert box_usage.usage(store, None) == []
     ledger._runs(store)
     assert "odd-2" in status.text(aws, settings(), {})[0]
     with pytest.raises(Problem, match="no run of yours called `quickstart` has finished yet; .* is created"):
@@ -409,7 +409,7 @@ def test_a_start_or_a_report_that_nobody_can_reckon_with_is_left_out_of_the_ledg
     for number, (life, report) in enumerate([(LIFE, REPORT), (LIFE | odd_life, REPORT | odd_report)]):
         store.put(f"lives/i-1/{number}.json", json.dumps(life).encode())
         store.put(f"boxes/i-1/{number}.json", json.dumps(report).encode())
-    (one,) = ledger.box_usage(store, None)
+    (one,) = box_usage.usage(store, None)
     assert (one.instance, one.instance_type) == ("i-1", "g6.2xlarge")
     assert limit.remaining_life(aws, settings("cost.limit=5"), "i-1").life_left > 0
     seen = REPORT | {"seen": "2026-01-01T00:00:00", "run": "", "idle": 1, "idle_limit": 1, "life_left": 1}
