@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pictures
 import pytest
 import terminal
 
@@ -102,6 +103,16 @@ def test_on_a_terminal_each_verb_has_a_line_and_nothing_is_left_of_what_moved(fo
     assert "             loss 4" in written, "and what stands below it"
     assert "\x1b[32m" in written or "\x1b[1;32m" in written
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_the_picture_of_the_live_view_is_what_stood_there_in_the_last_step_whole(folder):
+    _, written = on_terminal(folder, "up", "train")
+    seen = [line for line in terminal.seen(pictures.while_training(written), 100) if line]
+    assert seen[:2] == LINES[:2], "above it what had been done"
+    live, loss, rest = seen[-3:]
+    assert re.fullmatch(r"train +\S+ running: step \d.*━.* \d+ s", live), seen
+    assert re.fullmatch(" {13}loss \\d", loss) and rest.startswith("             [bold]")
+    assert "running: step" in pictures.svg(pictures.while_training(written), "a title").replace("&#160;", " ")
 
 
 @pytest.mark.parametrize("columns", [60, 30])
