@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data import likeness, vocabulary
 from data.rows import Row, Scan, fields_override, scan
+from data.scoring import free_text
 
 BROKEN_ROWS = 20  # broken rows of a file that are listed
 ODD = 4  # times the median that make a row odd
@@ -85,7 +86,7 @@ def check_files(
         findings.append(Finding("wrong", "data.train and data.validation are the same rows: the scores would mean nothing"))
     elif len(rows) == len(files):
         findings += leaks(*rows.values())
-    return findings + [finding for name in fields or () for finding in [*types(name, rows), *labels(name, rows)]]
+    return findings + [finding for name in fields or () for finding in [*types(name, rows), *labels(name, rows, fields or [])]]
 
 
 def usable_rows(setting: str, name: str, file_scan: Scan) -> list[Finding]:
@@ -216,8 +217,13 @@ def leaks(train: list[Row], held_out: list[Row]) -> list[Finding]:
     return findings or [Finding("good", f"no held-out row has its prompt, or {likeness.LEAK} words in a row, from training")]
 
 
-def labels(name: str, rows: dict[str, list[Row]]) -> list[Finding]:
-    """What a field's labels say: how many values, how often none, and which look like one value spelled in several ways."""
+def labels(name: str, rows: dict[str, list[Row]], fields: list[str]) -> list[Finding]:
+    """What a field's labels say: how many values, how often none, and which look like one value spelled in several ways; or that they are
+    sentences."""
+    held_out = rows.get("data.validation") or rows.get("data.train", [])
+    if words := free_text.word_count((row.output or {}).get(name) for row in held_out):
+        what = f"{name}: its answers are sentences, most of some {words} words, and {free_text.MEASURE}; {free_text.instead(name, fields)}"
+        return [Finding("look", what)]
     counts = vocabulary.value_counts([row for rows_of_file in rows.values() for row in rows_of_file], name)
     if not counts:
         return []

@@ -205,6 +205,12 @@ def _quiet() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _quiet_libraries() -> None:
+    """Leave out what a user cannot act on."""
+    warnings.simplefilter("ignore", FutureWarning)  # between libraries
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
+
+
 if __name__ == "__main__":
     run_arguments = sys.argv[2:] if sys.argv[1:2] == ["run"] else None
     if run_arguments is not None:  # as the box starts it
@@ -218,8 +224,7 @@ if __name__ == "__main__":
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     # Packs differ in size: segments of the GPU's memory that grow leave fewer gaps between them.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    warnings.simplefilter("ignore", FutureWarning)  # between libraries: nothing that a user can act on
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that runs code of the Hub
+    _quiet_libraries()
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     secret.keep_out_of_core_dumps()
     if sys.argv[1:2] == ["preflight"]:
@@ -229,6 +234,11 @@ if __name__ == "__main__":
 
         sys.argv = sys.argv[1:]
         sys.exit(predict.main())
+    if sys.argv[1:2] == ["serve"]:
+        from trainer.evaluate import serve
+
+        sys.argv = sys.argv[1:]
+        sys.exit(serve.main())
     if sys.argv[1:2] == ["examine"]:
         from trainer.evaluate import evaluate_run
 

@@ -75,12 +75,12 @@ def _words(prediction: str, row: Row, ended: bool) -> Counts:
     return {
         "rows": 1,
         "exact": int(predicted == expected),
-        "token_f1": round(PARTS * _token_f1(predicted, expected)),
+        "token_f1": round(PARTS * token_f1(predicted, expected)),
         "stopped": int(ended),
     }
 
 
-def _token_f1(predicted: str, expected: str) -> float:
+def token_f1(predicted: str, expected: str) -> float:
     words = [Counter(re.findall(r"\w+|[^\w\s]", text)) for text in (predicted, expected)]
     whole = words[0].total() + words[1].total()
     return 2 * (words[0] & words[1]).total() / whole if whole else 1.0

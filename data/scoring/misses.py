@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import date
 from difflib import SequenceMatcher
 
+from data.scoring.amounts import amount
 from data.scoring.count import parse
 from data.scoring.values import compared, normalise, number_text
 
@@ -163,8 +164,11 @@ def _day(year: int, month: int, day: int) -> date | None:
 
 
 def _same_number(first: str, second: str) -> bool:
-    """Whether both are one number with other signs between its digits: 1,200 and 1200, 6,4 and 6.40."""
-    return bool(_numbers(first) & _numbers(second))
+    """Whether both are one number with other signs between its digits: 1,200 and 1200, 6,4 and 6.40; or one sum of money: 6,40 € and
+    EUR 6.40."""
+    mine, right = amount(first), amount(second)
+    money = mine and right and mine.currency == right.currency != "" and number_text(mine.number) == number_text(right.number)
+    return bool(money or _numbers(first) & _numbers(second))
 
 
 def _numbers(text: str) -> set[str]:

@@ -7,9 +7,9 @@ The four list fields of the shipped task may also be flat strings, as in files t
 Such a string is split at `;` `,` ` and ` ` plus ` and `+`, but not inside brackets, not at the comma of 1,200 and not at the
 plus of "ER+"; `none` as an item is nothing. Every other field's string is one value, compared whole.
 
-Numbers are compared by what they come to: 6.4, 6.40 and 64e-1 are one value. Text that is a number is one only beside a number: "6.40" is
-what 6.4 says, but "1.10" and "1.1" are two versions of a program. Dates are compared as they are written. An object is its keys and
-what each says, in any order; a key that says nothing is as good as absent.
+Numbers are compared by what they come to: 6.4, 6.40 and 64e-1 are one value. Text that is a number is one only beside a number: "6.40" and
+"6,40 €" are what 6.4 says, but "1.10" and "1.1" are two versions of a program. Dates are compared as they are written. An object is its
+keys and what each says, in any order; a key that says nothing is as good as absent.
 """
 
 import json
@@ -17,6 +17,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+
+from data.scoring.amounts import amount
 
 LISTS = {"gene_mutation", "biomarker", "treatment", "metastasis_site"}  # the fields of schema.json that are lists
 DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")  # NFKC leaves them apart
@@ -52,8 +54,7 @@ def _text(value: object, path: Path, numbers: frozenset[Path]) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        number = number_text(value) if path in numbers else None
-        return number or normalise(value)
+        return (number_said(value) if path in numbers else None) or normalise(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number_text(json.dumps(value)) or json.dumps(value)
     if isinstance(value, dict):
@@ -73,6 +74,12 @@ def _number_paths(value: object, path: Path = ()) -> Iterator[Path]:
         yield from _number_paths(item, (*path, key))
     for item in value if isinstance(value, list) else ():
         yield from _number_paths(item, path)
+
+
+def number_said(text: str) -> str | None:
+    """The number that a text says where one is asked for, with currency and grouping or without; None where it says none."""
+    said = number_text(text) or ((written := amount(text)) and number_text(written.number))
+    return said or None
 
 
 def number_text(text: str) -> str | None:

@@ -15,6 +15,8 @@ def test_the_plan_names_each_part_the_memory_the_time_and_the_price_and_starts_n
     out = laptop.inv("plan", overrides=("train.steps=3",)).stdout
     for verb in ("up", "deploy", "train", "publish", "down"):
         assert f"\n{verb}\n  " in f"\n{out}"
+    facts = [out.index(words) for words in ("steps    3 steps x 8 rows", "time     here, on this machine's CPU: about ", "\nup\n  ")]
+    assert facts == sorted(facts), "what is to be known comes before the list of steps"
     assert "  train.sh on the box" in out and "  Let AWS itself stop the box" in out
     assert "the loss is on what stands between [[ and ]]" in out and "--- 32 rows, " in out
     assert "steps    3 steps x 8 rows = 24 of 32 rows (0.8 epochs)" in out and "usable on NVIDIA L4 in the fullest step" in out

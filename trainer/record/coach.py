@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import score
-from data.scoring import misses
+from data.scoring import free_text, misses
+from data.scoring.count import token_f1
 from data.scoring.misses import Group, Miss
 from trainer import files
 
@@ -19,6 +20,7 @@ WORDS = {
     "value": "wrong value",
 }
 BROKEN, CUT = "no JSON object", "cut off before its end"
+SENTENCES = "sentences in other words"
 WHOLE = "the whole answer"
 SHOWN = 8  # groups; the others are counted
 
@@ -71,7 +73,10 @@ def of(predictions: list[dict], metrics: dict) -> Coach | None:
     found = [
         miss for row in answered for miss in misses.of_row(row["id"], _text(row), row["tuned"], score.parse(row["expected"]) or {}, fields)
     ]
-    advice = [_advice(group, metrics) for group in misses.groups(found)]
+    prose = {name for name in fields if free_text.word_count((score.parse(row["expected"]) or {}).get(name) for row in answered)}
+    advice = [_advice(group, metrics) for group in misses.groups(miss for miss in found if miss.field not in prose)]
+    advice += [_of_sentences(name, members, answered, fields) for name in prose if (members := [m for m in found if m.field == name])]
+    advice.sort(key=lambda each: -each.count)
     return Coach(advice, len(found), len({miss.row for miss in found}), len(answered))
 
 
@@ -93,6 +98,14 @@ def _advice(group: Group, metrics: dict) -> Advice:
         cut = sum(miss.predicted.lstrip().startswith("{") for miss in group.misses) * 2 > len(group.misses)
         return Advice(WHOLE, CUT if cut else BROKEN, len(group.misses), group.rows, example, _of_form(cut))
     return Advice(group.field, WORDS[group.kind], len(group.misses), group.rows, example, DO[group.kind](group, metrics))
+
+
+def _of_sentences(name: str, found: list[Miss], answered: list[dict], fields: list[str]) -> Advice:
+    """How far the words agree, where exact match counts every other wording as wrong."""
+    pairs = [[(score.parse(row[side]) or {}).get(name) or "" for side in ("tuned", "expected")] for row in answered]
+    agreed = sum(token_f1(*(score.normalise(str(text)) for text in pair)) for pair in pairs) / len(pairs)
+    do = f"{free_text.MEASURE}: the words agree to {agreed:.0%} (token F1); read some; {free_text.instead(name, fields)}"
+    return Advice(name, SENTENCES, len(found), len({miss.row for miss in found}), found[0], do)
 
 
 def _of_form(cut: bool) -> str:

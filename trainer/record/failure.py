@@ -17,6 +17,7 @@ GPU_LOST = (
     "GPU is lost",
     "fallen off the bus",
 )
+ENDED_OUTSIDE = "`inv train` goes on at its last checkpoint, unless `inv stop-run` has ended the run for good"
 # What gloo and NCCL say of a process that is not there any more.
 PROCESS_LOST = ("Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
 
@@ -27,7 +28,7 @@ def diagnose(error: BaseException) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Problem("the trainer was ended from outside", "`inv train` goes on at its last checkpoint", "killed")
+        return Problem("the trainer was ended from outside", ENDED_OUTSIDE, "killed")
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
         return Problem(
             f"the disk is full: {text}",

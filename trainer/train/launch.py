@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from conf.problem import Problem, of_reason
 from conf.schema import Train
 from trainer.model.distributed import RENDEZVOUS
+from trainer.record.failure import ENDED_OUTSIDE
 from trainer.record.record import Record, sealed
 
 WAIT = 100  # seconds that the processes have to save after a stop: docker ends the container after 120
@@ -103,4 +104,4 @@ def _problem(meeting: Path, codes: dict[int, int], count: int) -> Problem:
         if code < 0 and -code not in asked:
             return Problem(f"process {rank} of {count} was ended by {signal.Signals(-code).name}", AGAIN, "process_lost")
     killed = [problem for problem in problems if problem.reason == "killed"]
-    return (killed or problems or [Problem("the trainer was ended from outside", AGAIN, "killed")])[0]
+    return (killed or problems or [Problem("the trainer was ended from outside", ENDED_OUTSIDE, "killed")])[0]

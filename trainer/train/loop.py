@@ -205,7 +205,8 @@ def _save_interrupted(
 ) -> Problem:
     """Save the interrupted step, unless it is saved already; the Problem says where the run resumes."""
     if progress.step == 0:
-        return Problem("the trainer was ended from outside before its first step", "`inv train` starts it again", "killed")
+        hint = "`inv train` starts it again, unless `inv stop-run` has ended the run for good"
+        return Problem("the trainer was ended from outside before its first step", hint, "killed")
     if processes.is_main_process and store.newest != progress.step:
         store.save(progress, tuned, optimizer)
     what = f"the trainer was ended from outside after step {progress.step} of {last}, which is saved"

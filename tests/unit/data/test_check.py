@@ -249,3 +249,20 @@ def test_an_instruction_in_the_prompt_s_column_is_no_leak(checked):
     assert not [finding for finding in findings if finding.what.startswith("leak")], check.text(findings)
     copied = checked(rows(60, 0), [*rows(9, 1), rows(60, 0)[3] | {"completion": '{"city": "Rome"}'}])
     finding_with(copied, "look", "held-out rows with 13 words in a row")
+
+
+def test_a_field_of_sentences_is_told_what_measures_it(checked):
+    def mails(number, word):
+        return [row(f"{word} {n}", summary=f"The customer of {word} {n} wants his money back for a lamp", order=n) for n in range(number)]
+
+    fields = ("summary", "order")
+    found = finding_with(checked(mails(6, "lamp"), mails(4, "shop"), fields, count_words("")), "look", "its answers are sentences").what
+    assert "summary: its answers are sentences, most of some 12 words, and exact match is the wrong measure for sentences" in found
+    assert "`'data.fields=[order]'` scores the other fields alone" in found and "`data.fields=null`" in found
+
+
+def test_long_labels_that_come_again_and_again_and_short_texts_are_no_sentences(checked):
+    label = "moderately differentiated adenocarcinoma of the left upper lobe of the lung"
+    same = [row(f"note {n}", kind=label, city=f"Oslo {n}") for n in range(6)]
+    found = checked(same[:4], [row(f"other {n}", kind=label, city=f"Rome {n}") for n in range(4)], ("kind", "city"), count_words(""))
+    assert "sentences" not in check.text(found)

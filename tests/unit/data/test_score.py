@@ -82,6 +82,15 @@ def test_values_of_strings_lists_and_other_types():
         (85, 8.5e1, True),
         (0, -0.0, True),
         (1e300, 1e300, True),
+        ("1.234,50 €", 1234.5, True),
+        (1234.5, "1,234.50 EUR", True),
+        ("CHF 1'234.50", 1234.5, True),
+        ("1\u202f234,5", 1234.5, True),
+        ("-0,500", -0.5, True),
+        ("12,345,678", 12345678, True),
+        ("12 mg", 12, False),
+        ("1.234,50 €", "1,234.50 EUR", False),  # no number is asked for
+        ("1.234.5", 1234.5, False),
         (6.4, 6.41, False),
         ("1.10", "1.1", False),  # two versions
         ("007", 7, False),

@@ -28,7 +28,10 @@ def kinds(predicted, expected, text="a text"):
         ("8/9/23", "2023-09-08", "format"),
         ("2023-09-07", "2023-09-08", "value"),
         ("IIB", "II", "value"),
-        ("6,40", 6.4, "format"),
+        ("6,50 €", 6.4, "value"),
+        ("1.234,50 €", "1,234.50 EUR", "format"),
+        ("1.234,50 €", "1,234.50 kr", "unit"),
+        ("1.234,50 €", "1,234.05 EUR", "value"),
         ("1,200", "1200", "format"),
         (64.0, 6.4, "unit"),
         (640, 6.4, "unit"),
@@ -44,7 +47,7 @@ def test_a_wrong_value_is_of_one_kind(predicted, expected, kind):
 
 
 def test_what_the_scorer_takes_is_no_miss():
-    for predicted, expected in [("Luna", "LUNA "), (6.4, "6.40"), ([], None), (["b", "a"], ["a", "b"])]:
+    for predicted, expected in [("Luna", "LUNA "), (6.4, "6.40"), ("1.234,50 €", 1234.5), ([], None), (["b", "a"], ["a", "b"])]:
         assert kinds(predicted, expected) == []
 
 

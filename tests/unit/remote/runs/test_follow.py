@@ -108,6 +108,17 @@ def test_without_following_a_refusal_is_told_at_once(aws, store, settings, monke
         show.logs(aws, settings(), "the-run", False, None)
 
 
+def test_who_stops_watching_is_told_what_attaches_again(aws, store, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    set_state(store, "running", runs.now())
+    monkeypatch.setattr("time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        follow.attach(aws, "the-run", "box", None)
+    assert "the-run goes on. `inv train` or `inv logs --follow` attaches again, `inv down` stops the box" in str(caught.value)
+
+
 REFUSALS = [("InternalError", 500), ("SlowDown", 503), ("ThrottlingException", 400)]
 
 

@@ -91,8 +91,9 @@ def test_other_data_is_another_run(aws, store, settings):
 def test_other_settings_are_refused_while_a_run_goes_on_but_not_for_ever(aws, store, settings):
     first = prepare(aws, settings).run_id
     set_state(store, first, "running")
-    with pytest.raises(Problem, match=f"{first}.* with other settings is still running"):
+    with pytest.raises(Problem, match=f"{first}.* with other settings is still running") as caught:
         prepare(aws, settings, "lora.r=8")
+    assert caught.value.hint == "`inv logs --follow` follows it; `inv stop-run` ends it"
     set_state(store, first, "running", minutes_ago=30)
     assert prepare(aws, settings, "lora.r=8").run_id != first
 

@@ -77,6 +77,14 @@ def test_slices_and_the_difference_are_shown_where_they_were_measured(page, tmp_
     assert "Where it is strong" not in text and "<th>difference</th>" not in text
 
 
+def test_a_length_that_all_rows_have_is_no_bar_and_two_of_them_are(tmp_path):
+    folder, bands = finished(tmp_path), {"up to 50 words": {"rows": 9, "macro_f1": 0.6, "row_exact": 0.2}}
+    for count, more in ((1, {}), (2, {"over 200 words": bands["up to 50 words"]})):
+        sides = {side: METRICS[side] | {"slices": {"length": bands | more}} for side in ("base", "tuned")}
+        (folder / "metrics.json").write_text(json.dumps({**METRICS, **sides}))
+        assert ("by length" in report.render(folder)) == (count == 2)
+
+
 def test_figures_that_no_row_can_give_are_left_out(page):
     assert "traps walked into" in page and "F1 of leaving a field empty" not in page
 
@@ -257,3 +265,25 @@ def test_other_values_of_the_same_text_are_told_from_those_of_nowhere(tmp_path):
     assert "add rows like held_out.jsonl:1 and held_out.jsonl:2; 3 of 4 stand nowhere in the text" in "\n".join(
         report.advice(folder, other)
     )
+
+
+def test_a_field_of_sentences_is_told_that_exact_match_is_no_measure_of_it_and_what_is(tmp_path):
+    folder = finished(tmp_path)
+    summaries = [f"The customer of shop {n} wants her money back for a lamp that broke" for n in range(5)]
+    rows = [
+        {
+            "id": f"held_out.jsonl:{n}",
+            "prompt": [{"role": "user", "content": "a mail"}],
+            "expected": json.dumps({"summary": text, "order": n}),
+            "base": "",
+            "tuned": json.dumps({"summary": text.replace("wants her money back", "asks for a refund"), "order": n}),
+        }
+        for n, text in enumerate(summaries)
+    ]
+    both = {"fields": dict.fromkeys(("summary", "order"), METRICS["tuned"]["fields"]["stage"])}
+    sides = {side: METRICS[side] | both for side in ("base", "tuned")}
+    (folder / "predictions.jsonl").write_text("".join(files.json_line(row) for row in rows))
+    told = "\n".join(report.advice(folder, METRICS | sides))
+    assert "summary: sentences in other words, 5x" in told and "exact match is the wrong measure for sentences" in told
+    assert "the words agree to 71% (token F1)" in told and "`'data.fields=[order]'` scores the other fields alone" in told
+    assert "`data.fields=null`" in told and "summary: wrong value" not in told

@@ -10,6 +10,7 @@ from conf.problem import Problem
 from conf.schema import LrScheduler
 from tests.unit.trainer.formats import same_gradients, tolerance
 from trainer.estimate import memory
+from trainer.evaluate import eval_step
 from trainer.files import read_json_lines
 from trainer.model import attention, model
 from trainer.model.distributed import ProcessGroup
@@ -138,6 +139,19 @@ def test_a_held_out_loss_that_is_not_finite_is_never_the_best_one(first, tuned, 
         loop.train(tuned, order(examples, settings), examples[:1], settings, store, Record(tmp_path), ProcessGroup(), None)
     assert caught.value.reason == "non_finite_loss" and "train.lr" in caught.value.hint
     assert store.newest == 0, "what cannot be measured was saved as the best"
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"token_match": 0.761, "field_match": 0.185}, "next-token accuracy 76%; whole fields right 18%"),
+        ({"token_match": 0.5}, "next-token accuracy 50%"),
+    ],
+)
+def test_held_out_figures_are_told_by_their_names(figures, words, settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(eval_step, "measure", lambda *given: {"loss": 0.25, **figures})
+    loop.evaluate_loss(None, [], settings, 8, Record(tmp_path), [], ProcessGroup())
+    assert capsys.readouterr().out == f"step 8: loss on held-out rows 0.2500; {words}\n"
 
 
 def test_the_best_step_is_a_saved_step_even_between_two_checkpoints(tuned, examples, settings, tmp_path):
