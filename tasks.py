@@ -143,10 +143,10 @@ def predict(c, text, run=None, schema=None):
 
 @task(aliases=["play"], help={"run": FINISHED, "port": "of 127.0.0.1", "schema": HOLD})
 def serve(c, run=None, port="8000", schema=None):
-    """Try a finished run's model on a page of this machine, and answer OpenAI's chat API, as `tuned` and `base`, until Ctrl-C."""
-    config = settings(c)
-    parts = planned().serve(config, run, positive_integer("--port", port), ROOT, schema, answer_schema.line)
-    perform(c, config, "serve", parts, audited=False)
+    """Try a finished run's model on a page, and answer OpenAI's chat API: on the box if it is up, else here, until Ctrl-C."""
+    config, verb = settings(c), "play" if "play" in argv.before_overrides() else "serve"
+    parts = planned().serve(config, run, positive_integer("--port", port), ROOT, schema, answer_schema.line, verb)
+    perform(c, config, verb, parts, audited=False)
 
 
 @task(help={"split": SPLIT, "run": FINISHED} | ONCE_MORE)

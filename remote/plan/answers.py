@@ -55,6 +55,14 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Serve:
+    loading: bool
+    address: str  # of the container, which the box alone reaches
+    port: int
+    changed: bool
+
+
+@dataclass(frozen=True)
 class Cancel:
     run_id: str
     phase: str

@@ -12,6 +12,7 @@ ABOVE = {
     "supervise": ("container", "ship", "notify"),
     "predict": ("container", "finished"),
     "evaluate": ("container", "finished"),
+    "serve": ("container", "finished"),
 }
 REQUIRED = re.compile(r"\$\{([A-Z][A-Z0-9_]*):?\?[\w. ]+ needs \1\}")
 VARIABLE = re.compile(r"\$\{?([A-Z][A-Z0-9_]*)")

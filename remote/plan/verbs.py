@@ -21,7 +21,7 @@ from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
 from remote.runs import clean as cleaning
 from remote.runs import download, evaluations, follow, hub, lock, predictions, serving, start
-from remote.transport import agent, ssh_ingress
+from remote.transport import agent, model_port, ssh_ingress
 from remote.transport import shell as person
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
@@ -258,11 +258,36 @@ def predict(
     return plan
 
 
-def serve(run: schema.Run, run_id: str | None, port: int, root: Path, answer_schema: str | None, hold: predictions.Hold) -> Plan:
-    """A finished run's model answers on this machine, until Ctrl-C."""
+def serve(
+    run: schema.Run, run_id: str | None, port: int, root: Path, answer_schema: str | None, hold: predictions.Hold, verb: str = "serve"
+) -> Plan:
+    """A finished run's model answers on a port of this machine, until Ctrl-C: the box's where it is up and free, else this machine's."""
     plan = Plan()
-    chosen = plan.call(serving.choose, announce=False)(run=run, run_id=run_id, port=port, answer_schema=answer_schema, hold=hold)
-    plan.call(serving.serve)(run=run, run_id=chosen.run_id, port=port, lines=chosen.lines, root=root)
+    chosen = plan.call(serving.choose, announce=False)(run=run, run_id=run_id, port=port, answer_schema=answer_schema, hold=hold, verb=verb)
+    box = plan.latest(chosen.instance_id)
+    taken = _lock_box(plan, run, verb, when=chosen.on_box)
+    image = plan.call(ecr.find, when=chosen.on_box)(tag=ecr.tag(root, run.cloud.build_args))
+    answering = plan.step("serve", answers.Serve, on=box, timeout=600, when=chosen.on_box, repeat_while="loading")(
+        **_region_and_mount(run),
+        **_store(run),
+        **_model(run),
+        RUN_ID=chosen.run_id,
+        MANIFEST=chosen.manifest_sha256,
+        IMAGE=image.image,
+        UNASKED=model_port.UNASKED,
+        PATIENCE=15,
+    )
+    plan.call(lock.release, when=chosen.on_box, announce=False)(lock=taken.lock)
+    plan.call(model_port.forward, when=chosen.on_box)(
+        run=run,
+        instance_id=box,
+        run_id=chosen.run_id,
+        address=answering.address,
+        port=answering.port,
+        local=port,
+        attend=_attend(run),
+    )
+    plan.call(serving.serve, when=chosen.here)(run=run, run_id=chosen.run_id, port=port, lines=chosen.lines, root=root, verb=verb)
     return plan
 
 

@@ -13,7 +13,7 @@ fetch_finished() {
   if [ ! -f "$run/manifest.json" ]; then
     rm -rf "$part"
     aws s3 cp --quiet --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
-      --include manifest.json --include config.yaml --include decided.json --include metrics.json --include "adapter/*"
+      --include manifest.json --include config.yaml --include decided.json --include metrics.json --include predictions.jsonl --include "adapter/*"
     is_meant "$part" || fail damaged_run "the manifest of $RUN_ID in S3 has changed since it was read" "run the same command again; if this comes back, somebody else writes into this run"
     rm -rf "$run"
     mv "$part" "$run"

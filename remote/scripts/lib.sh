@@ -64,8 +64,11 @@ container_state() {
   if docker_answers; then echo absent; else echo unknown; fi
 }
 
-# An evaluation that nobody follows any more: it has the GPU's memory, and holds the volume.
-end_evaluation() { ask_docker rm --force "$(container examine)" >/dev/null 2>&1 || true; }
+# An evaluation that nobody follows any more, and a model that somebody tries: they have the GPU's memory, and hold the volume.
+end_evaluation() {
+  local name
+  for name in examine serve; do ask_docker rm --force "$(container "$name")" >/dev/null 2>&1 || true; done
+}
 
 # Seconds of a clock that nobody sets.
 seconds() { cut -d . -f 1 /proc/uptime; }

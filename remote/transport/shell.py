@@ -20,7 +20,7 @@ HELD, EVERY = 180, 60  # seconds for which the box counts as used, and between t
 
 def shell(aws: Aws, run: schema.Run, instance_id: str, command: str | None, attend: str) -> None:
     """Open a shell on the box, or run one command there and exit with its code. `attend` is the script that keeps the box on."""
-    with screen.paused(), _connected(aws, run, instance_id, attend) as connection:
+    with screen.paused(), connected(aws, run, instance_id, attend) as connection:
         terminal = command is None or (sys.stdin.isatty() and sys.stdout.isatty())
         ended = connection.run(command or LOGIN, pty=terminal, warn=True, hide=False)
     if ended.exited:
@@ -31,7 +31,7 @@ def forward(aws: Aws, run: schema.Run, instance_id: str, port: int, local: int, 
     """Make a port of the box one of 127.0.0.1 here, until Ctrl-C."""
     local_port.check(local, f"inv forward {port} --local")
     with (
-        _connected(aws, run, instance_id, attend) as connection,
+        connected(aws, run, instance_id, attend) as connection,
         connection.forward_local(local, port, remote_host="127.0.0.1", local_host=local_port.HOST),
     ):
         screen.note(f"http://{local_port.HOST}:{local} is port {port} of the box, until Ctrl-C")
@@ -47,7 +47,7 @@ def _wait() -> None:
 
 
 @contextmanager
-def _connected(aws: Aws, run: schema.Run, instance_id: str, attend: str) -> Iterator:
+def connected(aws: Aws, run: schema.Run, instance_id: str, attend: str) -> Iterator:
     """A connection to the box, for which the port is open no longer than it, unless `box.ssh` wants it open."""
     ssh_ingress.open_port(aws, instance_id, run.box.name, run.box.ssh_from)
     try:

@@ -3,10 +3,14 @@
 import base64
 import csv
 import gzip
+import itertools
 import json
 import re
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +246,35 @@ def test_predict_answers_on_this_machine_where_the_box_is_off_and_on_the_box_whe
     broken = chain.inv("predict", str(chain.folder / "broken.jsonl"), ok=False)
     assert "line 2: `messages` is a number (3)" in broken.stderr and "hint: make it a list of objects" in broken.stderr
     assert "Traceback" not in broken.stderr
+    chain.inv("down")
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("sshd")
+def test_play_answers_on_the_box_through_a_port_of_this_machine_until_ctrl_c(chain):
+    chain.inv("up", "deploy")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    playing = chain.popen("play", "--port", str(port))
+    said = iter(playing.stdout.readline, "")
+    lines = list(itertools.takewhile(lambda line: "is a page to try them on" not in line, said))
+    assert any("answers on the box (i-" in line for line in lines), "".join(lines)
+    place = f"http://127.0.0.1:{port}"
+    text = "A 60-year-old with stage II melanoma."
+    body = json.dumps({"model": "tuned", "messages": [{"role": "user", "content": text}]}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{place}/v1/chat/completions", body), timeout=600) as answer:
+        through_the_port = json.load(answer)["choices"][0]["message"]["content"]
+    with urllib.request.urlopen(f"{place}/", timeout=60) as page:
+        assert b'id="note"' in page.read()
+    playing.send_signal(signal.SIGINT)
+    assert playing.wait(120) == 130 and "is no longer served" in "".join(said)
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"{place}/v1/models", timeout=5)
+    assert chain.inv("predict", text).stdout == f"{through_the_port}\n", "as the box itself answers"
+    again = chain.popen("play", "--port", str(port))  # the model is still there
+    assert any("is a page to try them on" in line for line in iter(again.stdout.readline, ""))
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=120)
     chain.inv("down")
 
 

@@ -1,11 +1,15 @@
-"""python -m trainer.evaluate.serve RUN_FOLDER PORT: a finished run's model behind OpenAI's chat API, on 127.0.0.1.
+"""python -m trainer.evaluate.serve RUN_FOLDER PORT [SECONDS]: a finished run's model behind OpenAI's chat API, on 127.0.0.1.
 
 The model is loaded once: `tuned` is it, `base` the same without its adapter. A request is answered as `predict` answers a row: the same
 prompt, greedy, one after the other. A conversation of one user turn is a text as `predict` takes it: it gets the instruction of the
 training rows, unless it begins with it. Any other is taken as it is. Standard input may hold {"schema": {...}}, as for `predict`.
+
+With SECONDS it ends after so long without a request. In the image it listens on the addresses of its container's own network, which the box
+alone reaches: LISTEN_ON is set there.
 """
 
 import json
+import os
 import secrets
 import socket
 import sys
@@ -19,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from conf.problem import Problem
@@ -28,6 +32,7 @@ from trainer.evaluate.predict import Predictor
 from trainer.rows import answer_schema
 
 HOST, MODELS = "127.0.0.1", ("tuned", "base")
+LISTEN_ON = "TRAINER_LISTEN_ON"  # docker/Dockerfile
 LARGEST = 16 << 20  # bytes of a request: a prompt has a few kilobytes
 # What would change an answer and is not done here, and the values with which it changes nothing; null always is one.
 UNSUPPORTED = {
@@ -101,8 +106,10 @@ class ChatApi:
         self.predictor, self.folder = predictor, folder
         self.lock = threading.Lock()  # the adapter is switched off for `base`
         self.started = int(time.time())
+        self.asked = time.monotonic()  # when the last request came
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        self.asked = time.monotonic()
         request = Request(environ)
         request.max_content_length = LARGEST
         try:
@@ -178,15 +185,22 @@ class _Quiet(WSGIRequestHandler):
 
 def _listen(port: int) -> socket.socket:
     try:
-        return socket.create_server((HOST, port))
+        return socket.create_server((os.environ.get(LISTEN_ON, HOST), port))
     except OSError as error:
         raise Problem(f"port {port} of {HOST} cannot be used ({error.strerror})", "name another one, or 0 for any", "refused") from error
+
+
+def _end_unasked(api: ChatApi, server: BaseWSGIServer, seconds: int) -> None:
+    """End the server when nobody has asked for so long, and no answer is being made."""
+    while (left := api.asked + seconds - time.monotonic()) > 0 or api.lock.locked():
+        time.sleep(max(left, 1.0))
+    server.shutdown()
 
 
 def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # between libraries: nothing that a user can act on
     try:
-        if len(sys.argv) != 3 or not sys.argv[2].isdecimal():
+        if len(sys.argv) not in (3, 4) or not all(word.isdecimal() for word in sys.argv[2:]):
             raise Problem("which run, and on which port?", "python -m trainer.evaluate.serve RUN_FOLDER PORT")
         folder, listening = Path(sys.argv[1]), _listen(int(sys.argv[2]))
         schema, _ = answer_schema.of_input(sys.stdin.read())
@@ -196,6 +210,8 @@ def main() -> None:
         server = make_server(HOST, port, api, threaded=True, request_handler=_Quiet, fd=listening.fileno())
         print(f"http://{address}:{port}/v1 answers as `tuned` and `base`, without a key", flush=True)
         print(f"http://{address}:{port}/ is a page to try them on; Ctrl-C ends both", flush=True)
+        if sys.argv[3:]:
+            threading.Thread(target=_end_unasked, args=(api, server, int(sys.argv[3])), daemon=True).start()
         server.serve_forever()
     except KeyboardInterrupt:
         pass

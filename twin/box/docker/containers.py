@@ -44,7 +44,7 @@ class Container:
             return False
 
     def document(self) -> dict:
-        return self.config | {"State": self.state}
+        return self.config | {"State": self.state, "NetworkSettings": {"Networks": {"fine-tune-slm": {"IPAddress": "127.0.0.1"}}}}
 
     def send(self, number: int) -> None:
         with suppress(ProcessLookupError):

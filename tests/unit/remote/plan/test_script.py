@@ -28,6 +28,7 @@ SETTINGS = {
     "probe": {"HOSTS": "hub=127.0.0.1:1", "GPU": "no"},
     "deploy": {"IMAGE": "127.0.0.1:5000/name@sha256:0"},
     "train": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "INPUTS": "", "HUB_SECRET": "s", "GPU": "no", "NEED_GB": "1"},
+    "serve": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "UNASKED": 300, "PATIENCE": 1} | MODEL,
     "predict": {"RUN_ID": "r", "IMAGE": "i", "BUCKET": "b", "PREFIX": "p", "ASKED": "questions/1"} | MODEL,
     "evaluate": {
         "RUN_ID": "r",

@@ -3,6 +3,7 @@
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ from conf import load, problem
 from conf.problem import Problem
 from remote import local_port
 from remote.runs import download, runs, serving, trainer_here
+from remote.transport import model_port
 
 RUN = "20260101-000000-quickstart-0000"
 
@@ -65,22 +67,49 @@ def test_the_schema_is_that_of_the_run_s_own_fields(aws, store, settings, free_p
     run.run_id = RUN
     store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode())
     store.put(f"runs/{RUN}/predictions.jsonl", b"{}\n")
+    store.put(f"runs/{RUN}/manifest.json", b'{"kind": "full", "name": "quickstart", "files": {}, "seconds": {}}')
     monkeypatch.setattr(runs, "find_sealed", lambda *_: RUN)
     assert serving.choose(aws, run, None, free_port, None, hold).lines == []
     (line,) = serving.choose(aws, run, None, free_port, "auto", hold).lines
     assert json.loads(line) == ["auto", run.data.fields, "{}\n"]
 
 
+@pytest.mark.parametrize(("schema", "on_box"), [(None, True), ("auto", False)])
+def test_the_box_answers_where_it_is_up_and_free_and_no_schema_is_asked_for(
+    aws, store, settings, free_port, monkeypatch, capsys, schema, on_box
+):
+    run = settings()
+    run.run_id = RUN
+    store.put(f"runs/{RUN}/config.yaml", load.dump(run).encode())
+    store.put(f"runs/{RUN}/manifest.json", b'{"kind": "full", "name": "quickstart", "files": {}, "seconds": {}}')
+    monkeypatch.setattr(runs, "find_sealed", lambda *_: RUN)
+    monkeypatch.setattr(serving.predictions, "choose_machine", lambda *_: (SimpleNamespace(id="i-1"), "on the box (i-1, g6.2xlarge)"))
+    chosen = serving.choose(aws, run, None, free_port, schema, hold, "play")
+    assert (chosen.on_box, chosen.here, chosen.instance_id) == (on_box, not on_box, "i-1" if on_box else None)
+    said = capsys.readouterr().err
+    assert f"{RUN} answers " + ("on the box (i-1, g6.2xlarge)" if on_box else "on this machine's CPU: here alone") in said
+    with socket.create_server(("127.0.0.1", free_port)), pytest.raises(Problem, match="cannot be used") as caught:
+        serving.choose(aws, run, None, free_port, None, hold, "play")
+    assert "`inv play --port " in caught.value.hint
+
+
+@pytest.mark.parametrize("address", ["", "169.254.169.254", "8.8.8.8", "::1", "localhost"])
+def test_a_place_that_is_no_container_s_is_not_forwarded(address):
+    with pytest.raises(Problem, match="which is no container's"):
+        model_port.check_address(address)
+    model_port.check_address("172.18.0.2")
+
+
 def test_the_trainer_serves_what_was_fetched_until_ctrl_c(aws, settings, monkeypatch, tmp_path):
     def ended(what, words, root, given, instead):
-        assert instead == "then `inv serve --run r --port 8000`"
+        assert instead == "then `inv play --run r --port 8000`", "the verb that was typed"
         assert (what, words, given) == ("serve r", ["trainer.evaluate.serve", str(tmp_path / "r"), "8000"], b"line")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(serving.download, "download", lambda *_: serving.download.Downloaded("r", tmp_path / "r"))
     monkeypatch.setattr(trainer_here, "run", ended)
     with pytest.raises(KeyboardInterrupt, match="r is no longer served"):
-        serving.serve(aws, settings(), "r", 8000, ["line"], tmp_path)
+        serving.serve(aws, settings(), "r", 8000, ["line"], tmp_path, "play")
 
 
 def test_a_disk_that_is_full_is_a_sentence_before_the_model_is_loaded(aws, store, settings, free_port, monkeypatch, tmp_path):

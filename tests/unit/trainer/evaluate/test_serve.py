@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,8 +167,8 @@ def started(trained, tmp_path):
     """Starts the server of the finished run; all of them are ended."""
     servers = []
 
-    def start(given: str = "", port: int = 0, folder: Path = trained) -> SimpleNamespace:
-        words = [sys.executable, "-m", "trainer.evaluate.serve", str(folder), str(port)]
+    def start(given: str = "", port: int = 0, folder: Path = trained, *more: str) -> SimpleNamespace:
+        words = [sys.executable, "-m", "trainer", "serve", str(folder), str(port), *more]
         (tmp_path / "given").write_text(given)
         with (tmp_path / "given").open() as stdin:
             server = subprocess.Popen(words, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -179,6 +181,15 @@ def started(trained, tmp_path):
     for server in servers:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.slow
+def test_a_server_that_nobody_asks_ends_by_itself_and_not_while_somebody_does(started, trained):
+    server = started("", 0, trained, "4")
+    for _ in range(3):
+        time.sleep(2)
+        assert urllib.request.urlopen(f"{server.address}/models", timeout=60).status == 200
+    assert server.process.wait(120) == 0
 
 
 @pytest.mark.slow
