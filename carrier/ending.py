@@ -10,7 +10,7 @@ from carrier import instance, state
 from carrier.claim import Claim
 from carrier.state import State
 from carrier.store import UNREACHABLE
-from conf.fleet_job import STOP, Exit
+from conf.fleet_job import PRUNED, STOP, Exit
 
 NOTICE = 5.0  # seconds between two looks whether AWS takes the instance back: it says so two minutes before
 HANGS = 30.0  # between two looks at what was written
@@ -89,7 +89,9 @@ class Watch:
         with suppress(*UNREACHABLE):  # the trainer is to end in any case
             wanted = self.claim.store.get(f"runs/{self.words.run_id}/{STOP}", state.MOST)
         if wanted is not None:
-            return Ending(State("cancelled", "", "somebody asked for it", "`inv train` starts a new run"), Exit.finished, SHORT_GRACE)
+            said = state.values(wanted)
+            why = (PRUNED, str(said.get("evidence"))) if said.get("reason") == PRUNED else ("", "somebody asked for it")
+            return Ending(State("cancelled", *why, "`inv train` starts a new run"), Exit.finished, SHORT_GRACE)
         return Ending(State("failed", "stopped", "AWS Batch ended the job", GOES_ON), Exit.again, SHORT_GRACE)
 
     def _hangs(self) -> bool:

@@ -3,7 +3,8 @@
 from enum import IntEnum
 
 HOLDER = "AWS Batch"  # who has a fleet's run, in the place of a box's name in its box.json
-STOP = "stop.json"  # beside a run's files: somebody wants it ended for good
+STOP = "stop.json"  # beside a run's files: somebody wants it ended for good, and its state is to say why
+PRUNED = "pruned"  # the reason where a search wants it
 WORDS = ("run", "config", "seconds", "limit", "attempts")  # parameters of the job's definition, in the order of the carrier's words
 
 

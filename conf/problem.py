@@ -16,6 +16,7 @@ REASONS = {
     "process_lost": "one of several processes of the trainer was ended",
     "killed": "the trainer was ended from outside",
     "stopped": "the box was stopped under it, or stopped itself",
+    "pruned": "its search has given it up: trials that were trained as far did better",
     "crashed": "the trainer ended with an error of its own",
     "unreachable": "a service or the box did not answer",
     "refused": "it is not allowed, or not now",

@@ -9,7 +9,7 @@ from remote.cost import limit
 from remote.plan.plan import Plan
 from remote.plan.preflight import Needs
 from remote.plan.verbs import Check
-from remote.runs import fleet, start
+from remote.runs import fleet, fleet_stop, start
 
 
 def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | None = None, with_log: bool = False) -> Plan:
@@ -40,7 +40,7 @@ def train(run: schema.Run, root: Path, check: Check, detach: bool, named: str | 
 def stop_run(run: schema.Run, named: str | None) -> Plan:
     """The run that goes on has written a checkpoint, is in S3, and is cancelled."""
     plan = Plan()
-    ended = plan.call(fleet.stop)(run=run, run_id=named)
+    ended = plan.call(fleet_stop.stop)(run=run, run_id=named)
     plan.done("{run_id} is {phase}", then="`inv train` starts a new run", run_id=ended.run_id, phase=ended.phase)
     return plan
 

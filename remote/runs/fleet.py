@@ -1,22 +1,21 @@
-"""Runs on a fleet: handed over to AWS Batch, followed, and ended. What a box would be asked, S3 and Batch say."""
+"""Runs on a fleet: handed over to AWS Batch, and followed. What a box would be asked, S3 and Batch say."""
 
 import copy
 import time
 from dataclasses import dataclass, replace
 
 from conf import schema
-from conf.fleet_job import HOLDER, STOP
+from conf.fleet_job import HOLDER
 from conf.problem import Problem, of_reason
 from conf.process.screen import screen
 from remote.aws import batch, pricing
 from remote.aws.s3 import Store
-from remote.aws.session import Aws, pauses
+from remote.aws.session import Aws
 from remote.runs import follow, runs, start
 from remote.runs.progress import ENDED, Progress, complete_events, seconds_worked
 
 ASK_EVERY = 15.0  # seconds between two questions to Batch while a run waits or is silent
 UNSEEN = 120  # seconds until a run of which no job is listed counts as lost: AWS promises no list that is up to date
-PATIENCE = 600  # seconds for a run that is to end to be in S3
 
 
 def as_box(run: schema.Run) -> schema.Run:
@@ -150,33 +149,6 @@ def lost(store: Store, run_id: str, job: batch.FleetJob | None) -> Problem:
         hint = "`inv deploy` makes the image ready again, then `inv train`"
     start.set_state(store, run_id, "failed", "unreachable", f"its job on AWS Batch has ended: {why}", hint)
     return of_reason(f"{run_id} is not finished, and its job on AWS Batch has ended: {why}", hint, "unreachable")
-
-
-@dataclass(frozen=True)
-class Ended:
-    run_id: str
-    phase: str
-
-
-def stop(aws: Aws, run: schema.Run, run_id: str | None) -> Ended:
-    """End the run for good: it writes a checkpoint, is in S3, and is cancelled."""
-    store = Store(aws)
-    run_id = runs.find_newest(aws, run, run_id)
-    current = runs.state(store, run_id)
-    if current.phase in ENDED:
-        return Ended(run_id, current.phase)
-    if runs.holder(store, run_id) != HOLDER:
-        raise Problem(f"run `{run_id}` is on no fleet", "`inv stop-run -- fleet=none` ends one on the box", "refused")
-    store.put(f"runs/{run_id}/{STOP}", b"{}\n")
-    batch.end(aws, run.cloud, run_id, "inv stop-run")
-    for _ in pauses(PATIENCE):
-        current, job = runs.state(store, run_id), batch.latest(aws, run.cloud, run_id)
-        if current.phase in ENDED:
-            return Ended(run_id, current.phase)
-        if (job is None or job.ended) and (current.phase == "created" or not current.active):
-            start.set_state(store, run_id, "cancelled", "", "somebody asked for it", "`inv train` starts a new run")
-            return Ended(run_id, "cancelled")
-    raise Problem(f"run `{run_id}` has not ended within {PATIENCE / 60:.0f} minutes", "`inv status` shows it", "unreachable")
 
 
 def waiting(aws: Aws, run: schema.Run, states: list[runs.State], store: Store) -> list[str]:

@@ -47,13 +47,23 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str 
         raise Problem(what, f"`inv status` shows it; `inv publish --run {named}`, or train one of your own: `inv train`", "refused")
     elif run_id is None:
         run_id, sha256 = _create(store, aws, run, image, root)
-    elif runs.state(store, run_id).phase not in runs.ACTIVE:
-        # Until the box ships the new attempt's state, S3 still says how the last one ended.
-        _set_phase(store, run_id, "created")
+    else:
+        to_do = _begin_again(store, run_id)
     if to_do and instance_id is not None:
         assign(store, run_id, run.box.name, instance_id, etag)
     run.run_id = run_id
     return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
+
+
+def _begin_again(store: Store, run_id: str) -> bool:
+    """Whether the run is to be gone on with: where nobody holds a lock, it may have ended since it was looked at."""
+    phase = runs.state(store, run_id).phase
+    if phase == "done" and store.get(f"runs/{run_id}/manifest.json") is not None:
+        return False
+    if phase not in runs.ACTIVE and phase != "cancelled":
+        # Until the new attempt's state is shipped, S3 still says how the last one ended.
+        _set_phase(store, run_id, "created")
+    return True
 
 
 def upload_inputs(store: Store, run: schema.Run) -> set[str]:
@@ -73,6 +83,10 @@ def upload_inputs(store: Store, run: schema.Run) -> set[str]:
         run.lora.adapter_sha256 = earlier_adapter.upload(store, run)
         inputs |= set(run.lora.adapter_sha256.values())
     return inputs
+
+
+class Taken(Problem):
+    """The id of a run that is to begin is another run's."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +162,7 @@ def assign(store: Store, run_id: str, name: str, instance_id: str, etag: str | N
 def _create(store: Store, aws: Aws, run: schema.Run, image: str, root: Path) -> tuple[str, str]:
     """A new run's id, and the hash of its settings: they are written once, and nobody writes them again."""
     run.run_id = run.run_id or run_ids.new(run.name)
-    taken = Problem(f"there is a run `{run.run_id}` already, of other settings", "leave `run_id` out: every run gets one", "refused")
+    taken = Taken(f"there is a run `{run.run_id}` already, of other settings", "leave `run_id` out: every run gets one", "refused")
     if run.run_id in runs.listing(store):
         raise taken
     sha, dirty = git.commit(root)

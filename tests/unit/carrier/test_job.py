@@ -146,14 +146,23 @@ def test_the_last_attempt_ends_the_run_with_the_setting_that_allows_more(fleet, 
     assert "fleet.attempts" in fleet.json("state.json")["evidence"] and fleet.json("state.json")["reason"] == "stopped"
 
 
-@pytest.mark.parametrize(("wanted", "phase", "code"), [(True, "cancelled", Exit.finished), (False, "failed", Exit.again)])
-def test_told_to_end_it_saves_and_says_who_wanted_it(fleet, wanted, phase, code):
-    if wanted:
-        fleet.put("stop.json", b"{}")
+@pytest.mark.parametrize(
+    ("wanted", "phase", "why", "code"),
+    [
+        ({}, "cancelled", ("", "somebody asked for it"), Exit.finished),
+        ({"reason": "pruned", "evidence": "loss 3 after step 8"}, "cancelled", ("pruned", "loss 3 after step 8"), Exit.finished),
+        ({"reason": "out_of_memory", "evidence": "not true"}, "cancelled", ("", "somebody asked for it"), Exit.finished),
+        (None, "failed", ("stopped", "AWS Batch ended the job"), Exit.again),
+    ],
+)
+def test_told_to_end_it_saves_and_says_who_wanted_it(fleet, wanted, phase, why, code):
+    if wanted is not None:
+        fleet.put("stop.json", json.dumps(wanted).encode())
     going = fleet.job(OBEDIENT)
     fleet.when(lambda: fleet.log(), lambda: setattr(going, "asked_to_end", True))
     assert going.run() == code
-    assert fleet.json("state.json")["phase"] == phase and fleet.log() == b"step 1\nsaved\n"
+    told = fleet.json("state.json")
+    assert (told["phase"], (told["reason"], told["evidence"])) == (phase, why) and fleet.log() == b"step 1\nsaved\n"
     assert "checkpoints/step-000007/COMPLETE" in fleet.names()
 
 

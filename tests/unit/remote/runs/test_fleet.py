@@ -7,7 +7,7 @@ import pytest
 from conf import paths
 from conf.fleet_job import HOLDER
 from conf.problem import Problem
-from remote.runs import clean, fleet, runs, start
+from remote.runs import clean, fleet, fleet_stop, runs, start
 from remote.runs.fleet import Watcher, as_box
 from tests.unit.remote.aws.test_batch import Service
 
@@ -112,18 +112,46 @@ def test_a_run_that_has_ended_is_not_lost_whatever_its_job_says(account, service
     assert state(store, run_id)["phase"] == "done"
 
 
+@pytest.mark.parametrize(("phase", "to_do"), [("done", False), ("cancelled", True)])
+def test_a_run_that_ends_while_another_laptop_takes_it_up_stays_as_it_ended(account, store, run, run_id, monkeypatch, phase, to_do):
+    def end_just_then(store, run_id):
+        """After it was looked at for the first time."""
+        seen = look(store, run_id)
+        start.set_state(store, run_id, phase)
+        if phase == "done":
+            store.put(f"runs/{run_id}/manifest.json", b"{}")
+        return seen
+
+    look = runs.state
+    monkeypatch.setattr(runs, "state", end_just_then)
+    prepared = start.prepare(account, as_box(run), "image@sha256:1", paths.ROOT, None)
+    assert (prepared.run_id, prepared.to_do, state(store, run_id)["phase"]) == (run_id, to_do, phase)
+
+
 def test_a_run_that_waits_is_cancelled_with_its_job(account, service, store, run, run_id):
     hand_over(account, run, run_id)
-    assert fleet.stop(account, as_box(run), run_id) == fleet.Ended(run_id, "cancelled")
+    assert fleet_stop.stop(account, as_box(run), run_id) == fleet_stop.Ended(run_id, "cancelled")
     assert service.jobs[0]["statusReason"] == "inv stop-run"
     assert state(store, run_id)["phase"] == "cancelled" and store.get(f"runs/{run_id}/stop.json")
-    assert fleet.stop(account, as_box(run), run_id).phase == "cancelled"
+    assert fleet_stop.stop(account, as_box(run), run_id).phase == "cancelled"
+
+
+def test_a_run_that_its_search_has_given_up_says_so_where_its_job_is_gone_without_a_word(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    start.set_state(store, run_id, "running")
+    wish = fleet_stop.Wish("pruned", "loss 3 after step 8")
+    fleet_stop.ask_to_end(account, run.cloud, run_id, wish, "inv sweep --prune")
+    assert store.json(f"runs/{run_id}/stop.json") == {"reason": "pruned", "evidence": "loss 3 after step 8"}
+    assert fleet_stop.phase_after(account, run.cloud, run_id, wish) == "", "it may still write a checkpoint"
+    start.set_state(store, run_id, "created")  # AWS has taken its instance back just then
+    assert fleet_stop.phase_after(account, run.cloud, run_id, wish) == "cancelled"
+    assert (state(store, run_id)["reason"], state(store, run_id)["evidence"]) == ("pruned", "loss 3 after step 8")
 
 
 def test_a_run_on_a_box_is_not_ended_as_one_of_a_fleet(account, store, run, run_id):
     store.put(f"runs/{run_id}/box.json", b'{"name": "mine", "instance": "i-1"}')
     with pytest.raises(Problem, match="is on no fleet"):
-        fleet.stop(account, as_box(run), run_id)
+        fleet_stop.stop(account, as_box(run), run_id)
 
 
 def test_status_says_what_a_run_waits_for(account, service, store, run, run_id):
