@@ -13,14 +13,14 @@ WORDS = {schema.Market.spot: "on spot", schema.Market.on_demand: "on demand", sc
 
 @dataclass(frozen=True)
 class Outlook:
-    expected: float | None  # USD of a run as planned; None where nobody says
+    expected: float | None  # USD of all runs as planned; None where nobody says
     ceiling: float | None  # USD of all runs, whatever happens to them
     hourly: float | None  # USD an hour that is expected
     dearest: float | None  # USD an hour on demand of the dearest type
 
 
 def outlook(aws: Aws, run: schema.Run, seconds: float | None, runs: int = 1) -> Outlook:
-    """The price of so many runs, each of which is planned to take so long.
+    """The price of so many runs, which are planned to take so long in all.
 
     At most each has an instance of the dearest type for all of its attempts, at its price on demand: Batch pays no more for spot unless it
     is told to (API Reference, ComputeResource, bidPercentage). `cost.limit` ends it earlier.
@@ -46,7 +46,7 @@ def lines(run: schema.Run, seen: Outlook, seconds: float | None, runs: int = 1) 
         price = "price    unknown: " + ("the time is" if seen.hourly is not None else "AWS has no price of these types")
     else:
         rate = f"${seen.hourly:.4f} an hour {WORDS[settings.market].split(',')[0]} now"
-        price = f"price    about ${seen.expected:.2f} a run: {seconds / 3600:.2f} h at {rate}"
+        price = f"price    about ${seen.expected:.2f}{f' for {runs} runs' if runs > 1 else ' a run'}: {seconds / 3600:.2f} h at {rate}"
     if seen.ceiling is None:
         return [price, "ceiling  unknown: AWS has no price of these types; `cost.limit=USD` sets one"]
     if run.cost.limit is not None and math.isclose(seen.ceiling, runs * run.cost.limit):

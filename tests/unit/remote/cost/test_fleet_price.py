@@ -24,7 +24,7 @@ def prices(monkeypatch):
         ((), 1, 0.8, 50),
         (("fleet.market=spot_first",), 1, 0.8, 50),
         (("fleet.market=on_demand",), 1, 2, 50),
-        ((), 6, 0.8, 300),
+        ((), 6, 0.8, 300),  # two hours of all six together
         (("cost.limit=3",), 1, 0.8, 3),
         (("cost.limit=3",), 6, 0.8, 18),
         (("cost.limit=1000",), 1, 0.8, 50),
@@ -36,7 +36,7 @@ def test_two_hours_cost_what_the_market_says_and_never_more_than_all_attempts_on
     seen = fleet_price.outlook(SimpleNamespace(), run, 7200, runs)
     assert (seen.expected, seen.ceiling) == pytest.approx((expected, ceiling))
     price, most = fleet_price.lines(run, seen, 7200, runs)
-    assert f"${expected:.2f} a run" in price and f"${ceiling:.2f}" in most
+    assert f"${expected:.2f} {f'for {runs} runs' if runs > 1 else 'a run'}:" in price and f"${ceiling:.2f}" in most
 
 
 def test_what_nobody_knows_is_unknown_and_no_figure(settings):
