@@ -22,6 +22,7 @@ class SweepRun:
     finished: bool
     cancelled: bool = False
     problem: Problem | None = None  # why it counts as failed in a search: it was cancelled, or failed by itself
+    pruned: str = ""  # why a search has given it up
 
     @property
     def fingerprint(self) -> str:
@@ -39,6 +40,11 @@ class Job(Generic[R]):
     run_id: str = ""
     finished: bool = False
     problem: Problem | None = None  # why it failed, or cannot be trained
+    pruned: str = ""  # why its search has given it up
+
+    @property
+    def ended(self) -> bool:
+        return self.finished or bool(self.pruned) or self.problem is not None
 
     @property
     def words(self) -> str:

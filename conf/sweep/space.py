@@ -6,7 +6,7 @@ Nothing is kept: a draw follows from the seed and from the trials before it, so 
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,10 +22,19 @@ GREEDY, DRAWS = 10, 100  # draws for one trial that go by the scores; and all of
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has ended: its values as `Space.draw` gave them, and its score; None where it failed."""
+    """A trial that was drawn: its values as `Space.draw` gave them, and its score; None where it failed, or has none yet."""
 
     values: dict[str, float]
     score: float | None
+    goes_on: bool = False
+    measured: dict[int, float] = field(default_factory=dict)  # by step, of one that was given up early
+
+    @property
+    def state(self) -> str:
+        """Optuna's name for what has become of it."""
+        if self.goes_on:
+            return "RUNNING"
+        return "COMPLETE" if self.score is not None else "PRUNED" if self.measured else "FAIL"
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,13 @@ class Space:
         own = random.Random(f"{seed} {len(trials)} {attempt}").getrandbits(32)
         # Who goes by the scores would never come to the last of a few values.
         kinds = optuna.samplers
-        sampler = kinds.TPESampler(n_startup_trials=FIRST, seed=own) if attempt < GREEDY else kinds.RandomSampler(seed=own)
+        greedy = kinds.TPESampler(n_startup_trials=FIRST, seed=own, constant_liar=True)  # it keeps away from trials that go on
+        sampler = greedy if attempt < GREEDY else kinds.RandomSampler(seed=own)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        state = optuna.trial.TrialState
         for trial in trials:
-            how = state.FAIL if trial.score is None else state.COMPLETE
-            study.add_trial(optuna.trial.create_trial(params=trial.values, distributions=axes, value=trial.score, state=how))
+            state = optuna.trial.TrialState[trial.state]
+            about: dict[str, Any] = {"params": trial.values, "distributions": axes, "intermediate_values": trial.measured}
+            study.add_trial(optuna.trial.create_trial(state=state, value=trial.score, **about))
         drawn = study.ask(axes).params
         return {axis.key: axis.plain(drawn[axis.key]) for axis in self.axes}
 

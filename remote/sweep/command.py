@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +12,8 @@ from conf.problem import Problem
 from conf.process import argv
 from conf.process.screen import screen
 from conf.sweep import grid, space
-from conf.sweep.sweep import Grid, Search
+from conf.sweep.search import Search
+from conf.sweep.sweep import Grid
 from remote.aws.s3 import Store
 from remote.aws.session import Aws
 from remote.plan import verbs
@@ -21,6 +22,7 @@ from remote.plan.perform import rehearse
 from remote.plan.preflight import Preflight
 from remote.sweep.fleet_launcher import FleetLauncher
 from remote.sweep.launcher import BoxLauncher
+from remote.sweep.on_fleet import ON_BOX, OnFleet
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 ROWS = "data.train_rows"
@@ -29,29 +31,25 @@ USAGE = grid.Usage("inv sweep --", "inv sweep --trials 12 --", "--trials")
 
 
 def sweep(
-    c,
-    name: str | None,
-    trials: int | None,
-    root: Path,
-    preflight: Preflight,
-    leaderboard: ModuleType,
-    at_once: int | None = None,
-    detach: bool = False,
+    c, name: str | None, trials: int | None, root: Path, preflight: Preflight, leaderboard: ModuleType, on_fleet: OnFleet = ON_BOX
 ) -> None:
-    """Carry it out, or rehearse it. `leaderboard` ranks and scores folders of runs; `at_once` is how many jobs a fleet trains."""
-    if at_once and not any(word.startswith("fleet=") for word in overrides()):
+    """Carry it out, or rehearse it. `leaderboard` ranks and scores folders of runs."""
+    if on_fleet.at_once and not any(word.startswith("fleet=") for word in overrides()):
         argv.add("fleet=batch")
     words, compose = overrides(), functools.partial(settings, c)
     if trials is None:
         sweep: Grid | Search = Grid(grid.combinations(words, USAGE), compose)
     else:
         sweep = Search(space.read(words, trials), trials, compose)
-    if rehearsed(c, _rehearsal(sweep)):
-        print(rehearse(train_plan(sweep.first)(sweep.first, root, preflight.check_inputs, detach)))
+        on_fleet = replace(on_fleet, at_once=on_fleet.at_once or 1) if sweep.first.fleet.engine is not schema.Engine.none else on_fleet
+    on_fleet.check(sweep.first, trials is not None)
+    if rehearsed(c, _rehearsal(sweep, on_fleet=on_fleet)):
+        print(rehearse(train_plan(sweep.first)(sweep.first, root, preflight.check_inputs, on_fleet.detach)))
         return
     options: tuple[str, ...] = () if trials is None else ("--trials", str(trials))
-    options += ("--fleet", str(at_once)) if at_once else ()
-    _run(sweep, "sweep", name, BoxLauncherParts(root, preflight.cached(), leaderboard, options, at_once, detach))
+    options += ("--fleet", str(on_fleet.at_once)) if on_fleet.at_once else ()
+    options += ("--prune",) if on_fleet.prune else ()
+    _run(sweep, "sweep", name, BoxLauncherParts(root, preflight.cached(), leaderboard, options, on_fleet))
 
 
 def curve(c, name: str | None, root: Path, preflight: Preflight, learning_curve: ModuleType) -> None:
@@ -103,8 +101,7 @@ class BoxLauncherParts:
     find_needs: verbs.Check
     ranking: ModuleType  # its `best` and its `score` read folders of runs
     options: tuple[str, ...]
-    at_once: int | None = None
-    detach: bool = False
+    on_fleet: OnFleet = ON_BOX
 
 
 def _run(sweep: Grid | Search, verb: str, name: str | None, parts: BoxLauncherParts) -> None:
@@ -115,19 +112,20 @@ def _run(sweep: Grid | Search, verb: str, name: str | None, parts: BoxLauncherPa
     store.check_bucket()
     of_both = aws, store, parts.root, parts.find_needs, parts.ranking.best, parts.ranking.score, parts.options, verb
     on_box = sweep.first.fleet.engine is schema.Engine.none
-    if on_box and (parts.at_once or parts.detach):
-        raise Problem("a box trains one run after the other, and is told of each", "on a fleet: `inv sweep --fleet 4 -- fleet=batch`")
-    launcher = BoxLauncher(*of_both) if on_box else FleetLauncher(*of_both, at_once=parts.at_once, detach=parts.detach)
+    launcher = BoxLauncher(*of_both) if on_box else FleetLauncher(*of_both, **vars(parts.on_fleet))
     with screen.verb(verb):
         sweep.run(launcher, name)
 
 
-def _rehearsal(sweep: Grid | Search, verb: str = "sweep") -> str:
+def _rehearsal(sweep: Grid | Search, verb: str = "sweep", on_fleet: OnFleet = ON_BOX) -> str:
     """What a sweep would do, in words."""
     first = " ".join(sweep.first.provenance.swept)
     trials = [f"Train, or find finished, trial 1 of {sweep.total}: {first}"]
     if sweep.total > 1:
-        trials.append(f"Draw the next one's values by the scores so far and train it, until there are {sweep.total}")
+        some = f", {on_fleet.at_once} at once" if (on_fleet.at_once or 1) > 1 else ""
+        trials.append(f"Draw the next one's values by the scores so far and train it, until there are {sweep.total}{some}")
+    if on_fleet.prune:
+        trials.append(f"End those early that fall behind, after {sweep.first.train.eval_steps} steps, twice as many, and so on")
     jobs = [f"Train, or find finished, job {number} of {sweep.total}: {job}" for number, job in enumerate(sweep.jobs, start=1)]
     calls = [
         *(jobs or trials),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import commands, run_ids, schema
+from conf.fleet_job import PRUNED
 from conf.problem import RUN_REASONS, Problem
 from conf.process import argv
 from conf.process.screen import screen
@@ -48,6 +49,8 @@ class BoxLauncher(Launcher[schema.Run]):
     def _run(self, name: str, settings: schema.Run, finished: bool) -> SweepRun:
         state = None if finished else runs.state(self.store, name)
         cancelled, problem = bool(state and state.phase == "cancelled"), None
+        if state and cancelled and state.reason == PRUNED:
+            return SweepRun(settings, finished, cancelled, pruned=state.evidence or state.reason)
         if state and (cancelled or (state.phase == "failed" and state.reason in RUN_REASONS)):
             problem = Problem(state.evidence or f"it was {state.phase}", of_job(state.hint or f"`inv logs --run {name}`", settings))
         return SweepRun(settings, finished, cancelled, problem)
@@ -136,9 +139,13 @@ def forecast(aws: Aws, run: schema.Run, planned: list[float | None]) -> str:
     if None in planned:
         return "how long the rest takes is not known here"
     seconds = sum(filter(None, planned))
-    length = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
     kind = instance.type_of(aws, run.box)
     rate, source = pricing.planned(aws, kind, run.cost.per_hour)
     price = "at an unknown price" if rate is None else f"for about ${seconds / 3600 * rate:.2f} ({kind}, {source})"
     note = f"; the box stops itself after box.max_hours={run.box.max_hours:g}, and the same command goes on with the rest"
-    return f"the rest is planned to take {length} {price}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)
+    return f"the rest is planned to take {length(seconds)} {price}; loading comes on top" + note * (seconds > run.box.max_hours * 3600)
+
+
+def length(seconds: float) -> str:
+    """A time in the unit that it is best read in."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -18,6 +18,12 @@ def status(c):
     c.run(shlex.join([sys.executable, "tests/bench/status.py"]))
 
 
+@task(help={"at_once": "trials in flight"})
+def search(c, at_once=3):
+    """Time a search of six trials on the twin's fleet, several at once beside one at a time."""
+    c.run(shlex.join([sys.executable, "tests/bench/search.py", "--at-once", str(at_once)]))
+
+
 @task(help={"steps": "timed steps of each turn", "rounds": "turns of each", "shape": "what a card shows, in ten minutes: llama31-8b"})
 def trainer(c, steps=4, rounds=2, shape=None):
     """Time training beside TRL: tokens a second, peak memory, losses; with --shape also proof, resume and scoring."""

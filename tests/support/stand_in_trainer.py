@@ -6,9 +6,10 @@ it into a world's ECR; `inv deploy` then keeps it, because an image with this tr
     digest = stand_in_trainer.register(laptop.state, step_seconds=0.1)      # paced by its image's environment
     laptop.inv("up", "deploy", "train", overrides=("train.steps=50", "train.save_steps=5"))
 
-It logs one numbered line a step, saves a checkpoint every `train.save_steps` steps and goes on from the newest whole one; it
-obeys SIGTERM like the real one, and the fault `disk-full`. `crash_at` raises at that step, `hang_at` stops making steps (and
-heartbeats) there, `full_at` meets a full disk, `hold_at` waits for a file `go` in the run's folder; each on the first attempt only.
+It logs one numbered line a step, measures every `train.eval_steps` (the higher `lora.r`, the lower its loss), saves a checkpoint every
+`train.save_steps` steps and goes on from the newest whole one; it obeys SIGTERM like the real one, and the fault `disk-full`. `crash_at`
+raises at that step, `hang_at` stops making steps (and heartbeats) there, `full_at` meets a full disk, `hold_at` waits for a file `go` in
+the run's folder; each on the first attempt only. At `linger_at` a run of `lora.r=1` waits to be ended.
 A question to its finished run is answered with the question's text (`predict`), and with the run's own scores (`examine`).
 """
 
@@ -50,10 +51,13 @@ def run(settings, folder: Path, record, begun: float, _team) -> None:
     with StopRequest() as stop:
         for step in range(first + 1, steps + 1):
             inject_failure(step, first, folder)
+            linger(step, settings)
             with stop.deferred():
                 time.sleep(option("step_seconds"))
                 print(f"step {step} of {steps}", flush=True)
                 record.event("step", step=step, steps=steps, epoch=step / steps, loss=2 / step, lr=1e-3, grad_norm=1.0, tok_s=100, mfu=None)
+                if step % settings.train.eval_steps == 0:
+                    record.event("eval", step=step, loss=2 / step + 1 / settings.lora.r, field_match=None, token_match=0.5)
                 if step % settings.train.save_steps == 0 or step == steps or stop.requested:
                     save(folder, step)
     record.phase("evaluating")
@@ -84,6 +88,11 @@ def inject_failure(step: int, first: int, folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     while step == option("hang_at"):
         time.sleep(1)
+
+
+def linger(step: int, settings) -> None:
+    while step == option("linger_at") and settings.lora.r == 1:
+        time.sleep(0.02)
 
 
 def no_room(folder: Path) -> None:

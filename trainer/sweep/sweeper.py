@@ -15,7 +15,8 @@ from conf import load
 from conf.problem import Problem
 from conf.schema import Recipe
 from conf.sweep import grid, space
-from conf.sweep.sweep import Grid, Search
+from conf.sweep.search import Search
+from conf.sweep.sweep import Grid
 from conf.text import secret
 from trainer.sweep.launcher import ProcessLauncher
 

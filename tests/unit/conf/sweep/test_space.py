@@ -94,6 +94,29 @@ def test_a_trial_that_failed_has_no_score_and_counts():
     assert space.draw(failed, seed=17) != space.draw(ended[:6], seed=17)
 
 
+def test_a_trial_that_goes_on_is_kept_away_from_as_one_that_failed_is_not():
+    space = spaces.read(["train.lr=tag(log,interval(1e-6,1e-2))"], 12)
+    ended = [Trial({"train.lr": 10 ** -(2 + number / 3)}, -abs(number - 6)) for number in range(13)]
+
+    def distance(seed: int, goes_on: bool) -> float:
+        """Between one draw and the next, in powers of ten."""
+        first = space.draw(ended, seed)
+        after = space.draw([*ended, Trial(first, None, goes_on)], seed)
+        return abs(math.log10(first["train.lr"] / after["train.lr"]))
+
+    going, failed = (sum(distance(seed, goes_on) for seed in range(24)) for goes_on in (True, False))
+    assert going > 1.2 * failed, (going, failed)
+
+
+def test_what_has_become_of_a_trial_is_told_to_optuna_by_its_own_names():
+    ends = [Trial({}, 0.5), Trial({}, None), Trial({}, None, goes_on=True), Trial({}, None, measured={5: -2.0})]
+    assert [trial.state for trial in ends] == ["COMPLETE", "FAIL", "RUNNING", "PRUNED"]
+    space = spaces.read(WORDS, 12)
+    *ended, last = trials(space, 8)
+    pruned = [*ended, Trial(last.values, None, measured={5: -2.0, 10: -1.5})]
+    assert space.draw(pruned, seed=17) != space.draw([*ended, Trial(last.values, None)], seed=17), "what it measured counts"
+
+
 @pytest.mark.parametrize(
     ("words", "what", "hint"),
     [

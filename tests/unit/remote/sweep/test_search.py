@@ -8,8 +8,8 @@ import pytest
 from conf import load
 from conf.problem import Problem
 from conf.sweep import space as spaces
+from conf.sweep.search import Search
 from conf.sweep.space import Trial
-from conf.sweep.sweep import Search
 from remote.plan.verbs import Needs
 from remote.runs import start
 from remote.sweep.launcher import BoxLauncher
