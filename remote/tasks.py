@@ -28,7 +28,9 @@ def destroy(c, data=False, yes=False):
 def shell(c, command=None):
     """Open a shell on the box over SSH; the port is open meanwhile, to this machine's address alone, and the box stays on."""
     run = settings(c)
-    perform(c, run, "shell", planned().shell(run, command), audited=False)
+    from remote.plan import shell_verbs
+
+    perform(c, run, "shell", shell_verbs.shell(run, command), audited=False)
 
 
 @task(positional=["port"], help={"port": "of the box", "local": "of 127.0.0.1 here; the same number when left out"})
@@ -36,7 +38,9 @@ def forward(c, port, local=None):
     """Reach a port of the box, such as 6006, on 127.0.0.1 of this machine, until Ctrl-C."""
     number = positive_integer("inv forward", port)
     run = settings(c)
-    perform(c, run, "forward", planned().forward(run, number, positive_integer("--local", local) or number), audited=False)
+    from remote.plan import shell_verbs
+
+    perform(c, run, "forward", shell_verbs.forward(run, number, positive_integer("--local", local) or number), audited=False)
 
 
 @task(name="stop-run", help={"run": "of a fleet: id of a run, or its end; your newest when left out"})

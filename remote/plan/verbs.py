@@ -15,14 +15,13 @@ from remote.aws import auto_stop, capacity, fleet_end, instance, parameters, sto
 from remote.aws.session import Aws
 from remote.build import docker, ecr
 from remote.cost import cost_tags, limit
-from remote.plan import answers
+from remote.plan import answers, shell_verbs
 from remote.plan.plan import Plan, Retry
 from remote.plan.preflight import Forecast, Needs
 from remote.plan.script import compose
 from remote.runs import clean as cleaning
 from remote.runs import download, evaluations, follow, hub, lock, predictions, serving, start
 from remote.transport import agent, model_port, ssh_ingress
-from remote.transport import shell as person
 from remote.transport.ssh import Ssh
 from remote.transport.ssm import Ssm
 from remote.transport.transport import Transport
@@ -285,7 +284,7 @@ def serve(
         address=answering.address,
         port=answering.port,
         local=port,
-        attend=_attend(run),
+        attend=shell_verbs.attend(run),
     )
     plan.call(serving.serve, when=chosen.here)(run=run, run_id=chosen.run_id, port=port, lines=chosen.lines, root=root, verb=verb)
     return plan
@@ -326,22 +325,6 @@ def evaluate(
         run=run, run_id=chosen.run_id, rows=chosen.rows, scaffold=scaffold, answer_schema=answer_schema, root=root
     )
     plan.call(evaluations.show_scores, announce=False)(run_id=chosen.run_id, split=chosen.split, summary=summary)
-    return plan
-
-
-def shell(run: schema.Run, command: str | None) -> Plan:
-    """A person is on the box, or one command has run there."""
-    plan = Plan()
-    box = plan.call(instance.require, announce=False)(name=run.box.name, metadata_closed=False)
-    plan.call(person.shell)(run=run, instance_id=box.instance_id, command=command, attend=_attend(run))
-    return plan
-
-
-def forward(run: schema.Run, port: int, local: int) -> Plan:
-    """A port of the box is one of this machine, until Ctrl-C."""
-    plan = Plan()
-    box = plan.call(instance.require, announce=False)(name=run.box.name, metadata_closed=False)
-    plan.call(person.forward)(run=run, instance_id=box.instance_id, port=port, local=local, attend=_attend(run))
     return plan
 
 
@@ -427,10 +410,6 @@ def _and_snapshot(copied: dict[str, str]) -> str:
 def transport(run: schema.Run) -> Callable[[Aws, str], Transport]:
     """What carries scripts to the box."""
     return functools.partial(Ssh, user=run.box.user) if run.box.ssh else Ssm
-
-
-def _attend(run: schema.Run) -> str:
-    return compose("attend", _region_and_mount(run) | {"SECONDS_HELD": person.HELD})
 
 
 def _region_and_mount(run: schema.Run) -> dict[str, object]:
