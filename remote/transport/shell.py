@@ -48,11 +48,15 @@ def _wait() -> None:
 
 @contextmanager
 def connected(aws: Aws, run: schema.Run, instance_id: str, attend: str) -> Iterator:
-    """A connection to the box, for which the port is open no longer than it, unless `box.ssh` wants it open."""
-    ssh_ingress.open_port(aws, instance_id, run.box.name, run.box.ssh_from)
+    """A connection to the box, for which the port is open no longer than it, unless `box.ssh` wants it open.
+
+    Another shell on the same box closes the port when it ends: a connection that is there stays, and one that is only tried opens it again.
+    """
     try:
         ssh_ingress.pin_host_key(aws, instance_id, seconds=0 if run.box.ssh else 30)
-        connection = ssh.Ssh(aws, instance_id, run.box.user).connect()
+        connection = ssh.Ssh(aws, instance_id, run.box.user).connect(
+            lambda: ssh_ingress.open_port(aws, instance_id, run.box.name, run.box.ssh_from)
+        )
         with connection, _attended(connection, attend.encode()):
             yield connection
     finally:

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from conf.problem import Problem
@@ -80,12 +81,14 @@ class Ssh:
             )
         return Result(code, ended.stdout, ended.stderr)
 
-    def connect(self):
-        """A connection to the box that has proved itself. While nothing listens there it is tried again: the box may still boot."""
+    def connect(self, open_port: Callable[[], object] = lambda: None):
+        """A connection to the box that has proved itself. While nothing listens there it is tried again: the box may still boot, and
+        somebody else who leaves it may have closed the port, which is opened before each attempt."""
         from paramiko import AuthenticationException, BadHostKeyException, SSHException
 
         deadline = time.monotonic() + PATIENCE
         while True:
+            open_port()
             connection = self._prepare()
             try:
                 connection.open()

@@ -17,18 +17,18 @@ from conf import load
 from conf.problem import Problem
 from conf.text.quoting import quoted
 from remote.aws import instance
-from remote.plan import verbs
-from remote.transport import shell, ssh_ingress
+from remote.plan import shell_verbs
+from remote.transport import shell, ssh, ssh_ingress
 
 ROOT = Path(__file__).parents[4]
 TYPED = """
 import sys
 from conf import load
 from remote.aws.session import Aws
-from remote.plan import verbs
+from remote.plan import shell_verbs, verbs
 from remote.plan.perform import perform
 run = load.load(["cloud=twin", "box.name=visited", *sys.argv[2:]], local=__import__("pathlib").Path("none"))
-plan = verbs.shell(run, sys.argv[1] or None)
+plan = shell_verbs.shell(run, sys.argv[1] or None)
 perform(plan, Aws(run.cloud), verbs.transport(run))
 """
 
@@ -119,9 +119,27 @@ def test_a_port_of_the_box_answers_here_and_the_box_stays_on(aws, box, run, monk
     visitor.start()
     monkeypatch.setattr(shell, "_wait", wait)
     with pytest.raises(KeyboardInterrupt, match="is no longer here"):
-        shell.forward(aws, run, box, far.getsockname()[1], near, verbs._attend(run))
+        shell.forward(aws, run, box, far.getsockname()[1], near, shell_verbs.attend(run))
     far.close()
     assert seen == [b"hello", {"127.0.0.1/32": "fine-tune-slm:box=visited"}, "lease"]
+    assert open_to(aws, box) == {}
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("sshd")
+def test_who_comes_while_another_shell_ends_and_closes_the_port_is_let_in_all_the_same(aws, box, run, monkeypatch):
+    ends, push = [lambda: ssh_ingress.close_port(aws, box, run.box.name)], ssh.Ssh._push
+
+    def push_while_the_other_ends(self, user, key):
+        push(self, user, key)
+        if ends:
+            ends.pop()()
+
+    monkeypatch.setattr(ssh.Ssh, "_push", push_while_the_other_ends)
+    monkeypatch.setattr(ssh, "PATIENCE", 10)
+    with pytest.raises(SystemExit) as ended:
+        shell.shell(aws, run, box, "exit 6", shell_verbs.attend(run))
+    assert ended.value.code == 6 and not ends
     assert open_to(aws, box) == {}
 
 
