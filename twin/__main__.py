@@ -43,7 +43,9 @@ from twin.aws.services.pricing import Pricing
 from twin.aws.services.propagation import Propagation
 from twin.aws.services.scheduler import Scheduler, call_ec2
 from twin.aws.ssm import associations
+from twin.aws.ssm.channels import Channels
 from twin.aws.ssm.run_command import RunCommand
+from twin.aws.ssm.sessions import Sessions
 from twin.box import backends
 from twin.box.faults import HostFaults
 from twin.clock import Clock
@@ -153,8 +155,10 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     boxes.state_changed, spot.interrupted = events.instance_changed, events.interrupted
     services += [Stacks(region, permissions.require_all, keys.on_behalf), BucketPolicies(), events, mail]
     batch = Batch(clock, region, aws_gateway, boxes, registry, metadata.notices)
-    permissions.batch_tags = batch.tags_of
-    services.append(batch)
+    sessions = Sessions(region, partial(instances.running, region), permissions.identity, clock.now)
+    permissions.own_tags = lambda arn: batch.tags_of(arn) | sessions.tags_of(arn)
+    # Another program in the agent's place would have its commands over this channel, too, where it may open it: it may not.
+    services += [batch, sessions, Channels(sessions, refused=boxes.real_agent is not None)]
     meter = Meter(boxes.state, region, clock.now)
     verbs = {"costs": meter.costs, "forward": lambda seconds: moved(clock, seconds), "quota": quotas.set, "start_agent": boxes.start_agent}
     verbs |= {

@@ -21,7 +21,7 @@ import psutil
 from twin.aws import wire
 from twin.aws.iam.keys import is_box
 
-OWN = ("twin", "ec2messages", "taskcredentials")  # not what a client of ours meets: struck only by a fault that names it
+OWN = ("twin", "ec2messages", "ssmmessages", "taskcredentials")  # not what a client of ours meets: struck only by a fault that names it
 READING = ("Describe", "Get", "List", "Head", "BatchGet", "BatchCheck", "Lookup", "Filter", "Search", "Validate", "Simulate")
 EXPIRED = {"ec2": "RequestExpired", "s3": "ExpiredToken", "sts": "ExpiredToken", "iam": "ExpiredToken", "cloudformation": "ExpiredToken"}
 THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}

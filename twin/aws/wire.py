@@ -17,8 +17,9 @@ ACCOUNT = "123456789012"  # what moto answers to GetCallerIdentity
 CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"  # as whom, for the laptop
 REST_JSON = ("scheduler", "ssmmessages", "twin", "batch")  # services that name an operation by method and path, and answer JSON
 ROUTED = ("batch",)  # those of them whose operations have their own names here
-# docker sends Basic authorization, or none at first; credentials of a task are at a path that only the task knows.
-UNSIGNED = {"/v2/": "registry", "/_twin/": "twin", "/_task/": "taskcredentials"}
+# docker sends Basic authorization, or none at first; credentials of a task are at a path that only the task knows; the client of a
+# session has a token.
+UNSIGNED = {"/v2/": "registry", "/_twin/": "twin", "/_task/": "taskcredentials", "/v1/data-channel/": "ssmmessages"}
 NAMELESS = {"AssumeRoleWithWebIdentity": "sts"}  # operations that are not signed, and so do not say of which service they are
 STACKS = "cloudformation.amazonaws.com"
 BATCH = "AWSBATCH"  # stands in the journal for Batch itself

@@ -110,6 +110,24 @@ def command(request: wire.Request) -> Iterator[Access]:
         yield Access("ssm:SendCommand", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
 
 
+def session(request: wire.Request) -> Iterator[Access]:
+    """A session is started on an instance by a document; the one of preferences may be left out, and then nobody asks for it."""
+    content = request.parameters
+    if "SessionId" in content:
+        yield Access(f"ssm:{request.operation}", arn(request, "ssm", f"session/{content['SessionId']}"))
+        return
+    instance = content["Target"]
+    yield Access("ssm:StartSession", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance, "ssm:resourceTag"))
+    if document := content.get("DocumentName"):
+        owner = "" if document.startswith("AWS-") else wire.ACCOUNT
+        yield Access("ssm:StartSession", arn(request, "ssm", f"document/{document}", owner))
+
+
+def channel(request: wire.Request) -> Iterator[Access]:
+    verb = "Create" if request.operation == "POST" else "Open"
+    yield Access(f"ssmmessages:{verb}{'Data' if '/data-channel/' in request.path else 'Control'}Channel")
+
+
 def key(request: wire.Request) -> Iterator[Access]:
     instance = request.parameters["InstanceId"]
     yield Access(f"ec2-instance-connect:{request.operation}", arn(request, "ec2", f"instance/{instance}"), tags_of(request, instance))
@@ -356,6 +374,7 @@ SERVICES: dict[str, Find] = {
     "sns": topic,
     "batch": batch,
     "events": rule,
+    "ssmmessages": channel,
 }
 VOLUME, INSTANCE, GROUP = {"VolumeId": "volume"}, {"InstanceId": "instance"}, {"GroupId": "security-group"}
 ABOUT_GROUPS = ("AuthorizeSecurityGroupEgress", "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupEgress", "RevokeSecurityGroupIngress")
@@ -372,6 +391,7 @@ SPECIAL: dict[str, Find] = {
         ("ec2.CreateLaunchTemplateVersion", "ec2.DeleteLaunchTemplate"), partial(on_existing, ids={"LaunchTemplateId": "launch-template"})
     ),
     "ssm.SendCommand": command,
+    **dict.fromkeys(("ssm.StartSession", "ssm.ResumeSession", "ssm.TerminateSession"), session),
     "ssm.UpdateInstanceInformation": report,
     **dict.fromkeys(("logs.CreateLogStream", "logs.PutLogEvents", "logs.GetLogEvents", "logs.FilterLogEvents"), stream),
     **dict.fromkeys(

@@ -13,7 +13,7 @@ from twin.aws.ec2 import instances
 from twin.aws.iam import actions, policy
 from twin.aws.iam.keys import LAPTOP, is_box
 
-UNCHECKED = ("registry", "taskcredentials", "ec2messages", "ssmmessages", "twin")  # check their callers themselves
+UNCHECKED = ("registry", "taskcredentials", "ec2messages", "twin")  # check their callers themselves
 ALWAYS = ("sts:GetCallerIdentity",)
 DENIED = {
     "ec2": "UnauthorizedOperation",
@@ -31,7 +31,7 @@ class Permissions:
     def __init__(self, region: str, roleless: Callable[[str], bool] = lambda key: False):
         self.region, self.roleless = region, roleless
         self.laptop: list[dict] | None = None
-        self.batch_tags: Callable[[str], policy.Context] = lambda arn: {}  # of Batch's own things, as conditions ask for them
+        self.own_tags: Callable[[str], policy.Context] = lambda arn: {}  # of Batch's own things and of sessions, as conditions ask for them
         self.role = ""  # by which the laptop acts, as after a login by SSO; none: as a user
         self.asked: dict[str, dict[str, actions.Access]] = {"laptop": {}, "box": {}}  # each once
         self.operations: dict[str, wire.Handler] = {
@@ -48,6 +48,12 @@ class Permissions:
     def caller(self) -> str:
         return f"arn:aws:sts::{wire.ACCOUNT}:assumed-role/{self.role}/{SESSION}" if self.role else wire.CALLER
 
+    def identity(self, by: str) -> tuple[str, str]:
+        """The ARN and the id of who asks; the ids of this emulation are made up."""
+        if by != LAPTOP:
+            return by, by
+        return self.caller, f"AROATWIN:{SESSION}" if self.role else "AIDATWIN"
+
     def identify(self, request: wire.Request, forward: wire.Forward) -> wire.Response:
         if request.by != LAPTOP or not self.role:
             return forward(request)
@@ -63,9 +69,9 @@ class Permissions:
         who, documents = self.rights(request.by, request.key)
         if documents is None or request.service in UNCHECKED:
             return
-        source = self.source(request.by)
+        source = self.source(request.by) | {"aws:userid": self.identity(request.by)[1]}
         for access in actions.required(request):
-            access = replace(access, context=access.context | source | self.batch_tags(access.resource))
+            access = replace(access, context=access.context | source | self.own_tags(access.resource))
             self.require(request.by, who, documents, access, DENIED.get(request.service, "AccessDeniedException"))
 
     def source(self, by: str) -> policy.Context:

@@ -1,4 +1,4 @@
-"""What an agent asks for beside commands: State Manager's associations, of which there are none here, and the channel of Session Manager.
+"""What an agent asks for beside commands: State Manager's associations, of which there are none here.
 
 ListInstanceAssociations and the two calls after it are the agent's own; their shapes are those of the `ssm` model in its repository.
 """
@@ -19,19 +19,10 @@ def answered(content: dict) -> wire.Handler:
     return lambda request, forward: wire.answer(content)
 
 
-def no_channel(request: wire.Request, forward: wire.Forward) -> wire.Response:
-    """Agents prefer this way and go by `ec2messages` where they may not: an instance profile without ssmmessages:* is refused so.
-
-    https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-setting-up-messageAPIs.html
-    """
-    channel = "CreateDataChannel" if "/data-channel/" in request.path else "CreateControlChannel"
-    raise wire.Refusal("AccessDeniedException", f"{request.by} is not authorized to perform: ssmmessages:{channel}", 403)
-
-
 def no_host_management(request: wire.Request, forward: wire.Forward) -> wire.Response:
     """What an agent without a role tries last: Default Host Management, which no region of this account has turned on."""
     raise wire.Refusal("AccessDeniedException", "Systems Manager's instance management role is not configured for account", 400)
 
 
 operations: dict[str, wire.Handler] = {f"ssm.{name}": answered(content) for name, content in ANSWERS.items()}
-operations |= {"ssm.RequestManagedInstanceRoleToken": no_host_management, "ssmmessages.POST": no_channel, "ssmmessages.GET": no_channel}
+operations |= {"ssm.RequestManagedInstanceRoleToken": no_host_management}

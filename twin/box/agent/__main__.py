@@ -67,11 +67,22 @@ def carry_out(path: Path, root: Path) -> None:
     write(path.with_suffix(".result"), result)
 
 
+def hold_session(instance: str, root: Path) -> None:
+    """A session process's whole life; its content comes on standard input."""
+    from session import Session
+
+    session = Session(json.loads(sys.stdin.read()), instance, root, Service(os.environ["AWS_DEFAULT_REGION"]))
+    signal.signal(signal.SIGTERM, session.end)
+    os._exit(0 if session.run() else 1)
+
+
 def main() -> None:
     root = Path(os.environ["BOX_ROOT"] or "/")
     if sys.argv[1] == "--document":
         carry_out(Path(sys.argv[2]), root)
         os._exit(0)  # a child that holds the script's output may hold the thread that reads it
+    if sys.argv[1] == "--session":
+        hold_session(sys.argv[2], root)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # threads wait on pipes; the box's shutdown does not wait for them
     core(sys.argv[1], root)
 

@@ -11,6 +11,7 @@ FULL = 10.0  # until it looks again whether a command that it has fetched finds 
 UNREGISTERED = 300.0  # until it tries again to register, where it has no role (seen)
 UNSENT = 300.0  # between two attempts at replies that did not get through (SendFailedReplyFrequencyMinutes)
 LOST = 60.0  # until a document whose worker is gone is given up (seen)
+CHANNEL = 5.0  # until it tries again to open a control channel (ControlChannelRetryInitialDelayMillis)
 MONITOR = 60.0  # until the core looks after its worker again (LongRunningWorkerMonitorIntervalSeconds)
 OUTPUT = 400_000.0  # bytes a second that it takes from a script: it copies byte by byte (commandoutput.go); 0.3-0.5 MB/s seen
 

@@ -23,17 +23,19 @@ class Service:
     def put_object(self, path: str, body: bytes) -> None:
         self.ask("s3", "PUT", path, body, {})
 
-    def ask(self, service: str, method: str, path: str, body: bytes, headers: dict) -> bytes:
+    def signature(self, service: str) -> dict[str, str]:
         scope = f"{self.key}/{time.strftime('%Y%m%d', time.gmtime())}/{self.region}/{service}/aws4_request"
-        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
+        return {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"}
+
+    def ask(self, service: str, method: str, path: str, body: bytes, headers: dict) -> bytes:
         connection = http.client.HTTPConnection(self.address, timeout=60)
         try:
-            connection.request(method, path, body, headers | signed)
+            connection.request(method, path, body, headers | self.signature(service))
             reply = connection.getresponse()
             text = reply.read()
         finally:
             connection.close()
-        if reply.status != 200:
+        if reply.status not in (200, 201):
             raise ConnectionError(f"{headers.get('X-Amz-Target', path)}: {reply.status} {text.decode(errors='replace')}")
         return text
 

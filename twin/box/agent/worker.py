@@ -15,6 +15,7 @@ from document import AND_REBOOT, Document, write
 from parameters import Invalid, resolved
 from pool import Pool
 from service import Service
+from sessions import Sessions
 
 VERSION = "3.3.4108.0"
 PLATFORM = ("Ubuntu", "22.04")  # of the image that boxes start from
@@ -39,7 +40,8 @@ class Worker:
         """Registers, takes up what was left unfinished, then has done what comes in until the box is shut down."""
         while not self.register():
             pace.pause(pace.UNREGISTERED)
-        for always in (self.report, self.send_again):
+        sessions = Sessions(self.instance, self.root, self.service, FAILURES)
+        for always in (self.report, self.send_again, sessions.serve):
             threading.Thread(target=always, daemon=True).start()
         for folder in (self.current, self.pending):
             self.resume_all(folder)

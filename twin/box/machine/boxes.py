@@ -164,6 +164,9 @@ def stand_ins(state: Path) -> Path:
     if not folder.exists():
         (folder / "opt/box").mkdir(parents=True)
         shutil.copytree(HERE.parent / "agent", folder / "opt/box/agent", ignore=shutil.ignore_patterns("__pycache__"))
+        channel, room = HERE.parents[1] / "channel", folder / "opt/box/twin"  # what agent and service share
+        shutil.copytree(channel, room / "channel", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(HERE.parents[1] / "__init__.py", room)
         for path in (HERE / "init.sh", HERE / "sshd_config", HERE.parent / "trace.sh"):
             shutil.copy(path, folder / "opt/box")
         shutil.copytree(HERE / "bin", folder / "usr/local/sbin")

@@ -414,12 +414,13 @@ def test_the_agent_pauses_after_a_quick_poll_and_reads_output_slowly(slow):
     assert invocation["StandardOutputContent"].startswith("xxx")
 
 
-def test_every_rule_of_the_table_has_its_source_and_a_test_that_exists():
+@pytest.mark.parametrize(("name", "least"), [("RUN_COMMAND", 50), ("SESSIONS", 13)])
+def test_every_rule_of_the_table_has_its_source_and_a_test_that_exists(name, least):
     here = Path(__file__).parent
-    page = (Path(world.__file__).parent / "aws/ssm/RUN_COMMAND.md").read_text()
+    page = (Path(world.__file__).parent / f"aws/ssm/{name}.md").read_text()
     rows = [line.split("|")[1:-1] for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
     assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
-    assert len(rows) >= 50
+    assert len(rows) >= least
     known = {name for path in here.parents[1].rglob("test_*.py") for name in functions(path)}
     for _, rule, source, test in rows:
         assert rule.strip() and source.strip()
