@@ -26,7 +26,7 @@ def destroy(c, data=False, yes=False):
 
 @task(help={"command": "one command instead, such as nvidia-smi; its exit code is that of `inv`"})
 def shell(c, command=None):
-    """Open a shell on the box over SSH; the port is open meanwhile, to this machine's address alone, and the box stays on."""
+    """Open a shell on the box: through Session Manager where its plugin is installed, else over SSH. The box stays on meanwhile."""
     run = settings(c)
     from remote.plan import shell_verbs
 
@@ -36,7 +36,7 @@ def shell(c, command=None):
 @task(positional=["port"], help={"port": "of the box", "local": "of 127.0.0.1 here; the same number when left out"})
 def forward(c, port, local=None):
     """Reach a port of the box, such as 6006, on 127.0.0.1 of this machine, until Ctrl-C."""
-    number = positive_integer("inv forward", port)
+    number = positive_integer("inv forward", port) or 0
     run = settings(c)
     from remote.plan import shell_verbs
 

@@ -8,7 +8,7 @@ manages, whose own policies let the account's services use them.
 from conf import schema
 from conf.problem import Problem
 from conf.process.screen import screen
-from remote.account import fleet_permissions, notice_permissions, setup_permissions
+from remote.account import fleet_permissions, notice_permissions, session_permissions, setup_permissions
 from remote.account.statement import INLINE, MANAGED, Account, Statement, combine_conditions, document, merge_statements, size
 from remote.aws.session import Aws, is_access_denied
 
@@ -81,7 +81,7 @@ def _documents(account: Account) -> dict[str, dict]:
     )
     lists = {
         "laptop": mine,
-        "files": merge_statements(files(account)),
+        "files": merge_statements([*files(account), *session_permissions.sessions(account)]),
         "setup": setup,
         "notices": notices,
         "box": box(account),

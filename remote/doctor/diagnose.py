@@ -9,7 +9,7 @@ from conf.finding import BROKEN, NOTE, OK, UNKNOWN, Finding
 from conf.problem import Problem
 from remote.aws import session
 from remote.aws.session import explain
-from remote.doctor import account, drift, instance, login, network, notices, permissions, quota
+from remote.doctor import account, drift, instance, login, network, notices, permissions, quota, shell
 from remote.doctor.check import Check, Context
 from remote.runs import runs
 
@@ -35,6 +35,7 @@ CHECKS = [
     Check("price", "what you will pay", quota.prices),
     Check("network", "the box must reach AWS and the Hub", network.routes),
     Check("notices", "somebody is told when a run or the box ends", notices.receivers),
+    Check("shell", "how one gets on to the box", shell.way_in),
     Check("box", "the box that is there", instance.box_state),
 ]
 

@@ -10,7 +10,7 @@ from conf.problem import Problem
 from conf.process.screen import screen
 from remote import local_port
 from remote.aws.session import Aws
-from remote.transport import shell
+from remote.transport import ssh_shell
 
 UNASKED = 300  # seconds after which the model ends that nobody asks
 ASKED_EVERY = 60  # seconds: while somebody is there it does not end, though he reads
@@ -21,7 +21,7 @@ def forward(aws: Aws, run: schema.Run, instance_id: str, run_id: str, address: s
     """Let the model on the box answer on a port of 127.0.0.1 here, until Ctrl-C; then it ends by itself."""
     check_address(address)
     with (
-        shell.connected(aws, run, instance_id, attend) as connection,
+        ssh_shell.connected(aws, run, instance_id, attend) as connection,
         connection.forward_local(local, port, remote_host=address, local_host=local_port.HOST),
     ):
         place = f"http://{local_port.HOST}:{local}"

@@ -18,7 +18,7 @@ from conf.problem import Problem
 from conf.text.quoting import quoted
 from remote.aws import instance
 from remote.plan import shell_verbs
-from remote.transport import shell, ssh, ssh_ingress
+from remote.transport import shell, ssh, ssh_ingress, ssh_shell
 
 ROOT = Path(__file__).parents[4]
 TYPED = """
@@ -137,9 +137,8 @@ def test_who_comes_while_another_shell_ends_and_closes_the_port_is_let_in_all_th
 
     monkeypatch.setattr(ssh.Ssh, "_push", push_while_the_other_ends)
     monkeypatch.setattr(ssh, "PATIENCE", 10)
-    with pytest.raises(SystemExit) as ended:
-        shell.shell(aws, run, box, "exit 6", shell_verbs.attend(run))
-    assert ended.value.code == 6 and not ends
+    with ssh_shell.connected(aws, run, box, shell_verbs.attend(run)) as connection:
+        assert connection.run("exit 6", warn=True, hide=True, in_stream=False).exited == 6 and not ends
     assert open_to(aws, box) == {}
 
 
