@@ -42,8 +42,10 @@ class Definition:
 class FleetJob:
     id: str
     status: str
-    reason: str
+    reason: str  # of the job
     created: int  # milliseconds since 1970
+    container: str = ""  # why its last container ended, where ECS says so
+    exit_code: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -52,6 +54,12 @@ class FleetJob:
     @property
     def words(self) -> str:
         return f"{self.status}: {self.reason}" if self.reason else self.status
+
+    @property
+    def why(self) -> str:
+        """Why a job that has ended did so: of a container that failed its job's own reason says only that."""
+        code = f"exit code {self.exit_code}" if self.exit_code else ""
+        return "; ".join(filter(None, (self.reason, self.container, code))) or self.status
 
 
 def queue(run: schema.Run) -> str:
@@ -170,7 +178,9 @@ def jobs(aws: Aws, cloud: schema.Cloud, run_id: str) -> list[FleetJob]:
 
 
 def _job(summary: dict) -> FleetJob:
-    return FleetJob(summary["jobId"], summary.get("status", ""), summary.get("statusReason", ""), summary.get("createdAt", 0))
+    about = summary.get("status", ""), summary.get("statusReason", ""), summary.get("createdAt", 0)
+    container = summary.get("container", {})
+    return FleetJob(summary["jobId"], *about, container.get("reason", ""), container.get("exitCode"))
 
 
 def live(aws: Aws, cloud: schema.Cloud, run_id: str) -> FleetJob | None:

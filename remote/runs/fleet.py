@@ -3,6 +3,7 @@
 import copy
 import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from conf import schema
 from conf.fleet_job import HOLDER
@@ -10,12 +11,14 @@ from conf.problem import Problem, of_reason
 from conf.process.screen import screen
 from remote.aws import batch, pricing
 from remote.aws.s3 import Store
-from remote.aws.session import Aws
-from remote.runs import follow, runs, start
+from remote.aws.session import Aws, pauses
+from remote.runs import follow, lost_jobs, runs, start
 from remote.runs.progress import ENDED, Progress, complete_events, seconds_worked
 
 ASK_EVERY = 15.0  # seconds between two questions to Batch while a run waits or is silent
+SILENT = timedelta(seconds=45)  # without a sign of life for so long Batch is asked whether its job is there
 UNSEEN = 120  # seconds until a run of which no job is listed counts as lost: AWS promises no list that is up to date
+LEAVES = 300  # seconds for a job that is told to end; a container has two minutes after SIGTERM
 
 
 def as_box(run: schema.Run) -> schema.Run:
@@ -42,17 +45,32 @@ def check(aws: Aws, run: schema.Run) -> None:
 
 def hand_over(aws: Aws, run: schema.Run, run_id: str, config_sha256: str, definition: str, per_hour: float | None) -> Handed:
     """Hand the run to AWS Batch, unless a job of it waits or runs there already."""
-    if there := batch.live(aws, run.cloud, run_id):
+    store, there = Store(aws), batch.live(aws, run.cloud, run_id)
+    has_ended = runs.state(store, run_id).phase not in (*runs.ACTIVE, "cancelled")
+    if there and has_ended:
+        _end_what_has_ended_it(aws, run, run_id)
+    elif there:
         screen.note(f"  {run_id} has a job on AWS Batch already ({there.words})")
         return Handed(there.id, there.status, False)
-    store = Store(aws)
     seconds, limit = _most(store, run, run_id, per_hour)
+    if has_ended:  # only now: whoever is interrupted before finds it as it was
+        start.set_state(store, run_id, "created")
     _, etag = store.get_with_etag(f"runs/{run_id}/box.json")
     start.assign(store, run_id, HOLDER, "", etag)
     parameters = {"run": run_id, "config": config_sha256, "seconds": str(seconds), "limit": limit, "attempts": str(run.fleet.attempts)}
     # The carrier ends the run by itself, with a checkpoint; Batch, which does not wait for one, comes later.
     job = batch.submit(aws, run, run_id, definition, parameters, seconds + 600)
     return Handed(job.id, job.status, True)
+
+
+def _end_what_has_ended_it(aws: Aws, run: schema.Run, run_id: str) -> None:
+    """A job that has said how its run ended trains nothing any more, though Batch shows it for a while: it goes first."""
+    batch.end(aws, run.cloud, run_id, "the run is handed over again")
+    for _ in pauses(LEAVES):
+        if not (there := batch.live(aws, run.cloud, run_id)):
+            return
+        screen.status(f"the job that has ended {run_id} is still there ({there.words})")
+    raise Problem(f"the job that has ended {run_id} is still there after {LEAVES // 60} minutes", "the same command again", "unreachable")
 
 
 def _most(store: Store, run: schema.Run, run_id: str, per_hour: float | None) -> tuple[int, str]:
@@ -95,6 +113,8 @@ def attach(aws: Aws, run: schema.Run, run_id: str, per_hour: float | None, with_
             screen.status(words)
         else:
             progress.update(current, lambda: store.get(f"runs/{run_id}/events.jsonl") or b"")
+        if current.phase not in ENDED and current.age > SILENT:
+            watcher.check()
         if lines:
             lines.show(store)
 
@@ -131,24 +151,16 @@ class Watcher:
             return
         if job is None and time.monotonic() - self.begun < UNSEEN:
             return  # a job that was handed over just now may not be listed yet
-        store = Store(self.aws)
-        current = runs.state(store, self.run_id)
-        if current.phase in ENDED:
+        if runs.state(Store(self.aws), self.run_id).phase in ENDED:
             return
-        raise lost(store, self.run_id, job)
+        raise lost(self.aws, self.run_id, job)
 
 
-def lost(store: Store, run_id: str, job: batch.FleetJob | None) -> Problem:
+def lost(aws: Aws, run_id: str, job: batch.FleetJob | None) -> Problem:
     """The Problem of a run whose job has ended without a word of its own."""
-    why = job.reason or job.status if job else "there is none"
-    hint = "`inv train` hands it over again"
-    if why.startswith(("CAPACITY", "MISCONFIGURATION")) or "CAPACITY" in why:
-        hint = "`inv train -- fleet.market=on_demand` may find room; or let the fleet have more types, then `inv train`: "
-        hint += "`inv init -- 'fleet.instance_type=[g6.2xlarge,g5.2xlarge]'`"
-    elif "CannotPullContainer" in why:
-        hint = "`inv deploy` makes the image ready again, then `inv train`"
-    start.set_state(store, run_id, "failed", "unreachable", f"its job on AWS Batch has ended: {why}", hint)
-    return of_reason(f"{run_id} is not finished, and its job on AWS Batch has ended: {why}", hint, "unreachable")
+    why, (reason, hint) = job.why if job else "there is none", lost_jobs.explain(job, aws.cloud)
+    start.set_state(Store(aws), run_id, "failed", reason, f"its job on AWS Batch has ended: {why}", hint)
+    return of_reason(f"{run_id} is not finished, and its job on AWS Batch has ended: {why}", hint, reason)
 
 
 def waiting(aws: Aws, run: schema.Run, states: list[runs.State], store: Store) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from conf import schema
 from conf.fleet_job import HOLDER, STOP
@@ -13,6 +14,7 @@ from remote.runs import runs, start
 from remote.runs.progress import ENDED
 
 PATIENCE = 600  # seconds for a run that is to end to be in S3
+GONE = timedelta(seconds=150)  # without a sign of life: a container has two minutes after SIGTERM to write one
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ def phase_after(aws: Aws, cloud: schema.Cloud, run_id: str, wish: Wish) -> str:
     """The phase in which a run has ended that was asked to; empty while it goes on. Where its job is gone without a word, its state is
     written here."""
     store = Store(aws)
-    current, job = runs.state(store, run_id), batch.latest(aws, cloud, run_id)
-    if current.phase in ENDED:
+    job, current = batch.latest(aws, cloud, run_id), runs.state(store, run_id)  # the job first: it writes until it ends
+    was_stopped = current.phase == "failed" and current.reason == "stopped"  # by what could not read why
+    if current.phase in ENDED and not was_stopped:
         return current.phase
-    if (job is None or job.ended) and (current.phase == "created" or not current.active):
+    silent = was_stopped or current.phase == "created" or not current.active or (job is not None and current.age > GONE)
+    if (job is None or job.ended) and silent:
         start.set_state(store, run_id, "cancelled", wish.reason, wish.evidence, "`inv train` starts a new run")
         return "cancelled"
     return ""

@@ -48,20 +48,20 @@ def prepare(aws: Aws, run: schema.Run, image: str, root: Path, instance_id: str 
     elif run_id is None:
         run_id, sha256 = _create(store, aws, run, image, root)
     else:
-        to_do = _begin_again(store, run_id)
+        to_do = _begin_again(store, run_id, on_box=instance_id is not None)
     if to_do and instance_id is not None:
         assign(store, run_id, run.box.name, instance_id, etag)
     run.run_id = run_id
     return Prepared(run_id, sha256, tuple(sorted(inputs)), to_do)
 
 
-def _begin_again(store: Store, run_id: str) -> bool:
+def _begin_again(store: Store, run_id: str, on_box: bool) -> bool:
     """Whether the run is to be gone on with: where nobody holds a lock, it may have ended since it was looked at."""
     phase = runs.state(store, run_id).phase
     if phase == "done" and store.get(f"runs/{run_id}/manifest.json") is not None:
         return False
-    if phase not in runs.ACTIVE and phase != "cancelled":
-        # Until the new attempt's state is shipped, S3 still says how the last one ended.
+    if on_box and phase not in runs.ACTIVE and phase != "cancelled":
+        # Until the new attempt's state is shipped, S3 still says how the last one ended. Who hands it over to a fleet looks there first.
         _set_phase(store, run_id, "created")
     return True
 

@@ -1,6 +1,7 @@
 """Runs on a fleet: handed over once, followed though nothing is there yet, ended in words of their own when Batch gives them up."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -10,6 +11,8 @@ from conf.problem import Problem
 from remote.runs import clean, fleet, fleet_stop, runs, start
 from remote.runs.fleet import Watcher, as_box
 from tests.unit.remote.aws.test_batch import Service
+
+EXITED = "Essential container in task exited"
 
 
 @pytest.fixture
@@ -83,6 +86,66 @@ def test_a_run_whose_job_has_ended_without_a_word_is_lost_and_says_what_batch_sa
         Watcher(account, run.cloud, run_id).check()
     assert "`inv train -- fleet.market=on_demand`" in caught.value.hint and "`inv init -- 'fleet.instance_type=[" in caught.value.hint
     assert (state(store, run_id)["phase"], state(store, run_id)["reason"]) == ("failed", "unreachable")
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "says", "hint"),
+    [
+        (
+            {"statusReason": "Task failed to start", "container": {"reason": "CannotPullContainerError: manifest unknown"}},
+            "unreachable",
+            "CannotPullContainerError: manifest unknown",
+            "`inv image.push`",
+        ),
+        (
+            {"statusReason": EXITED, "container": {"exitCode": 137, "reason": "OutOfMemoryError: Container killed"}},
+            "out_of_memory",
+            "OutOfMemoryError: Container killed; exit code 137",
+            "train.pack_tokens",
+        ),
+        (
+            {"statusReason": EXITED, "container": {"exitCode": 75}},
+            "unreachable",
+            "exit code 75",
+            "`aws logs tail /fine-tune-slm --log-stream-name-prefix fleet/",
+        ),
+        ({"statusReason": "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - too large"}, "unreachable", "MISCONFIGURATION", "`inv doctor`"),
+        ({"statusReason": "Host EC2 (instance i-1) terminated."}, "unreachable", "Host EC2 (instance i-1)", "`inv train` hands it over"),
+    ],
+)
+def test_each_kind_of_end_is_told_with_what_helps(account, service, store, run, run_id, ended, reason, says, hint):
+    hand_over(account, run, run_id)
+    service.jobs[0] |= {"status": "FAILED"} | ended
+    with pytest.raises(Problem) as caught:
+        Watcher(account, run.cloud, run_id).check()
+    assert says in caught.value.what and hint in caught.value.hint and caught.value.reason == reason
+    assert (state(store, run_id)["phase"], state(store, run_id)["reason"]) == ("failed", reason)
+
+
+def test_a_job_that_has_ended_its_run_and_is_still_there_is_not_taken_for_one_that_trains(account, service, store, run, run_id):
+    hand_over(account, run, run_id)
+    start.set_state(store, run_id, "failed", "stopped", "AWS takes this spot instance back")
+    prepared = start.prepare(account, as_box(run), "image@sha256:1", paths.ROOT, None)
+    assert prepared.run_id == run_id and state(store, run_id)["phase"] == "failed", "who is interrupted here finds it as it was"
+    assert hand_over(account, run, run_id).changed
+    assert [job["status"] for job in service.jobs] == ["FAILED", "RUNNABLE"] and state(store, run_id)["phase"] == "created"
+
+
+def test_a_run_whose_job_has_ended_is_cancelled_though_its_state_says_that_it_runs(account, service, store, run, run_id, monkeypatch):
+    """S3 did not take the job's last words, and as long as a container may take to its end nobody has seen a sign of life."""
+    monkeypatch.setattr(fleet_stop, "GONE", timedelta(seconds=-1))
+    hand_over(account, run, run_id)
+    start.set_state(store, run_id, "running")
+    assert fleet_stop.stop(account, as_box(run), run_id) == fleet_stop.Ended(run_id, "cancelled")
+
+
+def test_a_run_whose_job_could_not_read_that_it_is_to_end_for_good_is_cancelled(account, service, store, run, run_id, monkeypatch):
+    hand_over(account, run, run_id)
+    start.set_state(store, run_id, "running")
+    end = fleet_stop.batch.end
+    ended = lambda *about: (end(*about), start.set_state(store, run_id, "failed", "stopped", "AWS Batch ended the job"))  # noqa: E731
+    monkeypatch.setattr(fleet_stop.batch, "end", ended)
+    assert fleet_stop.stop(account, as_box(run), run_id) == fleet_stop.Ended(run_id, "cancelled")
 
 
 def test_a_run_whose_job_is_not_listed_yet_is_waited_for_and_not_for_ever(account, service, store, run, run_id, monkeypatch):
