@@ -186,6 +186,17 @@ class HostFaults:
                 with suppress(ProcessLookupError):
                     os.kill(state["Pid"], signal.SIGKILL)
 
+    def do_container_oom(self, instance: str) -> None:
+        """the memory of every running container is full: the kernel ends its main process, and docker says why"""
+        for path in self.boxes.root(instance).glob("var/lib/docker/containers/*/state.json"):
+            state = json.loads(path.read_text(encoding="utf-8"))
+            if state["Running"]:
+                part = path.with_suffix(".oom")
+                part.write_text(json.dumps(state | {"OOMKilled": True}), encoding="utf-8")
+                part.rename(path)
+                with suppress(ProcessLookupError):
+                    os.kill(state["Pid"], signal.SIGKILL)
+
     def mark(self, instance: str, name: str, text: str = "") -> None:
         """A file that the box's stand-ins look for."""
         folder = self.boxes.root(instance).parent / "faults"

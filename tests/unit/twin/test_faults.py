@@ -452,13 +452,16 @@ def test_without_a_gpu_no_container_starts_that_wants_one(cloud, machine):
     assert done.returncode == 125 and "could not select device driver" in done.stderr
 
 
-def test_container_killed(cloud, machine):
+def test_a_container_is_killed_and_docker_says_whether_for_memory(cloud, machine):
     digest = world.register_image(cloud.state, "trainer", "sleeper", ["/bin/sh", "-c"], machine.root, {})
     uri = cloud.ecr.describe_repositories(repositoryNames=["trainer"])["repositories"][0]["repositoryUri"]
     login = f"aws ecr get-login-password | docker login --username AWS --password-stdin '{uri.partition('/')[0]}'; "
     machine.run(login + f"docker run --detach --name victim {uri}@{digest} 'sleep 67.5'")
     strike(cloud, "container-killed", box=machine)
-    assert machine.shell("docker wait victim").stdout == "137\n"
+    machine.run(f"docker run --detach --name other {uri}@{digest} 'sleep 67.5'")
+    strike(cloud, "container-oom", box=machine)
+    assert machine.shell("docker wait victim other").stdout == "137\n137\n"
+    assert machine.shell("docker inspect --format '{{json .State.OOMKilled}}' victim other").stdout == "false\ntrue\n"
 
 
 @pytest.fixture

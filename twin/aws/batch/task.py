@@ -18,6 +18,7 @@ PULLING = ("ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrl
 LOGIN = 'printf %s "$PASSWORD" | docker login --username AWS --password-stdin "$0"'
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"  # ECS developer guide, stopped-task-error-codes
 EVENTS = 500  # lines in one PutLogEvents
+DOCKER = 120.0  # seconds for docker to answer
 BEAT = 0.3  # seconds between two looks at a log
 
 
@@ -69,6 +70,7 @@ class Task:
         if role and (problem := credentials.problem(role)):
             raise CannotStart(problem)
         self.open_log()
+        self.wait_for_docker()
         self.pull(own["image"])
         of_box = self.boxes.box_environment(instance)
         number = len(self.job.attempts) + 1
@@ -93,6 +95,12 @@ class Task:
             why = "failed to initialize logging driver: failed to create Cloudwatch log stream"
             raise CannotStart(f"CannotStartContainerError: Error response from daemon: {why}: {': '.join(calls.error(body))}")
         self.attempt.stream = stream
+
+    def wait_for_docker(self) -> None:
+        """The ECS agent takes tasks once docker answers: on a box that is a whole system some seconds after its start."""
+        deadline = time.monotonic() + DOCKER
+        while self.docker("info")[0] and not self.stopped and self.hosts.is_up(self.host) and time.monotonic() < deadline:
+            time.sleep(BEAT)
 
     def pull(self, image: str) -> None:
         host, slash, rest = image.partition("/")

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from twin.aws import wire
 from twin.aws.ec2 import instances, launch_templates
+from twin.aws.iam import linked_roles
 from twin.aws.iam.policy import Context
 
 
@@ -168,6 +169,8 @@ def identity(request: wire.Request) -> Iterator[Access]:
     content = request.parameters
     resources = [iam(f"instance-profile/{content['InstanceProfileName']}")] if "InstanceProfileName" in content else []
     resources += [role(content["RoleName"])] if "RoleName" in content else []
+    if "AWSServiceName" in content:
+        resources = [iam(f"role/{linked_roles.name(content['AWSServiceName'])}")]
     if "Url" in content:
         resources = [iam(f"oidc-provider/{urlsplit(content['Url']).netloc}")]
     yield Access(

@@ -11,6 +11,11 @@ from twin.aws import wire
 NAMES = {"batch": "Batch", "spot": "EC2Spot"}
 
 
+def name(service: str) -> str:
+    """What policies call the role, with its path."""
+    return f"aws-service-role/{service}/AWSServiceRoleFor{NAMES.get(service.split('.')[0], service)}"
+
+
 def ensure(service: str) -> None:
     """The role is there: of a service that is used for the first time it is made."""
     if not _exists(service):

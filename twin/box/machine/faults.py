@@ -65,6 +65,10 @@ class MachineHostFaults(faults.HostFaults):
         """every running container's main process gets SIGKILL"""
         self.inside(instance, KILL_CONTAINERS)
 
+    def do_container_oom(self, instance: str) -> None:
+        """the memory of every running container is full: the kernel ends its main process, and docker says why"""
+        raise ValueError(PROCESS_GRADE_ONLY)
+
     def do_disk_full(self, instance: str) -> None:
         """somebody's file takes every free block of the box's mounted volumes"""
         for place in self.mounts(instance):
