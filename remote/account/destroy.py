@@ -9,7 +9,7 @@ from remote import confirm
 from remote.account import stack
 from remote.aws import auto_stop, capacity, describe, fleet, fleet_end, stop_mail
 from remote.aws.instance import ALIVE
-from remote.aws.session import Aws
+from remote.aws.session import Aws, is_access_denied
 from remote.aws.tags import BOX, OWNER, tags_of
 
 BUCKET = "DataBucket"
@@ -54,7 +54,7 @@ def survey(aws: Aws, run: schema.Run, data: bool) -> Survey:
     if bucket:
         screen.note(f"  {sign} {'S3 Bucket':26} {bucket}{words}")
     retained = [] if data else [*volumes, *snapshots, *([f"s3://{aws.cloud.bucket}"] if bucket else [])]
-    removes = bool(current.status or boxes or (data and (volumes or snapshots or bucket)))
+    removes = bool(current.status or boxes or definitions or (data and (volumes or snapshots or bucket)))
     words = f" but {' and '.join(retained)}; `inv destroy --data` removes that, too" if retained else ""
     return Survey(current, boxes, list(volumes) if data else [], list(snapshots), definitions, removes, words)
 
@@ -124,13 +124,25 @@ def _boxes(aws: Aws) -> list[str]:
 
 
 def _definitions(aws: Aws, current: stack.Stack) -> list[str]:
-    """The fleet's job definitions; a Problem while it has a job or an instance."""
+    """The fleet's job definitions, those of one that has been removed, too; a Problem while it has a job or an instance."""
     if "SpotQueue" not in current.resources:
-        return []
+        return _definitions_left(aws)
     left = [job["jobName"] for job in fleet_end.unfinished_jobs(aws)] + [one["InstanceId"] for one in fleet.instances(aws)]
     if left:
         raise Problem(f"the fleet still has {', '.join(left)}", "`inv down --fleet` ends its jobs and waits for its instances", "refused")
     return fleet_end.definitions(aws)
+
+
+def _definitions_left(aws: Aws) -> list[str]:
+    """Of a fleet that is no more there. Who may not look has no rights to a fleet, and so has registered none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return fleet_end.definitions(aws)
+    except ClientError as error:
+        if not is_access_denied(error):
+            raise
+        return []
 
 
 def _volumes(aws: Aws) -> tuple[dict[str, int], dict[str, str]]:

@@ -9,6 +9,7 @@ from remote.account.statement import Account, Statement
 MARKETS = ("spot", "on-demand")  # the compute environments: STACK-spot and STACK-on-demand
 QUEUES = (*MARKETS, "spot-first")
 TAG = "fine-tune-slm:fleet"
+LINKED = ("AWSServiceRoleForBatch", "AWSServiceRoleForEC2Spot")
 DIGITS = "?" * 16  # of an image's tag, which ends the name of its job definition: another stack's has more between
 ROLES_PAGE = "https://docs.aws.amazon.com/batch/latest/userguide/using-service-linked-roles.html"
 AGENT_PAGE = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/instance_IAM_role.html"
@@ -40,6 +41,7 @@ def fleet(account: Account) -> list[Statement]:
         "StringEquals": tagged_so["StringEquals"] | {"batch:AWSLogsGroup": account.cloud.log_group},
     }
     linked = tuple(account.role(f"aws-service-role/{path}") for path in ("batch.amazonaws.com/*", "spot.amazonaws.com/*"))
+    linked += tuple(account.role(name) for name in LINKED)  # of one that is not there nobody knows the path
     described = ("Jobs", "JobQueues", "JobDefinitions", "ComputeEnvironments")
     return [
         Statement(
@@ -69,6 +71,12 @@ def fleet(account: Account) -> list[Statement]:
         Statement("GiveRunsTheirRole", "a run acts by its role", ("iam:PassRole",), (account.role(f"{own}-job"),), implied=PASS_PAGE),
         Statement("LookAtRuns", "what waits, runs and has ended", ("batch:ListJobs", *(f"batch:Describe{name}" for name in described))),
         Statement("Ends", "`costs`: when each instance ended", ("logs:FilterLogEvents",), (f"{ends_log(account)}:*",)),
+        Statement(
+            "LookAtRuleOfEnds",
+            "`doctor`: whether they are written down",
+            ("events:DescribeRule", "events:ListTargetsByRule"),
+            (account.arn("events", f"rule/{own}-fleet-ends"),),
+        ),
         Statement("LookAtLinkedRoles", "`doctor`: the roles that AWS itself makes", ("iam:GetRole",), linked),
     ]
 

@@ -59,18 +59,6 @@ def launch(context: Context) -> list[Finding]:
     ]
 
 
-def fleet_launch(context: Context) -> list[Finding]:
-    """The launch template of the fleet's instances; nothing where it is as it was made, or there is none."""
-    ec2, name = context.aws.client("ec2"), f"{context.run.cloud.own}-fleet"
-    try:
-        versions = ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=["$Latest"])["LaunchTemplateVersions"]
-    except ec2.exceptions.ClientError as error:
-        if not error.response["Error"]["Code"].startswith("InvalidLaunchTemplate"):
-            raise
-        return []
-    return _metadata(name, versions[0]["LaunchTemplateData"])
-
-
 def _metadata(name: str, data: dict) -> list[Finding]:
     options = data.get("MetadataOptions", {})
     wrong = {key: why for key, why in METADATA_REASONS.items() if options.get(key) != METADATA[key]}

@@ -5,11 +5,13 @@ import math
 
 from conf import schema
 from conf.finding import BROKEN, NOTE, OK, Finding
-from remote.aws import fleet
-from remote.doctor import drift, network, quota
+from conf.problem import Problem
+from remote.aws import fleet, session
+from remote.doctor import fleet_drift, network, quota
 from remote.doctor.check import Check, Context
 
 INIT = "`inv init -- fleet=batch`"
+TOLD = ("refused", "model_unavailable", "unreachable")  # what is wrong with token or base model: their own checks say so
 # https://docs.aws.amazon.com/batch/latest/userguide/using-service-linked-roles.html: Batch makes its own with the first environment, and
 # EC2's for spot is made by hand or by the first spot instance that a user launches.
 LINKED = {"batch": "AWSServiceRoleForBatch", "spot": "AWSServiceRoleForEC2Spot"}
@@ -19,6 +21,7 @@ def checks(too_small) -> list[Check]:
     """What is examined; `too_small` names the types on which the planned run has no room."""
     return [
         Check("fleet", "runs train on it", environments),
+        Check("fleet ends", "`inv costs` reads them", ends),
         Check("fleet quota", "how many instances AWS lets it have", quotas),
         Check("fleet network", "its instances must reach AWS and the Hub", routes),
         Check("fleet image", "its runs are containers of it", image),
@@ -39,7 +42,13 @@ def environments(context: Context) -> list[Finding]:
         return []
     there = {one["computeEnvironmentName"]: one for one in fleet.environments(context.aws)}
     findings = [_environment(context, name, there.get(name)) for name in names]
-    return [*findings, *drift.fleet_launch(context)]
+    return [*findings, *fleet_drift.changed(context, [there[name] for name in names if name in there])]
+
+
+def ends(context: Context) -> list[Finding]:
+    """The rule that writes down when instances end; nothing where the fleet's own check says that there is none."""
+    there = {one["computeEnvironmentName"] for one in fleet.environments(context.aws)} if (names := _wanted(context)) else set()
+    return fleet_drift.rule(context) if there & set(names) else []
 
 
 def _environment(context: Context, name: str, one: dict | None) -> Finding:
@@ -141,7 +150,15 @@ def memory(context: Context, too_small) -> list[Finding]:
     if not _wanted(context):
         return []
     types = context.run.fleet.instance_type
-    if small := too_small(context.aws, context.run):
+    try:
+        small = too_small(context.aws, context.run)
+    except Problem as problem:  # none of it is the fleet's
+        return [] if problem.reason in TOLD else [Finding("planned run", BROKEN, problem.what, "it would not begin anywhere", problem.hint)]
+    except Exception as error:
+        if not session.is_access_denied(error):
+            raise
+        return []  # the same
+    if small:
         what = f"the planned run has no room on {', '.join(small)}"
         rest = [kind for kind in types if kind not in small]
         command = f"'fleet.instance_type=[{','.join(rest) or 'g6e.2xlarge'}]'; `inv plan` shows what it needs"
