@@ -46,6 +46,7 @@ class Ending:
     exit: Exit
     grace: float = GRACE
     wait: bool = False  # for the end of the instance
+    event: str = "stopped"  # what somebody is told of
 
 
 class Timer:
@@ -73,15 +74,18 @@ class Watch:
     def ending(self, asked: bool) -> Ending | None:
         """Why the run is to end now; `asked` is whether this process was told to end."""
         if (asked or self.timer.due("notice", NOTICE)) and (when := instance.notice()):
-            # It ships and then waits: who leaves at once is started again on the same instance, and its attempts are used up there.
-            return Ending(self.words.state_between(f"AWS takes this spot instance back at {when}"), Exit.again, SHORT_GRACE, wait=not asked)
+            # It ships and then waits: who leaves at once is started again on the same instance, and its attempts are used up there. The
+            # last one leaves: whoever hands the run over again need not wait for it.
+            between = self.words.state_between(f"AWS takes this spot instance back at {when}")
+            return Ending(between, Exit.again, SHORT_GRACE, wait=not asked and not self.words.last_attempt, event="spot")
         if asked:
             return self._asked()
         took = time.monotonic() - self.started + (self.claim.used if self.words.limit == "cost.limit" else 0)
         if took >= self.words.seconds:
-            return _stopped(f"{self.words.limit} is over: it took {took / 60:.0f} min")
+            event = "cost" if self.words.limit == "cost.limit" else "stopped"
+            return _stopped(f"{self.words.limit} is over: it took {took / 60:.0f} min", event)
         if self.timer.due("hangs", HANGS) and self._hangs():
-            return _stopped(f"the trainer has written nothing for {self.idle / 60:.0f} min and computes nothing")
+            return _stopped(f"the trainer has written nothing for {self.idle / 60:.0f} min and computes nothing", "idle")
         return None
 
     def _asked(self) -> Ending:
@@ -91,7 +95,8 @@ class Watch:
         if wanted is not None:
             said = state.values(wanted)
             why = (PRUNED, str(said.get("evidence"))) if said.get("reason") == PRUNED else ("", "somebody asked for it")
-            return Ending(State("cancelled", *why, "`inv train` starts a new run"), Exit.finished, SHORT_GRACE)
+            event = "" if why[0] == PRUNED else "stopped"  # a search tells of its trials itself
+            return Ending(State("cancelled", *why, "`inv train` starts a new run"), Exit.finished, SHORT_GRACE, event=event)
         return Ending(State("failed", "stopped", "AWS Batch ended the job", GOES_ON), Exit.again, SHORT_GRACE)
 
     def _hangs(self) -> bool:
@@ -102,8 +107,8 @@ class Watch:
         return not instance.computing()
 
 
-def _stopped(evidence: str) -> Ending:
-    return Ending(State("failed", "stopped", evidence, GOES_ON), Exit.failed)
+def _stopped(evidence: str, event: str) -> Ending:
+    return Ending(State("failed", "stopped", evidence, GOES_ON), Exit.failed, event=event)
 
 
 def _written(folder: Path, since: float) -> bool:

@@ -4,21 +4,24 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from carrier import claim, fetch, files, instance, process, state
 from carrier.claim import Claim
 from carrier.ending import GOES_ON, Ending, Timer, Watch, Words
 from carrier.hub_token import HubToken
+from carrier.notices import Notices, tell_end
 from carrier.process import Trainer
 from carrier.ship import NotOurs, Shipper, say
 from carrier.state import State
-from carrier.store import UNREACHABLE, Store
+from carrier.store import UNREACHABLE, Store, may_pass
 from conf.fleet_job import Exit
 from conf.problem import FULL, Problem
 
 PERIOD = 10.0  # seconds between two looks at the run
 WHOSE = 60.0  # between two looks whose the run is
+START = 600.0  # seconds for AWS to answer at the start
 PATIENCE = 3600.0  # for S3 at the end: what it does not take then is lost with the instance
 LAST = 600.0  # for the instance to end, after AWS has said that it does
 FOLDERS = ("runs", "inputs", "hub-cache", "base-scores")  # where the box has them on its volume
@@ -32,13 +35,27 @@ class Job:
         self.user = process.owner()
         self.timer = Timer()
         self.asked_to_end = False  # by SIGTERM
+        self.begun = False  # the trainer
+        self.notices: Notices | None = None
 
     def run(self) -> Exit:
+        """Until the trainer has begun AWS is waited for: who leaves at once uses up his attempts while it does not answer."""
+        until = time.monotonic() + START
+        while True:
+            try:
+                return self._run()
+            except UNREACHABLE as error:
+                if self.begun or self.asked_to_end or not may_pass(error) or time.monotonic() > until or instance.notice():
+                    raise
+                say(f"AWS does not answer as it has to; trying again in {PERIOD:.0f} s: {error}")
+                time.sleep(PERIOD)
+
+    def _run(self) -> Exit:
         if self._has_ended():
             return Exit.finished
         self._note_instance()
-        about = instance.about() | {"attempt": os.environ.get("AWS_BATCH_JOB_ATTEMPT", "1")}
-        self.claim = Claim(self.store, self.words.run_id, claim.job_from_environment(), about)
+        self.about = instance.about() | {"attempt": os.environ.get("AWS_BATCH_JOB_ATTEMPT", "1")}
+        self.claim = Claim(self.store, self.words.run_id, claim.job_from_environment(), self.about)
         if not self.claim.take():
             say(f"somebody else is at work on {self.words.run_id}")
             return Exit.finished
@@ -79,11 +96,13 @@ class Job:
         """Where nothing of the run is here: S3 alone gets its state."""
         say(f"{self.words.run_id}: {told.phase} {told.reason} {told.evidence}".rstrip())
         self.store.put(f"{self.place}state.json", told.text())
+        if told.phase == "failed" and self.notices:
+            self.notices.tell("failed", f"{told.reason}: {told.evidence}", told.hint)
 
     def _carry(self) -> Exit:
         self.shipper, idle = self._prepare()
         watch = Watch(self.words, self.claim, (self.folder, self.root / "hub-cache"), idle)
-        killed = instance.killed_for_memory()
+        killed, self.begun = instance.killed_for_memory(), True
         self.trainer = Trainer(self.folder, self.words.config, self.token.path, self.user)
         try:
             if ending := self._ship_until_it_ends(watch):
@@ -101,6 +120,7 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)  # of an earlier attempt on this instance: S3 has what counts
         self.folder.mkdir(mode=0o700)
         settings = fetch.settings(self.store, self.words.run_id, self.words.config, self.folder)
+        self.notices = Notices(self.store, settings, f"{self.claim.job}-{self.about['attempt']}", self.about)
         fetch.inputs(self.store, settings, self.root / "inputs")
         shipped, checkpoints = fetch.record(self.store, self.words.run_id, self.folder)
         self.token.refresh()
@@ -153,8 +173,11 @@ class Job:
                 if time.monotonic() > deadline or self.asked_to_end or instance.notice():
                     return Exit.again
                 time.sleep(PERIOD)
+        if self.notices:
+            tell_end(self.notices, self.folder, ending)
         if state.phase(state.read(self.folder)) == "done":
-            self.shipper.remove_checkpoints()
+            with suppress(*UNREACHABLE):  # the run is whole without
+                self.shipper.remove_checkpoints()
             return Exit.finished
         if ending and ending.wait:
             self._wait_for_the_end()

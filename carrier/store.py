@@ -6,8 +6,10 @@ from typing import Any, BinaryIO
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.exceptions import RetriesExceededError
 
-UNREACHABLE = (ClientError, BotoCoreError)
+UNREACHABLE = (ClientError, BotoCoreError, RetriesExceededError)  # the last is a download's
+THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "RequestLimitExceeded")
 GONE = ("NoSuchKey", "404")
 LOST = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
@@ -69,6 +71,14 @@ class Store:
         for start in range(0, len(names), 1000):
             keys = [{"Key": self.key(name)["Key"]} for name in names[start : start + 1000]]
             self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether waiting helps: AWS does not answer, or not now. What it refuses it refuses again."""
+    if not isinstance(error, ClientError):
+        return True
+    about = error.response
+    return about.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500 or about["Error"].get("Code") in THROTTLED
 
 
 def from_environment() -> Store:

@@ -1,19 +1,21 @@
-"""Who is told when a run or the box ends: whether he can be, and a notice by hand. The box sends the others (remote/scripts/notify.sh)."""
+"""Who is told when a run or the box ends: whether he can be, and a notice by hand.
+
+The box sends the others (remote/scripts/notify.sh), and a fleet's job those of its run (carrier/notices.py).
+"""
 
 import json
-import re
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 
 from conf import schema
 from conf.problem import Problem
+from conf.text import webhook
 from remote.aws.session import Aws, with_region
 from remote.aws.stop_mail import topic
 
 TIMEOUT = 15  # seconds for an answer of a webhook
 TITLE, WHAT, NEXT = "fine-tune-slm: a notice by hand", "`inv notify.test` has sent it: nothing has ended", "`inv status`"
-SLACK = ("hooks.slack.com", "hooks.slack-gov.com")
 CONFIRM = (
     "open the link in AWS's mail, which may lie among spam; AWS sends another: `aws sns subscribe --topic-arn {topic} --protocol email "
 )
@@ -81,30 +83,14 @@ def _post(aws: Aws, name: str) -> str:
 
 def parse_address(text: str, name: str) -> tuple[str, str, str]:
     """How a body must be, where it is posted to, and ntfy's topic; as notify.sh has it."""
-    form, plus, rest = text.partition("+")
-    form, url = (form, rest) if plus and form in ("slack", "ntfy") else ("", text)
-    match = re.fullmatch(r'https?://([^/"\\\s]+)(/[^"\\\s]*)?', url)
-    if not match:
-        raise Problem(
-            f"the secret `{name}` holds no http address",
-            SECRET.format(name=name).replace("create-secret --name", "put-secret-value --secret-id"),
-            "refused",
-        )
-    host = match[1].rpartition("@")[2]
-    form = "slack" if host in SLACK else form or ("ntfy" if host == "ntfy.sh" or host.startswith("ntfy.") else "")
-    if form != "ntfy":
-        return form, url, ""
-    ntfy = re.fullmatch(r"(https?://[^/]+/)([A-Za-z0-9_-]{1,64})(\?.*)?", url)
-    if not ntfy:
-        raise Problem(f"the secret `{name}` names no topic of ntfy", "an address such as https://ntfy.sh/TOPIC", "refused")
-    return form, f"{ntfy[1]}{ntfy[3] or ''}", ntfy[2]
+    try:
+        return webhook.parse(text)
+    except ValueError as error:
+        again = SECRET.format(name=name).replace("create-secret --name", "put-secret-value --secret-id")
+        hint = again if "http" in str(error) else "an address such as https://ntfy.sh/TOPIC"
+        raise Problem(f"the secret `{name}` {error}", hint, "refused") from error
 
 
 def body(form: str, ntfy_topic: str) -> dict:
-    text = f"{WHAT}\nNext: {NEXT}"
-    if form == "slack":
-        return {"text": f"*{TITLE}*\n{text}"}
-    if form == "ntfy":
-        return {"topic": ntfy_topic, "title": TITLE, "message": text, "tags": ["test"]}
     about = {"event": "test", "run": "", "instance": "", "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "cost": ""}
-    return about | {"title": TITLE, "what": WHAT, "next": NEXT}
+    return webhook.body(form, ntfy_topic, about | {"title": TITLE, "what": WHAT, "next": NEXT})

@@ -373,9 +373,12 @@ def box(account: Account) -> list[Statement]:
     ]
 
 
+JOB = ("ItsRuns", "ListOfItsRuns", "GiveUpUpload", "HubToken", "Webhook", "Mail")
+
+
 def job(account: Account) -> list[Statement]:
     """What a run of a fleet calls with its role: what one on the box does, and nothing of the box itself."""
-    return [one for one in box(account) if one.sid in ("ItsRuns", "ListOfItsRuns", "GiveUpUpload", "HubToken")]
+    return [one for one in box(account) if one.sid in JOB]
 
 
 def workflow(account: Account) -> list[Statement]:

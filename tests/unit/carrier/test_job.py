@@ -139,10 +139,9 @@ def test_after_a_spot_notice_all_is_shipped_and_the_job_stays_until_its_instance
 
 
 def test_the_last_attempt_ends_the_run_with_the_setting_that_allows_more(fleet, monkeypatch):
+    """And it does not wait for the end of its instance: whoever hands the run over again need not either."""
     monkeypatch.setattr(instance, "notice", lambda: "2026-12-01T00:02:00Z")
-    going = fleet.job(FOREVER, attempt=3)
-    fleet.when(lambda: fleet.json("state.json")["phase"] == "failed", lambda: setattr(going, "asked_to_end", True))
-    assert going.run() == Exit.again
+    assert fleet.job(FOREVER, attempt=3).run() == Exit.again
     assert "fleet.attempts" in fleet.json("state.json")["evidence"] and fleet.json("state.json")["reason"] == "stopped"
 
 
@@ -252,6 +251,48 @@ def test_an_end_that_s3_does_not_take_is_sent_again(fleet, monkeypatch):
     monkeypatch.setattr(fleet.store, "put", cut)
     assert going.run() == Exit.finished
     assert len(failed) == 3 and fleet.log() == b"one\n" and fleet.json("state.json")["phase"] == "done"
+
+
+def unanswered(fleet, monkeypatch, error, count):
+    """S3 does not list the run's objects, so many times."""
+    names, failed = fleet.store.names, []
+
+    def cut(under):
+        if len(failed) < count:
+            failed.append(under)
+            raise error
+        return names(under)
+
+    monkeypatch.setattr(fleet.store, "names", cut)
+    return failed
+
+
+def test_at_the_start_aws_is_waited_for_and_no_attempt_is_used_up(fleet, monkeypatch):
+    from s3transfer.exceptions import RetriesExceededError
+
+    failed = unanswered(fleet, monkeypatch, RetriesExceededError(TimeoutError()), 3)
+    assert fleet.job("seal()").run() == Exit.finished
+    assert len(failed) == 3 and fleet.json("state.json")["phase"] == "done"
+
+
+def test_what_aws_refuses_at_the_start_is_left_to_another_attempt(fleet, monkeypatch):
+    from botocore.exceptions import ClientError
+
+    refusal = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    failed = unanswered(fleet, monkeypatch, ClientError(refusal, "ListObjectsV2"), 9)
+    with pytest.raises(ClientError):
+        fleet.job("seal()").run()
+    assert len(failed) == 1
+
+
+def test_checkpoints_that_cannot_be_removed_make_no_finished_run_fail(fleet, monkeypatch):
+    from botocore.exceptions import EndpointConnectionError
+
+    def cut(names):
+        raise EndpointConnectionError(endpoint_url="s3")
+
+    monkeypatch.setattr(fleet.store, "remove", cut)
+    assert fleet.job("checkpoint(1); seal()").run() == Exit.finished
 
 
 def test_what_leads_out_of_the_runs_folder_is_not_sent(fleet, tmp_path):
