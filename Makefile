@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
+GOAL := $(MAKECMDGOALS)
 REQUIREMENTS := requirements.txt trainer/requirements.txt twin/requirements.txt
 MODELS := .cache/models/smollm2-135m .cache/models/tiny
 
@@ -30,10 +31,11 @@ help: ## what can be made
 
 setup: .venv/installed .venv/tests $(MODELS) ## the virtual environment and the two small models
 
-.venv/installed: $(REQUIREMENTS)
+# What trains, first: a model can be made with it while the rest is installed.
+.venv/trainer: trainer/requirements.txt
 	@case "$$PWD" in *:*) echo "error: the path $$PWD holds a colon, which ends a folder in PATH; clone into another folder"; exit 1;; \
 	  *'$$'*) echo "error: the path $$PWD holds a dollar sign, which setuptools takes for a variable; clone into another folder"; exit 1;; esac
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(GOAL)"; exit 1; }
 	@test -x $(VENV) || $(PYTHON) -m venv .venv
 	@# Plain torch on Linux brings gigabytes of CUDA, which a machine without a GPU has no use for.
 	@$(VENV) -c 'import torch' 2>/dev/null || { \
@@ -42,7 +44,12 @@ setup: .venv/installed .venv/tests $(MODELS) ## the virtual environment and the 
 	    $(VENV) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=30)' 2>/dev/null; \
 	  then echo "installing $$torch for CPUs, about 200 MB"; $(PIP) "$$torch" --index-url https://download.pytorch.org/whl/cpu; \
 	  else echo "installing $$torch from PyPI: on Linux up to 3 GB with its CUDA packages, elsewhere about 100 MB"; $(PIP) "$$torch"; fi; }
-	@echo "installing the rest, about 800 MB"
+	@echo "installing what trains with it, about 500 MB"
+	@$(PIP) -r trainer/requirements.txt
+	@touch $@
+
+.venv/installed: $(REQUIREMENTS) | .venv/trainer
+	@echo "installing the rest, about 300 MB"
 	@$(PIP) $(REQUIREMENTS:%=-r %)
 	@touch $@
 
@@ -51,14 +58,15 @@ setup: .venv/installed .venv/tests $(MODELS) ## the virtual environment and the 
 	@$(PIP) -r tests/requirements.txt
 	@touch $@
 
-.cache/models/smollm2-135m: | .venv/installed
+.cache/models/smollm2-135m: | .venv/trainer
 	@echo "getting SmolLM2-135M-Instruct, about 90 MB, and converting it: half a minute, once"
 	@$(VENV) -m twin.models smollm2 $@
 
-.cache/models/tiny: | .venv/installed
+.cache/models/tiny: | .venv/trainer
 	@$(VENV) -m twin.models tiny $@
 
-run: .venv/installed .cache/models/smollm2-135m ## the main job: a small model fine-tuned, scored and published on the twin
+run: ## the main job: a small model fine-tuned, scored and published on the twin
+	@$(MAKE) --no-print-directory -j2 GOAL=run .venv/installed .cache/models/smollm2-135m
 	@$(VENV) -m invoke twin.start up deploy train publish down report -- cloud=twin experiment=quickstart
 
 smoke: .venv/installed .cache/models/tiny ## the same chain on a tiny model, in under a minute
