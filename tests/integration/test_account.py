@@ -13,6 +13,7 @@ from conftest import Laptop
 from conf import schema
 from remote.account import stack
 
+pytestmark = pytest.mark.slow  # an account is made ready and changed ten times
 SEED = """aws/region ec2/instance-id ec2/instance-type ebs/volume-id ebs/mount-path ebs/volume-type ebs/size-gb s3/bucket s3/prefix
 ecr/repository ecr/registry secrets/hf-token-name secrets/aws-credentials-name secrets/docker-token-name cloudwatch/log-group
 cloudwatch/log-stream-prefix output/hf-repo"""

@@ -30,6 +30,7 @@ from trainer.preflight import access
 from twin import world
 from twin.hub.app import Hub
 
+pytestmark = pytest.mark.slow  # boxes and an account are made ready, and broken in fifty ways
 BOX, OWNER = "fine-tune-slm:box", "fine-tune-slm:owner"
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each plan is a whole command on an account
+
 
 def asked_to_change(laptop, since: int) -> list[str]:
     """What was called that changes an account. Addresses of the Hub that only look are left out."""

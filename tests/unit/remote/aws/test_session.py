@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from botocore.exceptions import ClientError
 
 from remote.aws import session
 from twin import world
 
 
+@pytest.mark.slow  # it waits as long as boto3 does between attempts
 def test_the_first_call_of_a_verb_is_tried_as_often_as_all_others(aws):
     state, cloud = Path(aws.cloud.state), {"region": aws.cloud.region, "stack": None}
     aws.client("ssm").put_parameter(Name="/a/name", Value="0", Type="String")

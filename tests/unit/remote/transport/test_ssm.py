@@ -48,6 +48,7 @@ def sent(aws, mine, title: str) -> list[dict]:
     return [one for one in aws.client("ssm").list_commands(InstanceId=mine)["Commands"] if one["Comment"].startswith(title)]
 
 
+@pytest.mark.slow  # it waits
 def test_a_lost_answer_and_a_late_list_are_one_command(aws, mine, state):
     """The command has begun long before the service shows it."""
     world.fault(state, "lag", seconds=4)
@@ -73,6 +74,7 @@ def test_ctrl_c_withdraws_a_command_that_no_agent_has_taken(aws, mine, state):
     assert Ssm(aws, mine).run(BASH + 'ls "$BOX_ROOT/root"', 60).stdout.count("too-late") == 0
 
 
+@pytest.mark.slow  # it waits
 def test_ctrl_c_leaves_a_command_that_has_begun_to_its_end(aws, mine, state):
     threading.Timer(3, lambda: signal.raise_signal(signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -175,6 +177,7 @@ class Answering:
         return self.result
 
 
+@pytest.mark.slow  # it waits
 def test_a_script_that_took_too_long_is_told_so(aws, mine):
     with pytest.raises(Problem, match="a script took longer than its 5 s"):
         Ssm(aws, mine).run(BASH + "sleep 60.9", 5, "long")

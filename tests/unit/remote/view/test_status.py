@@ -45,6 +45,7 @@ def runs(store, instance_id):
     return store
 
 
+@pytest.mark.slow  # twelve runs are made
 def test_the_second_time_it_takes_one_round_though_there_are_twelve_runs(aws, run, runs, state, instance_id):
     fresh = Aws(run.cloud)
     shown, about = status.text(fresh, run, {})
