@@ -41,6 +41,7 @@ class Shipper:
         all else: a reader of it has read the rest."""
         if not self.ours():
             raise NotOurs
+        whole = self._whole_checkpoints()  # before the log is taken: S3 never has a checkpoint of steps that its log lacks
         self._ship_log(end)
         body = state.read(self.folder)
         if body is not None and state.phase(body) not in ENDED:
@@ -48,7 +49,7 @@ class Shipper:
         for name, most in (("events.jsonl", MOST_EVENTS), ("decided.json", state.MOST)):
             if (body := files.take(self.folder, name, most)) is not None:
                 self._put(name, body)
-        self._ship_checkpoints()
+        self._ship_checkpoints(whole)
         if end and (body := state.read(self.folder)) is not None:
             self._put("state.json", body)
 
@@ -75,16 +76,18 @@ class Shipper:
             if not end:
                 return
 
-    def _ship_checkpoints(self) -> None:
+    def _whole_checkpoints(self) -> set[str]:
+        return {step for step in self._steps() if f"checkpoints/{step}/COMPLETE" in files.listed(self.folder, f"checkpoints/{step}")}
+
+    def _ship_checkpoints(self, whole: set[str]) -> None:
         """A checkpoint never changes once it is there, and travels once; COMPLETE last. What the trainer no longer keeps, S3 need not keep;
         but never before something newer is there."""
         here = self._steps()
-        for step in sorted(here - self.checkpoints):
-            below = f"checkpoints/{step}"
-            names = self._sendable(below)
+        for step in sorted(whole & here - self.checkpoints):
+            names = self._sendable(f"checkpoints/{step}")
             if names is None:
                 say(f"{step} holds what is no file, or more than its disk: it is not shipped")
-            elif f"{below}/COMPLETE" in names:
+            else:
                 for name in sorted(names, key=lambda name: name.endswith("/COMPLETE")):
                     self._upload(name)
                 self.checkpoints.add(step)

@@ -47,10 +47,12 @@ ship() { # [end]
   local offset end left whole chunk box="$STATE/outbox"
   offset=$(cat "$shipped" 2>/dev/null || echo 0)
   [[ "$offset" =~ ^[0-9]{1,18}$ ]] || offset=0
-  whole=$(size "$run/log.txt")
-  [ "$whole" -le "$MOST_LOG" ] || whole=$MOST_LOG
   chunk="$box/log/$(printf '%012d' "$offset")"
   rm -rf "$box" "$MOUNT/outbox" && mkdir -p "$box/log" "$box/checkpoints" || return 1
+  # Before the log is taken: S3 never has a checkpoint of steps that its log lacks.
+  pack_checkpoints "$box/checkpoints"
+  whole=$(size "$run/log.txt")
+  [ "$whole" -le "$MOST_LOG" ] || whole=$MOST_LOG
   end=$offset
   if [ "$whole" -gt "$offset" ]; then
     left=$((whole - offset < MOST_CHUNK ? whole - offset : MOST_CHUNK))
@@ -64,7 +66,6 @@ ship() { # [end]
   ! regular "$run/events.jsonl" || take "$run/events.jsonl" "$MOST_EVENTS" >"$box/events.jsonl" || return 1
   ! regular "$run/decided.json" || take "$run/decided.json" "$MOST_STATE" >"$box/decided.json" || return 1
   case "$(phase "$box")" in failed | cancelled | "done") rm "$box/state.json" ;; esac
-  pack_checkpoints "$box/checkpoints"
   if ! quietly s3 cp --quiet --recursive "$box" "$target"; then # the next round ships it all again
     rm -f "$STATE/ours"
     return 1

@@ -78,12 +78,18 @@ conclude() {
   rm -f "$MOUNT/current" "$STATE/ending"
 }
 
-# The run goes on elsewhere: what this volume has of it is old.
+# The run is another box's by now. What this volume has of it is old where S3 has more; else it may be all that there is: the volume of a
+# box that is gone hangs on a new one, and the next `inv train` goes on from it.
 let_go() {
-  log "$(utc) another box has gone on with $run_id: this one lets go of it"
   ask_docker kill "$(container "$run_id")" >/dev/null 2>&1
-  rm -rf "$run"
-  rm -f "$MOUNT/current" "$MOUNT/requeue" "$STATE/ending" "$shipped" "$shipped.checkpoints"
+  if behind "$run_id"; then
+    log "$(utc) another box has gone on with $run_id: this one lets go of it"
+    rm -rf "$run"
+    rm -f "$shipped" "$shipped.checkpoints"
+  else
+    log "$(utc) $run_id was another box's: it stays here as it is until \`inv train\` goes on with it"
+  fi
+  rm -f "$MOUNT/current" "$MOUNT/requeue" "$STATE/ending"
 }
 
 # One look at the run; it takes PERIOD seconds, less where something ends or somebody rings.

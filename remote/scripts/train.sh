@@ -40,18 +40,10 @@ fetch_inputs() {
   done
 }
 
-# Whether another box has gone on with the run: S3 has a piece of its log that begins behind all that this volume has sent. Pieces are
-# called by digits alone; in any other name bash's arithmetic would carry out what stands in it.
-behind() {
-  local last
-  last=$(aws s3 ls "s3://$BUCKET/$PREFIX/runs/$RUN_ID/log/" | awk '{ print $4 }' | grep -xE '[0-9]{12,18}' | sort | tail -n 1) || true
-  [ -n "$last" ] && [ "$((10#$last))" -ge "$(cat "$MOUNT/shipped/$RUN_ID" 2>/dev/null || echo 0)" ]
-}
-
 # What this volume lacks of the run: all of it on another box's volume, so that its log and its steps go on where they ended.
 fetch_run() {
   local part="$MOUNT/run.part"
-  [ ! -f "$run/config.yaml" ] || behind || return 0
+  [ ! -f "$run/config.yaml" ] || behind "$RUN_ID" || [ $? = 2 ] || return 0
   rm -rf "$part"
   aws s3 cp --only-show-errors --recursive "s3://$BUCKET/$PREFIX/runs/$RUN_ID" "$part" --exclude "*" \
     --include config.yaml --include decided.json --include events.jsonl --include "log/*" --include "checkpoints/*"

@@ -217,15 +217,18 @@ def check_log(story_run: StoryRun, run_id: str) -> None:
     assert joined == story_run.laptop.object(f"fine-tune-slm/runs/{run_id}/log.txt")
     here = story_run.root / "mnt/training/runs" / run_id / "log.txt"
     assert not here.exists() or here.read_bytes() == joined
-    expected = 1
+    expected, went_on = 1, 0
     for line in joined.decode().splitlines():
         if match := re.fullmatch(r"going on after step (\d+)", line):
-            assert int(match[1]) < expected
-            expected = int(match[1]) + 1
+            went_on = int(match[1])
+            assert went_on < expected
+            expected = went_on + 1
         elif match := re.fullmatch(r"step (\d+) of \d+", line):
             assert int(match[1]) == expected, "a line is lost or doubled, or two trainers wrote it"
             expected += 1
     assert expected == STEPS + 1
+    if story_run.story.ends and "checkpoint on the volume" in story_run.story.retained:
+        assert went_on >= 4, "the checkpoint that was there when the fault struck was not gone on from"
 
 
 def check_published(story_run: StoryRun) -> None:

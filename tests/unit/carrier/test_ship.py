@@ -84,6 +84,28 @@ def test_both_leave_the_same_objects_of_a_run_that_goes_on_and_of_its_end(box):
     assert {name.split("/", 2)[2] for name in by_box} >= {"manifest.json", "adapter/weights.bin", "checkpoints/step-000002/adapter.bin"}
 
 
+class WhileTraining(Store):
+    """The trainer completes a checkpoint while a piece of its log is on its way."""
+
+    def put(self, name, body, **more):
+        if "/log/" in name:
+            place = self.folder / "checkpoints/step-000004"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "COMPLETE").write_text("{}")
+        return super().put(name, body, **more)
+
+
+def test_a_checkpoint_that_is_written_while_the_log_is_sent_waits_for_its_steps_in_the_log(box):
+    """An instance that is lost then would have its run go on after steps that no log has."""
+    store = WhileTraining(box.bucket, "carrier")
+    store.folder = box.mount / "runs" / RUN
+    carrier = Shipper(store, RUN, store.folder, lambda: True)
+    carrier.ship()
+    assert not [name for name in store.names("") if "checkpoints" in name]
+    carrier.ship()
+    assert f"runs/{RUN}/checkpoints/step-000004/COMPLETE" in store.names("")
+
+
 def test_a_run_that_is_not_ours_any_more_is_not_touched(box):
     before = objects(box.bucket, "carrier")
     carrier = Shipper(Store(box.bucket, "carrier"), RUN, box.mount / "runs" / RUN, lambda: False)

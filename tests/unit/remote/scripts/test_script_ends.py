@@ -525,7 +525,8 @@ def test_what_another_box_has_added_to_a_run_is_fetched_before_it_goes_on_here(b
     box.tool(
         "aws",
         f"""case "$*" in
-  "s3 ls"*) echo "2026-11-22 12:00:00 4 000000000000"; echo "2026-11-22 12:00:00 4 {newest}" ;;
+  *"s3 ls"*) echo "2026-11-22 12:00:00 4 000000000000"; echo "2026-11-22 12:00:00 4 {newest}" ;;
+  *log/{newest}*) echo more ;;
   *p/runs/*) mkdir -p {run}/log; echo new >{run}/config.yaml; printf 'one\ntwo\nmore\n' >{run}/log/000000000000 ;;
 esac""",
     )
@@ -782,9 +783,46 @@ def test_a_box_that_wakes_up_with_a_run_that_another_one_has_gone_on_with_lets_g
     folder = box.going_on(state="running")
     box.put("claim", '{"name": "other", "instance": "i-2"}')
     box.tool("docker", DOCKER + '[ "$1" != kill ] || rm docker/state')
+    box.tool("aws", LOGGED + f"; {pieces(8, 'more')}")
     assert f"another box has gone on with {RUN}" in box.supervise()
     assert not (folder.exists() or (box.mount / "current").exists() or (box.root / "docker/state").exists())
-    assert calls(box, "runs") == [], "it has touched what is the other's"
+    assert calls(box, "outbox") == [], "it has touched what is the other's"
+
+
+@pytest.mark.parametrize("in_s3", ["", "noted", "not noted", "cut"])
+def test_the_volume_of_a_box_that_is_gone_keeps_its_run_on_the_next_box_where_s3_has_no_more_of_it(box, in_s3):
+    """The next box wakes up with it before `inv train` has made it this box's: the newest checkpoint may be nowhere else."""
+    folder = box.going_on()
+    box.put("claim", '{"name": "mine", "instance": "i-2"}')
+    box.put(f"mnt/training/runs/{RUN}/checkpoints/step-000004/COMPLETE", "")
+    box.put(f"mnt/training/shipped/{RUN}", {"noted": "8", "cut": "4"}.get(in_s3, "0"))
+    start, text = {"": (0, ""), "noted": (0, "one\ntwo\n"), "not noted": (0, "one\n"), "cut": (4, "")}[in_s3]
+    box.tool("aws", LOGGED + f"; {pieces(start, text, listed=bool(in_s3))}")
+    assert "it stays here as it is until `inv train`" in box.supervise()
+    assert (folder / "checkpoints/step-000004/COMPLETE").exists() and (folder / "log.txt").read_text() == "one\ntwo\n"
+    assert not (box.mount / "current").exists() and calls(box, "outbox") == []
+
+
+def pieces(start: int, text: str, listed: bool = True) -> str:
+    """The newest piece of the run's log in S3, which begins there; without a text S3 does not give it away."""
+    listing = f'*"s3 ls"*) echo "2026-11-22 12:00:00 4 {start:012d}" ;;' if listed else ""
+    given = f"printf '{text}'" if text else "exit 1"
+    return f'case "$*" in {listing} *log/{start:012d}*) {given} ;; esac'
+
+
+def test_a_checkpoint_that_is_written_while_the_log_is_sent_waits_for_its_steps_in_the_log(box):
+    """A box that is lost then would go on after steps that no log has."""
+    folder = box.going_on(state="running", exit="143")
+    box.tool(
+        "cp",
+        f"""case "$*" in *chunk*) mkdir -p {folder}/checkpoints/step-000004; touch {folder}/checkpoints/step-000004/COMPLETE ;; esac
+exec /bin/cp "$@" """,
+    )
+    box.tool("docker", DOCKER.replace("rm -f docker/state; exit 125", "rm -f docker/state; exit 0"))
+    box.tool("aws", LOGGED + '; case "$*" in *outbox*) ls run/fine-tune-slm/outbox/checkpoints >>sent; echo . >>sent ;; esac')
+    box.supervise()
+    first, second, *_ = (box.root / "sent").read_text().split(".\n")
+    assert (first, second) == ("", "step-000004\n")
 
 
 def test_a_box_sends_nothing_before_s3_has_said_whose_the_run_is(box):
