@@ -66,7 +66,7 @@ setup: .venv/installed .venv/tests $(MODELS) ## the virtual environment and the 
 	@$(VENV) -m twin.models tiny $@
 
 run: ## the main job: a small model fine-tuned, scored and published on the twin
-	@$(MAKE) --no-print-directory -j2 GOAL=run .venv/installed .cache/models/smollm2-135m
+	@$(MAKE) --silent --no-print-directory -j2 GOAL=run .venv/installed .cache/models/smollm2-135m
 	@$(VENV) -m invoke twin.start up deploy train publish down report -- cloud=twin experiment=quickstart
 
 smoke: .venv/installed .cache/models/tiny ## the same chain on a tiny model, in under a minute
