@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PLAIN_EVERY = 15.0  # seconds between two lines about the same verb where nobody watches a terminal
 LABEL = 11  # columns of a verb's name, and of the words before each line of a report
 BAR_FROM = 80  # columns of a terminal that has room for a bar
+LEAST_BAR, MOST_BAR = 8, 22  # columns of a bar and of the space beside it; it gives way to words
 
 
 @dataclass
@@ -195,9 +196,11 @@ class _Live:
         line.add_column(width=2)
         line.add_column(ratio=1, no_wrap=True, overflow="crop")
         cells: list[RenderableType] = [status.verb, self.spinner, Text(status.text)]
+        left = self.console.width - LABEL - len(status.text) - len(status.clock) - 7  # with what lies between
         if status.of and self.console.width >= BAR_FROM:
-            line.add_column(width=22)
-            cells.append(ProgressBar(status.of, status.done, width=20))
+            bar = max(LEAST_BAR, min(left, MOST_BAR))
+            line.add_column(width=bar)
+            cells.append(ProgressBar(status.of, status.done, width=bar - 2))
         line.add_column(width=len(status.clock) + 1, justify="right", style="dim")
         line.add_row(*cells, status.clock)
         return line

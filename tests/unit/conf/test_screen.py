@@ -115,6 +115,17 @@ def test_the_picture_of_the_live_view_is_what_stood_there_in_the_last_step_whole
     assert "running: step" in pictures.svg(pictures.while_training(written), "a title").replace("&#160;", " ")
 
 
+def test_the_bar_gives_way_to_words(tmp_path):
+    """`0:00 left` was cut to `0:00 le` where all else had room."""
+    (tmp_path / "invoke.yaml").write_text((ROOT / "invoke.yaml").read_text())
+    text = "running: step 16/16  loss 0.387  215 tokens/s  0:00 left"
+    verbs = VERBS.replace("find the box [bold]", text).replace("  price    about $0.02", "a note")
+    verbs = verbs.replace(f'screen.step("  {text}")', f'screen.status("{text}", 9, 16)')
+    (tmp_path / "tasks.py").write_text(verbs)
+    _, written = on_terminal(tmp_path, "up", columns=90)
+    assert text in written and "━" in written
+
+
 @pytest.mark.parametrize("columns", [60, 30])
 def test_a_narrow_terminal_has_the_same_lines_and_a_live_line_that_never_wraps(folder, columns):
     code, written = on_terminal(folder, "up", "train", columns=columns)
