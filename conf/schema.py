@@ -12,6 +12,7 @@ from omegaconf import MISSING
 GITHUB = r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+|[A-Za-z0-9-]+@[0-9]+/[A-Za-z0-9._-]+@[0-9]+"  # a repository, as GitHub lets one name it
 
 # Parameter Store says most of these, and they are in commands that messages give: no name of AWS's has a sign that a shell acts on.
+RESERVATION = re.compile(r"cr-[0-9a-f]+")
 AWS_NAME = re.compile(r"[A-Za-z0-9_.:/@+=,#()-]*|<ssm:[A-Za-z0-9_./-]+>")  # the latter stands for what nobody has asked for
 NAMED_BY_AWS = (
     *("region", "bucket", "repository", "box_role", "instance_profile", "launch_template", "scheduler_role"),
@@ -375,6 +376,7 @@ class Box:
     instance_type: Any = MISSING  # or a list: the first of them that AWS has room for
     allocation_strategy: AllocationStrategy = AllocationStrategy.prioritized  # how the types of a list are tried; runs of 0.1.0 say none
     subnet: str | None = MISSING  # null: any of the default network
+    reservation: str | None = None  # id of a capacity reservation that a new box is launched into; runs of 0.1.0 say none
     ami: str = MISSING  # public parameter that names the image
     root_gb: int = MISSING
     disk_gb: int = MISSING  # the volume that keeps runs and the model cache
@@ -394,6 +396,10 @@ class Box:
                 f"box.instance_type is {self.instance_type!r}; use a type such as g6.2xlarge, or several: "
                 "'box.instance_type=[g6.2xlarge,g5.2xlarge]'"
             )
+        if self.reservation is not None and not RESERVATION.fullmatch(self.reservation):
+            raise ValueError(f"box.reservation is {self.reservation!r}; use the id of a capacity reservation, such as cr-0123456789abcdef0")
+        if self.reservation is not None and self.spot:
+            raise ValueError("box.reservation and box.spot=true: a reservation is not of spot; use one of them")
         positive("box.root_gb", self.root_gb)
         positive("box.disk_gb", self.disk_gb)
         positive("box.idle_minutes", self.idle_minutes)

@@ -26,6 +26,7 @@ from twin.aws.ec2.consistency import Consistency
 from twin.aws.ec2.instance_connect import Access
 from twin.aws.ec2.metadata import Metadata
 from twin.aws.ec2.quotas import Quotas
+from twin.aws.ec2.reservations import Reservations
 from twin.aws.ec2.spot import Spot
 from twin.aws.ec2.validations import Validations
 from twin.aws.faults import KINDS, Faults
@@ -171,7 +172,20 @@ def gateway(journal: Journal, clock: Clock, hardware: backends.Hardware, region:
     control = Control(
         verbs | {"fault": partial(fault, faults, host_faults), "faults": partial(known, faults, host_faults), "heal": faults.clear}
     )
-    own = [control, permissions, meter, Validations(clock.now), propagation, plan, quotas, spot, *services, boxes.disks, boxes]
+    own = [
+        control,
+        permissions,
+        meter,
+        Validations(clock.now),
+        propagation,
+        plan,
+        Reservations(region),
+        quotas,
+        spot,
+        *services,
+        boxes.disks,
+        boxes,
+    ]
     single = [associations, policy_sizes, web_identity, managed_policies, linked_roles]
     aws_gateway.layers = [consistency, launch_templates.operations, *(part.operations for part in [*own, *single])]
     clock.start()

@@ -12,6 +12,7 @@ from remote.account import fleet_permissions, notice_permissions, session_permis
 from remote.account.statement import INLINE, MANAGED, Account, Statement, combine_conditions, document, merge_statements, size
 from remote.aws.session import Aws, is_access_denied
 
+LAUNCHED_WITH = ("volume", "network-interface", "subnet", "launch-template", "capacity-reservation")
 GPUS = ["g*", "p*"]  # instance types; for others, let the policy name them
 SSH_LOGIN = ("ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey")
 SSH_INGRESS = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
@@ -109,7 +110,7 @@ def files(account: Account) -> list[Statement]:
 
 
 def _boxes(account: Account) -> list[Statement]:
-    launch_resources = tuple(account.arn("ec2", f"{kind}/*") for kind in ("volume", "network-interface", "subnet", "launch-template"))
+    launch_resources = tuple(account.arn("ec2", f"{kind}/*") for kind in LAUNCHED_WITH)
     ours = {"StringEquals": {"aws:ResourceTag/Name": account.cloud.own}}  # the security group of stack.yaml
     instances, groups = account.arn("ec2", "instance/*"), account.arn("ec2", "security-group/*")
     tagging = (instances, account.arn("ec2", "volume/*"), account.public("ec2", "snapshot/*"))
@@ -313,7 +314,7 @@ def _roles(account: Account) -> list[Statement]:
 def _reading(account: Account) -> list[Statement]:
     """What names no resource: AWS allows these on everything or not at all."""
     seen = ["Instances", "InstanceTypes", "InstanceTypeOfferings", "Images", "Volumes", "VolumesModifications", "Subnets"]
-    seen += ["RouteTables", "SecurityGroups", "SpotPriceHistory", "LaunchTemplateVersions", "Snapshots"]
+    seen += ["RouteTables", "SecurityGroups", "SpotPriceHistory", "LaunchTemplateVersions", "Snapshots", "CapacityReservations"]
     return [
         Statement("LookAtEc2", "boxes, disks, what can be had", tuple(f"ec2:Describe{name}" for name in seen)),
         Statement("Prices", "the Price List", ("pricing:GetProducts",)),

@@ -21,6 +21,7 @@ NO_CAPACITY = (
     "InsufficientHostCapacity",
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
+    "ReservationCapacityExceeded",
 )
 # In messages: the codes are those of any wrong parameter.
 NO_SUBNET = "No default subnet"
@@ -98,6 +99,12 @@ def start(aws: Aws, box: schema.Box, instance_id: str, kind: str, zone: str) -> 
             raise _spot_reclaimed(aws, instance_id) from error
         if code not in NO_CAPACITY:
             raise
+        if code == "ReservationCapacityExceeded":
+            free = f"aws ec2 modify-instance-capacity-reservation-attributes --region {aws.cloud.region} --instance-id {instance_id} "
+            free += "--capacity-reservation-specification CapacityReservationPreference=none"
+            what = f"nothing of the capacity reservation that {instance_id} was launched into is free now"
+            hint = f"`inv up --wait 2h` waits for it; or start it outside of it: `{free}`, then `inv up`"
+            raise NoCapacity(what, hint, reason="refused") from error
         raise NoCapacity(
             f"{zone} has no {kind} for {instance_id} now, and its volume is there",
             f"try again later, `inv up --wait 2h` goes on trying, or move the volume to another zone:\n"
@@ -122,7 +129,10 @@ def release(aws: Aws, instance_id: str) -> None:
 
 
 def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, str, dict]]:
-    """Every type and zone that offers it, or the volume's zone alone; spot everywhere before anything else."""
+    """Every type and zone that offers it, or the volume's zone alone; spot everywhere before anything else. A reservation is one place."""
+    if box.reservation:
+        yield (*_reserved(aws, box, box.reservation, zone), {})
+        return
     offered = {kind: zones(aws, kind) for kind in box.instance_types}
     if not any(offered.values()):
         what = f"{aws.cloud.region} has no {' and no '.join(box.instance_types)}"
@@ -134,6 +144,36 @@ def _places(aws: Aws, box: schema.Box, zone: str | None) -> Iterator[tuple[str, 
     for market in [SPOT, {}] if box.spot else [{}]:
         for kind in _ordered(aws, box, bool(market)):
             yield from ((kind, one, market) for one in ([zone] if zone and offered[kind] else offered[kind]))
+
+
+def _reserved(aws: Aws, box: schema.Box, id: str, zone: str | None) -> tuple[str, str]:
+    """Type and zone of the reservation; a Problem where nothing can be launched into it.
+
+    EC2, User Guide, "Launch instances into an existing Capacity Reservation": an active one, of which some is left, in the volume's zone.
+    """
+    shown = f"`aws ec2 describe-capacity-reservations --region {aws.cloud.region} --capacity-reservation-ids {id}` shows it"
+    without = "`inv up -- box.reservation=null` launches a box outside of it"
+    one = describe.capacity_reservation(aws, id)
+    if one is None:
+        listed = f"`aws ec2 describe-capacity-reservations --region {aws.cloud.region}` lists those of this region"
+        raise Problem(f"there is no capacity reservation {id} in {aws.cloud.region}", f"{listed}; {without}", "refused")
+    kind, where, state = one["InstanceType"], one["AvailabilityZone"], one["State"]
+    if one.get("ReservationType") == "capacity-block":
+        what = f"{id} is a Capacity Block, and a box in one could not be stopped and started"
+        raise Problem(what, f"name an On-Demand Capacity Reservation; {without}", "refused")
+    if state not in ("active", "pending"):
+        raise Problem(f"the capacity reservation {id} ({kind} in {where}) is {state}", f"{shown}; {without}", "refused")
+    if one["InstancePlatform"] != "Linux/UNIX":
+        raise Problem(f"{id} is for {one['InstancePlatform']}, and the box's image is Linux/UNIX", f"{shown}; {without}", "refused")
+    if zone not in (None, where):
+        what = f"{id} is in {where}, and the box's volume or subnet is in {zone}"
+        raise Problem(what, f"reserve in {zone}; or move the volume:\n{_relocation_commands(aws, box, kind, zone, to=where)}", "refused")
+    if box.gpu and not gpu.cards(aws, (kind,)):
+        raise Problem(f"{id} is of {kind}, which has no GPU, says EC2", "`box.gpu=false` trains on the CPU", "refused")
+    if state == "active" and not one["AvailableInstanceCount"]:
+        used = f"all {one['TotalInstanceCount']} of {id} ({kind} in {where}) are in use"
+        raise NoCapacity(used, f"{shown}; `inv up --wait 2h` waits for one; {without}", "refused")
+    return kind, where
 
 
 def _ordered(aws: Aws, box: schema.Box, spot: bool) -> list[str]:
@@ -153,6 +193,9 @@ def zones(aws: Aws, kind: str) -> list[str]:
 
 
 def _no_capacity(aws: Aws, box: schema.Box, zone: str | None, refused: list[str]) -> NoCapacity:
+    if box.reservation:
+        what = f"nothing of the capacity reservation {box.reservation} is free now ({'; '.join(refused)})"
+        return NoCapacity(what, "`inv up --wait 2h` waits for it; `inv up -- box.reservation=null` launches outside of it", "refused")
     types = box.instance_types
     what = f"no {' and no '.join(types)} is available now ({'; '.join(refused)})"
     wait = "`inv up --wait 2h` goes on trying"
@@ -168,12 +211,12 @@ def _quota(kind: str, error: Exception) -> Problem:
     return Problem(f"the account's vCPU quota leaves no room for a {kind}: {error}", hint, reason="refused")
 
 
-def _relocation_commands(aws: Aws, box: schema.Box, kind: str, zone: str, instance_id: str = "") -> str:
+def _relocation_commands(aws: Aws, box: schema.Box, kind: str, zone: str, instance_id: str = "", to: str | None = None) -> str:
     """The commands, one a line, that take the volume to another zone by a copy: a volume itself can leave none."""
     from remote.aws import volume  # which knows boxes, which know capacity
 
     old, tags = volume.id_and_tags(aws, box.name)
-    other = next((candidate for candidate in zones(aws, kind) if candidate != zone), zone)
+    other = to or next((candidate for candidate in zones(aws, kind) if candidate != zone), zone)
     mine = f"--owner-ids self --filters Name=tag:{volume.BOX},Values={box.name}"
     newest = f"aws ec2 describe-snapshots {mine} --query 'max_by(Snapshots, &StartTime).SnapshotId' --output text"
     words = ",".join(f"{{Key={key},Value='{value}'}}" for key, value in tags.items())

@@ -147,7 +147,10 @@ def ssh_endpoint(aws: Aws, instance_id: str) -> SshEndpoint:
 def type_of(aws: Aws, box: schema.Box) -> str:
     """The type of the box, whatever the settings say; where there is none, the first that `up` would launch."""
     instance = find(aws, box.name)
-    return instance.instance_type if instance else box.instance_types[0]
+    if instance:
+        return instance.instance_type
+    reserved = describe.capacity_reservation(aws, box.reservation) if box.reservation else None
+    return reserved["InstanceType"] if reserved else box.instance_types[0]
 
 
 def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured:
@@ -159,7 +162,7 @@ def ensure(aws: Aws, box: schema.Box, volume_zone: str | None = None) -> Ensured
         _wait(aws, "instance_stopped", instance.id)
     if instance is None:
         return Ensured(launch(aws, box, volume_zone), "launched")
-    if instance.instance_type not in box.instance_types and not box.adopt:
+    if instance.instance_type not in box.instance_types and not (box.adopt or box.reservation):
         wanted = " or ".join(box.instance_types)
         screen.note(
             f"  box `{box.name}` is a {instance.instance_type} and no {wanted}; for one on the same volume: "

@@ -33,6 +33,7 @@ def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
     image = aws.client("ssm").get_parameter(Name=box.ami)["Parameter"]["Value"]
     root = ec2.describe_images(ImageIds=[image])["Images"][0]["RootDeviceName"]
     disk = {"VolumeSize": box.root_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    reserved = {"CapacityReservationTarget": {"CapacityReservationId": box.reservation}}
     # A lost answer and a second try within a minute are one launch; but a box that has ended meanwhile is not launched by its old token.
     moment = f"{int(time.time() // 60)}-{_recently_terminated(aws, box.name)}"
 
@@ -48,9 +49,10 @@ def launch(aws: Aws, box: schema.Box, volume_zone: str | None) -> str:
             TagSpecifications=[{"ResourceType": "instance", "Tags": listed(tags)}, {"ResourceType": "volume", "Tags": listed(root_tags)}],
             UserData=USER_DATA,
             # By its hash: a token has 64 characters at most.
-            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{kind}".encode()).hexdigest(),
+            ClientToken=hashlib.sha256(f"{box.name}-{moment}-{zone}-{market}-{kind}-{box.reservation}".encode()).hexdigest(),
             **({"SubnetId": box.subnet} if box.subnet else {"Placement": {"AvailabilityZone": zone}}),
             **({"InstanceMarketOptions": market} if market else {}),
+            **({"CapacityReservationSpecification": reserved} if box.reservation else {}),
         )
         return answer["Instances"][0]["InstanceId"]
 

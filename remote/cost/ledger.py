@@ -43,6 +43,8 @@ def show(aws: Aws, run: schema.Run, by: str | None = None) -> None:
     known = [line.dollars for line in lines if line.dollars is not None]
     total = _money(sum(known) if len(known) == len(lines) else None)
     prices = f"prices: {source or 'unknown'}; on demand, before tax and discounts. Traffic, requests and snapshots are not in it."
+    if run.box.reservation:
+        prices += " A capacity reservation costs the same whether it is used or not: its hours without a box are not in it."
     if by:
         screen.print(_sums(store, lines, by, total))
         screen.print(f"{prices} Nor is S3. Days are UTC's.")

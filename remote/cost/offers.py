@@ -42,7 +42,10 @@ def describe_existing(aws: Aws, run: schema.Run, tag: str) -> str:
     """What is there, and what `up` and `deploy` would add to it."""
     box, digest = instance.find(aws, run.box.name), ecr.find_digest(aws, tag)[1]
     market = " on spot, if there is room," if run.box.spot else ""
-    new = f"none; a {' or '.join(run.box.instance_types)} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
+    types = run.box.instance_types
+    if run.box.reservation:
+        types, market = [instance.type_of(aws, run.box)], f" into {run.box.reservation}, which costs the same whether it is used or not,"
+    new = f"none; a {' or '.join(types)} with a root disk of {run.box.root_gb} GB would be launched{market}".rstrip(",")
     words = {"running": "runs", "stopped": "is stopped and would be started", "stopping": "is stopping and would be started"}
     lines = [f"box      {f'{box.id}, {box.instance_type}, {words.get(box.state, box.state)}' if box else new}"]
     monthly, _ = pricing.disk_month(aws, run.box.disk_type)

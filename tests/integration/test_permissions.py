@@ -38,6 +38,7 @@ RARE |= {("UseCopy", "ec2:CreateVolume")}  # by hand, with the commands that rem
 RARE |= {("UseBox", "ec2:RebootInstances")}  # of a silent agent's box: tests/unit/remote/transport/test_silent_agent.py enforces the policy
 # Of a box that is open: tests/unit/remote/aws/test_closed_metadata.py enforces the policy.
 RARE |= {("NoteBox", "ec2:ModifyInstanceMetadataOptions")}
+RARE |= {("LookAtEc2", "ec2:DescribeCapacityReservations")}  # tests/unit/remote/aws/test_capacity.py enforces the policy
 SSHD = prerequisites.program("sshd")
 if not SSHD:  # without one no emulated box can be come to by SSH
     RARE |= {("OpenPort", action) for action in permissions.SSH_INGRESS} | {("UseBox", "ec2-instance-connect:SendSSHPublicKey")}

@@ -84,7 +84,13 @@ def test_a_run_made_before_is_the_run_of_the_same_settings_without_a_notice(caps
     assert load.fingerprint(run) == load.fingerprint(now) == load.fingerprint(load.saved(OLD, "config.yaml")) == FINGERPRINT
     assert load.read(load.dump(run)) == run
     today = load.values(load.dump(now))
-    newer = (("lora", "adapter"), ("lora", "adapter_sha256"), ("data", "train_rows"), ("box", "allocation_strategy"))
+    newer = (
+        ("lora", "adapter"),
+        ("lora", "adapter_sha256"),
+        ("data", "train_rows"),
+        ("box", "allocation_strategy"),
+        ("box", "reservation"),
+    )
     for room, name in (*newer, ("train", "processes"), ("train", "fsdp")):
         del today[room][name]  # newer than the run
     del today["fleet"], today["notify"]

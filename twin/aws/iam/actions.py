@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from twin.aws import wire
-from twin.aws.ec2 import instances, launch_templates
+from twin.aws.ec2 import instances, launch_templates, reservations
 from twin.aws.iam import linked_roles
 from twin.aws.iam.policy import Context
 
@@ -317,6 +317,8 @@ def run_instances(request: wire.Request) -> Iterator[Access]:
     yield Access("ec2:RunInstances", arn(request, "ec2", f"image/{content.get('ImageId')}", ""), {"ec2:Owner": owner})
     if template:
         yield Access("ec2:RunInstances", arn(request, "ec2", f"launch-template/{template}"))
+    if reservation := content.get(reservations.TARGET):
+        yield Access("ec2:RunInstances", arn(request, "ec2", f"capacity-reservation/{reservation}"))
     profile = content.get("IamInstanceProfile.Name") or content.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
     if profile:
         yield pass_role(role_of(profile), "ec2.amazonaws.com")

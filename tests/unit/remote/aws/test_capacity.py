@@ -288,3 +288,70 @@ def test_a_spot_box_that_aws_took_back_is_waited_for_or_left_for_one_on_demand_b
     again = had(account, settings().box, made.zone)
     assert again.instance_id != made.instance_id
     assert volume.ensure(account, run.box, again.instance_id, again.zone).volume_id == disk
+
+
+def reserved(account, kind: str = "g6.2xlarge", zone: str = "us-east-1b", count: int = 1) -> str:
+    """A capacity reservation that the account has."""
+    ec2 = world.client(state(account), "ec2")
+    made = ec2.create_capacity_reservation(InstanceType=kind, InstancePlatform="Linux/UNIX", AvailabilityZone=zone, InstanceCount=count)
+    return made["CapacityReservation"]["CapacityReservationId"]
+
+
+@pytest.mark.slow
+def test_a_reservation_decides_type_and_zone_and_is_free_again_when_the_box_stops(account, settings):
+    id = reserved(account, "g6e.2xlarge")
+    box = settings(f"box.reservation={id}").box
+    assert instance.type_of(account, box) == "g6e.2xlarge", "the price is asked of it"
+    policies = permissions.roles(account.cloud, world.ACCOUNT, world.CALLER)
+    world.enforce(state(account), [policies["laptop"], policies["files"]])
+    try:
+        made = had(account, box)
+        assert (made.instance_type, made.zone) == ("g6e.2xlarge", "us-east-1b")
+        other = settings(f"box.reservation={id}", "box.name=other").box
+        with pytest.raises(capacity.NoCapacity, match=f"all 1 of {id} .g6e.2xlarge in us-east-1b. are in use") as caught:
+            instance.ensure(account, other)
+        assert "`inv up --wait 2h` waits" in caught.value.hint and "`inv up -- box.reservation=null`" in caught.value.hint
+        instance.stop(account, made.instance_id)
+        second = had(account, other).instance_id
+        with pytest.raises(capacity.NoCapacity, match=f"nothing of the capacity reservation that {made.instance_id} was launched into"):
+            instance.ensure(account, box)
+        instance.stop(account, second)
+        assert instance.ensure(account, box).changed == "started"
+    finally:
+        world.enforce(state(account), None)
+
+
+@pytest.mark.slow
+def test_a_reservation_that_takes_no_box_is_said_to_before_anything_is_launched(account, settings):
+    ec2, id = world.client(state(account), "ec2"), reserved(account)
+    for words, zone, what in (
+        (("box.reservation=cr-0",), None, "there is no capacity reservation cr-0 in us-east-1"),
+        ((f"box.reservation={id}",), "us-east-1d", f"{id} is in us-east-1b, and the box's volume or subnet is in us-east-1d"),
+        ((f"box.reservation={reserved(account, 'm6i.large')}",), None, "is of m6i.large, which has no GPU"),
+    ):
+        with pytest.raises(Problem, match=what):
+            instance.ensure(account, settings(*words).box, zone)
+    ec2.cancel_capacity_reservation(CapacityReservationId=id)
+    with pytest.raises(Problem, match=f"the capacity reservation {id} .g6.2xlarge in us-east-1b. is cancelled"):
+        instance.ensure(account, settings(f"box.reservation={id}").box)
+    assert not [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"] if one["State"]["Name"] == "running"]
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"ReservationType": "capacity-block"}, "is a Capacity Block"),
+        ({"InstancePlatform": "Windows"}, "is for Windows, and the box's image"),
+    ],
+)
+def test_a_reservation_of_another_kind_is_refused(account, settings, monkeypatch, more, what):
+    usual = {"InstanceType": "g6.2xlarge", "AvailabilityZone": "us-east-1a", "State": "active", "InstancePlatform": "Linux/UNIX"}
+    monkeypatch.setattr(capacity.describe, "capacity_reservation", lambda *asked: usual | more)
+    with pytest.raises(Problem, match=what):
+        instance.ensure(account, settings("box.reservation=cr-0").box)
+
+
+@pytest.mark.parametrize("words", [("box.reservation=r-1",), ("box.reservation=cr-0a", "box.spot=true")])
+def test_a_reservation_is_named_by_its_id_and_is_not_of_spot(settings, words):
+    with pytest.raises(Problem, match=r"box\.reservation"):
+        settings(*words)
