@@ -3,6 +3,7 @@
 One account, told from top to bottom. Each story has a run of its own, and every one ends the same: one run, sealed, its log whole.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ THERE = ("pending", "running", "stopping", "shutting-down", "stopped")
 class Story:
     """One user with one run, from the first command to the last."""
 
-    root = Path("of no box")
+    root, story = Path("of no box"), stories.Story("of a fleet", "train")  # what the check of a log asks about
 
     def __init__(self, laptop: Laptop, seed: int, *settings: str):
         self.laptop, self.overrides, self.before = laptop, (*SETTINGS, f"seed={seed}", *settings), set(run_ids(laptop))
@@ -175,7 +176,28 @@ def test_a_run_whose_every_instance_aws_takes_back_says_so_and_goes_on_when_it_i
     assert len(story.jobs()) == 2
 
 
-def test_nothing_of_it_is_left(account):
+def test_a_job_for_which_aws_never_has_an_instance_is_told_with_a_market_that_has_one(account):
+    stand_in_trainer.register(account.state, step_seconds=0.05)
+    story = Story(account, 6)
+    wait_until(lambda: not instances(account, *THERE))  # one that idles would take it
+    world.fault(account.state, "batch-capacity-never")
+    watching = story.watch()
+    wait_until(lambda: any("CAPACITY" in job.get("statusReason", "") for job in story.jobs()))
+    world.forward(account.state, 3700)
+    sentence, hint = story.last_words(watching)
+    assert "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in sentence and "fleet.market=on_demand" in hint
+    assert (story.state["phase"], story.state["reason"]) == ("failed", "unreachable")
+    world.clear_faults(account.state)
+    account.inv("train", overrides=(*story.overrides, "fleet.market=on_demand"))
+    story.ends_well()
+
+
+def test_nothing_of_it_is_left_and_the_ledger_is_the_meters(account):
     wait_until(lambda: not instances(account, *THERE))
     rows = world.costs(account.state)["rows"]
     assert [row for row in rows if row["kind"] in ("instance", "volume") and row["until"] is None] == []
+    costs = account.inv("costs", overrides=SETTINGS).stdout
+    lines = re.findall(r"^(i-\w+) g6.2xlarge (?:spot|on demand) .* (\S+) *$", costs, re.MULTILINE)
+    metered = [row for row in rows if row["kind"] == "instance"]
+    assert {one for one, _ in lines} == {row["id"] for row in metered} and len(lines) == len(metered), costs
+    assert sum(float(usd) for _, usd in lines) == pytest.approx(sum(row["usd"] for row in metered), abs=0.01)
