@@ -15,17 +15,55 @@ SETTINGS = ("fleet=batch", "train.steps=20", "train.save_steps=5")
 QUEUE = "fine-tune-slm-spot"
 
 
+def with_fleet(folder, *settings: str) -> Laptop:
+    """An account with a fleet, and an image of this tree in it."""
+    made = Laptop(folder / ODD)
+    made.folder.mkdir()
+    made.inv("twin.start", overrides=settings)
+    (made.folder / "token").write_text(world.environment(made.state)["HF_TOKEN"])
+    made.inv("init", "--yes", "--token", str(made.folder / "token"), overrides=(*SETTINGS, *settings))
+    stand_in_trainer.register(made.state, step_seconds=0.05)
+    return made
+
+
 @pytest.fixture
 def fleet(tmp_path):
-    """An account with a fleet, and an image of this tree in it."""
-    made = Laptop(tmp_path / ODD)
-    made.folder.mkdir()
-    made.inv("twin.start")
-    (made.folder / "token").write_text(world.environment(made.state)["HF_TOKEN"])
-    made.inv("init", "--yes", "--token", str(made.folder / "token"), overrides=SETTINGS)
-    stand_in_trainer.register(made.state, step_seconds=0.05)
+    made = with_fleet(tmp_path)
     yield made
     world.stop(made.state)
+
+
+@pytest.fixture
+def noticed(tmp_path):
+    """Somebody is told of its runs, by mail, which he has confirmed, and by a webhook."""
+    made = with_fleet(tmp_path, *NOTIFY)
+    assert "1 subscriptions are confirmed" in made.inv("twin.mail", "--confirm").stdout
+    yield made
+    world.stop(made.state)
+
+
+NOTIFY = ("notify.email=me@example.com", "notify.webhook=fine-tune-slm/webhook")
+
+
+def test_each_end_is_told_once_by_mail_and_to_the_webhook(noticed):
+    """One run that AWS's taking of an instance interrupts, and one that crashes."""
+    settings = (*SETTINGS, *NOTIFY)
+    stand_in_trainer.register(noticed.state, step_seconds=0.1, hold_at=12)
+    noticed.inv("train", "--detach", overrides=settings)
+    (run_id,) = run_ids(noticed)
+    wait_until(lambda: any(f"{run_id}/checkpoints/step-000010/COMPLETE" in key for key in noticed.objects()))
+    (first,) = instances(noticed, "running")
+    world.fault(noticed.state, "spot-notice", instance=first["InstanceId"], seconds=600)
+    noticed.inv("train", overrides=settings)
+    stand_in_trainer.register(noticed.state, crash_at=3)
+    assert noticed.inv("train", overrides=(*settings, "seed=2"), ok=False).returncode == 1
+    wait_until(lambda: len(world.posts(noticed.state)) >= 3)
+    told = [one["body"] for one in world.posts(noticed.state)]
+    assert [one["event"] for one in told] == ["spot", "done", "failed"]
+    assert "goes on by itself" in told[0]["what"] and told[1]["what"].startswith("macro-F1 0.765") and "crash" in told[2]["what"]
+    assert told[0]["instance"] == first["InstanceId"] != told[1]["instance"] and "$" in told[1]["cost"]
+    subjects = [one["subject"] for one in world.mails(noticed.state)[1:]]  # the first asks for the address
+    assert subjects == [one["title"] for one in told]
 
 
 def instances(laptop, *states: str) -> list[dict]:
