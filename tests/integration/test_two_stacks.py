@@ -187,6 +187,40 @@ def test_who_trains_with_a_named_stack_needs_to_name_it_once(laptop, boxes):
     assert boxes["demo"] in printed and boxes[""] not in printed
 
 
+@pytest.fixture
+def fleet_of_demo(laptop, boxes, clouds):
+    """The stack `demo` has a fleet, on which a job waits; for nobody is there an instance."""
+    settings = (*OTHER, "fleet=batch", "fleet.max_vcpus=8")
+    laptop.inv("init", "--yes", overrides=settings)
+    world.fault(laptop.state, "batch-capacity-never")
+    batch, name = laptop.client("batch"), "fine-tune-slm-demo-0123456789abcdef"
+    asks = {"image": "i", "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}]}
+    batch.register_job_definition(jobDefinitionName=name, type="container", containerProperties=asks)
+    job = batch.submit_job(jobName="theirs", jobQueue="fine-tune-slm-demo-spot", jobDefinition=name)["jobId"]
+    yield lambda: batch.describe_jobs(jobs=[job])["jobs"][0]["status"]
+    batch.terminate_job(jobId=job, reason="the end")
+    world.clear_faults(laptop.state)
+    laptop.inv("init", "--yes", overrides=(*settings[:-1], "fleet.max_vcpus=0"))
+
+
+def test_a_stack_without_a_fleet_sees_nothing_of_anothers(laptop, clouds, fleet_of_demo, monkeypatch):
+    import loaded
+
+    from remote.aws import batch, fleet, fleet_end
+    from remote.aws.session import Aws
+
+    ended = laptop.inv("down", "--fleet")
+    assert "0 jobs of the fleet have ended, 0 instances are gone" in ended.stdout + ended.stderr
+    refused = laptop.inv("train", overrides=("fleet=batch",), ok=False)
+    assert "this account has no fleet: AWS Batch has no queue `fine-tune-slm-spot`" in refused.stdout + refused.stderr
+    loaded.enter(monkeypatch, laptop.state)
+    aws, theirs = Aws(clouds[""]), Aws(clouds["demo"])
+    assert (fleet.environments(aws), fleet_end.unfinished_jobs(aws), fleet_end.definitions(aws)) == ([], [], [])
+    assert batch.jobs(aws, clouds[""], "theirs") == []
+    assert len(fleet.environments(theirs)) == 2 and len(fleet_end.unfinished_jobs(theirs)) == len(fleet_end.definitions(theirs)) == 1
+    assert fleet_of_demo() == "RUNNABLE"
+
+
 def test_destroy_of_one_stack_leaves_the_other_alone(laptop, clouds, boxes):
     laptop.inv("down", overrides=OTHER)
     laptop.inv("destroy", "--yes", overrides=OTHER)
