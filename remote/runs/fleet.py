@@ -12,7 +12,7 @@ from conf.process.screen import screen
 from remote.aws import batch, pricing
 from remote.aws.s3 import Store
 from remote.aws.session import Aws, pauses
-from remote.runs import follow, lost_jobs, runs, start
+from remote.runs import fleet_stop, follow, lost_jobs, runs, start
 from remote.runs.progress import ENDED, Progress, complete_events, seconds_worked
 
 ASK_EVERY = 15.0  # seconds between two questions to Batch while a run waits or is silent
@@ -151,7 +151,11 @@ class Watcher:
             return
         if job is None and time.monotonic() - self.begun < UNSEEN:
             return  # a job that was handed over just now may not be listed yet
-        if runs.state(Store(self.aws), self.run_id).phase in ENDED:
+        store = Store(self.aws)
+        if runs.state(store, self.run_id).phase in ENDED:
+            return
+        if wish := fleet_stop.wanted(store, self.run_id):  # no failure, whoever sees it first
+            fleet_stop.cancel(store, self.run_id, wish)
             return
         raise lost(self.aws, self.run_id, job)
 

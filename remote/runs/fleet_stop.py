@@ -63,6 +63,17 @@ def phase_after(aws: Aws, cloud: schema.Cloud, run_id: str, wish: Wish) -> str:
         return current.phase
     silent = was_stopped or current.phase == "created" or not current.active or (job is not None and current.age > GONE)
     if (job is None or job.ended) and silent:
-        start.set_state(store, run_id, "cancelled", wish.reason, wish.evidence, "`inv train` starts a new run")
+        cancel(store, run_id, wish)
         return "cancelled"
     return ""
+
+
+def wanted(store: Store, run_id: str) -> Wish | None:
+    """Why somebody has asked for the run's end, if anybody has."""
+    said = store.json(f"runs/{run_id}/{STOP}")
+    return None if said is None else Wish(str(said.get("reason") or ""), str(said.get("evidence") or Wish.evidence))
+
+
+def cancel(store: Store, run_id: str, wish: Wish) -> None:
+    """Say it for a run of which nobody is left to say it."""
+    start.set_state(store, run_id, "cancelled", wish.reason, wish.evidence, "`inv train` starts a new run")

@@ -211,6 +211,16 @@ def test_a_run_that_its_search_has_given_up_says_so_where_its_job_is_gone_withou
     assert (state(store, run_id)["reason"], state(store, run_id)["evidence"]) == ("pruned", "loss 3 after step 8")
 
 
+def test_who_watches_a_run_that_is_asked_to_end_takes_its_end_for_no_failure(account, service, store, run, run_id):
+    """Whoever saw first that its job is gone wrote its state: beside `inv stop-run`, `inv train` wrote that it had failed."""
+    hand_over(account, run, run_id)
+    start.set_state(store, run_id, "running")
+    fleet_stop.ask_to_end(account, run.cloud, run_id, fleet_stop.Wish(), "inv stop-run")
+    service.jobs[0] |= {"status": "FAILED", "statusReason": "Host EC2 (instance i-1) terminated."}
+    Watcher(account, run.cloud, run_id).check()
+    assert (state(store, run_id)["phase"], state(store, run_id)["evidence"]) == ("cancelled", "somebody asked for it")
+
+
 def test_a_run_on_a_box_is_not_ended_as_one_of_a_fleet(account, store, run, run_id):
     store.put(f"runs/{run_id}/box.json", b'{"name": "mine", "instance": "i-1"}')
     with pytest.raises(Problem, match="is on no fleet"):
