@@ -45,7 +45,7 @@ def serve(aws: Aws, run: schema.Run, run_id: str, port: int, lines: list[str], r
     folder = download.download(aws, run, run_id, root / run.runs).folder
     try:
         words = ["trainer.evaluate.serve", str(folder), str(port)]
-        again = f"then `inv {verb} --run {run_id} --port {port}`"
-        trainer_here.run(f"serve {run_id}", words, root, "\n".join(lines).encode(), instead=again)
+        again = f"`inv play --run {run_id} --port {port}`" if verb == "play" else f"`inv serve --run {run_id} --port {port}`"
+        trainer_here.run(f"serve {run_id}", words, root, "\n".join(lines).encode(), instead=f"then {again}")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{run_id} is no longer served") from None

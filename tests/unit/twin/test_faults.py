@@ -460,8 +460,9 @@ def test_a_container_is_killed_and_docker_says_whether_for_memory(cloud, machine
     strike(cloud, "container-killed", box=machine)
     machine.run(f"docker run --detach --name other {uri}@{digest} 'sleep 67.5'")
     strike(cloud, "container-oom", box=machine)
-    assert machine.shell("docker wait victim other").stdout == "137\n137\n"
-    assert machine.shell("docker inspect --format '{{json .State.OOMKilled}}' victim other").stdout == "false\ntrue\n"
+    for name, for_memory in (("victim", "false"), ("other", "true")):
+        assert machine.shell(f"docker wait {name}").stdout == "137\n"
+        assert machine.shell(f"docker inspect --format '{{{{json .State.OOMKilled}}}}' {name}").stdout == f"{for_memory}\n"
 
 
 @pytest.fixture
