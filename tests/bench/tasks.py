@@ -35,3 +35,9 @@ def trainer(c, steps=4, rounds=2, shape=None):
 def levers(c, steps=2, rounds=2):
     """Time a step without one lever of training at a time: tokens a second, peak memory, losses."""
     c.run(shlex.join([sys.executable, "tests/bench/levers.py", "--steps", str(steps), "--rounds", str(rounds)]))
+
+
+@task(help={"steps": "of each run", "seconds": "of a step"})
+def fleet(c, steps=40, seconds=0.5):
+    """Time four short runs on four instances of a fleet beside the same four on one box, both on the twin; and where the time goes."""
+    c.run(shlex.join([sys.executable, "tests/bench/fleet.py", "--steps", str(steps), "--seconds", str(seconds)]))
