@@ -128,7 +128,8 @@ def test_nothing_is_left_but_what_was_kept_on_purpose(story):
 @pytest.mark.slow
 @pytest.mark.parametrize(("who", "statements"), [("laptop", [*LAPTOP, *SETUP, *NOTICES]), ("box", BOX)])
 def test_all_that_is_asked_for_is_allowed(story, who, statements):
-    asked = [one for one in story.asked[who] if one["action"] != "sts:GetCallerIdentity"]
+    freely = ("sts:GetCallerIdentity", "batch:DescribeJobDefinitions")  # who may not see those has registered none: destroy goes on
+    asked = [one for one in story.asked[who] if one["action"] not in freely]
     assert asked and [one for one in asked if not allowed(statements, one)] == []
 
 
