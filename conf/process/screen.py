@@ -197,7 +197,7 @@ class _Live:
         line.add_column(ratio=1, no_wrap=True, overflow="crop")
         cells: list[RenderableType] = [status.verb, self.spinner, Text(status.text)]
         left = self.console.width - LABEL - len(status.text) - len(status.clock) - 7  # with what lies between
-        if status.of and self.console.width >= BAR_FROM:
+        if status.of and self.console.width >= BAR_FROM and not 0 <= left < LEAST_BAR:  # longer words are cut in any case
             bar = max(LEAST_BAR, min(left, MOST_BAR))
             line.add_column(width=bar)
             cells.append(ProgressBar(status.of, status.done, width=bar - 2))
