@@ -38,6 +38,7 @@ def shell(aws: Aws, run: schema.Run, instance_id: str, command: str | None, atte
 
 def forward(aws: Aws, run: schema.Run, instance_id: str, port: int, local: int, attend: str) -> None:
     """Make a port of the box one of 127.0.0.1 here, until Ctrl-C."""
+    local_port.check_number(port, "inv forward 6006")
     local_port.check(local, f"inv forward {port} --local")
     try:
         try:

@@ -146,3 +146,10 @@ def test_a_local_port_that_is_taken_is_refused_before_anything_is_opened(aws, ru
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Problem, match="cannot be used") as refused:
         shell.forward(aws, run, "i-0", 6006, taken.getsockname()[1], "")
     assert "`inv forward 6006 --local " in refused.value.hint
+
+
+def test_a_port_that_no_box_has_is_refused_with_one_that_it_has(aws, run):
+    """`inv forward 99999 --local 8000` was the advice, and fails as well."""
+    with pytest.raises(Problem, match="there is no port 99999") as refused:
+        shell.forward(aws, run, "i-0", 99999, 8000, "")
+    assert refused.value.hint == "`inv forward 6006`"
