@@ -129,7 +129,7 @@ def rule(context: Context) -> list[Finding]:
     log = f":log-group:/aws/events/{context.run.cloud.own}/fleet-ends"
     if not any(target["Arn"].removesuffix(":*").endswith(log) for target in targets):
         return [Finding("fleet ends", NOTE, f"the rule `{name}` writes nothing into its log", why, ANEW)]
-    if json.loads(there["EventPattern"]) != PATTERN:
+    if json.loads(there.get("EventPattern") or "null") != PATTERN:
         return [Finding("fleet ends", NOTE, f"the rule `{name}` looks for other events than those of an instance's end", why, ANEW)]
     return [Finding("fleet ends", OK, name)]
 

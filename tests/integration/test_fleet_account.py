@@ -200,6 +200,19 @@ def rule_of_other_events(account):
     events.put_rule(Name=ENDS, EventPattern=before, State="ENABLED")
 
 
+@contextmanager
+def rule_by_the_clock(account):
+    events = account.client("events")
+    before = events.describe_rule(Name=ENDS)["EventPattern"]
+    targets = events.list_targets_by_rule(Rule=ENDS)["Targets"]
+    events.remove_targets(Rule=ENDS, Ids=[one["Id"] for one in targets])
+    events.delete_rule(Name=ENDS)
+    events.put_rule(Name=ENDS, ScheduleExpression="rate(1 day)", State="ENABLED")
+    events.put_targets(Rule=ENDS, Targets=targets)
+    yield ()
+    events.put_rule(Name=ENDS, EventPattern=before, State="ENABLED")
+
+
 BROKEN = {
     "no profile": (no_profile, "fleet", "inv destroy"),
     "quota": (small_quota, "fleet quota", "--quota-code L-3819A6DF --desired-value 32"),
@@ -217,6 +230,7 @@ BROKEN = {
     "rule off": (rule_off, "fleet ends", "aws events enable-rule --name fine-tune-slm-fleet-ends"),
     "rule without a log": (rule_without_a_log, "fleet ends", "fleet.max_vcpus=0"),
     "rule of other events": (rule_of_other_events, "fleet ends", "fleet.max_vcpus=0"),
+    "rule by the clock": (rule_by_the_clock, "fleet ends", "fleet.max_vcpus=0"),
 }
 MENDED = ("role of Batch", "closed queue", "other order", "no limit", "rule off")
 
