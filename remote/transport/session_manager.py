@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from conf.problem import Problem
 from remote.aws import describe
 from remote.aws.session import DENIED, Aws
 from remote.transport.ssm import Ssm
@@ -104,13 +105,15 @@ def _end(aws: Aws, session_id: str) -> None:
 def _attended(aws: Aws, instance_id: str, script: str, box_is_off: Callable[[], None]) -> Iterator[None]:
     """The box is not idle while a person is on it, and for at most `HELD` seconds longer. A box that went off ends the session, of which
     the plugin would not hear."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     left = threading.Event()
 
     def attend() -> None:
         while True:
             try:
                 Ssm(aws, instance_id).run(script, 30, "attend")
-            except Exception:  # whatever it is, the person stays where he is, unless there is no box any more
+            except (Problem, ClientError, BotoCoreError):  # the person stays where he is, unless there is no box any more
                 if _is_off(aws, instance_id):
                     box_is_off()
                     return
@@ -125,7 +128,10 @@ def _attended(aws: Aws, instance_id: str, script: str, box_is_off: Callable[[], 
 
 
 def _is_off(aws: Aws, instance_id: str) -> bool:
+    """Whether AWS says so; where it says nothing, the box may be there."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     try:
         return describe.instance(aws, instance_id)["State"]["Name"] not in ("pending", "running")
-    except Exception:
+    except (Problem, ClientError, BotoCoreError):
         return False
