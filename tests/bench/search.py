@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/support")]
 
 import stand_in_trainer  # noqa: E402
-from conftest import Laptop  # noqa: E402
+from fleets import with_fleet  # noqa: E402
 
 from twin import world  # noqa: E402
 
@@ -22,11 +22,8 @@ TRIALS, STEP_SECONDS = 6, 1.0
 def seconds(at_once: int, words: tuple[str, ...] = ()) -> float:
     """How long `inv sweep` takes, without the account that it needs."""
     with tempfile.TemporaryDirectory() as place:
-        laptop = Laptop(Path(place))
-        laptop.inv("twin.start")
+        laptop = with_fleet(Path(place), *SETTINGS)
         try:
-            (laptop.folder / "token").write_text(world.environment(laptop.state)["HF_TOKEN"])
-            laptop.inv("init", "--yes", "--token", str(laptop.folder / "token"), overrides=SETTINGS)
             stand_in_trainer.register(laptop.state, step_seconds=STEP_SECONDS)
             begun = time.monotonic()
             laptop.inv("sweep", "--fleet", str(at_once), "--trials", str(TRIALS), *words, overrides=(*SETTINGS, "lora.r=1,2,4,8,16,32"))

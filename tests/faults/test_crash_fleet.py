@@ -2,8 +2,9 @@
 
 import pytest
 import stand_in_trainer
-from conftest import ODD, Laptop
+from conftest import ODD
 from crash import killed
+from fleets import with_fleet
 from test_recovery import run_ids, state, steps, trainers, wait_until
 
 from twin import world
@@ -15,11 +16,7 @@ QUEUE = "fine-tune-slm-spot"
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory):
-    """An account with a fleet, and an image of this tree in it."""
-    made = Laptop(tmp_path_factory.mktemp(ODD))
-    made.inv("twin.start")
-    (made.folder / "token").write_text(world.environment(made.state)["HF_TOKEN"])
-    made.inv("init", "--yes", "--token", str(made.folder / "token"), overrides=SETTINGS)
+    made = with_fleet(tmp_path_factory.mktemp(ODD), *SETTINGS)
     yield made
     world.stop(made.state)
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import stand_in_trainer
 from conftest import ODD, Laptop
+from fleets import with_fleet
 from test_recovery import run_ids, state, steps, wait_until
 
 from twin import world
@@ -15,20 +16,16 @@ SETTINGS = ("fleet=batch", "train.steps=20", "train.save_steps=5")
 QUEUE = "fine-tune-slm-spot"
 
 
-def with_fleet(folder, *settings: str) -> Laptop:
+def ready(folder, *settings: str) -> Laptop:
     """An account with a fleet, and an image of this tree in it."""
-    made = Laptop(folder / ODD)
-    made.folder.mkdir()
-    made.inv("twin.start", overrides=settings)
-    (made.folder / "token").write_text(world.environment(made.state)["HF_TOKEN"])
-    made.inv("init", "--yes", "--token", str(made.folder / "token"), overrides=(*SETTINGS, *settings))
+    made = with_fleet(folder / ODD, *SETTINGS, *settings)
     stand_in_trainer.register(made.state, step_seconds=0.05)
     return made
 
 
 @pytest.fixture
 def fleet(tmp_path):
-    made = with_fleet(tmp_path)
+    made = ready(tmp_path)
     yield made
     world.stop(made.state)
 
@@ -36,7 +33,7 @@ def fleet(tmp_path):
 @pytest.fixture
 def noticed(tmp_path):
     """Somebody is told of its runs, by mail, which he has confirmed, and by a webhook."""
-    made = with_fleet(tmp_path, *NOTIFY)
+    made = ready(tmp_path, *NOTIFY)
     assert "1 subscriptions are confirmed" in made.inv("twin.mail", "--confirm").stdout
     yield made
     world.stop(made.state)
