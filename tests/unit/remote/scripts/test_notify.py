@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import scripts
 
+from conf.text import webhook
 from remote.account import notices
 from remote.plan.script import body, compose, settings_block
 from tests.unit.remote.scripts.test_script_ends import RUN, Box
@@ -112,6 +113,8 @@ def test_each_receiver_gets_the_body_that_it_documents(box, receiver):
         assert url.endswith(path) and notices.body(form, topic).keys() == sent.keys()
     score = "macro-F1 0.765 on held-out rows (base model: 0.123)"
     cost = "17 min of this box, $0.27 on demand"
+    carriers = [webhook.body(form, name, plain) for form, _, name in map(webhook.parse, addresses)]
+    assert [slack_body, ntfy_body, plain] == carriers, "a fleet's runs are told of in the same words"
     assert slack_body == {"text": f"*fine-tune-slm: {RUN} is done*\n{score}\nNext: {plain['next']}\n{cost} so far."}
     assert ntfy_body["topic"] == "my_topic" and ntfy_body["tags"] == ["done"] and score in ntfy_body["message"]
     assert ntfy_body["title"] == plain["title"] == f"fine-tune-slm: {RUN} is done"
