@@ -21,7 +21,7 @@ from trainer.evaluate import evaluate
 from trainer.export import architectures, vocabulary
 from trainer.model import attention, lora_options, model, proof, serving, sharding
 from trainer.model.distributed import ALONE, NullRecord, ProcessGroup
-from trainer.record import gpu, trackers
+from trainer.record import gpu, sign_of_life, trackers
 from trainer.record.record import Record
 from trainer.rows import description, prompt, rows
 from trainer.rows.sampler import Sampler, WeightedRows, drawn, with_answer_limit
@@ -41,14 +41,16 @@ def _run(settings: Recipe, folder: Path, record: Record | NullRecord, clock: "St
     initial_adapter = earlier_adapter.find(settings.lora, folder)
     training, held_out = rows.read(settings.data, folder)
     record.event("progress", what="loading model", done=0, of=1)
-    files, _ = model.fetch(settings.model)
+    with sign_of_life.while_computing(record.heartbeat):
+        files, _ = model.fetch(settings.model)
     config = model.config(files)
     verdict = _check_model(settings, config)
     inputs = _tokenize(settings, training, held_out, files, config)
     planned, scoring = _plan(files, settings, inputs, processes, verdict.gradient_checkpointing)
     if processes.is_main_process:
         record.decide(settings)
-    base, tuned = _load_model(settings, inputs.template, initial_adapter, processes)
+    with sign_of_life.while_computing(record.heartbeat):
+        base, tuned = _load_model(settings, inputs.template, initial_adapter, processes)
     record.event("progress", what="loading model", done=1, of=1)
     proved = _prove(tuned, base, inputs, settings, verdict, processes)
     record.event("proof", **asdict(proved))
