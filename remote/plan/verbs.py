@@ -383,7 +383,8 @@ def down(run: schema.Run, force: bool, snapshot: bool = False) -> Plan:
     box = plan.call(instance.get)(name=run.box.name)
     stopped, copied = _stop_box(plan, run, box.instance_id, box.running, True, continue_message if force else "", snapshot)
     words = f"{{instance_id}} is {{state}}{_and_snapshot(copied)}"
-    plan.done(words, then="`inv report`", instance_id=box.instance_id, state=stopped.state, **copied)
+    then = "`inv up deploy train` goes on with a run that this has ended" if force else "`inv report`"
+    plan.done(words, then=then, instance_id=box.instance_id, state=stopped.state, **copied)
     return plan
 
 

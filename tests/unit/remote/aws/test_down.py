@@ -156,3 +156,8 @@ def test_only_with_force_a_box_that_fails_to_deliver_is_stopped_all_the_same(aws
     perform(verbs.down(run, True), aws, Scripts(end))
     assert state(aws) == "stopped"
     assert "; the box is stopped anyway; what it has not shipped stays on its volume" in capsys.readouterr().err
+
+
+def test_what_comes_next_after_a_run_was_ended_is_going_on_with_it(run):
+    assert verbs.down(run, True).next == "`inv up deploy train` goes on with a run that this has ended"
+    assert verbs.down(run, False).next == "`inv report`"
