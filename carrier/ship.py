@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from carrier import files, state
@@ -87,9 +88,7 @@ class Shipper:
             names = self._sendable(f"checkpoints/{step}")
             if names is None:
                 say(f"{step} holds what is no file, or more than its disk: it is not shipped")
-            else:
-                for name in sorted(names, key=lambda name: name.endswith("/COMPLETE")):
-                    self._upload(name)
+            elif self._upload_checkpoint(sorted(names, key=lambda name: name.endswith("/COMPLETE"))):
                 self.checkpoints.add(step)
         gone = self.checkpoints - here
         if gone and self.checkpoints & here:
@@ -111,7 +110,24 @@ class Shipper:
         return sizes if len(sizes) == len(names) <= MOST_FILES and sum(sizes.values()) <= room else None
 
     def _upload(self, name: str) -> None:
-        with files.opened(self.folder, name) as file, os.fdopen(os.dup(file), "rb") as body:
+        with files.opened(self.folder, name) as file:
+            self._send(name, file)
+
+    def _upload_checkpoint(self, names: list[str]) -> bool:
+        """All its files as they are now, though the trainer may remove them meanwhile; False where it has begun to already."""
+        if not names or not names[-1].endswith("/COMPLETE"):
+            return False
+        with ExitStack() as opened:
+            try:
+                there = {name: opened.enter_context(files.opened(self.folder, name)) for name in names}
+            except FileNotFoundError:
+                return False
+            for name, file in there.items():
+                self._send(name, file)
+        return True
+
+    def _send(self, name: str, file: int) -> None:
+        with os.fdopen(os.dup(file), "rb") as body:
             self.store.upload(self.place + name, body)
 
     def deliver(self) -> bool:

@@ -106,6 +106,53 @@ def test_a_checkpoint_that_is_written_while_the_log_is_sent_waits_for_its_steps_
     assert f"runs/{RUN}/checkpoints/step-000004/COMPLETE" in store.names("")
 
 
+class WhilePruning(Store):
+    """The trainer removes a checkpoint that it no longer keeps while the first of its files is on its way."""
+
+    def upload(self, name, file):
+        shutil.rmtree(self.folder / "checkpoints/step-000004", ignore_errors=True)
+        return super().upload(name, file)
+
+
+def test_a_checkpoint_that_the_trainer_removes_while_it_is_sent_arrives_whole(box):
+    """It may save faster than S3 takes what it saves."""
+    store = WhilePruning(box.bucket, "carrier")
+    store.folder = box.mount / "runs" / RUN
+    place = store.folder / "checkpoints/step-000004"
+    place.mkdir(parents=True)
+    for name in ("adapter.bin", "progress.json", "COMPLETE"):
+        (place / name).write_text(name)
+    Shipper(store, RUN, store.folder, lambda: True).ship()
+    under = f"runs/{RUN}/checkpoints/step-000004/"
+    sent = {name.removeprefix(under): store.get(name, 1 << 20).decode() for name in store.names(under)}
+    assert sent == {name: name for name in ("adapter.bin", "progress.json", "COMPLETE")}
+
+
+@pytest.mark.parametrize("lost", ["adapter.bin", "COMPLETE"])
+def test_of_a_checkpoint_that_is_being_removed_nothing_is_sent_and_the_one_before_it_stays(box, monkeypatch, lost):
+    folder = box.mount / "runs" / RUN
+    carrier = Shipper(Store(box.bucket, "carrier"), RUN, folder, lambda: True)
+    for step in (4, 8):
+        place = folder / f"checkpoints/step-{step:06d}"
+        place.mkdir(parents=True)
+        for name in ("adapter.bin", "COMPLETE"):
+            (place / name).write_text(name)
+        if step == 4:
+            carrier.ship()
+    shutil.rmtree(folder / "checkpoints/step-000004")
+    sendable = carrier._sendable
+
+    def removing(below: str):  # before it is listed, or right behind
+        listed = sendable(below)
+        (place / lost).unlink()
+        return listed if lost == "adapter.bin" else sendable(below)
+
+    monkeypatch.setattr(carrier, "_sendable", removing)
+    carrier.ship()
+    names = carrier.store.names(f"runs/{RUN}/checkpoints/")
+    assert {name.split("/", 3)[3] for name in names} == {"step-000004/adapter.bin", "step-000004/COMPLETE"}
+
+
 def test_a_run_that_is_not_ours_any_more_is_not_touched(box):
     before = objects(box.bucket, "carrier")
     carrier = Shipper(Store(box.bucket, "carrier"), RUN, box.mount / "runs" / RUN, lambda: False)
