@@ -30,7 +30,7 @@ AGENT = (sys.executable, "-E", "-s", "-S", str(HERE / "agent"))
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the agent's own service
 # A script of a box must never meet the real ones of the machine that emulates it.
 AWS = "run/aws"  # where a box's own AWS CLI waits for calls
-USER_DATA = "var/lib/cloud/instance/scripts/part-001"  # where cloud-init keeps and runs a script that came as user data
+USER_DATA = "var/lib/cloud/instance/scripts"  # where cloud-init keeps and runs scripts that came as user data
 GMT = "%Y-%m-%d %H:%M:%S GMT"
 REFUSED_FOR = 26 * 60  # seconds until an agent that AWS has refused asks again: 25m42s in a log of aws-cloud9-bootstrapping-example#7
 PER_BOOT = "var/lib/cloud/scripts/per-boot"  # and scripts that it runs at each boot
@@ -40,6 +40,7 @@ REFUSED = ("systemd-run", "mkfs", "mkfs.xfs", "losetup")
 
 class Boxes:
     POWER = "power"  # beside a box's root: what it asked of its own power
+    IS_SYSTEM = False  # whether a box has files and a network of its own
 
     def __init__(self, state: Path, region: str, disks: Disks, today: Callable[[], datetime]):
         self.state, self.region = state, region
@@ -177,16 +178,26 @@ class Boxes:
             self.spawn(instance, "systemd.log", str(root / "usr/bin/systemctl"), "start", path.name)
 
     def cloud_init(self, instance: str) -> None:
-        """The scripts of each boot, then user data: a script, once in its life. Both beside whatever else the box does by then."""
-        root, script = self.root(instance), instances.user_data(self.region, instance)
-        due = sorted(str(path.relative_to(root)) for path in root.glob(f"{PER_BOOT}/*"))
-        if script.startswith(b"#!") and not (root / USER_DATA).exists():
-            (root / USER_DATA).parent.mkdir(parents=True, exist_ok=True)
-            (root / USER_DATA).write_bytes(script)
-            (root / USER_DATA).chmod(0o700)
-            due.append(USER_DATA)
-        for path in due:
-            self.spawn(instance, "cloud-init-output.log", f"{self.box_environment(instance)['BOX_ROOT']}/{path}")
+        """The scripts of each boot, then those of user data, once in its life. All beside whatever else the box does by then."""
+        root, due = self.root(instance), []
+        if not (root / USER_DATA).exists():
+            (root / USER_DATA).mkdir(parents=True)
+            for number, script in enumerate(self.user_scripts(instance), 1):
+                path = root / USER_DATA / f"part-{number:03}"
+                path.write_bytes(script)
+                path.chmod(0o700)
+                due.append(path)
+        every = [*sorted(root.glob(f"{PER_BOOT}/*")), *due]
+        self.run_at_boot(instance, [f"{self.box_environment(instance)['BOX_ROOT']}/{path.relative_to(root)}" for path in every])
+
+    def user_scripts(self, instance: str) -> list[bytes]:
+        """A script; those of a MIME archive are written for another system's root folder, and not run."""
+        content = instances.user_data(self.region, instance)
+        return [content] if content.startswith(b"#!") else []
+
+    def run_at_boot(self, instance: str, scripts: list[str]) -> None:
+        for script in scripts:
+            self.spawn(instance, "cloud-init-output.log", script)
 
     def start_agent_at_boot(self, instance: str) -> None:
         """An agent that was refused asks again after half an hour, or when it is started anew."""

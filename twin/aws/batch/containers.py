@@ -21,7 +21,8 @@ def words(job: Job, name: str, variables: dict[str, str], root: str, stop_timeou
         source = places[point["containerPath"]]
         options += ["--volume", f"{source}:{source if root else point['containerPath']}{':ro' if point.get('readOnly') else ''}"]
     for one in linux.get("tmpfs", []):
-        options += ["--tmpfs", f"{root}{one['containerPath']}:size={one['size']}m"]
+        about = [f"size={one['size']}m", *one.get("mountOptions", [])]
+        options += ["--tmpfs", f"{root}{one['containerPath']}:{','.join(about)}"]
     options += [word for one in own.get("ulimits", []) for word in ("--ulimit", f"{one['name']}={one['softLimit']}:{one['hardLimit']}")]
     options += ["--shm-size", f"{linux['sharedMemorySize']}m"] if "sharedMemorySize" in linux else []
     options += ["--ipc", "host"] if own.get("ipcMode") == "host" else []

@@ -1,7 +1,7 @@
 """Credentials of a task's role, at a path that only its container knows.
 
-ECS answers at 169.254.170.2 and names the path in AWS_CONTAINER_CREDENTIALS_RELATIVE_URI. Here every box shares its machine's addresses,
-so the container gets AWS_CONTAINER_CREDENTIALS_FULL_URI, for which SDKs take an address of the loopback, too.
+ECS answers at 169.254.170.2 and names the path in AWS_CONTAINER_CREDENTIALS_RELATIVE_URI. Boxes of the process grade share their machine's
+addresses: there the container gets AWS_CONTAINER_CREDENTIALS_FULL_URI, for which SDKs take an address of the loopback, too.
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 """
 

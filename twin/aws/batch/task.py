@@ -18,7 +18,7 @@ PULLING = ("ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrl
 LOGIN = 'printf %s "$PASSWORD" | docker login --username AWS --password-stdin "$0"'
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"  # ECS developer guide, stopped-task-error-codes
 EVENTS = 500  # lines in one PutLogEvents
-DOCKER = 120.0  # seconds for docker to answer
+AGENT = 120.0  # seconds for the ECS agent to come up
 BEAT = 0.3  # seconds between two looks at a log
 
 
@@ -70,14 +70,14 @@ class Task:
         if role and (problem := credentials.problem(role)):
             raise CannotStart(problem)
         self.open_log()
-        self.wait_for_docker()
+        self.wait_for_agent()
         self.pull(own["image"])
         of_box = self.boxes.box_environment(instance)
         number = len(self.job.attempts) + 1
         variables = containers.environment(self.job, number, self.host.environment, of_box, self.hosts.region)
         if role:
-            path = self.credentials.open(role, self.attempt.task_id)
-            variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = of_box["AWS_ENDPOINT_URL"] + path
+            name, start = ("RELATIVE", "") if self.boxes.IS_SYSTEM else ("FULL", of_box["AWS_ENDPOINT_URL"])
+            variables[f"AWS_CONTAINER_CREDENTIALS_{name}_URI"] = start + self.credentials.open(role, self.attempt.task_id)
         words = containers.words(self.job, self.name, variables, of_box["BOX_ROOT"], self.host.stop_timeout(own))
         if self.stopped:
             raise CannotStart("Task was stopped before its container was started")
@@ -96,10 +96,14 @@ class Task:
             raise CannotStart(f"CannotStartContainerError: Error response from daemon: {why}: {': '.join(calls.error(body))}")
         self.attempt.stream = stream
 
-    def wait_for_docker(self) -> None:
-        """The ECS agent takes tasks once docker answers: on a box that is a whole system some seconds after its start."""
-        deadline = time.monotonic() + DOCKER
-        while self.docker("info")[0] and not self.stopped and self.hosts.is_up(self.host) and time.monotonic() < deadline:
+    def wait_for_agent(self) -> None:
+        """The ECS agent takes tasks once docker answers: on a box that is a whole system some seconds after its start, if at all."""
+        deadline, is_system = time.monotonic() + AGENT, self.boxes.IS_SYSTEM
+        while self.command(*(("test", "-e", "/run/ecs-agent") if is_system else ("docker", "info")))[0]:
+            if self.stopped or not self.hosts.is_up(self.host):
+                return
+            if time.monotonic() > deadline:
+                raise CannotStart(f"the ECS agent of {self.host.instance} does not answer")
             time.sleep(BEAT)
 
     def pull(self, image: str) -> None:

@@ -1,12 +1,15 @@
 """What moto knows about instances and volumes, read in its own process: the emulated hardware follows it."""
 
 import base64
+import email
 import json
 import re
 from functools import cache
 
 from twin.aws import wire
 from twin.aws.iam import policy
+
+SCRIPT = "text/x-shellscript"
 
 
 @cache
@@ -48,6 +51,19 @@ def user_data(region: str, instance: str) -> bytes:
     """What the launch gave the instance to run; empty when it gave nothing."""
     encoded = find(region, instance).user_data
     return base64.b64decode(str(encoded)) if encoded else b""
+
+
+def scripts(content: bytes) -> list[bytes]:
+    """Those that cloud-init finds in user data: itself, or the parts of a MIME archive."""
+    if content.startswith(b"#!"):
+        return [content]
+    return [part.get_payload(decode=True) for part in email.message_from_bytes(content).walk() if part.get_content_type() == SCRIPT]
+
+
+def has_ecs_agent(region: str, instance: str) -> bool:
+    """Whether its image is one of ECS's."""
+    image = backend(region).amis.get(find(region, instance).image_id)
+    return bool(image) and "-ecs-" in image.name
 
 
 def zone_id(region: str, zone: str) -> str:

@@ -20,12 +20,14 @@ from twin.box.machine import debian, lifecycle, network, prerequisites
 HERE = Path(__file__).parent
 GPU = {"nvidia0": (1, 3)}  # the stand-in for its driver looks for it, and nobody else may find one here
 PATIENCE = 30.0  # seconds until a box has booted
+ECS_AGENT = 51679  # of a box's 127.0.0.1: where ECS's agent has the credentials of its tasks
 
 
 class MachineBoxes(Boxes):
     """Boxes whose `root` folder, seen from outside, holds what the box has changed since its image."""
 
     POWER = "root/dev/power"
+    IS_SYSTEM = True
     cache: Path
     registry: str  # host and port of ECR's data plane, as images are named by them
 
@@ -44,6 +46,8 @@ class MachineBoxes(Boxes):
             gpus.install(box / "root", instances.find(self.region, instance).instance_type)
             instance_connect.host_key(box / "root")
             make_nodes(box / "root/dev")
+            if instances.has_ecs_agent(self.region, instance):
+                (box / "root/etc/ecs").mkdir(parents=True, exist_ok=True)
             self.disks.boot(instance, cold)
             self.boot(box)
             self.set_clock(box / "root")
@@ -75,9 +79,16 @@ class MachineBoxes(Boxes):
 
     def connect(self, instance: str, first: int) -> network.Network:
         aws, hub = (urlsplit(self.environment[name]).port for name in ("AWS_ENDPOINT_URL", "HF_ENDPOINT"))
-        here = [aws, hub, int(self.registry.partition(":")[2])]
+        here = {port: port for port in (aws, hub, int(self.registry.partition(":")[2]))}
+        here |= {ECS_AGENT: aws} if instances.has_ecs_agent(self.region, instance) else {}
         metadata = urlsplit(self.metadata_address(instance)).port
         return network.connect(first, [hub], here, metadata, lambda: instances.hops(self.region, instance))
+
+    def user_scripts(self, instance: str) -> list[bytes]:
+        return instances.scripts(instances.user_data(self.region, instance))
+
+    def run_at_boot(self, instance: str, scripts: list[str]) -> None:
+        self.spawn(instance, "cloud-init-output.log", "/opt/box/late-boot.sh", *scripts)
 
     def start_agent(self, instance: str) -> dict:
         """As systemd does for an agent that ended; what its predecessor started runs on."""
@@ -167,7 +178,7 @@ def stand_ins(state: Path) -> Path:
         channel, room = HERE.parents[1] / "channel", folder / "opt/box/twin"  # what agent and service share
         shutil.copytree(channel, room / "channel", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(HERE.parents[1] / "__init__.py", room)
-        for path in (HERE / "init.sh", HERE / "sshd_config", HERE.parent / "trace.sh"):
+        for path in (HERE / "init.sh", HERE / "late-boot.sh", HERE / "sshd_config", HERE.parent / "trace.sh"):
             shutil.copy(path, folder / "opt/box")
         shutil.copytree(HERE / "bin", folder / "usr/local/sbin")
         for name in ("reboot", "poweroff", "halt"):

@@ -44,11 +44,11 @@ class Network:
             self.slirp.wait()
 
 
-def connect(first: int, services: list[int], here: list[int], metadata: int, hops: Callable[[], int]) -> Network:
+def connect(first: int, services: list[int], here: dict[int, int], metadata: int, hops: Callable[[], int]) -> Network:
     """The box of this first process is on the network.
 
-    `services` are ports of this machine that the gateway leads to, `here` those that the box finds on its own 127.0.0.1; `metadata` is
-    the port of its metadata service, and `hops` says how far that service's tokens travel.
+    `services` are ports of this machine that the gateway leads to, `here` those that the box finds on its own 127.0.0.1, each by its port
+    there; `metadata` is the port of its metadata service, and `hops` says how far that service's tokens travel.
     """
     network, opened = Network(), []
 
@@ -71,8 +71,8 @@ def connect(first: int, services: list[int], here: list[int], metadata: int, hop
         ip("address", "add", f"{BOX}/30", "dev", "eth0")
         ip("link", "set", "eth0", "up")
         ip("route", "add", f"{METADATA}/32", "via", GATEWAY)
-        for port in here:
-            listen("127.0.0.1", port, port)
+        for port, target in here.items():
+            listen("127.0.0.1", port, target)
 
     in_a_thread(build)
     # A thread begins in the namespace of the one that starts it: these are in this machine's own.

@@ -10,6 +10,7 @@ from twin.aws.batch import containers, retries
 from twin.aws.batch.definitions import Definition
 from twin.aws.batch.hosts import settings
 from twin.aws.batch.jobs import Job
+from twin.aws.ec2 import instances
 from twin.aws.iam.keys import LAPTOP, is_box
 
 HERE = Path(__file__).parent
@@ -42,6 +43,13 @@ def test_settings_of_the_ecs_agent_are_read_in_user_data_and_paths_of_a_containe
         "/var/cache/xyz",
         "plain",
     ]
+
+
+def test_cloud_init_runs_a_script_or_those_of_an_archive(spot_data):
+    (script,) = instances.scripts(spot_data.format("true").encode())
+    assert script == b"#!/bin/bash\necho ECS_ENABLE_SPOT_INSTANCE_DRAINING=true >> /etc/ecs/ecs.config"
+    assert instances.scripts(script) == [script]
+    assert instances.scripts(b"#cloud-config\n") == instances.scripts(b"") == []
 
 
 def test_a_container_of_a_task_counts_as_a_box():
@@ -203,7 +211,7 @@ def test_a_mounted_folder_is_one_of_the_box_and_what_the_job_says_of_it_names_th
     own |= {"mountPoints": [{"sourceVolume": "cache", "containerPath": "/cache", "readOnly": True}]}
     own |= {
         "environment": [{"name": "HF_HOME", "value": "/cache/hub"}],
-        "linuxParameters": {"tmpfs": [{"containerPath": "/tmp", "size": 1}]},
+        "linuxParameters": {"tmpfs": [{"containerPath": "/tmp", "size": 1, "mountOptions": ["rw", "exec"]}]},
     }
     definition = Definition("d", "arn:d:1", 1, {"containerProperties": own})
     job = Job("j", "arn:j", "arn:queue/q", definition, {"parameters": {"word": "go"}}, 0.0)
@@ -214,7 +222,7 @@ def test_a_mounted_folder_is_one_of_the_box_and_what_the_job_says_of_it_names_th
         return " ".join(containers.words(job, "name", variables, root, 30)), variables
 
     words, variables = run("/box")
-    assert "--volume /box/var/cache/x:/box/var/cache/x:ro" in words and "--tmpfs /box/tmp:size=1m" in words
+    assert "--volume /box/var/cache/x:/box/var/cache/x:ro" in words and "--tmpfs /box/tmp:size=1m,rw,exec " in words
     assert variables["HF_HOME"] == "/box/var/cache/x/hub" and variables["AWS_CONFIG_FILE"] == "/tmp/world/none"
     assert variables["AWS_BATCH_JOB_ATTEMPT"] == "2" and "PATH" not in variables
     assert "--gpus all" in words and "--read-only" in words and words.endswith(" i go")
