@@ -7,9 +7,9 @@ from conftest import Laptop
 from twin import world
 
 
-def with_fleet(folder: Path, *settings: str) -> Laptop:
+def with_fleet(folder: Path, *settings: str, kind: type[Laptop] = Laptop) -> Laptop:
     """The laptop of a new account that has one; whoever asked for it stops its world."""
-    made = Laptop(folder)
+    made = kind(folder)
     made.folder.mkdir(parents=True, exist_ok=True)
     made.inv("twin.start", overrides=settings)
     token = made.folder / "token"

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from conftest import Laptop
 
+from remote.aws.batch import CACHE
 from twin.box.machine import lifecycle, prerequisites
 
 GRADE = "cloud.backend=machine"
@@ -68,10 +69,10 @@ class Machine(Laptop):
     def box(self) -> Path:
         return self.state / "boxes" / self.instance
 
-    def run(self, script: str, ok: bool = True) -> str:
-        """What a command on the box prints."""
-        environment = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}
-        done = subprocess.run([*lifecycle.enter_command(self.box), "bash", "-c", script], env=environment, text=True, capture_output=True)
+    def run(self, script: str, ok: bool = True, instance: str = "") -> str:
+        """What a command on the box prints, or on that one."""
+        environment, box = {"PATH": prerequisites.SYSTEM_PATH, "HOME": "/root"}, self.state / "boxes" / instance if instance else self.box
+        done = subprocess.run([*lifecycle.enter_command(box), "bash", "-c", script], env=environment, text=True, capture_output=True)
         assert done.returncode == 0 or not ok, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -173,10 +174,10 @@ class Machine(Laptop):
 
 
 def trainers() -> list[psutil.Process]:
-    """Every trainer in any box on this machine; what it starts itself is none."""
+    """Every trainer in any box on this machine, of a fleet's too; what it starts itself is none."""
     by_pid = {}
     for process in psutil.process_iter(["cmdline", "ppid"]):
         words = process.info["cmdline"] or []
-        if "trainer" in words and "run" in words and any(word.startswith(f"{MOUNT}/runs/") for word in words):
+        if "trainer" in words and "run" in words and any(word.startswith((f"{MOUNT}/runs/", f"{CACHE}/runs/")) for word in words):
             by_pid[process.pid] = process
     return [process for process in by_pid.values() if process.info["ppid"] not in by_pid]
