@@ -34,6 +34,32 @@ def test_a_process_that_computes_shows_it_and_one_that_waits_does_not(monkeypatc
     assert len(beats) == count
 
 
+def test_one_that_computes_without_end_is_silent_again(monkeypatch):
+    monkeypatch.setattr(sign_of_life, "EVERY", 0.05)
+    monkeypatch.setattr(sign_of_life, "LONGEST", 0.0)
+    beats: list[float] = []
+    with sign_of_life.while_computing(lambda: beats.append(time.monotonic())):
+        busy_until(lambda: False, 1.0)
+    assert beats == []
+
+
+def test_a_full_disk_is_told_by_the_run_and_by_no_traceback_of_a_thread(monkeypatch, capsys):
+    monkeypatch.setattr(sign_of_life, "EVERY", 0.05)
+    monkeypatch.setattr(sign_of_life, "LEAST", 0.0)
+    tried = []
+
+    def full() -> None:
+        tried.append(1)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), sign_of_life.while_computing(full):
+        assert busy_until(lambda: bool(tried))
+    with pytest.raises(Reached), sign_of_life.while_computing(full):
+        assert busy_until(lambda: len(tried) == 2)
+        raise Reached  # what went wrong first is what is told
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("stage", ["fetch", "load"])
 def test_a_run_lives_while_its_model_is_fetched_and_loaded(stage, settings_for, tmp_path, monkeypatch):
     monkeypatch.setattr(sign_of_life, "EVERY", 0.05)
