@@ -18,6 +18,7 @@ from carrier.store import Store
 from conf.text import secret
 
 MOST_FILES = 10000  # in what is shipped of a run at once
+MOST_OPEN = 256  # of a checkpoint, which has ten: a container of docker's may have 1,024 files open
 MOST_PIECE = 1 << 26  # bytes of it at once
 NAME = re.compile(r"[-A-Za-z0-9_.+=@/ ]+")
 ENDED = ("failed", "cancelled", "done")
@@ -86,8 +87,8 @@ class Shipper:
         here = self._steps()
         for step in sorted(whole & here - self.checkpoints):
             names = self._sendable(f"checkpoints/{step}")
-            if names is None:
-                say(f"{step} holds what is no file, or more than its disk: it is not shipped")
+            if names is None or len(names) > MOST_OPEN:
+                say(f"{step} holds what is no file, more than {MOST_OPEN} files, or more than its disk: it is not shipped")
             elif self._upload_checkpoint(sorted(names, key=lambda name: name.endswith("/COMPLETE"))):
                 self.checkpoints.add(step)
         gone = self.checkpoints - here

@@ -128,6 +128,17 @@ def test_a_checkpoint_that_the_trainer_removes_while_it_is_sent_arrives_whole(bo
     assert sent == {name: name for name in ("adapter.bin", "progress.json", "COMPLETE")}
 
 
+def test_a_checkpoint_of_more_files_than_a_process_may_open_ends_no_run(box, capsys):
+    place = box.mount / "runs" / RUN / "checkpoints/step-000004"
+    place.mkdir(parents=True)
+    for name in (*map(str, range(300)), "COMPLETE"):
+        (place / name).write_text(name)
+    carrier = Shipper(Store(box.bucket, "carrier"), RUN, box.mount / "runs" / RUN, lambda: True)
+    carrier.ship()
+    assert "step-000004 holds what is no file, more than 256 files" in capsys.readouterr().err
+    assert not carrier.store.names(f"runs/{RUN}/checkpoints/")
+
+
 @pytest.mark.parametrize("lost", ["adapter.bin", "COMPLETE"])
 def test_of_a_checkpoint_that_is_being_removed_nothing_is_sent_and_the_one_before_it_stays(box, monkeypatch, lost):
     folder = box.mount / "runs" / RUN
