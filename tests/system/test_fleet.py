@@ -92,6 +92,7 @@ def test_the_trainer_is_the_images_user_and_has_no_credentials_while_the_carrier
     assert carrier.environ()["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"].startswith("/")
 
 
+BOOT = "rm --force /run/ecs-agent; /opt/box/late-boot.sh /var/lib/cloud/scripts/per-boot/*; ls /run/ecs-agent"  # one behind the first
 ASK = """
 import http.client, sys
 def ask(address, method, path, **headers):
@@ -119,10 +120,11 @@ def test_the_instances_firewall_refuses_the_trainer_both_addresses_of_credential
 
     assert inside(10001) == ["ConnectionRefusedError"] * 3
     assert inside(0) == ["200"] * 3
+    fleet.run("iptables -w -F OUTPUT", instance=instance)  # as a reboot leaves them
+    assert inside(10001) == ["200"] * 3
+    fleet.run(BOOT, instance=instance)
+    assert inside(10001) == ["ConnectionRefusedError"] * 3
     assert fleet.run("docker exec --user 10001 $(docker ps --quiet) cat /proc/1/environ", ok=False, instance=instance) == ""
-
-
-BOOT = "rm --force /run/ecs-agent; /opt/box/late-boot.sh /var/lib/cloud/instance/scripts/part-001; ls /run/ecs-agent"
 
 
 def test_where_the_firewall_cannot_be_made_no_job_is_taken(fleet, begun):

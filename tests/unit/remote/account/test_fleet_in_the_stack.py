@@ -1,7 +1,9 @@
 """The fleet's part of the template: nothing unless it is asked for, nothing that opens the account, instances that keep their keys."""
 
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -91,40 +93,65 @@ def user_data() -> str:
     return RESOURCES["FleetLaunch"]["Properties"]["LaunchTemplateData"]["UserData"]["Fn::Base64"]
 
 
-def first_boot(tmp_path, iptables: str) -> tuple[str, list[str]]:
-    """What the script of the first boot writes for ECS's agent, and the commands that it runs."""
-    header, _, rest = user_data().partition("\n\n--fleet\n")
-    assert header.startswith("MIME-Version: 1.0\nContent-Type: multipart/mixed;") and rest.rstrip().endswith("--fleet--")
-    script = rest.partition("\n\n")[2].rpartition("--fleet--")[0]
-    assert script.startswith("#!/bin/bash\n")
-    for name, last in (("iptables", iptables), ("systemctl", "true")):
-        (tmp_path / name).write_text(f'#!/bin/bash\necho "{name} $*" >>{tmp_path}/ran\n{last}\n')
-        (tmp_path / name).chmod(0o755)
-    config = tmp_path / "ecs.config"
-    subprocess.run(
-        ["bash", "-c", script.replace("/etc/ecs/ecs.config", str(config))],
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        check=False,
-    )
-    return config.read_text(), (tmp_path / "ran").read_text().splitlines()
+class Instance:
+    """What the user data's scripts do on an instance: what they write for ECS's agent, and the commands that they run at a boot."""
+
+    def __init__(self, folder: Path, iptables: str):
+        self.folder = folder
+        header, *parts = user_data().split("\n--fleet\n")
+        assert header.startswith("MIME-Version: 1.0\nContent-Type: multipart/mixed;") and parts[-1].rstrip().endswith("--fleet--")
+        for name, last in (("iptables", iptables), ("systemctl", "true")):
+            self.write(folder / name, f'#!/bin/bash\necho "{name} $*" >>{folder}/ran\n{last}\n')
+        self.scripts = [folder / f"part-{number:03}" for number, _ in enumerate(parts, 1)]
+        for path, part in zip(self.scripts, parts, strict=True):
+            content = part.partition("\n\n")[2].rpartition("--fleet--")[0] or part.partition("\n\n")[2]
+            assert content.startswith("#!/bin/bash\n")
+            self.write(path, re.sub(r"/(etc|var)/(ecs|lib/cloud)", rf"{folder}/\1/\2", content))
+        (folder / "etc/ecs").mkdir(parents=True)
+
+    @staticmethod
+    def write(path: Path, content: str) -> None:
+        path.write_text(content)
+        path.chmod(0o755)
+
+    def boot(self) -> list[str]:
+        """cloud-init: the scripts of each boot, and once those of user data."""
+        due = [*sorted(self.folder.glob("var/lib/cloud/scripts/per-boot/*")), *self.scripts]
+        self.scripts = []
+        (self.folder / "ran").unlink(missing_ok=True)
+        for script in due:
+            subprocess.run([str(script)], env=os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"}, check=False)
+        return (self.folder / "ran").read_text().splitlines()
 
 
 def test_the_trainers_user_comes_to_no_credentials_of_the_host(tmp_path):
-    _, ran = first_boot(tmp_path, "true")
     user = "iptables -w -I OUTPUT -m owner --uid-owner 10001"
+    instance = Instance(tmp_path, "true")
     # Behind ECS's own redirect, which makes 169.254.170.2 a port of this machine (ecs-init).
-    assert ran == [f"{user} -d {to} -j REJECT" for to in ("169.254.169.254", "169.254.170.2", "127.0.0.0/8 -p tcp --dport 51678:51680")]
+    rules = [f"{user} -d {to} -j REJECT" for to in ("169.254.169.254", "169.254.170.2", "127.0.0.0/8 -p tcp --dport 51678:51680")]
+    assert instance.boot() == instance.boot() == instance.boot() == rules, "a reboot forgets them"
     docker = (stack.TEMPLATE.parents[2] / "docker/Dockerfile").read_text()
     assert "--uid 10001" in docker and "\nUSER 10001:10001\n" in docker
 
 
 def test_an_instance_where_that_cannot_be_kept_takes_no_run(tmp_path):
-    _, ran = first_boot(tmp_path, "exit 1")
-    assert ran[-1] == "systemctl mask --now ecs" and len(ran) == 2
+    instance = Instance(tmp_path, "exit 1")
+    for _ in range(2):
+        first, *others = instance.boot()
+        assert first.startswith("iptables ") and others == ["systemctl mask --now ecs"]
+
+
+def test_an_instance_that_could_not_keep_it_at_its_next_boot_takes_no_run(tmp_path):
+    (tmp_path / "var").write_text("no folder can be made here")
+    assert Instance(tmp_path, "true").boot() == ["systemctl mask --now ecs"]
 
 
 def test_a_run_is_told_of_its_end_and_no_container_is_privileged(tmp_path):
-    config, _ = first_boot(tmp_path, "true")
+    instance = Instance(tmp_path, "true")
+    instance.boot()
+    config = (tmp_path / "etc/ecs/ecs.config").read_text()
+    instance.boot()
+    assert (tmp_path / "etc/ecs/ecs.config").read_text() == config
     wanted = {"ECS_ENABLE_SPOT_INSTANCE_DRAINING=true", "ECS_CONTAINER_STOP_TIMEOUT=2m", "ECS_DISABLE_PRIVILEGED=true"}
     assert wanted <= set(config.split())
 
